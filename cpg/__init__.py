@@ -1,0 +1,1 @@
+"""Closed process groups on a Totem ring."""

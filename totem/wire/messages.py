@@ -1,0 +1,115 @@
+"""The nouns of totemsrp: one class for each packet that travels on a ring.
+
+Field names follow the papers; the docstrings name Corosync's field where it differs. Multicasts are so frequent that
+the hot path reads single fields from the bytes (`codec.mcast_fields`) and never builds a `Mcast`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from totem.configuration import NO_RING, RingId
+
+
+@dataclass(slots=True)
+class Token:
+    """The regular token (`orf_token`): order, reliability and flow control of one ring."""
+
+    sender: int
+    """Node id of the last forwarder (header `nodeid`)."""
+    ring_id: RingId
+    seq: int = 0
+    token_seq: int = 0
+    aru: int = 0
+    aru_holder: int = 0
+    """Who lowered `aru`; 0 is nobody (`aru_addr`)."""
+    backlog: int = 0
+    fcc: int = 0
+    retransmit_flag: int = 0
+    """Recovery: some member still has old messages to send (`retrans_flg`)."""
+    requests: list[tuple[RingId, int]] = field(default_factory=list)
+    """Missing messages (`rtr_list`), at most 30."""
+
+
+@dataclass(slots=True)
+class Mcast:
+    """A multicast: one frame of packed messages, or in recovery a whole old multicast inside a new one."""
+
+    sender: int
+    """Header `nodeid`: equal to `origin` in all that is known to be sent."""
+    origin: int
+    """Originator (`system_from`)."""
+    seq: int
+    ring_id: RingId
+    this_seqno: int = 0
+    guarantee: int = 0
+    encapsulated: bool = False
+    data: bytes = b""
+
+
+@dataclass(slots=True)
+class Join:
+    """What a processor would have in the next ring, and whom it holds for failed (`memb_join`)."""
+
+    sender: int
+    """Header `nodeid`; 0 in a leave message."""
+    origin: int
+    """`system_from`: also set in a leave message."""
+    ring_seq: int
+    candidates: tuple[int, ...]
+    """`proc_list`, as sent."""
+    failed: tuple[int, ...]
+    hint: bytes = b""
+    """Bytes behind the lists: nothing from Corosync, from us a `Hint` block; never an authority."""
+
+    @property
+    def is_leave(self) -> bool:
+        """Whether this announces that its origin leaves."""
+        return self.sender == 0
+
+
+@dataclass(slots=True)
+class CommitEntry:
+    """One member's line in the commit token, all zero until that member has filled it."""
+
+    old_ring_id: RingId = NO_RING
+    aru: int = 0
+    high_delivered: int = 0
+    received_flag: int = 0
+
+
+@dataclass(slots=True)
+class CommitToken:
+    """The token of the Commit phase (`memb_commit_token`)."""
+
+    sender: int
+    token_seq: int
+    ring_id: RingId
+    """The ring being formed."""
+    members: tuple[int, ...]
+    """`addr`: ascending, which is the ring's order."""
+    entries: list[CommitEntry]
+    """As many as members."""
+    index: int = 0
+    """`memb_index`: entries filled so far."""
+    retransmit_flag: int = 0
+
+
+@dataclass(slots=True)
+class MergeDetect:
+    """Sent by the representative of an idle ring, so that rings that hear each other merge."""
+
+    sender: int
+    origin: int
+    ring_id: RingId
+
+
+@dataclass(slots=True)
+class HoldCancel:
+    """Sent by a node with new messages while the representative holds the token of an idle ring."""
+
+    sender: int
+    ring_id: RingId
+
+
+Message = Token | Mcast | Join | CommitToken | MergeDetect | HoldCancel
