@@ -1,0 +1,349 @@
+"""The settings of one ring, under the names of corosync.conf's totem section.
+
+A `Config` is frozen and valid: whoever holds one need not check it again. Times are seconds here and
+milliseconds in files. Where Corosync computes a default (from the token timeout, and that from the number of
+nodes), the same number comes out here to the millisecond, since a node with a shorter token timeout tears the
+ring down for all (corosync/exec/totemconfig.c, `totem_volatile_config_read`). Computed defaults are asked for
+with 0, as in corosync.conf, and stand in the fields once the object is made.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, NoReturn
+
+from totem.errors import ConfigError
+
+DEFAULT_PORT = 5405
+MAX_NODES = 384
+"""Processors in one ring (Corosync's PROCESSOR_COUNT_MAX)."""
+MIN_NETMTU, MAX_NETMTU = 576, 65507
+"""What every IPv4 host accepts; and the largest at which an encapsulated frame is still one UDP datagram."""
+MCAST_HEADER = 45
+"""Bytes before a multicast's data; recovery puts as many before an old multicast."""
+IP_UDP_HEADERS = {4: 28, 6: 48}
+MAX_WINDOW = 4096
+
+TRANSPORTS = ("udpu", "udp")
+IP_VERSIONS = ("ipv4", "ipv6", "ipv4-6", "ipv6-4")
+
+# Corosync's, in milliseconds.
+TOKEN_MS = 3000
+TOKEN_COEFFICIENT_MS = 650
+MIN_TIMEOUT_MS = 30
+MIN_HOLD_MS = 14
+JIFFY_MS = 10  # 1000 / HZ, as seen by its programs on every architecture we meet
+
+_UINT32 = 2**32 - 1
+
+
+class NodeEntry(NamedTuple):
+    """One node of the nodelist."""
+
+    node_id: int
+    name: str
+    """`nodeN` where the configuration gives none."""
+    address: str
+    """An IP address; host names are resolved by the reader of files."""
+    port: int
+    votes: int = 1
+    """`quorum_votes`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quorum:
+    """The quorum section (votequorum(5))."""
+
+    provider: str = ""
+    """`corosync_votequorum`, or empty: no quorum service."""
+    expected_votes: int = 0
+    """0: the sum of the nodes' votes."""
+    two_node: bool = False
+    wait_for_all: bool = False
+    auto_tie_breaker: bool = False
+    auto_tie_breaker_node: str = "lowest"
+    last_man_standing: bool = False
+    last_man_standing_window: float = 10.0
+    allow_downscale: bool = False
+    expected_votes_tracking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logging:
+    """The logging section, as far as a program with Python's `logging` can follow it."""
+
+    to_stderr: bool = True
+    to_syslog: bool = True
+    to_logfile: bool = False
+    logfile: str = ""
+    syslog_facility: str = "daemon"
+    timestamp: str = "hires"
+    debug: str = "off"
+    """`off`, `on` or `trace`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All settings of a ring; keyword arguments only, `nodes` is the one that has no default.
+
+    `token` is the timeout itself: `token_coefficient` is added by the reader of files, and in the default.
+    """
+
+    nodes: tuple[NodeEntry, ...]
+    """The nodelist, in ascending order of id."""
+    cluster_name: str = ""
+    transport: str = "udpu"
+    """`udpu` (one copy for each node) or `udp` (multicast)."""
+    ip_version: str = ""
+    """What host names resolve to: `ipv6-4` (default of udpu), `ipv4` (of udp), `ipv6`, `ipv4-6`."""
+    port: int = DEFAULT_PORT
+    """`mcastport`: of every node without a port of its own, and of the multicast group."""
+    mcastaddr: str = ""
+    """udp: the group; the default is made from `cluster_name` as Corosync makes it."""
+    ttl: int = 1
+    """udp: how many routers a multicast may pass."""
+    netmtu: int = 1500
+    """The largest IP packet that every link of the ring carries."""
+    block_unlisted_ips: bool = True
+    """Drop datagrams whose source address is not in the nodelist."""
+
+    token: float = 0
+    """So long without a token, and the ring is given up. Default 3 s, 0.65 s more per node above two."""
+    token_configured: bool = True
+    """Whether `token` was set by hand: such a value is never shortened."""
+    token_retransmits_before_loss_const: int = 4
+    token_retransmit: float = 0
+    """When the last token is sent again. Default token / (token_retransmits_before_loss_const + 0.2)."""
+    hold: float = 0
+    """How long the token of an idle ring is held. Default 0.8 of token_retransmit, less 10 ms."""
+    join: float = 0.05
+    send_join: float = 0
+    """Joins are delayed by a random time up to this."""
+    consensus: float = 0
+    """Default 1.2 of token."""
+    merge: float = 0.2
+    downcheck: float = 1.0
+    fail_recv_const: int = 2500
+    seqno_unchanged_const: int = 30
+    miss_count_const: int = 5
+    window_size: int = 50
+    max_messages: int = 17
+
+    send_queue_bytes: int = 4 * 1024 * 1024
+    """Bound of what waits for the token; beyond it `QueueFull`."""
+    state_dir: str = ""
+    """Where ring sequences are stored; empty: `totem.store.default_directory()`."""
+    quorum: Quorum = field(default_factory=Quorum)
+    logging: Logging = field(default_factory=Logging)
+
+    @classmethod
+    def for_nodes(cls, count: int, **settings: Any) -> Config:
+        """Configure nodes 1 to `count` at 127.0.0.1, 127.0.0.2, … on one port, for tests and simulations."""
+        port = settings.get("port", DEFAULT_PORT)
+        nodes = tuple(
+            NodeEntry(k, f"node{k}", str(ipaddress.IPv4Address("127.0.0.0") + k), port)
+            for k in range(1, count + 1)
+        )
+        return cls(nodes=nodes, **{"cluster_name": "test", **settings})
+
+    def __post_init__(self) -> None:
+        self._compute_addresses()
+        self._compute_timeouts()
+        self._check_nodes()
+        self._check_transport()
+        self._check_timeouts()
+        self._check_constants()
+
+    @property
+    def ip_family(self) -> int:
+        """4 or 6: a ring has one family."""
+        return 6 if ":" in self.nodes[0].address else 4
+
+    @property
+    def max_frame(self) -> int:
+        """Largest UDP payload of a plain multicast that a correct neighbour sends.
+
+        Corosync does not subtract the IP and UDP headers.
+        """
+        return self.netmtu - MCAST_HEADER
+
+    @property
+    def max_datagram(self) -> int:
+        """Largest UDP payload that a link of MTU `netmtu` carries in one piece."""
+        return self.netmtu - IP_UDP_HEADERS[self.ip_family]
+
+    @property
+    def frame_size(self) -> int:
+        """Largest UDP payload of a plain multicast of ours: one piece even with a recovery header before it."""
+        return self.max_datagram - MCAST_HEADER
+
+    def node(self, node_id: int) -> NodeEntry:
+        """Give the nodelist's entry; `KeyError` if there is none."""
+        for entry in self.nodes:
+            if entry.node_id == node_id:
+                return entry
+        raise KeyError(node_id)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def _compute_addresses(self) -> None:
+        self._set("nodes", tuple(sorted(self.nodes)))
+        if not self.ip_version:
+            self._set("ip_version", "ipv4" if self.transport == "udp" else "ipv6-4")
+        if not self.mcastaddr and self.nodes and self.cluster_name:
+            self._set("mcastaddr", default_mcastaddr(self.cluster_name, self.ip_family))
+
+    def _compute_timeouts(self) -> None:
+        default_token = effective_token_ms(TOKEN_MS, TOKEN_COEFFICIENT_MS, len(self.nodes)) / 1000
+        if not self.token:
+            self._set("token", default_token)
+            self._set("token_configured", False)
+        elif self.token != default_token:
+            self._set("token_configured", True)  # also where it comes through dataclasses.replace()
+        if self.token_retransmits_before_loss_const < 1:
+            _refuse(
+                "token_retransmits_before_loss_const", self.token_retransmits_before_loss_const, "at least 1"
+            )
+        token_ms = milliseconds(self.token)
+        if not self.token_retransmit:
+            share = self.token_retransmits_before_loss_const + 0.2
+            self._set("token_retransmit", int(token_ms / share) / 1000)
+        if not self.hold:
+            self._set("hold", int(milliseconds(self.token_retransmit) * 0.8 - JIFFY_MS) / 1000)
+        if not self.consensus:
+            # Corosync's (int)(float)(1.2 * token), without the rounding that the cast to float is there for.
+            self._set("consensus", token_ms * 6 // 5 / 1000)
+
+    def _check_nodes(self) -> None:
+        if not 1 <= len(self.nodes) <= MAX_NODES:
+            _refuse("nodelist", f"{len(self.nodes)} nodes", f"1 to {MAX_NODES}")
+        ids: dict[int, NodeEntry] = {}
+        names: dict[str, NodeEntry] = {}
+        places: dict[tuple[object, int], NodeEntry] = {}
+        for node in self.nodes:
+            self._check_node(node)
+            if node.node_id in ids:
+                other = ids[node.node_id]
+                _refuse(
+                    "nodeid",
+                    node.node_id,
+                    f"one node only, it is given to {other.address} and {node.address}",
+                )
+            if node.name in names:
+                _refuse(
+                    "name",
+                    node.name,
+                    f"one node only, nodes {names[node.name].node_id} and {node.node_id} have it",
+                )
+            place = ipaddress.ip_address(node.address), node.port
+            if place in places:
+                _refuse(
+                    "ring0_addr",
+                    f"{node.address} port {node.port}",
+                    f"one node only, nodes {places[place].node_id} and {node.node_id} have it"
+                    " (ring0_port tells nodes at one address apart)",
+                )
+            ids[node.node_id] = names[node.name] = places[place] = node
+
+    def _check_node(self, node: NodeEntry) -> None:
+        if not 1 <= node.node_id <= _UINT32:
+            _refuse("nodeid", node.node_id, f"1 to {_UINT32}")
+        if not node.name:
+            _refuse("name", "''", f"not empty (node {node.node_id})")
+        _check_range("ring0_port", node.port, 1, 65535)
+        _check_range("quorum_votes", node.votes, 0, _UINT32)
+        try:
+            address = ipaddress.ip_address(node.address)
+        except ValueError:
+            _refuse("ring0_addr", node.address, f"an IP address (node {node.node_id})")
+        if address.is_unspecified or address.is_multicast:
+            _refuse("ring0_addr", node.address, f"the address of one machine (node {node.node_id})")
+        if address.version != self.ip_family:
+            _refuse("ring0_addr", node.address, f"of the same IP version as {self.nodes[0].address}")
+
+    def _check_transport(self) -> None:
+        _check_choice("transport", self.transport, TRANSPORTS)
+        _check_choice("ip_version", self.ip_version, IP_VERSIONS)
+        _check_range("mcastport", self.port, 1, 65535)
+        _check_range("ttl", self.ttl, 0, 255)
+        _check_range("netmtu", self.netmtu, MIN_NETMTU, MAX_NETMTU)
+        if self.transport == "udp":
+            self._check_mcastaddr()
+        elif self.ttl != 1:
+            _refuse("ttl", self.ttl, "left out: only transport udp can set it")
+
+    def _check_mcastaddr(self) -> None:
+        if not self.mcastaddr:
+            _refuse("mcastaddr", "''", "set (or made from cluster_name, which is missing too)")
+        try:
+            group = ipaddress.ip_address(self.mcastaddr)
+        except ValueError:
+            _refuse("mcastaddr", self.mcastaddr, "an IP address")
+        if not group.is_multicast:
+            _refuse(
+                "mcastaddr",
+                self.mcastaddr,
+                "a multicast address, 239.192.0.0 to 239.192.255.255 for instance",
+            )
+        if group.version != self.ip_family:
+            _refuse("mcastaddr", self.mcastaddr, f"an IPv{self.ip_family} address, like the nodes' addresses")
+
+    def _check_timeouts(self) -> None:
+        for name in ("token", "join", "merge", "downcheck"):
+            _check_at_least(name, getattr(self, name), MIN_TIMEOUT_MS)
+        advice = " (or a longer token, or fewer token_retransmits_before_loss_const)"
+        _check_at_least("token_retransmit", self.token_retransmit, MIN_TIMEOUT_MS, advice)
+        _check_at_least("hold", self.hold, MIN_HOLD_MS, " (or a longer token_retransmit)")
+        _check_at_least(
+            "consensus", self.consensus, max(MIN_TIMEOUT_MS, milliseconds(self.join)), ", not below join"
+        )
+        _check_at_least("send_join", self.send_join, 0)
+
+    def _check_constants(self) -> None:
+        for name in ("fail_recv_const", "seqno_unchanged_const", "miss_count_const"):
+            _check_range(name, getattr(self, name), 1, _UINT32)
+        # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message that is kept, and a window
+        # takes up to three rotations to be released.
+        _check_range("window_size", self.window_size, 1, MAX_WINDOW)
+        _check_range("max_messages", self.max_messages, 1, MAX_WINDOW)
+        _check_range("send_queue_bytes", self.send_queue_bytes, 1024 * 1024, 2**31)
+
+
+def milliseconds(seconds: float) -> int:
+    """Give a timeout as corosync.conf writes it."""
+    return round(seconds * 1000)
+
+
+def effective_token_ms(token_ms: int, coefficient_ms: int, node_count: int) -> int:
+    """Compute the token timeout of a nodelist from corosync.conf's `token` and `token_coefficient`."""
+    return token_ms + coefficient_ms * max(0, node_count - 2)
+
+
+def default_mcastaddr(cluster_name: str, family: int) -> str:
+    """Make the multicast group of a cluster from its name (`get_cluster_mcast_addr`)."""
+    cluster_id = 0
+    for byte in cluster_name.encode():
+        signed = byte - 256 if byte > 127 else byte  # C's char
+        cluster_id = (2 * cluster_id + signed) & 0xFFFF
+    return f"ff15::{cluster_id:x}" if family == 6 else f"239.192.{cluster_id >> 8}.{cluster_id % 0xFF}"
+
+
+def _refuse(name: str, value: object, right: str) -> NoReturn:
+    raise ConfigError(f"{name}: {value} is wrong, it must be {right}")
+
+
+def _check_range(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        _refuse(name, value, f"{low} to {high}")
+
+
+def _check_at_least(name: str, seconds: float, low_ms: int, advice: str = "") -> None:
+    if milliseconds(seconds) < low_ms:
+        _refuse(name, f"{milliseconds(seconds)} ms", f"at least {low_ms} ms{advice}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        _refuse(name, value, f"one of {', '.join(choices)}")
