@@ -1,0 +1,20 @@
+"""Errors that closed process groups raise at the program, beside those of the ring (`totem.errors`).
+
+All are raised before anything has changed.
+"""
+
+from __future__ import annotations
+
+from totem.errors import TotemError
+
+
+class AlreadyJoined(TotemError):
+    """This process is in the group, or its leave has not been delivered yet."""
+
+
+class NotJoined(TotemError):
+    """The membership has been left: nothing can be sent for it any more."""
+
+
+class CorosyncLimit(TotemError, ValueError):
+    """Refused because a Corosync node in the ring would not survive it; in a ring without one it is possible."""

@@ -1,0 +1,77 @@
+"""What a member of a closed process group is told, in the one order that all members share.
+
+These are the objects of a group's stream (ruling C5): at a change of ring `Transitional`, the messages left of the old
+ring, `Confchg` of the processes that went and came, `TotemConfchg`, then (with quorum) `Quorum`, then new messages.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+from totem.configuration import Level, RingId
+
+
+class Member(NamedTuple):
+    """A process in a group, as it is shown: a process id may be used again, and then names another process."""
+
+    node_id: int
+    pid: int
+
+
+class Reason(enum.StrEnum):
+    """Why a process came or went; the values are the words that programs print."""
+
+    JOIN = "join"
+    """It asked to."""
+    LEAVE = "leave"
+    """It asked to."""
+    NODEDOWN = "nodedown"
+    """Its node is not in the ring any more, or is there again after a restart."""
+    NODEUP = "nodeup"
+    """Its node came into the ring with the process already in the group."""
+    PROCDOWN = "procdown"
+    """It ended without leaving; its node is still there."""
+
+
+class Message(NamedTuple):
+    """A message of one member, own messages included."""
+
+    sender: Member
+    data: bytes
+    level: Level
+
+
+class Confchg(NamedTuple):
+    """The group's membership changed. A process that went and came back is told in two of these, first as left."""
+
+    members: tuple[Member, ...]
+    """Who is in the group after the change, in order of node id and pid."""
+    left: dict[Member, Reason]
+    """In the same order."""
+    joined: dict[Member, Reason]
+    """In the same order."""
+
+
+class Transitional(NamedTuple):
+    """A change of ring has begun: until the next `TotemConfchg` only these nodes are sure to see the same messages."""
+
+    node_ids: tuple[int, ...]
+
+
+class TotemConfchg(NamedTuple):
+    """The ring is installed and every `Confchg` that follows from it has been told."""
+
+    ring_id: RingId
+    node_ids: tuple[int, ...]
+
+
+class Quorum(NamedTuple):
+    """Whether the ring has the votes to act for the cluster; told when sync of a ring is complete."""
+
+    quorate: bool
+    node_ids: tuple[int, ...]
+
+
+RingEvent = Transitional | TotemConfchg | Quorum
+Event = Message | Confchg | Transitional | TotemConfchg | Quorum
