@@ -1,7 +1,8 @@
 """The nouns of totemsrp: one class for each packet that travels on a ring.
 
 Field names follow the papers; the docstrings name Corosync's field where it differs. Multicasts are so frequent that
-the hot path reads single fields from the bytes (`codec.mcast_fields`) and never builds a `Mcast`.
+the hot path reads single fields from the bytes (`codec.mcast_seq` and its kin) and never builds a `Mcast`.
+`Hello` and `Hint` are ours: what real nodes carry along without reading it.
 """
 
 from __future__ import annotations
@@ -110,6 +111,39 @@ class HoldCancel:
 
     sender: int
     ring_id: RingId
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What one of our nodes says of itself in each Recovery, as a message of the new ring that all members order.
+
+    It travels as the data of an encapsulated multicast whose inner header has the ring id `NO_RING` and seq 0, which
+    real nodes drop without a word (ruling A1).
+    """
+
+    version: int
+    """Of the block: grows when tags are added."""
+    features: int
+    """Bit set of the extensions that the node can do; unknown bits are kept."""
+    old_ring_id: RingId
+    safe_line: int
+    """Up to here the messages of the old ring are known to be safe (ruling A7)."""
+    obligations: tuple[int, ...]
+    """Node ids whose old-ring messages the node must deliver past a gap (ruling A6)."""
+    largest_pause_ms: int
+    frame_size: int
+    """Largest datagram the node sends in plain, in bytes."""
+    daemon: bool
+    """Nothing but this node runs in the process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """What one of our nodes says of itself behind the lists of a join: for the log, never an authority (D1)."""
+
+    cluster_name: str
+    frame_size: int
+    features: int
 
 
 Message = Token | Mcast | Join | CommitToken | MergeDetect | HoldCancel
