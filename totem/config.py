@@ -10,6 +10,7 @@ with 0, as in corosync.conf, and stand in the fields once the object is made.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
@@ -142,8 +143,7 @@ class Config:
         """Configure nodes 1 to `count` at 127.0.0.1, 127.0.0.2, … on one port, for tests and simulations."""
         port = settings.get("port", DEFAULT_PORT)
         nodes = tuple(
-            NodeEntry(k, f"node{k}", str(ipaddress.IPv4Address("127.0.0.0") + k), port)
-            for k in range(1, count + 1)
+            NodeEntry(k, f"node{k}", str(ipaddress.IPv4Address("127.0.0.0") + k), port) for k in range(1, count + 1)
         )
         return cls(nodes=nodes, **{"cluster_name": "test", **settings})
 
@@ -175,7 +175,7 @@ class Config:
 
     @property
     def frame_size(self) -> int:
-        """Largest UDP payload of a plain multicast of ours: one piece even with a recovery header before it."""
+        """Largest UDP payload of a plain multicast of ours: one piece also with a recovery header before it."""
         return self.max_datagram - MCAST_HEADER
 
     def node(self, node_id: int) -> NodeEntry:
@@ -203,9 +203,7 @@ class Config:
         elif self.token != default_token:
             self._set("token_configured", True)  # also where it comes through dataclasses.replace()
         if self.token_retransmits_before_loss_const < 1:
-            _refuse(
-                "token_retransmits_before_loss_const", self.token_retransmits_before_loss_const, "at least 1"
-            )
+            _refuse("token_retransmits_before_loss_const", self.token_retransmits_before_loss_const, "at least 1")
         token_ms = milliseconds(self.token)
         if not self.token_retransmit:
             share = self.token_retransmits_before_loss_const + 0.2
@@ -219,49 +217,27 @@ class Config:
     def _check_nodes(self) -> None:
         if not 1 <= len(self.nodes) <= MAX_NODES:
             _refuse("nodelist", f"{len(self.nodes)} nodes", f"1 to {MAX_NODES}")
-        ids: dict[int, NodeEntry] = {}
-        names: dict[str, NodeEntry] = {}
-        places: dict[tuple[object, int], NodeEntry] = {}
         for node in self.nodes:
             self._check_node(node)
-            if node.node_id in ids:
-                other = ids[node.node_id]
-                _refuse(
-                    "nodeid",
-                    node.node_id,
-                    f"one node only, it is given to {other.address} and {node.address}",
-                )
-            if node.name in names:
-                _refuse(
-                    "name",
-                    node.name,
-                    f"one node only, nodes {names[node.name].node_id} and {node.node_id} have it",
-                )
-            place = ipaddress.ip_address(node.address), node.port
-            if place in places:
-                _refuse(
-                    "ring0_addr",
-                    f"{node.address} port {node.port}",
-                    f"one node only, nodes {places[place].node_id} and {node.node_id} have it"
-                    " (ring0_port tells nodes at one address apart)",
-                )
-            ids[node.node_id] = names[node.name] = places[place] = node
+        _check_unique("nodeid", self.nodes, lambda node: node.node_id)
+        _check_unique("name", self.nodes, lambda node: node.name)
+        advice = " (ring0_port tells nodes at one address apart)"
+        _check_unique("ring0_addr", self.nodes, _place, advice)
 
     def _check_node(self, node: NodeEntry) -> None:
-        if not 1 <= node.node_id <= _UINT32:
-            _refuse("nodeid", node.node_id, f"1 to {_UINT32}")
+        _check_range("nodeid", node.node_id, 1, _UINT32, node)
+        _check_range("ring0_port", node.port, 1, 65535, node)
+        _check_range("quorum_votes", node.votes, 0, _UINT32, node)
         if not node.name:
-            _refuse("name", "''", f"not empty (node {node.node_id})")
-        _check_range("ring0_port", node.port, 1, 65535)
-        _check_range("quorum_votes", node.votes, 0, _UINT32)
+            _refuse("name", "''", "not empty", node)
         try:
             address = ipaddress.ip_address(node.address)
         except ValueError:
-            _refuse("ring0_addr", node.address, f"an IP address (node {node.node_id})")
+            _refuse("ring0_addr", node.address, "an IP address", node)
         if address.is_unspecified or address.is_multicast:
-            _refuse("ring0_addr", node.address, f"the address of one machine (node {node.node_id})")
+            _refuse("ring0_addr", node.address, "the address of one machine", node)
         if address.version != self.ip_family:
-            _refuse("ring0_addr", node.address, f"of the same IP version as {self.nodes[0].address}")
+            _refuse("ring0_addr", node.address, f"an IPv{self.ip_family} address, like the first node's", node)
 
     def _check_transport(self) -> None:
         _check_choice("transport", self.transport, TRANSPORTS)
@@ -296,16 +272,14 @@ class Config:
         advice = " (or a longer token, or fewer token_retransmits_before_loss_const)"
         _check_at_least("token_retransmit", self.token_retransmit, MIN_TIMEOUT_MS, advice)
         _check_at_least("hold", self.hold, MIN_HOLD_MS, " (or a longer token_retransmit)")
-        _check_at_least(
-            "consensus", self.consensus, max(MIN_TIMEOUT_MS, milliseconds(self.join)), ", not below join"
-        )
+        _check_at_least("consensus", self.consensus, max(MIN_TIMEOUT_MS, milliseconds(self.join)), ", not below join")
         _check_at_least("send_join", self.send_join, 0)
 
     def _check_constants(self) -> None:
         for name in ("fail_recv_const", "seqno_unchanged_const", "miss_count_const"):
             _check_range(name, getattr(self, name), 1, _UINT32)
-        # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message that is kept, and a window
-        # takes up to three rotations to be released.
+        # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message kept, and a window takes
+        # up to three rotations to be released.
         _check_range("window_size", self.window_size, 1, MAX_WINDOW)
         _check_range("max_messages", self.max_messages, 1, MAX_WINDOW)
         _check_range("send_queue_bytes", self.send_queue_bytes, 1024 * 1024, 2**31)
@@ -330,20 +304,37 @@ def default_mcastaddr(cluster_name: str, family: int) -> str:
     return f"ff15::{cluster_id:x}" if family == 6 else f"239.192.{cluster_id >> 8}.{cluster_id % 0xFF}"
 
 
-def _refuse(name: str, value: object, right: str) -> NoReturn:
-    raise ConfigError(f"{name}: {value} is wrong, it must be {right}")
+def _place(node: NodeEntry) -> str:
+    return f"{ipaddress.ip_address(node.address)} port {node.port}"
 
 
-def _check_range(name: str, value: int, low: int, high: int) -> None:
+def _refuse(setting: str, value: object, right: str, node: NodeEntry | None = None) -> NoReturn:
+    where = f"{setting} of node {node.node_id}" if node else setting
+    raise ConfigError(f"{where}: {value} is wrong, it must be {right}", setting=setting, node=node)
+
+
+def _check_range(setting: str, value: int, low: int, high: int, node: NodeEntry | None = None) -> None:
     if not low <= value <= high:
-        _refuse(name, value, f"{low} to {high}")
+        _refuse(setting, value, f"{low} to {high}", node)
 
 
-def _check_at_least(name: str, seconds: float, low_ms: int, advice: str = "") -> None:
+def _check_unique(
+    setting: str, nodes: Iterable[NodeEntry], key: Callable[[NodeEntry], object], advice: str = ""
+) -> None:
+    owners: dict[object, NodeEntry] = {}
+    for node in nodes:
+        value = key(node)
+        if value in owners:
+            owner = owners[value]
+            _refuse(setting, value, f"one node's, but {owner.name} ({owner.address}) has it too{advice}", node)
+        owners[value] = node
+
+
+def _check_at_least(setting: str, seconds: float, low_ms: int, advice: str = "") -> None:
     if milliseconds(seconds) < low_ms:
-        _refuse(name, f"{milliseconds(seconds)} ms", f"at least {low_ms} ms{advice}")
+        _refuse(setting, f"{milliseconds(seconds)} ms", f"at least {low_ms} ms{advice}")
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(setting: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        _refuse(name, value, f"one of {', '.join(choices)}")
+        _refuse(setting, value, f"one of {', '.join(choices)}")
