@@ -1,0 +1,355 @@
+"""A process group as a trio program holds it: callbacks or iteration, send, flush, join and leave.
+
+A `Group` is a thin shell around a `Stream`, which holds all that has to do with order. The body of `async with` runs
+in a cancel scope of the group's own, callbacks run in a task of the backend. Whatever ends the group (a callback's
+exception, a lost ring, a full stream) is noted and cancels that scope; the group is then left in order, and the noted
+exception comes out as it is. No nursery stands between, so nothing is ever wrapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+import trio
+
+from cpg.engine import LARGEST_MESSAGE, Inbox, Membership
+from cpg.errors import RingLost, SlowConsumer
+from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.stream import DEFAULT_LIMIT, Stream
+from totem.configuration import Guarantee, RingId
+from totem.errors import MessageTooLong, QueueFull
+
+BytesLike = bytes | bytearray | memoryview
+
+LEAVE_PATIENCE = 5.0
+"""Seconds that leaving waits for its place in the order; after that the others will notice the end of the node."""
+
+BATCH_BYTES = 256 * 1024
+"""A longer list enters the send queue in parts of about this size, since it may never fit as a whole."""
+
+MESSAGE_COST = 256
+"""Bytes reckoned for what the send queue adds to each message."""
+
+AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
+OnMessage = TypeVar("OnMessage", bound=Callable[[Member, bytes], object])
+OnConfchg = TypeVar(
+    "OnConfchg", bound=Callable[[tuple[Member, ...], dict[Member, Reason], dict[Member, Reason]], object]
+)
+OnTransitional = TypeVar("OnTransitional", bound=Callable[[tuple[int, ...]], object])
+OnTotemConfchg = TypeVar("OnTotemConfchg", bound=Callable[[RingId, tuple[int, ...]], object])
+OnQuorum = TypeVar("OnQuorum", bound=Callable[[bool, tuple[int, ...]], object])
+
+
+class Backend(Protocol):
+    """What a group stands on: an embedded ring, or a virtual one."""
+
+    @property
+    def member(self) -> Member:
+        """Who a group that is joined here is."""
+
+    @property
+    def groups(self) -> set[Group]:
+        """The groups that are joined here, to be told (`Group.fail`) when there is no ring any more."""
+
+    def enter(self, name: bytes, inbox: Inbox) -> Membership:
+        """Join; RingLost where there is no ring any more, AlreadyJoined."""
+
+    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+        """Run a task that ends with the backend."""
+
+    def send_soon(self) -> None:
+        """Something was queued: let the ring have it."""
+
+    async def wait_room(self, size: int) -> None:
+        """Wait until the send queue has room for `size` bytes; those who wait are served in their order."""
+
+
+class Group:
+    """One process's place in a closed group: `async with ring.join("chat") as group`.
+
+    Take the stream either by callbacks (`on_message`, `on_confchg`, …) or by iteration (`async for event in group`, or
+    `group.batches()` for speed). It begins with the `Confchg` of the own join, and its delivery begins at the first
+    checkpoint of the body, so that callbacks registered before miss nothing. Every member sees the same messages and
+    changes in the same order, the own ones included::
+
+        async with ring.join("chat") as group:
+
+            @group.on_message
+            def _(sender: cpg.Member, message: bytes) -> None:
+                print(sender.node_id, message)
+
+            await group.send(b"hello")
+            await group.flush()
+
+    An exception in a callback cancels the body and comes out of the `async with`, after the group was left in order.
+    What is not consumed waits, up to `limit` bytes; then the group is left and `SlowConsumer` comes out: a program that
+    only sends should register a callback. At the end of the body the own messages and the own leave still come back.
+    """
+
+    def __init__(self, backend: Backend, name: str | bytes, *, limit: int = DEFAULT_LIMIT) -> None:
+        self.name = name
+        self.member = backend.member
+        """Who this process is in the group."""
+        self._backend = backend
+        self._stream = Stream(self.member, limit=limit, notify=self._wake, busy=trio.BusyResourceError)
+        self._membership: Membership | None = None
+        self._body = trio.CancelScope()
+        self._failure: BaseException | None = None
+        self._over = False
+        self._waiting = trio.lowlevel.ParkingLot()
+        self._sending = trio.Lock()
+        self._sent = 0
+        self._iterating = False
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The members in ascending order, at the place in the stream that the program has reached."""
+        return self._stream.members
+
+    # ---- the block
+
+    async def __aenter__(self) -> Group:
+        name = self.name.encode() if isinstance(self.name, str) else bytes(self.name)
+        self._membership = self._backend.enter(name, self._stream)
+        self._backend.groups.add(self)
+        self._backend.send_soon()
+        try:
+            await self._until(lambda: self._stream.joined or self._failure is not None)
+            self._raise_failure()
+        except BaseException:
+            self._over = True
+            await self._leave()
+            raise
+        self._body.__enter__()
+        self._backend.start_soon(self._run_callbacks)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        was_ours = bool(self._body.__exit__(kind, error, trace))
+        self._over = error is not None
+        await self._leave()
+        self._raise_failure()
+        return was_ours
+
+    async def _leave(self) -> None:
+        """Announce the leave behind all that was sent, and wait for it in the stream: this is also the last flush."""
+        assert self._membership is not None
+        self._membership.leave()
+        self._backend.send_soon()
+        with trio.move_on_after(LEAVE_PATIENCE, shield=True):
+            await self._until(self._has_left)
+        self._over = True
+        self._backend.groups.discard(self)
+        self._stream.close()
+        self._wake()
+
+    def _has_left(self) -> bool:
+        if isinstance(self._failure, RingLost):
+            return True
+        wanted_by_callbacks = self._stream.has_callbacks and not self._over and self._failure is None
+        return self._stream.left and not (wanted_by_callbacks and self._stream)
+
+    def fail(self, failure: BaseException) -> None:
+        """End the body; `failure` comes out of the `async with`. For backends; only the first failure counts."""
+        if self._failure is None:
+            self._failure = failure
+            self._body.cancel()
+        self._wake()
+
+    def _raise_failure(self) -> None:
+        failure = self._failure
+        if failure is None:
+            return
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context  # not the Cancelled of the body, which is our own doing
+
+    def _wake(self) -> None:
+        if self._stream.overflowed and self._failure is None:
+            self.fail(SlowConsumer(f"group {self.name!r}: more than {self._stream.limit} bytes wait for the program"))
+        if self._waiting:
+            self._waiting.unpark_all()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._waiting.park()
+
+    def _ended(self) -> bool:
+        return self._over or self._failure is not None
+
+    # ---- callbacks
+
+    def on_message(self, callback: OnMessage) -> OnMessage:
+        """Have `callback(sender, data)` called for each message. A decorator, like the other four."""
+        return self._register(Message, callback)
+
+    def on_confchg(self, callback: OnConfchg) -> OnConfchg:
+        """Have `callback(members, left, joined)` called when the group's members change."""
+        return self._register(Confchg, callback)
+
+    def on_transitional(self, callback: OnTransitional) -> OnTransitional:
+        """Have `callback(node_ids)` called when a change of ring begins."""
+        return self._register(Transitional, callback)
+
+    def on_totem_confchg(self, callback: OnTotemConfchg) -> OnTotemConfchg:
+        """Have `callback(ring_id, node_ids)` called when a ring is installed, behind the group's own changes."""
+        return self._register(TotemConfchg, callback)
+
+    def on_quorum(self, callback: OnQuorum) -> OnQuorum:
+        """Have `callback(quorate, node_ids)` called when the ring has told whether it is quorate."""
+        return self._register(Quorum, callback)
+
+    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+        self._stream.register(kind, callback)
+        self._wake()
+        return callback
+
+    async def _run_callbacks(self) -> None:
+        """Hand out what comes in, from the moment the first callback is registered."""
+        stream = self._stream
+        while not self._ended():
+            await self._until(lambda: (bool(stream) and stream.has_callbacks) or self._ended())
+            try:
+                while not self._ended() and stream.dispatch():
+                    await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                self.fail(error)
+            self._wake()
+
+    # ---- iteration
+
+    def __aiter__(self) -> Group:
+        self._stream.iterate()
+        return self
+
+    async def __anext__(self) -> Event:
+        await trio.lowlevel.checkpoint()
+        while (event := self._stream.take()) is None:
+            await self._arrival()
+        return event
+
+    def batches(self) -> Batches:
+        """Iterate over lists of events: all that has come since the last list, at most some dozens of frames."""
+        self._stream.iterate()
+        return Batches(self)
+
+    async def _next_batch(self) -> list[Event]:
+        await trio.lowlevel.checkpoint()
+        while not (batch := self._stream.take_batch()):
+            await self._arrival()
+        return batch
+
+    async def _arrival(self) -> None:
+        if self._ended():
+            raise StopAsyncIteration
+        if self._iterating:
+            raise trio.BusyResourceError("another task waits for the next event of this group")
+        self._iterating = True
+        try:
+            await self._until(lambda: bool(self._stream) or self._ended())
+        finally:
+            self._iterating = False
+
+    # ---- sending
+
+    async def send(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Queue one message, or several that are delivered in order with none of this group object's between.
+
+        Waits while the send queue is full and returns when all is in it; `flush` waits for delivery. Cancelled while it
+        waits, it may have queued a first part of a long list. Raises MessageTooLong before anything is queued.
+        """
+        payloads = _payloads(data)
+        async with self._sending:  # this is the checkpoint
+            for batch in _batches(payloads):
+                await self._send_batch(batch, guarantee)
+
+    async def _send_batch(self, batch: list[bytes], guarantee: Guarantee) -> None:
+        while True:
+            try:
+                self._queue(batch, guarantee)
+            except QueueFull:
+                await self._backend.wait_room(_cost(batch))
+            else:
+                return
+
+    def send_nowait(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Queue one message or a list as `send` does, or raise `trio.WouldBlock` and queue nothing."""
+        payloads = _payloads(data)
+        if self._sending.locked():
+            raise trio.WouldBlock
+        try:
+            self._queue(payloads, guarantee)
+        except QueueFull:
+            raise trio.WouldBlock from None
+
+    def _queue(self, payloads: list[bytes], guarantee: Guarantee) -> None:
+        if self._failure is not None:
+            self._raise_failure()
+        if self._membership is None:
+            raise trio.ClosedResourceError(f"group {self.name!r} is not joined: use `async with`")
+        self._membership.send(payloads, guarantee)
+        self._sent += len(payloads)
+        self._backend.send_soon()
+
+    async def flush(self) -> None:
+        """Wait until all that was sent so far has come back, and has been given to the callbacks if there are any."""
+        sent, stream = self._sent, self._stream
+        await trio.lowlevel.checkpoint()
+        await self._until(
+            lambda: (stream.own_taken if stream.has_callbacks else stream.own_arrived) >= sent or self._ended()
+        )
+        self._raise_failure()
+
+
+class Batches:
+    """The stream of a group as lists of events: `async for batch in group.batches()`."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+
+    def __aiter__(self) -> Batches:
+        return self
+
+    async def __anext__(self) -> list[Event]:
+        return await self._group._next_batch()
+
+
+def _payloads(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
+    if isinstance(data, BytesLike):
+        data = (data,)
+    payloads = [payload if type(payload) is bytes else bytes(payload) for payload in data]
+    if payloads and len(max(payloads, key=len)) > LARGEST_MESSAGE:
+        raise MessageTooLong(
+            f"a message of {len(max(payloads, key=len))} bytes: {LARGEST_MESSAGE} is the most that a group carries"
+        )
+    return payloads
+
+
+def _cost(payloads: Sequence[bytes]) -> int:
+    """Bytes that the send queue will need, from above."""
+    return sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
+
+
+def _batches(payloads: list[bytes]) -> Iterator[list[bytes]]:
+    """Cut a list into parts that fit the send queue; nearly always it is one."""
+    if _cost(payloads) <= BATCH_BYTES:
+        if payloads:
+            yield payloads
+        return
+    batch: list[bytes] = []
+    cost = 0
+    for payload in payloads:
+        if batch and cost + len(payload) + MESSAGE_COST > BATCH_BYTES:
+            yield batch
+            batch, cost = [], 0
+        batch.append(payload)
+        cost += len(payload) + MESSAGE_COST
+    yield batch

@@ -1,0 +1,216 @@
+"""One process's stream of one group: what happened, in order, until the program takes it.
+
+The engine puts runs of messages and single events in (`Inbox`); the program takes them out, either through callbacks
+(`dispatch`) or as objects (`take`, `take_batch`), never both. What was not taken stays, whatever the program raises:
+a callback that fails has had its event, everything behind it is untouched.
+
+The stream is bounded in bytes. At the bound it takes in nothing more (`overflowed`): a consumer that is too slow must
+leave, since the ring waits for nobody. It knows no event loop and no clock: whoever drives it is told by `notify` that
+something came in, and waits in the manner of trio, asyncio or a blocking program.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from cpg.events import Confchg, Event, Member, Message, RingEvent
+from totem.configuration import Level
+
+Callback = Callable[..., object]
+
+DEFAULT_LIMIT = 64 << 20
+"""Bytes a group may hold for its program."""
+
+MESSAGE_OVERHEAD = 64
+"""Bytes counted for each message and event beside its data: what the objects around it take."""
+
+TURN = 32
+"""Runs handed to callbacks before others get a turn."""
+
+
+class Run(NamedTuple):
+    """Consecutive messages of one sender, read through an iterator that remembers how far the program has come."""
+
+    sender: Member
+    level: Level
+    payloads: Iterator[bytes]
+    messages: int
+    cost: int
+
+
+class Stream:
+    """The events of one group in their order, from the engine to one consumer (an `Inbox` of the engine).
+
+    Args:
+        member: The local process, to recognise its own messages, join and leave.
+        limit: Bytes that may wait for the program.
+        notify: Called after something came in.
+        busy: The exception raised where callbacks and iteration would be mixed.
+    """
+
+    def __init__(
+        self,
+        member: Member,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        notify: Callable[[], object] = lambda: None,
+        busy: type[Exception] = RuntimeError,
+    ) -> None:
+        self.member = member
+        self.members: tuple[Member, ...] = ()
+        """The group's members at the place in the order that the program has reached."""
+        self.joined = False
+        self.left = False
+        """The own leave has come."""
+        self.overflowed = False
+        """More came than may wait, and was refused with all that followed."""
+        self.waiting = 0
+        """Bytes that wait for the program."""
+        self.own_arrived = 0
+        """Own messages that have come back."""
+        self.own_taken = 0
+        """Own messages that the program has been given."""
+        self.limit = limit
+        self._closed = False
+        self._notify = notify
+        self._busy = busy
+        self._queue: deque[Run | Event] = deque()
+        self._callbacks: dict[type[Event], Callback] = {}
+        self._iterated = False
+
+    # ---- in: the engine's side
+
+    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
+        """Take in consecutive messages of one sender."""
+        count = len(payloads)
+        if sender == self.member:
+            self.own_arrived += count
+        cost = sum(map(len, payloads)) + count * MESSAGE_OVERHEAD
+        if self._has_room(cost):
+            self._queue.append(Run(sender, level, iter(payloads), count, cost))
+        self._notify()
+
+    def event(self, event: Confchg | RingEvent) -> None:
+        """Take in one event that is not a message."""
+        if type(event) is Confchg:
+            self._note_own(event)
+        if self._has_room(MESSAGE_OVERHEAD):
+            self._queue.append(event)
+        self._notify()
+
+    def _note_own(self, confchg: Confchg) -> None:
+        if self.member in confchg.left:
+            self.left = self.joined
+        if self.member in confchg.joined:
+            self.joined = True
+            self.members = self.members or confchg.members
+
+    def _has_room(self, cost: int) -> bool:
+        if self.waiting + cost > self.limit:
+            self.overflowed = not self._closed
+            self.close()
+        if self._closed:
+            return False
+        self.waiting += cost
+        return True
+
+    # ---- out: callbacks
+
+    def register(self, kind: type[Event], callback: Callback) -> None:
+        """Have `callback` called for each event of this kind, instead of an earlier one."""
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(
+                f"{getattr(callback, '__name__', callback)!r} is an async function, but callbacks are plain functions, "
+                "called in the order of the stream; to await for each event, use `async for event in group` instead"
+            )
+        if self._iterated:
+            raise self._busy("this group is iterated: a group is consumed either by iteration or by callbacks")
+        self._callbacks[kind] = callback
+
+    @property
+    def has_callbacks(self) -> bool:
+        """Whether the program has chosen callbacks."""
+        return bool(self._callbacks)
+
+    def dispatch(self) -> bool:
+        """Run the callbacks for what waits, at most one turn; say whether more is waiting.
+
+        An exception of a callback comes out; its event counts as taken, and the next call goes on behind it.
+        """
+        for _ in range(TURN):
+            if not self._queue:
+                return False
+            entry = self._queue[0]
+            if type(entry) is Run:
+                self._dispatch_run(entry)
+            else:
+                self._pop()
+                callback = self._callbacks.get(type(entry))  # type: ignore[arg-type]
+                if callback is not None:
+                    callback(*entry)
+        return bool(self._queue)
+
+    def _dispatch_run(self, run: Run) -> None:
+        on_message = self._callbacks.get(Message)
+        if on_message is not None:
+            sender = run.sender
+            for payload in run.payloads:
+                on_message(sender, payload)
+        self._pop()
+
+    # ---- out: objects
+
+    def iterate(self) -> None:
+        """Choose iteration; raises where callbacks were chosen before."""
+        if self._callbacks:
+            raise self._busy("this group has callbacks: a group is consumed either by iteration or by callbacks")
+        self._iterated = True
+
+    def take(self) -> Event | None:
+        """Return the next event, None if there is none."""
+        while self._queue:
+            entry = self._queue[0]
+            if type(entry) is not Run:
+                self._pop()
+                return entry  # type: ignore[return-value]
+            for payload in entry.payloads:
+                return Message(entry.sender, payload, entry.level)
+            self._pop()
+        return None
+
+    def take_batch(self) -> list[Event]:
+        """Return what waits, at most one turn; empty if nothing waits."""
+        batch: list[Any] = []
+        for entry in list(islice(self._queue, TURN)):
+            if type(entry) is Run:
+                sender, level = entry.sender, entry.level
+                batch += [Message(sender, payload, level) for payload in entry.payloads]
+            else:
+                batch.append(entry)
+            self._pop()
+        return batch
+
+    def __bool__(self) -> bool:
+        return bool(self._queue)
+
+    def close(self) -> None:
+        """Throw away what waits, and take in nothing more (but notice the own leave)."""
+        self._closed = True
+        self._queue.clear()
+        self.waiting = 0
+
+    def _pop(self) -> None:
+        """Remove the first entry, which the program has now been given as a whole."""
+        entry = self._queue.popleft()
+        if type(entry) is Run:
+            self.waiting -= entry.cost
+            if entry.sender == self.member:
+                self.own_taken += entry.messages
+            return
+        self.waiting -= MESSAGE_OVERHEAD
+        if type(entry) is Confchg:
+            self.members = entry.members
