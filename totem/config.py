@@ -189,7 +189,7 @@ class Config:
         object.__setattr__(self, name, value)
 
     def _compute_addresses(self) -> None:
-        self._set("nodes", tuple(sorted(self.nodes)))
+        self._set("nodes", tuple(sorted(self.nodes, key=lambda node: node.node_id)))
         if not self.ip_version:
             self._set("ip_version", "ipv4" if self.transport == "udp" else "ipv6-4")
         if not self.mcastaddr and self.nodes and self.cluster_name:

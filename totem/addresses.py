@@ -1,0 +1,45 @@
+"""Host names, IP addresses and this machine: the few questions that only the operating system can answer."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+# For each `ip_version`: the families to ask for, the preferred one first.
+_FAMILIES = {
+    "ipv4": (socket.AF_INET,),
+    "ipv6": (socket.AF_INET6,),
+    "ipv4-6": (socket.AF_INET, socket.AF_INET6),
+    "ipv6-4": (socket.AF_INET6, socket.AF_INET),
+}
+
+
+def resolve(host: str, ip_version: str) -> str:
+    """Give the IP address of a host name (or address) by Corosync's order of preference; `OSError` if none."""
+    families = _FAMILIES[ip_version]
+    found = {
+        family: str(address[0])
+        for family, _, _, _, address in reversed(socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM))
+    }
+    for family in families:
+        if family in found:
+            return found[family]
+    raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address that ip_version {ip_version} allows")
+
+
+def sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
+    """Give family and socket address of an IP address (an IPv6 one may name its interface: `fe80::1%eth0`)."""
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)[0]
+    return family, place  # type: ignore[return-value]
+
+
+def is_local(address: str) -> bool:
+    """Tell whether this machine has the IP address: whether a socket can be bound to it."""
+    family, place = sockaddr(address, 0)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(place)
+        except OSError:
+            return False
+    return True

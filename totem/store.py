@@ -1,0 +1,140 @@
+"""The ring sequence on disk: a ring id that was used must never be used again.
+
+Two files for each node. `ringid_N` has Corosync's format (the sequence, 8 bytes, little endian), so that a machine may
+change make in either direction. `ringid_N.check` holds the same with a checksum, because 8 bytes alone cannot tell a
+sequence from garbage. Each is replaced as a whole (temporary file, fsync, rename) and the folder is synced before a
+sequence counts as stored, so that after a crash at any step each file holds the old sequence or the new one, and the
+larger of the two is never less than what was reported as stored.
+
+Where nothing trustworthy is left, the wall clock takes its place: rings are far rarer than one in four seconds over a
+node's life, so its seconds exceed every sequence of an earlier life. This and log lines are its only use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import zlib
+from pathlib import Path
+
+_log = logging.getLogger(__name__)
+
+COROSYNC_DIRECTORY = "/var/lib/corosync"
+
+# No ring gets there, neither from 0 nor from the clock: what is larger is garbage, and near 2**64 would overflow.
+_IMPLAUSIBLE = 1 << 48
+_SIZE = 8
+_CHECKED_SIZE = 12
+
+
+def default_directory() -> str:
+    """Give the folder for ring sequences: /var/lib/totem for root, else one in the user's state directory."""
+    if os.geteuid() == 0:
+        return "/var/lib/totem"
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    return str((Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "totem")
+
+
+class RingStore:
+    """Ring sequence of one node in one folder, made if it is missing.
+
+    Raises `OSError` where the folder cannot be written: a node that cannot remember must not form rings.
+    """
+
+    def __init__(self, directory: str, node_id: int, *, corosync_directory: str = COROSYNC_DIRECTORY) -> None:
+        self.directory = directory
+        self.path = f"{directory}/ringid_{node_id}"
+        self._check_path = f"{self.path}.check"
+        self._corosync_path = f"{corosync_directory}/ringid_{node_id}"
+        self._node_id = node_id
+        self._stored = -1
+
+    def load(self) -> int:
+        """Give a sequence that no ring of this node has exceeded, and store it, so that a bad folder shows at once."""
+        new_directory = not os.path.isdir(self.directory)
+        os.makedirs(self.directory, exist_ok=True)
+        plain, checked = _read(self.path), _read(self._check_path)
+        known = [seq for seq in (_sequence(plain), self._checked(checked), self._of_corosync()) if seq is not None]
+        if self._is_sound(plain, checked):
+            ring_seq = max(known)
+        else:
+            ring_seq = max(1, int(time.time()), *known)
+            if new_directory:
+                _log.info("new folder %s for ring sequences, starting at %d", self.directory, ring_seq)
+            else:
+                state = "lost (or this is the first start)" if plain is None else "damaged"
+                _log.warning("ring sequence in %s is %s: going on from %d", self.path, state, ring_seq)
+        self.store(ring_seq)
+        return ring_seq
+
+    def store(self, ring_seq: int) -> None:
+        """Make the sequence durable; when this returns, no crash can take it back."""
+        if ring_seq <= self._stored:
+            return
+        plain = ring_seq.to_bytes(_SIZE, "little")
+        _replace(self._check_path, plain + self._checksum(plain))
+        _replace(self.path, plain)
+        _sync_directory(self.directory)
+        self._stored = ring_seq
+
+    def _is_sound(self, plain: bytes | None, checked: bytes | None) -> bool:
+        """Tell whether the larger of the two files covers all that was ever stored.
+
+        The checked file does. Without one, Corosync wrote the other. A checked file that is damaged means that
+        something is wrong with the disk, and then the 8 bytes prove nothing.
+        """
+        return self._checked(checked) is not None or (checked is None and _sequence(plain) is not None)
+
+    def _checked(self, content: bytes | None) -> int | None:
+        if content is None or len(content) != _CHECKED_SIZE or content[_SIZE:] != self._checksum(content[:_SIZE]):
+            return None
+        return _sequence(content[:_SIZE])
+
+    def _checksum(self, plain: bytes) -> bytes:
+        return zlib.crc32(b"ringid_%d:" % self._node_id + plain).to_bytes(4, "little")
+
+    def _of_corosync(self) -> int | None:
+        try:
+            return _sequence(_read(self._corosync_path))
+        except OSError:
+            return None  # not for us to read, so no Corosync that we take over from
+
+
+def _sequence(content: bytes | None) -> int | None:
+    if content is None or len(content) != _SIZE:
+        return None
+    seq = int.from_bytes(content, "little")
+    return seq if seq < _IMPLAUSIBLE else None
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        return os.read(file, 64)
+    finally:
+        os.close(file)
+
+
+def _replace(path: str, content: bytes) -> None:
+    temporary = f"{path}.new"
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        if os.write(file, content) != len(content):
+            raise OSError(f"{temporary}: could not be written whole")
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
+
+
+def _sync_directory(path: str) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
