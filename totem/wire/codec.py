@@ -18,6 +18,7 @@ from totem.configuration import RingId
 from totem.errors import MalformedDatagram
 from totem.wire import layout
 from totem.wire.layout import (
+    HELLO_VERSION,
     MAGIC,
     MAX_DATAGRAM,
     MAX_PROCESSORS,
@@ -478,35 +479,20 @@ def _encode_commit_token(token: CommitToken) -> bytes:
 # Our own blocks: a magic, a version, then tagged values in any order, to the end. A reader skips the tags it does not
 # know and needs all of those it knows, so a later version adds tags and never changes one.
 
-HELLO_VERSION = 1
-HINT_VERSION = 1
-_HELLO_MAGIC = b"TtmH"
-_HINT_MAGIC = b"TtmJ"
-_MAX_BLOCK = 4096
-
-_FEATURES = 1
-_FRAME_SIZE = 2
-_OLD_RING_ID = 3
-_SAFE_LINE = 4
-_OBLIGATIONS = 5
-_LARGEST_PAUSE_MS = 6
-_DAEMON = 7
-_CLUSTER_NAME = 8
-
 
 def encode_hello(hello: Hello) -> bytes:
     """The tagged block that is the data of a hello's inner multicast."""
     return _encode_block(
-        _HELLO_MAGIC,
+        layout.HELLO_MAGIC,
         hello.version,
         {
-            _FEATURES: layout.U64.pack(hello.features),
-            _FRAME_SIZE: layout.U32.pack(hello.frame_size),
-            _OLD_RING_ID: ring_id_bytes(hello.old_ring_id),
-            _SAFE_LINE: layout.U32.pack(hello.safe_line),
-            _OBLIGATIONS: struct.pack(f"<{len(hello.obligations)}I", *hello.obligations),
-            _LARGEST_PAUSE_MS: layout.U32.pack(hello.largest_pause_ms),
-            _DAEMON: layout.FLAG.pack(hello.daemon),
+            layout.TAG_FEATURES: layout.U64.pack(hello.features),
+            layout.TAG_FRAME_SIZE: layout.U32.pack(hello.frame_size),
+            layout.TAG_OLD_RING_ID: ring_id_bytes(hello.old_ring_id),
+            layout.TAG_SAFE_LINE: layout.U32.pack(hello.safe_line),
+            layout.TAG_OBLIGATIONS: struct.pack(f"<{len(hello.obligations)}I", *hello.obligations),
+            layout.TAG_LARGEST_PAUSE_MS: layout.U32.pack(hello.largest_pause_ms),
+            layout.TAG_DAEMON: layout.FLAG.pack(hello.daemon),
         },
     )
 
@@ -514,19 +500,17 @@ def encode_hello(hello: Hello) -> bytes:
 def decode_hello(block: bytes) -> Hello | None:
     """The hello in the data of an inner multicast, or None if there is none that we can read."""
     try:
-        version, values = _decode_block(_HELLO_MAGIC, block)
-        obligations = values[_OBLIGATIONS]
-        if len(obligations) > MAX_PROCESSORS * layout.NODE_ID.size:
-            return None
+        version, values = _decode_block(layout.HELLO_MAGIC, block)
+        obligations = layout.NODE_ID.iter_unpack(values[layout.TAG_OBLIGATIONS])
         return Hello(
             version=version,
-            features=layout.U64.unpack(values[_FEATURES])[0],
-            old_ring_id=RingId._make(layout.RING_ID.unpack(values[_OLD_RING_ID])),
-            safe_line=layout.U32.unpack(values[_SAFE_LINE])[0],
-            obligations=struct.unpack(f"<{len(obligations) // 4}I", obligations),
-            largest_pause_ms=layout.U32.unpack(values[_LARGEST_PAUSE_MS])[0],
-            frame_size=layout.U32.unpack(values[_FRAME_SIZE])[0],
-            daemon=layout.FLAG.unpack(values[_DAEMON])[0],
+            features=layout.U64.unpack(values[layout.TAG_FEATURES])[0],
+            old_ring_id=RingId._make(layout.RING_ID.unpack(values[layout.TAG_OLD_RING_ID])),
+            safe_line=layout.U32.unpack(values[layout.TAG_SAFE_LINE])[0],
+            obligations=tuple(node_id for (node_id,) in obligations),
+            largest_pause_ms=layout.U32.unpack(values[layout.TAG_LARGEST_PAUSE_MS])[0],
+            frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
+            daemon=layout.FLAG.unpack(values[layout.TAG_DAEMON])[0],
         )
     except _UNREADABLE:
         return None
@@ -535,12 +519,12 @@ def decode_hello(block: bytes) -> Hello | None:
 def encode_hint(hint: Hint) -> bytes:
     """The tagged block that goes behind a join's lists."""
     return _encode_block(
-        _HINT_MAGIC,
-        HINT_VERSION,
+        layout.HINT_MAGIC,
+        layout.HINT_VERSION,
         {
-            _FEATURES: layout.U64.pack(hint.features),
-            _FRAME_SIZE: layout.U32.pack(hint.frame_size),
-            _CLUSTER_NAME: hint.cluster_name.encode(),
+            layout.TAG_FEATURES: layout.U64.pack(hint.features),
+            layout.TAG_FRAME_SIZE: layout.U32.pack(hint.frame_size),
+            layout.TAG_CLUSTER_NAME: hint.cluster_name.encode(),
         },
     )
 
@@ -548,18 +532,18 @@ def encode_hint(hint: Hint) -> bytes:
 def decode_hint(block: bytes) -> Hint | None:
     """The hint behind a join's lists, or None if there is none that we can read."""
     try:
-        _, values = _decode_block(_HINT_MAGIC, block)
+        _, values = _decode_block(layout.HINT_MAGIC, block)
         return Hint(
-            cluster_name=values[_CLUSTER_NAME].decode(),
-            frame_size=layout.U32.unpack(values[_FRAME_SIZE])[0],
-            features=layout.U64.unpack(values[_FEATURES])[0],
+            cluster_name=values[layout.TAG_CLUSTER_NAME].decode(),
+            frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
+            features=layout.U64.unpack(values[layout.TAG_FEATURES])[0],
         )
     except _UNREADABLE:
         return None
 
 
 _UNREADABLE = (KeyError, UnicodeDecodeError, struct.error)
-"""A tag is missing, a name is no text, a value or the block has not the length that it must have."""
+"""A tag is missing, a name is no text, a value or the block itself is not what it must be."""
 
 
 def _encode_block(magic: bytes, version: int, values: dict[int, bytes]) -> bytes:
@@ -567,14 +551,14 @@ def _encode_block(magic: bytes, version: int, values: dict[int, bytes]) -> bytes
     for tag, value in values.items():
         parts += (layout.TAG.pack(tag, len(value)), value)
     block = b"".join(parts)
-    assert len(block) <= _MAX_BLOCK
+    assert len(block) <= layout.MAX_BLOCK
     return block
 
 
 def _decode_block(magic: bytes, block: bytes) -> tuple[int, dict[int, bytes]]:
     found, version = layout.BLOCK.unpack_from(block)
-    if found != magic or len(block) > _MAX_BLOCK:
-        raise KeyError(magic)
+    if found != magic or len(block) > layout.MAX_BLOCK:
+        raise struct.error("another block")
     values: dict[int, bytes] = {}
     offset = layout.BLOCK.size
     while offset < len(block):

@@ -61,6 +61,21 @@ FLAG: Final = Struct("<?")
 U32: Final = Struct("<I")
 U64: Final = Struct("<Q")
 
+HELLO_MAGIC: Final = b"TtmH"
+HELLO_VERSION: Final = 1
+HINT_MAGIC: Final = b"TtmJ"
+HINT_VERSION: Final = 1
+MAX_BLOCK: Final = 4096
+
+TAG_FEATURES: Final = 1
+TAG_FRAME_SIZE: Final = 2
+TAG_OLD_RING_ID: Final = 3
+TAG_SAFE_LINE: Final = 4
+TAG_OBLIGATIONS: Final = 5
+TAG_LARGEST_PAUSE_MS: Final = 6
+TAG_DAEMON: Final = 7
+TAG_CLUSTER_NAME: Final = 8
+
 assert HEADER.size == 13
 assert RING_ID.size == 12
 assert HEADER.size + TOKEN.size == 57

@@ -1,0 +1,253 @@
+"""The same formats declared in `construct`, field by field with Corosync's names: the reference.
+
+The tests hold `codec` against it and `docs/wire.md` is drawn from it; it is far too slow for the core, which never
+imports it. A packet is rebuilt exactly as it was parsed, the garbage in ignored fields included.
+"""
+
+from __future__ import annotations
+
+from construct import (
+    Array,
+    Bytes,
+    Check,
+    Const,
+    Construct,
+    Container,
+    Default,
+    Flag,
+    FocusedSeq,
+    GreedyBytes,
+    GreedyRange,
+    GreedyString,
+    IfThenElse,
+    Int8ul,
+    Int16ul,
+    Int32ul,
+    Int64ul,
+    NoneOf,
+    OneOf,
+    Prefixed,
+    Rebuild,
+    Struct,
+    Switch,
+    Terminated,
+    len_,
+    this,
+)
+
+from totem.wire import layout
+from totem.wire.layout import (
+    MAGIC,
+    MAX_PROCESSORS,
+    MAX_REQUESTS,
+    MESSAGE_ENCAPSULATED,
+    MESSAGE_NOT_ENCAPSULATED,
+    TYPE_COMMIT_TOKEN,
+    TYPE_HOLD_CANCEL,
+    TYPE_JOIN,
+    TYPE_MCAST,
+    TYPE_MERGE_DETECT,
+    TYPE_TOKEN,
+    VERSION,
+)
+
+NodeId = NoneOf(Int32ul, [0])
+
+
+def header(kind: int, nodeid: Construct = NodeId, encapsulated: Construct = Int8ul) -> Construct:
+    """The header of a packet of one type."""
+    return Struct(
+        "magic" / Const(MAGIC, Int16ul) * "bytes 70 c0",
+        "version" / Const(VERSION, Int8ul),
+        "type" / Const(kind, Int8ul),
+        "encapsulated" / encapsulated * "of a multicast; else 0, and not looked at",
+        "nodeid" / nodeid * "sender; of a token the last forwarder; of a leave message 0",
+        "target_nodeid" / Int32ul * "not used by udp and udpu: garbage from Corosync, 0 from us",
+    )
+
+
+Rest = "rest" / Default(GreedyBytes, b"") * "tolerated; nothing from Corosync"
+
+RingId = Struct(
+    "rep" / Int32ul * "node id of the representative",
+    "seq" / Int64ul * "never used twice by one representative",
+)
+
+RtrItem = Struct(
+    "ring_id" / RingId,
+    "seq" / Int32ul * "number of the missing message",
+)
+
+OrfToken = Struct(
+    "header" / header(TYPE_TOKEN),
+    "seq" / Int32ul * "highest number given out on this ring",
+    "token_seq" / Int32ul * "one more at each hop; a token that is not newer than the last one seen is a copy",
+    "aru" / Int32ul * "all received up to",
+    "aru_addr" / Int32ul * "node id of the one that lowered aru; 0: nobody",
+    "ring_id" / RingId,
+    "backlog" / Int32ul * "sum of the members' send queues, in frames",
+    "fcc" / Int32ul * "frames sent in the last rotation by all",
+    "retrans_flg" / Int32ul * "recovery: some member still has old messages to send",
+    "rtr_list_entries" / Rebuild(Int32ul, len_(this.rtr_list)) * "at most 30",
+    Check(this.rtr_list_entries <= MAX_REQUESTS),
+    "rtr_list" / Array(this.rtr_list_entries, RtrItem) * "messages that somebody misses",
+    Rest,
+)
+
+
+def mcast(encapsulated: Construct, data: Construct) -> Construct:
+    """A multicast whose field `encapsulated` and data are of these kinds."""
+    return Struct(
+        "header" / header(TYPE_MCAST, encapsulated=encapsulated),
+        "system_from" / NodeId * "originator",
+        "seq" / Int32ul * "number in the ring's total order: 1, 2, 3 …",
+        "this_seqno" / Int32ul * "the sender's own count of frames; nobody reads it",
+        "ring_id" / RingId * "ring in which seq is valid",
+        "node_id" / Int32ul * "always 0",
+        "guarantee" / Int32ul * "0 from Corosync, which does not read it; 1 from us in frames with SAFE messages",
+        "data" / data * "a totempg frame; if encapsulated = 1 a whole old multicast",
+    )
+
+
+Encapsulated = OneOf(Int8ul, [MESSAGE_ENCAPSULATED, MESSAGE_NOT_ENCAPSULATED]) * (
+    "2: data is a frame; 1: data is an old multicast (recovery)"
+)
+InnerMcast = mcast(Encapsulated, GreedyBytes)
+Mcast = mcast(Encapsulated, IfThenElse(this.header.encapsulated == MESSAGE_ENCAPSULATED, InnerMcast, GreedyBytes))
+
+MembMergeDetect = Struct(
+    "header" / header(TYPE_MERGE_DETECT),
+    "system_from" / NodeId * "sender",
+    "ring_id" / RingId,
+    Rest,
+)
+
+MembJoin = Struct(
+    "header" / header(TYPE_JOIN, nodeid=Int32ul),
+    "system_from" / NodeId * "sender, also in a leave message",
+    "proc_list_entries" / Rebuild(Int32ul, len_(this.proc_list)) * "at most 384",
+    "failed_list_entries" / Rebuild(Int32ul, len_(this.failed_list)) * "at most 384",
+    "ring_seq" / Int64ul * "seq of the sender's current ring id",
+    Check(this.proc_list_entries <= MAX_PROCESSORS),
+    Check(this.failed_list_entries <= MAX_PROCESSORS),
+    "proc_list" / Array(this.proc_list_entries, NodeId) * "whom the sender would have in the ring; a set, in any order",
+    "failed_list" / Array(this.failed_list_entries, NodeId) * "whom it holds for failed",
+    "rest" / Default(GreedyBytes, b"") * "from us a hint; nothing from Corosync",
+)
+
+MembCommitTokenMembEntry = Struct(
+    "ring_id" / RingId * "the member's old ring",
+    "aru" / Int32ul * "all of the old ring received up to",
+    "high_delivered" / Int32ul * "delivered up to",
+    "received_flg" / Int32ul * "1: has all that is known to exist of the old ring",
+)
+
+
+def ascending(node_ids: list[int]) -> bool:
+    """Whether these are distinct and in the order of the ring."""
+    return node_ids == sorted(set(node_ids))
+
+
+MembCommitToken = Struct(
+    "header" / header(TYPE_COMMIT_TOKEN),
+    "token_seq" / Int32ul * "one more before each sending; 1 in the first packet",
+    "ring_id" / RingId * "the ring being formed",
+    "retrans_flg" / Int32ul * "always 0",
+    "memb_index" / Int32ul * "entries filled in so far",
+    "addr_entries" / Rebuild(Int32ul, len_(this.addr)) * "1 to 384",
+    Check(this.addr_entries >= 1),
+    Check(this.addr_entries <= MAX_PROCESSORS),
+    Check(this.memb_index <= this.addr_entries),
+    "addr" / Array(this.addr_entries, NodeId) * "members, ascending, which is the ring's order",
+    Check(lambda context: ascending(context.addr)),
+    "memb_entry" / Array(this.addr_entries, MembCommitTokenMembEntry) * "all zero until filled",
+    Rest,
+)
+
+TokenHoldCancel = Struct(
+    "header" / header(TYPE_HOLD_CANCEL),
+    "ring_id" / RingId,
+    Rest,
+)
+
+PACKETS = {
+    TYPE_TOKEN: OrfToken,
+    TYPE_MCAST: Mcast,
+    TYPE_MERGE_DETECT: MembMergeDetect,
+    TYPE_JOIN: MembJoin,
+    TYPE_COMMIT_TOKEN: MembCommitToken,
+    TYPE_HOLD_CANCEL: TokenHoldCancel,
+}
+Prefix = Struct(
+    "magic" / Const(MAGIC, Int16ul),
+    "version" / Const(VERSION, Int8ul),
+    "type" / OneOf(Int8ul, list(PACKETS)),
+)
+
+
+def parse(datagram: bytes) -> Container:
+    """The totemsrp packet in a datagram, every byte of it. Raises ConstructError."""
+    return PACKETS[Prefix.parse(datagram).type].parse(datagram)
+
+
+def build(packet: Container) -> bytes:
+    """The datagram of a packet: what `parse` was given."""
+    built: bytes = PACKETS[packet.header.type].build(packet)
+    return built
+
+
+TotempgMcast = Struct(
+    "version" / Const(0, Int16ul),
+    "type" / Const(0, Int16ul),
+    "fragmented" / Int8ul * "0: the last piece ends a message; else the number of this fragment",
+    "continuation" / Int8ul * "0: the first piece begins a message; else `fragmented` of the frame that it continues",
+    "msg_count" / Rebuild(Int16ul, len_(this.pieces)) * "pieces in the frame",
+    "msg_len" / Rebuild(Array(this.msg_count, Int16ul), lambda context: [len(piece) for piece in context.pieces]),
+    "pieces" / Array(this.msg_count, Bytes(lambda context: context.msg_len[context._index])) * "back to back",
+    Terminated,
+)
+
+GroupHeader = Struct(
+    "group_count" / Rebuild(Int16ul, len_(this.group_name)) * "always 1",
+    "group_len" / Rebuild(Array(this.group_count, Int16ul), lambda context: [len(name) for name in context.group_name]),
+    "group_name"
+    / Array(this.group_count, Bytes(lambda context: context.group_len[context._index]))
+    * "`a`: executive messages; `sync`: messages of the sync layer",
+    "message" / GreedyBytes,
+)
+
+
+def exactly(value: Construct) -> Construct:
+    """A value with nothing behind it."""
+    return FocusedSeq("value", "value" / value, Terminated)
+
+
+def block(magic: bytes, values: dict[int, Construct]) -> Construct:
+    """One of our own blocks: values by their tags, those not known as bytes."""
+    return Struct(
+        "magic" / Const(magic) * f"`{magic.decode()}`",
+        "version" / Int16ul * "1; grows when tags are added",
+        "values"
+        / GreedyRange(Struct("tag" / Int16ul, "value" / Prefixed(Int16ul, Switch(this.tag, values, GreedyBytes)))),
+        Terminated,
+    )
+
+
+FEATURES = "features" / exactly(Int64ul) * "bit set of extensions"
+FRAME_SIZE = "frame_size" / exactly(Int32ul) * "largest datagram sent in plain, bytes"
+HELLO_VALUES = {
+    layout.TAG_FEATURES: FEATURES,
+    layout.TAG_FRAME_SIZE: FRAME_SIZE,
+    layout.TAG_OLD_RING_ID: "old_ring_id" / exactly(RingId),
+    layout.TAG_SAFE_LINE: "safe_line" / exactly(Int32ul) * "the old ring's messages up to here are safe",
+    layout.TAG_OBLIGATIONS: "obligations" / GreedyRange(NodeId) * "node ids, at most 384",
+    layout.TAG_LARGEST_PAUSE_MS: "largest_pause_ms" / exactly(Int32ul),
+    layout.TAG_DAEMON: "daemon" / exactly(Flag) * "1: nothing but the node runs in the process",
+}
+HINT_VALUES = {
+    layout.TAG_FEATURES: FEATURES,
+    layout.TAG_FRAME_SIZE: FRAME_SIZE,
+    layout.TAG_CLUSTER_NAME: "cluster_name" / GreedyString("utf8"),
+}
+Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
+Hint = block(layout.HINT_MAGIC, HINT_VALUES)
