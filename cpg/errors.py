@@ -20,16 +20,8 @@ class CorosyncLimit(TotemError, ValueError):
     """Refused because a Corosync node in the ring would not survive it; in a ring without one it is possible."""
 
 
-class SlowConsumer(TotemError):  # noqa: N818
+class SlowConsumer(TotemError):
     """The program did not take its events in time and the group was left; join again, and begin with a snapshot.
 
     The bound is the group's `limit` in bytes: a ring never waits for one consumer.
     """
-
-
-class RingLost(TotemError):  # noqa: N818
-    """This node cannot go on in its ring; `reason` says why. The program must open a ring again."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason

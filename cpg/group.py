@@ -15,11 +15,11 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from cpg.engine import LARGEST_MESSAGE, Inbox, Membership
-from cpg.errors import RingLost, SlowConsumer
+from cpg.errors import SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
-from totem.errors import MessageTooLong, QueueFull
+from totem.errors import MessageTooLong, QueueFull, RingLost
 
 BytesLike = bytes | bytearray | memoryview
 

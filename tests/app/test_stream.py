@@ -165,7 +165,7 @@ def test_an_async_callback_is_refused_with_advice():
     async def on_message(sender, data):
         raise AssertionError
 
-    with pytest.raises(TypeError, match="'on_message' is an async function.*async for event in group"):
+    with pytest.raises(TypeError, match=r"'on_message' is an async function.*async for event in group"):
         Stream(ME).register(Message, on_message)
 
 
