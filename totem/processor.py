@@ -1,0 +1,740 @@
+"""Processor: one processor's view of the ring, without socket, clock, thread or dice of its own.
+
+Datagrams and time go in, datagrams and deliveries come out::
+
+    processor.start(now)
+    while True:
+        ...wait until a datagram is here or processor.deadline has come...
+        everything = processor.overdue(now)         # this process was paused: drain the sockets to the end first
+        for datagram in drain(everything):
+            processor.receive(datagram, now)
+        if processor.deadline <= now:
+            processor.advance(now)
+        ready = processor.take()
+        ...store ready.ring_seq, send ready.datagrams, hand on ready.deliveries: in this order...
+
+The state of the membership protocol is a room (`totem.states`) that exists as long as the state lasts; here is what
+outlives it: the installed ring and the one being formed, the two send queues, the candidates, and the obligations to
+the old ring. `_enter` is the only assignment of a state and refuses what `TRANSITIONS` does not list.
+
+Nothing that comes from the network raises: it is counted by cause and dropped. A bug of ours raises AssertionError,
+and the others then treat this processor as failed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from totem.config import Config
+from totem.configuration import (
+    Configuration,
+    Delivery,
+    Guarantee,
+    Level,
+    Messages,
+    RegularConfiguration,
+    RingId,
+)
+from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
+from totem.flow import FlowControl
+from totem.packing import MAX_MESSAGE, Assembler, Packer
+from totem.ring import Ring
+from totem.sequence import after, before, up_to
+from totem.states.commit import Commit
+from totem.states.gather import Gather
+from totem.states.operational import Operational
+from totem.states.recovery import Recovery
+from totem.states.room import Room
+from totem.states.table import TRANSITIONS, Cause, State
+from totem.statistics import Counters, Statistics
+from totem.timers import Timer, Timers
+from totem.wire import codec
+from totem.wire.codec import Hello, Hint
+from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Message, Token
+
+ALL = 0
+"""Target of a datagram for every other node of the nodelist (0 is no node id)."""
+
+FEATURES = 0
+"""Extensions of the protocol that this version has, as a bit set."""
+
+_RING_SEQ_LIMIT = 1 << 62
+"""Ring sequences above this are not believed: nobody could count on from them."""
+_PENDING_LOOPBACK = 64
+_PAUSE_FACTOR = 4
+"""The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
+
+Trace = Callable[[str, str], None]
+"""Called with what happened (`enter`, `drop`, `notice`) and to what."""
+
+
+@dataclass(slots=True)
+class Ready:
+    """What must be done, in the order of the fields."""
+
+    ring_seq: int | None
+    """1. Make durable before anything is sent: a ring id must never be used twice, whatever crashes."""
+    datagrams: list[tuple[int, list[bytes]]]
+    """2. Send: (node id or `ALL`, frames). The frames of one visit are one train."""
+    deliveries: Iterator[Delivery]
+    """3. Hand on, all of it, before the next `receive`. Messages are assembled as they are asked for: whoever takes
+    them may call `multicast`, `multicast_sync` and `sync_complete` between two of them."""
+    failure: str | None
+    """The ring cannot go on, and why; the processor is dead."""
+    notices: list[str]
+    """What an administrator should read; each text once."""
+
+
+class Processor:
+    """The Totem single-ring protocol of one node.
+
+    `ring_seq` is the ring sequence that the store holds (0 for a node that never ran); `dice` decides random delays.
+    `first_seq` and `first_token_seq` are where a ring's numbers start: 0 on the wire, near 2**32 in tests of the
+    wrap. `trace` hears of transitions and drops.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        node_id: int,
+        *,
+        ring_seq: int,
+        dice: random.Random,
+        first_seq: int = 0,
+        first_token_seq: int = 0,
+        trace: Trace | None = None,
+    ) -> None:
+        self.config = config
+        self.node_id = node_id
+        self.dice = dice
+        self.first_seq = first_seq
+        self.first_token_seq = first_token_seq
+        self.trace = trace
+        self.own_features = FEATURES
+        self.counters = Counters()
+        self.timers = Timers()
+        self._room: Room = Room(self)
+        self._room.state = State.STARTING
+
+        # Rings. My ring id is that of the latest ring I have committed to, installed or not; multicasts that carry
+        # it are filed in `filing`.
+        self.ring_id = RingId(node_id, ring_seq + 1)
+        self.ring = self._new_ring(self.ring_id, ())
+        self.new_ring: Ring | None = None
+        self.filing: Ring | None = self.ring
+        self._ring_id_bytes = self.ring.id_bytes
+        self.highest_ring_seq = self.ring_id.seq
+        self.commit_token_seq = 0
+        """`token_seq` with which I sent the commit token on."""
+
+        # Membership, kept over broken attempts.
+        self.candidates: set[int] = {node_id}
+        self.failed: set[int] = set()
+        self.obligations: set[int] = set()
+        """Whose old messages I have promised to deliver, whatever becomes of the attempt (A6)."""
+        self.receive_failed = False
+        """I have given myself up and shall go on alone."""
+        self._had_company = False
+
+        # Sending.
+        self.packer = Packer(config.frame_size)
+        self.sync_packer = Packer(config.frame_size)
+        self.syncing = True
+        """The application's messages wait until what is above has finished its sync of the ring."""
+        self._this_seqno = 0
+        self._token_timeout = config.token
+
+        # Receiving.
+        self._assembler = Assembler()
+        self._sync_assembler = Assembler()
+        self._delivered_ring_id: RingId | None = None
+        """The ring whose regular configuration was handed on last; None once its sync is complete."""
+        self._resuming = False
+        self.largest_pause = 0.0
+        self._last_visit = inf
+        self._rotation_time = 0.0
+        self._sizes_named: set[int] = set()
+
+        self._ring_seq_to_store: int | None = None
+        self._datagrams: list[tuple[int, list[bytes]]] = []
+        self._loopback: deque[bytes] = deque()
+        self._pending: deque[tuple[Ring, list[bytes], Level] | Configuration] = deque()
+        self._failure: str | None = None
+        self._notices: list[str] = []
+        self._noticed: set[str] = set()
+        self._receivers = (
+            self._receive_token,
+            self._receive_mcast,
+            self._receive_merge_detect,
+            self._receive_join,
+            self._receive_commit_token,
+            self._receive_hold_cancel,
+        )
+
+    # What the shell calls.
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due next; infinity if nothing is armed."""
+        return self.timers.earliest()
+
+    @property
+    def state(self) -> State:
+        """Where the processor is in the membership protocol."""
+        return self._room.state
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Members of the installed ring, ascending; empty before the first."""
+        return self.ring.members
+
+    @property
+    def pure(self) -> bool:
+        """Whether all members of the installed ring are of this make."""
+        return self.ring.pure
+
+    @property
+    def features(self) -> int:
+        """The extensions that all members of the installed ring have."""
+        return self.ring.features
+
+    @property
+    def room(self) -> int:
+        """Bytes of messages that `multicast` accepts now."""
+        return max(0, self.config.send_queue_bytes - self.packer.queued_bytes)
+
+    def start(self, now: float) -> None:
+        """Look for other processors; a ring of one comes into being at once if none answers."""
+        self.gather(Cause.STARTED, now)
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        """Take a datagram from the network. Nothing in it can raise; what is wrong is counted and dropped."""
+        if self._room.state is State.LEFT:
+            return
+        try:
+            self._receivers[codec.packet_type(datagram)](datagram, now)
+        except MalformedDatagram as fault:
+            self.drop(fault.cause)
+
+    def overdue(self, now: float) -> bool:
+        """Whether this process has not been run for so long that its view is stale; call it on waking.
+
+        If so, drain all sockets, `receive` everything, then `advance`: until then Joins are dropped (they are as old
+        as the pause) and neither the token nor the others are judged to be lost (rulings, F2).
+        """
+        late = now - self.deadline
+        if late <= self._token_timeout / 2:
+            return False
+        self.counters.pauses += 1
+        self.largest_pause = max(self.largest_pause, late)
+        self._resuming = True
+        timers = self.timers
+        for timer, grace in (
+            (Timer.TOKEN_LOSS, self.config.token_retransmit),
+            (Timer.CONSENSUS, self.config.consensus),
+        ):
+            if timers.deadline(timer) < now + grace:
+                timers.arm(timer, now + grace)
+        return True
+
+    def advance(self, now: float) -> None:
+        """Fire every timer that is due."""
+        self._resuming = False
+        for _ in range(_PENDING_LOOPBACK):
+            timer = self.timers.pop_due(now)
+            if timer is None:
+                return
+            if timer is Timer.LOOPBACK:
+                self._receive_loopback(now)
+            else:
+                self._room.on_timer(timer, now)
+
+    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Queue messages of the application, to be delivered everywhere in this order.
+
+        Raises QueueFull if the bounded queue has no room for all of them, MessageTooLong if one has more than 1 MiB;
+        nothing is queued then. Hot: constant work for each call but for a sum and a maximum of lengths.
+        """
+        if not messages:
+            return
+        sizes = list(map(len, messages))
+        size = sum(sizes)
+        if max(sizes) > MAX_MESSAGE:
+            raise MessageTooLong(f"a message of {max(sizes)} bytes; a ring carries at most {MAX_MESSAGE} in one")
+        if size > self.config.send_queue_bytes - self.packer.queued_bytes:
+            raise QueueFull(
+                f"{size} bytes do not fit in the send queue: {self.room} of {self.config.send_queue_bytes} are free"
+            )
+        self.packer.extend(messages, guarantee)
+        self.counters.messages_sent += len(messages)
+        self.counters.bytes_sent += size
+        if self.ring.token_held and not self.syncing:
+            self._cancel_hold()
+
+    def multicast_sync(self, messages: Sequence[bytes]) -> None:
+        """Queue messages of the sync of the present ring; they go out before any message of the application."""
+        if not self.syncing:
+            return
+        self.sync_packer.extend(messages, Guarantee.AGREED)
+        if self.ring.token_held:
+            self._cancel_hold()
+
+    def sync_complete(self, ring_id: RingId) -> None:
+        """What is above has finished its sync of this ring; of a ring that has been left since it means nothing."""
+        if ring_id == self._delivered_ring_id:
+            self._delivered_ring_id = None
+        if ring_id == self.ring.id and self.syncing:
+            self.syncing = False
+            if self.ring.token_held and self.packer:
+                self._cancel_hold()
+
+    def leave(self, now: float) -> None:
+        """Announce the leave, once (a second one would disturb real nodes: rulings, F3). The processor is dead then."""
+        if self._room.state is State.LEFT:
+            return
+        others = tuple(sorted(self.candidates - {self.node_id}))
+        failed = tuple(sorted(self.failed | {self.node_id}))
+        self.send_message_to_all(Join(0, self.node_id, self.ring_id.seq, others, failed))
+        self._enter(Room(self), State.LEFT, Cause.LEAVING)
+        self.timers.disarm_all()
+
+    def take(self) -> Ready:
+        """Hand over what is ready, and start afresh."""
+        if self._room.state is State.OPERATIONAL:
+            self.flush()
+        ready = Ready(self._ring_seq_to_store, self._datagrams, self._deliveries(), self._failure, self._notices)
+        self._ring_seq_to_store = None
+        self._datagrams = []
+        self._notices = []
+        return ready
+
+    def statistics(self) -> Statistics:
+        """What has been counted since the start, and what is held now."""
+        counters = self.counters
+        return Statistics(
+            state=self.state.value,
+            ring_id=self.ring.id,
+            members=self.ring.members,
+            pure=self.ring.pure,
+            tokens_received=counters.tokens_received,
+            tokens_sent=counters.tokens_sent,
+            multicasts_received=counters.multicasts_received,
+            multicasts_sent=counters.multicasts_sent,
+            retransmits_sent=counters.retransmits_sent,
+            retransmits_requested=counters.retransmits_requested,
+            joins_received=counters.joins_received,
+            joins_sent=counters.joins_sent,
+            commit_tokens_received=counters.commit_tokens_received,
+            commit_tokens_sent=counters.commit_tokens_sent,
+            token_retransmits=counters.token_retransmits,
+            holds_cancelled=counters.holds_cancelled,
+            rings_installed=counters.rings_installed,
+            pauses=counters.pauses,
+            largest_pause=self.largest_pause,
+            messages_sent=counters.messages_sent,
+            bytes_sent=counters.bytes_sent,
+            drops=Statistics.freeze(counters.drops),
+            entered=Statistics.freeze(counters.entered),
+            queued_messages=len(self.packer),
+            queued_bytes=self.packer.queued_bytes,
+            window_frames=len(self.ring.window.frames),
+            rotation_time=self._rotation_time,
+        )
+
+    # What comes in, by type.
+
+    def _receive_mcast(self, datagram: bytes, now: float) -> None:
+        """Hot: once for each multicast. Those of my ring are filed by their number and nothing else is done."""
+        codec.check_mcast(datagram)
+        self.counters.multicasts_received += 1
+        if datagram[25:37] == self._ring_id_bytes:
+            if len(datagram) > self.config.max_frame:
+                self._name_large_frame(datagram)
+            self._room.on_mcast(datagram)
+            return
+        origin = codec.mcast_origin(datagram)
+        if self._is_stranger(origin):
+            return
+        self._room.on_foreign(origin, codec.mcast_ring_id(datagram), Cause.FOREIGN_MULTICAST, now)
+
+    def _receive_token(self, datagram: bytes, now: float) -> None:
+        token = codec.decode(datagram)
+        assert isinstance(token, Token)
+        self._room.on_token(token, now)
+
+    def _receive_merge_detect(self, datagram: bytes, now: float) -> None:
+        message = codec.decode(datagram)
+        assert isinstance(message, MergeDetect)
+        if not self._is_stranger(message.origin):
+            self._room.on_merge_detect(message, now)
+
+    def _receive_join(self, datagram: bytes, now: float) -> None:
+        join = codec.decode(datagram)
+        assert isinstance(join, Join)
+        self.counters.joins_received += 1
+        if join.ring_seq > _RING_SEQ_LIMIT:
+            self.drop("join with impossible ring sequence")
+        elif self._resuming and not join.is_leave:
+            self.drop("join older than my pause")
+        elif not self._is_stranger(join.origin) and self._hint_fits(join):
+            self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
+            self._room.on_join(join, now)
+
+    def _receive_commit_token(self, datagram: bytes, now: float) -> None:
+        token = codec.decode(datagram)
+        assert isinstance(token, CommitToken)
+        self.counters.commit_tokens_received += 1
+        if token.ring_id.seq > _RING_SEQ_LIMIT:
+            self.drop("commit token with impossible ring sequence")
+        else:
+            self._room.on_commit_token(token, now)
+
+    def _receive_hold_cancel(self, datagram: bytes, now: float) -> None:
+        message = codec.decode(datagram)
+        assert isinstance(message, HoldCancel)
+        self._room.on_hold_cancel(message, now)
+
+    def _receive_loopback(self, now: float) -> None:
+        """What I sent to myself: the token of a ring of one."""
+        if self._loopback:
+            self.receive(self._loopback.popleft(), now)
+        if self._loopback:
+            self.timers.arm(Timer.LOOPBACK, -inf)
+
+    def _is_stranger(self, origin: int) -> bool:
+        """Whether a datagram of another ring comes from a node that cannot be a member; named once (G4)."""
+        if origin == self.node_id:
+            self.drop("duplicate node id")
+            text = (
+                f"another node uses node id {origin}, which is mine: it sent what I did not send. "
+                f"Give each node an id of its own in the nodelist"
+            )
+            if self._had_company:
+                self.notice(text)
+            else:
+                self.fail(text)
+            return True
+        if not any(node.node_id == origin for node in self.config.nodes):
+            self.drop("node not in the nodelist")
+            self.notice(f"node {origin} is heard but not in the nodelist; add it there, or give it another port")
+            return True
+        return False
+
+    def _hint_fits(self, join: Join) -> bool:
+        """Whether what a Join says of its sender's settings fits mine; a Corosync node says nothing (D1)."""
+        hint = codec.decode_hint(join.hint) if join.hint else None
+        if hint is None:
+            return True
+        if hint.cluster_name != self.config.cluster_name:
+            self.drop("node of another cluster")
+            self.notice(
+                f"node {join.origin} belongs to cluster {hint.cluster_name!r}, this node to "
+                f"{self.config.cluster_name!r}: it is ignored. Set the same cluster_name, or another port"
+            )
+            return False
+        if hint.frame_size > self.config.max_frame:
+            self._name_frame_size(join.origin, hint.frame_size)
+        return True
+
+    def _name_large_frame(self, datagram: bytes) -> None:
+        header = codec.MCAST_HEADER if codec.mcast_is_encapsulated(datagram) else 0
+        if len(datagram) - header > self.config.max_frame:
+            self._name_frame_size(codec.mcast_origin(datagram), len(datagram) - header)
+
+    def _name_frame_size(self, origin: int, size: int) -> None:
+        if origin not in self._sizes_named:
+            self._sizes_named.add(origin)
+            self.notice(
+                f"node {origin} sends frames of {size} bytes, larger than netmtu {self.config.netmtu} allows here "
+                f"({self.config.max_frame}): set the same netmtu on all nodes"
+            )
+
+    # What the states call.
+
+    def drop(self, cause: str) -> None:
+        """Count something that was dropped."""
+        self.counters.drops[cause] += 1
+        if self.trace is not None:
+            self.trace("drop", cause)
+
+    def notice(self, text: str) -> None:
+        """Tell the administrator, once for each text."""
+        if text not in self._noticed and len(self._noticed) < 1000:
+            self._noticed.add(text)
+            self._notices.append(text)
+            if self.trace is not None:
+                self.trace("notice", text)
+
+    def fail(self, reason: str) -> None:
+        """Give up for good."""
+        self._failure = reason
+        self._enter(Room(self), State.LEFT, Cause.FAILED)
+        self.timers.disarm_all()
+
+    def _enter(self, room: Room, state: State, cause: Cause) -> None:
+        """The only change of state."""
+        old = self._room.state
+        assert TRANSITIONS[old].get(cause) is state, f"no way from {old} to {state} because {cause.value}"
+        self.counters.entered[f"{state.value}: {cause.value}"] += 1
+        if self.trace is not None:
+            self.trace("enter", f"{state.value}: {cause.value}")
+        self._room.leave()
+        room.state = state
+        self._room = room
+
+    def gather(self, cause: Cause, now: float) -> None:
+        """Begin a round of Joins; an attempt to form a ring is given up with it."""
+        room = Gather(self)
+        self._enter(room, State.GATHER, cause)
+        if self.new_ring is not None:
+            self.new_ring = None
+            self.filing = None
+        room.enter(now)
+
+    def gather_with(self, join: Join, cause: Cause, now: float) -> None:
+        """Begin a round of Joins with what this one knows, and hear it as its first."""
+        self.merge(join)
+        self.gather(Cause.LEAVE_RECEIVED if join.is_leave else cause, now)
+        if self.state is State.GATHER:
+            self._room.on_join(join, now)
+
+    def merge(self, join: Join) -> bool:
+        """Take over whom a Join names (Corosync memb_join_process); False if it tells nothing that I believe."""
+        candidates, failed = set(join.candidates), set(join.failed)
+        if candidates <= self.candidates and failed <= self.failed:
+            return False
+        if join.origin in self.failed:
+            return False
+        self.candidates |= candidates
+        if self.node_id in failed:
+            self.failed.add(join.origin)
+        elif join.origin in self.ring.members:
+            self.failed |= failed
+        return True
+
+    def is_news_of_attempt(self, join: Join) -> bool:
+        """Whether a Join that comes in Commit or Recovery means that the attempt has broken for its sender."""
+        assert self.new_ring is not None
+        if join.origin in self.new_ring.members and join.ring_seq >= self.ring_id.seq:
+            return True
+        self.drop("stale join")
+        return False
+
+    def commit(self, token: CommitToken, cause: Cause, now: float) -> None:
+        """Begin to form the ring of this commit token."""
+        room = Commit(self)
+        self._enter(room, State.COMMIT, cause)
+        room.enter(token, now)
+
+    def begin_ring(self, ring_id: RingId, members: tuple[int, ...]) -> None:
+        """Make the ring of the commit token mine, and its number durable before anything more is sent."""
+        self.ring_id = ring_id
+        self.new_ring = self.filing = self._new_ring(ring_id, members)
+        self._ring_id_bytes = self.new_ring.id_bytes
+        self.highest_ring_seq = max(self.highest_ring_seq, ring_id.seq)
+        self._ring_seq_to_store = self.highest_ring_seq
+
+    def recover(self, token: CommitToken, now: float) -> None:
+        """The commit token is full: bring the new ring into being."""
+        room = Recovery(self)
+        self._enter(room, State.RECOVERY, Cause.COMMIT_TOKEN_FULL)
+        room.enter(token, now)
+
+    def install(self, ring: Ring, largest_pause: float) -> None:
+        """Put the new ring in the old one's place; its members' longest pause stretches the token timeout (F1)."""
+        self.ring = ring
+        self.new_ring = None
+        self.candidates = set(ring.members)
+        self.failed = set()
+        self.obligations = set()
+        self.receive_failed = False
+        self._had_company = self._had_company or len(ring.members) > 1
+        self.packer.restart()
+        self.sync_packer.drop_unsent()
+        self.syncing = True
+        self._last_visit = inf
+        self._token_timeout = self.config.token
+        if ring.pure and not self.config.token_configured:
+            self._token_timeout = max(self.config.token, _PAUSE_FACTOR * largest_pause)
+        self.counters.rings_installed += 1
+        room = Operational(self)
+        self._enter(room, State.OPERATIONAL, Cause.RECOVERED)
+        room.enter()
+
+    def note_hellos(self, hellos: dict[int, Hello]) -> None:
+        """Name members whose frames are larger than fits here."""
+        for origin, hello in hellos.items():
+            if hello.frame_size > self.config.max_frame:
+                self._name_frame_size(origin, hello.frame_size)
+
+    def note_visit(self, now: float) -> None:
+        """Count an accepted visit of the token, and how long the last rotation took."""
+        self.counters.tokens_received += 1
+        if self._last_visit < now:
+            self._rotation_time += (now - self._last_visit - self._rotation_time) / 8
+        self._last_visit = now
+
+    def next_seqno(self) -> int:
+        """My own running count of multicasts, which nobody reads."""
+        self._this_seqno = (self._this_seqno + 1) & 0x7FFFFFFF
+        return self._this_seqno
+
+    # Sending.
+
+    def _send(self, target: int, datagram: bytes) -> None:
+        if target == self.node_id:
+            if len(self._loopback) < _PENDING_LOOPBACK:
+                self._loopback.append(datagram)
+                self.timers.arm(Timer.LOOPBACK, -inf)
+        else:
+            self._datagrams.append((target, [datagram]))
+
+    def send_to_all(self, train: list[bytes]) -> None:
+        """Send the frames of one visit to every other node."""
+        self._datagrams.append((ALL, train))
+
+    def send_message_to_all(self, message: Message) -> None:
+        """Send one packet to every other node."""
+        self._datagrams.append((ALL, [codec.encode(message)]))
+
+    def send_join(self) -> None:
+        """Tell all whom I would have in the next ring."""
+        self.counters.joins_sent += 1
+        hint = Hint(self.config.cluster_name, self.config.frame_size, self.own_features)
+        self.send_message_to_all(
+            Join(
+                sender=self.node_id,
+                origin=self.node_id,
+                ring_seq=self.ring_id.seq,
+                candidates=tuple(sorted(self.candidates)),
+                failed=tuple(sorted(self.failed)),
+                hint=codec.encode_hint(hint),
+            )
+        )
+
+    def forward_commit_token(self, token: CommitToken, now: float) -> None:
+        """Pass a commit token on to my successor in the ring being formed."""
+        ring = self.new_ring
+        assert ring is not None
+        token.token_seq = after(token.token_seq)
+        token.sender = self.node_id
+        self.commit_token_seq = token.token_seq
+        ring.last_token = codec.encode(token)
+        self.counters.commit_tokens_sent += 1
+        self._send(ring.successor, ring.last_token)
+        self._arm_token_timers(now)
+
+    def has_gone_round(self, token: CommitToken) -> bool:
+        """Whether all others have passed the commit token on since I did: what comes late from before has not (A8)."""
+        return up_to(after(self.commit_token_seq, len(token.members) - 1), token.token_seq)
+
+    def forward_token(self, ring: Ring, token: Token, now: float) -> None:
+        """Pass the token on, unless I am the representative of an idle ring and hold it for a while."""
+        token.token_seq = after(token.token_seq)
+        token.sender = self.node_id
+        ring.last_token = codec.encode(token)
+        if ring.token_held and ring.is_representative:
+            self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
+        else:
+            self.counters.tokens_sent += 1
+            self._send(ring.successor, ring.last_token)
+        self._arm_token_timers(now)
+
+    def _arm_token_timers(self, now: float) -> None:
+        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+
+    def resend_token(self, now: float) -> None:
+        """Send the last token or commit token again; whoever has it already drops it."""
+        ring = self.new_ring or self.ring
+        self.counters.tokens_sent += 1
+        self._send(ring.successor, ring.last_token)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+
+    def _cancel_hold(self) -> None:
+        """I have something to send while the token rests: have it move."""
+        ring = self.ring
+        if self._room.state is not State.OPERATIONAL:
+            return
+        ring.token_held = False
+        self.counters.holds_cancelled += 1
+        self.send_message_to_all(HoldCancel(self.node_id, ring.id))
+        if ring.is_representative:
+            ring.unchanged = 0
+            self._send(ring.successor, ring.last_token)
+
+    # Delivering.
+
+    def flush(self) -> None:
+        """Put what may be delivered on the installed ring in line: gapless, and no further than what is unsafe.
+
+        Hot: once for each batch, with one look at each frame.
+        """
+        ring = self.ring
+        window = ring.window
+        if ring.delivered == window.aru:
+            return
+        frames = window.frames
+        batch: list[bytes] = []
+        seq = ring.delivered
+        while seq != window.aru:
+            expected = (seq + 1) & 0xFFFFFFFF
+            frame = frames[expected]
+            if frame[codec.GUARANTEE_OFFSET] and before(ring.safe_line, expected):
+                break
+            batch.append(frame)
+            seq = expected
+        ring.delivered = seq
+        self.deliver_frames(ring, batch, Level.SAFE)
+
+    def deliver_frames(self, ring: Ring, frames: list[bytes], safe_level: Level) -> None:
+        """Put frames in line; SAFE messages among them are told as `safe_level`."""
+        if frames:
+            self._pending.append((ring, frames, safe_level))
+
+    def deliver(self, configuration: Configuration) -> None:
+        """Put a configuration in line."""
+        self._pending.append(configuration)
+
+    def _deliveries(self) -> Iterator[Delivery]:
+        """Assemble and hand on what is in line; which stream a frame belongs to is known only then."""
+        pending = self._pending
+        while pending:
+            item = pending.popleft()
+            if isinstance(item, tuple):
+                yield from self._assemble(*item)
+            else:
+                if isinstance(item, RegularConfiguration):
+                    self._delivered_ring_id = item.ring_id
+                    self._assembler.keep_only(item.transitional)
+                    self._sync_assembler.keep_only(item.transitional)
+                yield item
+
+    def _assemble(self, ring: Ring, frames: list[bytes], safe_level: Level) -> Iterator[Messages]:
+        """The messages of consecutive frames. Hot: one turn for each frame."""
+        ring_id = ring.id
+        members = ring.members
+        for frame in frames:
+            if codec.mcast_is_encapsulated(frame):
+                continue  # belongs to the recovery of this ring
+            origin = codec.mcast_origin(frame)
+            if origin not in members:
+                self.drop("multicast of a non-member")
+                continue
+            assembler = self._sync_assembler if self._delivered_ring_id is not None else self._assembler
+            try:
+                messages = assembler.take(origin, frame)
+            except MalformedDatagram as fault:
+                self.drop(fault.cause)
+                continue
+            if messages:
+                level = safe_level if frame[codec.GUARANTEE_OFFSET] else Level.AGREED
+                yield Messages(origin, ring_id, codec.mcast_seq(frame), level, messages)
+
+    def _new_ring(self, ring_id: RingId, members: tuple[int, ...]) -> Ring:
+        flow = FlowControl(self.config.window_size, self.config.max_messages)
+        return Ring(ring_id, members, self.node_id, self.first_seq, flow)

@@ -1,0 +1,97 @@
+"""One ring: its identity, its members, its messages and its token, from the commit token until the next install.
+
+A processor has one installed ring, and while it forms the next one a second one beside it. Nothing is ever copied
+from one to the other: at the install the new ring takes the old one's place, and the old one goes as a whole.
+"""
+
+from __future__ import annotations
+
+from totem.configuration import RingId
+from totem.flow import FlowControl
+from totem.sequence import earlier
+from totem.window import MessageWindow
+from totem.wire import codec
+
+
+class Ring:
+    """Everything that lives and dies with one configuration, as one member (`node_id`) sees it."""
+
+    __slots__ = (
+        "aru_count",
+        "aru_since",
+        "delivered",
+        "features",
+        "flow",
+        "forwarded_aru",
+        "id",
+        "id_bytes",
+        "last_token",
+        "members",
+        "misses",
+        "node_id",
+        "previous_seq",
+        "pure",
+        "safe_line",
+        "seen_token_seq",
+        "successor",
+        "token_held",
+        "unchanged",
+        "window",
+    )
+
+    def __init__(self, ring_id: RingId, members: tuple[int, ...], node_id: int, first: int, flow: FlowControl) -> None:
+        self.id = ring_id
+        self.id_bytes = codec.ring_id_bytes(ring_id)
+        self.members = members
+        self.node_id = node_id
+        self.successor = members[(members.index(node_id) + 1) % len(members)] if members else node_id
+        self.window = MessageWindow(first)
+        self.flow = flow
+        self.delivered = first
+        """All up to here has been delivered (or, below a ring's first application message, never will be)."""
+        self.pure = False
+        self.features = 0
+
+        # The token, as of my last accepted visit.
+        self.last_token = b""
+        """What I passed on, to be sent again until a sign of life comes."""
+        self.seen_token_seq: int | None = None
+        """`token_seq` with which the last token came; an equal or earlier one is a duplicate."""
+        self.previous_seq: int | None = None
+        """`seq` with which the last token came."""
+        self.forwarded_aru: int | None = None
+        """`aru` of the last token as forwarded."""
+        self.safe_line = first
+        """Every member has all messages up to here (see `note_forwarded`)."""
+        self.unchanged = 0
+        """Visits in a row on which no message had been sent."""
+        self.token_held = False
+        """The representative holds the token, or would."""
+        self.misses: dict[int, int] = {}
+        """Visits on which a message was found missing."""
+        self.aru_count = 0
+        self.aru_since = 0.0
+
+    @property
+    def representative(self) -> int:
+        """The member that starts the token and holds it when the ring is idle: the lowest."""
+        return self.id.representative
+
+    @property
+    def is_representative(self) -> bool:
+        """Whether that is this member."""
+        return self.id.representative == self.node_id
+
+    def note_forwarded(self, aru: int) -> None:
+        """Move the safe line: what the aru covered *as forwarded* on two accepted visits in a row is everywhere.
+
+        A node that lacked a message between the two would have lowered the aru, and none but that node may raise it
+        again (rulings, B1). The aru as received must not take either place: I may have lowered and raised it myself.
+        """
+        if self.forwarded_aru is not None:
+            self.safe_line = earlier(aru, self.forwarded_aru)
+        self.forwarded_aru = aru
+
+    def release_safe(self) -> None:
+        """Forget the frames that are delivered here and known to be everywhere."""
+        self.window.release(earlier(self.safe_line, self.delivered))

@@ -1,0 +1,47 @@
+"""32-bit sequence numbers: the only room that knows that they wrap.
+
+`seq` (messages of a ring) and `token_seq` (hops of its token) count modulo 2**32. Order is Corosync's comparison
+(`exec/totemsrp.c`, sq_lt_compare): when either number is above 2**31, 65536 is taken off both first. Within 65536 of
+each other, and all that is ever compared is closer than 16384, that equals the sign of the difference.
+"""
+
+from __future__ import annotations
+
+MASK = 0xFFFFFFFF
+_HALF = 0x80000000
+_ROLLOVER = 0x10000
+
+RANGE = 16384
+"""No two live sequence numbers of one ring lie further apart; real nodes assert it (wire: 16384 messages)."""
+
+
+def before(a: int, b: int) -> bool:
+    """Whether `a` comes before `b`."""
+    if a > _HALF or b > _HALF:
+        return ((a - _ROLLOVER) & MASK) < ((b - _ROLLOVER) & MASK)
+    return a < b
+
+
+def up_to(a: int, b: int) -> bool:
+    """Whether `a` comes before `b` or is equal to it."""
+    return a == b or before(a, b)
+
+
+def earlier(a: int, b: int) -> int:
+    """The earlier of two numbers."""
+    return a if up_to(a, b) else b
+
+
+def later(a: int, b: int) -> int:
+    """The later of two numbers."""
+    return b if up_to(a, b) else a
+
+
+def distance(start: int, end: int) -> int:
+    """Steps from `start` forward to `end`, modulo 2**32."""
+    return (end - start) & MASK
+
+
+def after(seq: int, steps: int = 1) -> int:
+    """The number `steps` after `seq`."""
+    return (seq + steps) & MASK

@@ -1,0 +1,74 @@
+"""Commit: the commit token's first turn (paper section 5.3; Corosync memb_state_commit_enter).
+
+On its first turn each member writes into the commit token which ring it comes from and how far it has received; on
+the second all read what all have written, and enter Recovery. The ring's sequence number is stored durably before the
+token leaves, so that no restart can use it again. From here on messages of the old ring that come late are not taken
+any more: what I wrote into the token must stay true.
+"""
+
+from __future__ import annotations
+
+from totem.sequence import before, later
+from totem.states.room import Room
+from totem.states.table import Cause, State
+from totem.timers import Timer
+from totem.wire.messages import CommitEntry, CommitToken, Join
+
+
+class Commit(Room):
+    """Between my first and second sight of a commit token."""
+
+    state = State.COMMIT
+
+    def enter(self, token: CommitToken, now: float) -> None:
+        """Fill in my entry and pass the token on."""
+        processor = self.processor
+        processor.begin_ring(token.ring_id, token.members)
+        processor.timers.disarm_all()
+        self._fill_entry(token)
+        token.index += 1
+        processor.forward_commit_token(token, now)
+
+    def _fill_entry(self, token: CommitToken) -> None:
+        """Corosync's formulas in every ring: real nodes read and overwrite these fields (rulings, A2)."""
+        old = self.processor.ring
+        window = old.window
+        entries = token.entries
+        entries[token.index] = CommitEntry(old.id, window.aru, old.delivered, int(window.aru == window.high_seq))
+        mine = [entry for entry in entries[: token.index + 1] if entry.old_ring_id == old.id]
+        highest = mine[0].aru
+        for entry in mine:
+            highest = later(highest, entry.aru)
+        for entry in mine:
+            if before(entry.aru, highest):
+                entry.received_flag = 0
+
+    def on_commit_token(self, token: CommitToken, now: float) -> None:
+        """The token, filled by all, is here for the second time."""
+        processor = self.processor
+        ring = processor.new_ring
+        assert ring is not None
+        if (
+            token.ring_id != ring.id
+            or token.members != ring.members
+            or token.index != len(ring.members)
+            or token.entries[ring.members.index(processor.node_id)].old_ring_id != processor.ring.id
+            or not processor.has_gone_round(token)
+        ):
+            processor.drop("commit token of another ring")
+            return
+        processor.recover(token, now)
+
+    def on_join(self, join: Join, now: float) -> None:
+        """A member of the ring being formed has gone back to Gather."""
+        processor = self.processor
+        if processor.is_news_of_attempt(join):
+            processor.gather_with(join, Cause.JOIN_IN_COMMIT, now)
+
+    def on_timer(self, timer: Timer, now: float) -> None:
+        """Send the commit token again, or give the attempt up."""
+        match timer:
+            case Timer.TOKEN_RETRANSMIT:
+                self.processor.resend_token(now)
+            case Timer.TOKEN_LOSS:
+                self.processor.gather(Cause.TOKEN_LOST_IN_COMMIT, now)

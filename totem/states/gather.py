@@ -1,0 +1,132 @@
+"""Gather: who could be in the next ring? (paper section 5.2; Corosync memb_join_process, memb_state_gather_enter)
+
+Every processor multicasts Joins: whom it would have in the next ring (candidates) and whom it holds for failed. Sets
+only grow, so they become equal; a processor whose Join carries my sets agrees with me. When all candidates that have
+not failed agree, the lowest of them makes the commit token. Whoever does not agree in time has failed.
+
+The candidates and the failed outlive this room: an attempt that breaks in Commit or Recovery goes on with them.
+"""
+
+from __future__ import annotations
+
+from totem.configuration import RingId
+from totem.states.room import Room
+from totem.states.table import Cause, State
+from totem.timers import Timer
+from totem.wire.messages import CommitEntry, CommitToken, Join
+
+
+class Gather(Room):
+    """One round of Joins with the candidates that were known when it began."""
+
+    state = State.GATHER
+
+    def enter(self, now: float) -> None:
+        """Begin a round: tell all at once, then every join timeout."""
+        processor = self.processor
+        processor.candidates.add(processor.node_id)
+        self.agreed = {processor.node_id}
+        timers, config = processor.timers, processor.config
+        timers.disarm_all()
+        timers.arm(Timer.CONSENSUS, now + config.consensus)
+        self._announce(now)
+
+    def _announce(self, now: float) -> None:
+        """Send a Join, after a random delay where one is configured."""
+        processor = self.processor
+        delay = processor.config.send_join
+        if delay:
+            processor.timers.arm(Timer.SEND_JOIN, now + processor.dice.uniform(0, delay))
+        else:
+            self._send_join(now)
+
+    def _send_join(self, now: float) -> None:
+        processor = self.processor
+        processor.timers.arm(Timer.JOIN, now + processor.config.join)
+        processor.send_join()
+        # Corosync nodes hear their own Joins, which is how a processor without company forms a ring of one.
+        self._commit_if_agreed(now)
+
+    def _commit_if_agreed(self, now: float) -> None:
+        processor = self.processor
+        members = processor.candidates - processor.failed
+        if not members <= self.agreed:
+            return
+        if processor.receive_failed:
+            # The others have agreed to go on without me.
+            processor.receive_failed = False
+            processor.candidates = {processor.node_id}
+            processor.failed = set()
+            members = {processor.node_id}
+        if members and min(members) == processor.node_id:
+            processor.commit(self._commit_token(tuple(sorted(members))), Cause.CONSENSUS, now)
+
+    def _commit_token(self, members: tuple[int, ...]) -> CommitToken:
+        processor = self.processor
+        return CommitToken(
+            sender=processor.node_id,
+            token_seq=0,
+            ring_id=RingId(processor.node_id, processor.highest_ring_seq + 4),
+            members=members,
+            entries=[CommitEntry() for _ in members],
+        )
+
+    def on_join(self, join: Join, now: float) -> None:
+        """Agree, ignore or take over what the join knows more."""
+        processor = self.processor
+        candidates, failed = set(join.candidates), set(join.failed)
+        if candidates == processor.candidates and failed == processor.failed:
+            if not join.is_leave:
+                self.agreed.add(join.origin)
+                self._commit_if_agreed(now)
+        elif processor.merge(join):
+            cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_MERGED
+            processor.gather(cause, now)
+
+    def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
+        """Another ring can be heard: its processors are candidates, too."""
+        if origin not in self.processor.candidates:
+            self.processor.candidates.add(origin)
+            self.processor.gather(cause, now)
+
+    def on_commit_token(self, token: CommitToken, now: float) -> None:
+        """The representative of just the ring that I have agreed to begins it."""
+        processor = self.processor
+        if self._ignores_commit_token(token):
+            processor.drop("commit token of another ring")
+            return
+        processor.commit(token, Cause.COMMIT_TOKEN, now)
+
+    def _ignores_commit_token(self, token: CommitToken) -> bool:
+        processor = self.processor
+        members = token.members
+        return (
+            set(members) != processor.candidates - processor.failed
+            or token.ring_id.seq <= processor.ring_id.seq
+            or token.ring_id.representative != members[0]
+            or token.index >= len(members)
+            or members[token.index] != processor.node_id
+        )
+
+    def on_timer(self, timer: Timer, now: float) -> None:
+        """Repeat the Join, or judge those who did not agree."""
+        match timer:
+            case Timer.JOIN:
+                self._announce(now)
+            case Timer.SEND_JOIN:
+                self._send_join(now)
+            case Timer.CONSENSUS:
+                self._judge(Cause.CONSENSUS_TIMEOUT, now)
+            case Timer.TOKEN_LOSS:
+                self._judge(Cause.TOKEN_LOST_IN_GATHER, now)
+
+    def _judge(self, cause: Cause, now: float) -> None:
+        """Hold those who did not agree for failed; where all did, give the representative a token timeout."""
+        processor = self.processor
+        silent = processor.candidates - processor.failed - self.agreed
+        processor.failed |= silent
+        if silent or cause is Cause.TOKEN_LOST_IN_GATHER:
+            processor.gather(cause, now)
+        else:
+            self.agreed = {processor.node_id}
+            processor.timers.arm(Timer.TOKEN_LOSS, now + processor.config.token)

@@ -1,0 +1,104 @@
+"""Operational: an installed ring orders messages (paper section 4).
+
+Messages of the application go out once what is above has finished its sync of the ring; until then the sync stream
+alone does, in a queue and reassembly of its own (rulings, C1).
+"""
+
+from __future__ import annotations
+
+from totem.configuration import RingId
+from totem.packing import Packer
+from totem.ring import Ring
+from totem.sequence import after
+from totem.states.ordering import Ordering, seal
+from totem.states.table import Cause, State
+from totem.timers import Timer
+from totem.wire.messages import Join, MergeDetect, Token
+
+
+class Operational(Ordering):
+    """On the installed ring, from its install to the next Gather."""
+
+    state = State.OPERATIONAL
+
+    def enter(self) -> None:
+        """The token is here: its visit arms all timers."""
+        self.processor.timers.disarm_all()
+
+    def ring(self) -> Ring:
+        """The installed ring."""
+        return self.processor.ring
+
+    def _stream(self) -> Packer:
+        processor = self.processor
+        return processor.sync_packer if processor.syncing else processor.packer
+
+    def queued_frames(self) -> int:
+        """Frames that wait in the stream that is allowed to send."""
+        return self._stream().queued_frames
+
+    def multicast(self, token: Token, allowed: int) -> int:
+        """Cut frames from the queue and give them their numbers: the frames of this visit leave as one train. Hot."""
+        stream = self._stream()
+        if not stream:
+            return 0
+        processor = self.processor
+        ring = processor.ring
+        seq = token.seq
+        train: list[bytes] = []
+        while stream and len(train) < allowed:
+            guarantee, parts = stream.next_frame(last=len(train) + 1 == allowed)
+            seq = after(seq)
+            train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
+        token.seq = seq
+        processor.counters.multicasts_sent += len(train)
+        processor.send_to_all(train)
+        return len(train)
+
+    def conclude_visit(self, token: Token, now: float) -> bool:
+        """Deliver what has become safe and forget what everybody has."""
+        self.processor.flush()
+        self.processor.ring.release_safe()
+        return True
+
+    def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
+        """Another ring can be heard: merge."""
+        processor = self.processor
+        ring = processor.ring
+        if origin in ring.members and ring_id.seq < ring.id.seq:
+            # Late or repeated: a member that has gone elsewhere since has a higher ring.
+            processor.drop("multicast of a former ring")
+            return
+        processor.candidates.add(origin)
+        processor.gather(cause, now)
+
+    def on_join(self, join: Join, now: float) -> None:
+        """A processor would join or leaves: find out who could be in the next ring."""
+        processor = self.processor
+        dropped = self._ignores_join(join)
+        if dropped:
+            processor.drop(dropped)
+            return
+        cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_RECEIVED
+        processor.gather_with(join, cause, now)
+
+    def _ignores_join(self, join: Join) -> str:
+        processor = self.processor
+        if processor.node_id in join.failed:
+            return "join that holds me for failed"
+        is_member = join.origin in processor.ring.members
+        if is_member and join.ring_seq < processor.ring_id.seq:
+            return "stale join"
+        if join.is_leave and not is_member:
+            return "leave of a non-member"
+        return ""
+
+    def on_timer(self, timer: Timer, now: float) -> None:
+        """Announce the ring while it is idle, so that rings which can hear each other merge."""
+        if timer is not Timer.MERGE_DETECT:
+            super().on_timer(timer, now)
+            return
+        processor = self.processor
+        ring = processor.ring
+        if ring.is_representative:
+            processor.send_message_to_all(MergeDetect(processor.node_id, processor.node_id, ring.id))

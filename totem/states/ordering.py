@@ -1,0 +1,196 @@
+"""One visit of the token: what Operational and Recovery share (paper section 4; Corosync message_handler_orf_token).
+
+On each visit a processor answers requests for messages that others miss, multicasts its own, lowers or raises the
+aru, asks for what it misses itself, and passes the token on. Deliveries wait until the token is on its way.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from totem.configuration import RingId
+from totem.ring import Ring
+from totem.sequence import RANGE, before, distance
+from totem.states.room import Room
+from totem.states.table import Cause, State
+from totem.timers import Timer
+from totem.wire import codec
+from totem.wire.messages import HoldCancel, Token
+
+_MAX_REQUESTS = 30
+"""Entries of a token's request list; real nodes accept no more."""
+_MISSES_COUNTED = 512
+"""Holes that are looked at on one visit."""
+_DEAF_SECONDS = 1.0
+"""A fast ring makes its fail_recv_const visits in a moment; nobody is given up sooner than this (rulings, A9)."""
+
+
+class Ordering(Room):
+    """A state in which the token of a formed ring goes round."""
+
+    def ring(self) -> Ring:
+        """The ring whose token it is."""
+        raise NotImplementedError
+
+    def queued_frames(self) -> int:
+        """Frames that wait for the token."""
+        raise NotImplementedError
+
+    def multicast(self, token: Token, allowed: int) -> int:
+        """Send up to `allowed` frames, count them into `token.seq`, return how many."""
+        raise NotImplementedError
+
+    def conclude_visit(self, token: Token, now: float) -> bool:
+        """Do what the state does before the token is passed on; False if the ring has been given up."""
+        raise NotImplementedError
+
+    def on_token(self, token: Token, now: float) -> None:
+        """Handle one visit. A foreign, repeated or impossible token is dropped before any other effect (A8)."""
+        processor = self.processor
+        ring = self.ring()
+        dropped = self._ignores_token(ring, token)
+        if dropped:
+            processor.drop(dropped)
+            return
+        processor.note_visit(now)
+        self._note_activity(ring, token, now)
+        flow = ring.flow
+        allowed = flow.allowed(token, self.queued_frames())
+        resent = self._answer_requests(ring, token, allowed)
+        allowed -= resent
+        if distance(ring.window.released, token.seq) + allowed + flow.window_size > RANGE:
+            allowed = 0  # a real node's queue would overflow
+        sent = self.multicast(token, allowed) if allowed else 0
+        flow.account(token, resent + sent, self.queued_frames())
+        self._update_aru(ring, token)
+        self._request_missing(ring, token)
+        if self._is_deaf(ring, token, now):
+            return
+        ring.note_forwarded(token.aru)
+        ring.seen_token_seq = token.token_seq
+        if self.conclude_visit(token, now):
+            processor.forward_token(ring, token, now)
+
+    @staticmethod
+    def _ignores_token(ring: Ring, token: Token) -> str:
+        """Why the token must be dropped; empty if it is the next one of this ring."""
+        if token.ring_id != ring.id:
+            return "token of another ring"
+        if ring.seen_token_seq is not None and not before(ring.seen_token_seq, token.token_seq):
+            return "repeated token"
+        if distance(ring.window.released, token.seq) >= RANGE or distance(token.aru, token.seq) >= RANGE:
+            return "token out of range"
+        return ""
+
+    def _note_activity(self, ring: Ring, token: Token, now: float) -> None:
+        """Count visits without new messages, which let an idle ring rest."""
+        processor = self.processor
+        timers = processor.timers
+        if token.seq == ring.previous_seq:
+            ring.unchanged += 1
+            if not timers.armed(Timer.MERGE_DETECT):
+                timers.arm(Timer.MERGE_DETECT, now + processor.config.merge)
+        else:
+            ring.unchanged = 0
+            timers.disarm(Timer.MERGE_DETECT)
+            timers.disarm(Timer.TOKEN_HOLD)
+        ring.previous_seq = token.seq
+        idle = processor.config.seqno_unchanged_const
+        ring.token_held = ring.unchanged > idle if ring.is_representative else ring.unchanged >= idle
+
+    def _answer_requests(self, ring: Ring, token: Token, allowed: int) -> int:
+        """Multicast again what others miss and I hold; the rest stays in the token's list."""
+        if not token.requests:
+            return 0
+        kept: list[tuple[RingId, int]] = []
+        train: list[bytes] = []
+        for ring_id, seq in token.requests:
+            frame = ring.window.get(seq) if ring_id == ring.id and len(train) < allowed else None
+            if frame is None:
+                kept.append((ring_id, seq))
+            else:
+                train.append(frame)
+        token.requests = kept
+        if train:
+            self.processor.counters.retransmits_sent += len(train)
+            self.processor.send_to_all(train)
+        return len(train)
+
+    @staticmethod
+    def _update_aru(ring: Ring, token: Token) -> None:
+        """Lower the aru to mine; raise it if I had lowered it, or nobody had (Corosync's rule)."""
+        aru = ring.window.aru
+        if before(aru, token.aru) or token.aru_holder in (ring.node_id, 0):
+            token.aru = aru
+            token.aru_holder = 0 if aru == token.seq else ring.node_id
+
+    def _request_missing(self, ring: Ring, token: Token) -> None:
+        """Ask for missing messages: in a pure ring once they had a whole rotation to come, else after five visits."""
+        if ring.window.aru == token.seq:
+            ring.misses = {}
+            return
+        config = self.processor.config
+        needed = 2 if ring.pure else config.miss_count_const
+        misses = {seq: ring.misses.get(seq, 0) + 1 for seq in islice(ring.window.missing(token.seq), _MISSES_COUNTED)}
+        ring.misses = misses
+        room = _MAX_REQUESTS - len(token.requests)
+        if room <= 0:
+            return
+        asked = {seq for ring_id, seq in token.requests if ring_id == ring.id}
+        wanted = (seq for seq, count in misses.items() if count >= needed and seq not in asked)
+        requests = [(ring.id, seq) for seq in islice(wanted, room)]
+        self.processor.counters.retransmits_requested += len(requests)
+        token.requests += requests
+
+    def _is_deaf(self, ring: Ring, token: Token, now: float) -> bool:
+        """Whether somebody has held the aru for so long that the ring must go on without that member (A9).
+
+        The holder names itself, as Corosync's does. In a pure ring the others name it after twice as many visits.
+        """
+        processor = self.processor
+        if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
+            ring.aru_count = 0
+            ring.aru_since = now
+            return False
+        ring.aru_count += 1
+        limit = processor.config.fail_recv_const
+        if ring.aru_count <= limit or now - ring.aru_since < _DEAF_SECONDS:
+            return False
+        if token.aru_holder == ring.node_id:
+            processor.receive_failed = True
+        elif not ring.pure or ring.aru_count <= 2 * limit or token.aru_holder not in ring.members:
+            return False
+        processor.failed.add(token.aru_holder)
+        processor.gather(Cause.FAILED_TO_RECEIVE, now)
+        return True
+
+    def on_hold_cancel(self, message: HoldCancel, now: float) -> None:
+        """Let the token move again."""
+        ring = self.ring()
+        if message.ring_id != ring.id:
+            self.processor.drop("hold cancel of another ring")
+            return
+        ring.unchanged = 0
+        ring.token_held = False
+        if ring.is_representative and ring.last_token:
+            self.processor.resend_token(now)
+
+    def on_timer(self, timer: Timer, now: float) -> None:
+        """Send the token again; judge its loss."""
+        processor = self.processor
+        match timer:
+            case Timer.TOKEN_HOLD:
+                processor.resend_token(now)
+            case Timer.TOKEN_RETRANSMIT:
+                processor.counters.token_retransmits += 1
+                processor.resend_token(now)
+            case Timer.TOKEN_LOSS:
+                lost = self.state is State.OPERATIONAL
+                processor.gather(Cause.TOKEN_LOST if lost else Cause.TOKEN_LOST_IN_RECOVERY, now)
+
+
+def seal(ring: Ring, seq: int, this_seqno: int, guarantee: int, parts: list[bytes], *, encapsulated: bool) -> bytes:
+    """Make a frame into a datagram with its number, and keep it in the ring's window. Hot."""
+    frame = codec.seal_mcast(ring.node_id, seq, this_seqno, ring.id_bytes, guarantee, encapsulated, parts)
+    ring.window.insert(seq, frame)
+    return frame

@@ -1,0 +1,90 @@
+"""What a processor counts, and the frozen record in which a user gets it.
+
+The names of Corosync's `stats.srp.*` keys stand in the docstrings where they mean the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from totem.configuration import RingId
+
+
+@dataclass(slots=True)
+class Counters:
+    """The running counts of one processor, since its start."""
+
+    tokens_received: int = 0
+    tokens_sent: int = 0
+    multicasts_received: int = 0
+    multicasts_sent: int = 0
+    retransmits_sent: int = 0
+    retransmits_requested: int = 0
+    joins_received: int = 0
+    joins_sent: int = 0
+    commit_tokens_received: int = 0
+    commit_tokens_sent: int = 0
+    token_retransmits: int = 0
+    holds_cancelled: int = 0
+    rings_installed: int = 0
+    pauses: int = 0
+    messages_sent: int = 0
+    bytes_sent: int = 0
+    drops: Counter[str] = field(default_factory=Counter)
+    entered: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A processor at one moment: what it counted since its start, and what it holds now."""
+
+    state: str
+    ring_id: RingId
+    members: tuple[int, ...]
+    pure: bool
+    """All members are of this make."""
+    tokens_received: int
+    """Accepted visits of the token, so rotations of the ring (`orf_token_rx`)."""
+    tokens_sent: int
+    """`orf_token_tx`."""
+    multicasts_received: int
+    """`mcast_rx`: datagrams, duplicates included."""
+    multicasts_sent: int
+    """`mcast_tx`: frames sent for the first time."""
+    retransmits_sent: int
+    """`mcast_retx`: frames that others missed."""
+    retransmits_requested: int
+    """Frames this processor missed and asked for, each request counted."""
+    joins_received: int
+    joins_sent: int
+    commit_tokens_received: int
+    commit_tokens_sent: int
+    token_retransmits: int
+    """How often the last token was sent again because nothing had come."""
+    holds_cancelled: int
+    rings_installed: int
+    pauses: int
+    """How often this process was not run for longer than half the token timeout."""
+    largest_pause: float
+    """The longest of them in seconds."""
+    messages_sent: int
+    bytes_sent: int
+    """Of messages accepted for sending, headers of the layers above included."""
+    drops: Mapping[str, int]
+    """Datagrams and frames dropped, by cause."""
+    entered: Mapping[str, int]
+    """How often a state was entered, by cause: the gathers among them say why the ring changed."""
+    queued_messages: int
+    queued_bytes: int
+    window_frames: int
+    """Frames held until all members have them."""
+    rotation_time: float
+    """Smoothed time between two visits of the token, in seconds; 0 before the second visit."""
+
+    @staticmethod
+    def freeze(counts: Counter[str]) -> Mapping[str, int]:
+        """A read-only copy."""
+        return MappingProxyType(dict(counts))

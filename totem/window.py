@@ -1,0 +1,71 @@
+"""The frames of one ring by sequence number, its holes and its all-received-up-to line.
+
+A `MessageWindow` knows nothing of what a frame is. It holds the frames between `released` (everything up to there is
+known to be everywhere, and forgotten here) and `high_seq` (the highest one held); `aru` is the end of the gapless
+part. A frame enters once and leaves once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from totem.sequence import MASK, RANGE, after, distance, up_to
+
+_HALF = 0x80000000
+
+
+class MessageWindow:
+    """Frames by `seq`, from `first` (exclusive) on."""
+
+    __slots__ = ("aru", "frames", "high_seq", "released")
+
+    def __init__(self, first: int) -> None:
+        self.frames: dict[int, bytes] = {}
+        self.aru = first
+        self.high_seq = first
+        self.released = first
+
+    def insert(self, seq: int, frame: bytes) -> bool:
+        """Take a frame in; False if it is here already, released already or out of range.
+
+        Hot: called for each multicast, so differences are written out instead of calling `sequence`.
+        """
+        frames = self.frames
+        if seq in frames or not 0 < (seq - self.released) & MASK < RANGE or (self.aru - seq) & MASK < RANGE:
+            return False
+        frames[seq] = frame
+        if (seq - self.high_seq) & MASK < _HALF:
+            self.high_seq = seq
+        expected = (self.aru + 1) & MASK
+        if seq == expected:
+            while expected in frames:
+                self.aru = expected
+                expected = (expected + 1) & MASK
+        return True
+
+    def get(self, seq: int) -> bytes | None:
+        """The frame with this number, if held."""
+        return self.frames.get(seq)
+
+    def missing(self, end: int) -> Iterator[int]:
+        """The numbers up to and including `end` that are not here, in order."""
+        for steps in range(1, distance(self.aru, end) + 1 if up_to(self.aru, end) else 1):
+            seq = after(self.aru, steps)
+            if seq not in self.frames:
+                yield seq
+
+    def between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """What is held of the numbers after `start` up to and including `end`, in order."""
+        for steps in range(1, distance(start, end) + 1 if up_to(start, end) else 1):
+            seq = after(start, steps)
+            frame = self.frames.get(seq)
+            if frame is not None:
+                yield seq, frame
+
+    def release(self, end: int) -> None:
+        """Forget everything up to and including `end`, which must not lie above `aru`."""
+        frames = self.frames
+        for steps in range(1, distance(self.released, end) + 1 if up_to(self.released, end) else 1):
+            del frames[(self.released + steps) & MASK]
+        if up_to(self.released, end):
+            self.released = end
