@@ -1,22 +1,22 @@
 """A process group as a trio program holds it: callbacks or iteration, send, flush, join and leave.
 
-A `Group` is a thin shell around a `Stream`, which holds all that has to do with order. The body of `async with` runs
-in a cancel scope of the group's own, callbacks run in a task of the backend. Whatever ends the group (a callback's
-exception, a lost ring, a full stream) is noted and cancels that scope; the group is then left in order, and the noted
-exception comes out as it is. No nursery stands between, so nothing is ever wrapped.
+A `Group` is a thin shell around a `Stream`, which holds all that has to do with order, and a `Block`, which ends it in
+order. Callbacks run in a task of the backend: an embedded ring, or a virtual one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import trio
 
-from cpg.engine import LARGEST_MESSAGE, Inbox, Membership
+from cpg.block import Block
+from cpg.engine import Inbox, Membership
 from cpg.errors import SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
 from totem.errors import MessageTooLong, QueueFull, RingLost
@@ -32,7 +32,6 @@ BATCH_BYTES = 256 * 1024
 MESSAGE_COST = 256
 """Bytes reckoned for what the send queue adds to each message."""
 
-AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
 OnMessage = TypeVar("OnMessage", bound=Callable[[Member, bytes], object])
 OnConfchg = TypeVar(
     "OnConfchg", bound=Callable[[tuple[Member, ...], dict[Member, Reason], dict[Member, Reason]], object]
@@ -66,7 +65,7 @@ class Backend(Protocol):
         """Wait until the send queue has room for `size` bytes; those who wait are served in their order."""
 
 
-class Group:
+class Group(Block):
     """One process's place in a closed group: `async with ring.join("chat") as group`.
 
     Take the stream either by callbacks (`on_message`, `on_confchg`, …) or by iteration (`async for event in group`, or
@@ -93,12 +92,8 @@ class Group:
         self.member = backend.member
         """Who this process is in the group."""
         self._backend = backend
-        self._stream = Stream(self.member, limit=limit, notify=self._wake, busy=trio.BusyResourceError)
+        super().__init__(Stream(self.member, limit=limit, notify=self._wake, busy=trio.BusyResourceError))
         self._membership: Membership | None = None
-        self._body = trio.CancelScope()
-        self._failure: BaseException | None = None
-        self._over = False
-        self._waiting = trio.lowlevel.ParkingLot()
         self._sending = trio.Lock()
         self._sent = 0
         self._iterating = False
@@ -153,35 +148,11 @@ class Group:
         wanted_by_callbacks = self._stream.has_callbacks and not self._over and self._failure is None
         return self._stream.left and not (wanted_by_callbacks and self._stream)
 
-    def fail(self, failure: BaseException) -> None:
-        """End the body; `failure` comes out of the `async with`. For backends; only the first failure counts."""
-        if self._failure is None:
-            self._failure = failure
-            self._body.cancel()
-        self._wake()
-
-    def _raise_failure(self) -> None:
-        failure = self._failure
-        if failure is None:
-            return
-        context = failure.__context__
-        try:
-            raise failure
-        finally:
-            failure.__context__ = context  # not the Cancelled of the body, which is our own doing
-
     def _wake(self) -> None:
         if self._stream.overflowed and self._failure is None:
-            self.fail(SlowConsumer(f"group {self.name!r}: more than {self._stream.limit} bytes wait for the program"))
-        if self._waiting:
-            self._waiting.unpark_all()
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._waiting.park()
-
-    def _ended(self) -> bool:
-        return self._over or self._failure is not None
+            limit = self._stream.limit
+            self.fail(SlowConsumer(f"group {self.name!r}: more than {limit} bytes wait for the program"))
+        super()._wake()
 
     # ---- callbacks
 
@@ -204,25 +175,6 @@ class Group:
     def on_quorum(self, callback: OnQuorum) -> OnQuorum:
         """Have `callback(quorate, node_ids)` called when the ring has told whether it is quorate."""
         return self._register(Quorum, callback)
-
-    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
-        self._stream.register(kind, callback)
-        self._wake()
-        return callback
-
-    async def _run_callbacks(self) -> None:
-        """Hand out what comes in, from the moment the first callback is registered."""
-        stream = self._stream
-        while not self._ended():
-            await self._until(lambda: (bool(stream) and stream.has_callbacks) or self._ended())
-            try:
-                while not self._ended() and stream.dispatch():
-                    await trio.lowlevel.checkpoint()
-            except trio.Cancelled:
-                raise
-            except BaseException as error:
-                self.fail(error)
-            self._wake()
 
     # ---- iteration
 

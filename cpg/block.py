@@ -1,0 +1,78 @@
+"""The body of an `async with` that something else may end: what a trio `Ring` and a trio `Group` have in common.
+
+The body runs in a cancel scope. Whatever ends it (a callback's exception, a lost ring) calls `fail`: the failure is
+noted, the scope cancelled, and after everything is put in order the failure comes out as it is. No nursery stands
+between the body and the outside, so nothing is ever wrapped in a group of exceptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import trio
+
+from cpg.events import Event
+from cpg.stream import Stream
+
+AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
+
+
+class Block:
+    """A body with a stream of events. Subclasses open and close it, and run `_run_callbacks` in a task."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._body = trio.CancelScope()
+        self._failure: BaseException | None = None
+        self._over = False
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def fail(self, failure: BaseException) -> None:
+        """End the body; `failure` comes out of the `async with`. Only the first failure counts."""
+        if self._failure is None:
+            self._failure = failure
+            self._body.cancel()
+        self._wake()
+
+    def _raise_failure(self) -> None:
+        failure = self._failure
+        if failure is None:
+            return
+        context = failure.__context__
+        try:
+            raise failure
+        finally:
+            failure.__context__ = context  # not the Cancelled of the body, which is our own doing
+
+    def _ended(self) -> bool:
+        return self._over or self._failure is not None
+
+    def _wake(self) -> None:
+        """Something has changed that somebody may wait for."""
+        if self._waiting:
+            self._waiting.unpark_all()
+
+    async def _until(self, condition: Callable[[], object]) -> None:
+        """Wait until `condition` holds; it is looked at again after each `_wake`. Not a checkpoint if it holds."""
+        while not condition():
+            await self._waiting.park()
+
+    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+        self._stream.register(kind, callback)
+        self._wake()
+        return callback
+
+    async def _run_callbacks(self) -> None:
+        """Hand out what comes in, from the moment the first callback is registered."""
+        stream = self._stream
+        while not self._ended():
+            await self._until(lambda: (stream and stream.has_callbacks) or self._ended())
+            try:
+                while not self._ended() and stream.dispatch():
+                    await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                raise
+            except BaseException as error:
+                self.fail(error)
+            self._wake()
