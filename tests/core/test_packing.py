@@ -1,0 +1,157 @@
+"""Packing and assembly: what goes in comes out, whatever is cut where."""
+
+import random
+from itertools import pairwise
+
+import pytest
+
+from totem.configuration import Guarantee
+from totem.packing import Assembler, Packer, next_fragment
+from totem.wire import codec
+
+FRAME_SIZE = 200
+HEADER = bytes(codec.MCAST_HEADER)
+
+
+def cut(packer, frames=None, *, last=False):
+    """Frames as (guarantee, bytes of a whole multicast with an empty header), until the queue is empty."""
+    out = []
+    while packer and (frames is None or len(out) < frames):
+        guarantee, parts = packer.next_frame(last=last)
+        out.append((guarantee, HEADER + b"".join(parts)))
+    return out
+
+
+def assemble(frames, assembler=None):
+    assembler = assembler or Assembler()
+    return [message for _, frame in frames for message in assembler.take(1, frame)]
+
+
+def random_messages(dice, count):
+    return [bytes(dice.randbytes(dice.choice([0, 1, 5, 20, 143, 144, 145, 146, 147, 148, 700]))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_what_goes_in_comes_out(seed):
+    dice = random.Random(seed)
+    packer = Packer(FRAME_SIZE)
+    sent, frames = [], []
+    for _ in range(20):
+        messages = random_messages(dice, dice.randrange(6))
+        packer.extend(messages, Guarantee.AGREED)
+        sent += messages
+        frames += cut(packer, dice.randrange(4), last=dice.random() < 0.3)
+    frames += cut(packer)
+    assert all(len(frame) <= FRAME_SIZE for _, frame in frames)
+    assert assemble(frames) == sent
+    assert packer.queued_bytes == 0
+    assert packer.queued_frames == 0
+
+
+def test_frames_of_a_visit_are_full_and_equal():
+    packer = Packer(1427)
+    packer.extend([bytes(253)] * 100, Guarantee.AGREED)
+    sizes = [len(frame) for _, frame in cut(packer)]
+    assert set(sizes[:-1]) == {1427}
+
+
+def test_the_last_frame_of_a_visit_ends_with_a_whole_message():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(60)] * 4, Guarantee.AGREED)
+    _, parts = packer.next_frame(last=True)
+    fragmented, _, pieces = codec.parse_frame(HEADER + b"".join(parts))
+    assert (fragmented, len(pieces)) == (0, 2)
+
+
+def test_safe_and_agreed_never_share_a_frame():
+    packer = Packer(FRAME_SIZE)
+    for guarantee in (Guarantee.AGREED, Guarantee.SAFE, Guarantee.SAFE, Guarantee.AGREED):
+        packer.extend([b"%d" % guarantee], guarantee)
+    frames = cut(packer)
+    assert [guarantee for guarantee, _ in frames] == [0, 1, 0]
+    assert [assemble([frame]) for frame in frames] == [[b"0"], [b"1", b"1"], [b"0"]]
+
+
+def test_a_fragmented_message_has_the_level_of_the_frame_with_its_last_piece():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(400)], Guarantee.SAFE)
+    assert [guarantee for guarantee, _ in cut(packer)] == [0, 0, 1]
+
+
+def test_fragment_numbers_run_from_1_to_255_and_begin_again():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(145 * 600)], Guarantee.AGREED)
+    heads = [codec.parse_frame(frame)[:2] for _, frame in cut(packer)]
+    assert all(second[1] == first[0] for first, second in pairwise(heads))
+    numbers = [fragmented for fragmented, _ in heads[:-1]]
+    assert numbers[:256] == [*range(1, 256), 1]
+    assert next_fragment(255) == 1
+
+
+@pytest.mark.parametrize("seen", range(4))
+@pytest.mark.parametrize("cut_after", [1, 2])
+def test_a_message_that_was_cut_starts_again_for_everybody(cut_after, seen):
+    """A reset frame makes one that saw the start, one that throws away and one that just joined agree (C2)."""
+    packer = Packer(FRAME_SIZE)
+    long = bytes(range(256)) * 2
+    packer.extend([long, b"next"], Guarantee.AGREED)
+    before = cut(packer, cut_after)
+    packer.restart()
+    after = cut(packer)
+    assembler = Assembler()
+    assemble(before[:seen] if seen < 3 else before[1:], assembler)
+    assert assemble(after, assembler) == [long, b"next"]
+
+
+def test_nothing_is_sent_twice_when_nothing_was_cut():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([b"one"], Guarantee.AGREED)
+    cut(packer)
+    packer.restart()
+    packer.extend([b"two"], Guarantee.AGREED)
+    assert assemble(cut(packer)) == [b"two"]
+
+
+def test_dropping_a_half_sent_message_makes_receivers_start_afresh():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(400), b"dead"], Guarantee.AGREED)
+    assembler = Assembler()
+    assemble(cut(packer, 1), assembler)
+    packer.drop_unsent()
+    packer.extend([b"alive"], Guarantee.AGREED)
+    assert assemble(cut(packer), assembler) == [b"alive"]
+
+
+def test_after_a_gap_everything_is_thrown_away_up_to_a_frame_that_ends_whole():
+    """Corosync's receivers lose also what is packed behind the tail (wire document 7.3); equal members, equal loss."""
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(400), b"behind the tail"], Guarantee.AGREED)
+    packer_frames = cut(packer)
+    packer.extend([b"later"], Guarantee.AGREED)
+    assembler = Assembler()
+    assert assemble(packer_frames[1:], assembler) == []
+    assert assemble(cut(packer), assembler) == [b"later"]
+
+
+def test_an_unfinished_message_of_a_departed_sender_is_forgotten():
+    packer = Packer(FRAME_SIZE)
+    packer.extend([bytes(400)], Guarantee.AGREED)
+    first, second, third = cut(packer)
+    assembler = Assembler()
+    assembler.take(1, first[1])
+    assembler.keep_only([2, 3])
+    assert assemble([second, third], assembler) == []
+    packer.extend([b"whole"], Guarantee.AGREED)
+    assert assemble(cut(packer), assembler) == [b"whole"]
+
+
+def test_a_message_longer_than_any_is_not_collected():
+    """A hostile sender that never ends its message costs a bounded buffer."""
+    assembler = Assembler()
+    piece = bytes(1300)
+    fragment = 0
+    for _ in range(2000):
+        frame = HEADER + codec.frame([len(piece)], next_fragment(fragment), fragment) + piece
+        assert assembler.take(1, frame) == []
+        fragment = next_fragment(fragment)
+    assert assembler.take(1, HEADER + codec.frame([1], 0, fragment) + b"x") == []
