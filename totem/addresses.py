@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 
 # For each `ip_version`: the families to ask for, the preferred one first.
 _FAMILIES = {
@@ -43,3 +44,16 @@ def is_local(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+def interface_index(address: str) -> int:
+    """Give the index of the interface that has the IPv6 address, which multicast asks for; `OSError` if none."""
+    _, place = sockaddr(address, 0)
+    if len(place) == 4 and place[3]:
+        return place[3]  # named in the address itself
+    wanted = socket.inet_pton(socket.AF_INET6, place[0]).hex()
+    for line in Path("/proc/net/if_inet6").read_text(encoding="ascii").splitlines():
+        found, index, *_ = line.split()
+        if found == wanted:
+            return int(index, 16)
+    raise OSError(errno.EADDRNOTAVAIL, f"no interface of this machine has {address}")

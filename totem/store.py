@@ -57,15 +57,14 @@ class RingStore:
         os.makedirs(self.directory, exist_ok=True)
         plain, checked = _read(self.path), _read(self._check_path)
         known = [seq for seq in (_sequence(plain), self._checked(checked), self._of_corosync()) if seq is not None]
-        if self._is_sound(plain, checked):
+        # Our own crashes leave both files whole. One that is not was damaged from outside, and the other may be older
+        # than that (Corosync does not write the second); without the second, Corosync wrote the first.
+        sound = _sequence(plain) is not None and (checked is None or self._checked(checked) is not None)
+        if sound:
             ring_seq = max(known)
         else:
             ring_seq = max(1, int(time.time()), *known)
-            if new_directory:
-                _log.info("new folder %s for ring sequences, starting at %d", self.directory, ring_seq)
-            else:
-                state = "lost (or this is the first start)" if plain is None else "damaged"
-                _log.warning("ring sequence in %s is %s: going on from %d", self.path, state, ring_seq)
+            self._tell_loss(ring_seq, new_directory, plain)
         self.store(ring_seq)
         return ring_seq
 
@@ -79,13 +78,12 @@ class RingStore:
         _sync_directory(self.directory)
         self._stored = ring_seq
 
-    def _is_sound(self, plain: bytes | None, checked: bytes | None) -> bool:
-        """Tell whether the larger of the two files covers all that was ever stored.
-
-        The checked file does. Without one, Corosync wrote the other. A checked file that is damaged means that
-        something is wrong with the disk, and then the 8 bytes prove nothing.
-        """
-        return self._checked(checked) is not None or (checked is None and _sequence(plain) is not None)
+    def _tell_loss(self, ring_seq: int, new_directory: bool, plain: bytes | None) -> None:
+        if new_directory:
+            _log.info("new folder %s for ring sequences, starting at %d", self.directory, ring_seq)
+        else:
+            state = "lost (or this is the first start)" if plain is None else "damaged"
+            _log.warning("ring sequence in %s is %s: going on from %d", self.path, state, ring_seq)
 
     def _checked(self, content: bytes | None) -> int | None:
         if content is None or len(content) != _CHECKED_SIZE or content[_SIZE:] != self._checksum(content[:_SIZE]):
