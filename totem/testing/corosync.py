@@ -1,0 +1,1245 @@
+"""A model of one real Corosync 3.1.7 node: totemsrp with totempg above it, as it behaves, faults included.
+
+It is no second implementation of the protocol but a likeness of the first one, so that mixed rings can be run in the
+simulator and our nodes be judged against their neighbours. It has the interface of `Processor`, and shares no code with
+it but the codec and the configuration types. Names of variables and steps are Corosync's, letter by letter: a reader
+can follow with the wire document or with totemsrp.c at hand. It is tested by replaying captures of real rings: what
+arrived at a real node goes in, and what comes out must be what that node sent.
+
+What a real node does otherwise than the papers, or than we would, and what the model therefore does too:
+
+* Messages are delivered as soon as they are in order; SAFE is not known, `guarantee` is neither sent nor read.
+* A token's effects on "seq unchanged" and on freeing come before it is known to be a duplicate or of a foreign ring.
+* What an attempt at recovery brought is forgotten when it breaks: the next one empties the recovery queue, and aru and
+  highest seq are those of the old ring. `my_retrans_flg_count`, `my_rotation_counter` and `my_set_retrans_flg`, on the
+  other hand, are *not* reset, so that a later attempt may be installed too early or too late.
+* A multicast is filed by its `encapsulated` mark, not by its ring: a plain one of the new ring that arrives in recovery
+  lands in the old ring's queue, and a hole stays where it belongs.
+* At install all that the recovery queue holds is released, up to its highest message and over its holes.
+* New messages go to one of two queues, and are put together in one of two sets of buffers: from the transitional
+  configuration until sync is complete the "trans" ones are used. What is staged or queued is never withdrawn, so what
+  was left over from one stream may come out in the other, and sync messages of a round that was broken off in the next.
+* A receiver that meets a fragment out of turn throws away all that comes from this sender, up to and including the next
+  frame that ends with a whole message.
+
+Where a real node would end by assertion, the model raises an `AssertionError` that says why: a test then knows that
+something has killed a real node. It models transport udpu. A node's own packets come back to it through the kernel, as
+they do in udpu, and it depends on that; here they do so a moment later (`LOOPBACK`), by way of `deadline`. The random
+delay before joins (`send_join`) is left out.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+import struct
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from totem.config import Config
+from totem.configuration import (
+    NO_RING,
+    Delivery,
+    Guarantee,
+    Level,
+    Messages,
+    RegularConfiguration,
+    RingId,
+    TransitionalConfiguration,
+)
+from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
+from totem.wire import codec
+from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, MergeDetect, Token
+
+ALL = 0
+"""Target of a multicast."""
+LOOPBACK = 20e-6
+"""How long a packet to itself takes, in seconds; `CorosyncModel.loopback` can be set to something else."""
+
+QUEUE_RTR_ITEMS_SIZE_MAX = 16384
+RETRANSMIT_ENTRIES_MAX = 30
+FRAME_SIZE_MAX = 65536
+MESSAGE_SIZE_MAX = 1024 * 1024
+ASSEMBLY_SIZE = MESSAGE_SIZE_MAX + 65536
+MCAST_HEADER = codec.MCAST_HEADER
+PG_HEADER = 8
+
+_MASK = 0xFFFFFFFF
+
+
+def sq_lt_compare(a: int, b: int) -> bool:
+    """Whether sequence number `a` comes before `b`."""
+    if a > 0x80000000 or b > 0x80000000:
+        a, b = (a - 0x10000) & _MASK, (b - 0x10000) & _MASK
+    return a < b
+
+
+def sq_lte_compare(a: int, b: int) -> bool:
+    """Whether sequence number `a` comes before `b` or is equal to it."""
+    return a == b or sq_lt_compare(a, b)
+
+
+def subtract(one: Iterable[int], other: Iterable[int]) -> list[int]:
+    """What is in one set, in its order, and not in the other."""
+    out = set(other)
+    return [node_id for node_id in one if node_id not in out]
+
+
+class State(enum.Enum):
+    """`memb_state`, and what comes after a leave."""
+
+    OPERATIONAL = enum.auto()
+    GATHER = enum.auto()
+    COMMIT = enum.auto()
+    RECOVERY = enum.auto()
+    LEFT = enum.auto()
+
+
+class Timer(enum.Enum):
+    """The timers, by the setting that gives their length (`pause` is a fifth of token)."""
+
+    PAUSE = "pause"
+    TOKEN_RETRANSMIT = "token_retransmit"
+    HOLD = "hold"
+    MERGE = "merge"
+    JOIN = "join"
+    CONSENSUS = "consensus"
+    TOKEN = "token"
+
+
+@dataclass(slots=True)
+class Ready:
+    """What must be done: store, send, deliver, in this order; the same as the `Ready` of a `Processor`."""
+
+    ring_seq: int | None
+    datagrams: list[tuple[int, list[bytes]]]
+    deliveries: Iterator[Delivery]
+    failure: str | None = None
+
+
+class SortQueue:
+    """Messages by seq, in a window of 16384 that begins behind what has been released (`struct sq`)."""
+
+    def __init__(self, head_seqid: int) -> None:
+        self.head_seqid = head_seqid
+        self.items: dict[int, bytes] = {}
+        self.miss_count: Counter[int] = Counter()
+
+    def in_range(self, seq: int) -> bool:
+        """Whether `seq` has a place in the window."""
+        end = (self.head_seqid + QUEUE_RTR_ITEMS_SIZE_MAX) & _MASK
+        return not sq_lt_compare(seq, self.head_seqid) and sq_lt_compare(seq, end)
+
+    def add(self, seq: int, item: bytes) -> None:
+        """Put a message in, in place of what was there."""
+        self.items[seq] = item
+        self.miss_count.pop(seq, None)
+
+    def release(self, seq: int) -> None:
+        """Drop everything up to `seq`."""
+        while sq_lte_compare(self.head_seqid, seq):
+            self.items.pop(self.head_seqid, None)
+            self.miss_count.pop(self.head_seqid, None)
+            self.head_seqid = (self.head_seqid + 1) & _MASK
+
+
+class Assembly:
+    """The message of one sender that is being put together."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        """Everything before `index`, which is its length."""
+        self.last_frag_num = 0
+        self.throw_away = False
+
+    def take(self, fragmented: int, continuation: int, pieces: list[bytes]) -> list[bytes]:
+        """Add a frame's pieces; give the messages that are complete by it.
+
+        That nothing is delivered from a frame in which throwing away ends, and that `last_frag_num` is not taken over
+        there, is as real as the rest.
+        """
+        start = len(self.data)
+        self.data += b"".join(pieces)
+        lengths = [len(piece) for piece in pieces]
+        complete = len(pieces) - bool(fragmented)
+        index = start
+        messages = []
+        if self.throw_away:
+            if fragmented in (0, 1):
+                self.throw_away = False
+                index += lengths[0]
+        elif continuation == self.last_frag_num:
+            self.last_frag_num = fragmented
+            begin, end = 0, start
+            for length in lengths[:complete]:
+                end += length
+                messages.append(bytes(self.data[begin:end]))
+                begin = index = end
+        else:
+            self.throw_away = True
+        if fragmented:
+            self._keep_tail(len(pieces), index, lengths[-1])
+        return messages
+
+    def _keep_tail(self, count: int, index: int, length: int) -> None:
+        """Leave the unfinished message, or what is taken for it after a throw-away, at the head of the buffer."""
+        if count > 1:
+            tail = self.data[index : index + length]
+            self.data = tail + bytes(length - len(tail))
+        else:
+            self.data = self.data[: index + length]
+            self.data += bytes(index + length - len(self.data))
+
+
+class Totempg:
+    """The packing layer: one staging buffer for what is sent, two sets of assemblies for what is received."""
+
+    def __init__(self, packet_size: int, mcast: Callable[[bytes], None], avail: Callable[[], int]) -> None:
+        self.packet_size = packet_size
+        """TOTEMPG_PACKET_SIZE: bytes of a frame without its header."""
+        self.waiting_transack = False
+        self._totemsrp_mcast = mcast
+        self._totemsrp_avail = avail
+        self._fragmentation_data = bytearray()
+        self._mcast_packed_msg_lens: list[int] = []
+        self._fragment_continuation = 0
+        self._next_fragment = 1
+        self._assembly_list: dict[int, Assembly] = {}
+        self._assembly_list_trans: dict[int, Assembly] = {}
+
+    def frames_for(self, byte_count: int) -> int:
+        """How many frames are reckoned for a message when the queue's room is asked for (`byte_count_send_ok`)."""
+        return byte_count // (self.packet_size - 16) + 1
+
+    def mcast_msg(self, iovec: Sequence[bytes]) -> None:
+        """Stage or send one message, which its sender hands down in these parts.
+
+        A part that fits is staged whole; one that does not fills the frame to the brim. Whether the rest of such a part
+        may be staged depends on the length of the whole part.
+        """
+        iovec = [part for part in iovec if part]
+        lens = self._mcast_packed_msg_lens
+        lens.append(0)
+        for i, part in enumerate(iovec):
+            copy_base = 0
+            while copy_base < len(part):
+                fragment_size = len(self._fragmentation_data)
+                max_packet_size = self.packet_size - 2 * len(lens)
+                if len(part) + fragment_size < max_packet_size - 2:
+                    self._fragmentation_data += part[copy_base:]
+                    lens[-1] += len(part) - copy_base
+                    self._next_fragment = 1
+                    break
+                copy_len = min(len(part) - copy_base, max_packet_size - fragment_size)
+                self._fragmentation_data += part[copy_base : copy_base + copy_len]
+                lens[-1] += copy_len
+                copy_base += copy_len
+                whole = copy_base == len(part) and i == len(iovec) - 1
+                self._send_full(0 if whole else self._next_fragment or 1)
+                lens.append(0)
+        if not lens[-1]:
+            lens.pop()
+
+    def _send_full(self, fragmented: int) -> None:
+        if not self._totemsrp_avail():
+            raise AssertionError("a real node dies: no room for a frame in totemsrp's queue")
+        self._send(fragmented)
+        if fragmented:
+            self._fragment_continuation = fragmented
+            self._next_fragment = (fragmented + 1) & 0xFF
+
+    def _send(self, fragmented: int) -> None:
+        header = codec.frame(self._mcast_packed_msg_lens, fragmented, self._fragment_continuation)
+        self._totemsrp_mcast(header + self._fragmentation_data)
+        self._fragment_continuation = 0
+        self._mcast_packed_msg_lens.clear()
+        self._fragmentation_data.clear()
+
+    def callback_token_received(self) -> None:
+        """Send what is staged, if the queue has room for it; if not, it stays for whatever stream is the next."""
+        if self._mcast_packed_msg_lens and self._totemsrp_avail():
+            self._send(0)
+
+    def deliver(self, node_id: int, datagram: bytes) -> list[bytes]:
+        """Give the messages that a multicast completes."""
+        try:
+            fragmented, continuation, pieces = codec.parse_frame(datagram)
+        except MalformedDatagram:
+            return []
+        if not pieces:
+            return []
+        assemblies = self._assembly_list_trans if self.waiting_transack else self._assembly_list
+        assembly = assemblies.setdefault(node_id, Assembly())
+        if len(assembly.data) + len(datagram) - MCAST_HEADER >= ASSEMBLY_SIZE:
+            raise AssertionError(f"a real node dies: a message of node {node_id} overruns the assembly buffer")
+        messages = assembly.take(fragmented, continuation, pieces)
+        if not fragmented:
+            del assemblies[node_id]
+        return messages
+
+    def drop_assemblies(self, left: Iterable[int]) -> None:
+        """Forget what has come from nodes that have left."""
+        for node_id in left:
+            self._assembly_list.pop(node_id, None)
+            self._assembly_list_trans.pop(node_id, None)
+
+
+class _Mcast(NamedTuple):
+    """A multicast on its way from totemsrp to totempg."""
+
+    ring_id: RingId
+    seq: int
+    datagram: bytes
+
+
+class _Change(NamedTuple):
+    """A transitional configuration on its way: absent at a node's first ring."""
+
+    configuration: TransitionalConfiguration | None
+    left: tuple[int, ...]
+
+
+_SWITCH_BUFFERS = object()
+"""The call of totemsrp_waiting_trans_ack_cb(1) on its way."""
+
+_EXEC_HEADER = struct.Struct("<i")
+_CPG_HEADERS = {0x20003: 184, 0x20006: 200}  # mcast, partial mcast
+
+
+def iovec_of(message: bytes) -> list[bytes]:
+    """Cut a message where a real node's layers cut it when they hand it down; that decides how it is packed.
+
+    They hand down the lengths of the group names, the names, then the executive message, where CPG gives header and
+    payload of its multicasts as two. A message without group header is one part.
+    """
+    if not message.startswith((b"\x01\x00\x01\x00a", b"\x01\x00\x04\x00sync")):
+        return [message]
+    body = 4 + message[2]
+    cuts = [0, 4, body]
+    if len(message) >= body + _EXEC_HEADER.size:
+        header = _CPG_HEADERS.get(_EXEC_HEADER.unpack_from(message, body)[0], 0)
+        if header:
+            cuts.append(body + header)
+    cuts.append(len(message))
+    return [message[begin:end] for begin, end in pairwise(cuts)]
+
+
+class CorosyncModel:
+    """One real node, as far as the wire and the delivered messages show it; see the module's text.
+
+    `dice` is not needed. `first_seq` and `first_token_seq` are SEQNO_START_MSG and SEQNO_START_TOKEN, which are 0 in a
+    real node.
+    """
+
+    pure = False
+    features = 0
+    loopback = LOOPBACK
+
+    def __init__(
+        self,
+        config: Config,
+        node_id: int,
+        *,
+        ring_seq: int,
+        dice: random.Random,
+        first_seq: int = 0,
+        first_token_seq: int = 0,
+        trace: Callable[..., None] | None = None,
+    ) -> None:
+        self.config = config
+        self.node_id = node_id
+        self.deadline = float("inf")
+        self.stats: Counter[str] = Counter()
+        self._trace = trace
+        self._start_msg = first_seq
+        self._start_token = first_token_seq
+
+        # Ids and lists.
+        self.state = State.OPERATIONAL
+        self.my_ring_id = RingId(node_id, ring_seq + 1)
+        self.my_old_ring_id = self.my_ring_id
+        self.token_ring_id_seq = self.my_ring_id.seq
+        self.my_proc_list: list[int] = []
+        self.my_failed_list: list[int] = []
+        self.consensus_list: set[int] = set()
+        self.my_memb_list: list[int] = []
+        self.my_new_memb_list: list[int] = []
+        self.my_trans_memb_list: list[int] = []
+        self.failed_to_recv = False
+
+        # The two rings.
+        self.regular_sort_queue = SortQueue(first_seq)
+        self.recovery_sort_queue = SortQueue(first_seq)
+        self.my_aru = first_seq
+        self.my_high_seq_received = first_seq
+        self.my_high_delivered = first_seq
+        self.last_released = first_seq
+        self.old_ring_state_saved = False
+        self.old_ring_state_aru = first_seq
+        self.old_ring_state_high_seq_received = first_seq
+
+        # Recovery.
+        self.commit_token: CommitToken
+        self.my_install_seq = first_seq
+        self.my_set_retrans_flg = False
+        self.my_retrans_flg_count = 0
+        self.my_rotation_counter = 0
+        self.originated_orf_token = False
+
+        # The token.
+        self.orf_token_discard = False
+        self.orf_token_retransmit = b""
+        self.my_token_seq = (first_token_seq - 1) & _MASK
+        self.my_last_seq = 0
+        self.my_last_aru = 0
+        self.my_seq_unchanged = 0
+        self.my_token_held = False
+        self.my_aru_count = 0
+        self.my_trc = self.my_pbl = self.my_cbl = 0
+        self.global_seqno = 0
+
+        # What waits for the token.
+        net_mtu = config.netmtu - 2 * MCAST_HEADER
+        self.message_queue_max = 4 * MESSAGE_SIZE_MAX // net_mtu
+        self.new_message_queue: deque[bytes] = deque()
+        self.new_message_queue_trans: deque[bytes] = deque()
+        self.retrans_message_queue: deque[bytes] = deque()
+        self.waiting_trans_ack = True
+        self.totempg = Totempg(net_mtu - PG_HEADER, self._totemsrp_mcast, self._totemsrp_avail)
+        self._held_back: deque[bytes] = deque()
+        """Messages of clients that are told to try again until sync is complete."""
+        self._installed: RingId | None = None
+        """Ring of the last regular configuration that totemsrp has passed on."""
+        self._delivered: RingId | None = None
+        """Ring of the last regular configuration that has reached the application."""
+
+        # The shell's side.
+        self._started = False
+        self._now = 0.0
+        self._timers: dict[Timer, float] = {}
+        self._pause_timestamp = 0.0
+        self._flushing = False
+        self._token_target = node_id
+        self._loopback: deque[bytes] = deque()
+        self._loopback_at = float("inf")
+        self._ring_seq: int | None = None
+        self._datagrams: list[tuple[int, list[bytes]]] = []
+        self._deliverable: deque[object] = deque()
+        self._handlers: dict[type, Callable[..., None]] = {
+            Token: self._message_handler_orf_token,
+            MergeDetect: self._message_handler_memb_merge_detect,
+            Join: self._message_handler_memb_join,
+            CommitToken: self._message_handler_memb_commit_token,
+            HoldCancel: self._message_handler_token_hold_cancel,
+        }
+        self._expired: dict[Timer, Callable[[], None]] = {
+            Timer.PAUSE: self._timer_function_pause,
+            Timer.TOKEN_RETRANSMIT: self._timer_function_token_retransmit,
+            Timer.HOLD: self._timer_function_token_hold_retransmit,
+            Timer.MERGE: self._timer_function_merge_detect,
+            Timer.JOIN: self._timer_function_gather_join,
+            Timer.CONSENSUS: self._memb_state_consensus_timeout_expired,
+            Timer.TOKEN: self._timer_function_orf_token,
+        }
+
+    # The interface of a Processor.
+
+    @property
+    def ring_id(self) -> RingId:
+        """The present ring's id, also of an attempt."""
+        return self.my_ring_id
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Members of the installed ring."""
+        return tuple(self.my_memb_list)
+
+    @property
+    def room(self) -> int:
+        """Bytes of one message that would be accepted now."""
+        frames = self.message_queue_max - len(self.new_message_queue) - self._frames_held_back()
+        return max(0, frames * self.totempg.frames_for(0) * (self.totempg.packet_size - 16) - 1)
+
+    def start(self, now: float) -> None:
+        """Find the interface up, load the ring id, and look for others."""
+        self._now = now
+        self._started = True
+        self._timer_function_pause()
+        self._memb_state_gather_enter("interface change")
+        self._settle()
+
+    def receive(self, datagram: bytes, now: float) -> None:
+        """Take a datagram. Own packets sent before have arrived before it."""
+        self._now = now
+        self._receive_own()
+        self._receive(datagram)
+        self._settle()
+
+    def overdue(self, now: float) -> bool:
+        """Whether the process was not scheduled for more than half the token timeout.
+
+        The first join that is received then is thrown away, and everything after it until `advance`.
+        """
+        return self._started and now - self._pause_timestamp > self.config.token / 2
+
+    def advance(self, now: float) -> None:
+        """Fire the timers that are due."""
+        self._now = now
+        self._flushing = False
+        if self._loopback_at <= now:
+            self._receive_own()
+        timers = self._timers
+        while timers:
+            timer = min(timers, key=timers.__getitem__)
+            if timers[timer] > now:
+                break
+            del timers[timer]
+            self._expired[timer]()
+        self._settle()
+
+    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Queue messages of clients; raise QueueFull, with nothing queued, where there is no room for all.
+
+        While sync runs a real node lets its clients try again; the model holds the messages back for them.
+        """
+        if any(len(message) > MESSAGE_SIZE_MAX for message in messages):
+            raise MessageTooLong(f"more than {MESSAGE_SIZE_MAX} bytes in one message kill a Corosync node")
+        frames = sum(map(self.totempg.frames_for, map(len, messages)))
+        if frames + self._frames_held_back() + len(self.new_message_queue) > self.message_queue_max:
+            raise QueueFull
+        self._held_back.extend(messages)
+        self._let_clients_send()
+        self._settle()
+
+    def multicast_sync(self, messages: Sequence[bytes]) -> None:
+        """Queue messages of the sync layer."""
+        for message in messages:
+            self._mcast(message)
+        self._settle()
+
+    def sync_complete(self, ring_id: RingId) -> None:
+        """Leave the trans queue and the trans buffers, each only if it serves that ring still."""
+        if ring_id == self._delivered:
+            self.totempg.waiting_transack = False
+        if ring_id == self._installed:
+            self.waiting_trans_ack = False
+            self._let_clients_send()
+        self._settle()
+
+    def leave(self, now: float) -> None:
+        """Announce the leave, and end."""
+        self._now = now
+        if not self._started or self.state is State.LEFT:
+            return
+        active = subtract(self.my_proc_list, (self.node_id,))
+        self._merge(self.my_failed_list, (self.node_id,))
+        leave = Join(0, self.node_id, self.my_ring_id.seq, tuple(active), tuple(self.my_failed_list))
+        self._mcast_send(codec.encode(leave))
+        self.state = State.LEFT
+        self._started = False
+        self._timers.clear()
+        self._loopback.clear()
+        self._loopback_at = float("inf")
+        self._settle()
+
+    def take(self) -> Ready:
+        """Hand over what is ready."""
+        ready = Ready(self._ring_seq, self._datagrams, self._deliver())
+        self._ring_seq = None
+        self._datagrams = []
+        return ready
+
+    def _deliver(self) -> Iterator[Delivery]:
+        while self._deliverable:
+            match self._deliverable.popleft():
+                case _Mcast() as mcast:
+                    sender = codec.mcast_origin(mcast.datagram)
+                    messages = self.totempg.deliver(sender, mcast.datagram)
+                    if messages:
+                        yield Messages(sender, mcast.ring_id, mcast.seq, Level.AGREED, messages)
+                case _Change(configuration, left):
+                    if configuration:
+                        yield configuration
+                    self.totempg.drop_assemblies(left)
+                case RegularConfiguration() as configuration:
+                    self._delivered = configuration.ring_id
+                    yield configuration
+                case _:
+                    self.totempg.waiting_transack = True
+
+    # Around the machine: packets, timers, clients.
+
+    def _settle(self) -> None:
+        self.deadline = min(self._loopback_at, *self._timers.values()) if self._timers else self._loopback_at
+
+    def _reset(self, timer: Timer) -> None:
+        self._timers[timer] = self._now + (
+            self.config.token / 5 if timer is Timer.PAUSE else getattr(self.config, timer.value)
+        )
+
+    def _cancel(self, timer: Timer) -> None:
+        self._timers.pop(timer, None)
+
+    def _receive_own(self) -> None:
+        waiting, self._loopback = self._loopback, deque()
+        self._loopback_at = float("inf")
+        for datagram in waiting:
+            self._receive(datagram)
+
+    def _receive(self, datagram: bytes) -> None:
+        if not self._started or self._flushing:
+            return
+        try:
+            if codec.packet_type(datagram) == codec.TYPE_MCAST:
+                codec.check_mcast(datagram)
+                self._message_handler_mcast(datagram)
+            else:
+                message = codec.decode(datagram)
+                self._handlers[type(message)](message)
+        except MalformedDatagram as malformed:
+            self.stats[malformed.cause] += 1
+
+    def _mcast_send(self, datagram: bytes) -> None:
+        self._datagrams.append((ALL, [datagram]))
+        self._send_to_self(datagram)
+
+    def _token_send(self, datagram: bytes) -> None:
+        if self._token_target == self.node_id:
+            self._send_to_self(datagram)
+        else:
+            self._datagrams.append((self._token_target, [datagram]))
+
+    def _send_to_self(self, datagram: bytes) -> None:
+        if not self._loopback:
+            self._loopback_at = self._now + self.loopback
+        self._loopback.append(datagram)
+
+    def _tell(self, *what: object) -> None:
+        if self._trace is not None:
+            self._trace(*what)
+
+    def _assert(self, condition: bool, text: str) -> None:
+        if not condition:
+            raise AssertionError(f"real node {self.node_id} dies: {text} ({self.state.name}, ring {self.my_ring_id})")
+
+    def _frames_held_back(self) -> int:
+        return sum(map(self.totempg.frames_for, map(len, self._held_back)))
+
+    def _let_clients_send(self) -> None:
+        while not self.waiting_trans_ack and self._held_back:
+            if self.totempg.frames_for(len(self._held_back[0])) > self._totemsrp_avail():
+                return
+            self._mcast(self._held_back.popleft())
+
+    def _mcast(self, message: bytes) -> None:
+        self._token_hold_cancel_send()
+        self.totempg.mcast_msg(iovec_of(message))
+
+    # Queues.
+
+    @property
+    def _queue_use(self) -> deque[bytes]:
+        return self.new_message_queue_trans if self.waiting_trans_ack else self.new_message_queue
+
+    @property
+    def _sort_queue(self) -> SortQueue:
+        return self.recovery_sort_queue if self.state is State.RECOVERY else self.regular_sort_queue
+
+    def _totemsrp_mcast(self, frame: bytes) -> None:
+        self._queue_use.append(frame)
+
+    def _totemsrp_avail(self) -> int:
+        return self.message_queue_max - len(self._queue_use)
+
+    def _backlog_get(self) -> int:
+        if self.state is State.RECOVERY:
+            return len(self.retrans_message_queue)
+        return len(self._queue_use) if self.state is State.OPERATIONAL else 0
+
+    def _update_aru(self) -> None:
+        items = self._sort_queue.items
+        for _ in range((self.my_high_seq_received - self.my_aru) & _MASK):
+            if (self.my_aru + 1) & _MASK not in items:
+                break
+            self.my_aru = (self.my_aru + 1) & _MASK
+
+    def _messages_free(self, token_aru: int) -> None:
+        release_to = token_aru
+        for bound in (self.my_last_aru, self.my_high_delivered):
+            if sq_lt_compare(bound, release_to):
+                release_to = bound
+        if sq_lt_compare(release_to, self.last_released):
+            return
+        range_ = (release_to - self.last_released) & _MASK
+        self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to free at once")
+        self.regular_sort_queue.release(release_to)
+        self.last_released = release_to
+
+    def _messages_deliver_to_app(self, end_point: int, deliver_memb_list: Sequence[int] | None = None) -> None:
+        """Deliver up to the first gap; past gaps, but only what members of the list sent, if there is one."""
+        first = self.my_high_delivered
+        range_ = (end_point - first) & _MASK
+        self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to deliver at once")
+        queue = self.regular_sort_queue
+        for i in range(1, range_ + 1):
+            seq = (first + i) & _MASK
+            if not queue.in_range(seq):
+                break
+            datagram = queue.items.get(seq)
+            if datagram is None and deliver_memb_list is None:
+                break
+            self.my_high_delivered = seq
+            if datagram is None:
+                continue
+            if deliver_memb_list is None or codec.mcast_origin(datagram) in deliver_memb_list:
+                self._deliverable.append(_Mcast(codec.mcast_ring_id(datagram), seq, datagram))
+
+    # Multicasts.
+
+    def _message_handler_mcast(self, datagram: bytes) -> None:
+        ring_id = codec.mcast_ring_id(datagram)
+        if ring_id != self.my_ring_id:
+            self._foreign_message(codec.mcast_origin(datagram))
+            return
+        encapsulated = codec.mcast_is_encapsulated(datagram)
+        sort_queue = self.recovery_sort_queue if encapsulated else self.regular_sort_queue
+        seq = codec.mcast_seq(datagram)
+        if sort_queue.in_range(seq) and seq not in sort_queue.items:
+            if sq_lt_compare(self.my_high_seq_received, seq):
+                self.my_high_seq_received = seq
+            sort_queue.add(seq, datagram)
+        self._update_aru()
+        if self.state is State.OPERATIONAL:
+            self._messages_deliver_to_app(self.my_high_seq_received)
+
+    def _foreign_message(self, system_from: int) -> None:
+        if self.state is State.OPERATIONAL or (self.state is State.GATHER and system_from not in self.my_proc_list):
+            self._merge(self.my_proc_list, (system_from,))
+            self._memb_state_gather_enter("foreign message")
+        else:
+            self.stats["rx_msg_dropped"] += 1
+
+    def _message_handler_memb_merge_detect(self, merge_detect: MergeDetect) -> None:
+        if merge_detect.ring_id != self.my_ring_id:
+            self._foreign_message(merge_detect.origin)
+
+    # The token.
+
+    def _message_handler_orf_token(self, token: Token) -> None:
+        if self.orf_token_discard:
+            return
+        # Faults kept: what follows is done for duplicates and tokens of other rings as well.
+        if token.seq == self.my_last_seq:
+            self.my_seq_unchanged += 1
+            if Timer.MERGE not in self._timers:
+                self._reset(Timer.MERGE)
+        else:
+            self.my_seq_unchanged = 0
+            self._cancel(Timer.MERGE)
+            self._cancel(Timer.HOLD)
+        self.my_last_seq = token.seq
+        representative = self.my_ring_id.representative == self.node_id
+        self.my_token_held = self.my_seq_unchanged >= self.config.seqno_unchanged_const + representative
+        if self.state is State.OPERATIONAL:
+            self._messages_free(token.aru)
+        if token.ring_id != self.my_ring_id or sq_lte_compare(token.token_seq, self.my_token_seq):
+            self.stats["token dropped"] += 1
+            return
+        self._token_visit(token, forward=not (representative and self.my_token_held))
+
+    def _token_visit(self, token: Token, *, forward: bool) -> None:
+        self._let_clients_send()
+        self.totempg.callback_token_received()
+        last_aru, self.my_last_aru = self.my_last_aru, token.aru
+
+        transmits_allowed = self._fcc_calculate(token)
+        mcasted_retransmit = self._orf_token_rtr(token, transmits_allowed)
+        transmits_allowed = self._fcc_rtr_limit(token, transmits_allowed - mcasted_retransmit)
+        mcasted_regular = self._orf_token_mcast(token, transmits_allowed)
+        self._fcc_token_update(token, mcasted_retransmit + mcasted_regular)
+
+        if sq_lt_compare(self.my_aru, token.aru) or token.aru_holder in (self.node_id, 0):
+            token.aru = self.my_aru
+            token.aru_holder = 0 if token.aru == token.seq else self.node_id
+        if token.aru == last_aru and token.aru_holder:
+            self.my_aru_count += 1
+        else:
+            self.my_aru_count = 0
+        if self.my_aru_count > self.config.fail_recv_const and token.aru_holder == self.node_id:
+            self.failed_to_recv = True
+            self._merge(self.my_failed_list, (self.node_id,))
+            self._memb_state_gather_enter("failed to receive")
+            return
+
+        self.my_token_seq = token.token_seq
+        token.token_seq = (token.token_seq + 1) & _MASK
+        if self.state is State.RECOVERY:
+            self._recovery_visit(token)
+        self._orf_token_send(token, forward=forward)
+        if self.state is State.OPERATIONAL:
+            self._messages_deliver_to_app(self.my_high_seq_received)
+        self._reset(Timer.TOKEN)
+        self._reset(Timer.TOKEN_RETRANSMIT)
+        if self.my_ring_id.representative == self.node_id and self.my_token_held:
+            self._reset(Timer.HOLD)
+
+    def _recovery_visit(self, token: Token) -> None:
+        if self.retrans_message_queue:
+            if not token.retransmit_flag:
+                token.retransmit_flag = 1
+                self.my_set_retrans_flg = True
+        elif token.retransmit_flag and self.my_set_retrans_flg:
+            token.retransmit_flag = 0
+            self.my_set_retrans_flg = False
+        self.my_retrans_flg_count = 0 if token.retransmit_flag else self.my_retrans_flg_count + 1
+        if self.my_retrans_flg_count == 2:
+            self.my_install_seq = token.seq
+        if self.my_retrans_flg_count >= 3 and sq_lte_compare(self.my_install_seq, token.aru):
+            self.my_rotation_counter += 1
+        else:
+            self.my_rotation_counter = 0
+        if self.my_rotation_counter == 2:
+            self._memb_state_operational_enter()
+            self.my_rotation_counter = 0
+            self.my_retrans_flg_count = 0
+
+    def _orf_token_send(self, token: Token, *, forward: bool) -> None:
+        token.sender = self.node_id
+        self.orf_token_retransmit = codec.encode(token)
+        if forward:
+            self._token_send(self.orf_token_retransmit)
+
+    def _orf_token_send_initial(self) -> None:
+        self.my_set_retrans_flg = bool(self.retrans_message_queue)
+        token = Token(
+            sender=self.node_id,
+            ring_id=self.my_ring_id,
+            seq=self._start_msg,
+            token_seq=self._start_token,
+            aru=(self._start_msg - 1) & _MASK,
+            aru_holder=self.node_id,
+            retransmit_flag=int(self.my_set_retrans_flg),
+        )
+        self._orf_token_send(token, forward=True)
+
+    def _fcc_calculate(self, token: Token) -> int:
+        window_size = self.config.window_size
+        transmits_allowed = min(self.config.max_messages, (window_size - token.fcc) & _MASK)
+        self.my_cbl = self._backlog_get()
+        divisor = (token.backlog + self.my_cbl - self.my_pbl) & _MASK
+        if divisor:
+            backlog_calc = (window_size * self.my_pbl & _MASK) // divisor
+            if backlog_calc:
+                transmits_allowed = min(transmits_allowed, backlog_calc)
+        return transmits_allowed
+
+    def _fcc_rtr_limit(self, token: Token, transmits_allowed: int) -> int:
+        ahead = QUEUE_RTR_ITEMS_SIZE_MAX - transmits_allowed - self.config.window_size
+        self._assert(ahead >= 0, "window larger than the sort queue")
+        if sq_lt_compare((self.last_released + ahead) & _MASK, token.seq):
+            return 0
+        return transmits_allowed
+
+    def _fcc_token_update(self, token: Token, msgs_transmitted: int) -> None:
+        token.fcc = (token.fcc + msgs_transmitted - self.my_trc) & _MASK
+        token.backlog = (token.backlog + self.my_cbl - self.my_pbl) & _MASK
+        self.my_trc = msgs_transmitted
+        self.my_pbl = self.my_cbl
+
+    def _orf_token_rtr(self, token: Token, transmits_allowed: int) -> int:
+        """Send again what others ask for, then ask for what is missing here; give the number sent."""
+        sort_queue = self._sort_queue
+        kept = []
+        mcasted = 0
+        for ring_id, seq in token.requests:
+            stored = sort_queue.items.get(seq) if sort_queue.in_range(seq) else None
+            if mcasted < transmits_allowed and ring_id == self.my_ring_id and stored is not None:
+                self._mcast_send(stored)
+                self.stats["mcast_retx"] += 1
+                mcasted += 1
+            else:
+                kept.append((ring_id, seq))
+        token.requests = kept
+
+        range_ = (token.seq - self.my_aru) & _MASK
+        self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages between aru and the token's seq")
+        for i in range(1, range_ + 1):
+            seq = (self.my_aru + i) & _MASK
+            if len(kept) >= RETRANSMIT_ENTRIES_MAX or not sort_queue.in_range(seq):
+                break
+            if seq in sort_queue.items:
+                continue
+            sort_queue.miss_count[seq] += 1
+            if sort_queue.miss_count[seq] < self.config.miss_count_const:
+                continue
+            if all(seq != requested for _, requested in kept):
+                kept.append((self.my_ring_id, seq))
+        return mcasted
+
+    def _orf_token_mcast(self, token: Token, transmits_allowed: int) -> int:
+        recovery = self.state is State.RECOVERY
+        if recovery:
+            self._reset(Timer.TOKEN_RETRANSMIT)
+        queue = self.retrans_message_queue if recovery else self._queue_use
+        sort_queue = self._sort_queue
+        ring_bytes = codec.ring_id_bytes(self.my_ring_id)
+        mcasted = 0
+        while queue and mcasted < transmits_allowed:
+            token.seq = (token.seq + 1) & _MASK
+            datagram = codec.seal_mcast(
+                self.node_id, token.seq, self.global_seqno, ring_bytes, 0, recovery, [queue.popleft()]
+            )
+            self.global_seqno += 1
+            sort_queue.add(token.seq, datagram)
+            self._mcast_send(datagram)
+            self.my_high_seq_received = token.seq
+            mcasted += 1
+        self._update_aru()
+        return mcasted
+
+    def _token_retransmit(self) -> None:
+        if self.orf_token_retransmit:
+            self._token_send(self.orf_token_retransmit)
+
+    def _token_hold_cancel_send(self) -> None:
+        if self.my_token_held:
+            self.my_token_held = False
+            self._mcast_send(codec.encode(HoldCancel(self.node_id, self.my_ring_id)))
+
+    def _message_handler_token_hold_cancel(self, hold_cancel: HoldCancel) -> None:
+        if hold_cancel.ring_id == self.my_ring_id:
+            self.my_seq_unchanged = 0
+            if self.my_ring_id.representative == self.node_id:
+                self._timer_function_token_retransmit()
+
+    # Timers.
+
+    def _timer_function_pause(self) -> None:
+        self._pause_timestamp = self._now
+        self._reset(Timer.PAUSE)
+
+    def _timer_function_token_retransmit(self) -> None:
+        if self.state is not State.GATHER:
+            self._token_retransmit()
+            self._reset(Timer.TOKEN_RETRANSMIT)
+
+    def _timer_function_token_hold_retransmit(self) -> None:
+        if self.state in (State.OPERATIONAL, State.RECOVERY):
+            self._token_retransmit()
+
+    def _timer_function_merge_detect(self) -> None:
+        if self.state is State.OPERATIONAL and self.my_ring_id.representative == self.node_id:
+            self._mcast_send(codec.encode(MergeDetect(self.node_id, self.node_id, self.my_ring_id)))
+
+    def _timer_function_gather_join(self) -> None:
+        self._memb_join_message_send()
+        self._reset(Timer.JOIN)
+
+    def _timer_function_orf_token(self) -> None:
+        self.stats[f"{self.state.name.lower()}_token_lost"] += 1
+        if self.state is State.GATHER:
+            self._memb_state_consensus_timeout_expired()
+            self._memb_state_gather_enter("consensus timeout")
+        elif self.state is State.RECOVERY:
+            self._old_ring_state_restore()
+            self._memb_state_gather_enter("token lost in recovery")
+        else:
+            self._memb_state_gather_enter(f"token lost in {self.state.name.lower()}")
+
+    # Gather.
+
+    @staticmethod
+    def _merge(set_: list[int], subset: Iterable[int]) -> None:
+        for node_id in subset:
+            if node_id not in set_:
+                set_.append(node_id)
+
+    def _memb_state_gather_enter(self, gather_from: str) -> None:
+        self.orf_token_discard = True
+        self.originated_orf_token = False
+        self._merge(self.my_proc_list, (self.node_id,))
+        self._memb_join_message_send()
+        self._reset(Timer.JOIN)
+        self._reset(Timer.CONSENSUS)
+        for timer in (Timer.TOKEN_RETRANSMIT, Timer.TOKEN, Timer.MERGE):
+            self._cancel(timer)
+        self.consensus_list = {self.node_id}
+        self.state = State.GATHER
+        self.stats["gather_entered"] += 1
+        self._tell("gather", gather_from)
+
+    def _memb_join_message_send(self) -> None:
+        join = Join(
+            sender=self.node_id,
+            origin=self.node_id,
+            ring_seq=self.my_ring_id.seq,
+            candidates=tuple(self.my_proc_list),
+            failed=tuple(self.my_failed_list),
+        )
+        self._mcast_send(codec.encode(join))
+
+    def _memb_consensus_agreed(self) -> bool:
+        token_memb = subtract(self.my_proc_list, self.my_failed_list)
+        agreed = self.consensus_list.issuperset(token_memb)
+        self._assert(bool(token_memb) or self.failed_to_recv, "nobody is left in its membership")
+        return agreed
+
+    def _memb_state_consensus_timeout_expired(self) -> None:
+        self.stats["consensus_timeouts"] += 1
+        if self._memb_consensus_agreed():
+            self.consensus_list = {self.node_id}
+            self._reset(Timer.TOKEN)
+        else:
+            self._merge(self.my_failed_list, subtract(self.my_proc_list, self.consensus_list))
+            self._memb_state_gather_enter("consensus timeout")
+
+    def _message_handler_memb_join(self, join: Join) -> None:
+        if self.overdue(self._now):
+            self._flushing = True
+            self._loopback.clear()
+            self._loopback_at = float("inf")
+            return
+        self.token_ring_id_seq = max(self.token_ring_id_seq, join.ring_seq)
+        match self.state:
+            case State.OPERATIONAL:
+                if not self._ignore_join_under_operational(join):
+                    self._memb_join_process(join)
+            case State.GATHER:
+                self._memb_join_process(join)
+            case State.COMMIT:
+                if self._join_concerns_attempt(join):
+                    self._memb_join_process(join)
+                    self._memb_state_gather_enter("join during commit")
+            case State.RECOVERY:
+                if self._join_concerns_attempt(join):
+                    self._memb_join_process(join)
+                    self._old_ring_state_restore()
+                    self._memb_state_gather_enter("join during recovery")
+
+    def _ignore_join_under_operational(self, join: Join) -> bool:
+        if self.node_id in join.failed:
+            return True
+        return join.origin in self.my_memb_list and join.ring_seq < self.my_ring_id.seq
+
+    def _join_concerns_attempt(self, join: Join) -> bool:
+        return join.origin in self.my_new_memb_list and join.ring_seq >= self.my_ring_id.seq
+
+    def _memb_join_process(self, join: Join) -> None:
+        proc_list, failed_list = set(join.candidates), set(join.failed)
+        equal = proc_list == set(self.my_proc_list) and failed_list == set(self.my_failed_list)
+        if equal:
+            if not join.is_leave:
+                self.consensus_list.add(join.origin)
+            agreed = self._memb_consensus_agreed()
+            if agreed and self.failed_to_recv:
+                self.failed_to_recv = False
+                self.my_proc_list = [self.node_id]
+                self.my_failed_list = []
+                self._memb_state_commit_token_create()
+                return
+            if agreed and self.node_id == min(subtract(self.my_proc_list, self.my_failed_list)):
+                self._memb_state_commit_token_create()
+                return
+        elif not (
+            (proc_list <= set(self.my_proc_list) and failed_list <= set(self.my_failed_list))
+            or join.origin in self.my_failed_list
+        ):
+            self._merge(self.my_proc_list, join.candidates)
+            if self.node_id in failed_list:
+                self._merge(self.my_failed_list, (join.origin,))
+            elif join.origin in self.my_memb_list:
+                self._merge(self.my_failed_list, join.failed)
+            self._memb_state_gather_enter("merge during join")
+            return
+        if self.state is State.OPERATIONAL:
+            self._memb_state_gather_enter("join during operational")
+
+    # Commit.
+
+    def _memb_state_commit_token_create(self) -> None:
+        addr = tuple(sorted(subtract(self.my_proc_list, self.my_failed_list)))
+        self.commit_token = CommitToken(
+            sender=self.node_id,
+            token_seq=self._start_token,
+            ring_id=RingId(self.node_id, self.token_ring_id_seq + 4),
+            members=addr,
+            entries=[CommitEntry(NO_RING) for _ in addr],
+        )
+        self._memb_state_commit_enter()
+
+    def _memb_state_commit_enter(self) -> None:
+        self._old_ring_state_save()
+        commit_token = self.commit_token
+        self._memb_state_commit_token_update(commit_token)
+        self._token_target = commit_token.members[commit_token.index % len(commit_token.members)]
+        self._memb_state_commit_token_send(commit_token)
+        self._cancel(Timer.JOIN)
+        self._cancel(Timer.CONSENSUS)
+        self.my_ring_id = commit_token.ring_id
+        self._ring_seq = self.my_ring_id.seq
+        self.token_ring_id_seq = self.my_ring_id.seq
+        self.state = State.COMMIT
+        self.stats["commit_entered"] += 1
+        self._reset(Timer.TOKEN)
+        self._reset(Timer.TOKEN_RETRANSMIT)
+        self.my_trc = self.my_pbl = self.my_cbl = 0
+        self._tell("commit", self.my_ring_id)
+
+    def _old_ring_state_save(self) -> None:
+        if not self.old_ring_state_saved:
+            self.old_ring_state_saved = True
+            self.my_old_ring_id = self.my_ring_id
+            self.old_ring_state_aru = self.my_aru
+            self.old_ring_state_high_seq_received = self.my_high_seq_received
+
+    def _old_ring_state_restore(self) -> None:
+        self.my_aru = self.old_ring_state_aru
+        self.my_high_seq_received = self.old_ring_state_high_seq_received
+
+    def _memb_state_commit_token_update(self, commit_token: CommitToken) -> None:
+        self._assert(commit_token.index < len(commit_token.members), "a full commit token, but it never entered commit")
+        self.my_new_memb_list = list(commit_token.members)
+        entry = commit_token.entries[commit_token.index]
+        entry.old_ring_id = self.my_old_ring_id
+        entry.aru = self.old_ring_state_aru
+        entry.high_delivered = self.my_high_delivered
+        entry.received_flag = int(self.my_aru == self.my_high_seq_received)
+        mates = [
+            other
+            for other in commit_token.entries[: commit_token.index + 1]
+            if other.old_ring_id == self.my_old_ring_id
+        ]
+        high_aru = entry.aru
+        for mate in mates:
+            if sq_lt_compare(high_aru, mate.aru):
+                high_aru = mate.aru
+        for mate in mates:
+            if sq_lt_compare(mate.aru, high_aru):
+                mate.received_flag = 0
+        commit_token.index += 1
+
+    def _memb_state_commit_token_send(self, commit_token: CommitToken) -> None:
+        commit_token.token_seq = (commit_token.token_seq + 1) & _MASK
+        commit_token.sender = self.node_id
+        self.orf_token_retransmit = codec.encode(commit_token)
+        self._token_send(self.orf_token_retransmit)
+        self._reset(Timer.TOKEN_RETRANSMIT)
+
+    def _message_handler_memb_commit_token(self, commit_token: CommitToken) -> None:
+        match self.state:
+            case State.GATHER:
+                expected = set(subtract(self.my_proc_list, self.my_failed_list))
+                if set(commit_token.members) == expected and commit_token.ring_id.seq > self.my_ring_id.seq:
+                    self.commit_token = commit_token
+                    self._memb_state_commit_enter()
+            case State.COMMIT:
+                full = commit_token.index == len(commit_token.members)
+                if full and commit_token.ring_id.seq == self.my_ring_id.seq:
+                    self._memb_state_recovery_enter(commit_token)
+            case State.RECOVERY:
+                if self.my_ring_id.representative == self.node_id and not self.originated_orf_token:
+                    self.originated_orf_token = True
+                    self._orf_token_send_initial()
+                    self._reset(Timer.TOKEN)
+                    self._reset(Timer.TOKEN_RETRANSMIT)
+
+    # Recovery.
+
+    def _memb_state_recovery_enter(self, commit_token: CommitToken) -> None:
+        self.orf_token_discard = False
+        self.recovery_sort_queue = SortQueue(self._start_msg)
+        self.retrans_message_queue.clear()
+        self._memb_state_commit_token_send(commit_token)
+        self.my_token_seq = (self._start_token - 1) & _MASK
+        mates = {
+            member: entry
+            for member, entry in zip(commit_token.members, commit_token.entries, strict=True)
+            if member in self.my_memb_list and entry.old_ring_id == self.my_old_ring_id
+        }
+        self.my_trans_memb_list = [member for member in self.my_memb_list if member in mates]
+        if not all(entry.received_flag for entry in mates.values()):
+            self._originate_old_messages(mates.values())
+        self.my_aru = self._start_msg
+        self.my_aru_count = 0
+        self.my_seq_unchanged = 0
+        self.my_high_seq_received = self._start_msg
+        self.my_install_seq = self._start_msg
+        self.last_released = self._start_msg
+        self._reset(Timer.TOKEN)
+        self._reset(Timer.TOKEN_RETRANSMIT)
+        self.state = State.RECOVERY
+        self.stats["recovery_entered"] += 1
+        self._tell("recovery", self.my_ring_id, len(self.retrans_message_queue))
+
+    def _originate_old_messages(self, mates: Iterable[CommitEntry]) -> None:
+        low_ring_aru = self.old_ring_state_high_seq_received
+        for entry in mates:
+            if sq_lt_compare(entry.aru, low_ring_aru):
+                low_ring_aru = entry.aru
+        range_ = (self.old_ring_state_high_seq_received - low_ring_aru) & _MASK
+        self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to recover")
+        for i in range(1, range_ + 1):
+            old = self.regular_sort_queue.items.get((low_ring_aru + i) & _MASK)
+            if old is not None:
+                self._assert(
+                    len(old) + MCAST_HEADER <= FRAME_SIZE_MAX,
+                    f"a multicast of {len(old)} bytes does not fit in its buffers with another header before it",
+                )
+                self.retrans_message_queue.append(old)
+
+    def _memb_state_operational_enter(self) -> None:
+        self.originated_orf_token = False
+        self.consensus_list = set()
+        self.old_ring_state_saved = False
+        self._deliver_messages_from_recovery_to_regular()
+        self._messages_deliver_to_app(self.old_ring_state_high_seq_received)
+
+        old_memb_list, self.my_memb_list = self.my_memb_list, list(self.my_new_memb_list)
+        self.my_set_retrans_flg = False
+        transitional = tuple(self.my_trans_memb_list)
+        change = TransitionalConfiguration(self.my_old_ring_id, transitional, self.my_ring_id)
+        left = tuple(subtract(old_memb_list, transitional))
+        self._deliverable.append(_Change(change if old_memb_list else None, left))
+        self.waiting_trans_ack = True
+        self._messages_deliver_to_app(self.old_ring_state_high_seq_received, transitional)
+        self._deliverable.append(_SWITCH_BUFFERS)
+        self._deliverable.append(
+            RegularConfiguration(self.my_ring_id, self.members, transitional, pure=False, features=0)
+        )
+        self._installed = self.my_ring_id
+
+        # Fault kept: from here on a hole in the recovery queue can be neither filled nor asked for.
+        self.regular_sort_queue = self.recovery_sort_queue
+        self.recovery_sort_queue = SortQueue(self._start_msg)
+        self.my_last_aru = self._start_msg
+        self.my_proc_list = list(self.my_new_memb_list)
+        self.my_failed_list = []
+        highest = self.my_high_seq_received
+        while highest != self._start_msg and highest not in self.regular_sort_queue.items:
+            highest = (highest - 1) & _MASK
+        self.my_high_delivered = highest
+        self.regular_sort_queue.release(highest)
+        self.last_released = highest
+
+        self.state = State.OPERATIONAL
+        self.stats["operational_entered"] += 1
+        self._timer_function_pause()
+        self.my_old_ring_id = self.my_ring_id
+        self._tell("operational", self.my_ring_id, self.members)
+
+    def _deliver_messages_from_recovery_to_regular(self) -> None:
+        items = self.recovery_sort_queue.items
+        for i in range(1, ((self.my_aru - self._start_msg) & _MASK) + 1):
+            datagram = items.get((self._start_msg + i) & _MASK)
+            if datagram is None or not codec.mcast_is_encapsulated(datagram):
+                continue
+            inner = datagram[MCAST_HEADER:]
+            seq = codec.mcast_seq(inner)
+            if codec.mcast_ring_id(inner) != self.my_old_ring_id or seq in self.regular_sort_queue.items:
+                continue
+            self.regular_sort_queue.add(seq, inner)
+            if sq_lt_compare(self.old_ring_state_high_seq_received, seq):
+                self.old_ring_state_high_seq_received = seq
