@@ -227,7 +227,7 @@ class Processor:
         as the pause) and neither the token nor the others are judged to be lost (rulings, F2).
         """
         late = now - self.deadline
-        if late <= self._token_timeout / 2:
+        if late <= self._token_timeout / 2 or late == inf:  # a token to myself was due always, which is no delay
             return False
         self.counters.pauses += 1
         self.largest_pause = max(self.largest_pause, late)
