@@ -200,6 +200,10 @@ class Stream:
     def close(self) -> None:
         """Throw away what waits, and take in nothing more (but notice the own leave)."""
         self._closed = True
+        self.clear()
+
+    def clear(self) -> None:
+        """Throw away what waits."""
         self._queue.clear()
         self.waiting = 0
 

@@ -1,0 +1,71 @@
+"""One line for each event of a group's stream: JSON for programs, text for people."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+
+from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+
+
+def to_json(event: Event) -> str:
+    """Give the event as one JSON object; the data of a message in base64, since it may be any bytes."""
+    return json.dumps(_as_dict(event))
+
+
+def to_text(event: Event) -> str:
+    """Give the event as a person reads it; of a message only what can be printed as it is."""
+    match event:
+        case Message(sender, data, _):
+            return f"{name(sender)}  {printable(data)}"
+        case Confchg(members, left, joined):
+            changes = [f"{name(member)} went ({reason})" for member, reason in left.items()]
+            changes += [f"{name(member)} came ({reason})" for member, reason in joined.items()]
+            return f"* {', '.join(changes)}; members: {names(members) or 'none'}"
+        case TotemConfchg(ring_id, node_ids):
+            return f"* ring {ring_id}: {nodes(node_ids)}"
+        case Transitional(node_ids):
+            return f"* the ring is changing; still together: {nodes(node_ids)}"
+        case Quorum(quorate, node_ids):
+            return f"* {'quorate' if quorate else 'not quorate'}: {nodes(node_ids)}"
+
+
+def name(member: Member) -> str:
+    """Write a member as `node:pid`."""
+    return f"{member.node_id}:{member.pid}"
+
+
+def names(members: Iterable[Member]) -> str:
+    """Write members one behind the other."""
+    return " ".join(map(name, members))
+
+
+def nodes(node_ids: tuple[int, ...]) -> str:
+    """Write `node 1` or `nodes 1 2 3`."""
+    return f"node{'s' if len(node_ids) != 1 else ''} {' '.join(map(str, node_ids))}"
+
+
+def printable(data: bytes) -> str:
+    """Give text as it is, and what a terminal might take for a command, or is no text, with backslashes."""
+    text = data.decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _as_dict(event: Event) -> Mapping[str, object]:
+    match event:
+        case Message(sender, data, level):
+            text = base64.b64encode(data).decode()
+            return {"event": "message", "sender": sender, "level": level, "data": text}
+        case Confchg(members, left, joined):
+            return {"event": "confchg", "members": members, "left": _reasons(left), "joined": _reasons(joined)}
+        case TotemConfchg(ring_id, node_ids):
+            return {"event": "ring", "ring": ring_id, "members": node_ids}
+        case Transitional(node_ids):
+            return {"event": "transitional", "members": node_ids}
+        case Quorum(quorate, node_ids):
+            return {"event": "quorum", "quorate": quorate, "members": node_ids}
+
+
+def _reasons(changes: Mapping[Member, Reason]) -> list[tuple[int, int, Reason]]:
+    return [(*member, reason) for member, reason in changes.items()]
