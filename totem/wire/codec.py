@@ -77,6 +77,8 @@ __all__ = [
 ]
 
 MCAST_HEADER = layout.MCAST.size
+GUARANTEE_OFFSET = 41
+"""Where a multicast says whether its messages are SAFE: the low byte, 0 for AGREED."""
 _HEADER = layout.HEADER.size
 
 # Bound once: an attribute look-up costs as much as the unpacking itself.
@@ -223,7 +225,7 @@ def frame(lengths: Sequence[int], fragmented: int, continuation: int) -> bytes:
 def parse_frame(datagram: bytes, offset: int = MCAST_HEADER) -> tuple[int, int, list[bytes]]:
     """`fragmented`, `continuation` and the pieces of the totempg frame that begins at `offset` (HOT).
 
-    Raises MalformedDatagram unless the pieces fill the rest of the datagram exactly.
+    Raises MalformedDatagram unless there is a piece and the pieces fill the rest of the datagram exactly.
     """
     lengths_at = offset + _FRAME
     size = len(datagram)
@@ -232,6 +234,8 @@ def parse_frame(datagram: bytes, offset: int = MCAST_HEADER) -> tuple[int, int, 
     version, kind, fragmented, continuation, count = _unpack_frame(datagram, offset)
     if version or kind:
         raise MalformedDatagram("other frame version")
+    if not count:
+        raise MalformedDatagram("frame without pieces")
     start = lengths_at + 2 * count
     if size < start:
         raise MalformedDatagram("frame lengths cut")

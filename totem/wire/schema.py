@@ -54,17 +54,19 @@ from totem.wire.layout import (
 NodeId = NoneOf(Int32ul, [0])
 
 
-def header(kind: int, nodeid: Construct = NodeId, encapsulated: Construct = Int8ul) -> Construct:
-    """The header of a packet of one type."""
+def header(kind: Construct, nodeid: Construct = NodeId, encapsulated: Construct = Int8ul) -> Construct:
+    """The header of packets of one kind."""
     return Struct(
-        "magic" / Const(MAGIC, Int16ul) * "bytes 70 c0",
-        "version" / Const(VERSION, Int8ul),
-        "type" / Const(kind, Int8ul),
-        "encapsulated" / encapsulated * "of a multicast; else 0, and not looked at",
+        "magic" / Const(MAGIC, Int16ul) * "0xc070",
+        "version" / Const(VERSION, Int8ul) * "3",
+        "type" / kind * "0 orf_token, 1 mcast, 2 merge_detect, 3 join, 4 commit_token, 5 token_hold_cancel",
+        "encapsulated" / encapsulated * "mcast: 2, or 1 if its data is an old mcast; else 0, and not looked at",
         "nodeid" / nodeid * "sender; of a token the last forwarder; of a leave message 0",
         "target_nodeid" / Int32ul * "not used by udp and udpu: garbage from Corosync, 0 from us",
     )
 
+
+Header = header(OneOf(Int8ul, list(range(TYPE_HOLD_CANCEL + 1))), nodeid=Int32ul)
 
 Rest = "rest" / Default(GreedyBytes, b"") * "tolerated; nothing from Corosync"
 
@@ -79,7 +81,7 @@ RtrItem = Struct(
 )
 
 OrfToken = Struct(
-    "header" / header(TYPE_TOKEN),
+    "header" / header(Const(TYPE_TOKEN, Int8ul)),
     "seq" / Int32ul * "highest number given out on this ring",
     "token_seq" / Int32ul * "one more at each hop; a token that is not newer than the last one seen is a copy",
     "aru" / Int32ul * "all received up to",
@@ -98,7 +100,7 @@ OrfToken = Struct(
 def mcast(encapsulated: Construct, data: Construct) -> Construct:
     """A multicast whose field `encapsulated` and data are of these kinds."""
     return Struct(
-        "header" / header(TYPE_MCAST, encapsulated=encapsulated),
+        "header" / header(Const(TYPE_MCAST, Int8ul), encapsulated=encapsulated),
         "system_from" / NodeId * "originator",
         "seq" / Int32ul * "number in the ring's total order: 1, 2, 3 …",
         "this_seqno" / Int32ul * "the sender's own count of frames; nobody reads it",
@@ -109,21 +111,19 @@ def mcast(encapsulated: Construct, data: Construct) -> Construct:
     )
 
 
-Encapsulated = OneOf(Int8ul, [MESSAGE_ENCAPSULATED, MESSAGE_NOT_ENCAPSULATED]) * (
-    "2: data is a frame; 1: data is an old multicast (recovery)"
-)
+Encapsulated = OneOf(Int8ul, [MESSAGE_ENCAPSULATED, MESSAGE_NOT_ENCAPSULATED])
 InnerMcast = mcast(Encapsulated, GreedyBytes)
 Mcast = mcast(Encapsulated, IfThenElse(this.header.encapsulated == MESSAGE_ENCAPSULATED, InnerMcast, GreedyBytes))
 
 MembMergeDetect = Struct(
-    "header" / header(TYPE_MERGE_DETECT),
+    "header" / header(Const(TYPE_MERGE_DETECT, Int8ul)),
     "system_from" / NodeId * "sender",
     "ring_id" / RingId,
     Rest,
 )
 
 MembJoin = Struct(
-    "header" / header(TYPE_JOIN, nodeid=Int32ul),
+    "header" / header(Const(TYPE_JOIN, Int8ul), nodeid=Int32ul),
     "system_from" / NodeId * "sender, also in a leave message",
     "proc_list_entries" / Rebuild(Int32ul, len_(this.proc_list)) * "at most 384",
     "failed_list_entries" / Rebuild(Int32ul, len_(this.failed_list)) * "at most 384",
@@ -149,7 +149,7 @@ def ascending(node_ids: list[int]) -> bool:
 
 
 MembCommitToken = Struct(
-    "header" / header(TYPE_COMMIT_TOKEN),
+    "header" / header(Const(TYPE_COMMIT_TOKEN, Int8ul)),
     "token_seq" / Int32ul * "one more before each sending; 1 in the first packet",
     "ring_id" / RingId * "the ring being formed",
     "retrans_flg" / Int32ul * "always 0",
@@ -165,7 +165,7 @@ MembCommitToken = Struct(
 )
 
 TokenHoldCancel = Struct(
-    "header" / header(TYPE_HOLD_CANCEL),
+    "header" / header(Const(TYPE_HOLD_CANCEL, Int8ul)),
     "ring_id" / RingId,
     Rest,
 )
@@ -178,16 +178,11 @@ PACKETS = {
     TYPE_COMMIT_TOKEN: MembCommitToken,
     TYPE_HOLD_CANCEL: TokenHoldCancel,
 }
-Prefix = Struct(
-    "magic" / Const(MAGIC, Int16ul),
-    "version" / Const(VERSION, Int8ul),
-    "type" / OneOf(Int8ul, list(PACKETS)),
-)
 
 
 def parse(datagram: bytes) -> Container:
     """The totemsrp packet in a datagram, every byte of it. Raises ConstructError."""
-    return PACKETS[Prefix.parse(datagram).type].parse(datagram)
+    return PACKETS[Header.parse(datagram).type].parse(datagram)
 
 
 def build(packet: Container) -> bytes:
@@ -197,23 +192,28 @@ def build(packet: Container) -> bytes:
 
 
 TotempgMcast = Struct(
-    "version" / Const(0, Int16ul),
-    "type" / Const(0, Int16ul),
+    "version" / Const(0, Int16ul) * "0",
+    "type" / Const(0, Int16ul) * "0",
     "fragmented" / Int8ul * "0: the last piece ends a message; else the number of this fragment",
     "continuation" / Int8ul * "0: the first piece begins a message; else `fragmented` of the frame that it continues",
-    "msg_count" / Rebuild(Int16ul, len_(this.pieces)) * "pieces in the frame",
-    "msg_len" / Rebuild(Array(this.msg_count, Int16ul), lambda context: [len(piece) for piece in context.pieces]),
+    "msg_count" / Rebuild(Int16ul, len_(this.pieces)) * "pieces in the frame, at least 1",
+    Check(this.msg_count >= 1),
+    "msg_len"
+    / Rebuild(Array(this.msg_count, Int16ul), lambda context: [len(piece) for piece in context.pieces])
+    * "length of each",
     "pieces" / Array(this.msg_count, Bytes(lambda context: context.msg_len[context._index])) * "back to back",
     Terminated,
 )
 
 GroupHeader = Struct(
     "group_count" / Rebuild(Int16ul, len_(this.group_name)) * "always 1",
-    "group_len" / Rebuild(Array(this.group_count, Int16ul), lambda context: [len(name) for name in context.group_name]),
+    "group_len"
+    / Rebuild(Array(this.group_count, Int16ul), lambda context: [len(name) for name in context.group_name])
+    * "length of each name",
     "group_name"
     / Array(this.group_count, Bytes(lambda context: context.group_len[context._index]))
     * "`a`: executive messages; `sync`: messages of the sync layer",
-    "message" / GreedyBytes,
+    "message" / GreedyBytes * "of the layer above",
 )
 
 
@@ -222,13 +222,23 @@ def exactly(value: Construct) -> Construct:
     return FocusedSeq("value", "value" / value, Terminated)
 
 
+def tagged(value: Construct) -> Construct:
+    """A value with its tag."""
+    return Struct(
+        "tag" / Int16ul,
+        "value" / Prefixed(Int16ul, value) * "a u16, which is the length of what follows, and the value",
+    )
+
+
+TaggedValue = tagged(GreedyBytes)
+
+
 def block(magic: bytes, values: dict[int, Construct]) -> Construct:
     """One of our own blocks: values by their tags, those not known as bytes."""
     return Struct(
         "magic" / Const(magic) * f"`{magic.decode()}`",
         "version" / Int16ul * "1; grows when tags are added",
-        "values"
-        / GreedyRange(Struct("tag" / Int16ul, "value" / Prefixed(Int16ul, Switch(this.tag, values, GreedyBytes)))),
+        "values" / GreedyRange(tagged(Switch(this.tag, values, GreedyBytes))) * "in any order",
         Terminated,
     )
 
@@ -238,16 +248,20 @@ FRAME_SIZE = "frame_size" / exactly(Int32ul) * "largest datagram sent in plain, 
 HELLO_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
-    layout.TAG_OLD_RING_ID: "old_ring_id" / exactly(RingId),
+    layout.TAG_OLD_RING_ID: "old_ring_id" / exactly(RingId) * "the ring that the node comes from",
     layout.TAG_SAFE_LINE: "safe_line" / exactly(Int32ul) * "the old ring's messages up to here are safe",
-    layout.TAG_OBLIGATIONS: "obligations" / GreedyRange(NodeId) * "node ids, at most 384",
-    layout.TAG_LARGEST_PAUSE_MS: "largest_pause_ms" / exactly(Int32ul),
+    layout.TAG_OBLIGATIONS: "obligations"
+    / GreedyRange(NodeId)
+    * "node ids whose old messages the node must deliver past a gap",
+    layout.TAG_LARGEST_PAUSE_MS: "largest_pause_ms"
+    / exactly(Int32ul)
+    * "longest time that the process was seen not to run",
     layout.TAG_DAEMON: "daemon" / exactly(Flag) * "1: nothing but the node runs in the process",
 }
 HINT_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
-    layout.TAG_CLUSTER_NAME: "cluster_name" / GreedyString("utf8"),
+    layout.TAG_CLUSTER_NAME: "cluster_name" / GreedyString("utf8") * "`totem.cluster_name`, UTF-8",
 }
 Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
 Hint = block(layout.HINT_MAGIC, HINT_VALUES)
