@@ -165,9 +165,9 @@ class Membership:
         """Queue separate messages of this member, in order and with none of its others between.
 
         All or nothing: QueueFull (try again after the engine's next `deliver`), MessageTooLong (more than
-        LARGEST_MESSAGE), NotJoined after `leave`. Accepted from the join call on. Messages that are too long for one
-        mcast, and lists that would fill the queue by themselves, are taken at once and given to the ring bit by bit;
-        until that is done, further calls raise QueueFull.
+        LARGEST_MESSAGE), NotJoined after `leave`. Accepted from the join call on. A list with a message that is too
+        long for one mcast is taken at once and given to the ring bit by bit; until that is done, further calls raise
+        QueueFull.
         """
         if self._leaving:
             raise NotJoined(f"group {self.name!r} has been left")
@@ -177,10 +177,6 @@ class Membership:
         try:
             self._engine.multicast([headers[len(payload)] + payload for payload in payloads], guarantee)
         except MessageTooLong:
-            self._put(self._chunks(payloads, guarantee))
-        except QueueFull:
-            if sum(map(len, payloads)) <= LARGEST_PLAIN:
-                raise
             self._put(self._chunks(payloads, guarantee))
 
     def leave(self) -> None:
