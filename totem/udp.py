@@ -65,7 +65,7 @@ class UdpEndpoint:
         own = config.node(node_id)
         others = [node for node in config.nodes if node is not own]
         self.drops: Counter[str] = Counter()
-        """Datagrams lost on the way out or refused on the way in, by cause."""
+        """Datagrams lost on the way out or refused on the way in, by cause; may be shared with others who count."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram

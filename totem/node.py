@@ -1,0 +1,212 @@
+"""The trio shell: drives one Processor on the sockets of one node.
+
+One turn is always the same: read what has arrived, give it to the processor, let it fire what is due, and do what it
+asks for, in the order of `Ready`: store, send, deliver. Turns are synchronous, so deliveries run between two turns of
+nobody else, and a program that holds the interpreter too long is a pause: it is noticed (`Processor.overdue`), and
+everything that waits in the sockets is heard before any timeout is believed (rulings, F2).
+
+Three tasks ask for turns: one when datagrams arrive, one when the processor's deadline comes, one when the program has
+queued something. Their costs are what shape them. A cancel scope for each packet would cost more than the packet, so
+the sleeper's is moved only when the deadline moves earlier; mostly it moves later, and the sleeper wakes for nothing
+once in a token timeout. A wait for the socket is a checkpoint, so one wait for each burst of datagrams lets all other
+tasks run as well.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import Protocol
+
+import trio
+
+from totem.config import Config
+from totem.configuration import Delivery
+from totem.errors import RingLost
+from totem.processor import Processor
+from totem.statistics import Statistics
+from totem.store import RingStore, default_directory
+from totem.udp import UdpEndpoint
+
+_log = logging.getLogger(__name__)
+
+BURST = 64
+"""Datagrams that one turn reads; the token is passed on only at the end of a turn."""
+ROUNDS = 16
+"""How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
+
+Deliver = Callable[[Iterator[Delivery]], None]
+"""Takes one batch of deliveries, all of it; may send meanwhile."""
+
+
+class Endpoint(Protocol):
+    """What a node needs of a network: `totem.udp.UdpEndpoint`, or a worse one in tests."""
+
+    async def wait_readable(self) -> None:
+        """Wait until there is something to drain."""
+
+    def drain(self, limit: int) -> list[bytes]:
+        """Receive what has arrived, about `limit` datagrams at most."""
+
+    def send(self, target: int, train: Sequence[bytes]) -> None:
+        """Send datagrams to one node or to all others (0); never raises for what the network does."""
+
+    def overflows(self) -> int:
+        """Datagrams lost because this node did not read fast enough."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Store(Protocol):
+    """Where the ring sequence is kept: `totem.store.RingStore`."""
+
+    def store(self, ring_seq: int) -> None:
+        """Make the sequence durable before returning."""
+
+
+class Node:
+    """One node of a ring: a processor, a network, a store. `run` makes it live."""
+
+    def __init__(self, processor: Processor, endpoint: Endpoint, store: Store) -> None:
+        self.processor = processor
+        self._endpoint = endpoint
+        self._store = store
+        self._deliver: Deliver
+        self._in_turn = False
+        self._kicked = False
+        self._kicks = trio.lowlevel.ParkingLot()
+        self._sleep = trio.CancelScope()
+        self._life = trio.CancelScope()
+        self._error: Exception | None = None
+
+    @classmethod
+    def open(cls, config: Config, node_id: int, *, trains: bool = True) -> Node:
+        """Make a node on UDP sockets, its ring sequence in the folder that the configuration names.
+
+        Raises `OSError` where the node's address or the folder cannot be had.
+        """
+        store = RingStore(config.state_dir or default_directory(), node_id)
+        # The sockets first: they tell a node that is started twice, before the second one touches the first's file.
+        endpoint = UdpEndpoint(config, node_id, trains=trains)
+        try:
+            processor = Processor(config, node_id, ring_seq=store.load(), dice=random.Random())
+        except BaseException:
+            endpoint.close()
+            raise
+        endpoint.drops = processor.counters.drops
+        return cls(processor, endpoint, store)
+
+    async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take part in the ring until `leave` or cancellation; both announce the leave to the others.
+
+        `deliver` is called with each batch. Raises `RingLost` if the ring cannot go on, and whatever `deliver` or the
+        store raises, bare.
+        """
+        self._deliver = deliver
+        try:
+            with self._life:
+                self.processor.start(trio.current_time())
+                self._turn()
+                async with trio.open_nursery() as nursery:
+                    for task in (self._listen, self._keep_time, self._follow_kicks):
+                        nursery.start_soon(task)
+                    task_status.started()
+        finally:
+            self._finish()
+        if self._error is not None:
+            raise self._error
+
+    def kick(self) -> None:
+        """Say that something was queued in the processor: a resting token must be called for at once."""
+        if not self._in_turn:
+            self._kicked = True
+            self._kicks.unpark()
+
+    def leave(self) -> None:
+        """End `run`, in good order."""
+        self._life.cancel()
+
+    def statistics(self) -> Statistics:
+        """The processor's record, with what the sockets have dropped among its drops."""
+        if overflows := self._endpoint.overflows():
+            self.processor.counters.drops["receive buffer overflow"] = overflows
+        return self.processor.statistics()
+
+    # The tasks.
+
+    async def _listen(self) -> None:
+        while True:
+            await self._endpoint.wait_readable()
+            self._turn()
+
+    async def _keep_time(self) -> None:
+        while True:
+            with trio.CancelScope(deadline=self.processor.deadline) as self._sleep:
+                await trio.sleep_forever()
+            if self.processor.deadline <= trio.current_time():
+                self._turn()
+
+    async def _follow_kicks(self) -> None:
+        while True:
+            while not self._kicked:
+                await self._kicks.park()
+            self._turn()
+
+    # A turn.
+
+    def _turn(self) -> None:
+        """Hot: once for each burst of datagrams. What goes wrong ends `run`, whichever task asked for the turn."""
+        if self._error is not None:
+            return
+        self._in_turn = True
+        self._kicked = False
+        try:
+            self._read_and_act(trio.current_time())
+        except Exception as error:
+            self._error = error
+            self._life.cancel()
+        finally:
+            self._in_turn = False
+        deadline = self.processor.deadline
+        self._sleep.deadline = min(self._sleep.deadline, deadline)
+
+    def _read_and_act(self, now: float) -> None:
+        processor = self.processor
+        limit = sys.maxsize if processor.overdue(now) else BURST
+        for datagram in self._endpoint.drain(limit):
+            processor.receive(datagram, now)
+        for _ in range(ROUNDS):
+            if processor.deadline <= now:
+                processor.advance(now)
+            self._hand_over()
+            if processor.deadline > now:
+                break
+
+    def _hand_over(self) -> None:
+        """Do what the processor asks for, and what it asks for because of that."""
+        while True:
+            ready = self.processor.take()
+            if ready.ring_seq is not None:
+                self._store.store(ready.ring_seq)
+            for target, train in ready.datagrams:
+                self._endpoint.send(target, train)
+            for notice in ready.notices:
+                _log.warning("node %d: %s", self.processor.node_id, notice)
+            first = next(ready.deliveries, None)
+            if first is not None:
+                self._deliver(chain((first,), ready.deliveries))
+            if ready.failure is not None:
+                raise RingLost(ready.failure)
+            if first is None:
+                return
+
+    def _finish(self) -> None:
+        if self._error is None:
+            self.processor.leave(trio.current_time())
+            for target, train in self.processor.take().datagrams:
+                self._endpoint.send(target, train)
+        self._endpoint.close()
