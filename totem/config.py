@@ -217,6 +217,7 @@ class Config:
     def _check_nodes(self) -> None:
         if not 1 <= len(self.nodes) <= MAX_NODES:
             _refuse("nodelist", f"{len(self.nodes)} nodes", f"1 to {MAX_NODES}")
+        _check_range("mcastport", self.port, 1, 65535)  # most nodes have it for their own
         for node in self.nodes:
             self._check_node(node)
         _check_unique("nodeid", self.nodes, lambda node: node.node_id)
@@ -242,7 +243,6 @@ class Config:
     def _check_transport(self) -> None:
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("ip_version", self.ip_version, IP_VERSIONS)
-        _check_range("mcastport", self.port, 1, 65535)
         _check_range("ttl", self.ttl, 0, 255)
         _check_range("netmtu", self.netmtu, MIN_NETMTU, MAX_NETMTU)
         if self.transport == "udp":

@@ -74,9 +74,14 @@ class UdpEndpoint:
         self._socket = _open_own_socket(own)
         self._own_place = self._socket.getsockname()
         self._sockets = [self._socket]
+        self._group: socket.socket | None = None
         self._poll: select.epoll | None = None
         if config.transport == "udp":
-            self._join_group(config, own, others)
+            try:
+                self._join_group(config, own, others)
+            except OSError:
+                self.close()
+                raise
         for sock in self._sockets:
             _enlarge(sock, socket.SO_RCVBUF)
         _enlarge(self._socket, socket.SO_SNDBUF)
@@ -113,8 +118,10 @@ class UdpEndpoint:
     def drain(self, limit: int) -> list[bytes]:
         """Receive what has arrived, multicasts first, until about `limit` datagrams of either kind."""
         own = self._read(self._socket, limit)
-        # Read after the own socket, handed on before it: the multicasts that a token followed are here by now.
-        return [*(d for sock in self._sockets[1:] for d in self._read(sock, limit)), *own] if self._poll else own
+        if self._group is None:
+            return own
+        # Read later, handed on earlier: the multicasts that a token followed are here by now.
+        return self._read(self._group, limit) + own
 
     def overflows(self) -> int:
         """Count the datagrams that the kernel dropped because a receive buffer was full."""
@@ -161,7 +168,7 @@ class UdpEndpoint:
     def _read_plain(self, sock: socket.socket, limit: int) -> list[bytes]:
         datagrams: list[bytes] = []
         recvfrom = sock.recvfrom
-        while len(datagrams) < limit:
+        for _ in range(limit):
             try:
                 datagram, source = recvfrom(_MAX_DATAGRAM)
             except OSError as error:
@@ -174,7 +181,7 @@ class UdpEndpoint:
     def _read_trains(self, sock: socket.socket, limit: int) -> list[bytes]:
         datagrams: list[bytes] = []
         recvmsg = sock.recvmsg
-        while len(datagrams) < limit:
+        for _ in range(limit):
             try:
                 train, ancillary, _, source = recvmsg(_MAX_DATAGRAM, _GRO_SPACE)
             except OSError as error:
@@ -187,6 +194,8 @@ class UdpEndpoint:
                 datagrams += [train[start : start + size] for start in range(0, len(train), size)]
             else:
                 datagrams.append(train)
+            if len(datagrams) >= limit:
+                break
         return datagrams
 
     def _is_welcome(self, source: tuple[object, ...]) -> bool:
@@ -205,7 +214,7 @@ class UdpEndpoint:
 
     def _join_group(self, config: Config, own: NodeEntry, others: list[NodeEntry]) -> None:
         family, place = sockaddr(config.mcastaddr, config.port)
-        group = socket.socket(family, socket.SOCK_DGRAM)
+        group = self._group = socket.socket(family, socket.SOCK_DGRAM)
         self._sockets.append(group)
         self._everybody = [place]
         group.setblocking(False)
