@@ -75,8 +75,8 @@ class Ring(Block):
         self.node_id = machine.node_id
         self.member = Member(self.node_id, os.getpid())
         """Who this process is in the groups that it joins."""
-        self.groups: set[Group] = set()
-        """The groups that are joined here."""
+        self.joined: set[Group] = set()
+        """The groups that this program is in."""
         super().__init__(Stream(self.member, notify=self._wake, busy=trio.BusyResourceError))
         self._shell = shell
         self._machine = machine
@@ -99,8 +99,8 @@ class Ring(Block):
         return self._engine.node_ids
 
     @property
-    def directory(self) -> dict[bytes, tuple[Member, ...]]:
-        """All groups of the ring and their members, by name."""
+    def groups(self) -> dict[bytes, tuple[Member, ...]]:
+        """Whoever is in which group, anywhere in the ring; by name in ascending order."""
         return self._engine.groups
 
     def statistics(self) -> Statistics:
@@ -207,7 +207,7 @@ class Ring(Block):
         self._end_groups(failure if isinstance(failure, RingLost) else RingLost(f"{failure!r}"))
 
     def _end_groups(self, reason: RingLost) -> None:
-        for group in list(self.groups):
+        for group in list(self.joined):
             group.fail(reason)
         while self._senders:
             self._senders.popleft()[1].set()

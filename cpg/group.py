@@ -49,8 +49,8 @@ class Backend(Protocol):
         """Who a group that is joined here is."""
 
     @property
-    def groups(self) -> set[Group]:
-        """The groups that are joined here, to be told (`Group.fail`) when there is no ring any more."""
+    def joined(self) -> set[Group]:
+        """The groups that this program is in, to be told (`Group.fail`) when there is no ring any more."""
 
     def enter(self, name: bytes, inbox: Inbox) -> Membership:
         """Join; RingLost where there is no ring any more, AlreadyJoined."""
@@ -108,7 +108,7 @@ class Group(Block):
     async def __aenter__(self) -> Group:
         name = self.name.encode() if isinstance(self.name, str) else bytes(self.name)
         self._membership = self._backend.enter(name, self._stream)
-        self._backend.groups.add(self)
+        self._backend.joined.add(self)
         self._backend.send_soon()
         try:
             await self._until(lambda: self._stream.joined or self._failure is not None)
@@ -138,7 +138,7 @@ class Group(Block):
         with trio.move_on_after(LEAVE_PATIENCE, shield=True):
             await self._until(self._has_left)
         self._over = True
-        self._backend.groups.discard(self)
+        self._backend.joined.discard(self)
         self._stream.close()
         self._wake()
 

@@ -68,7 +68,7 @@ class FakeNode:
     def __init__(self, ring, node_id, nursery):
         self.ring = ring
         self.member = Member(node_id, 1000 + node_id)
-        self.groups = set()
+        self.joined = set()
         self.room = trio.lowlevel.ParkingLot()
         self.start_soon = nursery.start_soon
         self.lost = None
@@ -81,7 +81,7 @@ class FakeNode:
 
     def lose(self, reason):
         self.lost = reason
-        for group in list(self.groups):
+        for group in list(self.joined):
             group.fail(RingLost(reason))
 
     def send_soon(self):

@@ -196,7 +196,7 @@ async def test_cancelling_the_body_leaves_in_order(ring, node, autojump_clock):
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert ring.memberships == []
-    assert node.groups == set()
+    assert node.joined == set()
 
 
 async def test_cancelling_while_entering_leaves_in_order(ring, node, autojump_clock):
@@ -207,7 +207,7 @@ async def test_cancelling_while_entering_leaves_in_order(ring, node, autojump_cl
     assert scope.cancelled_caught
     ring.turn()
     assert ring.memberships == []
-    assert node.groups == set()
+    assert node.joined == set()
 
 
 async def test_leaving_is_bounded_in_time(ring, node, autojump_clock):
@@ -236,7 +236,7 @@ async def test_a_lost_ring_ends_the_body_with_the_reason(ring, node, autojump_cl
             ring.held = True
             node.lose("socket gone")
             await trio.sleep_forever()
-    assert node.groups == set()
+    assert node.joined == set()
     with pytest.raises(RingLost):
         async with Group(node, "chat"):
             raise AssertionError

@@ -1,0 +1,7 @@
+"""`python -m cpg` is the command `cpg`."""
+
+import sys
+
+from cpg.cli import main
+
+sys.exit(main())

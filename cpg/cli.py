@@ -1,0 +1,377 @@
+"""The command `cpg`: demo, listen, send, members, flood.
+
+Each command is a small trio program on the public API. A signal cancels it, so that groups and ring are left in order;
+what goes wrong becomes one line that names the thing, the place and what to do, and an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from cpg.demo import DemoFailed, demo
+from cpg.embedded import Ring, open_ring
+from cpg.flood import STAMP, NoCompany, Plan, flood
+from cpg.lines import names, nodes, printable, to_json, to_text
+from cpg.stage import stage_for
+from totem.configuration import Guarantee
+from totem.errors import ConfigError, TotemError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["_Parser"]
+
+DEFAULT_CONFIG = "/etc/corosync/corosync.conf"
+
+DONE, FAILED, MISUSED, SIGNALLED = 0, 1, 2, 128
+EXIT_CODES = """\
+exit codes:
+  0      done; for listen also: ended by SIGINT or SIGTERM
+  1      failed: the ring was lost, members did not come, processes of the demo saw different sequences
+  2      wrong usage, or a configuration that cannot be used
+  128+N  ended by signal N, after leaving group and ring in order
+"""
+
+COMPANY_HINT = 3.0
+"""Seconds of waiting for a majority after which a person is told what is waited for."""
+READ_SIZE = 65536
+
+Command = Callable[[argparse.Namespace], Awaitable[int]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
+    code = trio.run(_until_signal, options)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to complain about
+    return code
+
+
+async def _until_signal(options: argparse.Namespace) -> int:
+    """Run the command, and cancel it when a signal comes."""
+    code = DONE
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal code
+                async for number in signals:
+                    code = options.signalled if options.signalled is not None else SIGNALLED + number
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            code = await _report_errors(options)
+            nursery.cancel_scope.cancel()
+    return code
+
+
+async def _report_errors(options: argparse.Namespace) -> int:
+    command: Command = options.command
+    try:
+        return await command(options)
+    except BrokenPipeError:
+        return DONE  # who read our output has seen enough
+    except ConfigError as error:
+        return _complain(str(error), MISUSED)
+    except (TotemError, NoCompany, DemoFailed) as error:
+        return _complain(str(error), FAILED)
+    except ValueError as error:
+        return _complain(f"{error} (--node)", MISUSED)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = " (-c names the ring's configuration file)" if error.filename == options.config else ""
+        return _complain(f"{place}{error.strerror}{hint}", MISUSED if hint else FAILED)
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"cpg: {text}", file=sys.stderr)
+    return code
+
+
+# ---- the commands
+
+
+async def _demo(options: argparse.Namespace) -> int:
+    stage = stage_for(sys.stdout)
+    try:
+        return DONE if await demo(options.nodes, stage) else FAILED
+    finally:
+        stage.close()
+
+
+async def _listen(options: argparse.Namespace) -> int:
+    line = to_json if options.json else to_text
+    async with _ring(options) as ring, ring.join(options.group) as group:
+        async for batch in group.batches():
+            await _print([line(event) for event in batch])
+    return DONE
+
+
+async def _send(options: argparse.Namespace) -> int:
+    guarantee = Guarantee.SAFE if options.safe else Guarantee.AGREED
+    async with _ring(options) as ring:
+        await _wait_company(ring, options)
+        async with ring.join(options.group) as group:
+            group.on_message(lambda sender, data: None)
+            if options.text:
+                await group.send([text.encode("utf-8", "surrogateescape") for text in options.text], guarantee)
+            else:
+                async with aclosing(_standard_input()) as batches:
+                    async for lines in batches:
+                        await group.send(lines, guarantee)
+            await group.flush()
+    return DONE
+
+
+async def _members(options: argparse.Namespace) -> int:
+    async with _ring(options) as ring:
+        await _wait_company(ring, options)
+        if options.json:
+            await _print([json.dumps({"event": "ring", "ring": ring.ring_id, "members": ring.node_ids})])
+            await _print(
+                json.dumps({"group": name.decode("utf-8", "backslashreplace"), "members": members})
+                for name, members in ring.groups.items()
+            )
+        else:
+            await _print([f"ring {ring.ring_id}: {nodes(ring.node_ids)}"])
+            await _print(f"{printable(name)}: {names(members)}" for name, members in ring.groups.items())
+    return DONE
+
+
+async def _flood(options: argparse.Namespace) -> int:
+    plan = Plan(
+        members=options.members,
+        seconds=options.seconds,
+        size=options.size,
+        rate=options.rate,
+        quiet=options.quiet,
+        guarantee=Guarantee.SAFE if options.safe else Guarantee.AGREED,
+    )
+    async with _ring(options) as ring, ring.join(options.group) as group:
+        report = await flood(group, plan)
+    await _print([json.dumps(report)])
+    return DONE
+
+
+def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[Ring]:
+    return open_ring(options.config, options.node)
+
+
+async def _wait_company(ring: Ring, options: argparse.Namespace) -> None:
+    """Wait for a majority of the nodelist: what is sent to nobody is of no use."""
+    majority = len(ring.config.nodes) // 2 + 1
+    if options.alone or len(ring.node_ids) >= majority:
+        return
+    with trio.move_on_after(COMPANY_HINT):
+        await ring.wait_members(majority)
+        return
+    there = f"{len(ring.node_ids)} of the nodelist's {len(ring.config.nodes)} nodes"
+    print(f"cpg: {there} here, waiting for {majority} (--alone does not wait)", file=sys.stderr)
+    await ring.wait_members(majority)
+
+
+async def _standard_input() -> AsyncGenerator[list[bytes], None]:
+    """Read lines as they come, those that come together in one list."""
+    rest = b""
+    while chunk := await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield lines
+    if rest:
+        yield [rest]
+
+
+async def _print(lines: Iterable[str]) -> None:
+    """Print lines in a thread, so that a reader that is slow does not stop the node."""
+    text = "".join(f"{line}\n" for line in lines)
+    await trio.to_thread.run_sync(_write, text, abandon_on_cancel=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+# ---- the command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    whole = _Parser(
+        prog="cpg",
+        description="Closed process groups on a Totem ring: the same messages and changes everywhere, in one order.",
+        epilog=f"""\
+examples:
+  cpg demo                                     see it work, on this machine alone
+  cpg listen chat -c ring.conf --node 1        print what happens in group "chat"
+  cpg send chat hello -c ring.conf --node 2    say something there
+  cpg COMMAND --help                           more on one command
+
+{EXIT_CODES}""",
+    )
+    whole.add_argument("--version", action="version", version=f"cpg {version('totem-cpg')}")
+    whole.set_defaults(signalled=None)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_demo, _add_listen, _add_send, _add_members, _add_flood):
+        add(commands)
+    return whole
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help shows examples as they were written."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _add_demo(commands: Commands) -> None:
+    demo_parser = commands.add_parser(
+        "demo",
+        help="see it work: some nodes on this machine, a crash, a return",
+        description="""\
+Start N node processes on this machine. They talk; one is killed with SIGKILL
+and comes back. Each column (or line, where the output is no terminal) shows
+what one node's process was told. At the end that is compared: exit code 0 if
+all saw the same sequence, 1 if not.""",
+        epilog="examples:\n  cpg demo\n  cpg demo --nodes 5\n  cpg demo | grep ==",
+    )
+    demo_parser.add_argument("--nodes", type=_count(2, 16), default=3, metavar="N", help="2 to 16 nodes (default 3)")
+    demo_parser.set_defaults(command=_demo)
+
+
+def _add_listen(commands: Commands) -> None:
+    listen = commands.add_parser(
+        "listen",
+        help="print what happens in a group",
+        description="""\
+Join a group and print its stream until SIGINT or SIGTERM: messages, who comes
+and who goes, rings.""",
+        epilog="""\
+with --json one object a line, in the order in which this process saw them:
+  {"event": "confchg", "members": [[1, 4711]],
+   "left": [[2, 4712, "nodedown"]], "joined": [[1, 4711, "join"]]}
+  {"event": "ring", "ring": [1, 28], "members": [1, 2, 3]}
+  {"event": "message", "sender": [2, 4712], "level": "agreed", "data": "aGkK"}
+  {"event": "transitional", "members": [1, 2]}
+A process is [node, pid]; "ring" is [representative, sequence]; "data" is
+base64; "level" is "agreed", "safe" or "transitional".
+
+examples:
+  cpg listen chat -c ring.conf --node 1
+  cpg listen chat -c ring.conf --node 1 --json |
+      jq -r 'select(.event == "message") | .data | @base64d'""",
+    )
+    listen.add_argument("group", metavar="GROUP")
+    _add_ring_options(listen)
+    listen.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    listen.set_defaults(command=_listen, signalled=DONE)
+
+
+def _add_send(commands: Commands) -> None:
+    send = commands.add_parser(
+        "send",
+        help="send messages to a group",
+        description="""\
+Join a group, send each TEXT as a message, or each line of standard input where
+there is none, and leave when all of them have been delivered to this node too.
+First wait for a majority of the nodelist.""",
+        epilog="""\
+examples:
+  cpg send chat "hello, all" -c ring.conf --node 2
+  dmesg --follow | cpg send log -c ring.conf --node 2
+  cpg send chat --alone hello -c ring.conf --node 2""",
+    )
+    send.add_argument("group", metavar="GROUP")
+    send.add_argument("text", metavar="TEXT", nargs="*")
+    _add_ring_options(send)
+    _add_alone(send)
+    send.add_argument("--safe", action="store_true", help="deliver only what every node of the ring is known to have")
+    send.set_defaults(command=_send)
+
+
+def _add_members(commands: Commands) -> None:
+    members = commands.add_parser(
+        "members",
+        help="print the nodes of the ring, and the members of its groups",
+        description="""\
+Join the ring for a moment, print its nodes and the members (node:pid) of all
+groups, and leave.""",
+        epilog="examples:\n  cpg members -c ring.conf --node 3\n  cpg members -c ring.conf --node 3 --json",
+    )
+    _add_ring_options(members)
+    _add_alone(members)
+    members.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    members.set_defaults(command=_members)
+
+
+def _add_flood(commands: Commands) -> None:
+    flood_parser = commands.add_parser(
+        "flood",
+        help="measure a ring",
+        description="""\
+Measure a ring, as corosync's cpgflood does. Start one for each node: each joins
+GROUP and waits for MEMBERS processes; then every sender multicasts messages of
+SIZE bytes for SECONDS, as fast as it may, or RATE a second (then each delivery
+is timed from its send, so all must share one machine's clock). It ends with one
+line of JSON: what this process was delivered, how fast, a digest of the order
+(equal wherever the same sequence was seen), and the changes of membership
+meanwhile, which must be 0 for the figures to count.""",
+        epilog="""\
+examples:
+  cpg flood -g bench -n 3 -c ring.conf --node 1             one of three
+  cpg flood -g bench -n 3 -q -c ring.conf --node 2          only listens
+  cpg flood -g bench -n 3 -r 200 -c ring.conf --node 1      tells latencies""",
+    )
+    flood_parser.add_argument("-g", "--group", required=True, metavar="GROUP", help="the group")
+    flood_parser.add_argument("-n", "--members", required=True, type=_count(1, 1000), metavar="MEMBERS")
+    flood_parser.add_argument("-t", "--seconds", type=float, default=3.0, metavar="SECONDS", help="default 3")
+    flood_parser.add_argument("-s", "--size", type=_count(STAMP.size, 16 << 20), default=64, metavar="SIZE")
+    flood_parser.add_argument("-r", "--rate", type=float, default=0.0, metavar="RATE", help="messages a second")
+    flood_parser.add_argument("-q", "--quiet", action="store_true", help="only listen")
+    flood_parser.add_argument("--safe", action="store_true", help="send with the guarantee SAFE")
+    _add_ring_options(flood_parser)
+    flood_parser.set_defaults(command=_flood)
+
+
+def _add_ring_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-c",
+        "--config",
+        default=DEFAULT_CONFIG,
+        metavar="FILE",
+        help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
+    )
+    command.add_argument(
+        "--node",
+        metavar="ID",
+        help="which node of it to be, by id or name (default: the one whose address is this machine's)",
+    )
+
+
+def _add_alone(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--alone", action="store_true", help="do not wait for a majority of the nodelist")
+
+
+def _count(lowest: int, highest: int) -> Callable[[str], int]:
+    """Make the reader of a number between two bounds."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
+        return number
+
+    read.__name__ = "number"
+    return read
