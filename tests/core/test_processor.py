@@ -1,0 +1,317 @@
+"""The Processor's own manners, where no other test looks: limits, errors, names of what is wrong, hostile bytes."""
+
+import random
+
+import pytest
+
+from totem import Config, MessageTooLong, QueueFull, RingId, State
+from totem.configuration import Guarantee, Messages, RegularConfiguration
+from totem.packing import MAX_MESSAGE
+from totem.processor import ALL, Processor
+from totem.sequence import MASK
+from totem.testing.cluster import Cluster
+from totem.wire import codec
+from totem.wire.messages import HoldCancel, Join, MergeDetect
+
+
+def processor(node_id=1, count=3, **settings):
+    return Processor(Config.for_nodes(count, **settings), node_id, ring_seq=0, dice=random.Random(0))
+
+
+def pump(machine, now=0.0):
+    """Take until nothing more is ready; what was sent and delivered."""
+    sent, delivered = [], []
+    while True:
+        ready = machine.take()
+        events = list(ready.deliveries)
+        for event in events:
+            if isinstance(event, RegularConfiguration):
+                machine.sync_complete(event.ring_id)
+        sent += [(target, frame) for target, train in ready.datagrams for frame in train]
+        delivered += events
+        if machine.deadline <= now:
+            machine.advance(now)
+        elif not ready.datagrams and not events:
+            return sent, delivered
+
+
+def ring_of_one(**settings):
+    machine = processor(**settings)
+    machine.start(0.0)
+    pump(machine)
+    return machine
+
+
+def formed(count=3, **kwargs):
+    cluster = Cluster(count, **kwargs)
+    cluster.start()
+    assert cluster.run_until(lambda: all(len(n.machine.members) == count for n in cluster.running), 10)
+    cluster.run_for(0.05)
+    return cluster
+
+
+def test_a_processor_without_company_is_a_ring_of_one_at_once():
+    machine = ring_of_one()
+    assert (machine.state, machine.members, machine.ring_id) == (State.OPERATIONAL, (1,), RingId(1, 5))
+    assert machine.pure
+
+
+def test_the_ring_sequence_is_ready_to_store_before_the_commit_token():
+    cluster = Cluster(2)
+    cluster.start(1)
+    machine = processor(2, 2)
+    machine.start(0.0)
+    ready = machine.take()
+    assert ready.ring_seq == machine.ring_id.seq == 5
+
+
+def test_a_restart_never_uses_a_ring_id_again():
+    first = ring_of_one()
+    again = Processor(Config.for_nodes(3), 1, ring_seq=first.ring_id.seq, dice=random.Random(0))
+    assert again.ring_id.seq > first.ring_id.seq
+    again.start(0.0)
+    pump(again)
+    assert again.ring_id.seq > first.ring_id.seq + 1
+
+
+def test_own_messages_come_back_in_a_ring_of_one():
+    machine = ring_of_one()
+    machine.multicast([b"a", b"b"])
+    machine.multicast([b"c"], Guarantee.SAFE)
+    _, delivered = pump(machine)
+    assert [m for event in delivered for m in event.messages] == [b"a", b"b", b"c"]
+
+
+def test_a_full_queue_takes_all_or_nothing():
+    machine = processor(send_queue_bytes=1 << 20)
+    machine.multicast([bytes(1 << 19)])
+    with pytest.raises(QueueFull, match="524288 of 1048576 are free"):
+        machine.multicast([b"small", bytes(1 << 19)])
+    assert machine.statistics().queued_messages == 1
+    assert machine.room == 1 << 19
+
+
+def test_a_message_of_more_than_1_mib_is_refused():
+    machine = processor()
+    with pytest.raises(MessageTooLong, match=str(MAX_MESSAGE)):
+        machine.multicast([b"fine", bytes(MAX_MESSAGE + 1)])
+    assert machine.statistics().queued_messages == 0
+    machine.multicast([bytes(MAX_MESSAGE)])
+
+
+def test_a_leave_is_announced_exactly_once():
+    machine = ring_of_one()
+    machine.leave(1.0)
+    machine.leave(1.0)
+    sent, _ = pump(machine, 1.0)
+    (leave,) = [codec.decode(frame) for _, frame in sent]
+    assert leave.is_leave
+    assert leave.origin == 1
+    assert 1 in leave.failed
+    machine.receive(codec.encode(Join(2, 2, 1, (1, 2), ())), 2.0)
+    machine.advance(99.0)
+    assert pump(machine, 99.0) == ([], [])
+    assert machine.state is State.LEFT
+
+
+def test_the_others_need_no_timeout_after_a_leave():
+    cluster = formed()
+    cluster[2].leave()
+    cluster.run_for(0.02)
+    assert {node.machine.members for node in cluster.running} == {(1, 3)}
+
+
+def test_a_leave_of_a_non_member_is_ignored_while_operational():
+    """A late copy would send the ring into Gather again (rulings, F3)."""
+    machine = ring_of_one()
+    machine.receive(codec.encode(Join(0, 2, 9, (1,), (2,))), 1.0)
+    assert machine.state is State.OPERATIONAL
+
+
+def test_a_second_node_with_my_id_ends_a_processor_that_is_still_alone():
+    machine = ring_of_one()
+    machine.receive(codec.encode(Join(1, 1, 400, (1, 2), ())), 1.0)
+    failure = machine.take().failure
+    assert failure is not None
+    assert "node id 1" in failure
+    assert machine.state is State.LEFT
+
+
+def test_a_second_node_with_my_id_is_named_and_ignored_by_a_member():
+    cluster = formed()
+    machine = cluster[1].machine
+    machine.receive(codec.encode(Join(1, 1, 400, (1, 2), ())), cluster.now)
+    machine.receive(codec.encode(MergeDetect(1, 1, RingId(1, 401))), cluster.now)
+    ready = machine.take()
+    assert ready.failure is None
+    assert len([text for text in ready.notices if "node id 1" in text]) == 1
+    assert machine.statistics().drops["duplicate node id"] == 2
+    assert machine.state is State.OPERATIONAL
+
+
+def test_a_node_of_another_cluster_is_named_and_ignored():
+    machine = ring_of_one()
+    stranger = processor(2, cluster_name="elsewhere")
+    stranger.start(0.0)
+    for _, frame in pump(stranger)[0][:1]:
+        machine.receive(frame, 1.0)
+    assert machine.state is State.OPERATIONAL
+    assert any("'elsewhere'" in text for text in machine.take().notices)
+
+
+def test_a_node_outside_the_nodelist_is_named_and_ignored():
+    machine = ring_of_one(count=2)
+    machine.receive(codec.encode(Join(9, 9, 1, (9,), ())), 1.0)
+    assert machine.state is State.OPERATIONAL
+    assert any("node 9" in text for text in machine.take().notices)
+
+
+def test_a_node_with_a_larger_netmtu_is_named():
+    machine = ring_of_one(netmtu=600)
+    other = processor(2, netmtu=9000)
+    other.start(0.0)
+    machine.receive(pump(other)[0][0][1], 1.0)
+    assert any("netmtu 600" in text for text in machine.take().notices)
+
+
+def test_an_impossible_ring_sequence_is_not_believed():
+    """Corosync counts on from whatever it hears; one forged Join would exhaust the 64 bits for good."""
+    machine = ring_of_one()
+    machine.receive(codec.encode(Join(2, 2, (1 << 64) - 1, (1, 2), ())), 1.0)
+    assert machine.highest_ring_seq == 5
+    assert machine.statistics().drops == {"join with impossible ring sequence": 1}
+
+
+def test_a_repeated_or_foreign_token_has_no_effect():
+    """Dropped before anything else (rulings, A8): a real node would count it toward holding and free messages."""
+    cluster = formed()
+    machine = cluster[2].machine
+    ring = machine.ring
+    before = (ring.unchanged, ring.safe_line, ring.forwarded_aru, machine.counters.tokens_sent)
+    token = codec.decode(ring.last_token)
+    token.token_seq = ring.seen_token_seq
+    machine.receive(codec.encode(token), cluster.now)
+    token.token_seq += 5
+    token.ring_id = RingId(1, 999)
+    machine.receive(codec.encode(token), cluster.now)
+    assert (ring.unchanged, ring.safe_line, ring.forwarded_aru, machine.counters.tokens_sent) == before
+    assert machine.statistics().drops["repeated token"] == 1
+    assert machine.statistics().drops["token of another ring"] == 1
+
+
+def test_a_token_with_an_impossible_seq_is_dropped():
+    cluster = formed()
+    machine = cluster[2].machine
+    token = codec.decode(machine.ring.last_token)
+    token.token_seq += 10
+    token.seq = (token.seq + 20000) & MASK
+    machine.receive(codec.encode(token), cluster.now)
+    assert machine.statistics().drops["token out of range"] == 1
+
+
+def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():
+    cluster = formed()
+    cluster.run_for(5)
+    visits = cluster[2].machine.statistics().tokens_received
+    cluster.run_for(10)
+    rotations = cluster[2].machine.statistics().tokens_received - visits
+    assert rotations <= 10 / cluster.config.hold + 1
+    start = cluster.now
+    cluster[2].send([cluster[2].compose(10)])
+    got = lambda: any(isinstance(event, Messages) for event in cluster[3].trace.events)  # noqa: E731
+    assert cluster.run_until(got, 1)
+    assert cluster.now - start < cluster.config.hold / 10
+
+
+def test_the_hold_cancel_of_another_ring_is_dropped():
+    cluster = formed()
+    machine = cluster[1].machine
+    machine.receive(codec.encode(HoldCancel(2, RingId(7, 7))), cluster.now)
+    assert machine.statistics().drops["hold cancel of another ring"] == 1
+
+
+def test_a_sync_that_is_over_takes_no_messages():
+    machine = ring_of_one()
+    machine.multicast_sync([b"late"])
+    assert pump(machine) == ([], [])
+
+
+def test_messages_wait_for_the_end_of_the_sync():
+    machine = processor()
+    machine.start(0.0)
+    machine.multicast([b"application"])
+    events = []
+    for _ in range(40):
+        machine.advance(0.0)
+        events += machine.take().deliveries
+    assert not [event for event in events if isinstance(event, Messages)]
+    machine.multicast_sync([b"sync"])
+    machine.sync_complete(RingId(1, 1))
+    for _ in range(40):
+        machine.advance(1.0)
+        events += machine.take().deliveries
+    assert [event.messages for event in events if isinstance(event, Messages)] == [[b"sync"]]
+    machine.sync_complete(machine.ring_id)
+    for _ in range(40):
+        machine.advance(2.0)
+        events += machine.take().deliveries
+    assert [event.messages for event in events if isinstance(event, Messages)] == [[b"sync"], [b"application"]]
+
+
+def spoil(dice, datagram):
+    """What a hostile or broken network makes of a datagram."""
+    spoiled = bytearray(datagram)
+    match dice.randrange(4):
+        case 0:
+            for _ in range(dice.randrange(1, 4)):
+                spoiled[dice.randrange(len(spoiled))] = dice.randrange(256)
+        case 1:
+            del spoiled[dice.randrange(len(spoiled)) :]
+        case 2:
+            spoiled += dice.randbytes(dice.randrange(1, 60))
+        case _:
+            at = dice.randrange(4, max(5, len(spoiled) - 4))
+            spoiled[at : at + 4] = dice.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", b"\1\0\0\0"])
+    return bytes(spoiled)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hostile_bytes_never_raise(seed):
+    """Spoiled copies of a living ring's own packets, at every node, in every state; the ring lives on afterwards."""
+    dice = random.Random(seed)
+    cluster = Cluster(3, seed=seed)
+    heard = []
+    for node in cluster.nodes.values():
+        original = node.receive
+
+        def receive(datagram, original=original):
+            heard.append(datagram)
+            original(datagram)
+
+        cluster.network.attach(node.node_id, receive)
+    cluster.start()
+    for _ in range(400):
+        cluster.run_for(0.003)
+        node = dice.choice(list(cluster.nodes.values()))
+        if node.machine is None:
+            node.start()
+        if dice.random() < 0.3:
+            node.try_send([node.compose(dice.choice([10, 3000]))], dice.choice(list(Guarantee)))
+        for _ in range(3):
+            if heard and node.machine is not None:
+                node.receive(spoil(dice, dice.choice(heard[-200:])))
+    for node in cluster.nodes.values():
+        if node.machine is None:
+            node.start()
+    assert cluster.run_until(lambda: all(n.machine.members == (1, 2, 3) for n in cluster.nodes.values()), 60)
+
+
+def test_every_target_is_all_or_a_member():
+    cluster = formed()
+    targets = set()
+    for node in cluster.running:
+        machine = node.machine
+        machine.multicast([node.compose(10)])
+        machine.receive(machine.ring.last_token, cluster.now)
+        targets |= {target for target, _ in machine.take().datagrams}
+    assert targets <= {ALL, 1, 2, 3}
