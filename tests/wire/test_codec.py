@@ -92,7 +92,9 @@ def test_a_hello_of_a_later_version_can_be_read():
 
 
 @pytest.mark.parametrize(
-    ("decode", "block"), [(codec.decode_hello, codec.encode_hello(HELLO)), (codec.decode_hint, codec.encode_hint(HINT))]
+    ("decode", "block"),
+    [(codec.decode_hello, codec.encode_hello(HELLO)), (codec.decode_hint, codec.encode_hint(HINT))],
+    ids=["hello", "hint"],
 )
 def test_a_block_is_read_whole_or_not_at_all(decode, block):
     assert decode(block) is not None

@@ -115,7 +115,7 @@ def test_the_examples_are_valid_before_they_are_broken(datagram):
     assert check_datagram(datagram) is None
 
 
-@pytest.mark.parametrize(("cause", "datagram"), MALFORMED)
+@pytest.mark.parametrize(("cause", "datagram"), MALFORMED, ids=[cause for cause, _ in MALFORMED])
 def test_malformed(cause, datagram):
     with pytest.raises(MalformedDatagram) as caught:
         codec.decode(datagram)
@@ -123,7 +123,7 @@ def test_malformed(cause, datagram):
     assert check_datagram(datagram) == cause
 
 
-@pytest.mark.parametrize(("cause", "frame"), MALFORMED_FRAMES)
+@pytest.mark.parametrize(("cause", "frame"), MALFORMED_FRAMES, ids=[cause for cause, _ in MALFORMED_FRAMES])
 def test_malformed_frame(cause, frame):
     with pytest.raises(MalformedDatagram) as caught:
         codec.parse_frame(MCAST[:45] + frame)
