@@ -1,0 +1,495 @@
+"""A cluster under virtual time: Processors on a simulated network, with crashes, restarts, pauses and partitions.
+
+A `Node` is a machine: it has an id, a store that survives crashes, and at most one running process, which is one
+`Processor` with an `Application` above it. A node drives its processor exactly as the real shells do: datagrams in,
+timers that are due, then what is ready, in the order store, send, deliver. A crash may strike between any two of these
+steps, between two sends of one step as well (`Cluster.crash(node, steps)`).
+
+Everything that a process is told or asks for is recorded in its `Trace`; the checkers judge traces alone.
+
+Everything comes from one seed: the network's dice, each processor's dice, and nothing else is uncertain.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from totem.config import Config
+from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration, RingId
+from totem.errors import QueueFull
+from totem.processor import Processor, Ready
+from totem.testing.checkers import History, Process, Sent, Trace
+from totem.testing.network import Conditions, Network
+
+GROUP_HEADER = b"\x01\x00\x01\x00a"
+SYNC_HEADER = b"\x01\x00\x04\x00sync"
+SHORTEST = len(SYNC_HEADER) + 8
+"""Bytes of the shortest message that a node makes: group header and its name."""
+_FILLER = random.Random(0).randbytes(1 << 14)
+
+
+Maker = Callable[..., Any]
+"""`Processor`, or a class with the same constructor and methods."""
+
+
+class Application(Protocol):
+    """What stands on a processor."""
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take the next delivery; `multicast` and the like of the node may be called in here."""
+
+
+class AnswerAtOnce:
+    """The application without a sync of its own: each ring is ready when it is installed."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Report sync complete."""
+        if isinstance(delivery, RegularConfiguration):
+            self._node.sync_complete(delivery.ring_id)
+
+
+class BarrierSync:
+    """A small sync service: each member tells, in a message of two frames, then confirms that all have told.
+
+    Only what names the present ring counts, and a confirmation only behind its sender's telling (rulings, C4).
+    """
+
+    TELL, CONFIRM = b"T", b"C"
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._ring = b""
+        self._ring_id = RingId(0, 0)
+        self._members: frozenset[int] = frozenset()
+        self._told: set[int] = set()
+        self._confirmed: set[int] = set()
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Follow one sync; a new ring begins a new one."""
+        if isinstance(delivery, RegularConfiguration):
+            self._ring_id = delivery.ring_id
+            self._ring = str(delivery.ring_id).encode()
+            self._members = frozenset(delivery.members)
+            self._told.clear()
+            self._confirmed.clear()
+            self._send(self.TELL, self._node.config.max_frame)
+        elif isinstance(delivery, Messages) and delivery.ring_id == self._ring_id and self._ring:
+            for message in delivery.messages:
+                if message.startswith(SYNC_HEADER):
+                    self._take(delivery.sender, message[SHORTEST:])
+
+    def _send(self, kind: bytes, size: int = 0) -> None:
+        self._node.multicast_sync([self._node.compose(size, SYNC_HEADER, kind + self._ring + b" ")])
+
+    def _take(self, sender: int, text: bytes) -> None:
+        kind, ring = text[:1], text[1:].partition(b" ")[0]
+        if ring != self._ring:
+            return
+        if kind == self.TELL:
+            self._told.add(sender)
+            if self._told == self._members:
+                self._send(self.CONFIRM)
+        elif sender in self._told:
+            self._confirmed.add(sender)
+            if self._confirmed == self._members:
+                self._ring = b""
+                self._node.sync_complete(self._ring_id)
+
+
+class _Crash(BaseException):
+    """The armed crash of a node strikes; nothing of the processor may catch it."""
+
+
+class Node:
+    """One machine of a cluster: its id and its store, and the process that runs on it, if any."""
+
+    SOCKET_BUFFER = 212_992
+    """Bytes that wait for a paused process; the rest is lost, as in the kernel."""
+    DRAIN_BUDGET = 64
+    """Datagrams that a shell takes at once, unless its processor was paused."""
+
+    def __init__(self, cluster: Cluster, node_id: int, maker: Maker, *, foreign: bool) -> None:
+        self.cluster = cluster
+        self.config = cluster.config
+        self.node_id = node_id
+        self.foreign = foreign
+        self.stored = 0
+        """The ring sequence in the store."""
+        self.incarnation = 0
+        self.machine: Processor | None = None
+        self.paused = False
+        self.failure: str | None = None
+        """Why the last process could not go on, if so."""
+        self.trace = Trace(Process(node_id, 0), foreign=foreign)
+        self._application: Application
+        self._maker = maker
+        self._network = cluster.network
+        self._inbox: deque[bytes] = deque()
+        self._inbox_bytes = 0
+        self._wake = float("inf")
+        """When the network calls `_on_timer` next."""
+        self._fuse = 0
+        """Steps until the armed crash strikes; 0: none is armed."""
+        self._composed = 0
+        self._asked = False
+        """The application has asked for something since the last `take`."""
+        self._network.attach(node_id, self.receive)
+
+    @property
+    def running(self) -> bool:
+        """Whether a process runs here, be it paused."""
+        return self.machine is not None
+
+    # Life.
+
+    def start(self) -> None:
+        """Run a new process on what the store holds."""
+        assert self.machine is None, f"node {self.node_id} runs already"
+        cluster = self.cluster
+        self.incarnation += 1
+        self.trace = Trace(Process(self.node_id, self.incarnation), foreign=self.foreign)
+        cluster.traces.append(self.trace)
+        self.machine = self._maker(
+            self.config,
+            self.node_id,
+            ring_seq=self.stored,
+            dice=random.Random(cluster.dice.getrandbits(64)),
+            first_seq=cluster.first_seq,
+            first_token_seq=cluster.first_token_seq,
+            trace=self._on_trace if cluster.on_trace else None,
+        )
+        self._application = cluster.application(self)
+        self._composed = 0
+        self._fuse = 0
+        self.failure = None
+        self.machine.start(self._network.now)
+        self.drive()
+
+    def crash(self, steps: int = 0) -> None:
+        """End the process with all it holds in memory: now, or before the step after the next `steps` ones."""
+        if steps:
+            self._fuse = steps
+        elif self.machine is not None:
+            self._end()
+
+    def leave(self) -> None:
+        """End the process in good order."""
+        if self.machine is not None:
+            self.machine.leave(self._network.now)
+            self.drive()
+            self._end()
+
+    def pause(self) -> None:
+        """Stop the process as SIGSTOP does: datagrams and timers wait."""
+        self.paused = self.running
+
+    def resume(self) -> None:
+        """Let the process go on, as the shells do after a pause: what waits comes before a timeout is believed."""
+        if not self.paused:
+            return
+        self.paused = False
+        while (machine := self.machine) is not None:
+            now = self._network.now
+            count = len(self._inbox) if machine.overdue(now) else min(len(self._inbox), self.DRAIN_BUDGET)
+            for _ in range(count):
+                machine.receive(self._inbox.popleft(), now)
+            if machine.deadline <= now:
+                machine.advance(now)
+            self.drive()
+            if not self._inbox:
+                break
+        self._inbox_bytes = 0
+
+    def _end(self) -> None:
+        self.machine = None
+        self.trace.ended = True
+        self.paused = False
+        self._wake = float("inf")
+        self._inbox.clear()
+        self._inbox_bytes = 0
+
+    # What the outside world does to the process.
+
+    def receive(self, datagram: bytes) -> None:
+        """Take a datagram from the network."""
+        machine = self.machine
+        if machine is None:
+            return
+        if self.paused:
+            if self._inbox_bytes < self.SOCKET_BUFFER:
+                self._inbox.append(datagram)
+                self._inbox_bytes += len(datagram)
+            return
+        now = self._network.now
+        machine.overdue(now)
+        machine.receive(datagram, now)
+        if machine.deadline <= now:
+            machine.advance(now)
+        self.drive()
+
+    def _on_timer(self, time: float) -> None:
+        # Deadlines mostly move later; then an early call finds nothing due and asks for another one.
+        machine = self.machine
+        if time != self._wake or machine is None:
+            return
+        self._wake = float("inf")
+        if self.paused:
+            return
+        now = self._network.now
+        machine.overdue(now)
+        if machine.deadline <= now:
+            machine.advance(now)
+        self.drive()
+
+    def send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Multicast from outside of a delivery. Raises what the processor raises, QueueFull above all."""
+        self.multicast(messages, guarantee)
+        self.drive()
+
+    def try_send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> bool:
+        """Multicast from outside of a delivery; says whether the queue had room."""
+        try:
+            self.send(messages, guarantee)
+        except QueueFull:
+            return False
+        return True
+
+    def compose(self, size: int, header: bytes = GROUP_HEADER, text: bytes = b"") -> bytes:
+        """Make a message that no other is equal to, of `size` bytes or as many as it needs."""
+        self._composed += 1
+        name = self.node_id << 48 | self.incarnation << 32 | self._composed
+        message = header + name.to_bytes(8, "little") + text
+        missing = size - len(message)
+        if missing <= 0:
+            return message
+        start = self._composed % 251
+        return message + (_FILLER * (1 + missing // (len(_FILLER) - 256)))[start : start + missing]
+
+    # What the application may call.
+
+    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Give messages to the processor, and write it into the trace."""
+        assert self.machine is not None
+        self.machine.multicast(messages, guarantee)
+        self.trace.events.append(Sent(tuple(messages), guarantee))
+        self._asked = True
+
+    def multicast_sync(self, messages: Sequence[bytes]) -> None:
+        """Give sync messages to the processor, and write it into the trace."""
+        assert self.machine is not None
+        self.machine.multicast_sync(messages)
+        self.trace.events.append(Sent(tuple(messages), Guarantee.AGREED, sync=True))
+        self._asked = True
+
+    def sync_complete(self, ring_id: RingId) -> None:
+        """Report that the application is through with its sync of a ring."""
+        assert self.machine is not None
+        self.machine.sync_complete(ring_id)
+        self._asked = True
+
+    # The driver.
+
+    def drive(self) -> None:
+        """Do what the processor has ready, in the order that `Ready` demands, until it is content."""
+        try:
+            self._asked = True
+            while self._asked and self.machine is not None:
+                self._asked = False
+                self._perform(self.machine.take())
+        except _Crash:
+            self._end()
+        machine = self.machine
+        if machine is not None and machine.deadline < self._wake:
+            self._wake = max(machine.deadline, self._network.now)
+            self._network.at(self._wake, self._on_timer, self._wake)
+
+    def _perform(self, ready: Ready) -> None:
+        network = self._network
+        if ready.ring_seq is not None:
+            if self._fuse:
+                self._burn()
+            self.stored = ready.ring_seq
+        for target, train in ready.datagrams:
+            for datagram in train:
+                for receiver in (target,) if target else self.cluster.peers[self.node_id]:
+                    if self._fuse:
+                        self._burn()
+                    network.send(self.node_id, receiver, datagram)
+        events = self.trace.events
+        for delivery in ready.deliveries:
+            if self._fuse:
+                self._burn()
+            events.append(delivery)
+            self._application.on_delivery(delivery)
+        if ready.failure is not None:
+            self.failure = ready.failure
+            self._end()
+
+    def _burn(self) -> None:
+        self._fuse -= 1
+        if not self._fuse:
+            raise _Crash
+
+    def _on_trace(self, name: str, *details: Any) -> None:
+        assert self.cluster.on_trace is not None
+        self.cluster.on_trace(self, name, *details)
+
+
+class Cluster:
+    """Nodes 1 to `count` on one network, none of them started.
+
+    `makers` gives some nodes another make (a Corosync node's model); what runs there is judged as a foreign process.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        seed: object = 0,
+        config: Config | None = None,
+        conditions: Conditions | None = None,
+        application: Callable[[Node], Application] = AnswerAtOnce,
+        makers: Mapping[int, Maker] | None = None,
+        first_seq: int = 0,
+        first_token_seq: int = 0,
+        on_trace: Callable[..., None] | None = None,
+    ) -> None:
+        self.config = config or Config.for_nodes(count)
+        self.dice = random.Random(f"{seed}")
+        self.network = Network(range(1, count + 1), random.Random(self.dice.getrandbits(64)), conditions)
+        self.application = application
+        self.first_seq = first_seq
+        self.first_token_seq = first_token_seq
+        self.on_trace = on_trace
+        """Called with (node, name, details…) for what processors of our make tell of themselves."""
+        self.traces: list[Trace] = []
+        """Of all processes, in the order of their starts."""
+        makers = makers or {}
+        self.nodes = {
+            node_id: Node(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
+            for node_id in range(1, count + 1)
+        }
+        self.peers = {node_id: tuple(other for other in self.nodes if other != node_id) for node_id in self.nodes}
+        self._losses = 0
+
+    def __getitem__(self, node_id: int) -> Node:
+        return self.nodes[node_id]
+
+    @property
+    def now(self) -> float:
+        """The virtual time in seconds."""
+        return self.network.now
+
+    @property
+    def running(self) -> list[Node]:
+        """Nodes with a process, paused ones included."""
+        return [node for node in self.nodes.values() if node.machine is not None]
+
+    def start(self, *node_ids: int) -> None:
+        """Start these nodes, or all; a restart is the same."""
+        for node_id in node_ids or self.nodes:
+            self.nodes[node_id].start()
+
+    def lose_store(self, node_id: int) -> None:
+        """Lose a stopped node's store. It will start from the wall clock, which is beyond all that has been used."""
+        assert not self.nodes[node_id].running
+        self._losses += 1
+        self.nodes[node_id].stored = self._losses * 1_000_000_000
+
+    # Time.
+
+    def run_for(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self.network.run(self.now + seconds)
+
+    def run_until(self, predicate: Callable[[], object], limit: float) -> bool:
+        """Let time pass until the predicate holds, at most `limit` seconds; says whether it does."""
+        end = self.now + limit
+        network = self.network
+        while not predicate():
+            next_event = network.next_event
+            if next_event is None or next_event > end:
+                network.run(end)
+                return bool(predicate())
+            network.step()
+        return True
+
+    # What tests ask for.
+
+    def one_ring(self, *node_ids: int) -> bool:
+        """Whether these nodes, by default all running ones, are together on one installed ring, and none else."""
+        ids = tuple(sorted(node_ids)) or tuple(node.node_id for node in self.running)
+        machines = [self.nodes[node_id].machine for node_id in ids]
+        return all(
+            machine is not None
+            and machine.state.name == "OPERATIONAL"
+            and machine.members == ids
+            and machine.ring_id == machines[0].ring_id  # type: ignore[union-attr]
+            for machine in machines
+        )
+
+    def form(self, *node_ids: int, limit: float = 60.0) -> None:
+        """Run until these nodes, or all that run, are one ring."""
+        assert self.run_until(lambda: self.one_ring(*node_ids), limit), f"no ring after {limit} s: {self}"
+
+    def settle(self, limit: float = 60.0) -> bool:
+        """Run until all running nodes are one ring and all that was sent is delivered; says whether that came.
+
+        Each node sends a last message for it: when all have all of these, nothing older is on its way.
+        """
+        end = self.now + limit
+        if not self.run_until(self.one_ring, limit):
+            return False
+        missing = {node: set[bytes]() for node in self.running}
+        read = {node: len(node.trace.events) for node in missing}
+        marks = []
+        for node in missing:
+            marks.append(node.compose(0))
+            guarantee = Guarantee.AGREED if node.foreign else Guarantee.SAFE
+            while not node.try_send([marks[-1]], guarantee):
+                self.run_for(self.config.token / 10)
+                if self.now > end:
+                    return False
+        for marks_missing in missing.values():
+            marks_missing.update(marks)
+
+        def drained() -> bool:
+            for node, marks_missing in missing.items():
+                events = node.trace.events
+                for position in range(read[node], len(events)):
+                    event = events[position]
+                    if isinstance(event, Messages):
+                        marks_missing.difference_update(event.messages)
+                read[node] = len(events)
+            return not any(missing.values()) and self.one_ring()
+
+        return self.run_until(drained, end - self.now)
+
+    def delivered(self, node_id: int) -> list[bytes]:
+        """All messages that the present or last process of a node has been given, in order."""
+        events = self.nodes[node_id].trace.events
+        return [message for event in events if isinstance(event, Messages) for message in event.messages]
+
+    def configurations(self, node_id: int) -> Iterator[Delivery]:
+        """All configurations that the present or last process of a node has been given, in order."""
+        for event in self.nodes[node_id].trace.events:
+            if not isinstance(event, Messages | Sent):
+                yield event
+
+    def history(self, *, quiescent: bool) -> History:
+        """What the checkers judge."""
+        return History(self.traces, quiescent=quiescent)
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{node.node_id}: "
+            + (f"{node.machine.state.name} {node.machine.ring_id} {node.machine.members}" if node.machine else "down")
+            + (" paused" if node.paused else "")
+            for node in self.nodes.values()
+        )

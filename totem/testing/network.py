@@ -1,0 +1,248 @@
+"""The network of a simulated cluster, and its clock: datagrams in flight between nodes, nothing else.
+
+All that will happen lies in one heap of (time, order, event); all that is uncertain comes from one `random.Random`, so
+a seed decides everything. A datagram's fate is settled when it is sent: cut off, lost, damaged, delayed, doubled, let
+overtake others, or kept back as long as its link is clogged. Links are directed, each has its own `Conditions`.
+
+Time is virtual: `now` jumps from event to event, and nothing here ever waits.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+Damage = Callable[[bytes, random.Random], bytes]
+Filter = Callable[[int, int, bytes], bool]
+"""(source, target, datagram): True swallows it."""
+
+
+def flip_or_cut(datagram: bytes, dice: random.Random) -> bytes:
+    """Damage a datagram: one to four bits flipped, or its end cut off."""
+    if dice.random() < 0.5:
+        return datagram[: dice.randrange(len(datagram))]
+    damaged = bytearray(datagram)
+    for _ in range(dice.randint(1, 4)):
+        damaged[dice.randrange(len(damaged))] ^= 1 << dice.randrange(8)
+    return bytes(damaged)
+
+
+def spoil_header(datagram: bytes, dice: random.Random) -> bytes:
+    """Damage a datagram so that any receiver can tell: magic or version wrong, or cut off within the header.
+
+    What UDP's checksum lets through is rare, and no protocol without authentication can undo it; with this damage all
+    promises still hold.
+    """
+    if dice.random() < 0.5:
+        return datagram[: dice.randrange(13)]
+    damaged = bytearray(datagram)
+    damaged[dice.randrange(3)] ^= 1 << dice.randrange(8)
+    return bytes(damaged)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a link does to datagrams. Times in seconds; probabilities for each datagram."""
+
+    delay: float = 0.0005
+    jitter: float = 0.0002
+    """Up to so much is added to the delay; order is kept."""
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    """Chance to be late by up to ten delays, so that later datagrams overtake."""
+    straggle: float = 0.0
+    """Chance that a copy comes much later, `straggle_time` at most, perhaps in another ring's days."""
+    straggle_time: float = 1.0
+    corrupt: float = 0.0
+    damage: Damage = spoil_header
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything but delay can happen."""
+        return bool(self.loss or self.duplicate or self.reorder or self.straggle or self.corrupt)
+
+
+class Link:
+    """One direction between two nodes."""
+
+    __slots__ = ("_conditions", "clogged", "cut", "faulty", "latest")
+
+    def __init__(self, conditions: Conditions) -> None:
+        self.cut = False
+        self.clogged: list[bytes] | None = None
+        """What is kept back, while the link is clogged."""
+        self.latest = 0.0
+        """When the last datagram arrives that keeps its place in the order."""
+        self.conditions = conditions
+
+    @property
+    def conditions(self) -> Conditions:
+        """What this link does to datagrams from now on."""
+        return self._conditions
+
+    @conditions.setter
+    def conditions(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self.faulty = conditions.faulty
+
+
+class Network:
+    """Nodes `node_ids`, a link from each to each, and the heap of everything that will happen."""
+
+    CLOG_LIMIT = 1000
+    """Datagrams a clogged link keeps; the rest is lost, as in any queue."""
+
+    def __init__(self, node_ids: Iterable[int], dice: random.Random, conditions: Conditions | None = None) -> None:
+        self.now = 0.0
+        self.dice = dice
+        self.conditions = conditions or Conditions()
+        self.filters: list[Filter] = []
+        """Each may swallow a datagram; for tests that aim."""
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        """(time, order, what to call, its arguments)."""
+        self._order = 0
+        self._receivers: dict[int, Callable[[bytes], None]] = {}
+        ids = list(node_ids)
+        self.links = {source: {target: Link(self.conditions) for target in ids} for source in ids}
+        for node_id in ids:
+            self.links[node_id][node_id].conditions = Conditions(delay=self.conditions.delay / 10, jitter=0.0)
+
+    def attach(self, node_id: int, receiver: Callable[[bytes], None]) -> None:
+        """Hand all datagrams that arrive at a node to `receiver`."""
+        self._receivers[node_id] = receiver
+
+    # Time.
+
+    def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action` when it is `time`, behind what is due at the same moment already."""
+        self._order += 1
+        heappush(self._heap, (time, self._order, action, arguments))
+
+    @property
+    def next_event(self) -> float | None:
+        """When the next thing happens; None if nothing will."""
+        return self._heap[0][0] if self._heap else None
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, action, arguments = heappop(self._heap)
+        action(*arguments)
+
+    def run(self, until: float) -> None:
+        """Let everything happen up to and including the time `until`, which then is `now`."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action, arguments = heappop(heap)
+            action(*arguments)
+        self.now = until
+
+    # Datagrams.
+
+    def broadcast(self, source: int, datagram: bytes) -> None:
+        """Send to every other node."""
+        for target in self.links[source]:
+            if target != source:
+                self.send(source, target, datagram)
+
+    def send(self, source: int, target: int, datagram: bytes) -> None:
+        """Send to one node; to an unknown one it is lost."""
+        link = self.links[source].get(target)
+        if link is None or link.cut:
+            return
+        if self.filters and any(swallows(source, target, datagram) for swallows in self.filters):
+            return
+        if link.clogged is not None:
+            if len(link.clogged) < self.CLOG_LIMIT:
+                link.clogged.append(datagram)
+            return
+        conditions = link.conditions
+        random = self.dice.random
+        arrival = self.now + conditions.delay + conditions.jitter * random()
+        receiver = self._receivers[target]
+        if link.faulty:
+            if random() < conditions.loss:
+                return
+            if random() < conditions.corrupt:
+                datagram = conditions.damage(datagram, self.dice)
+            if random() < conditions.duplicate:
+                self.at(arrival + conditions.delay * random(), receiver, datagram)
+            if random() < conditions.straggle:
+                self.at(arrival + conditions.straggle_time * random(), receiver, datagram)
+            if random() < conditions.reorder:
+                self.at(arrival + 10 * conditions.delay * random(), receiver, datagram)
+                return
+        arrival = max(arrival, link.latest)
+        link.latest = arrival
+        self._order += 1
+        heappush(self._heap, (arrival, self._order, receiver, (datagram,)))
+
+    # Faults.
+
+    def set_conditions(self, conditions: Conditions, source: int | None = None, target: int | None = None) -> None:
+        """Change all links, those from `source`, those to `target`, or the one between; never a node's to itself."""
+        for here, there, link in self._links():
+            if source in (None, here) and target in (None, there):
+                link.conditions = conditions
+
+    def cut(self, sources: Collection[int], targets: Collection[int]) -> None:
+        """Cut the links from the ones to the others, in this direction only."""
+        for source, target, link in self._links():
+            if source in sources and target in targets:
+                link.cut = True
+
+    def partition(self, *groups: Collection[int]) -> None:
+        """Cut all links between nodes that are not in one of the groups together, and restore all others."""
+        for source, target, link in self._links():
+            link.cut = not any(source in group and target in group for group in groups)
+
+    def heal(self, conditions: Conditions | None = None) -> None:
+        """Restore and unclog all links, under `conditions`, by default those of the beginning."""
+        self.set_conditions(conditions or self.conditions)
+        for source, target, link in self._links():
+            link.cut = False
+            self._unclog(source, target, link)
+
+    def clog(self, node: int) -> None:
+        """Keep back all that goes to and comes from a node, until `unclog`."""
+        for _, _, link in self._links_of(node):
+            if link.clogged is None:
+                link.clogged = []
+
+    def unclog(self, node: int) -> None:
+        """Send on what was kept back."""
+        for source, target, link in self._links_of(node):
+            self._unclog(source, target, link)
+
+    def swizzle_clog(self, duration: float) -> None:
+        """Clog some nodes one by one and release them in another order, within `duration` from now.
+
+        FoundationDB's fault that finds more than its share.
+        """
+        nodes = [node for node in self.links if self.dice.random() < 0.6]
+        clogging = sorted(self.now + duration / 2 * self.dice.random() for _ in nodes)
+        releasing = sorted(self.now + duration / 2 * (1 + self.dice.random()) for _ in nodes)
+        for time, node in zip(clogging, nodes, strict=True):
+            self.at(time, self.clog, node)
+        self.dice.shuffle(nodes)
+        for time, node in zip(releasing, nodes, strict=True):
+            self.at(time, self.unclog, node)
+
+    def _unclog(self, source: int, target: int, link: Link) -> None:
+        kept, link.clogged = link.clogged, None
+        for datagram in kept or ():
+            self.send(source, target, datagram)
+
+    def _links(self) -> Iterator[tuple[int, int, Link]]:
+        for source, links in self.links.items():
+            for target, link in links.items():
+                if source != target:
+                    yield source, target, link
+
+    def _links_of(self, node: int) -> Iterator[tuple[int, int, Link]]:
+        for source, target, link in self._links():
+            if node in (source, target):
+                yield source, target, link
