@@ -1,0 +1,106 @@
+"""A disk in memory that can lose power: stands in for the module `os` in `totem.store`.
+
+What a program sees is the live state. What a crash leaves is less: of a file's writes since its last fsync any prefix,
+or garbage; of a folder's changes since its last fsync any subset. `outcomes` gives all of these worlds.
+"""
+
+import os
+from itertools import product
+from types import SimpleNamespace
+
+O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY = os.O_RDONLY, os.O_WRONLY, os.O_CREAT, os.O_TRUNC, os.O_DIRECTORY
+
+
+class PowerCut(BaseException):
+    """The machine ends here."""
+
+
+class _File:
+    def __init__(self):
+        self.content = self.synced = b""
+
+    def remains(self):
+        if self.content == self.synced:
+            return [self.content]
+        half = self.content[: len(self.content) // 2]
+        return [self.synced, b"", half, b"\xff" * len(self.content), self.content]
+
+
+class Disk:
+    """One folder, and the calls that the store makes. `fuse` calls pass, then the power is cut."""
+
+    O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY = O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY
+
+    def __init__(self, files=(), fuse=None):
+        self.fuse = fuse
+        self.calls = 0
+        self.names = {}
+        for name, content in dict(files).items():
+            self.names[name] = file = _File()
+            file.content = file.synced = content
+        self._durable = dict(self.names)
+        self._changes = []
+        self._open = {}
+        self.path = SimpleNamespace(isdir=lambda path: True)
+
+    def outcomes(self):
+        """The folders, as dicts of contents, that a power cut at this moment may leave."""
+        for kept in product((True, False), repeat=len(self._changes)):
+            names = dict(self._durable)
+            for change, keep in zip(self._changes, kept, strict=True):
+                if keep:
+                    names.update(change)
+            for contents in product(*(file.remains() for file in names.values())):
+                yield dict(zip(names, contents, strict=True))
+
+    def _step(self):
+        self.calls += 1
+        if self.fuse is not None and self.calls > self.fuse:
+            raise PowerCut
+
+    def makedirs(self, path, exist_ok):
+        self._step()
+
+    def open(self, path, flags, mode=0o777):
+        self._step()
+        if flags & O_DIRECTORY:
+            file = None
+        elif flags & O_CREAT:
+            file = self.names.get(path)
+            if file is None:
+                file = self.names[path] = _File()
+                self._changes.append({path: file})
+            file.content = b""
+        elif path in self.names:
+            file = self.names[path]
+        else:
+            raise FileNotFoundError(path)
+        number = len(self._open) + 100
+        self._open[number] = file
+        return number
+
+    def read(self, number, size):
+        self._step()
+        return self._open[number].content[:size]
+
+    def write(self, number, data):
+        self._step()
+        self._open[number].content += data
+        return len(data)
+
+    def fsync(self, number):
+        self._step()
+        file = self._open[number]
+        if file is None:
+            self._durable = dict(self.names)
+            self._changes = []
+        else:
+            file.synced = file.content
+
+    def close(self, number):
+        self._step()
+
+    def replace(self, source, target):
+        self._step()
+        self.names[target] = self.names.pop(source)
+        self._changes.append({target: self.names[target]})
