@@ -36,6 +36,7 @@ def check_mcast(datagram: bytes, packet: Container) -> None:
     assert codec.mcast_seq(datagram) == packet.seq
     assert codec.mcast_origin(datagram) == packet.system_from
     assert codec.mcast_guarantee(datagram) == packet.guarantee
+    assert datagram[codec.GUARANTEE_OFFSET] == packet.guarantee & 0xFF
     assert codec.mcast_ring_id(datagram) == ring_id(packet.ring_id)
     assert codec.ring_id_bytes(ring_id(packet.ring_id)) == datagram[25:37]
     assert codec.mcast_is_encapsulated(datagram) == (packet.header.encapsulated == layout.MESSAGE_ENCAPSULATED)

@@ -47,6 +47,7 @@ from totem.wire.messages import (
 )
 
 __all__ = [
+    "GUARANTEE_OFFSET",
     "HELLO_VERSION",
     "MCAST_HEADER",
     "TYPE_COMMIT_TOKEN",
