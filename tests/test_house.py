@@ -1,0 +1,121 @@
+"""The house is a test: who may import whom, what a machine may not touch, and that nothing public is unexplained."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("totem", "cpg")
+    for path in sorted((ROOT / package).rglob("*.py"))
+}
+
+# Rooms with I/O, a clock or an event loop; all others are machines, wires or plain values.
+SHELLS = {
+    "totem.node",
+    "totem.udp",
+    "totem.store",
+    "totem.addresses",
+    "totem.corosync_conf",
+    "totem.testing.soak",
+    "totem.testing.transcript",
+    "cpg.group",
+    "cpg.block",
+    "cpg.embedded",
+    "cpg.testing",
+    "cpg.cli",
+    "cpg.__main__",
+    "cpg.demo",
+    "cpg.flood",
+    "cpg.lines",
+    "cpg.stage",
+}
+IMPURE = {"time", "os", "socket", "threading", "logging", "trio", "asyncio", "select", "subprocess", "signal"}
+STRUCT_ROOMS = ("totem.wire", "cpg.wire", "cpg.schema", "cpg.flood", "totem.store", "totem.udp", "totem.testing.corosync")
+
+
+def imports(path):
+    """Names of all modules that a file imports while the program runs (not those for type checkers alone)."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for inner in ast.walk(node):
+                if isinstance(inner, ast.ImportFrom | ast.Import):
+                    inner.names = []
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.names:
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+IMPORTS = {name: imports(path) for name, path in MODULES.items()}
+
+
+def tops(name):
+    return {module.partition(".")[0] for module in IMPORTS[name]}
+
+
+def in_room(name, rooms):
+    return any(name == room or name.startswith(room + ".") for room in rooms)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doors_open_downwards(name):
+    if name.startswith("totem"):
+        assert "cpg" not in tops(name)
+    assert "cluck" not in tops(name)
+    assert "tests" not in tops(name)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_machine_has_no_clock_no_dice_no_socket_and_no_log(name):
+    if name not in SHELLS:
+        assert not tops(name) & IMPURE
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_structs_stay_in_the_wire_rooms(name):
+    if not in_room(name, STRUCT_ROOMS):
+        assert not tops(name) & {"struct", "construct"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("totem.states.")])
+def test_a_state_does_not_know_the_others(name):
+    states = {f"totem.states.{state}" for state in ("gather", "commit", "recovery", "operational")}
+    assert not (IMPORTS[name] - {name}) & states
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_schemas_are_for_reference_and_tests(name):
+    users = ("totem.wire", "cpg.schema", "totem.testing")
+    if not in_room(name, users):
+        assert not IMPORTS[name] & {"totem.wire.schema", "cpg.schema"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_test_kit_is_not_needed_to_run(name):
+    if not in_room(name, ("totem.testing", "cpg.testing", "cpg.checkers")):
+        assert not any(module.startswith("totem.testing") for module in IMPORTS[name])
+
+
+def test_every_shell_exists():
+    assert SHELLS >= {name for name in SHELLS if name in MODULES}
+    assert not SHELLS - set(MODULES), "a room in the list is gone"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_says_what_it_is(name):
+    assert ast.get_docstring(ast.parse(MODULES[name].read_text()))
+
+
+def test_the_project_speaks_of_itself_alone():
+    """No path of a machine where it was made."""
+    pattern = re.compile(r"(?<![\w.])/(work|root|home)/\w")
+    for path in [*MODULES.values(), *ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "Makefile", ROOT / ".ci/run"]:
+        assert not pattern.search(path.read_text()), path
