@@ -39,7 +39,7 @@ ROUNDS = 16
 """How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
 
 Deliver = Callable[[Iterator[Delivery]], None]
-"""Takes one batch of deliveries, all of it; may send meanwhile."""
+"""Takes one batch of deliveries, all of it, be it nothing; may send meanwhile."""
 
 
 class Endpoint(Protocol):
@@ -172,7 +172,8 @@ class Node:
         finally:
             self._in_turn = False
         deadline = self.processor.deadline
-        self._sleep.deadline = min(self._sleep.deadline, deadline)
+        if deadline < self._sleep.deadline:  # noqa: PLR1730 - to set it costs more than to look
+            self._sleep.deadline = deadline
 
     def _read_and_act(self, now: float) -> None:
         processor = self.processor
@@ -187,8 +188,12 @@ class Node:
                 break
 
     def _hand_over(self) -> None:
-        """Do what the processor asks for, and what it asks for because of that."""
-        while True:
+        """Do what the processor asks for, and what it asks for because of that, until a batch is empty.
+
+        The empty batch is delivered too: whoever waits for room in the send queue learns of it there.
+        """
+        more = True
+        while more:
             ready = self.processor.take()
             if ready.ring_seq is not None:
                 self._store.store(ready.ring_seq)
@@ -197,12 +202,10 @@ class Node:
             for notice in ready.notices:
                 _log.warning("node %d: %s", self.processor.node_id, notice)
             first = next(ready.deliveries, None)
-            if first is not None:
-                self._deliver(chain((first,), ready.deliveries))
+            more = first is not None
+            self._deliver(chain((first,), ready.deliveries) if first is not None else ready.deliveries)
             if ready.failure is not None:
                 raise RingLost(ready.failure)
-            if first is None:
-                return
 
     def _finish(self) -> None:
         if self._error is None:

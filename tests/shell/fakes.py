@@ -1,0 +1,151 @@
+"""Stand-ins for what a node drives and is driven by."""
+
+import heapq
+from math import inf
+
+import trio
+
+from totem.processor import Ready
+
+
+class FakeProcessor:
+    """Does as told, and writes down what is asked of it in `calls`."""
+
+    node_id = 1
+
+    def __init__(self):
+        self.calls = []
+        self.deadline = inf
+        self.ready = []
+        """What the next calls of `take` give."""
+        self.paused = False
+        self.on_advance = lambda now: None
+
+    def start(self, now):
+        self.calls.append(("start", now))
+
+    def overdue(self, now):
+        return self.paused
+
+    def receive(self, datagram, now):
+        self.calls.append(("receive", datagram))
+
+    def advance(self, now):
+        self.calls.append(("advance", now))
+        self.deadline = inf
+        self.on_advance(now)
+
+    def leave(self, now):
+        self.calls.append(("leave", now))
+        self.promise(datagrams=[(0, [b"leave"])])
+
+    def promise(self, ring_seq=None, datagrams=(), deliveries=(), failure=None, notices=()):
+        self.ready.append(Ready(ring_seq, list(datagrams), iter(deliveries), failure, list(notices)))
+
+    def take(self):
+        return self.ready.pop(0) if self.ready else Ready(None, [], iter(()), None, [])
+
+
+class FakeEndpoint:
+    """A network of one: what is put in `waiting` arrives."""
+
+    def __init__(self, calls):
+        self.calls = calls
+        self.waiting = []
+        self.limits = []
+        self._readable = trio.lowlevel.ParkingLot()
+
+    def arrive(self, *datagrams):
+        self.waiting += datagrams
+        self._readable.unpark_all()
+
+    async def wait_readable(self):
+        await trio.lowlevel.checkpoint()
+        while not self.waiting:
+            await self._readable.park()
+
+    def drain(self, limit):
+        self.limits.append(limit)
+        drained, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return drained
+
+    def send(self, target, train):
+        self.calls.append(("send", target, list(train)))
+
+    def overflows(self):
+        return 7
+
+    def close(self):
+        self.calls.append(("close",))
+
+
+class FakeStore:
+    def __init__(self, calls):
+        self.calls = calls
+
+    def store(self, ring_seq):
+        self.calls.append(("store", ring_seq))
+
+
+class TerribleNetwork:
+    """Loses, doubles, delays and so reorders datagrams, as the dice say, on trio's clock.
+
+    Nobody hears a node of which `deaf` says so.
+    """
+
+    def __init__(self, node_ids, dice, *, loss, doubles, delay):
+        self.node_ids = node_ids
+        self.dice = dice
+        self.loss, self.doubles, self.delay = loss, doubles, delay
+        self.endpoints = {}
+        self.cut = set()
+        """Pairs of a sender and a receiver who does not hear it."""
+        self._flying = []
+        self._count = 0
+        self._wake = trio.lowlevel.ParkingLot()
+
+    def endpoint(self, node_id):
+        self.endpoints[node_id] = endpoint = TerribleEndpoint(self, node_id)
+        return endpoint
+
+    def send(self, source, target, datagram):
+        if (source, target) in self.cut or self.dice.random() < self.loss:
+            return
+        for _ in range(2 if self.dice.random() < self.doubles else 1):
+            self._count += 1
+            due = trio.current_time() + self.dice.uniform(0, self.delay)
+            heapq.heappush(self._flying, (due, self._count, target, datagram))
+        self._wake.unpark_all()
+
+    async def run(self):
+        """Hand on what is due, for ever."""
+        while True:
+            if not self._flying:
+                await self._wake.park()
+            with trio.move_on_at(self._flying[0][0]):
+                await self._wake.park()  # by something that may be due earlier
+            while self._flying and self._flying[0][0] <= trio.current_time():
+                _, _, target, datagram = heapq.heappop(self._flying)
+                if endpoint := self.endpoints.get(target):
+                    endpoint.arrive(datagram)
+
+
+class TerribleEndpoint(FakeEndpoint):
+    """One node's place in a `TerribleNetwork`."""
+
+    def __init__(self, network, node_id):
+        super().__init__([])
+        self._network = network
+        self._node_id = node_id
+
+    def send(self, target, train):
+        others = [k for k in self._network.node_ids if k != self._node_id]
+        for one in others if target == 0 else [target]:
+            for frame in train:
+                self._network.send(self._node_id, one, frame)
+
+    def overflows(self):
+        return 0
+
+    def close(self):
+        del self._network.endpoints[self._node_id]
