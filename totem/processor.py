@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from totem.config import Config
+from totem.config import MAX_NODES, Config
 from totem.configuration import (
     Configuration,
     Delivery,
@@ -223,7 +223,7 @@ class Processor:
     def overdue(self, now: float) -> bool:
         """Whether this process has not been run for so long that its view is stale; call it on waking.
 
-        If so, drain all sockets, `receive` everything, then `advance`: until then Joins are dropped (they are as old
+        If so, drain all sockets, `receive` everything, `advance`, `take`: until then Joins are dropped (they are as old
         as the pause) and neither the token nor the others are judged to be lost (rulings, F2).
         """
         late = now - self.deadline
@@ -243,7 +243,6 @@ class Processor:
 
     def advance(self, now: float) -> None:
         """Fire every timer that is due."""
-        self._resuming = False
         for _ in range(_PENDING_LOOPBACK):
             timer = self.timers.pop_due(now)
             if timer is None:
@@ -304,6 +303,7 @@ class Processor:
 
     def take(self) -> Ready:
         """Hand over what is ready, and start afresh."""
+        self._resuming = False
         if self._room.state is State.OPERATIONAL:
             self.flush()
         ready = Ready(self._ring_seq_to_store, self._datagrams, self._deliveries(), self._failure, self._notices)
@@ -446,7 +446,7 @@ class Processor:
             self._name_frame_size(codec.mcast_origin(datagram), len(datagram) - header)
 
     def _name_frame_size(self, origin: int, size: int) -> None:
-        if origin not in self._sizes_named:
+        if origin not in self._sizes_named and len(self._sizes_named) < MAX_NODES:
             self._sizes_named.add(origin)
             self.notice(
                 f"node {origin} sends frames of {size} bytes, larger than netmtu {self.config.netmtu} allows here "

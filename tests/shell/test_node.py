@@ -271,7 +271,7 @@ async def test_what_goes_wrong_comes_out_bare_and_no_leave_is_announced(error, p
 async def test_a_failure_in_the_first_turn(autojump_clock):
     world = World()
     world.processor.promise(failure="no place here")
-    with pytest.raises(RingLost, match="^no place here$"):
+    with pytest.raises(RingLost, match=r"^no place here$"):
         await world.node.run(world.deliver)
 
 

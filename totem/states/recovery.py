@@ -28,6 +28,7 @@ from totem.wire.codec import Hello
 from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token
 
 HELLO_VERSION = 1
+_LONGEST_PAUSE_MS = 24 * 3600 * 1000
 _BUSY_VISITS = 2
 """My queue counts as not empty on so many visits: that takes back most left-over counters of real nodes (A3)."""
 
@@ -75,7 +76,7 @@ class Recovery(Ordering):
             old_ring_id=self.old_ring.id,
             safe_line=self.old_ring.safe_line,
             obligations=tuple(sorted(processor.obligations)),
-            largest_pause_ms=round(processor.largest_pause * 1000),
+            largest_pause_ms=min(round(processor.largest_pause * 1000), _LONGEST_PAUSE_MS),
             frame_size=processor.config.frame_size,
             daemon=False,
         )

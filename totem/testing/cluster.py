@@ -178,6 +178,10 @@ class Node:
         elif self.machine is not None:
             self._end()
 
+    def disarm(self) -> None:
+        """Call an armed crash off."""
+        self._fuse = 0
+
     def leave(self) -> None:
         """End the process in good order."""
         if self.machine is not None:

@@ -423,8 +423,8 @@ class CorosyncModel:
         self._pause_timestamp = 0.0
         self._flushing = False
         self._token_target = node_id
-        self._loopback: deque[bytes] = deque()
-        self._loopback_at = float("inf")
+        self._loopback: deque[tuple[float, bytes]] = deque()
+        """Packets to itself, each with the time at which it arrives."""
         self._ring_seq: int | None = None
         self._datagrams: list[tuple[int, list[bytes]]] = []
         self._deliverable: deque[object] = deque()
@@ -472,7 +472,7 @@ class CorosyncModel:
         self._settle()
 
     def receive(self, datagram: bytes, now: float) -> None:
-        """Take a datagram. Own packets sent before have arrived before it."""
+        """Take a datagram."""
         self._now = now
         self._receive_own()
         self._receive(datagram)
@@ -489,8 +489,7 @@ class CorosyncModel:
         """Fire the timers that are due."""
         self._now = now
         self._flushing = False
-        if self._loopback_at <= now:
-            self._receive_own()
+        self._receive_own()
         timers = self._timers
         while timers:
             timer = min(timers, key=timers.__getitem__)
@@ -542,7 +541,6 @@ class CorosyncModel:
         self._started = False
         self._timers.clear()
         self._loopback.clear()
-        self._loopback_at = float("inf")
         self._settle()
 
     def take(self) -> Ready:
@@ -573,7 +571,9 @@ class CorosyncModel:
     # Around the machine: packets, timers, clients.
 
     def _settle(self) -> None:
-        self.deadline = min(self._loopback_at, *self._timers.values()) if self._timers else self._loopback_at
+        self.deadline = min(self._timers.values(), default=float("inf"))
+        if self._loopback:
+            self.deadline = min(self.deadline, self._loopback[0][0])
 
     def _reset(self, timer: Timer) -> None:
         self._timers[timer] = self._now + (
@@ -584,10 +584,8 @@ class CorosyncModel:
         self._timers.pop(timer, None)
 
     def _receive_own(self) -> None:
-        waiting, self._loopback = self._loopback, deque()
-        self._loopback_at = float("inf")
-        for datagram in waiting:
-            self._receive(datagram)
+        while self._loopback and self._loopback[0][0] <= self._now:
+            self._receive(self._loopback.popleft()[1])
 
     def _receive(self, datagram: bytes) -> None:
         if not self._started or self._flushing:
@@ -613,9 +611,7 @@ class CorosyncModel:
             self._datagrams.append((self._token_target, [datagram]))
 
     def _send_to_self(self, datagram: bytes) -> None:
-        if not self._loopback:
-            self._loopback_at = self._now + self.loopback
-        self._loopback.append(datagram)
+        self._loopback.append((self._now + self.loopback, datagram))
 
     def _tell(self, *what: object) -> None:
         if self._trace is not None:
@@ -1000,7 +996,6 @@ class CorosyncModel:
         if self.overdue(self._now):
             self._flushing = True
             self._loopback.clear()
-            self._loopback_at = float("inf")
             return
         self.token_ring_id_seq = max(self.token_ring_id_seq, join.ring_seq)
         match self.state:

@@ -1,0 +1,256 @@
+"""What closed process groups promise, as checks of what their members were told.
+
+A `Record` stands in a program's place as the inbox of one membership and writes everything down. `check` reads the
+records of a whole run, those of processes that died included, and tells what is wrong:
+
+begin     A stream begins with the own join and the present ring (and, if that is going, the transitional event).
+end       Nothing comes behind the own leave.
+chain     Each list of members is the one before, less who left, with who joined; ascending; one of the two, not both.
+          A process that went and came back is in two changes.
+place     Nodes go down and come up, and rings are told, only behind a transitional event; in the order of ruling C5.
+sender    Messages come from members.
+own       A member is told its own messages, all and once and in the order sent.
+together  Members whose nodes went from one ring to the next together are told the same in between, and all members of
+          a ring are told the same up to its end, some perhaps less of it.
+lists     When a ring has been told, the lists of members are the same at all members, and of its nodes.
+
+The words are those of ruling C5. The run must not have the same process join the same group twice in one ring: give
+it another process id, else two stays cannot be told apart.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from cpg.events import Confchg, Event, Member, Message, Reason, RingEvent, TotemConfchg, Transitional
+from totem.configuration import Level, RingId
+from totem.testing.checkers import Violation
+
+_ACTIVATION = [Reason.NODEDOWN, Reason.NODEUP, Reason.PROCDOWN]
+"""The order of the changes that a new ring brings."""
+
+
+class Record:
+    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`)."""
+
+    def __init__(self, name: bytes, member: Member) -> None:
+        self.name = name
+        self.member = member
+        self.events: list[Event] = []
+        self.sent: list[bytes] = []
+
+    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
+        """Write down messages."""
+        self.events += [Message(sender, payload, level) for payload in payloads]
+
+    def event(self, event: Confchg | RingEvent) -> None:
+        """Write down what is not a message."""
+        self.events.append(event)
+
+    def __str__(self) -> str:
+        return f"{self.name.decode(errors='replace')} at {self.member.node_id}/{self.member.pid}"
+
+
+@dataclass(slots=True)
+class _Line:
+    """What a record was told in one ring: from `TotemConfchg`, or the own join, to the next `TotemConfchg`."""
+
+    record: Record
+    ring_id: RingId
+    members: tuple[Member, ...] | None
+    """When the ring was told; None if the line begins with the own join."""
+    events: list[Event] = field(default_factory=list)
+    """Without `TotemConfchg`. Behind an own join in a ring that is going, the transitional event comes again."""
+    next_ring_id: RingId | None = None
+    """None if the record ends here."""
+
+    @property
+    def regular(self) -> list[Event]:
+        """What came before the ring was going."""
+        return list(takewhile(lambda event: not isinstance(event, Transitional), self.events))
+
+    @property
+    def along(self) -> tuple[int, ...]:
+        """Nodes that this one goes to the next ring with."""
+        return next((event.node_ids for event in reversed(self.events) if isinstance(event, Transitional)), ())
+
+    def place_in(self, events: Sequence[Event]) -> int | None:
+        """Where in a line from the beginning of the ring this one begins; None if that is not there."""
+        if self.members is not None:
+            return 0
+        return events.index(self.events[0]) if self.events[0] in events else None
+
+
+def check(records: Iterable[Record]) -> list[Violation]:
+    """Everything that is wrong in the records of one run."""
+    violations: list[Violation] = []
+    lines: defaultdict[tuple[bytes, RingId], list[_Line]] = defaultdict(list)
+    for record in records:
+        violations += _check_alone(record)
+        for line in _lines(record):
+            lines[record.name, line.ring_id].append(line)
+    for together in lines.values():
+        violations += _check_lists(together)
+        violations += _check_regular(together)
+        violations += _check_moved_together(together)
+    return violations
+
+
+# One record by itself.
+
+
+def _check_alone(record: Record) -> Iterator[Violation]:
+    if not record.events:
+        return
+    yield from _check_begin(record)
+    yield from _check_own(record)
+    members: tuple[Member, ...] = ()
+    left = False
+    going = False
+    """Behind a transitional event."""
+    activation = 0
+    """Place in `_ACTIVATION` of the last change that a new ring brought; it shows that messages are over."""
+    for place, event in enumerate(record.events):
+        if left:
+            yield Violation("cpg end", f"{record}: {event} behind the own leave")
+            return
+        match event:
+            case Message(sender):
+                if sender not in members:
+                    yield Violation("cpg sender", f"{record}: {event} of no member")
+                if activation:
+                    yield Violation("cpg place", f"{record}: {event} among the changes of a new ring")
+            case Confchg():
+                yield from _check_chain(record, members, event)
+                members = event.members
+                left = record.member in event.left
+                reason = next(iter((event.left or event.joined).values()))
+                if reason in {Reason.NODEDOWN, Reason.NODEUP}:
+                    if not going or _ACTIVATION.index(reason) + 1 < activation:
+                        yield Violation("cpg place", f"{record}: {event} is not where a new ring's changes are")
+                    activation = _ACTIVATION.index(reason) + 1
+            case Transitional():
+                going = True
+                activation = 0
+            case TotemConfchg():
+                if not going and place != 1:
+                    yield Violation("cpg place", f"{record}: {event} without a transitional event before")
+                if any(member.node_id not in event.node_ids for member in members):
+                    yield Violation("cpg lists", f"{record}: {event}, but members are {members}")
+                going = False
+                activation = 0
+
+
+def _check_begin(record: Record) -> Iterator[Violation]:
+    first = record.events[0]
+    if not isinstance(first, Confchg) or first.joined != {record.member: Reason.JOIN}:
+        yield Violation("cpg begin", f"{record}: the stream begins with {first}, not with the own join")
+    if len(record.events) > 1 and not isinstance(record.events[1], TotemConfchg):
+        yield Violation("cpg begin", f"{record}: {record.events[1]} follows on the own join, not the ring")
+
+
+def _check_own(record: Record) -> Iterator[Violation]:
+    own = [event.data for event in record.events if isinstance(event, Message) and event.sender == record.member]
+    last = record.events[-1]
+    if isinstance(last, Confchg) and record.member in last.left:
+        if own != record.sent:
+            yield Violation("cpg own", f"{record}: told {len(own)} own messages, not the {len(record.sent)} sent")
+    elif own != record.sent[: len(own)]:
+        yield Violation("cpg own", f"{record}: the own messages are not those sent")
+
+
+def _check_chain(record: Record, before: Sequence[Member], event: Confchg) -> Iterator[Violation]:
+    members, left, joined = event
+    if record.events[0] is event:  # who was there before is not known
+        before = [member for member in members if member not in joined]
+    if list(members) != sorted({*before} - {*left} | {*joined}):
+        yield Violation("cpg chain", f"{record}: {event} does not follow from members {before}")
+    if bool(left) == bool(joined):
+        yield Violation("cpg chain", f"{record}: {event} is not one change")
+    if not {*left} <= {*before} or {*joined} & {*before}:
+        yield Violation("cpg chain", f"{record}: {event} takes whom it has not, or brings whom it has")
+    if list(left) != sorted(left) or list(joined) != sorted(joined):
+        yield Violation("cpg chain", f"{record}: {event} is not in order")
+
+
+# Records beside each other.
+
+
+def _lines(record: Record) -> Iterator[_Line]:
+    """The record cut at its rings."""
+    if len(record.events) < 2 or not isinstance(record.events[1], TotemConfchg):
+        return
+    line = _Line(record, record.events[1].ring_id, None)
+    members: tuple[Member, ...] = ()
+    for event in [record.events[0], *record.events[2:]]:
+        if isinstance(event, TotemConfchg):
+            line.next_ring_id = event.ring_id
+            yield line
+            line = _Line(record, event.ring_id, members)
+            continue
+        if isinstance(event, Confchg):
+            members = event.members
+        line.events.append(event)
+    yield line
+
+
+def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
+    full = [line for line in lines if line.members is not None]
+    for line in full[1:]:
+        if line.members != full[0].members:
+            yield Violation(
+                "cpg lists",
+                f"ring {line.ring_id}: members {line.members} at {line.record}, {full[0].members} at {full[0].record}",
+            )
+
+
+def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
+    """Up to the end of the ring all are told the same, some less."""
+    longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
+    reference = longest.regular
+    for line in lines:
+        place = line.place_in(reference)
+        if place is not None and not _is_prefix(line.regular, reference[place:]):
+            yield _difference(line, longest)
+
+
+def _check_moved_together(lines: list[_Line]) -> Iterator[Violation]:
+    """Those who went to the next ring together were told the same to the last event."""
+    moved: defaultdict[RingId, list[_Line]] = defaultdict(list)
+    for line in lines:
+        if line.next_ring_id is not None:
+            moved[line.next_ring_id].append(line)
+    for together in moved.values():
+        for line in together:
+            companions = [other for other in together if other.record.member.node_id in line.along]
+            longest = max(companions or [line], key=lambda other: (other.members is not None, len(other.events)))
+            place = line.place_in(longest.events)
+            if place is None or _without_greeting(line, longest.events[:place]) != longest.events[place:]:
+                yield _difference(line, longest)
+
+
+def _without_greeting(line: _Line, before: Sequence[Event]) -> list[Event]:
+    """The line as others were told it: a new member is told once more that the ring is going."""
+    if any(isinstance(event, Transitional) for event in before):
+        return [line.events[0], *line.events[2:]]
+    return line.events
+
+
+def _is_prefix(one: Sequence[Event], other: Sequence[Event]) -> bool:
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]
+
+
+def _difference(line: _Line, other: _Line) -> Violation:
+    place = next(
+        (place for place, (one, two) in enumerate(zip(line.events, other.events, strict=False)) if one != two),
+        min(len(line.events), len(other.events)),
+    )
+    return Violation(
+        "cpg together",
+        f"ring {line.ring_id}: {line.record} and {other.record} were told different things, "
+        f"from event {place} of {len(line.events)} and {len(other.events)} on",
+    )
