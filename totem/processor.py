@@ -502,24 +502,28 @@ class Processor:
         if self.state is State.GATHER:
             self._room.on_join(join, now)
 
+    def knows_all_of(self, join: Join) -> bool:
+        """Whether a Join names nobody, as candidate or as failed, whom I do not name myself."""
+        return self.candidates.issuperset(join.candidates) and self.failed.issuperset(join.failed)
+
     def merge(self, join: Join) -> bool:
         """Take over whom a Join names (Corosync memb_join_process); False if it tells nothing that I believe."""
-        candidates, failed = set(join.candidates), set(join.failed)
-        if candidates <= self.candidates and failed <= self.failed:
+        if self.knows_all_of(join) or join.origin in self.failed:
             return False
-        if join.origin in self.failed:
-            return False
-        self.candidates |= candidates
-        if self.node_id in failed:
+        self.candidates.update(join.candidates)
+        if self.node_id in join.failed:
             self.failed.add(join.origin)
         elif join.origin in self.ring.members:
-            self.failed |= failed
+            self.failed.update(join.failed)
         return True
 
     def is_news_of_attempt(self, join: Join) -> bool:
-        """Whether a Join that comes in Commit or Recovery means that the attempt has broken for its sender."""
+        """Whether a Join that comes in Commit or Recovery means that the attempt has broken for its sender.
+
+        A leave always does: it carries the number of the ring that its sender was in when it left.
+        """
         assert self.new_ring is not None
-        if join.origin in self.new_ring.members and join.ring_seq >= self.ring_id.seq:
+        if join.origin in self.new_ring.members and (join.is_leave or join.ring_seq >= self.ring_id.seq):
             return True
         self.drop("stale join")
         return False

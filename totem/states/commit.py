@@ -60,9 +60,16 @@ class Commit(Room):
         processor.recover(token, now)
 
     def on_join(self, join: Join, now: float) -> None:
-        """A member of the ring being formed has gone back to Gather."""
+        """A member of the ring being formed has gone back to Gather, or has never come along.
+
+        Whoever names more than what was agreed on here has not agreed, and waits for others. Corosync goes on until
+        the commit token is lost; going back at once spares all a token timeout.
+        """
         processor = self.processor
-        if processor.is_news_of_attempt(join):
+        ring = processor.new_ring
+        assert ring is not None
+        has_not_agreed = join.origin in ring.members and not processor.knows_all_of(join)
+        if has_not_agreed or processor.is_news_of_attempt(join):
             processor.gather_with(join, Cause.JOIN_IN_COMMIT, now)
 
     def on_timer(self, timer: Timer, now: float) -> None:
