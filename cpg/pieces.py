@@ -13,6 +13,7 @@ then misses the message, as it does with a message of a Corosync node.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -85,6 +86,8 @@ class Assembler:
 
     def __init__(self) -> None:
         self._unfinished: dict[tuple[bytes, Member], _Unfinished] = {}
+        self._held: Counter[int] = Counter()
+        """What the unfinished messages of each node count for."""
 
     def add(self, member: Member, message: PartialMcast) -> bytes | None:
         """Take a piece; the whole payload behind the last one. A piece that continues nothing is dropped.
@@ -93,41 +96,43 @@ class Assembler:
         """
         key = (message.name, member)
         if message.piece == PIECE_FIRST:
-            # A sender that was interrupted begins again.
-            self._unfinished.pop(key, None)
-            self._reserve(member.node_id, message.whole_length)
-            self._unfinished[key] = _Unfinished(message.whole_length)
+            self._drop(key)  # a sender that was interrupted begins again
+            self._begin(key, message.whole_length)
         unfinished = self._unfinished.get(key)
         if unfinished is None:
             return None
         unfinished.pieces.append(message.payload)
         unfinished.length += len(message.payload)
         if unfinished.length > unfinished.whole_length:
-            del self._unfinished[key]
+            self._drop(key)
             raise MalformedDatagram("partial mcast beyond its length")
         if message.piece != PIECE_LAST:
             return None
-        del self._unfinished[key]
+        self._drop(key)
         if unfinished.length != unfinished.whole_length:
             raise MalformedDatagram("partial mcast short of its length")
         return b"".join(unfinished.pieces)
 
-    def _reserve(self, node_id: int, length: int) -> None:
+    def _begin(self, key: tuple[bytes, Member], length: int) -> None:
+        node_id = key[1].node_id
         if length > LARGEST_MESSAGE:
             raise MalformedDatagram("partial mcast too long")
-        held = sum(
-            unfinished.whole_length + COST_OF_ONE
-            for (_, member), unfinished in self._unfinished.items()
-            if member.node_id == node_id
-        )
-        if held + length + COST_OF_ONE > LARGEST_HELD:
+        if self._held[node_id] + length + COST_OF_ONE > LARGEST_HELD:
             raise MalformedDatagram("too many partial mcasts at once")
+        self._held[node_id] += length + COST_OF_ONE
+        self._unfinished[key] = _Unfinished(length)
+
+    def _drop(self, key: tuple[bytes, Member]) -> None:
+        unfinished = self._unfinished.pop(key, None)
+        if unfinished is not None:
+            self._held[key[1].node_id] -= unfinished.whole_length + COST_OF_ONE
 
     def forget(self, name: bytes, members: Iterable[Member]) -> None:
         """These members have left the group."""
         for member in members:
-            self._unfinished.pop((name, member), None)
+            self._drop((name, member))
 
     def clear(self) -> None:
         """A ring of our nodes alone was installed: all senders begin again."""
         self._unfinished.clear()
+        self._held.clear()
