@@ -143,7 +143,8 @@ class Membership:
         self._engine = engine
         self._headers = _Headers(name, self.member)
         self._step = _Step.ACCEPTED
-        self._leaving = False
+        self.leaving = False
+        """`leave` has been called: nothing more can be sent."""
         self._outbox: deque[_Waiting] = deque()
 
     @property
@@ -169,7 +170,7 @@ class Membership:
         long for one mcast is taken at once and given to the ring bit by bit; until that is done, further calls raise
         QueueFull.
         """
-        if self._leaving:
+        if self.leaving:
             raise NotJoined(f"group {self.name!r} has been left")
         if self._outbox:
             raise QueueFull("earlier messages of this member still wait for room")
@@ -181,8 +182,8 @@ class Membership:
 
     def leave(self) -> None:
         """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing."""
-        if not self._leaving:
-            self._leaving = True
+        if not self.leaving:
+            self.leaving = True
             self._put([([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED)])
 
     # The engine's side.

@@ -282,7 +282,7 @@ def _decode_downlist(body: bytes) -> Downlist:
 
 def _decode_killnode(body: bytes) -> Killnode:
     _, _, node_id, length, text = _KILLNODE.unpack_from(body)
-    return Killnode(node_id, text[:length].decode("utf-8", "replace"))
+    return Killnode(node_id, text[:length].rstrip(b"\0").decode("utf-8", "replace"))
 
 
 def _decode_service_build(body: bytes) -> ServiceBuild:

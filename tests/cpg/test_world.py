@@ -55,7 +55,7 @@ class Life:
         self.records.append(record)
 
     def _send(self, membership, record):
-        if membership._leaving:
+        if membership.leaving:
             return
         payloads = [
             b"%d" % (self.sent + place) * self.dice.choice([1, 1, 30]) for place in range(self.dice.randint(1, 5))

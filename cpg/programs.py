@@ -1,0 +1,105 @@
+"""Programs that join, send and leave groups at random: an application for simulated clusters.
+
+`Programs` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`), runs an `Engine` there,
+and records what each membership is told. At the end `check` judges all of it, those who died included::
+
+    programs = Programs()
+    cluster = Cluster(3, seed=7, application=programs)
+    ...
+    assert programs.check() == []
+
+The programs act when their node is handed something, so that a world is as busy as its ring is alive; each life of a
+node has a limited number of deeds, so that rings come to rest. A node that starts again uses the same process ids
+again. The worlds' own messages, which are none of the executive layer's, pass by.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+from cpg.checkers import Record, check
+from cpg.engine import Engine, Membership
+from cpg.errors import CorosyncLimit
+from cpg.events import Member
+from totem.configuration import Delivery, Guarantee
+from totem.errors import QueueFull
+from totem.testing.checkers import Violation
+from totem.testing.cluster import Node
+
+NAMES: Final = (b"chat", b"lock", bytes(range(1, 128)))
+SIZES: Final = (0, 3, 3, 30, 30, 300, 3000)
+MOST_DEEDS: Final = 150
+
+
+class Programs:
+    """The programs of a whole cluster, and what they were told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def __call__(self, node: Node) -> NodePrograms:
+        """Begin a life of a node."""
+        return NodePrograms(node, self.records)
+
+    def check(self) -> list[Violation]:
+        """Everything that is wrong."""
+        return check(self.records)
+
+
+class NodePrograms:
+    """The programs of one life of one node."""
+
+    def __init__(self, node: Node, records: list[Record]) -> None:
+        self.engine = Engine(node)
+        self._dice = random.Random(node.cluster.dice.getrandbits(64))
+        self._eagerness = self._dice.choice((0.05, 0.3, 1.0))
+        self._deeds = self._dice.randrange(MOST_DEEDS)
+        self._records = records
+        self._memberships: list[tuple[Membership, Record]] = []
+        self._pids = 0
+        self._sent = 0
+        self._safe = not node.foreign
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Let the engine have it, then perhaps do something."""
+        self.engine.deliver([delivery])
+        if self._deeds and self._dice.random() < self._eagerness:
+            self._deeds -= 1
+            self._act()
+
+    def _act(self) -> None:
+        self._memberships = [entry for entry in self._memberships if not entry[0].left]
+        deed = self._dice.random()
+        if deed < 0.15 or not self._memberships:
+            self._join()
+        elif deed < 0.25:
+            self._dice.choice(self._memberships)[0].leave()
+        else:
+            self._send(*self._dice.choice(self._memberships))
+
+    def _join(self) -> None:
+        self._pids += 1
+        record = Record(self._dice.choice(NAMES), Member(self.engine.node_id, self._pids))
+        try:
+            membership = self.engine.join(record.name, self._pids, record)
+        except CorosyncLimit:
+            return
+        self._memberships.append((membership, record))
+        self._records.append(record)
+
+    def _send(self, membership: Membership, record: Record) -> None:
+        if membership.leaving:
+            return
+        guarantee = self._dice.choice(tuple(Guarantee)) if self._safe else Guarantee.AGREED
+        payloads = [self._compose() for _ in range(self._dice.choice((1, 1, 2, 10)))]
+        try:
+            membership.send(payloads, guarantee)
+        except QueueFull:
+            return
+        record.sent += payloads
+
+    def _compose(self) -> bytes:
+        """A payload that no other is equal to."""
+        self._sent += 1
+        return b"%d " % self._sent + bytes(self._dice.choice(SIZES))
