@@ -1,1 +1,76 @@
-"""Closed process groups on a Totem ring."""
+"""Closed process groups: every member sees the same messages and the same changes of membership, in the same order.
+
+A whole program::
+
+    import cpg, trio
+
+    async def main() -> None:
+        async with cpg.open_ring("ring.conf", node=1) as ring:
+            async with ring.join("chat") as group:
+
+                @group.on_message
+                def _(sender: cpg.Member, message: bytes) -> None:
+                    print(f"{sender.node_id}: {message.decode()}")
+
+                await group.send(b"hello")
+                await group.flush()
+
+    trio.run(main)
+
+The tour, from the top down:
+
+- `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
+- `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
+  `group.batches()` for speed), `send`, `send_nowait`, `flush`.
+- `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream, `Member` and `Reason` what
+  they speak of.
+- `SAFE` is what a message may be sent with: it is delivered only when every node of the ring is known to have it. The
+  `level` of a `Message` tells what was reached (`Level`); `AGREED` is the default.
+- What goes wrong is a `TotemError`: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `MessageTooLong`, `ConfigError`, ...
+- `cpg.testing` has the same rings in virtual time and without sockets, to test programs with.
+
+Below is the package `totem`: one ring of processors, total order, membership, recovery.
+"""
+
+from cpg.embedded import Ring, open_ring
+from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined, SlowConsumer
+from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.group import Batches, Group
+from totem.config import Config
+from totem.configuration import Guarantee, Level, RingId
+from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, TotemError
+from totem.statistics import Statistics
+
+AGREED = Guarantee.AGREED
+SAFE = Guarantee.SAFE
+
+__all__ = [
+    "AGREED",
+    "SAFE",
+    "AlreadyJoined",
+    "Batches",
+    "Confchg",
+    "Config",
+    "ConfigError",
+    "CorosyncLimit",
+    "Event",
+    "Group",
+    "Guarantee",
+    "Level",
+    "Member",
+    "Message",
+    "MessageTooLong",
+    "NotJoined",
+    "Quorum",
+    "QueueFull",
+    "Reason",
+    "Ring",
+    "RingId",
+    "RingLost",
+    "SlowConsumer",
+    "Statistics",
+    "TotemConfchg",
+    "TotemError",
+    "Transitional",
+    "open_ring",
+]

@@ -69,11 +69,11 @@ class Ring(Block):
     names the reason. Leaving the block announces the leave, so that the others need no timeout.
     """
 
-    def __init__(self, config: Config, shell: Shell) -> None:
+    def __init__(self, config: Config, shell: Shell, *, pid: int) -> None:
         self.config = config
         machine = shell.processor
         self.node_id = machine.node_id
-        self.member = Member(self.node_id, os.getpid())
+        self.member = Member(self.node_id, pid)
         """Who this process is in the groups that it joins."""
         self.joined: set[Group] = set()
         """The groups that this program is in."""
@@ -247,5 +247,5 @@ async def open_ring(config: Config | str | PathLike[str], node: int | str | None
         config, warnings = load(config)
         for warning in warnings:
             _log.warning("%s", warning)
-    async with Ring(config, Node.open(config, own_node(config, node))).live() as ring:
+    async with Ring(config, Node.open(config, own_node(config, node)), pid=os.getpid()).live() as ring:
         yield ring

@@ -133,8 +133,9 @@ class Group(Block):
     async def _leave(self) -> None:
         """Announce the leave behind all that was sent, and wait for it in the stream: this is also the last flush."""
         assert self._membership is not None
-        self._membership.leave()
-        self._backend.send_soon()
+        if not isinstance(self._failure, RingLost):
+            self._membership.leave()
+            self._backend.send_soon()
         with trio.move_on_after(LEAVE_PATIENCE, shield=True):
             await self._until(self._has_left)
         self._over = True
