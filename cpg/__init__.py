@@ -22,8 +22,8 @@ The tour, from the top down:
 - `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
-- `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream, `Member` and `Reason` what
-  they speak of.
+- `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream; they speak of `Member`
+  and `Reason`.
 - `SAFE` is what a message may be sent with: it is delivered only when every node of the ring is known to have it. The
   `level` of a `Message` tells what was reached (`Level`); `AGREED` is the default.
 - What goes wrong is a `TotemError`: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `MessageTooLong`, `ConfigError`, ...
@@ -61,8 +61,8 @@ __all__ = [
     "Message",
     "MessageTooLong",
     "NotJoined",
-    "Quorum",
     "QueueFull",
+    "Quorum",
     "Reason",
     "Ring",
     "RingId",
