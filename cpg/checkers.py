@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 
 from cpg.events import Confchg, Event, Member, Message, Reason, RingEvent, TotemConfchg, Transitional
@@ -34,11 +34,15 @@ _ACTIVATION = [Reason.NODEDOWN, Reason.NODEUP, Reason.PROCDOWN]
 
 
 class Record:
-    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`)."""
+    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`).
 
-    def __init__(self, name: bytes, member: Member) -> None:
+    `foreign`: its node is of another make, so that levels and the place of the transitional event mean nothing.
+    """
+
+    def __init__(self, name: bytes, member: Member, *, foreign: bool = False) -> None:
         self.name = name
         self.member = member
+        self.foreign = foreign
         self.events: list[Event] = []
         self.sent: list[bytes] = []
 
@@ -209,6 +213,9 @@ def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
 
 def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
     """Up to the end of the ring all are told the same, some less."""
+    lines = [line for line in lines if not line.record.foreign]
+    if not lines:
+        return
     longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
     reference = longest.regular
     for line in lines:
@@ -225,18 +232,37 @@ def _check_moved_together(lines: list[_Line]) -> Iterator[Violation]:
             moved[line.next_ring_id].append(line)
     for together in moved.values():
         for line in together:
-            companions = [other for other in together if other.record.member.node_id in line.along]
+            companions = [other for other in together if _together(line, other) or _together(other, line)]
             longest = max(companions or [line], key=lambda other: (other.members is not None, len(other.events)))
-            place = line.place_in(longest.events)
-            if place is None or _without_greeting(line, longest.events[:place]) != longest.events[place:]:
+            if not _is_rest_of(line, longest):
                 yield _difference(line, longest)
 
 
-def _without_greeting(line: _Line, before: Sequence[Event]) -> list[Event]:
-    """The line as others were told it: a new member is told once more that the ring is going."""
-    if any(isinstance(event, Transitional) for event in before):
-        return [line.events[0], *line.events[2:]]
-    return line.events
+def _together(line: _Line, other: _Line) -> bool:
+    """Whether the one was told that the other's node goes along with it."""
+    return other.record.member.node_id in line.along
+
+
+def _is_rest_of(line: _Line, whole: _Line) -> bool:
+    """Whether a line is all of another one, or what that has from the own join on."""
+    if line.record.foreign or whole.record.foreign:
+        line, whole = _told_by_all_makes(line), _told_by_all_makes(whole)
+    place = line.place_in(whole.events)
+    if place is None:
+        return False
+    events = line.events
+    if any(isinstance(event, Transitional) for event in whole.events[:place]):
+        events = [events[0], *events[2:]]  # a new member is told once more that the ring is going
+    return events == whole.events[place:]
+
+
+def _told_by_all_makes(line: _Line) -> _Line:
+    events: list[Event] = [
+        event._replace(level=Level.AGREED) if isinstance(event, Message) else event
+        for event in line.events
+        if not isinstance(event, Transitional)
+    ]
+    return replace(line, events=events)
 
 
 def _is_prefix(one: Sequence[Event], other: Sequence[Event]) -> bool:

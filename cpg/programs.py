@@ -59,7 +59,7 @@ class NodePrograms:
         self._memberships: list[tuple[Membership, Record]] = []
         self._pids = 0
         self._sent = 0
-        self._safe = not node.foreign
+        self._foreign = node.foreign
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Let the engine have it, then perhaps do something."""
@@ -80,7 +80,7 @@ class NodePrograms:
 
     def _join(self) -> None:
         self._pids += 1
-        record = Record(self._dice.choice(NAMES), Member(self.engine.node_id, self._pids))
+        record = Record(self._dice.choice(NAMES), Member(self.engine.node_id, self._pids), foreign=self._foreign)
         try:
             membership = self.engine.join(record.name, self._pids, record)
         except CorosyncLimit:
@@ -91,7 +91,7 @@ class NodePrograms:
     def _send(self, membership: Membership, record: Record) -> None:
         if membership.leaving:
             return
-        guarantee = self._dice.choice(tuple(Guarantee)) if self._safe else Guarantee.AGREED
+        guarantee = Guarantee.AGREED if self._foreign else self._dice.choice(tuple(Guarantee))
         payloads = [self._compose() for _ in range(self._dice.choice((1, 1, 2, 10)))]
         try:
             membership.send(payloads, guarantee)

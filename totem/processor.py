@@ -507,15 +507,20 @@ class Processor:
         return self.candidates.issuperset(join.candidates) and self.failed.issuperset(join.failed)
 
     def merge(self, join: Join) -> bool:
-        """Take over whom a Join names (Corosync memb_join_process); False if it tells nothing that I believe."""
-        if self.knows_all_of(join) or join.origin in self.failed:
+        """Take over whom a Join names (Corosync memb_join_process); False if that changes nothing.
+
+        Corosync begins a new round also when the Join names failed nodes that it does not believe in, and so does its
+        sender when it hears of that: a storm in which nobody is ever judged.
+        """
+        if join.origin in self.failed:
             return False
+        known = len(self.candidates) + len(self.failed)
         self.candidates.update(join.candidates)
         if self.node_id in join.failed:
             self.failed.add(join.origin)
         elif join.origin in self.ring.members:
             self.failed.update(join.failed)
-        return True
+        return len(self.candidates) + len(self.failed) > known
 
     def is_news_of_attempt(self, join: Join) -> bool:
         """Whether a Join that comes in Commit or Recovery means that the attempt has broken for its sender.

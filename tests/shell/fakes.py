@@ -88,16 +88,12 @@ class FakeStore:
 
 
 class TerribleNetwork:
-    """Loses, doubles, delays and so reorders datagrams, as the dice say, on trio's clock.
+    """Loses, doubles, delays and so reorders datagrams, as the dice say, on trio's clock."""
 
-    Nobody hears a node of which `deaf` says so.
-    """
-
-    def __init__(self, node_ids, dice, *, loss, doubles, delay):
-        self.node_ids = node_ids
+    def __init__(self, dice, *, loss=0.0, doubles=0.0, delay=0.001):
         self.dice = dice
         self.loss, self.doubles, self.delay = loss, doubles, delay
-        self.endpoints = {}
+        self.endpoints = []
         self.cut = set()
         """Pairs of a sender and a receiver who does not hear it."""
         self._flying = []
@@ -105,11 +101,12 @@ class TerribleNetwork:
         self._wake = trio.lowlevel.ParkingLot()
 
     def endpoint(self, node_id):
-        self.endpoints[node_id] = endpoint = TerribleEndpoint(self, node_id)
+        endpoint = TerribleEndpoint(self, node_id)
+        self.endpoints.append(endpoint)
         return endpoint
 
     def send(self, source, target, datagram):
-        if (source, target) in self.cut or self.dice.random() < self.loss:
+        if (source.node_id, target.node_id) in self.cut or self.dice.random() < self.loss:
             return
         for _ in range(2 if self.dice.random() < self.doubles else 1):
             self._count += 1
@@ -120,14 +117,14 @@ class TerribleNetwork:
     async def run(self):
         """Hand on what is due, for ever."""
         while True:
-            if not self._flying:
+            while not self._flying:
                 await self._wake.park()
             with trio.move_on_at(self._flying[0][0]):
                 await self._wake.park()  # by something that may be due earlier
             while self._flying and self._flying[0][0] <= trio.current_time():
                 _, _, target, datagram = heapq.heappop(self._flying)
-                if endpoint := self.endpoints.get(target):
-                    endpoint.arrive(datagram)
+                if target in self.endpoints:
+                    target.arrive(datagram)
 
 
 class TerribleEndpoint(FakeEndpoint):
@@ -135,17 +132,17 @@ class TerribleEndpoint(FakeEndpoint):
 
     def __init__(self, network, node_id):
         super().__init__([])
+        self.node_id = node_id
         self._network = network
-        self._node_id = node_id
 
     def send(self, target, train):
-        others = [k for k in self._network.node_ids if k != self._node_id]
-        for one in others if target == 0 else [target]:
-            for frame in train:
-                self._network.send(self._node_id, one, frame)
+        for other in list(self._network.endpoints):
+            if other is not self and target in (0, other.node_id):
+                for frame in train:
+                    self._network.send(self, other, frame)
 
     def overflows(self):
         return 0
 
     def close(self):
-        del self._network.endpoints[self._node_id]
+        self._network.endpoints.remove(self)

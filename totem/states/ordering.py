@@ -95,8 +95,9 @@ class Ordering(Room):
             timers.disarm(Timer.MERGE_DETECT)
             timers.disarm(Timer.TOKEN_HOLD)
         ring.previous_seq = token.seq
-        idle = processor.config.seqno_unchanged_const
-        ring.token_held = ring.unchanged > idle if ring.is_representative else ring.unchanged >= idle
+        idle = processor.config.seqno_unchanged_const + ring.is_representative
+        # A recovery is never idle: it waits for its rotations.
+        ring.token_held = ring.unchanged >= idle and self.state is State.OPERATIONAL
 
     def _answer_requests(self, ring: Ring, token: Token, allowed: int) -> int:
         """Multicast again what others miss and I hold; the rest stays in the token's list."""

@@ -347,7 +347,7 @@ class CorosyncModel:
         dice: random.Random,
         first_seq: int = 0,
         first_token_seq: int = 0,
-        trace: Callable[..., None] | None = None,
+        trace: Callable[[str, str], None] | None = None,
     ) -> None:
         self.config = config
         self.node_id = node_id
@@ -613,9 +613,9 @@ class CorosyncModel:
     def _send_to_self(self, datagram: bytes) -> None:
         self._loopback.append((self._now + self.loopback, datagram))
 
-    def _tell(self, *what: object) -> None:
+    def _tell(self, what: str) -> None:
         if self._trace is not None:
-            self._trace(*what)
+            self._trace("corosync", what)
 
     def _assert(self, condition: bool, text: str) -> None:
         if not condition:
@@ -965,7 +965,7 @@ class CorosyncModel:
         self.consensus_list = {self.node_id}
         self.state = State.GATHER
         self.stats["gather_entered"] += 1
-        self._tell("gather", gather_from)
+        self._tell(f"gather: {gather_from}")
 
     def _memb_join_message_send(self) -> None:
         join = Join(
@@ -1081,7 +1081,7 @@ class CorosyncModel:
         self._reset(Timer.TOKEN)
         self._reset(Timer.TOKEN_RETRANSMIT)
         self.my_trc = self.my_pbl = self.my_cbl = 0
-        self._tell("commit", self.my_ring_id)
+        self._tell(f"commit: ring {self.my_ring_id}")
 
     def _old_ring_state_save(self) -> None:
         if not self.old_ring_state_saved:
@@ -1167,7 +1167,7 @@ class CorosyncModel:
         self._reset(Timer.TOKEN_RETRANSMIT)
         self.state = State.RECOVERY
         self.stats["recovery_entered"] += 1
-        self._tell("recovery", self.my_ring_id, len(self.retrans_message_queue))
+        self._tell(f"recovery: ring {self.my_ring_id}, {len(self.retrans_message_queue)} old messages")
 
     def _originate_old_messages(self, mates: Iterable[CommitEntry]) -> None:
         low_ring_aru = self.old_ring_state_high_seq_received
@@ -1223,7 +1223,7 @@ class CorosyncModel:
         self.stats["operational_entered"] += 1
         self._timer_function_pause()
         self.my_old_ring_id = self.my_ring_id
-        self._tell("operational", self.my_ring_id, self.members)
+        self._tell(f"operational: ring {self.my_ring_id} of {self.members}")
 
     def _deliver_messages_from_recovery_to_regular(self) -> None:
         items = self.recovery_sort_queue.items
