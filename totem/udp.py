@@ -145,7 +145,7 @@ class UdpEndpoint:
                 try:
                     sendto(frame, place)
                 except OSError as error:
-                    self._count_failure(error, 1)
+                    self._count("not sent", error, 1)
 
     def _send_run(self, places: Sequence[tuple[object, ...]], run: list[bytes]) -> None:
         segment = [(socket.SOL_UDP, _UDP_SEGMENT, len(run[0]).to_bytes(2, sys.byteorder))]
@@ -158,10 +158,10 @@ class UdpEndpoint:
                     self.trains_out = False
                     self._send_plain(places[places.index(place) :], run)
                     return
-                self._count_failure(error, len(run))
+                self._count("not sent", error, len(run))
 
-    def _count_failure(self, error: OSError, count: int) -> None:
-        self.drops[f"not sent: {errno.errorcode.get(error.errno or 0, 'unknown')}"] += count
+    def _count(self, what: str, error: OSError, count: int) -> None:
+        self.drops[f"{what}: {errno.errorcode.get(error.errno or 0, 'unknown')}"] += count
 
     # Receiving.
 
@@ -171,8 +171,10 @@ class UdpEndpoint:
         for _ in range(limit):
             try:
                 datagram, source = recvfrom(_MAX_DATAGRAM)
+            except BlockingIOError:
+                break
             except OSError as error:
-                self._count_read_failure(error)
+                self._count("not received", error, 1)
                 break
             if self._is_welcome(source):
                 datagrams.append(datagram)
@@ -184,8 +186,10 @@ class UdpEndpoint:
         for _ in range(limit):
             try:
                 train, ancillary, _, source = recvmsg(_MAX_DATAGRAM, _GRO_SPACE)
+            except BlockingIOError:
+                break
             except OSError as error:
-                self._count_read_failure(error)
+                self._count("not received", error, 1)
                 break
             if not self._is_welcome(source):
                 continue
@@ -205,10 +209,6 @@ class UdpEndpoint:
             return True
         self.drops["unlisted address"] += 1
         return False
-
-    def _count_read_failure(self, error: OSError) -> None:
-        if error.errno != errno.EAGAIN:
-            self.drops[f"not received: {errno.errorcode.get(error.errno or 0, 'unknown')}"] += 1
 
     # Multicast.
 
