@@ -17,12 +17,12 @@ _FAMILIES = {
 
 def resolve(host: str, ip_version: str) -> str:
     """Give the IP address of a host name (or address) by Corosync's order of preference; `OSError` if none."""
-    families = _FAMILIES[ip_version]
-    found = {
-        family: str(address[0])
-        for family, _, _, _, address in reversed(socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM))
-    }
-    for family in families:
+    try:
+        answers = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"not a host name ({error})") from None
+    found = {family: str(address[0]) for family, _, _, _, address in reversed(answers)}
+    for family in _FAMILIES[ip_version]:
         if family in found:
             return found[family]
     raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address that ip_version {ip_version} allows")

@@ -304,6 +304,8 @@ def test_own_addresses():
     assert addresses.resolve("127.0.0.1", "ipv6-4") == "127.0.0.1"
     with pytest.raises(OSError, match="ip_version ipv6"):
         addresses.resolve("127.0.0.1", "ipv6")
+    with pytest.raises(OSError, match="not a host name"):
+        addresses.resolve("x" * 64 + ".de", "ipv6")
 
 
 def test_the_interface_of_an_address():
