@@ -7,7 +7,8 @@ begin     A stream begins with the own join and the present ring (and, if that i
 end       Nothing comes behind the own leave.
 chain     Each list of members is the one before, less who left, with who joined; ascending; one of the two, not both.
           A process that went and came back is in two changes.
-place     Nodes go down and come up, and rings are told, only behind a transitional event; in the order of ruling C5.
+place     Nodes go down and come up only behind a transitional event, first the ones, then the others, with no message
+          between, and then the ring is told. By then all are gone whose nodes did not come along.
 sender    Messages come from members.
 own       A member is told its own messages, all and once and in the order sent.
 together  Members whose nodes went from one ring to the next together are told the same in between, and all members of
@@ -111,41 +112,68 @@ def _check_alone(record: Record) -> Iterator[Violation]:
         return
     yield from _check_begin(record)
     yield from _check_own(record)
-    members: tuple[Member, ...] = ()
-    left = False
-    going = False
-    """Behind a transitional event."""
-    activation = 0
-    """Place in `_ACTIVATION` of the last change that a new ring brought; it shows that messages are over."""
+    walk = _Walk()
     for place, event in enumerate(record.events):
-        if left:
-            yield Violation("cpg end", f"{record}: {event} behind the own leave")
+        for clause, text in walk.take(event, first=place == 0):
+            yield Violation(clause, f"{record}: {event}, event {place}: {text}")
+        if isinstance(event, Confchg) and record.member in event.left and place + 1 < len(record.events):
+            yield Violation("cpg end", f"{record}: {record.events[place + 1]} behind the own leave")
             return
+
+
+class _Walk:
+    """One record, read event by event."""
+
+    def __init__(self) -> None:
+        self.members: tuple[Member, ...] = ()
+        self.greeted = False
+        self.along: tuple[int, ...] | None = None
+        """Nodes that come along, from a transitional event to the next ring."""
+        self.up: set[Member] = set()
+        """Who has come with the new ring."""
+        self.latest: Reason | None = None
+        """Of the changes that the new ring brings: messages are over when there is one."""
+
+    def take(self, event: Event, *, first: bool) -> Iterator[tuple[str, str]]:
         match event:
             case Message(sender):
-                if sender not in members:
-                    yield Violation("cpg sender", f"{record}: {event} of no member")
-                if activation:
-                    yield Violation("cpg place", f"{record}: {event} among the changes of a new ring")
+                if sender not in self.members:
+                    yield "cpg sender", f"members are {self.members}"
+                if self.latest is not None:
+                    yield "cpg place", "among the changes of a new ring"
             case Confchg():
-                yield from _check_chain(record, members, event)
-                members = event.members
-                left = record.member in event.left
-                reason = next(iter((event.left or event.joined).values()))
-                if reason in {Reason.NODEDOWN, Reason.NODEUP}:
-                    if not going or _ACTIVATION.index(reason) + 1 < activation:
-                        yield Violation("cpg place", f"{record}: {event} is not where a new ring's changes are")
-                    activation = _ACTIVATION.index(reason) + 1
-            case Transitional():
-                going = True
-                activation = 0
-            case TotemConfchg():
-                if not going and place != 1:
-                    yield Violation("cpg place", f"{record}: {event} without a transitional event before")
-                if any(member.node_id not in event.node_ids for member in members):
-                    yield Violation("cpg lists", f"{record}: {event}, but members are {members}")
-                going = False
-                activation = 0
+                before = [member for member in event.members if member not in event.joined] if first else self.members
+                yield from _check_chain(before, event)
+                yield from self._check_reason(next(iter((event.left or event.joined).items()), None))
+                self.members = event.members
+                self.up.update(member for member, reason in event.joined.items() if reason is Reason.NODEUP)
+            case Transitional(node_ids):
+                self.along, self.latest = node_ids, None
+                self.up.clear()
+            case TotemConfchg(_, node_ids):
+                yield from self._check_ring(node_ids)
+                self.greeted, self.along, self.latest = True, None, None
+
+    def _check_reason(self, change: tuple[Member, Reason] | None) -> Iterator[tuple[str, str]]:
+        match change:
+            case (member, (Reason.NODEDOWN | Reason.NODEUP) as reason):
+                if self.along is None:
+                    yield "cpg place", "no ring is going"
+                elif reason is Reason.NODEDOWN and member.node_id in self.along:
+                    yield "cpg place", "the node comes along"
+                if self.latest is not None and _ACTIVATION.index(reason) < _ACTIVATION.index(self.latest):
+                    yield "cpg place", f"behind {self.latest}"
+                self.latest = reason
+
+    def _check_ring(self, node_ids: tuple[int, ...]) -> Iterator[tuple[str, str]]:
+        if any(member.node_id not in node_ids for member in self.members):
+            yield "cpg lists", f"members are {self.members}"
+        if self.along is None and self.greeted:
+            yield "cpg place", "no transitional event before"
+        if self.along is not None:
+            lost = [m for m in self.members if m.node_id not in self.along and m not in self.up]
+            if lost:
+                yield "cpg place", f"{lost} are of nodes that did not come along, and have not been told as left"
 
 
 def _check_begin(record: Record) -> Iterator[Violation]:
@@ -166,18 +194,16 @@ def _check_own(record: Record) -> Iterator[Violation]:
         yield Violation("cpg own", f"{record}: the own messages are not those sent")
 
 
-def _check_chain(record: Record, before: Sequence[Member], event: Confchg) -> Iterator[Violation]:
+def _check_chain(before: Sequence[Member], event: Confchg) -> Iterator[tuple[str, str]]:
     members, left, joined = event
-    if record.events[0] is event:  # who was there before is not known
-        before = [member for member in members if member not in joined]
     if list(members) != sorted({*before} - {*left} | {*joined}):
-        yield Violation("cpg chain", f"{record}: {event} does not follow from members {before}")
+        yield "cpg chain", f"does not follow from members {before}"
     if bool(left) == bool(joined):
-        yield Violation("cpg chain", f"{record}: {event} is not one change")
+        yield "cpg chain", "is not one change"
     if not {*left} <= {*before} or {*joined} & {*before}:
-        yield Violation("cpg chain", f"{record}: {event} takes whom it has not, or brings whom it has")
+        yield "cpg chain", "takes whom it has not, or brings whom it has"
     if list(left) != sorted(left) or list(joined) != sorted(joined):
-        yield Violation("cpg chain", f"{record}: {event} is not in order")
+        yield "cpg chain", "is not in order"
 
 
 # Records beside each other.

@@ -39,6 +39,7 @@ from cpg.wire import (
     LARGEST_PLAIN,
     MCAST_PREFIX,
     MOST_PROCESSES,
+    PIECE_FIRST,
     SERVICE_CPG,
     Barrier,
     Downlist,
@@ -241,15 +242,21 @@ class Membership:
                 self._outbox.popleft()
         return True
 
-    def came_back(self) -> None:
-        """A message that was sent in pieces has been delivered to this node."""
-        if self._outbox and isinstance(self._outbox[0], Outgoing) and self._outbox[0].handed_over:
-            self._outbox.popleft()
+    def piece_came_back(self, *, first: bool, whole: bool) -> None:
+        """A piece of this member's was delivered to this node: the first of a message, or the one that completes it."""
+        if self.cutting:
+            outgoing = self._outbox[0]
+            assert isinstance(outgoing, Outgoing)
+            outgoing.begun = outgoing.begun or first
+            if whole:
+                self._outbox.popleft()
 
     def new_ring(self, *, pure: bool) -> None:
-        """A message that is being sent in pieces begins again (why, and why not: see `cpg.pieces`)."""
-        if self._outbox and isinstance(self._outbox[0], Outgoing) and (pure or not self._outbox[0].handed_over):
-            self._outbox[0].restart()
+        """A message that is being sent in pieces may have to begin again."""
+        if self.cutting:
+            outgoing = self._outbox[0]
+            assert isinstance(outgoing, Outgoing)
+            outgoing.new_ring(pure=pure)
 
     def entered(self) -> None:
         """The own join has been delivered."""
@@ -522,7 +529,7 @@ class Engine:
         change = self._groups.on_procjoin(name, member)
         if change is None:
             return
-        own = self._local.get((name, member.pid)) if member.node_id == self.node_id else None
+        own = self._own(name, member)
         if own is not None:
             own.entered()
         self._tell(change)
@@ -539,9 +546,11 @@ class Engine:
         self._assembler.forget(name, confchg.left)
         for membership in self._joined(name):
             membership.inbox.event(confchg)
-        for node_id, pid in confchg.left:
-            if node_id == self.node_id and (name, pid) in self._local:
-                self._local.pop((name, pid)).ended()
+        for member in confchg.left:
+            own = self._own(name, member)
+            if own is not None:
+                del self._local[name, member.pid]
+                own.ended()
 
     def _tell_all(self, event: RingEvent) -> None:
         self._on_ring(event)
@@ -554,17 +563,19 @@ class Engine:
         if channel.inboxes is None:
             self._unknown_senders += 1
             return
+        payload = None
         try:
             payload = self._assembler.add(member, piece)
         except MalformedDatagram as malformed:
             self._malformed[malformed.cause] += 1
-            return
-        if payload is None:
-            return
-        self._hand_over(channel, level, [payload])
-        own = self._local.get((piece.name, member.pid)) if member.node_id == self.node_id else None
+        if payload is not None:
+            self._hand_over(channel, level, [payload])
+        own = self._own(piece.name, member)
         if own is not None:
-            own.came_back()
+            own.piece_came_back(first=piece.piece == PIECE_FIRST, whole=payload is not None)
+
+    def _own(self, name: bytes, member: Member) -> Membership | None:
+        return self._local.get((name, member.pid)) if member.node_id == self.node_id else None
 
     # Changes of ring.
 

@@ -4,11 +4,12 @@ Every node assembles for every group, whether it has members there or not, so th
 message is on its way sees it as the others do.
 
 A change of ring is the difficulty: a node that is new in the ring has not seen the first pieces. Where all members
-are ours, every receiver forgets what it has begun when the ring is installed, and the sender begins again unless its
-message was delivered whole to itself before; what it still had queued finds nothing to continue. A libcpg client
-forgets nothing, so with a Corosync node in the ring receivers keep what they have, and the sender begins again only
-if the last piece has not been given to the ring yet: else the clients would see the message twice. A node that is new
-then misses the message, as it does with a message of a Corosync node.
+are ours, every receiver forgets what it has begun when the ring is installed, and the sender begins again, unless its
+first piece has not been delivered to itself yet (it is still queued then, and all will see it) or all of the message
+has. What it still had queued of the first attempt finds nothing to continue. A libcpg client forgets nothing, so with a
+Corosync node in the ring receivers keep what they have, and the sender begins again only if the last piece has not
+been given to the ring yet: else the clients would see the message twice. A node that is new then misses the message,
+as it does with a message of a Corosync node.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ class Outgoing:
     member: Member
     payload: bytes
     guarantee: Guarantee
-    offset: int = 0
+    begun: bool = False
+    """The first piece has been delivered to its sender."""
+    _offset: int = 0
     _piece: bytes | None = None
 
     @property
     def handed_over(self) -> bool:
         """Whether the ring has been given the last piece."""
-        return self.offset >= len(self.payload)
+        return self._offset >= len(self.payload)
 
     def piece(self) -> bytes:
         """The next piece, ready for the ring; `advance` when it has been accepted."""
@@ -54,10 +57,10 @@ class Outgoing:
         return self._piece
 
     def _encode(self) -> bytes:
-        data = self.payload[self.offset : self.offset + LARGEST_PLAIN]
-        if self.offset == 0:
+        data = self.payload[self._offset : self._offset + LARGEST_PLAIN]
+        if self._offset == 0:
             kind = PIECE_FIRST
-        elif self.offset + len(data) < len(self.payload):
+        elif self._offset + len(data) < len(self.payload):
             kind = PIECE_CONTINUED
         else:
             kind = PIECE_LAST
@@ -65,13 +68,15 @@ class Outgoing:
 
     def advance(self) -> None:
         """The ring has accepted the piece."""
-        self.offset += LARGEST_PLAIN
+        self._offset += LARGEST_PLAIN
         self._piece = None
 
-    def restart(self) -> None:
-        """Begin again with the first piece."""
-        self.offset = 0
-        self._piece = None
+    def new_ring(self, *, pure: bool) -> None:
+        """Begin again with the first piece if the receivers, all of them ours or not, would miss something else."""
+        if self.begun and (pure or not self.handed_over):
+            self.begun = False
+            self._offset = 0
+            self._piece = None
 
 
 @dataclass(slots=True)

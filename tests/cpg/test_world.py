@@ -3,8 +3,12 @@
 import pytest
 
 from cpg.checkers import Record, check
-from cpg.engine import Membership
-from cpg.events import Member
+from cpg.engine import Engine, Membership
+from cpg.events import Member, TotemConfchg
+from cpg.groups import Groups
+from cpg.pieces import Assembler
+from cpg.sync import Sync
+from cpg.wire import Joinlist, Procleave, decode
 from tests.cpg.oracle import World
 from totem.configuration import Guarantee
 from totem.errors import QueueFull
@@ -94,18 +98,206 @@ class Life:
         self.world.run()
 
 
-@pytest.mark.parametrize("seed", range(150))
-def test_groups_keep_their_promises(seed):
-    life = Life(seed, pure=seed % 3 > 0)
-    life.run(changes=12)
-    assert check(life.records) == []
+def judge(life):
+    """Everything that is wrong with a world that has come to rest."""
+    wrong = [str(violation) for violation in check(life.records)]
     nodes = [life.world[node_id] for node_id in life.ids]
-    assert all(node.engine.synced for node in nodes)
-    assert all(node.engine.groups == nodes[0].engine.groups for node in nodes)
-    statistics = [node.engine.statistics() for node in nodes]
-    assert not any(one.malformed or one.unknown_senders or one.silent for one in statistics)
+    wrong += [f"node {node.node_id} waits for sync" for node in nodes if not node.engine.synced]
+    wrong += [f"groups at {node.node_id}" for node in nodes if node.engine.groups != nodes[0].engine.groups]
+    for node in nodes:
+        statistics = node.engine.statistics()
+        if statistics.malformed or statistics.unknown_senders or statistics.silent:
+            wrong.append(f"node {node.node_id}: {statistics}")
     for memberships in life.memberships.values():
         for membership, record in memberships:
-            assert membership.left or membership.joined
             own = [event for event in record.events if getattr(event, "sender", None) == record.member]
-            assert len(own) == len(record.sent)
+            if not membership.left and (not membership.joined or len(own) != len(record.sent)):
+                wrong.append(f"{record}: told {len(own)} of {len(record.sent)} own messages")
+    return wrong
+
+
+def verdict(seed, *, pure):
+    life = Life(seed, pure=pure)
+    life.run(changes=12)
+    return judge(life)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_groups_keep_their_promises(seed):
+    assert verdict(seed, pure=seed % 3 > 0) == []
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Messages of more than 40 bytes go in pieces."""
+    monkeypatch.setattr("cpg.engine.LARGEST_PLAIN", 40)
+    monkeypatch.setattr("cpg.pieces.LARGEST_PLAIN", 40)
+
+
+@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.usefixtures("small_pieces")
+def test_groups_keep_their_promises_with_messages_in_pieces(seed):
+    assert verdict(seed, pure=True) == []
+
+
+# Planted bugs: worlds like these find each of them.
+
+
+def last_transitional_set_alone(patch):
+    def on_transitional(self, members):
+        self._staying = self._activated & frozenset(members)
+        self._joinlists.clear()
+
+    patch(Groups, "on_transitional", on_transitional)
+
+
+def joinlists_of_an_aborted_sync_kept(patch):
+    def on_transitional(self, members):
+        self._staying &= frozenset(members)
+
+    patch(Groups, "on_transitional", on_transitional)
+
+
+def who_came_told_before_who_left(patch):
+    def activate(self):
+        changes = [*self._nodes_up(), *self._nodes_down(), *self._processes_down()]
+        self._activated = self._staying = self._ring_members
+        self._joinlists.clear()
+        return changes
+
+    patch(Groups, "activate", activate)
+
+
+def restarted_nodes_not_left(patch):
+    patch(Groups, "_left_nodes", lambda self: self._activated - self._ring_members)
+
+
+def joinlist_without_those_who_joined_last(patch):
+    original = Groups.sync_messages
+
+    def sync_messages(self):
+        messages = original(self)
+        if len(messages) > 1:
+            processes = decode(messages[1]).processes
+            messages[1] = Joinlist(processes[:-1]).encode()
+        return messages
+
+    patch(Groups, "sync_messages", sync_messages)
+
+
+def one_barrier_not_awaited(patch):
+    def on_barrier(self, sender, message):
+        if message.ring_id == self.ring_id and self._turns:
+            self._barriers.add(sender)
+            if len(self._barriers) >= max(1, len(self._members) - 1):
+                self._services[self._turns.pop(0)].activate()
+                self._take_turn()
+
+    patch(Sync, "on_barrier", on_barrier)
+
+
+def one_service_build_not_awaited(patch):
+    def on_service_build(self, sender, message):
+        if message.ring_id == self.ring_id and not self._turns:
+            self._heard.add(sender)
+            self._merged.update(message.services)
+            if len(self._heard) >= max(1, len(self._members) - 1):
+                self._turns = sorted(self._merged)
+                self._take_turn()
+
+    patch(Sync, "on_service_build", on_service_build)
+
+
+def messages_go_out_while_sync_runs(patch):
+    original = Engine._on_regular
+
+    def on_regular(self, configuration):
+        original(self, configuration)
+        self._processor.sync_complete(configuration.ring_id)
+
+    patch(Engine, "_on_regular", on_regular)
+
+
+def routes_kept_when_a_group_changes(patch):
+    def tell(self, change):
+        routes, channels = dict(self._routes), dict(self._channels)
+        original(self, change)
+        self._routes.update(routes)
+        self._channels.update(channels)
+
+    original = Engine._tell
+    patch(Engine, "_tell", tell)
+
+
+def join_not_delivered_before_its_event(patch):
+    def on_procjoin(self, name, member):
+        change = self._groups.on_procjoin(name, member)
+        own = self._local.get((name, member.pid)) if member.node_id == self.node_id else None
+        if change is not None:
+            self._tell(change)
+        if change is not None and own is not None:
+            own.entered()
+
+    patch(Engine, "_on_procjoin", on_procjoin)
+
+
+def ring_told_before_its_changes(patch):
+    def activate(self):
+        changes = self._groups.activate()
+        self.ring_id, self.node_ids = self._configuration.ring_id, self._configuration.members
+        self._transitional = None
+        self._tell_all(TotemConfchg(self.ring_id, self.node_ids))
+        for change in changes:
+            self._tell(change)
+
+    patch(Engine, "_activate", activate)
+
+
+def leave_overtakes_what_waits(patch):
+    def leave(self):
+        if not self.leaving:
+            self.leaving = True
+            self._outbox.appendleft(([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED))
+            self._put([])
+
+    patch(Membership, "leave", leave)
+
+
+def message_cut_by_a_new_ring_not_begun_again(patch):
+    patch(Membership, "new_ring", lambda self, *, pure: None)
+
+
+def message_cut_by_a_new_ring_begun_again_where_receivers_kept_it(patch):
+    patch(Assembler, "clear", lambda self: None)
+
+
+PLANTED = [
+    last_transitional_set_alone,
+    joinlists_of_an_aborted_sync_kept,
+    who_came_told_before_who_left,
+    restarted_nodes_not_left,
+    joinlist_without_those_who_joined_last,
+    one_barrier_not_awaited,
+    one_service_build_not_awaited,
+    messages_go_out_while_sync_runs,
+    routes_kept_when_a_group_changes,
+    join_not_delivered_before_its_event,
+    ring_told_before_its_changes,
+    leave_overtakes_what_waits,
+    message_cut_by_a_new_ring_not_begun_again,
+    message_cut_by_a_new_ring_begun_again_where_receivers_kept_it,
+]
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.__name__)
+@pytest.mark.usefixtures("small_pieces")
+def test_a_planted_bug_is_found(bug, monkeypatch):
+    bug(monkeypatch.setattr)
+    assert any(found(seed) for seed in range(60)), "no world has found it"
+
+
+def found(seed):
+    try:
+        return verdict(seed, pure=True)
+    except (AssertionError, KeyError, IndexError):
+        return True
