@@ -16,7 +16,7 @@ again. The worlds' own messages, which are none of the executive layer's, pass b
 from __future__ import annotations
 
 import random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cpg.checkers import Record, check
 from cpg.engine import Engine, Membership
@@ -24,8 +24,10 @@ from cpg.errors import CorosyncLimit
 from cpg.events import Member
 from totem.configuration import Delivery, Guarantee
 from totem.errors import QueueFull
-from totem.testing.checkers import Violation
-from totem.testing.cluster import Node
+
+if TYPE_CHECKING:
+    from totem.testing.checkers import Violation
+    from totem.testing.cluster import Node
 
 NAMES: Final = (b"chat", b"lock", bytes(range(1, 128)))
 SIZES: Final = (0, 3, 3, 30, 30, 300, 3000)
