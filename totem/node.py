@@ -82,6 +82,7 @@ class Node:
         self._sleep = trio.CancelScope()
         self._life = trio.CancelScope()
         self._error: Exception | None = None
+        self._finished = False
 
     @classmethod
     def open(cls, config: Config, node_id: int, *, trains: bool = True) -> Node:
@@ -132,9 +133,13 @@ class Node:
 
     def statistics(self) -> Statistics:
         """The processor's record, with what the sockets have dropped among its drops."""
+        if not self._finished:
+            self._count_overflows()
+        return self.processor.statistics()
+
+    def _count_overflows(self) -> None:
         if overflows := self._endpoint.overflows():
             self.processor.counters.drops["receive buffer overflow"] = overflows
-        return self.processor.statistics()
 
     # The tasks.
 
@@ -212,4 +217,6 @@ class Node:
             self.processor.leave(trio.current_time())
             for target, train in self.processor.take().datagrams:
                 self._endpoint.send(target, train)
+        self._count_overflows()
+        self._finished = True
         self._endpoint.close()

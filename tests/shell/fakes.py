@@ -6,6 +6,7 @@ from math import inf
 import trio
 
 from totem.processor import Ready
+from totem.statistics import Counters
 
 
 class FakeProcessor:
@@ -15,6 +16,7 @@ class FakeProcessor:
 
     def __init__(self):
         self.calls = []
+        self.counters = Counters()
         self.deadline = inf
         self.ready = []
         """What the next calls of `take` give."""

@@ -1,5 +1,6 @@
 """The shell around a processor that does as the test says, in trio's virtual time."""
 
+import collections
 import logging
 import sys
 from math import inf
@@ -308,3 +309,11 @@ async def test_overflows_are_among_the_drops(tmp_path):
     real._endpoint.close()
     node = Node(real.processor, FakeEndpoint([]), FakeStore([]))
     assert node.statistics().drops == {"receive buffer overflow": 7}
+
+
+async def test_statistics_can_be_read_after_the_end(tmp_path):
+    node = Node.open(at_one_address(1, state_dir=str(tmp_path)), 1)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(node.run, collections.deque(maxlen=0).extend)
+        node.leave()
+    assert node.statistics().state == "left"
