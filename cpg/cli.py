@@ -28,7 +28,7 @@ from totem.configuration import Guarantee
 from totem.errors import ConfigError, TotemError
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction["_Parser"]
+    Commands = argparse._SubParsersAction["_TextParser"]
 
 DEFAULT_CONFIG = "/etc/corosync/corosync.conf"
 
@@ -223,7 +223,7 @@ examples:
     )
     whole.add_argument("--version", action="version", version=f"cpg {version('totem-cpg')}")
     whole.set_defaults(signalled=None)
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
     for add in (_add_demo, _add_listen, _add_send, _add_members, _add_flood):
         add(commands)
     return whole
@@ -234,6 +234,22 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+class _TextParser(_Parser):
+    """A parser that takes TEXT also behind options: `send chat --node 2 hello`."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but with options anywhere."""
+        if self._intermixed:
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
 
 
 def _add_demo(commands: Commands) -> None:

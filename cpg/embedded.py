@@ -81,6 +81,7 @@ class Ring(Block):
         self._shell = shell
         self._machine = machine
         self._nursery: trio.Nursery
+        self._driving = trio.CancelScope(shield=True)
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, on_ring=self._on_ring)
         self._synced = False
         self._senders: deque[tuple[int, trio.Event]] = deque()
@@ -196,8 +197,10 @@ class Ring(Block):
                 _log.warning("node %d: sync is stuck, nothing from %s", self.node_id, nodes(statistics.silent))
 
     async def _drive(self) -> None:
+        """Drive the ring until the block has ended, cancelled or not: its groups are left in order first."""
         try:
-            await self._shell.run(self.deliver)
+            with self._driving:
+                await self._shell.run(self.deliver)
         except Exception as error:
             self.fail(error)
 
@@ -228,6 +231,7 @@ class Ring(Block):
                 outcome = error  # not through the nursery, which would wrap it
             self._over = True
             self._end_groups(RingLost("the ring has been left"))
+            self._driving.cancel()
             self._nursery.cancel_scope.shield = True
             self._nursery.cancel_scope.cancel()
         self._raise_failure()

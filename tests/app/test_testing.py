@@ -232,6 +232,20 @@ async def test_a_failing_callback_of_the_ring_ends_its_block(nursery, autojump_c
             await trio.sleep_forever()
 
 
+async def test_a_cancelled_program_leaves_its_group_before_its_ring(nursery, autojump_clock):
+    world = World(2)
+    seen = []
+    async with world.open_ring(1) as one, one.join("chat") as group:
+        group.on_confchg(lambda *confchg: seen.append(confchg))
+        with trio.move_on_after(1):
+            async with world.open_ring(2) as two:
+                await two.wait_members(2)
+                async with two.join("chat"):
+                    await trio.sleep_forever()
+        await trio.sleep(5)
+    assert seen[-2] == Confchg((Member(1, 1),), {Member(2, 1): Reason.LEAVE}, {})
+
+
 async def test_exceptions_of_the_body_come_out_as_they_are(nursery, autojump_clock):
     world = World(1)
     with pytest.raises(KeyError):
