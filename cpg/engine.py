@@ -296,6 +296,7 @@ class _Channel:
 
 _Route = tuple[bytes, int, _Channel]
 """An mcast header as it was seen, the length of messages that have it, and where their payloads go."""
+_NO_ROUTES: Final[dict[bytes, _Route]] = {}
 
 
 class Engine:
@@ -433,61 +434,62 @@ class Engine:
                 self._on_transitional(delivery)
             else:
                 self._on_regular(delivery)
-        self._push()
+        if self._waiting:
+            self._push()
 
     def _on_messages(self, batch: Messages) -> None:
         """Hot: runs for every message. What it does for one mcast after another of the same member and size is two
-        comparisons, a slice and an append; a header that differs costs one dictionary look-up, an unknown one a
-        decoding.
+        comparisons, a slice and an append. A header that differs costs a look-up, one that was never seen a decoding.
         """
         sender, _, _, level, messages = batch
-        routes = self._routes.setdefault(sender, {})
+        routes = self._routes.get(sender, _NO_ROUTES)
         prefix, length, channel = b"", -1, None
         payloads: list[bytes] = []
         for message in messages:
             if len(message) != length or not message.startswith(prefix):
                 route = routes.get(message[:MCAST_PREFIX])
                 if route is None or route[1] != len(message):
-                    decoded = self._decode(message)
-                    if decoded is None:
-                        continue
-                    if not isinstance(decoded, Mcast):
+                    if channel is not None:
                         self._hand_over(channel, level, payloads)
-                        prefix, length, channel, payloads = b"", -1, None, []
-                        self._on_exec(sender, level, decoded)
-                        routes = self._routes.setdefault(sender, {})  # the groups may have changed
+                        prefix, length, channel = b"", -1, None
+                    route = self._on_unknown(sender, level, message)
+                    routes = self._routes.get(sender, _NO_ROUTES)
+                    if route is None:
                         continue
-                    route = self._learn_route(sender, routes, decoded, message)
                 prefix, length, its_channel = route
                 if its_channel is not channel:
-                    self._hand_over(channel, level, payloads)
+                    if channel is not None:
+                        self._hand_over(channel, level, payloads)
                     channel, payloads = its_channel, []
             payloads.append(message[MCAST_PREFIX:])
-        self._hand_over(channel, level, payloads)
+        if channel is not None:
+            self._hand_over(channel, level, payloads)
 
-    def _hand_over(self, channel: _Channel | None, level: Level, payloads: list[bytes]) -> None:
-        if channel is None:
-            return
+    def _hand_over(self, channel: _Channel, level: Level, payloads: list[bytes]) -> None:
         if channel.inboxes is None:
             self._unknown_senders += len(payloads)
             return
         for inbox in channel.inboxes:
             inbox.messages(channel.member, level, payloads)
 
-    def _decode(self, message: bytes) -> ExecMessage | None:
+    def _on_unknown(self, sender: int, level: Level, message: bytes) -> _Route | None:
+        """A message whose header is not known: learn the route of an mcast, handle everything else."""
         try:
-            return decode(message)
+            decoded = decode(message)
         except MalformedDatagram as malformed:
             self._malformed[malformed.cause] += 1
             return None
-
-    def _learn_route(self, sender: int, routes: dict[bytes, _Route], decoded: Mcast, message: bytes) -> _Route:
-        if len(routes) >= KNOWN_HEADERS:
-            routes.clear()
-        prefix = message[:MCAST_PREFIX]
-        channel = self._channel(decoded.name, Member(sender, decoded.pid))
-        route = routes[prefix] = (prefix, len(message), channel)
-        return route
+        if isinstance(decoded, Mcast):
+            routes = self._routes.setdefault(sender, {})
+            if len(routes) >= KNOWN_HEADERS:
+                routes.clear()
+            prefix = message[:MCAST_PREFIX]
+            channel = self._channel(decoded.name, Member(sender, decoded.pid))
+            route = routes[prefix] = (prefix, len(message), channel)
+            return route
+        if decoded is not None:
+            self._on_exec(sender, level, decoded)
+        return None
 
     def _channel(self, name: bytes, member: Member) -> _Channel:
         channel = self._channels.get((name, member))

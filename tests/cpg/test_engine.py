@@ -201,9 +201,11 @@ def test_a_frame_is_handed_to_an_inbox_in_one_call_for_each_sender():
     ((membership, record),) = programs(world, 1)
     calls = []
     record.messages = lambda sender, level, payloads: calls.append((sender, level, payloads))
-    membership.send([b"a", b"bb", b"a"])
-    world[1].originate(3)
-    world[1].catch_up(len(world[1].ring.log))
+    for _ in range(2):  # the first time the headers are new
+        calls.clear()
+        membership.send([b"a", b"bb", b"a"])
+        world[1].originate(3)
+        world[1].catch_up(len(world[1].ring.log))
     assert calls == [(Member(1, 7), AGREED, [b"a", b"bb", b"a"])]
 
 

@@ -1,0 +1,167 @@
+"""Each hot function by itself: nanoseconds a message or a call, the best of several rounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from bench import history
+from cpg.engine import Engine, Membership
+from cpg.events import Confchg, Member, RingEvent
+from cpg.wire import Barrier, Mcast, Procjoin, ServiceBuild, mcast_prefix
+from totem.configuration import Guarantee, Level, Messages, RegularConfiguration, RingId
+from totem.packing import Assembler, Packer
+from totem.window import MessageWindow
+from totem.wire import codec
+from totem.wire.messages import Token
+
+RING = RingId(1, 4)
+ROUNDS = 7
+SECONDS = 0.05
+"""About how long a round takes."""
+
+
+def nanoseconds(work: Callable[[], object], items: int = 1) -> float:
+    """What one of the `items` of a call costs."""
+    count = 1
+    while (spent := _time(work, count)) < SECONDS / 4:
+        count *= 4
+    count = max(1, int(count * SECONDS / spent))
+    return min(_time(work, count) for _ in range(ROUNDS)) / count / items * 1e9
+
+
+def _time(work: Callable[[], object], count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        work()
+    return time.perf_counter() - start
+
+
+# Floor 1: a frame of five messages of 255 bytes, which is what 64 bytes of payload are on Corosync's wire.
+
+MESSAGES = [Mcast(b"flood", 100, bytes(64)).encode(1)] * 5
+PARTS = [codec.frame([len(message) for message in MESSAGES], 0, 0), *MESSAGES]
+RING_BYTES = codec.ring_id_bytes(RING)
+FRAME = codec.seal_mcast(1, 7, 7, RING_BYTES, 0, False, PARTS)
+TOKEN = Token(1, RING, seq=7, token_seq=9, aru=7)
+TOKEN_BYTES = codec.encode(TOKEN)
+
+
+def seal() -> None:
+    codec.seal_mcast(1, 7, 7, RING_BYTES, 0, False, PARTS)
+
+
+def file_frames() -> None:
+    window = MessageWindow(0)
+    for seq in range(1, 101):
+        window.insert(seq, FRAME)
+    window.release(100)
+
+
+def check_frame() -> None:
+    if codec.packet_type(FRAME) == codec.TYPE_MCAST:
+        codec.check_mcast(FRAME)
+        codec.mcast_seq(FRAME)
+
+
+def floor_1() -> dict[str, float]:
+    """The ring's hot functions."""
+    assembler, packer = Assembler(), Packer(1427)
+
+    def pack() -> None:
+        packer.extend(MESSAGES, Guarantee.AGREED)
+        packer.next_frame(last=True)
+
+    return {
+        "token: decode": nanoseconds(lambda: codec.decode(TOKEN_BYTES)),
+        "token: encode": nanoseconds(lambda: codec.encode(TOKEN)),
+        "frame of 5: type, check, seq": nanoseconds(check_frame),
+        "frame of 5: into the window and out": nanoseconds(file_frames, 100),
+        "frame of 5: seal": nanoseconds(seal),
+        "message: queue and cut": nanoseconds(pack, len(MESSAGES)),
+        "message: take out of its frame": nanoseconds(lambda: assembler.take(1, FRAME), len(MESSAGES)),
+    }
+
+
+# Floor 2.
+
+
+class Nowhere:
+    """A ring that takes everything and sends nothing."""
+
+    node_id = 1
+
+    def multicast(self, messages: object, guarantee: Guarantee = Guarantee.AGREED) -> None:
+        pass
+
+    def multicast_sync(self, messages: object) -> None:
+        pass
+
+    def sync_complete(self, ring_id: RingId) -> None:
+        pass
+
+
+class Sink:
+    """An inbox that forgets."""
+
+    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
+        pass
+
+    def event(self, event: Confchg | RingEvent) -> None:
+        pass
+
+
+def frame(*messages: bytes) -> Messages:
+    return Messages(1, RING, 7, Level.AGREED, list(messages))
+
+
+def joined_engine() -> tuple[Engine, Membership]:
+    """An engine in a ring of one, with one of two members of a group here."""
+    engine = Engine(Nowhere())
+    membership = engine.join(b"flood", 100, Sink())
+    engine.deliver([RegularConfiguration(RING, (1,), (), pure=True, features=0)])
+    for noun in (ServiceBuild(RING, (2,)), Barrier(RING), Procjoin(b"flood", 100), Procjoin(b"flood", 101)):
+        engine.deliver([frame(noun.encode())])
+    assert membership.joined
+    return engine, membership
+
+
+def receive(sizes: list[int], pids: tuple[int, ...] = (100,)) -> float:
+    """Cost of a message in a frame with messages of these sizes, from members in turn."""
+    engine, _ = joined_engine()
+    batch = frame(*(Mcast(b"flood", pids[n % len(pids)], bytes(size)).encode(1) for n, size in enumerate(sizes)))
+    return nanoseconds(lambda: engine.deliver((batch,)), len(sizes))
+
+
+def send(size: int, count: int) -> float:
+    """Cost of a message in a list of so many."""
+    _, membership = joined_engine()
+    payloads = [bytes(size)] * count
+    return nanoseconds(lambda: membership.send(payloads), count)
+
+
+def floor_2() -> dict[str, float]:
+    """The groups' hot functions."""
+    return {
+        "cpg header: build": nanoseconds(lambda: mcast_prefix(b"flood", 100, 64, 1)),
+        "receive 64 bytes, 5 a frame": receive([64] * 5),
+        "receive 64 bytes, 30 a frame": receive([64] * 30),
+        "receive 64 bytes, 5 a frame, two members": receive([64] * 5, (100, 101)),
+        "receive 10 to 90 bytes, 5 a frame": receive([10, 30, 50, 70, 90]),
+        "receive 1000 bytes, 1 a frame": receive([1000]),
+        "send 64 bytes, 1 a list": send(64, 1),
+        "send 64 bytes, 100 a list": send(64, 100),
+        "send 1000 bytes, 10 a list": send(1000, 10),
+    }
+
+
+def main() -> None:
+    figures = floor_1() | floor_2()
+    print(f"{'ns':>8}  what")
+    for what, cost in figures.items():
+        print(f"{cost:8.0f}  {what}")
+    history.append("codec", {what: round(cost, 1) for what, cost in figures.items()})
+
+
+if __name__ == "__main__":
+    main()
