@@ -229,7 +229,8 @@ class Group(Block):
             try:
                 self._queue(batch, guarantee)
             except QueueFull:
-                await self._backend.wait_room(_cost(batch))
+                # A message longer than the queue goes in pieces; it is taken when those before it are gone.
+                await self._backend.wait_room(min(_cost(batch), BATCH_BYTES))
             else:
                 return
 
