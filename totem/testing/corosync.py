@@ -19,6 +19,9 @@ What a real node does otherwise than the papers, or than we would, and what the 
 * New messages go to one of two queues, and are put together in one of two sets of buffers: from the transitional
   configuration until sync is complete the "trans" ones are used. What is staged or queued is never withdrawn, so what
   was left over from one stream may come out in the other, and sync messages of a round that was broken off in the next.
+* A join whose failed list is not believed leads into gather again, and is answered at once, though nothing has changed.
+  Two nodes of different rings that hold different nodes for failed do this to each other for ever, as fast as they can,
+  and their consensus timers never expire. This storm the model keeps up for a while only (`JOIN_STORM`).
 * A receiver that meets a fragment out of turn throws away all that comes from this sender, up to and including the next
   frame that ends with a whole message.
 
@@ -58,6 +61,9 @@ ALL = 0
 """Target of a multicast."""
 LOOPBACK = 20e-6
 """How long a packet to itself takes, in seconds; `CorosyncModel.loopback` can be set to something else."""
+
+JOIN_STORM = 20
+"""So many joins in a row that tell nothing new are answered at once."""
 
 QUEUE_RTR_ITEMS_SIZE_MAX = 16384
 RETRANSMIT_ENTRIES_MAX = 30
@@ -369,6 +375,7 @@ class CorosyncModel:
         self.my_new_memb_list: list[int] = []
         self.my_trans_memb_list: list[int] = []
         self.failed_to_recv = False
+        self._fruitless_joins = 0
 
         # The two rings.
         self.regular_sort_queue = SortQueue(first_seq)
@@ -1042,15 +1049,28 @@ class CorosyncModel:
             (proc_list <= set(self.my_proc_list) and failed_list <= set(self.my_failed_list))
             or join.origin in self.my_failed_list
         ):
+            before = len(self.my_proc_list) + len(self.my_failed_list)
             self._merge(self.my_proc_list, join.candidates)
             if self.node_id in failed_list:
                 self._merge(self.my_failed_list, (join.origin,))
             elif join.origin in self.my_memb_list:
                 self._merge(self.my_failed_list, join.failed)
-            self._memb_state_gather_enter("merge during join")
+            if not self._storms(fruitless=before == len(self.my_proc_list) + len(self.my_failed_list)):
+                self._memb_state_gather_enter("merge during join")
             return
         if self.state is State.OPERATIONAL:
             self._memb_state_gather_enter("join during operational")
+
+    def _storms(self, *, fruitless: bool) -> bool:
+        """Whether it is time to end a storm of joins, which a real node would not do."""
+        if not fruitless or self.state is not State.GATHER:
+            self._fruitless_joins = 0
+            return False
+        self._fruitless_joins += 1
+        if self._fruitless_joins <= JOIN_STORM:
+            return False
+        self.stats["join storm"] += 1
+        return True
 
     # Commit.
 
