@@ -31,9 +31,9 @@ def reform(cluster, dice, times):
         cluster.run_for(0.3)
         node.start()
         cluster.run_for(0.1)
-        for trace in cluster.traces:
-            trace.events.clear()
-        del cluster.traces[:-3]
+        for each in cluster.nodes.values():
+            each.trace.events.clear()
+        cluster.traces.clear()
 
 
 def test_memory_is_flat_over_a_thousand_rings():
@@ -55,7 +55,7 @@ def test_memory_is_flat_over_a_thousand_rings():
 
 
 def test_memory_is_flat_over_messages():
-    """A ring of one, whose machine is the same as any other's; `python -m bench.core --messages` takes it to millions."""
+    """A ring of one, whose machine is the same as any other's."""
     machine = Processor(Config.for_nodes(1), 1, ring_seq=0, dice=random.Random(0))
     machine.start(0.0)
     delivered = 0
