@@ -43,10 +43,13 @@ class Process(NamedTuple):
     """One incarnation of a node."""
 
     node_id: int
-    incarnation: int
+    incarnation: int = 1
+    foreign: bool = False
+    """Not of our make: Corosync, or a model of it."""
 
     def __str__(self) -> str:
-        return f"{self.node_id}" if self.incarnation == 1 else f"{self.node_id}'{self.incarnation}"
+        life = f"'{self.incarnation}" if self.incarnation > 1 else ""
+        return f"{self.node_id}{life}{'*' * self.foreign}"
 
 
 class Sent(NamedTuple):
@@ -69,7 +72,6 @@ class Trace:
     events: list[Event] = field(default_factory=list)
     ended: bool = False
     """It crashed, failed or left, after the last event."""
-    foreign: bool = False
 
 
 class Violation(NamedTuple):
@@ -204,7 +206,8 @@ class History:
         self.traces = list(traces)
         self.quiescent = quiescent
         self.alive = {trace.process for trace in self.traces if not trace.ended}
-        self.foreign = {trace.process for trace in self.traces if trace.foreign}
+        self.pure = not any(trace.process.foreign for trace in self.traces)
+        """Which column is checked: no process is foreign."""
         self.flaws: dict[str, list[str]] = defaultdict(list)
         self.messages: dict[bytes, Message] = {}
         self.sent: dict[Process, list[Message]] = {}
@@ -219,11 +222,6 @@ class History:
             self._read_deliveries(trace)
         for ring in self.rings.values():
             ring.put_in_order()
-
-    @property
-    def pure(self) -> bool:
-        """Which column is checked: no process is foreign."""
-        return not self.foreign
 
     def _read_configurations_and_sent(self, trace: Trace) -> None:
         process = trace.process
@@ -243,7 +241,7 @@ class History:
                         self.flaws["1.2"].append(f"{message} was sent before as {self.messages[content]}")
                     self.messages[content] = message
                     sent.append(message)
-            elif not (trace.foreign and isinstance(event, TransitionalConfiguration)):
+            elif not (trace.process.foreign and isinstance(event, TransitionalConfiguration)):
                 following = Segment(process, event, len(segments), segment)
                 if segment is not None:
                     segment.following = following
@@ -273,7 +271,7 @@ class History:
                 segment.messages += batch.messages
             elif isinstance(event, Sent):
                 steps.append((True, [next(sent) for _ in event.messages]))
-            elif not (trace.foreign and isinstance(event, TransitionalConfiguration)):
+            elif not (trace.process.foreign and isinstance(event, TransitionalConfiguration)):
                 segment = next(segments)
 
     def _read_batch(self, process: Process, event: Messages) -> Batch:
@@ -305,10 +303,10 @@ class History:
     def excused(self, segment: Segment, message: Message) -> bool:
         """Whether this process may lack this message of a foreign sender (rulings, A10, on 6.2).
 
-        It came to the sender's ring while the sender was in the middle of a message, and lacks all of the sender's
-        messages up to one.
+        It came to the sender's ring while the sender was in the middle of a message, and lacks all messages of this
+        stream of the sender's up to one.
         """
-        if message.sender not in self.foreign or message.ring_id is None:
+        if not message.sender.foreign or message.ring_id is None:
             return False
         ring = self.rings[message.ring_id]
         theirs = ring.segments.get(message.sender.node_id)
@@ -318,7 +316,7 @@ class History:
         held = set(mine.community())
         missing = []
         for candidate in ring.order:
-            if candidate.sender == message.sender:
+            if candidate.sender == message.sender and candidate.sync == message.sync:
                 if candidate in held:
                     break
                 missing.append(candidate)
@@ -411,7 +409,7 @@ def unique_configurations(history: History) -> Iterator[str]:
             if isinstance(configuration, RegularConfiguration):
                 key = configuration.ring_id
                 content = configuration.members
-                if process not in history.foreign:
+                if not process.foreign:
                     key, content = (key, "of our make"), (content, configuration.pure, configuration.features)
                 last = highest.get(process.node_id)
                 if last is not None and configuration.ring_id.seq <= last.seq:
@@ -447,7 +445,7 @@ def within_configuration(history: History) -> Iterator[str]:
 def alternation(history: History) -> Iterator[str]:
     """2.4: regular and transitional alternate; a transitional one joins what its members come from and go to."""
     for process, segments in history.segments.items():
-        if process in history.foreign:
+        if process.foreign:
             continue
         for segment in segments:
             yield from _alternates(segment)
@@ -456,7 +454,7 @@ def alternation(history: History) -> Iterator[str]:
             previous = segment.previous_regular
             if previous is None or not isinstance(segment.configuration, RegularConfiguration):
                 continue
-            if segment.process in history.foreign:
+            if segment.process.foreign:
                 continue
             for member in segment.configuration.transitional:
                 companion = ring.segments.get(member)
@@ -693,7 +691,7 @@ def safe_delivery(history: History) -> Iterator[str]:
 
 
 def _weakened(history: History, segment: Segment, batch: Batch) -> Iterator[str]:
-    if segment.process in history.foreign or (segment.is_transitional and not history.pure):
+    if segment.process.foreign or (segment.is_transitional and not history.pure):
         return
     for message in batch.messages:
         if message.guarantee is Guarantee.SAFE:

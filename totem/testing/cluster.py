@@ -126,7 +126,7 @@ class Node:
         self.paused = False
         self.failure: str | None = None
         """Why the last process could not go on, if so."""
-        self.trace = Trace(Process(node_id, 0), foreign=foreign)
+        self.trace = Trace(Process(node_id, 0, foreign))
         self._application: Application
         self._maker = maker
         self._network = cluster.network
@@ -153,7 +153,7 @@ class Node:
         assert self.machine is None, f"node {self.node_id} runs already"
         cluster = self.cluster
         self.incarnation += 1
-        self.trace = Trace(Process(self.node_id, self.incarnation), foreign=self.foreign)
+        self.trace = Trace(Process(self.node_id, self.incarnation, self.foreign))
         cluster.traces.append(self.trace)
         self.machine = self._maker(
             self.config,

@@ -66,6 +66,10 @@ class Conditions:
         return bool(self.loss or self.duplicate or self.reorder or self.straggle or self.corrupt)
 
 
+class Storm(Exception):  # noqa: N818
+    """More happens than a story may need: somebody answers everything with more of the same."""
+
+
 class Link:
     """One direction between two nodes."""
 
@@ -105,6 +109,8 @@ class Network:
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         """(time, order, what to call, its arguments)."""
         self._order = 0
+        self.limit = 1 << 62
+        """More things than this to happen are no story any more but a storm."""
         self._receivers: dict[int, Callable[[bytes], None]] = {}
         ids = list(node_ids)
         self.links = {source: {target: Link(self.conditions) for target in ids} for source in ids}
@@ -177,6 +183,8 @@ class Network:
                 return
         arrival = max(arrival, link.latest)
         link.latest = arrival
+        if self._order > self.limit:
+            raise Storm(f"more than {self.limit} events in {self.now:.3f} s")
         self._order += 1
         heappush(self._heap, (arrival, self._order, receiver, (datagram,)))
 

@@ -1,0 +1,421 @@
+"""Random worlds, one for each seed: `python -m totem.testing.soak --seeds 0:1000`.
+
+A world is a cluster that lives through some dozens of random things: messages of all sizes, crashes between any two
+steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss and delay. Its settings, too, come from
+the seed, oddly small ones above all. In the end the network heals, and then the nodes must come together in one ring
+and deliver what there is. The traces are judged by the checkers, in the mixed column where a model of a Corosync node
+is among the nodes (`--mixed`).
+
+The closing line is `N worlds, M membership changes, V violations`: a change is a ring that somebody installed. A
+violation names its clause, its seed and the command that replays it. Branches of the protocol that a batch should have
+reached (`SOMETIMES`) and did not are named, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+
+from totem.config import Config
+from totem.configuration import Guarantee, Level, Messages, RegularConfiguration
+from totem.states.table import TRANSITIONS, Cause
+from totem.testing.checkers import Violation, check
+from totem.testing.cluster import AnswerAtOnce, BarrierSync, Cluster, Maker, Node
+from totem.testing.network import Conditions
+
+HEALED = Conditions()
+_MOST_EVENTS = 1_000_000
+_NEAR_WRAP = (1 << 32) - 100
+
+SOMETIMES = frozenset(
+    f"enter {state.value}: {cause.value}"
+    for ways in TRANSITIONS.values()
+    for cause, state in ways.items()
+    if cause not in (Cause.FAILED, Cause.RECOVERY_STALLED)
+) | {
+    "safe in a regular configuration",
+    "safe in a transitional configuration",
+    "messages past a gap",
+    "drop repeated token",
+    "drop stale join",
+    "drop multicast of a former ring",
+    "numbers wrapped around",
+    "a ring without messages",
+}
+"""What some world of a large batch must reach."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one world."""
+
+    seed: int
+    rings: int = 0
+    installs: int = 0
+    messages: int = 0
+    deliveries: int = 0
+    virtual_seconds: float = 0.0
+    violations: list[Violation] = field(default_factory=list)
+    marks: Counter[str] = field(default_factory=Counter)
+
+
+class World:
+    """One seed's cluster and what happens to it."""
+
+    def __init__(self, seed: int, counts: range, makers: Iterable[Maker] = (), *, verbose: bool = False) -> None:
+        self.seed = seed
+        self.dice = dice = random.Random(f"world {seed}")
+        self.marks: Counter[str] = Counter()
+        self.verbose = verbose
+        count = dice.choice(counts)
+        self.config = self._choose_config(count)
+        self.cluster = Cluster(
+            count,
+            seed=seed,
+            config=self.config,
+            conditions=HEALED,
+            application=dice.choice((AnswerAtOnce, BarrierSync)),
+            makers=self._choose_makers(count, list(makers)),
+            first_seq=dice.choice((0, 0, 0, _NEAR_WRAP)),
+            first_token_seq=dice.choice((0, 0, 0, _NEAR_WRAP)),
+            on_trace=self._on_trace,
+        )
+        self.cluster.network.limit = _MOST_EVENTS
+        self.pace = dice.choice((0.005, 0.03, 0.1, 0.5)) * self.config.token
+        """Mean time between two things that happen."""
+        self.safe = dice.choice((0.0, 0.3, 1.0))
+        """Share of messages that are sent as SAFE."""
+        self.happenings: list[tuple[Callable[[], None], float]] = [
+            (self._burst, 6.0),
+            (self._crash, 1.0),
+            (self._start, 2.0),
+            (self._pause, 0.7),
+            (self._resume, 1.0),
+            (self._partition, 1.0),
+            (self._cut_one_way, 0.5),
+            (self._heal, 1.5),
+            (self._swizzle, 0.3),
+            (self._leave, 0.3),
+            (self._weather, 1.0),
+        ]
+
+    def _choose_config(self, count: int) -> Config:
+        dice = self.dice
+        return Config.for_nodes(
+            count,
+            token=dice.choice((0.15, 0.2, 0.4)),
+            join=dice.choice((0.03, 0.05)),
+            send_join=dice.choice((0.0, 0.0, 0.01)),
+            merge=dice.choice((0.03, 0.2)),
+            netmtu=dice.choice((576, 1500, 1500, 9000)),
+            window_size=dice.choice((1, 4, 50, 50, 200)),
+            max_messages=dice.choice((1, 3, 17, 17, 50)),
+            miss_count_const=dice.choice((1, 5)),
+            seqno_unchanged_const=dice.choice((1, 3, 30)),
+            fail_recv_const=dice.choice((30, 2500)),
+            send_queue_bytes=1 << 20,
+        )
+
+    def _choose_makers(self, count: int, makers: list[Maker]) -> dict[int, Maker]:
+        if not makers:
+            return {}
+        foreign = self.dice.sample(range(1, count + 1), self.dice.randint(1, count - 1))
+        return {node_id: self.dice.choice(makers) for node_id in foreign}
+
+    # The story.
+
+    def run(self) -> Outcome:
+        """Live through chaos, heal, and be judged."""
+        violations = []
+        try:
+            self._live()
+            if not self._come_together():
+                violations.append(Violation("liveness", f"no common ring that delivers all: {self.cluster}"))
+        except Exception:  # a bug of ours, of the processor's or of this kit, is a finding as well
+            violations.append(Violation("exception", traceback.format_exc()))
+        else:
+            violations += check(self.cluster.history(quiescent=not violations))
+        return self._outcome(violations)
+
+    def _live(self) -> None:
+        self._tell(f"{len(self.cluster.nodes)} nodes, {self.config}")
+        for node in self.cluster.nodes.values():
+            if self.dice.random() < 0.9:
+                node.start()
+                self.cluster.run_for(self.dice.choice((0.0, 0.001, self.config.token)))
+        if self.dice.random() < 0.8:
+            self.cluster.run_until(self.cluster.one_ring, 4 * self.config.token)
+        happenings, weights = zip(*self.happenings, strict=True)
+        for _ in range(self.dice.randint(10, 60)):
+            self.dice.choices(happenings, weights)[0]()
+            self.cluster.run_for(self.dice.expovariate(1 / self.pace))
+
+    def _come_together(self) -> bool:
+        self.cluster.network.heal(HEALED)
+        for node in self.cluster.nodes.values():
+            node.disarm()
+            node.resume()
+            if not node.running and self.dice.random() < 0.8:
+                node.start()
+        self._tell("healed")
+        limit = 30 * (self.config.token + self.config.consensus)
+        return self.cluster.settle(limit)
+
+    # What happens.
+
+    def _tell(self, what: str) -> None:
+        if self.verbose:
+            print(f"{self.cluster.now:10.6f} {what}")
+
+    def _any_running(self) -> Node | None:
+        running = self.cluster.running
+        return self.dice.choice(running) if running else None
+
+    def _some(self) -> list[int]:
+        ids = list(self.cluster.nodes)
+        return self.dice.sample(ids, self.dice.randint(1, len(ids) - 1))
+
+    def _size(self) -> int:
+        dice = self.dice
+        kind = dice.random()
+        if kind < 0.7:
+            return dice.randrange(200)
+        if kind < 0.95:
+            return dice.randrange(3 * self.config.max_frame)
+        frames = min(self.config.window_size, self.config.max_messages)
+        if kind < 0.998 or frames < 17:
+            return dice.randrange(10 * frames * self.config.max_frame) & 0xFFFFF
+        return 1 << 20
+
+    def _burst(self) -> None:
+        node = self._any_running()
+        if node is None or node.paused:
+            return
+        for _ in range(self.dice.choice((1, 1, 3, 10))):
+            if not node.running:  # its armed crash has struck
+                return
+            messages = [node.compose(self._size()) for _ in range(self.dice.choice((1, 1, 2, 8)))]
+            safe = not node.foreign and self.dice.random() < self.safe
+            node.try_send(messages, Guarantee.SAFE if safe else Guarantee.AGREED)
+
+    def _crash(self) -> None:
+        if (node := self._any_running()) is not None:
+            steps = self.dice.choice((0, 0, self.dice.randint(1, 10), self.dice.randint(1, 100)))
+            self._tell(f"crash {node.node_id} after {steps} steps")
+            node.crash(steps)
+
+    def _start(self) -> None:
+        down = [node for node in self.cluster.nodes.values() if not node.running]
+        if down:
+            node = self.dice.choice(down)
+            if not node.foreign and self.dice.random() < 0.1:
+                self.cluster.lose_store(node.node_id)
+            self._tell(f"start {node.node_id}")
+            node.start()
+
+    def _leave(self) -> None:
+        node = self._any_running()
+        if node is not None and not node.paused:
+            self._tell(f"leave {node.node_id}")
+            node.leave()
+
+    def _pause(self) -> None:
+        if (node := self._any_running()) is not None:
+            self._tell(f"pause {node.node_id}")
+            node.pause()
+
+    def _resume(self) -> None:
+        for node in self.cluster.nodes.values():
+            if node.paused and self.dice.random() < 0.7:
+                self._tell(f"resume {node.node_id}")
+                node.resume()
+
+    def _partition(self) -> None:
+        ids = list(self.cluster.nodes)
+        self.dice.shuffle(ids)
+        cuts = sorted({0, len(ids), *(self.dice.randrange(len(ids)) for _ in range(self.dice.choice((1, 1, 2))))})
+        groups = [ids[start:end] for start, end in pairwise(cuts)]
+        self._tell(f"partition {groups}")
+        self.cluster.network.partition(*groups)
+
+    def _cut_one_way(self) -> None:
+        sources, targets = self._some(), self._some()
+        self._tell(f"cut {sources} to {targets}")
+        self.cluster.network.cut(sources, targets)
+
+    def _heal(self) -> None:
+        self._tell("heal")
+        self.cluster.network.heal()
+
+    def _swizzle(self) -> None:
+        self._tell("swizzle")
+        self.cluster.network.swizzle_clog(self.dice.choice((1, 3)) * self.config.token)
+
+    def _weather(self) -> None:
+        dice = self.dice
+        conditions = Conditions(
+            delay=dice.choice((0.0001, 0.0005, 0.003)),
+            jitter=dice.choice((0.0, 0.0002, 0.003)),
+            loss=dice.choice((0.0, 0.0, 0.01, 0.1, 0.3)),
+            duplicate=dice.choice((0.0, 0.0, 0.1)),
+            reorder=dice.choice((0.0, 0.0, 0.1)),
+            straggle=dice.choice((0.0, 0.0, 0.05)),
+            corrupt=dice.choice((0.0, 0.0, 0.05)),
+        )
+        everywhere = dice.random() < 0.5
+        node_id = None if everywhere else dice.choice(list(self.cluster.nodes))
+        self._tell(f"{conditions} from {node_id or 'all'}")
+        self.cluster.network.set_conditions(conditions, source=node_id)
+
+    # Sums.
+
+    def _on_trace(self, node: Node, name: str, what: str) -> None:
+        self.marks[f"{name} {what}"] += name != "notice"
+        if self.verbose:
+            self._tell(f"  {node.node_id} {name} {what}")
+
+    def _outcome(self, violations: list[Violation]) -> Outcome:
+        outcome = Outcome(self.seed, violations=violations, marks=self.marks, virtual_seconds=self.cluster.now)
+        rings = set()
+        for trace in self.cluster.traces:
+            last = None
+            for event in trace.events:
+                if isinstance(event, Messages):
+                    outcome.deliveries += len(event.messages)
+                    if event.level is not Level.AGREED:
+                        where = "regular" if event.level is Level.SAFE else "transitional"
+                        self.marks[f"safe in a {where} configuration"] += 1
+                    if last is not None and last.ring_id == event.ring_id:
+                        self.marks["numbers wrapped around"] += event.seq < last.seq
+                    last = event
+                elif isinstance(event, RegularConfiguration):
+                    rings.add(event.ring_id)
+                    outcome.installs += 1
+        outcome.rings = len(rings)
+        return outcome
+
+
+def run_world(seed: int, counts: range, *, mixed: bool = False, verbose: bool = False) -> Outcome:
+    """Run the world of one seed, with `counts` as the numbers of nodes to choose from."""
+    return World(seed, counts, _foreign_makers() if mixed else (), verbose=verbose).run()
+
+
+def _foreign_makers() -> list[Maker]:
+    from totem.testing.corosync import CorosyncModel  # noqa: PLC0415 - only mixed worlds need it
+
+    return [CorosyncModel]
+
+
+def run_worlds(seeds: range, counts: range, *, mixed: bool, jobs: int) -> Iterator[Outcome]:
+    """Run the worlds of many seeds, in any order."""
+    run = partial(run_world, counts=counts, mixed=mixed)
+    if jobs == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.Pool(jobs) as pool:
+        yield from pool.imap_unordered(run, seeds, chunksize=4)
+
+
+class Totals:
+    """The sums over a batch, and how they are told."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.told = self.started
+        self.worlds = 0
+        self.rings = 0
+        self.installs = 0
+        self.deliveries = 0
+        self.violations = 0
+        self.virtual_seconds = 0.0
+        self.marks: Counter[str] = Counter()
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one world."""
+        self.worlds += 1
+        self.rings += outcome.rings
+        self.installs += outcome.installs
+        self.deliveries += outcome.deliveries
+        self.violations += len(outcome.violations)
+        self.virtual_seconds += outcome.virtual_seconds
+        self.marks += outcome.marks
+
+    def tell_progress(self) -> None:
+        """Print a line now and then."""
+        now = time.perf_counter()
+        if now - self.told >= 5:
+            self.told = now
+            print(f"{self.line()} so far; {self.rates()}", flush=True)
+
+    def line(self) -> str:
+        """The closing line."""
+        return f"{self.worlds} worlds, {self.rings} membership changes, {self.violations} violations"
+
+    def rates(self) -> str:
+        """How fast it went."""
+        seconds = time.perf_counter() - self.started
+        return (
+            f"{self.worlds / seconds:.1f} worlds/s, {self.rings / seconds:.0f} membership changes/s, "
+            f"{self.installs / seconds:.0f} installs/s, {self.deliveries / seconds:.0f} deliveries/s, "
+            f"{self.virtual_seconds / seconds:.1f} virtual s/s"
+        )
+
+    def never(self) -> list[str]:
+        """What should have been reached and was not."""
+        return sorted(SOMETIMES - {mark for mark, count in self.marks.items() if count})
+
+
+def _numbers(text: str) -> range:
+    first, colon, end = text.partition(":")
+    return range(int(first), int(end) if colon else int(first) + 1)
+
+
+def _counts(text: str) -> range:
+    first, colon, last = text.partition(":")
+    return range(int(first), int(last if colon else first) + 1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a batch from the command line; 1 if anything was violated."""
+    parser = argparse.ArgumentParser(prog="python -m totem.testing.soak", description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=_numbers, default=range(100), metavar="A:B", help="from A to below B")
+    parser.add_argument("--nodes", type=_counts, default=range(3, 8), metavar="N|A:B", help="nodes, from A to B (3:7)")
+    parser.add_argument("--mixed", action="store_true", help="some of the nodes are models of Corosync")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (1)")
+    parser.add_argument("--verbose", action="store_true", help="tell what happens in each world")
+    options = parser.parse_args(arguments)
+    totals = Totals()
+    if options.verbose:
+        run = partial(run_world, counts=options.nodes, mixed=options.mixed, verbose=True)
+        outcomes: Iterator[Outcome] = map(run, options.seeds)
+    else:
+        outcomes = run_worlds(options.seeds, options.nodes, mixed=options.mixed, jobs=options.jobs)
+    nodes = f"{options.nodes[0]}:{options.nodes[-1]}"
+    replay = f"python -m totem.testing.soak --nodes {nodes}{' --mixed' * options.mixed} --verbose --seeds"
+    for outcome in outcomes:
+        totals.add(outcome)
+        for violation in outcome.violations[:5]:
+            print(f"seed {outcome.seed}: {violation}")
+        if outcome.violations:
+            print(
+                f"{len(outcome.violations)} violations; replay: {replay} {outcome.seed}:{outcome.seed + 1}", flush=True
+            )
+        totals.tell_progress()
+    if totals.worlds >= 200 and (never := totals.never()):
+        print(f"never reached: {'; '.join(never)}")
+    print(totals.rates())
+    print(totals.line())
+    return 1 if totals.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
