@@ -218,9 +218,10 @@ class Membership:
         return chunks
 
     @property
-    def cutting(self) -> bool:
-        """Whether the next in the outbox is a message to be sent in pieces, or all of its pieces are on their way."""
-        return bool(self._outbox) and isinstance(self._outbox[0], Outgoing)
+    def outgoing(self) -> Outgoing | None:
+        """The message in pieces that is first in the outbox, if it is one; perhaps all its pieces are on their way."""
+        first = self._outbox[0] if self._outbox else None
+        return first if isinstance(first, Outgoing) else None
 
     def push(self, *, cut: bool) -> bool:
         """Give the ring what it has room for; whether nothing waits any more. `cut`: pieces are allowed to go."""
@@ -244,19 +245,10 @@ class Membership:
 
     def piece_came_back(self, *, first: bool, whole: bool) -> None:
         """A piece of this member's was delivered to this node: the first of a message, or the one that completes it."""
-        if self.cutting:
-            outgoing = self._outbox[0]
-            assert isinstance(outgoing, Outgoing)
-            outgoing.begun = outgoing.begun or first
+        if self.outgoing is not None:
+            self.outgoing.begun = self.outgoing.begun or first
             if whole:
                 self._outbox.popleft()
-
-    def new_ring(self, *, pure: bool) -> None:
-        """A message that is being sent in pieces may have to begin again."""
-        if self.cutting:
-            outgoing = self._outbox[0]
-            assert isinstance(outgoing, Outgoing)
-            outgoing.new_ring(pure=pure)
 
     def entered(self) -> None:
         """The own join has been delivered."""
@@ -420,7 +412,7 @@ class Engine:
         for membership in tuple(self._waiting):
             if membership.push(cut=cut):
                 self._waiting.remove(membership)
-            elif membership.cutting:
+            elif membership.outgoing is not None:
                 cut = False
 
     # Coming up.
@@ -596,7 +588,8 @@ class Engine:
         if configuration.pure:
             self._assembler.clear()
         for membership in self._waiting:
-            membership.new_ring(pure=configuration.pure)
+            if membership.outgoing is not None:
+                membership.outgoing.new_ring(pure=configuration.pure)
         self._sync.start(configuration.ring_id, configuration.members)
 
     def _activate(self) -> None:

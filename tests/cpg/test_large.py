@@ -8,17 +8,21 @@ import cpg.testing
 async def test_large_messages_one_after_another_and_small_ones_behind_them(autojump_clock):
     world = cpg.testing.World(2, seed=1)
     sizes = [5_000_000, 5_000_000, 1, 2_000_000]
-    async with world.open_ring(1) as one, world.open_ring(2) as two:
-        async with one.join("g") as sender, two.join("g") as receiver:
-            arrived = []
-            receiver.on_message(lambda member, data: arrived.append(len(data)))
-            sender.on_message(lambda member, data: None)
-            with trio.fail_after(60):
-                for size in sizes:
-                    await sender.send(bytes(size))
-                await sender.flush()
-                await trio.sleep(1)
-            assert arrived == sizes
+    async with (
+        world.open_ring(1) as one,
+        world.open_ring(2) as two,
+        one.join("g") as sender,
+        two.join("g") as receiver,
+    ):
+        arrived = []
+        receiver.on_message(lambda member, data: arrived.append(len(data)))
+        sender.on_message(lambda member, data: None)
+        with trio.fail_after(60):
+            for size in sizes:
+                await sender.send(bytes(size))
+            await sender.flush()
+            await trio.sleep(1)
+        assert arrived == sizes
 
 
 async def test_a_large_message_in_a_list_keeps_its_place(autojump_clock):
