@@ -132,6 +132,12 @@ class Stage(Protocol):
     def narrate(self, text: str) -> None:
         """Say what happens."""
 
+    def judge(self, text: str, *, good: bool) -> None:
+        """Say how it has ended."""
+
+    def enter(self, life: Life) -> None:
+        """A process starts."""
+
     def tell(self, life: Life, event: dict[str, Any]) -> None:
         """A process was told something."""
 
@@ -218,6 +224,7 @@ class Play:
             )
         life = Life(node, number, process)
         self.lives.append(life)
+        self._stage.enter(life)
         self._nursery.start_soon(self._follow, life)
 
     async def _follow(self, life: Life) -> None:
@@ -278,10 +285,11 @@ class Play:
         reference = max(self._cast(), key=lambda life: len(life.story))
         complaints = [text for life in self.lives if (text := difference(reference, life))]
         for text in complaints:
-            self._stage.narrate(text)
+            self._stage.judge(text, good=False)
         if not complaints:
             total = sum(event["event"] == "message" for event in reference.told)
-            self._stage.narrate(f"All saw the same sequence: {total} messages and every change of the group.")
+            text = f"All saw the same sequence: {total} messages and every change of the group."
+            self._stage.judge(text, good=True)
         return not complaints
 
 

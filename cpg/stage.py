@@ -14,7 +14,7 @@ from cpg.demo import Life, text_of
 ROWS = 14
 """Of a column, where the terminal is high enough."""
 NARRATION = 9
-NARROWEST = 16
+NARROWEST = 14
 FRAMES_A_SECOND = 25
 
 RESET, BOLD, DIM, RED, GREEN, YELLOW = "\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[31m", "\x1b[32m", "\x1b[33m"
@@ -39,6 +39,13 @@ class PlainStage:
     def narrate(self, text: str) -> None:
         """Print what happens."""
         self._print(f"== {text}")
+
+    def judge(self, text: str, *, good: bool) -> None:
+        """Print how it has ended."""
+        self._print(f"== {text}")
+
+    def enter(self, life: Life) -> None:
+        """Nothing is shown of a process that has not been told anything."""
 
     def tell(self, life: Life, event: dict[str, Any]) -> None:
         """Print what a process was told."""
@@ -68,12 +75,18 @@ class TerminalStage:
             self._narration.append(f"{DIM}{time.monotonic() - self._start:5.1f} s{RESET}  {line}")
         self._draw()
 
+    def judge(self, text: str, *, good: bool) -> None:
+        """Add how it has ended."""
+        self.narrate(f"{BOLD}{GREEN if good else RED}{text}{RESET}")
+
+    def enter(self, life: Life) -> None:
+        """Begin the column of a process, in the place of its node's former one."""
+        self._columns[life.node] = _Column(life)
+        self._draw()
+
     def tell(self, life: Life, event: dict[str, Any]) -> None:
         """Add a line to the column of the process's node."""
-        column = self._columns.get(life.node)
-        if column is None or column.life is not life:
-            column = self._columns[life.node] = _Column(life)
-        column.add(event)
+        self._columns[life.node].add(event)
         if time.monotonic() - self._drawn > 1 / FRAMES_A_SECOND:
             self._draw()
 
@@ -87,13 +100,14 @@ class TerminalStage:
         self._drawn = time.monotonic()
         width, height = shutil.get_terminal_size()
         columns = [self._columns[node] for node in sorted(self._columns)]
-        shown = columns[: max(1, width // (NARROWEST + 2))]
+        room = max(2, width // (NARROWEST + 2))
+        shown = columns if len(columns) <= room else [*columns[: room - 1], columns[-1]]
         rows = max(4, min(ROWS, height - NARRATION - 5))
         span = min(30, width // max(1, len(shown)) - 2)
         pictures = [column.picture(rows, span) for column in shown]
         lines = ["  ".join(cells) for cells in zip(*pictures, strict=True)]
         if len(shown) < len(columns):
-            lines.append(f"{DIM}and {len(columns) - len(shown)} more nodes{RESET}")
+            lines.append(f"{DIM}and {len(columns) - len(shown)} more{RESET}")
         lines += ["", *self._narration]
         up = f"\x1b[{self._height}A" if self._height else ""
         self._out.write(up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
@@ -119,7 +133,7 @@ class _Column:
         dead = life.state == "killed"
         mark = f"{RED}✕" if dead else f"{GREEN}●"
         colour = DIM if dead else speaker(life.node)
-        state = "killed" if dead else f"process {life.process.pid}"
+        state = f"pid {life.process.pid}" if life.state == "here" else life.state
         head = f"{mark}{RESET} {colour}{BOLD}{fit(f'node {life.node}', 8)}{RESET}{DIM}{fit(state, width - 10)}{RESET}"
         lines = list(self._lines)[-rows:]
         body = [" " * width] * (rows - len(lines))

@@ -64,8 +64,11 @@ def test_plain_lines():
     stage = stage_for(out)
     assert isinstance(stage, PlainStage)
     stage.narrate("Something happens.")
+    player = Life(2, 1, FakeProcess())
+    stage.enter(player)
     for event in EVENTS:
-        stage.tell(Life(2, 1, FakeProcess()), event)
+        stage.tell(player, event)
+    stage.judge("All is well.", good=True)
     stage.close()
     lines = [line[10:] for line in out.getvalue().splitlines()]
     assert lines == [
@@ -75,6 +78,7 @@ def test_plain_lines():
         "node 2:                1: hello",
         "node 2:                ~ 1 go on together",
         "node 2:                - node 2 (nodedown)",
+        "== All is well.",
     ]
 
 
@@ -85,12 +89,14 @@ def test_columns_in_a_terminal(monkeypatch):
     stage = TerminalStage(out)
     stage.narrate("Something happens.")
     for node in (1, 2):
+        player = Life(node, 1, FakeProcess(), "killed" if node == 2 else "here")
+        stage.enter(player)
         for event in EVENTS:
-            stage.tell(Life(node, 1, FakeProcess(), "killed" if node == 2 else "here"), event)
+            stage.tell(player, event)
     stage.close()
     frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue().split("\x1b[J")[-2])
     lines = frame.splitlines()
-    assert re.match(r"● node 1 +process 4711 +✕ node 2 +killed", lines[0])
+    assert re.match(r"● node 1 +pid 4711 +✕ node 2 +killed", lines[0])
     assert lines[-1].endswith("Something happens.")
     assert len(lines) < 24
     assert all(len(line) <= 80 for line in lines)
