@@ -186,15 +186,18 @@ class Ring(Block):
         self._stream.event(event)
 
     async def _watch_sync(self) -> None:
-        """Tell the administrator of a sync that is stuck, and who is silent."""
+        """Tell the administrator of a sync that is stuck, and who is silent; go on without them where that is allowed."""
         overdue = 0
         while True:
             await trio.sleep(self.config.consensus)
-            self._engine.advance(trio.current_time())
+            now = trio.current_time()
+            self._engine.advance(now)
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
                 _log.warning("node %d: sync is stuck, nothing from %s", self.node_id, nodes(statistics.silent))
+                if self._shell.processor.exclude(statistics.silent, now):
+                    self._shell.kick()
 
     async def _drive(self) -> None:
         """Drive the ring until the block has ended, cancelled or not: its groups are left in order first."""

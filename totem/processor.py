@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -290,6 +290,18 @@ class Processor:
             self.syncing = False
             if self.ring.token_held and self.packer:
                 self._cancel_hold()
+
+    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
+        """Go on without members that do not take part in the sync of what is above (rulings, C4).
+
+        Only in a pure ring, since real nodes take over whom a member holds for failed; says whether it was done.
+        """
+        silent = set(node_ids).intersection(self.ring.members) - {self.node_id}
+        if not silent or not self.ring.pure or not self.syncing or self.state is not State.OPERATIONAL:
+            return False
+        self.failed |= silent
+        self.gather(Cause.SYNC_STALLED, now)
+        return True
 
     def leave(self, now: float) -> None:
         """Announce the leave, once (a second one would disturb real nodes: rulings, F3). The processor is dead then."""

@@ -21,9 +21,11 @@ class Timer(enum.IntEnum):
     MERGE_DETECT = 3
     SEND_JOIN = 4
     """The random delay before a Join (`send_join`) has passed."""
-    JOIN = 5
-    CONSENSUS = 6
-    TOKEN_LOSS = 7
+    ALONE = 5
+    """A processor that all others have failed waits a moment before it is a ring of one."""
+    JOIN = 6
+    CONSENSUS = 7
+    TOKEN_LOSS = 8
 
 
 class Timers:

@@ -258,6 +258,46 @@ def test_messages_wait_for_the_end_of_the_sync():
     assert [event.messages for event in events if isinstance(event, Messages)] == [[b"sync"], [b"application"]]
 
 
+class Mute:
+    """An application that never finishes its sync."""
+
+    def __init__(self, node):
+        pass
+
+    def on_delivery(self, delivery):
+        pass
+
+
+def test_members_that_do_not_take_part_in_sync_can_be_excluded():
+    cluster = formed(application=Mute)
+    machine = cluster[1].machine
+    assert machine.exclude([3, 9], cluster.now)
+    cluster[1].drive()
+    alone = lambda: cluster[1].machine.members == cluster[2].machine.members == (1, 2)  # noqa: E731
+    assert cluster.run_until(alone, 0.1)
+
+
+def test_nobody_is_excluded_for_a_sync_that_is_over():
+    cluster = formed()
+    assert not cluster[1].machine.exclude([3], cluster.now)
+    assert not cluster[1].machine.exclude([1], cluster.now)
+
+
+def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():
+    """Else nodes that exclude each other would re-form rings of one without end (soak, seed 181 of its first version)."""
+    cluster = formed()
+    machine = cluster[1].machine
+    now = cluster.now
+    for other in (2, 3):
+        machine.receive(codec.encode(Join(other, other, machine.ring_id.seq + 1, (1, 2, 3), ())), now)
+    for other in (2, 3):
+        machine.receive(codec.encode(Join(other, other, machine.ring_id.seq + 1, (1, 2, 3), (1,))), now)
+    assert machine.state is State.GATHER
+    assert machine.failed == {2, 3}
+    machine.advance(now + cluster.config.join)
+    assert machine.state is not State.GATHER
+
+
 def spoil(dice, datagram):
     """What a hostile or broken network makes of a datagram."""
     spoiled = bytearray(datagram)

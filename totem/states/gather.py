@@ -26,6 +26,7 @@ class Gather(Room):
         processor = self.processor
         processor.candidates.add(processor.node_id)
         self.agreed = {processor.node_id}
+        self._may_be_alone = False
         timers, config = processor.timers, processor.config
         timers.disarm_all()
         timers.arm(Timer.CONSENSUS, now + config.consensus)
@@ -58,8 +59,20 @@ class Gather(Room):
             processor.candidates = {processor.node_id}
             processor.failed = set()
             members = {processor.node_id}
-        if members and min(members) == processor.node_id:
+        if members == {processor.node_id} != processor.candidates and not self._may_be_alone:
+            self._hesitate(now)
+        elif members and min(members) == processor.node_id:
             processor.commit(self._commit_token(tuple(sorted(members))), Cause.CONSENSUS, now)
+
+    def _hesitate(self, now: float) -> None:
+        """Do not be a ring of one at once when all others have failed.
+
+        Joins that hold me for failed are still on their way then; each would make me fail its sender, and with rings
+        that cost no time the nodes would drive each other round for ever. A random moment parts them.
+        """
+        processor = self.processor
+        if not processor.timers.armed(Timer.ALONE):
+            processor.timers.arm(Timer.ALONE, now + processor.dice.uniform(0, processor.config.join))
 
     def _commit_token(self, members: tuple[int, ...]) -> CommitToken:
         processor = self.processor
@@ -115,6 +128,9 @@ class Gather(Room):
                 self._announce(now)
             case Timer.SEND_JOIN:
                 self._send_join(now)
+            case Timer.ALONE:
+                self._may_be_alone = True
+                self._commit_if_agreed(now)
             case Timer.CONSENSUS:
                 self._judge(Cause.CONSENSUS_TIMEOUT, now)
             case Timer.TOKEN_LOSS:

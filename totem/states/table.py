@@ -37,6 +37,7 @@ class Cause(enum.Enum):
     RECOVERY_STALLED = "recovery made no progress"
     CONSENSUS_TIMEOUT = "not all candidates agreed in time"
     FAILED_TO_RECEIVE = "a member failed to receive"
+    SYNC_STALLED = "members did not take part in the sync of what is above"
     FOREIGN_MULTICAST = "a multicast of another ring was heard"
     MERGE_DETECTED = "another ring announced itself"
     JOIN_RECEIVED = "a processor would join"
@@ -59,6 +60,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
     State.OPERATIONAL: {
         Cause.TOKEN_LOST: State.GATHER,
         Cause.FAILED_TO_RECEIVE: State.GATHER,
+        Cause.SYNC_STALLED: State.GATHER,
         Cause.FOREIGN_MULTICAST: State.GATHER,
         Cause.MERGE_DETECTED: State.GATHER,
         Cause.JOIN_RECEIVED: State.GATHER,

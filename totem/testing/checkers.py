@@ -296,7 +296,7 @@ class History:
                     f"{message} has number {message.seq} in {ring_id}, but at {process} number {seq}"
                 )
         frames = self.rings.setdefault(ring_id, Ring(ring_id)).frames
-        if len(messages) > len(frames.get(seq, ())):
+        if len(messages) > len(frames.setdefault(seq, messages)):
             frames[seq] = messages
         return Batch(messages, level, ring_id, seq)
 
@@ -653,6 +653,9 @@ def no_holes(history: History) -> Iterator[str]:
 
 def _holes(history: History, ring: Ring, segment: Segment, held: set[Message]) -> Iterator[str]:
     members = segment.configuration.members
+    following = segment.following
+    if segment.process.foreign and following and isinstance(following.configuration, RegularConfiguration):
+        members = following.configuration.transitional  # where its transitional one began is not to be seen
     end = max((message.place for message in segment.messages if message.ring_id == ring.ring_id), default=0)
     wanted = [message for message in ring.order[:end] if message.sender.node_id in members]
     for message in _lacking(history, segment, held, wanted):

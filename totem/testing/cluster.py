@@ -412,8 +412,11 @@ class Cluster:
         """Let virtual time pass."""
         self.network.run(self.now + seconds)
 
-    def run_until(self, predicate: Callable[[], object], limit: float) -> bool:
-        """Let time pass until the predicate holds, at most `limit` seconds; says whether it does."""
+    def run_until(self, predicate: Callable[[], object], limit: float, every: float = 0.0) -> bool:
+        """Let time pass until the predicate holds, at most `limit` seconds; says whether it does.
+
+        It is asked after each event, or only after each `every` seconds.
+        """
         end = self.now + limit
         network = self.network
         while not predicate():
@@ -421,7 +424,10 @@ class Cluster:
             if next_event is None or next_event > end:
                 network.run(end)
                 return bool(predicate())
-            network.step()
+            if every:
+                network.run(min(end, max(next_event, self.now + every)))
+            else:
+                network.step()
         return True
 
     # What tests ask for.
@@ -448,7 +454,8 @@ class Cluster:
         Each node sends a last message for it: when all have all of these, nothing older is on its way.
         """
         end = self.now + limit
-        if not self.run_until(self.one_ring, limit):
+        every = self.config.token / 20
+        if not self.run_until(self.one_ring, limit, every):
             return False
         missing = {node: set[bytes]() for node in self.running}
         read = {node: len(node.trace.events) for node in missing}
@@ -473,7 +480,7 @@ class Cluster:
                 read[node] = len(events)
             return not any(missing.values()) and self.one_ring()
 
-        return self.run_until(drained, end - self.now)
+        return self.run_until(drained, end - self.now, every)
 
     def delivered(self, node_id: int) -> list[bytes]:
         """All messages that the present or last process of a node has been given, in order."""
