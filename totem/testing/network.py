@@ -66,7 +66,7 @@ class Conditions:
         return bool(self.loss or self.duplicate or self.reorder or self.straggle or self.corrupt)
 
 
-class Storm(Exception):  # noqa: N818
+class Storm(Exception):
     """More happens than a story may need: somebody answers everything with more of the same."""
 
 
