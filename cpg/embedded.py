@@ -43,6 +43,9 @@ class Machine(Transport, Protocol):
     def room(self) -> int:
         """Bytes for which the send queue has room."""
 
+    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
+        """Go on without these members, if that is allowed."""
+
 
 class Shell(Protocol):
     """What drives a ring: `totem.node.Node`, or a virtual one."""
@@ -186,7 +189,7 @@ class Ring(Block):
         self._stream.event(event)
 
     async def _watch_sync(self) -> None:
-        """Tell the administrator of a sync that is stuck, and who is silent; go on without them where that is allowed."""
+        """Tell the administrator of a sync that is stuck and who is silent; go on without them where allowed."""
         overdue = 0
         while True:
             await trio.sleep(self.config.consensus)

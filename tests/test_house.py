@@ -34,11 +34,19 @@ SHELLS = {
     "cpg.stage",
 }
 IMPURE = {"time", "os", "socket", "threading", "logging", "trio", "asyncio", "select", "subprocess", "signal"}
-STRUCT_ROOMS = ("totem.wire", "cpg.wire", "cpg.schema", "cpg.flood", "totem.store", "totem.udp", "totem.testing.corosync")
+STRUCT_ROOMS = (
+    "totem.wire",
+    "totem.store",
+    "totem.udp",
+    "totem.testing.corosync",
+    "cpg.wire",
+    "cpg.schema",
+    "cpg.flood",
+)
 
 
 def imports(path):
-    """Names of all modules that a file imports while the program runs (not those for type checkers alone)."""
+    """All modules that a file imports while the program runs, not those for type checkers alone."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -105,7 +113,6 @@ def test_the_test_kit_is_not_needed_to_run(name):
 
 
 def test_every_shell_exists():
-    assert SHELLS >= {name for name in SHELLS if name in MODULES}
     assert not SHELLS - set(MODULES), "a room in the list is gone"
 
 

@@ -284,7 +284,7 @@ def test_nobody_is_excluded_for_a_sync_that_is_over():
 
 
 def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():
-    """Else nodes that exclude each other would re-form rings of one without end (soak, seed 181 of its first version)."""
+    """Else nodes that exclude each other would re-form rings of one without end."""
     cluster = formed()
     machine = cluster[1].machine
     now = cluster.now
