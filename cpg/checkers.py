@@ -22,8 +22,8 @@ it another process id, else two stays cannot be told apart.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
 
 from cpg.events import Confchg, Event, Member, Message, Reason, RingEvent, TotemConfchg, Transitional
@@ -35,15 +35,11 @@ _ACTIVATION = [Reason.NODEDOWN, Reason.NODEUP, Reason.PROCDOWN]
 
 
 class Record:
-    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`).
+    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`)."""
 
-    `foreign`: its node is of another make, so that levels and the place of the transitional event mean nothing.
-    """
-
-    def __init__(self, name: bytes, member: Member, *, foreign: bool = False) -> None:
+    def __init__(self, name: bytes, member: Member) -> None:
         self.name = name
         self.member = member
-        self.foreign = foreign
         self.events: list[Event] = []
         self.sent: list[bytes] = []
 
@@ -89,14 +85,19 @@ class _Line:
         return events.index(self.events[0]) if self.events[0] in events else None
 
 
-def check(records: Iterable[Record]) -> list[Violation]:
-    """Everything that is wrong in the records of one run."""
+def check(records: Iterable[Record], *, foreign: Collection[int] = ()) -> list[Violation]:
+    """Everything that is wrong in the records of one run.
+
+    `foreign`: nodes of another make. What they are told is looked at record by record, and what others are told of them
+    is not compared: a node may miss messages of theirs that were sent when it came into the ring (ruling A10).
+    """
     violations: list[Violation] = []
     lines: defaultdict[tuple[bytes, RingId], list[_Line]] = defaultdict(list)
     for record in records:
-        violations += _check_alone(record)
-        for line in _lines(record):
-            lines[record.name, line.ring_id].append(line)
+        violations += _check_alone(record, foreign)
+        if record.member.node_id not in foreign:
+            for line in _lines(record, foreign):
+                lines[record.name, line.ring_id].append(line)
     for together in lines.values():
         violations += _check_lists(together)
         violations += _check_regular(together)
@@ -107,12 +108,12 @@ def check(records: Iterable[Record]) -> list[Violation]:
 # One record by itself.
 
 
-def _check_alone(record: Record) -> Iterator[Violation]:
+def _check_alone(record: Record, foreign: Collection[int]) -> Iterator[Violation]:
     if not record.events:
         return
     yield from _check_begin(record)
     yield from _check_own(record)
-    walk = _Walk()
+    walk = _Walk(foreign)
     for place, event in enumerate(record.events):
         for clause, text in walk.take(event, first=place == 0):
             yield Violation(clause, f"{record}: {event}, event {place}: {text}")
@@ -124,7 +125,8 @@ def _check_alone(record: Record) -> Iterator[Violation]:
 class _Walk:
     """One record, read event by event."""
 
-    def __init__(self) -> None:
+    def __init__(self, foreign: Collection[int]) -> None:
+        self.foreign = foreign
         self.members: tuple[Member, ...] = ()
         self.greeted = False
         self.along: tuple[int, ...] | None = None
@@ -137,7 +139,7 @@ class _Walk:
     def take(self, event: Event, *, first: bool) -> Iterator[tuple[str, str]]:
         match event:
             case Message(sender):
-                if sender not in self.members:
+                if sender not in self.members and sender.node_id not in self.foreign:
                     yield "cpg sender", f"members are {self.members}"
                 if self.latest is not None:
                     yield "cpg place", "among the changes of a new ring"
@@ -209,13 +211,13 @@ def _check_chain(before: Sequence[Member], event: Confchg) -> Iterator[tuple[str
 # Records beside each other.
 
 
-def _lines(record: Record) -> Iterator[_Line]:
-    """The record cut at its rings."""
+def _lines(record: Record, foreign: Collection[int]) -> Iterator[_Line]:
+    """The record cut at its rings, without what is told of foreign members."""
     if len(record.events) < 2 or not isinstance(record.events[1], TotemConfchg):
         return
     line = _Line(record, record.events[1].ring_id, None)
     members: tuple[Member, ...] = ()
-    for event in [record.events[0], *record.events[2:]]:
+    for event in _without(foreign, [record.events[0], *record.events[2:]]):
         if isinstance(event, TotemConfchg):
             line.next_ring_id = event.ring_id
             yield line
@@ -225,6 +227,23 @@ def _lines(record: Record) -> Iterator[_Line]:
             members = event.members
         line.events.append(event)
     yield line
+
+
+def _without(foreign: Collection[int], events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        match event:
+            case Message(sender) if sender.node_id in foreign:
+                continue
+            case Confchg(members, left, joined) if foreign:
+                ours = Confchg(
+                    tuple(member for member in members if member.node_id not in foreign),
+                    {member: reason for member, reason in left.items() if member.node_id not in foreign},
+                    {member: reason for member, reason in joined.items() if member.node_id not in foreign},
+                )
+                if ours.left or ours.joined:
+                    yield ours
+            case _:
+                yield event
 
 
 def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
@@ -239,9 +258,6 @@ def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
 
 def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
     """Up to the end of the ring all are told the same, some less."""
-    lines = [line for line in lines if not line.record.foreign]
-    if not lines:
-        return
     longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
     reference = longest.regular
     for line in lines:
@@ -271,8 +287,6 @@ def _together(line: _Line, other: _Line) -> bool:
 
 def _is_rest_of(line: _Line, whole: _Line) -> bool:
     """Whether a line is all of another one, or what that has from the own join on."""
-    if line.record.foreign or whole.record.foreign:
-        line, whole = _told_by_all_makes(line), _told_by_all_makes(whole)
     place = line.place_in(whole.events)
     if place is None:
         return False
@@ -280,15 +294,6 @@ def _is_rest_of(line: _Line, whole: _Line) -> bool:
     if any(isinstance(event, Transitional) for event in whole.events[:place]):
         events = [events[0], *events[2:]]  # a new member is told once more that the ring is going
     return events == whole.events[place:]
-
-
-def _told_by_all_makes(line: _Line) -> _Line:
-    events: list[Event] = [
-        event._replace(level=Level.AGREED) if isinstance(event, Message) else event
-        for event in line.events
-        if not isinstance(event, Transitional)
-    ]
-    return replace(line, events=events)
 
 
 def _is_prefix(one: Sequence[Event], other: Sequence[Event]) -> bool:

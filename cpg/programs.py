@@ -6,7 +6,11 @@ and records what each membership is told. At the end `check` judges all of it, t
     programs = Programs()
     cluster = Cluster(3, seed=7, application=programs)
     ...
-    assert programs.check() == []
+    programs.rest()
+    assert cluster.settle() and programs.check() == []
+
+The checkers of the ring want no two messages alike, so that each has a number of its own in the padding of its exec
+header, which nobody reads.
 
 The programs act when their node is handed something, so that a world is as busy as its ring is alive; each life of a
 node has a limited number of deeds, so that rings come to rest. A node that starts again uses the same process ids
@@ -16,12 +20,14 @@ again. The worlds' own messages, which are none of the executive layer's, pass b
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from cpg.checkers import Record, check
 from cpg.engine import Engine, Membership
 from cpg.errors import CorosyncLimit
 from cpg.events import Member
+from cpg.wire import GROUP_A, GROUP_SYNC
 from totem.configuration import Delivery, Guarantee
 from totem.errors import QueueFull
 
@@ -39,25 +45,59 @@ class Programs:
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.foreign: set[int] = set()
+        """Nodes of another make."""
+        self.resting = False
 
     def __call__(self, node: Node) -> NodePrograms:
         """Begin a life of a node."""
-        return NodePrograms(node, self.records)
+        if node.foreign:
+            self.foreign.add(node.node_id)
+        return NodePrograms(node, self)
+
+    def rest(self) -> None:
+        """Do nothing more, so that all that was sent can arrive."""
+        self.resting = True
 
     def check(self) -> list[Violation]:
         """Everything that is wrong."""
-        return check(self.records)
+        return check(self.records, foreign=self.foreign)
+
+
+class _Numbered:
+    """A node, as the transport of an engine, that makes each message unlike all others."""
+
+    def __init__(self, node: Node) -> None:
+        self.node_id = node.node_id
+        self.sync_complete = node.sync_complete
+        self._node = node
+        self._count = 0
+
+    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        self._node.multicast([self._number(message, len(GROUP_A)) for message in messages], guarantee)
+
+    def multicast_sync(self, messages: Sequence[bytes]) -> None:
+        self._node.multicast_sync(
+            [self._number(message, len(GROUP_A if message.startswith(GROUP_A) else GROUP_SYNC)) for message in messages]
+        )
+
+    def _number(self, message: bytes, header: int) -> bytes:
+        """Write who this is and how many there were before into the two paddings, 4 bytes behind 4 each."""
+        self._count += 1
+        name = (self.node_id << 8 | self._node.incarnation).to_bytes(4, "little")
+        count = self._count.to_bytes(4, "little")
+        return b"".join((message[: header + 4], name, message[header + 8 : header + 12], count, message[header + 16 :]))
 
 
 class NodePrograms:
     """The programs of one life of one node."""
 
-    def __init__(self, node: Node, records: list[Record]) -> None:
-        self.engine = Engine(node)
+    def __init__(self, node: Node, programs: Programs) -> None:
+        self.engine = Engine(_Numbered(node))
+        self._programs = programs
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._eagerness = self._dice.choice((0.05, 0.3, 1.0))
         self._deeds = self._dice.randrange(MOST_DEEDS)
-        self._records = records
         self._memberships: list[tuple[Membership, Record]] = []
         self._pids = 0
         self._sent = 0
@@ -66,7 +106,7 @@ class NodePrograms:
     def on_delivery(self, delivery: Delivery) -> None:
         """Let the engine have it, then perhaps do something."""
         self.engine.deliver([delivery])
-        if self._deeds and self._dice.random() < self._eagerness:
+        if self._deeds and not self._programs.resting and self._dice.random() < self._eagerness:
             self._deeds -= 1
             self._act()
 
@@ -82,13 +122,13 @@ class NodePrograms:
 
     def _join(self) -> None:
         self._pids += 1
-        record = Record(self._dice.choice(NAMES), Member(self.engine.node_id, self._pids), foreign=self._foreign)
+        record = Record(self._dice.choice(NAMES), Member(self.engine.node_id, self._pids))
         try:
             membership = self.engine.join(record.name, self._pids, record)
         except CorosyncLimit:
             return
         self._memberships.append((membership, record))
-        self._records.append(record)
+        self._programs.records.append(record)
 
     def _send(self, membership: Membership, record: Record) -> None:
         if membership.leaving:

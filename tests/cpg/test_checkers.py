@@ -279,13 +279,13 @@ def test_lists_of_different_members():
     assert clauses([one, two]) == {"lists"}
 
 
-def test_a_foreign_node_is_asked_for_neither_level_nor_marker(records):
-    foreign = records[1]
-    foreign.foreign = True
-    foreign.events = [
-        event._replace(level=Level.SAFE) if isinstance(event, Message) else event for event in foreign.events
-    ]
-    message_behind_the_transitional(foreign)
-    assert check(records) == []
-    message_lost(foreign)
+def test_of_foreign_members_only_what_they_are_told_themselves_is_judged(records):
+    message_lost(records[1])
+    first = find(records[0], Message)
+    while records[0].events[first].sender != B:
+        first += 1
+    del records[0].events[first]
     assert "together" in clauses(records)
+    assert check(records, foreign=[2]) == []
+    records[1].events.append(Message(A, b"too late", Level.AGREED))
+    assert {violation.clause for violation in check(records, foreign=[2])} == {"cpg end"}

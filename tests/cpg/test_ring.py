@@ -10,6 +10,7 @@ from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitio
 from cpg.programs import Programs
 from totem.config import Config
 from totem.configuration import Guarantee, Level
+from totem.testing.checkers import check
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Conditions
@@ -169,8 +170,12 @@ def live(seed, *, foreign):
 @pytest.mark.parametrize("foreign", [False, True], ids=["pure", "mixed"])
 def test_groups_keep_their_promises_on_a_real_ring(seed, foreign):
     cluster, programs = live(seed, foreign=foreign)
+    programs.rest()
     assert cluster.settle()
+    assert cluster.settle()  # what had no room in a send queue before
     assert programs.check() == []
+    if not foreign:
+        assert check(cluster.history(quiescent=True)) == []
     for node in cluster.running:
         engine = node._application.engine
         assert engine.synced
