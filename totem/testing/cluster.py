@@ -345,6 +345,38 @@ class Node:
         self.cluster.on_trace(self, name, *details)
 
 
+class _Drain:
+    """A last message of each member of a ring: when all have all of these, nothing older is on its way."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._ring_id = cluster.installed_ring
+        self._unsent = {node: node.compose(0) for node in cluster.running}
+        self._missing = {node: set(self._unsent.values()) for node in self._unsent}
+        self._read = {node: len(node.trace.events) for node in self._unsent}
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of them are everywhere."""
+        return not any(self._missing.values())
+
+    def is_over(self) -> bool:
+        """Send what has not been sent yet, look for what has come; True if complete, or the ring has changed."""
+        if self._cluster.installed_ring != self._ring_id:
+            return True
+        for node, message in list(self._unsent.items()):
+            if node.try_send([message], Guarantee.AGREED if node.foreign else Guarantee.SAFE):
+                del self._unsent[node]
+        for node, missing in self._missing.items():
+            events = node.trace.events
+            for position in range(self._read[node], len(events)):
+                event = events[position]
+                if isinstance(event, Messages):
+                    missing.difference_update(event.messages)
+            self._read[node] = len(events)
+        return self.complete
+
+
 class Cluster:
     """Nodes 1 to `count` on one network, none of them started.
 
@@ -432,11 +464,17 @@ class Cluster:
 
     # What tests ask for.
 
+    @property
+    def installed_ring(self) -> RingId | None:
+        """The one ring that all running nodes are on, and none else; None if there is no such ring."""
+        nodes = self.running
+        return nodes[0].machine.ring_id if self.one_ring() else None  # type: ignore[union-attr]
+
     def one_ring(self, *node_ids: int) -> bool:
         """Whether these nodes, by default all running ones, are together on one installed ring, and none else."""
         ids = tuple(sorted(node_ids)) or tuple(node.node_id for node in self.running)
         machines = [self.nodes[node_id].machine for node_id in ids]
-        return all(
+        return bool(machines) and all(
             machine is not None
             and machine.state.name == "OPERATIONAL"
             and machine.members == ids
@@ -449,38 +487,15 @@ class Cluster:
         assert self.run_until(lambda: self.one_ring(*node_ids), limit), f"no ring after {limit} s: {self}"
 
     def settle(self, limit: float = 60.0) -> bool:
-        """Run until all running nodes are one ring and all that was sent is delivered; says whether that came.
-
-        Each node sends a last message for it: when all have all of these, nothing older is on its way.
-        """
+        """Run until all running nodes are one ring and all that was sent is delivered; says whether that came."""
         end = self.now + limit
         every = self.config.token / 20
-        if not self.run_until(self.one_ring, limit, every):
-            return False
-        missing = {node: set[bytes]() for node in self.running}
-        read = {node: len(node.trace.events) for node in missing}
-        marks = []
-        for node in missing:
-            marks.append(node.compose(0))
-            guarantee = Guarantee.AGREED if node.foreign else Guarantee.SAFE
-            while not node.try_send([marks[-1]], guarantee):
-                self.run_for(self.config.token / 10)
-                if self.now > end:
-                    return False
-        for marks_missing in missing.values():
-            marks_missing.update(marks)
-
-        def drained() -> bool:
-            for node, marks_missing in missing.items():
-                events = node.trace.events
-                for position in range(read[node], len(events)):
-                    event = events[position]
-                    if isinstance(event, Messages):
-                        marks_missing.difference_update(event.messages)
-                read[node] = len(events)
-            return not any(missing.values()) and self.one_ring()
-
-        return self.run_until(drained, end - self.now, every)
+        while self.run_until(self.one_ring, end - self.now, every) and self.now < end:
+            drain = _Drain(self)
+            self.run_until(drain.is_over, end - self.now, every)
+            if drain.complete:
+                return True
+        return False
 
     def delivered(self, node_id: int) -> list[bytes]:
         """All messages that the present or last process of a node has been given, in order."""

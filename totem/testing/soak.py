@@ -169,7 +169,7 @@ class World:
         for node in self.cluster.nodes.values():
             node.disarm()
             node.resume()
-            if not node.running and self.dice.random() < 0.8:
+            if not node.running and (self.dice.random() < 0.8 or not self.cluster.running):
                 node.start()
         limit = 30 * (self.config.token + self.config.consensus)
         return self.cluster.settle(limit)
