@@ -115,7 +115,7 @@ class Ring(Block):
         """Wait until the ring has at least `count` nodes."""
         await trio.lowlevel.checkpoint()
         await self._until(lambda: (self._engine.synced and len(self.node_ids) >= count) or self._ended())
-        self._raise_failure()
+        self._check()
 
     def join(self, name: str | bytes, *, limit: int = DEFAULT_LIMIT) -> Group:
         """Name a group to be joined with `async with`: 1 to 128 bytes, a `str` in UTF-8.
@@ -136,9 +136,7 @@ class Ring(Block):
 
     def enter(self, name: bytes, inbox: Inbox) -> Membership:
         """Join a group."""
-        if self._ended():
-            self._raise_failure()
-            raise RingLost("the ring has been left")
+        self._check()
         return self._engine.join(name, self.member.pid, inbox)
 
     def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
@@ -160,7 +158,13 @@ class Ring(Block):
             if place in self._senders:
                 self._senders.remove(place)
             raise
+        self._check()
+
+    def _check(self) -> None:
+        """Raise if there is no ring any more."""
         self._raise_failure()
+        if self._over:
+            raise RingLost("the ring has been left")
 
     # ---- the shell's side
 

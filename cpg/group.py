@@ -106,6 +106,8 @@ class Group(Block):
     # ---- the block
 
     async def __aenter__(self) -> Group:
+        if self._membership is not None:
+            raise RuntimeError(f"group {self.name!r}: a block is entered once; join again for another")
         name = self.name.encode() if isinstance(self.name, str) else bytes(self.name)
         self._membership = self._backend.enter(name, self._stream)
         self._backend.joined.add(self)
@@ -277,6 +279,8 @@ class Batches:
 
 
 def _payloads(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
+    if isinstance(data, str):
+        raise TypeError("a message is bytes-like, or a list of such: encode the str")
     if isinstance(data, BytesLike):
         data = (data,)
     payloads = [payload if type(payload) is bytes else bytes(payload) for payload in data]

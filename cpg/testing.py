@@ -19,7 +19,7 @@ runs are alike, not equal. A node is one process; the tasks of a node's program 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -232,6 +232,10 @@ class _Machine:
     def room(self) -> int:
         """Bytes for which the send queue has room."""
         return self.real.room
+
+    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
+        """Go on without these members; the time is the network's."""
+        return self._node.running and self.real.exclude(node_ids, self._node.cluster.now)
 
     def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Queue messages."""

@@ -299,6 +299,19 @@ async def test_bytes_like_things_are_sent_and_an_empty_list_is_nothing(node, aut
     assert all(type(event.data) is bytes for event in events[2:])
 
 
+async def test_text_is_no_message(node, autojump_clock):
+    async with Group(node, "chat") as group:
+        with pytest.raises(TypeError, match="encode"):
+            await group.send("text")
+
+
+async def test_a_group_is_entered_once(node, autojump_clock):
+    async with Group(node, "chat") as group:
+        with pytest.raises(RuntimeError, match="entered once"):
+            async with group:
+                raise AssertionError
+
+
 async def test_too_long_a_message_is_refused_before_anything_is_sent(ring, node, monkeypatch, autojump_clock):
     monkeypatch.setattr(cpg.group, "LARGEST_MESSAGE", 1000)
     async with Group(node, "chat") as group:

@@ -156,10 +156,11 @@ async def test_large_messages_and_full_queues(nursery, autojump_clock):
     one, two, _ = await start_three(World(3, seed=7), nursery)
     payloads = [bytes([k]) * size for k, size in enumerate((0, 1, 1_047_552, 1_047_553, 2_500_000, 70_000, 3))]
     await one.group.send(payloads)
+    await one.group.send(payloads[4])
     await one.group.send(b"behind")
     await one.group.flush()
     await trio.sleep(1)
-    assert two.data == [*payloads, b"behind"]
+    assert two.data == [*payloads, payloads[4], b"behind"]
     nursery.cancel_scope.cancel()
 
 
@@ -283,3 +284,5 @@ async def test_a_group_outside_of_its_ring_ends_with_it(nursery, autojump_clock)
     with pytest.raises(RingLost):
         async with ring.join("chat"):
             raise AssertionError
+    with pytest.raises(RingLost):
+        await ring.wait_members(2)
