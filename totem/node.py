@@ -27,6 +27,7 @@ from totem.config import Config
 from totem.configuration import Delivery
 from totem.errors import RingLost
 from totem.processor import Processor
+from totem.states.table import State
 from totem.statistics import Statistics
 from totem.store import RingStore, default_directory
 from totem.udp import UdpEndpoint
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 
 BURST = 64
 """Datagrams that one turn reads; the token is passed on only at the end of a turn."""
+SLICE = 4
+"""Deliveries (each the messages of one frame) between two looks for the token."""
+LOOKS = 16
+"""How often one turn looks for the token while it delivers."""
 ROUNDS = 16
 """How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
 
@@ -82,6 +87,7 @@ class Node:
         self._sleep = trio.CancelScope()
         self._life = trio.CancelScope()
         self._error: Exception | None = None
+        self._failure: str | None = None
         self._finished = False
 
     @classmethod
@@ -183,8 +189,7 @@ class Node:
     def _read_and_act(self, now: float) -> None:
         processor = self.processor
         limit = sys.maxsize if processor.overdue(now) else BURST
-        for datagram in self._endpoint.drain(limit):
-            processor.receive(datagram, now)
+        processor.receive_all(self._endpoint.drain(limit), now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:
                 processor.advance(now)
@@ -199,18 +204,43 @@ class Node:
         """
         more = True
         while more:
-            ready = self.processor.take()
-            if ready.ring_seq is not None:
-                self._store.store(ready.ring_seq)
-            for target, train in ready.datagrams:
-                self._endpoint.send(target, train)
-            for notice in ready.notices:
-                _log.warning("node %d: %s", self.processor.node_id, notice)
-            first = next(ready.deliveries, None)
+            deliveries = self._perform()
+            first = next(deliveries, None)
             more = first is not None
-            self._deliver(chain((first,), ready.deliveries) if first is not None else ready.deliveries)
-            if ready.failure is not None:
-                raise RingLost(ready.failure)
+            self._deliver(self._watchful(first, deliveries) if first is not None else deliveries)
+            if self._failure is not None:
+                raise RingLost(self._failure)
+
+    def _perform(self) -> Iterator[Delivery]:
+        """Store and send what is ready; what there is to deliver."""
+        ready = self.processor.take()
+        if ready.ring_seq is not None:
+            self._store.store(ready.ring_seq)
+        for target, train in ready.datagrams:
+            self._endpoint.send(target, train)
+        for notice in ready.notices:
+            _log.warning("node %d: %s", self.processor.node_id, notice)
+        self._failure = ready.failure
+        return ready.deliveries
+
+    def _watchful(self, first: Delivery, deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
+        """Hand on deliveries, and look for the token between every few: the ring need not wait for the application.
+
+        What comes meanwhile is handed on behind what is in line. On the installed ring only, and for a bounded number
+        of looks: other tasks want to run, too.
+        """
+        looks = LOOKS
+        for count, delivery in enumerate(chain((first,), deliveries)):
+            if looks and not count % SLICE and self.processor.state is State.OPERATIONAL:
+                looks -= 1
+                self._look()
+            yield delivery
+
+    def _look(self) -> None:
+        datagrams = self._endpoint.drain(BURST)
+        if datagrams:
+            self.processor.receive_all(datagrams, trio.current_time())
+            self._perform()
 
     def _finish(self) -> None:
         if self._error is None:

@@ -53,7 +53,7 @@ from totem.states.table import TRANSITIONS, Cause, State
 from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.wire import codec
-from totem.wire.codec import Hello, Hint
+from totem.wire.codec import GUARANTEE_OFFSET, MCAST_HEADER, Hello, Hint
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Message, Token
 
 ALL = 0
@@ -147,6 +147,7 @@ class Processor:
         """The application's messages wait until what is above has finished its sync of the ring."""
         self._this_seqno = 0
         self._token_timeout = config.token
+        self._max_frame = config.max_frame
 
         # Receiving.
         self._assembler = Assembler()
@@ -213,12 +214,32 @@ class Processor:
 
     def receive(self, datagram: bytes, now: float) -> None:
         """Take a datagram from the network. Nothing in it can raise; what is wrong is counted and dropped."""
-        if self._room.state is State.LEFT:
-            return
-        try:
-            self._receivers[codec.packet_type(datagram)](datagram, now)
-        except MalformedDatagram as fault:
-            self.drop(fault.cause)
+        self.receive_all((datagram,), now)
+
+    def receive_all(self, datagrams: Iterable[bytes], now: float) -> None:
+        """Take datagrams in the order in which they came.
+
+        Hot: one turn for each datagram. Plain multicasts of my ring, which are nearly all, are recognised by two
+        comparisons and filed by their number; that is all that any state does with them.
+        """
+        count = 0
+        for datagram in datagrams:
+            if (
+                datagram[25:37] == self._ring_id_bytes
+                and datagram[:5] == codec.PLAIN_MCAST
+                and MCAST_HEADER <= len(datagram) <= self._max_frame
+            ):
+                count += 1
+                if self.filing is not None:
+                    self.filing.window.insert(codec.mcast_seq(datagram), datagram)
+                continue
+            if self._room.state is State.LEFT:
+                return
+            try:
+                self._receivers[codec.packet_type(datagram)](datagram, now)
+            except MalformedDatagram as fault:
+                self.drop(fault.cause)
+        self.counters.multicasts_received += count
 
     def overdue(self, now: float) -> bool:
         """Whether this process has not been run for so long that its view is stale; call it on waking.
@@ -310,8 +331,7 @@ class Processor:
         others = tuple(sorted(self.candidates - {self.node_id}))
         failed = tuple(sorted(self.failed | {self.node_id}))
         self.send_message_to_all(Join(0, self.node_id, self.ring_id.seq, others, failed))
-        self._enter(Room(self), State.LEFT, Cause.LEAVING)
-        self.timers.disarm_all()
+        self._end(Cause.LEAVING)
 
     def take(self) -> Ready:
         """Hand over what is ready, and start afresh."""
@@ -360,7 +380,7 @@ class Processor:
     # What comes in, by type.
 
     def _receive_mcast(self, datagram: bytes, now: float) -> None:
-        """Hot: once for each multicast. Those of my ring are filed by their number and nothing else is done."""
+        """A multicast of another ring, an encapsulated one, or one that is too large or malformed."""
         codec.check_mcast(datagram)
         self.counters.multicasts_received += 1
         if datagram[25:37] == self._ring_id_bytes:
@@ -484,8 +504,12 @@ class Processor:
     def fail(self, reason: str) -> None:
         """Give up for good."""
         self._failure = reason
-        self._enter(Room(self), State.LEFT, Cause.FAILED)
+        self._end(Cause.FAILED)
+
+    def _end(self, cause: Cause) -> None:
+        self._enter(Room(self), State.LEFT, cause)
         self.timers.disarm_all()
+        self.filing = None
 
     def _enter(self, room: Room, state: State, cause: Cause) -> None:
         """The only change of state."""
@@ -705,7 +729,7 @@ class Processor:
         while seq != window.aru:
             expected = (seq + 1) & 0xFFFFFFFF
             frame = frames[expected]
-            if frame[codec.GUARANTEE_OFFSET] and before(ring.safe_line, expected):
+            if frame[GUARANTEE_OFFSET] and before(ring.safe_line, expected):
                 break
             batch.append(frame)
             seq = expected
@@ -739,22 +763,22 @@ class Processor:
         """The messages of consecutive frames. Hot: one turn for each frame."""
         ring_id = ring.id
         members = ring.members
+        agreed = Level.AGREED
         for frame in frames:
+            origin, seq = codec.mcast_origin_and_seq(frame)
             if codec.mcast_is_encapsulated(frame):
                 continue  # belongs to the recovery of this ring
-            origin = codec.mcast_origin(frame)
             if origin not in members:
                 self.drop("multicast of a non-member")
                 continue
-            assembler = self._sync_assembler if self._delivered_ring_id is not None else self._assembler
+            assembler = self._assembler if self._delivered_ring_id is None else self._sync_assembler
             try:
                 messages = assembler.take(origin, frame)
             except MalformedDatagram as fault:
                 self.drop(fault.cause)
                 continue
             if messages:
-                level = safe_level if frame[codec.GUARANTEE_OFFSET] else Level.AGREED
-                yield Messages(origin, ring_id, codec.mcast_seq(frame), level, messages)
+                yield Messages(origin, ring_id, seq, safe_level if frame[GUARANTEE_OFFSET] else agreed, messages)
 
     def _new_ring(self, ring_id: RingId, members: tuple[int, ...]) -> Ring:
         flow = FlowControl(self.config.window_size, self.config.max_messages)

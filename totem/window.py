@@ -31,16 +31,23 @@ class MessageWindow:
         Hot: called for each multicast, so differences are written out instead of calling `sequence`.
         """
         frames = self.frames
-        if seq in frames or not 0 < (seq - self.released) & MASK < RANGE or (self.aru - seq) & MASK < RANGE:
+        expected = (self.aru + 1) & MASK
+        if seq != expected:
+            if seq in frames or not 0 < (seq - self.released) & MASK < RANGE or (self.aru - seq) & MASK < RANGE:
+                return False
+            frames[seq] = frame
+            if (seq - self.high_seq) & MASK < _HALF:
+                self.high_seq = seq
+            return True
+        if (seq - self.released) & MASK >= RANGE:
             return False
         frames[seq] = frame
-        if (seq - self.high_seq) & MASK < _HALF:
-            self.high_seq = seq
-        expected = (self.aru + 1) & MASK
-        if seq == expected:
-            while expected in frames:
-                self.aru = expected
-                expected = (expected + 1) & MASK
+        if self.high_seq == self.aru:
+            self.high_seq = self.aru = seq
+            return True
+        while expected in frames:
+            self.aru = expected
+            expected = (expected + 1) & MASK
         return True
 
     def get(self, seq: int) -> bytes | None:

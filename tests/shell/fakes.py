@@ -6,6 +6,7 @@ from math import inf
 import trio
 
 from totem.processor import Ready
+from totem.states.table import State
 from totem.statistics import Counters
 
 
@@ -17,20 +18,23 @@ class FakeProcessor:
     def __init__(self):
         self.calls = []
         self.counters = Counters()
+        self.state = State.OPERATIONAL
         self.deadline = inf
         self.ready = []
         """What the next calls of `take` give."""
         self.paused = False
+        self.turns = 0
         self.on_advance = lambda now: None
 
     def start(self, now):
         self.calls.append(("start", now))
 
     def overdue(self, now):
+        self.turns += 1
         return self.paused
 
-    def receive(self, datagram, now):
-        self.calls.append(("receive", datagram))
+    def receive_all(self, datagrams, now):
+        self.calls += [("receive", datagram) for datagram in datagrams]
 
     def advance(self, now):
         self.calls.append(("advance", now))

@@ -12,7 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 from tests.shell.fakes import FakeEndpoint, FakeProcessor, FakeStore
 from tests.shell.places import at_one_address
 from totem.errors import RingLost
-from totem.node import BURST, Node
+from totem.node import BURST, SLICE, Node
+from totem.states.table import State
 from totem.store import RingStore
 
 
@@ -89,11 +90,37 @@ async def test_what_a_delivery_causes_is_done_in_the_same_turn(world):
             world.node.kick()
 
     world.on_delivery = on_delivery
+    turns = world.processor.turns
     world.processor.promise(deliveries=["x"])
     world.endpoint.arrive(b"one")
     await wait_all_tasks_blocked()
     assert world.calls == [("receive", b"one"), ("deliver", "x"), ("send", 0, [b"answer"]), ("deliver", "y")]
-    assert len(world.endpoint.limits) == 1
+    assert world.processor.turns == turns + 1
+
+
+async def test_the_token_does_not_wait_for_the_application(world):
+    """Between every few deliveries the node looks for what has come, and acts on it."""
+
+    def on_delivery(item):
+        if item == 0:
+            world.endpoint.arrive(b"token")
+            world.processor.promise(datagrams=[(2, [b"token"])])
+
+    world.on_delivery = on_delivery
+    world.processor.promise(deliveries=range(2 * SLICE))
+    world.endpoint.arrive(b"train")
+    await wait_all_tasks_blocked()
+    names = [name for name, *_ in world.calls]
+    assert names == ["receive", *["deliver"] * SLICE, "receive", "send", *["deliver"] * SLICE]
+
+
+async def test_the_token_waits_where_a_ring_is_being_formed(world):
+    world.processor.state = State.GATHER
+    world.on_delivery = lambda item: world.endpoint.arrive(b"join") if item == 0 else None
+    world.processor.promise(deliveries=range(2 * SLICE))
+    world.endpoint.arrive(b"train")
+    await wait_all_tasks_blocked()
+    assert [name for name, *_ in world.calls] == ["receive", *["deliver"] * (2 * SLICE), "receive"]
 
 
 async def test_deliveries_are_asked_for_one_by_one(world):

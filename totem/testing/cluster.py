@@ -169,7 +169,7 @@ class Node:
         self._fuse = 0
         self.failure = None
         self.machine.start(self._network.now)
-        self.drive()
+        self._turn()
 
     def crash(self, steps: int = 0) -> None:
         """End the process with all it holds in memory: now, or before the step after the next `steps` ones."""
@@ -186,7 +186,7 @@ class Node:
         """End the process in good order."""
         if self.machine is not None:
             self.machine.leave(self._network.now)
-            self.drive()
+            self._turn()
             self._end()
 
     def pause(self) -> None:
@@ -198,14 +198,9 @@ class Node:
         if not self.paused:
             return
         self.paused = False
-        while (machine := self.machine) is not None:
-            now = self._network.now
-            count = len(self._inbox) if machine.overdue(now) else min(len(self._inbox), self.DRAIN_BUDGET)
-            for _ in range(count):
-                machine.receive(self._inbox.popleft(), now)
-            if machine.deadline <= now:
-                machine.advance(now)
-            self.drive()
+        while self.machine is not None:
+            count = len(self._inbox) if self.machine.overdue(self._network.now) else self.DRAIN_BUDGET
+            self._turn([self._inbox.popleft() for _ in range(min(count, len(self._inbox)))])
             if not self._inbox:
                 break
         self._inbox_bytes = 0
@@ -230,12 +225,8 @@ class Node:
                 self._inbox.append(datagram)
                 self._inbox_bytes += len(datagram)
             return
-        now = self._network.now
-        machine.overdue(now)
-        machine.receive(datagram, now)
-        if machine.deadline <= now:
-            machine.advance(now)
-        self.drive()
+        machine.overdue(self._network.now)
+        self._turn((datagram,))
 
     def _on_timer(self, time: float) -> None:
         # Deadlines mostly move later; then an early call finds nothing due and asks for another one.
@@ -243,18 +234,14 @@ class Node:
         if time != self._wake or machine is None:
             return
         self._wake = float("inf")
-        if self.paused:
-            return
-        now = self._network.now
-        machine.overdue(now)
-        if machine.deadline <= now:
-            machine.advance(now)
-        self.drive()
+        if not self.paused:
+            machine.overdue(self._network.now)
+            self._turn()
 
     def send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Multicast from outside of a delivery. Raises what the processor raises, QueueFull above all."""
         self.multicast(messages, guarantee)
-        self.drive()
+        self._turn()
 
     def try_send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> bool:
         """Multicast from outside of a delivery; says whether the queue had room."""
@@ -299,18 +286,29 @@ class Node:
 
     # The driver.
 
-    def drive(self) -> None:
-        """Do what the processor has ready, in the order that `Ready` demands, until it is content."""
+    def _turn(self, datagrams: Sequence[bytes] = ()) -> None:
+        """Do as the shells do on waking: take what came, fire timers, do what is ready until there is no more."""
+        machine = self.machine
+        assert machine is not None
+        now = self._network.now
         try:
+            for datagram in datagrams:
+                machine.receive(datagram, now)
+            if machine.deadline <= now:
+                machine.advance(now)
             self._asked = True
             while self._asked and self.machine is not None:
                 self._asked = False
-                self._perform(self.machine.take())
+                self._perform(machine.take())
         except _Crash:
             self._end()
-        machine = self.machine
-        if machine is not None and machine.deadline < self._wake:
-            self._wake = max(machine.deadline, self._network.now)
+        except AssertionError as death:
+            if not self.foreign:
+                raise
+            self.failure = str(death)
+            self._end()
+        if self.machine is not None and machine.deadline < self._wake:
+            self._wake = max(machine.deadline, now)
             self._network.at(self._wake, self._on_timer, self._wake)
 
     def _perform(self, ready: Ready) -> None:

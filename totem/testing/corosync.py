@@ -343,6 +343,9 @@ class CorosyncModel:
     pure = False
     features = 0
     loopback = LOOPBACK
+    frees_on_repeated_tokens = True
+    """The one fault that others cannot make good: a token that comes twice is taken for two rotations, so that messages
+    are freed which others lack, and these never get them. A world that is to keep all promises goes without it."""
 
     def __init__(
         self,
@@ -746,9 +749,10 @@ class CorosyncModel:
         self.my_last_seq = token.seq
         representative = self.my_ring_id.representative == self.node_id
         self.my_token_held = self.my_seq_unchanged >= self.config.seqno_unchanged_const + representative
-        if self.state is State.OPERATIONAL:
+        repeated = token.ring_id != self.my_ring_id or sq_lte_compare(token.token_seq, self.my_token_seq)
+        if self.state is State.OPERATIONAL and (not repeated or self.frees_on_repeated_tokens):
             self._messages_free(token.aru)
-        if token.ring_id != self.my_ring_id or sq_lte_compare(token.token_seq, self.my_token_seq):
+        if repeated:
             self.stats["token dropped"] += 1
             return
         self._token_visit(token, forward=not (representative and self.my_token_held))

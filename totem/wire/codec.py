@@ -86,6 +86,9 @@ _HEADER = layout.HEADER.size
 _PREFIXES = {struct.pack("<HBB", MAGIC, VERSION, kind): kind for kind in range(TYPE_HOLD_CANCEL + 1)}
 _pack_mcast = layout.MCAST.pack
 _unpack_identity = layout.MCAST_IDENTITY.unpack_from
+PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAPSULATED)
+"""How every multicast begins that is not encapsulated."""
+_unpack_origin_and_seq = layout.MCAST_ORIGIN_AND_SEQ.unpack_from
 _unpack_seq = layout.MCAST_SEQ.unpack_from
 _unpack_origin = layout.MCAST_ORIGIN.unpack_from
 _unpack_guarantee = layout.MCAST_GUARANTEE.unpack_from
@@ -158,6 +161,11 @@ def mcast_origin(datagram: bytes) -> int:
     """Node id of the originator of a multicast (HOT)."""
     (origin,) = _unpack_origin(datagram)
     return origin  # type: ignore[no-any-return]
+
+
+def mcast_origin_and_seq(datagram: bytes) -> tuple[int, int]:
+    """Originator of a multicast and its number, in one (HOT)."""
+    return _unpack_origin_and_seq(datagram)
 
 
 def mcast_ring_id(datagram: bytes) -> RingId:

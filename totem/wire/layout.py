@@ -48,6 +48,7 @@ MCAST: Final = Struct("<HBBBIIIII12sII")
 MCAST_IDENTITY: Final = Struct("<4xBI4xI")  # of these: encapsulated, nodeid, system_from
 MCAST_SEQ: Final = Struct("<17xI")
 MCAST_ORIGIN: Final = Struct("<13xI")
+MCAST_ORIGIN_AND_SEQ: Final = Struct("<13xII")
 MCAST_GUARANTEE: Final = Struct("<41xI")
 MCAST_RING_ID_OFFSET: Final = 25
 
@@ -88,6 +89,7 @@ assert HEADER.size + RING_ID.size == 25  # the whole of token_hold_cancel
 assert MCAST.size == 45
 assert MCAST_SEQ.size == 21
 assert MCAST_ORIGIN.size == 17
+assert MCAST_ORIGIN_AND_SEQ.size == 21
 assert MCAST_GUARANTEE.size == MCAST.size
 assert MCAST_RING_ID_OFFSET + RING_ID.size + 8 == MCAST.size
 assert FRAME.size == 8
