@@ -124,8 +124,6 @@ class Node:
         self.incarnation = 0
         self.machine: Processor | None = None
         self.paused = False
-        self.failure: str | None = None
-        """Why the last process could not go on, if so."""
         self.trace = Trace(Process(node_id, 0, foreign))
         self._application: Application
         self._maker = maker
@@ -167,7 +165,6 @@ class Node:
         self._application = cluster.application(self)
         self._composed = 0
         self._fuse = 0
-        self.failure = None
         self.machine.start(self._network.now)
         self._turn()
 
@@ -204,6 +201,10 @@ class Node:
             if not self._inbox:
                 break
         self._inbox_bytes = 0
+
+    def _fail(self, reason: str) -> None:
+        self.cluster.failures.append(f"{self.trace.process}: {reason}")
+        self._end()
 
     def _end(self) -> None:
         self.machine = None
@@ -305,8 +306,7 @@ class Node:
         except AssertionError as death:
             if not self.foreign:
                 raise
-            self.failure = str(death)
-            self._end()
+            self._fail(str(death))
         if self.machine is not None and machine.deadline < self._wake:
             self._wake = max(machine.deadline, now)
             self._network.at(self._wake, self._on_timer, self._wake)
@@ -330,8 +330,7 @@ class Node:
             events.append(delivery)
             self._application.on_delivery(delivery)
         if ready.failure is not None:
-            self.failure = ready.failure
-            self._end()
+            self._fail(ready.failure)
 
     def _burn(self) -> None:
         self._fuse -= 1
@@ -404,6 +403,8 @@ class Cluster:
         """Called with (node, name, details…) for what processors of our make tell of themselves."""
         self.traces: list[Trace] = []
         """Of all processes, in the order of their starts."""
+        self.failures: list[str] = []
+        """Which processes could not go on, and why. A foreign one dies of its own assertions."""
         makers = makers or {}
         self.nodes = {
             node_id: Node(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)

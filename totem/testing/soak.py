@@ -106,7 +106,8 @@ class World:
             (self._heal, 1.5),
             (self._swizzle, 0.3),
             (self._leave, 0.3),
-            (self._deafen, 0.2),
+            (self._thin_multicasts, 0.5),
+            (self._break_attempt, 1.0),
             (self._weather, 1.0),
         ]
 
@@ -143,6 +144,7 @@ class World:
             self._live()
             if not self._come_together():
                 violations.append(Violation("liveness", f"no common ring that delivers all: {self.cluster}"))
+            violations += [Violation("failure", text) for text in self.cluster.failures if "no room" not in text]
         except Exception:  # a bug of ours, of the processor's or of this kit, is a finding as well
             violations.append(Violation("exception", traceback.format_exc()))
         else:
@@ -256,11 +258,31 @@ class World:
         self._tell(f"cut {sources} to {targets}")
         self.cluster.network.cut(sources, targets)
 
-    def _deafen(self) -> None:
-        """One node gets tokens but no multicasts, until the next general healing."""
-        deaf = self.dice.choice(list(self.cluster.nodes))
-        self._tell(f"deafen {deaf}")
-        self.cluster.network.filters.append(partial(_is_multicast_to, deaf))
+    def _thin_multicasts(self) -> None:
+        """Some nodes get all tokens, but only some multicasts or none, until the next general healing."""
+        victims = self._some() if self.dice.random() < 0.5 else list(self.cluster.nodes)
+        chance = self.dice.choice((0.2, 0.5, 0.8, 1.0))
+        self._tell(f"lose {chance} of the multicasts to {victims}")
+
+        def swallows(source: int, target: int, datagram: bytes) -> bool:
+            is_multicast = len(datagram) > codec.MCAST_HEADER and datagram[3] == codec.TYPE_MCAST
+            return is_multicast and target in victims and self.dice.random() < chance
+
+        self.cluster.network.filters.append(swallows)
+
+    def _break_attempt(self) -> None:
+        """Something happens in the middle of forming a ring, or right after it."""
+        self.dice.choice((self._crash, self._partition, self._heal, self._start))()
+        wait = self.config.token + self.config.consensus
+        if self.cluster.run_until(self._is_forming, wait, 0.001):
+            for _ in range(self.dice.randrange(20 * len(self.cluster.nodes))):
+                if self.cluster.network.next_event is not None:
+                    self.cluster.network.step()
+            self._tell("break the attempt")
+            self.dice.choice((self._crash, self._partition, self._cut_one_way, self._pause, self._thin_multicasts))()
+
+    def _is_forming(self) -> bool:
+        return any(node.machine and node.machine.state.name == "RECOVERY" for node in self.cluster.running)
 
     def _heal(self) -> None:
         self._tell("heal")
@@ -319,10 +341,6 @@ class World:
                     outcome.installs += 1
         outcome.rings = len(rings)
         return outcome
-
-
-def _is_multicast_to(deaf: int, source: int, target: int, datagram: bytes) -> bool:
-    return target == deaf and len(datagram) > codec.MCAST_HEADER and datagram[3] == codec.TYPE_MCAST
 
 
 def run_world(seed: int, counts: range, *, mixed: bool = False, verbose: bool = False) -> Outcome:
