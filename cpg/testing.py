@@ -168,6 +168,11 @@ class World:
             if not shell.node.running:
                 shell.ended.set()
 
+    def _cause_of_death(self, node: Node) -> str:
+        name = f"{node.trace.process}: "
+        failures = [text.removeprefix(name) for text in self._cluster.failures if text.startswith(name)]
+        return failures[-1] if failures else f"node {node.node_id} has crashed"
+
     def _application(self, node: Node) -> _Shell:
         return self._shells[node.node_id]
 
@@ -196,17 +201,16 @@ class _Shell:
             self.node.leave()
             del self._world._shells[self.node.node_id]
             self._world._notice()
-        raise RingLost(self.node.failure or f"node {self.node.node_id} has crashed")
+        raise RingLost(self._world._cause_of_death(self.node))
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Hand a delivery on."""
         self._deliver(iter((delivery,)))
 
     def kick(self) -> None:
-        """Drive the node once, unless it is paused."""
-        if self.node.running and not self.node.paused:
-            self.node.drive()
-            self._world._notice()
+        """Have the node do what was asked of it, unless it is paused."""
+        self.node.kick()
+        self._world._notice()
 
     def statistics(self) -> Statistics:
         """What the processor has counted."""

@@ -263,6 +263,11 @@ class Node:
         start = self._composed % 251
         return message + (_FILLER * (1 + missing // (len(_FILLER) - 256)))[start : start + missing]
 
+    def kick(self) -> None:
+        """Do what was asked of the processor from outside of a delivery."""
+        if self.running and not self.paused:
+            self._turn()
+
     # What the application may call.
 
     def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
