@@ -52,12 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = parser().parse_args(arguments)
     logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
-    code = trio.run(_until_signal, options)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: nothing to complain about
-    return code
+    return trio.run(_until_signal, options)
 
 
 async def _until_signal(options: argparse.Namespace) -> int:
@@ -195,13 +190,14 @@ async def _standard_input() -> AsyncGenerator[list[bytes], None]:
 
 async def _print(lines: Iterable[str]) -> None:
     """Print lines in a thread, so that a reader that is slow does not stop the node."""
-    text = "".join(f"{line}\n" for line in lines)
+    text = "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace")
     await trio.to_thread.run_sync(_write, text, abandon_on_cancel=True)
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _write(text: bytes) -> None:
+    """Write past `sys.stdout`, whose lock a thread that is stuck here would keep at the end of the program."""
+    while text:
+        text = text[os.write(sys.stdout.fileno(), text) :]
 
 
 # ---- the command line

@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
 import re
 import signal
+import sys
+from functools import partial
 
 import pytest
 import trio
@@ -66,6 +69,32 @@ async def test_a_killed_listener_is_told_as_nodedown(config, nursery):
     assert kinds == ["transitional", "confchg", "ring"] or kinds[1:] == ["transitional", "confchg"]
     assert holds("confchg", left=[[2, two.process.pid, "nodedown"]])(one.events)
     assert await one.stop() == 0
+
+
+async def test_a_reader_that_does_not_read_stops_nobody(config, nursery):
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "cpg", "listen", "chat", "-c", config, "--node", "1"]
+    stuck = await nursery.start(partial(trio.run_process, command, stdout=writer, check=False))
+    os.close(writer)
+    two = await listen(config, 2).start(nursery)
+    await two.until(members(2))
+    code, _, _ = await run("send", "chat", "-c", config, "--node", "3", stdin=b"x" * 1000 + b"\n" + b"y\n" * 50_000)
+    assert code == 0
+    stuck.terminate()
+    assert await stuck.wait() == 0
+    os.close(reader)
+    await two.until(members(1))
+    await two.stop()
+
+
+async def test_a_reader_that_has_gone(config, nursery):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "cpg", "members", "--alone", "-c", config, "--node", "1"]
+    done = await trio.run_process(command, stdout=writer, capture_stderr=True, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert b"Error" not in done.stderr
 
 
 async def test_sigint_leaves_in_order_and_tells_so(config, nursery):
