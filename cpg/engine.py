@@ -13,30 +13,26 @@ The order that every member of a group sees (ruling C5), and where it comes from
     (Quorum)              `_sync_complete`: with the next version's votes
     new messages          held back by every sender's Processor until its `sync_complete`
 
-A membership is in four steps: accepted (`Engine.join`), joined (its procjoin was delivered), leaving (`leave`), left
-(its procleave was delivered). Its inbox hears of the two steps between the second and the fourth, and all between.
-What one membership sends is one stream: procjoin, messages, procleave (ruling C6). What does not fit into the
-Processor's bounded queue at once (joins and leaves, which are never refused, and whatever is longer than one message
-may be) waits in its outbox; of all the outboxes one at a time sends a message in pieces.
+What the local members send goes to the Processor directly, or waits for room in their outboxes (`cpg.membership`), of
+which one at a time sends a message in pieces.
 """
 
 from __future__ import annotations
 
-import enum
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined
-from cpg.events import Confchg, Member, RingEvent, TotemConfchg, Transitional
+from cpg.errors import AlreadyJoined, CorosyncLimit
+from cpg.events import Member, RingEvent, TotemConfchg, Transitional
 from cpg.groups import Change, Groups
-from cpg.pieces import LARGEST_MESSAGE, Assembler, Outgoing
+from cpg.membership import KNOWN_HEADERS, Inbox, Membership
+from cpg.pieces import Assembler
 from cpg.sync import Service, Sync
 from cpg.wire import (
     LARGEST_NAME,
-    LARGEST_PLAIN,
     MCAST_PREFIX,
     MOST_PROCESSES,
     PIECE_FIRST,
@@ -52,7 +48,6 @@ from cpg.wire import (
     Procleave,
     ServiceBuild,
     decode,
-    mcast_prefix,
 )
 from totem.configuration import (
     NO_RING,
@@ -64,14 +59,13 @@ from totem.configuration import (
     RingId,
     TransitionalConfiguration,
 )
-from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
+from totem.errors import MalformedDatagram
+
+__all__ = ["Engine", "EngineStatistics", "Inbox", "Membership", "Transport"]
 
 COROSYNC_LARGEST_NAME: Final = LARGEST_NAME - 1
 COROSYNC_MOST_MEMBERS: Final = 128
 """Of one group: Corosync's nodes have fixed arrays (ruling C7)."""
-
-KNOWN_HEADERS: Final = 1024
-"""Bound on each cache of mcast headers: they differ by sender, group and payload size."""
 
 
 class Transport(Protocol):
@@ -89,174 +83,6 @@ class Transport(Protocol):
 
     def sync_complete(self, ring_id: RingId) -> None:
         """Sync of that ring is complete: application messages may go out."""
-
-
-class Inbox(Protocol):
-    """Where the engine puts what one local membership is told; it must not raise and need not be quick to consume.
-
-    Called while deliveries are handed on: it may call `Membership.send` and `leave`, and only queue for the rest.
-    """
-
-    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Consecutive messages of one sender, at most those of one frame. The list is shared: do not change it."""
-
-    def event(self, event: Confchg | RingEvent) -> None:
-        """Anything that is not a message, in its place between the messages."""
-
-
-class _Step(enum.Enum):
-    ACCEPTED = enum.auto()
-    JOINED = enum.auto()
-    LEFT = enum.auto()
-
-
-_Waiting = tuple[list[bytes], Guarantee] | Outgoing
-"""What an outbox holds: messages that the ring's queue can take at once, or one to be sent in pieces."""
-
-
-class _Headers(dict[int, bytes]):
-    """What stands before the payload of a member's messages, by payload size."""
-
-    def __init__(self, name: bytes, member: Member) -> None:
-        self._name = name
-        self._member = member
-
-    def __missing__(self, length: int) -> bytes:
-        if length > LARGEST_PLAIN:
-            raise MessageTooLong(f"{length} bytes do not fit into one mcast")
-        if len(self) >= KNOWN_HEADERS:
-            self.clear()
-        header = self[length] = mcast_prefix(self._name, self._member.pid, length, self._member.node_id)
-        return header
-
-
-class Membership:
-    """One local process in one group, from the acceptance of its join to the delivery of its leave.
-
-    Its inbox gets first the `Confchg` of the own join, then `TotemConfchg` of the present ring, then the group's
-    stream, and last the `Confchg` with the own leave; nothing after that.
-    """
-
-    def __init__(self, engine: Engine, name: bytes, pid: int, inbox: Inbox) -> None:
-        self.name = name
-        self.member = Member(engine.node_id, pid)
-        self.inbox = inbox
-        self._engine = engine
-        self._headers = _Headers(name, self.member)
-        self._step = _Step.ACCEPTED
-        self.leaving = False
-        """`leave` has been called: nothing more can be sent."""
-        self._outbox: deque[_Waiting] = deque()
-
-    @property
-    def joined(self) -> bool:
-        """Whether the own join has been delivered and the own leave has not."""
-        return self._step is _Step.JOINED
-
-    @property
-    def left(self) -> bool:
-        """Whether the own leave has been delivered: the inbox gets nothing more."""
-        return self._step is _Step.LEFT
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        """Who is in the group at this point of the order, in order of node id and pid."""
-        return self._engine.members(self.name)
-
-    def send(self, payloads: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Queue separate messages of this member, in order and with none of its others between.
-
-        All or nothing: QueueFull (try again after the engine's next `deliver`), MessageTooLong (more than
-        LARGEST_MESSAGE), NotJoined after `leave`. Accepted from the join call on. A list with a message that is too
-        long for one mcast is taken at once and given to the ring bit by bit; until that is done, further calls raise
-        QueueFull.
-        """
-        if self.leaving:
-            raise NotJoined(f"group {self.name!r} has been left")
-        if self._outbox:
-            raise QueueFull("earlier messages of this member still wait for room")
-        headers = self._headers
-        try:
-            self._engine.multicast([headers[len(payload)] + payload for payload in payloads], guarantee)
-        except MessageTooLong:
-            self._put(self._chunks(payloads, guarantee))
-
-    def leave(self) -> None:
-        """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing."""
-        if not self.leaving:
-            self.leaving = True
-            self._put([([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED)])
-
-    # The engine's side.
-
-    def enter(self) -> None:
-        """Announce the join."""
-        self._put([([Procjoin(self.name, self.member.pid).encode()], Guarantee.AGREED)])
-
-    def _put(self, messages: Iterable[_Waiting]) -> None:
-        self._outbox.extend(messages)
-        self._engine.wait_for_room(self)
-
-    def _chunks(self, payloads: Sequence[bytes], guarantee: Guarantee) -> list[_Waiting]:
-        chunks: list[_Waiting] = []
-        chunk: list[bytes] = []
-        room = 0
-        for payload in payloads:
-            length = len(payload)
-            if length > LARGEST_MESSAGE:
-                raise MessageTooLong(f"a message of {length} bytes; the limit is {LARGEST_MESSAGE}")
-            if length > LARGEST_PLAIN:
-                chunks.append(Outgoing(self.name, self.member, bytes(payload), guarantee))
-                room = 0
-                continue
-            room -= length + MCAST_PREFIX
-            if room < 0:
-                chunk = []
-                chunks.append((chunk, guarantee))
-                room = LARGEST_PLAIN - length
-            chunk.append(self._headers[length] + payload)
-        return chunks
-
-    @property
-    def outgoing(self) -> Outgoing | None:
-        """The message in pieces that is first in the outbox, if it is one; perhaps all its pieces are on their way."""
-        first = self._outbox[0] if self._outbox else None
-        return first if isinstance(first, Outgoing) else None
-
-    def push(self, *, cut: bool) -> bool:
-        """Give the ring what it has room for; whether nothing waits any more. `cut`: pieces are allowed to go."""
-        while self._outbox:
-            waiting = self._outbox[0]
-            if not isinstance(waiting, Outgoing):
-                messages, guarantee = waiting
-            elif cut and not waiting.handed_over:
-                messages, guarantee = [waiting.piece()], waiting.guarantee
-            else:
-                return False  # handed over, it must come back whole before others follow: a new ring may cut it
-            try:
-                self._engine.multicast(messages, guarantee)
-            except QueueFull:
-                return False
-            if isinstance(waiting, Outgoing):
-                waiting.advance()
-            else:
-                self._outbox.popleft()
-        return True
-
-    def piece_came_back(self, *, first: bool, whole: bool) -> None:
-        """A piece of this member's was delivered to this node: the first of a message, or the one that completes it."""
-        if self.outgoing is not None:
-            self.outgoing.begun = self.outgoing.begun or first
-            if whole:
-                self._outbox.popleft()
-
-    def entered(self) -> None:
-        """The own join has been delivered."""
-        self._step = _Step.JOINED
-
-    def ended(self) -> None:
-        """The own leave has been delivered."""
-        self._step = _Step.LEFT
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpg.checkers import Record, check
-from cpg.engine import LARGEST_MESSAGE, Engine
+from cpg.engine import Engine
 from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined
 from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
+from cpg.pieces import LARGEST_MESSAGE
 from cpg.wire import (
     GROUP_A,
     LARGEST_PLAIN,

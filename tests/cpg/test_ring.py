@@ -47,7 +47,7 @@ def program(cluster, node_id):
 
 def send(cluster, node_id, *payloads, guarantee=Guarantee.AGREED):
     program(cluster, node_id).membership.send(payloads, guarantee)
-    cluster[node_id].drive()
+    cluster[node_id].kick()
 
 
 A, B, C = Member(1, 7), Member(2, 7), Member(3, 7)

@@ -130,7 +130,7 @@ def test_groups_keep_their_promises(seed):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Messages of more than 40 bytes go in pieces."""
-    monkeypatch.setattr("cpg.engine.LARGEST_PLAIN", 40)
+    monkeypatch.setattr("cpg.membership.LARGEST_PLAIN", 40)
     monkeypatch.setattr("cpg.pieces.LARGEST_PLAIN", 40)
 
 
