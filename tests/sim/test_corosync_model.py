@@ -24,6 +24,7 @@ from totem.configuration import (
 from totem.errors import MessageTooLong, QueueFull
 from totem.testing.corosync import (
     ALL,
+    JOIN_STORM,
     LOOPBACK,
     Assembly,
     CorosyncModel,
@@ -669,6 +670,31 @@ def test_duplicates_of_a_token_count_as_idle_visits_and_free_messages() -> None:
     assert len(model.take().datagrams) == 1
 
 
+@pytest.mark.parametrize("fault", [True, False])
+def test_a_token_that_comes_twice_costs_messages(fault: bool) -> None:
+    """Node 2 frees, at a copy of the token, what node 3 has never got and nobody else will have."""
+    ring = Ring(3)
+    ring.form(1, 2, 3)
+    ring.models[2].frees_on_repeated_tokens = fault
+    sent = []
+
+    def lose_once_sent(source: int, target: int, datagram: bytes) -> bool:
+        if codec.packet_type(datagram) == codec.TYPE_MCAST:
+            sent.append(datagram)
+        return bool(sent) and 3 in (source, target)
+
+    ring.lose = lose_once_sent
+    ring.multicast(1, b"seen by two")
+    ring.run(ring.config.token_retransmit + 0.01)
+    assert ring.messages(2) == [b"seen by two"]
+    ring.crash(1)
+    ring.lose = lambda source, target, datagram: False
+    ring.run(20.0, lambda: ring.formed(2, 3))
+    assert ring.seen[2][-1] == ring.seen[3][-1]
+    assert ring.seen[2][-1].transitional == (2, 3)
+    assert ring.messages(3) == ([] if fault else [b"seen by two"])
+
+
 def test_a_join_after_a_pause_is_thrown_away_with_all_behind_it() -> None:
     model = CorosyncModel(TWO, 2, ring_seq=0, dice=random.Random(0))
     put_into_ring(model, 0.0, Token(1, RingId(1, 9), token_seq=9), [1, 2])
@@ -864,9 +890,22 @@ def test_a_multicast_without_room_for_a_second_header_kills_in_recovery() -> Non
 # Joins.
 
 
+def test_joins_that_tell_nothing_new_are_answered_at_once_but_not_for_ever() -> None:
+    """Two nodes that do this to each other would never stop, and their consensus timers never expire."""
+    model = _operational(members=(2,), seq=5)
+    model.receive(codec.encode(Join(1, 1, 5, (1, 2, 3), (3,))), 0.0)
+    assert (model.my_proc_list, model.my_failed_list) == ([2, 1, 3], [])
+    for k in range(1, 40):
+        model.take()
+        model.receive(codec.encode(Join(1, 1, 5, (1, 2, 3), (3,))), k * 0.001)
+        answers = [codec.decode(train[0]) for _, train in model.take().datagrams]
+        assert answers == ([Join(2, 2, 5, (2, 1, 3), ())] if k <= JOIN_STORM else [])
+    assert model.stats["join storm"] == 39 - JOIN_STORM
+
+
 def _operational(*, members: tuple[int, ...] = (1, 2, 3), seq: int = 13) -> CorosyncModel:
     model = CorosyncModel(THREE, 2, ring_seq=0, dice=random.Random(0))
-    put_into_ring(model, 0.0, Token(1, RingId(1, seq), token_seq=9), list(members))
+    put_into_ring(model, 0.0, Token(1, RingId(members[0], seq), token_seq=9), list(members))
     return model
 
 
