@@ -152,26 +152,32 @@ class Play:
         self._folder = folder
         self._dice = random.Random()
         self._changed = trio.lowlevel.ParkingLot()
-        self._failure: DemoFailed | None = None
+        self._failure: Exception | None = None
         self._nursery: trio.Nursery
 
     async def run(self) -> bool:
         """Play it all; say whether everybody was told the same."""
         self._write_config()
-        async with trio.open_nursery() as self._nursery:
-            try:
-                await self._scenes()
-            except DemoFailed as failure:
-                self._fail(failure)
-            finally:
-                for life in self.lives:
-                    life.process.kill()
-            self._nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    await self._scenes()
+                except (DemoFailed, BrokenPipeError) as failure:
+                    self._fail(failure)
+                self._nursery.cancel_scope.cancel()
+        finally:
+            await self._end_all()
         if self._failure is not None:
             raise self._failure
         return self._verdict()
 
-    def _fail(self, failure: DemoFailed) -> None:
+    async def _end_all(self) -> None:
+        with trio.CancelScope(shield=True):
+            for life in self.lives:
+                life.process.kill()
+                await life.process.wait()
+
+    def _fail(self, failure: Exception) -> None:
         self._failure = self._failure or failure
         self._nursery.cancel_scope.cancel()
 
@@ -231,7 +237,10 @@ class Play:
         assert life.process.stdout is not None
         async with aclosing(_lines(life.process.stdout)) as lines:
             async for line in lines:
-                self._note(life, json.loads(line))
+                try:
+                    self._note(life, json.loads(line))
+                except BrokenPipeError as gone:  # nobody looks at the stage any more
+                    self._fail(gone)
         if life.state != "killed":
             log = self._folder / f"node{life.node}.{life.number}.log"
             self._fail(DemoFailed(f"{life.name} ended too early:\n{log.read_text()[-2000:]}"))
