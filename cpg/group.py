@@ -186,7 +186,7 @@ class Group(Block):
         return self
 
     async def __anext__(self) -> Event:
-        await trio.lowlevel.checkpoint()
+        await self._checkpoint_if_waiting()
         while (event := self._stream.take()) is None:
             await self._arrival()
         return event
@@ -197,10 +197,15 @@ class Group(Block):
         return Batches(self)
 
     async def _next_batch(self) -> list[Event]:
-        await trio.lowlevel.checkpoint()
+        await self._checkpoint_if_waiting()
         while not (batch := self._stream.take_batch()):
             await self._arrival()
         return batch
+
+    async def _checkpoint_if_waiting(self) -> None:
+        """Let others run if an event is here already; otherwise the wait for one does."""
+        if self._stream:
+            await trio.lowlevel.checkpoint()
 
     async def _arrival(self) -> None:
         if self._ended():
@@ -222,9 +227,22 @@ class Group(Block):
         waits, it may have queued a first part of a long list. Raises MessageTooLong before anything is queued.
         """
         payloads = _payloads(data)
-        async with self._sending:  # this is the checkpoint
-            for batch in _batches(payloads):
-                await self._send_batch(batch, guarantee)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not await self._send_at_once(payloads, guarantee):
+            async with self._sending:
+                for batch in _batches(payloads):
+                    await self._send_batch(batch, guarantee)
+
+    async def _send_at_once(self, payloads: list[bytes], guarantee: Guarantee) -> bool:
+        """Send if nobody is before us and there is room: the message is on its way before other tasks run."""
+        if self._sending.locked() or _cost(payloads) > BATCH_BYTES:
+            return False
+        try:
+            self._queue(payloads, guarantee)
+        except QueueFull:
+            return False
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return True
 
     async def _send_batch(self, batch: list[bytes], guarantee: Guarantee) -> None:
         while True:

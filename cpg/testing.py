@@ -186,6 +186,7 @@ class _Shell:
         self.ended = trio.Event()
         self._world = world
         self._deliver: Deliver
+        self._error: Exception | None = None
 
     async def run(self, deliver: Deliver) -> None:
         """Run the node's process until it is cancelled or crashes."""
@@ -201,11 +202,16 @@ class _Shell:
             self.node.leave()
             del self._world._shells[self.node.node_id]
             self._world._notice()
-        raise RingLost(self._world._cause_of_death(self.node))
+        raise self._error or RingLost(self._world._cause_of_death(self.node))
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Hand a delivery on."""
-        self._deliver(iter((delivery,)))
+        """Hand a delivery on; what that raises ends this node, not the one whose turn it is."""
+        if self._error is None:
+            try:
+                self._deliver(iter((delivery,)))
+            except Exception as error:
+                self._error = error
+                self.ended.set()
 
     def kick(self) -> None:
         """Have the node do what was asked of it, unless it is paused."""

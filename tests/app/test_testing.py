@@ -258,6 +258,18 @@ async def test_exceptions_of_the_body_come_out_as_they_are(nursery, autojump_clo
     assert scope.cancelled_caught
 
 
+async def test_a_node_that_is_ended_by_an_administrator(nursery, autojump_clock):
+    world = World(2)
+    async with world.open_ring(1) as one:
+        with pytest.raises(RingLost, match="administrator"):
+            async with world.open_ring(2) as two:
+                await two.wait_members(2)
+                two._engine.failure = "an administrator at node 1 ended this node"
+                async with one.join("chat"):
+                    await trio.sleep_forever()
+        await one.wait_members(1)
+
+
 async def test_the_groups_of_a_ring_are_known_everywhere(nursery, autojump_clock):
     world = World(2)
     async with world.open_ring(1) as one, world.open_ring(2) as two:
