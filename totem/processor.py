@@ -695,10 +695,29 @@ class Processor:
 
     def resend_token(self, now: float) -> None:
         """Send the last token or commit token again; whoever has it already drops it."""
-        ring = self.new_ring or self.ring
+        self._send_again(self.new_ring or self.ring)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+
+    def _send_again(self, ring: Ring) -> None:
+        if ring is self.ring and not ring.pure:
+            self._make_harmless(ring)
         self.counters.tokens_sent += 1
         self._send(ring.successor, ring.last_token)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+
+    def _make_harmless(self, ring: Ring) -> None:
+        """Let a copy of the token claim no more than what is safe.
+
+        A Corosync node takes a copy for a second rotation before it notices, and forgets messages that only those
+        before it have; when the token or they got no further, nobody behind it can ever have them (docs/trials.md).
+        For whom the copy is the first, the aru is low for one rotation: mine to raise again, and nothing that I
+        forwarded on this visit may count toward SAFE.
+        """
+        if ring.forwarded_aru is not None and before(ring.safe_line, ring.forwarded_aru):
+            token = codec.decode(ring.last_token)
+            assert isinstance(token, Token)
+            token.aru = ring.forwarded_aru = ring.safe_line
+            token.aru_holder = self.node_id
+            ring.last_token = codec.encode(token)
 
     def _cancel_hold(self) -> None:
         """I have something to send while the token rests: have it move."""
@@ -710,7 +729,7 @@ class Processor:
         self.send_message_to_all(HoldCancel(self.node_id, ring.id))
         if ring.is_representative:
             ring.unchanged = 0
-            self._send(ring.successor, ring.last_token)
+            self._send_again(ring)
 
     # Delivering.
 

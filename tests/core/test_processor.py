@@ -10,6 +10,7 @@ from totem.packing import MAX_MESSAGE
 from totem.processor import ALL, Processor
 from totem.sequence import MASK
 from totem.testing.cluster import Cluster
+from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
 from totem.wire.messages import HoldCancel, Join, MergeDetect
 
@@ -209,6 +210,32 @@ def test_a_token_with_an_impossible_seq_is_dropped():
     assert machine.statistics().drops["token out of range"] == 1
 
 
+def test_a_token_sent_again_to_a_real_node_claims_only_what_is_safe():
+    """A copy makes a Corosync node forget messages that those behind it may lack (docs/trials.md, 9)."""
+    cluster = Cluster(3, makers={3: CorosyncModel})
+    cluster.start()
+    machine = cluster[1].machine
+    assert cluster.run_until(lambda: machine.members == (1, 2, 3) and not machine.syncing, 10)
+    ring = machine.ring
+    cluster[1].send([cluster[1].compose(20)])
+    assert cluster.run_until(lambda: ring.safe_line != ring.forwarded_aru, 10)
+    machine.resend_token(cluster.now)
+    copy = codec.decode(machine.take().datagrams[-1][1][0])
+    assert (copy.aru, copy.aru_holder) == (ring.safe_line, 1)
+    assert ring.forwarded_aru == ring.safe_line, "what the copy does not claim must not count toward SAFE"
+
+
+def test_a_token_sent_again_in_a_pure_ring_is_the_same():
+    cluster = formed()
+    machine = cluster[1].machine
+    ring = machine.ring
+    cluster[1].send([cluster[1].compose(20)])
+    assert cluster.run_until(lambda: ring.safe_line != ring.forwarded_aru, 10)
+    last = ring.last_token
+    machine.resend_token(cluster.now)
+    assert machine.take().datagrams[-1][1] == [last]
+
+
 def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():
     cluster = formed()
     cluster.run_for(5)
@@ -272,7 +299,7 @@ def test_members_that_do_not_take_part_in_sync_can_be_excluded():
     cluster = formed(application=Mute)
     machine = cluster[1].machine
     assert machine.exclude([3, 9], cluster.now)
-    cluster[1].drive()
+    cluster[1].kick()
     alone = lambda: cluster[1].machine.members == cluster[2].machine.members == (1, 2)  # noqa: E731
     assert cluster.run_until(alone, 0.1)
 
