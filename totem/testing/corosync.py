@@ -713,6 +713,8 @@ class CorosyncModel:
         encapsulated = codec.mcast_is_encapsulated(datagram)
         sort_queue = self.recovery_sort_queue if encapsulated else self.regular_sort_queue
         seq = codec.mcast_seq(datagram)
+        if self.state is State.RECOVERY and not encapsulated:
+            self.stats["plain message in recovery"] += 1
         if sort_queue.in_range(seq) and seq not in sort_queue.items:
             if sq_lt_compare(self.my_high_seq_received, seq):
                 self.my_high_seq_received = seq
@@ -1239,6 +1241,7 @@ class CorosyncModel:
         highest = self.my_high_seq_received
         while highest != self._start_msg and highest not in self.regular_sort_queue.items:
             highest = (highest - 1) & _MASK
+        self.stats["installed over a hole"] += highest != self.my_aru
         self.my_high_delivered = highest
         self.regular_sort_queue.release(highest)
         self.last_released = highest
