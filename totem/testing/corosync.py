@@ -206,6 +206,8 @@ class Totempg:
     def __init__(self, packet_size: int, mcast: Callable[[bytes], None], avail: Callable[[], int]) -> None:
         self.packet_size = packet_size
         """TOTEMPG_PACKET_SIZE: bytes of a frame without its header."""
+        self.bytes_a_frame = packet_size - 16
+        """What is reckoned where the queue's room is asked for."""
         self.waiting_transack = False
         self._totemsrp_mcast = mcast
         self._totemsrp_avail = avail
@@ -218,7 +220,7 @@ class Totempg:
 
     def frames_for(self, byte_count: int) -> int:
         """How many frames are reckoned for a message when the queue's room is asked for (`byte_count_send_ok`)."""
-        return byte_count // (self.packet_size - 16) + 1
+        return byte_count // self.bytes_a_frame + 1
 
     def mcast_msg(self, iovec: Sequence[bytes]) -> None:
         """Stage or send one message, which its sender hands down in these parts.
@@ -471,7 +473,7 @@ class CorosyncModel:
     def room(self) -> int:
         """Bytes of one message that would be accepted now."""
         frames = self.message_queue_max - len(self.new_message_queue) - self._frames_held_back()
-        return max(0, frames * self.totempg.frames_for(0) * (self.totempg.packet_size - 16) - 1)
+        return max(0, frames * self.totempg.bytes_a_frame - 1)
 
     def start(self, now: float) -> None:
         """Find the interface up, load the ring id, and look for others."""
