@@ -123,6 +123,7 @@ class Processor:
         # Rings. My ring id is that of the latest ring I have committed to, installed or not; multicasts that carry
         # it are filed in `filing`.
         self.ring_id = RingId(node_id, ring_seq + 1)
+        self._first_ring_seq = self.ring_id.seq
         self.ring = self._new_ring(self.ring_id, ())
         self.new_ring: Ring | None = None
         self.filing: Ring | None = self.ring
@@ -389,9 +390,9 @@ class Processor:
             self._room.on_mcast(datagram)
             return
         origin = codec.mcast_origin(datagram)
-        if self._is_stranger(origin):
-            return
-        self._room.on_foreign(origin, codec.mcast_ring_id(datagram), Cause.FOREIGN_MULTICAST, now)
+        ring_id = codec.mcast_ring_id(datagram)
+        if not self._is_stranger(origin, ring_id.seq):
+            self._room.on_foreign(origin, ring_id, Cause.FOREIGN_MULTICAST, now)
 
     def _receive_token(self, datagram: bytes, now: float) -> None:
         token = codec.decode(datagram)
@@ -401,7 +402,7 @@ class Processor:
     def _receive_merge_detect(self, datagram: bytes, now: float) -> None:
         message = codec.decode(datagram)
         assert isinstance(message, MergeDetect)
-        if not self._is_stranger(message.origin):
+        if not self._is_stranger(message.origin, message.ring_id.seq):
             self._room.on_merge_detect(message, now)
 
     def _receive_join(self, datagram: bytes, now: float) -> None:
@@ -412,7 +413,7 @@ class Processor:
             self.drop("join with impossible ring sequence")
         elif self._resuming and not join.is_leave:
             self.drop("join older than my pause")
-        elif not self._is_stranger(join.origin) and self._hint_fits(join):
+        elif not self._is_stranger(join.origin, join.ring_seq) and self._hint_fits(join):
             self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
             self._room.on_join(join, now)
 
@@ -437,8 +438,14 @@ class Processor:
         if self._loopback:
             self.timers.arm(Timer.LOOPBACK, -inf)
 
-    def _is_stranger(self, origin: int) -> bool:
-        """Whether a datagram of another ring comes from a node that cannot be a member; named once (G4)."""
+    def _is_stranger(self, origin: int, ring_seq: int) -> bool:
+        """Whether a datagram of another ring comes from a node that cannot be a member; named once (G4).
+
+        What I have sent in a former life comes late, or again from a neighbour; it names a ring below my first one.
+        """
+        if origin == self.node_id and ring_seq < self._first_ring_seq:
+            self.drop("own packet of a former life")
+            return True
         if origin == self.node_id:
             self.drop("duplicate node id")
             text = (

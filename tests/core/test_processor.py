@@ -150,6 +150,16 @@ def test_a_second_node_with_my_id_is_named_and_ignored_by_a_member():
     assert machine.state is State.OPERATIONAL
 
 
+def test_what_comes_late_of_my_own_former_life_is_no_second_node():
+    machine = Processor(Config.for_nodes(3), 1, ring_seq=400, dice=random.Random(0))
+    machine.start(0.0)
+    pump(machine)
+    machine.receive(codec.encode(Join(1, 1, 400, (1, 2), ())), 1.0)
+    machine.receive(codec.encode(MergeDetect(1, 1, RingId(1, 400))), 1.0)
+    assert machine.take().failure is None
+    assert machine.statistics().drops == {"own packet of a former life": 2}
+
+
 def test_a_node_of_another_cluster_is_named_and_ignored():
     machine = ring_of_one()
     stranger = processor(2, cluster_name="elsewhere")
