@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -217,12 +217,19 @@ examples:
 
 {EXIT_CODES}""",
     )
-    whole.add_argument("--version", action="version", version=f"cpg {version('totem-cpg')}")
+    whole.add_argument("--version", action="version", version=f"cpg {_version()}")
     whole.set_defaults(signalled=None)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
     for add in (_add_demo, _add_listen, _add_send, _add_members, _add_flood):
         add(commands)
     return whole
+
+
+def _version() -> str:
+    try:
+        return version("totem-cpg")
+    except PackageNotFoundError:
+        return "from a source tree that is not installed"
 
 
 class _Parser(argparse.ArgumentParser):
