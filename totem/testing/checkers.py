@@ -327,7 +327,14 @@ class History:
             together = theirs
             mine, theirs = mine.previous_regular, theirs.previous_regular
         cut = missing[0].sent_at
-        return cut is None or cut.number < together.number
+        return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
+
+    def _follows_a_dead_sync(self, first: Message) -> bool:
+        """Whether the sender had a sync message before this one that came to nothing, perhaps half sent."""
+        return first.sync and any(
+            message.sync and message.order < first.order and message.ring_id is None
+            for message in self.sent[first.sender]
+        )
 
 
 def _lacking(history: History, segment: Segment, held: set[Message], wanted: Iterable[Message]) -> list[Message]:

@@ -95,20 +95,20 @@ class World:
         """Mean time between two things that happen."""
         self.safe = dice.choice((0.0, 0.3, 1.0))
         """Share of messages that are sent as SAFE."""
-        self.happenings: list[tuple[Callable[[], None], float]] = [
-            (self._burst, 6.0),
+        self.faults: list[tuple[Callable[[], None], float]] = [
             (self._crash, 1.0),
-            (self._start, 2.0),
-            (self._pause, 0.7),
-            (self._resume, 1.0),
-            (self._partition, 1.0),
+            (self._partition, 1.5),
             (self._cut_one_way, 0.5),
-            (self._heal, 1.5),
+            (self._thin_multicasts, 0.7),
+            (self._pause, 0.7),
             (self._swizzle, 0.3),
             (self._leave, 0.3),
-            (self._thin_multicasts, 0.5),
-            (self._break_attempt, 1.0),
             (self._weather, 1.0),
+        ]
+        self.cures: list[tuple[Callable[[], None], float]] = [
+            (self._start, 2.0),
+            (self._resume, 1.0),
+            (self._heal, 2.0),
         ]
 
     def _choose_config(self, count: int, *, mixed: bool) -> Config:
@@ -161,9 +161,9 @@ class World:
                 self.cluster.run_for(self.dice.choice((0.0, 0.001, self.config.token)))
         if self.dice.random() < 0.8:
             self.cluster.run_until(self.cluster.one_ring, 4 * self.config.token, self.config.token / 20)
-        happenings, weights = zip(*self.happenings, strict=True)
+        happenings = (self._burst, self._fault, self._strike, self._break_attempt, self._cure)
         for _ in range(self.dice.randint(10, 60)):
-            self.dice.choices(happenings, weights)[0]()
+            self.dice.choices(happenings, (5, 2, 3, 1, 4))[0]()
             self.cluster.run_for(self.dice.expovariate(1 / self.pace))
 
     def _come_together(self) -> bool:
@@ -270,16 +270,36 @@ class World:
 
         self.cluster.network.filters.append(swallows)
 
+    def _fault(self) -> None:
+        self._choose(self.faults)
+
+    def _cure(self) -> None:
+        self._choose(self.cures)
+
+    def _strike(self) -> None:
+        """Something happens while messages are on their way."""
+        for _ in range(self.dice.randint(1, 3)):
+            self._burst()
+        self._run_some(60)
+        self._fault()
+
     def _break_attempt(self) -> None:
         """Something happens in the middle of forming a ring, or right after it."""
-        self.dice.choice((self._crash, self._partition, self._heal, self._start))()
-        wait = self.config.token + self.config.consensus
-        if self.cluster.run_until(self._is_forming, wait, 0.001):
-            for _ in range(self.dice.randrange(20 * len(self.cluster.nodes))):
-                if self.cluster.network.next_event is not None:
-                    self.cluster.network.step()
+        self.dice.choice((self._strike, self._cure))()
+        if self.cluster.run_until(self._is_forming, self.config.token + self.config.consensus, 0.001):
+            self._run_some(20 * len(self.cluster.nodes))
             self._tell("break the attempt")
-            self.dice.choice((self._crash, self._partition, self._cut_one_way, self._pause, self._thin_multicasts))()
+            self._fault()
+
+    def _choose(self, choices: list[tuple[Callable[[], None], float]]) -> None:
+        actions, weights = zip(*choices, strict=True)
+        self.dice.choices(actions, weights)[0]()
+
+    def _run_some(self, most: int) -> None:
+        """Let up to so many events happen."""
+        for _ in range(self.dice.randrange(most)):
+            if self.cluster.network.next_event is not None:
+                self.cluster.network.step()
 
     def _is_forming(self) -> bool:
         return any(node.machine and node.machine.state.name == "RECOVERY" for node in self.cluster.running)
