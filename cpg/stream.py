@@ -53,7 +53,8 @@ class Stream:
     Args:
         member: The local process, to recognise its own messages, join and leave.
         limit: Bytes that may wait for the program.
-        notify: Called after something came in.
+        notify: Called when something came in that somebody may wait for: the first event in an empty stream, own
+            messages, changes, the overflow.
         busy: The exception raised where callbacks and iteration would be mixed.
     """
 
@@ -90,22 +91,37 @@ class Stream:
     # ---- in: the engine's side
 
     def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Take in consecutive messages of one sender."""
+        """Take in consecutive messages of one sender. Hot: once for each frame."""
         count = len(payloads)
+        cost = sum(map(len, payloads)) + count * MESSAGE_OVERHEAD
+        queue = self._queue
+        is_news = not queue
         if sender == self.member:
             self.own_arrived += count
-        cost = sum(map(len, payloads)) + count * MESSAGE_OVERHEAD
-        if self._has_room(cost):
-            self._queue.append(Run(sender, level, iter(payloads), count, cost))
-        self._notify()
+            is_news = True
+        if self.waiting + cost > self.limit or self._closed:
+            self._refuse()
+        else:
+            self.waiting += cost
+            queue.append(Run(sender, level, iter(payloads), count, cost))
+        if is_news or self.overflowed:
+            self._notify()
 
     def event(self, event: Confchg | RingEvent) -> None:
         """Take in one event that is not a message."""
         if type(event) is Confchg:
             self._note_own(event)
-        if self._has_room(MESSAGE_OVERHEAD):
+        if self.waiting + MESSAGE_OVERHEAD > self.limit or self._closed:
+            self._refuse()
+        else:
+            self.waiting += MESSAGE_OVERHEAD
             self._queue.append(event)
         self._notify()
+
+    def _refuse(self) -> None:
+        if not self._closed:
+            self.overflowed = True
+            self.close()
 
     def _note_own(self, confchg: Confchg) -> None:
         if self.member in confchg.left:
@@ -113,15 +129,6 @@ class Stream:
         if self.member in confchg.joined:
             self.joined = True
             self.members = self.members or confchg.members
-
-    def _has_room(self, cost: int) -> bool:
-        if self.waiting + cost > self.limit:
-            self.overflowed = not self._closed
-            self.close()
-        if self._closed:
-            return False
-        self.waiting += cost
-        return True
 
     # ---- out: callbacks
 

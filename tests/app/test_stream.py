@@ -211,8 +211,12 @@ def test_own_messages_are_counted_on_arrival_and_when_taken():
     assert (stream.own_arrived, stream.own_taken) == (3, 3)
 
 
-def test_everything_that_comes_in_is_notified():
+def test_what_somebody_may_wait_for_is_notified():
     notices = []
-    stream = Stream(ME, notify=lambda: notices.append(bool(stream)))
-    fill(stream, [OWN_JOIN, [OTHER, b"a"]])
-    assert notices == [True, True]
+    stream = Stream(ME, limit=10 * MESSAGE_OVERHEAD, notify=lambda: notices.append(bool(stream)))
+    fill(stream, [[OTHER, b"first in an empty stream"], [OTHER, b"no news"], [ME, b"own"], RING])
+    assert notices == [True] * 3
+    drain(stream)
+    fill(stream, [[OTHER, b"first again"], [OTHER, bytes(1000)]])
+    assert notices == [True] * 4 + [False]
+    assert stream.overflowed
