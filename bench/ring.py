@@ -1,10 +1,11 @@
 """Nodes as processes on this machine, over UDP on loopback: throughput and latency of a whole ring.
 
-    python -m bench.ring [--nodes 3] [--netmtu 1500] [--seconds 3] [--sizes 64,1000,...] [--safe]
+    python -m bench.ring [--nodes 3] [--netmtu 1500] [--seconds 3] [--sizes 64,...] [--windows 50/17,...] [--safe]
 
-Each row is one run of `cpg flood` in as many processes as there are nodes, at one size, with one sender or with all. A
-rate counts only if the processes' digests agree and no membership changed; `min` is that of the slowest node. Latencies
-are from the send to the delivery, over all nodes.
+Each row is one run of `cpg flood` in as many processes as there are nodes, at one size, with one sender or with all, at
+Corosync's windows (`window_size` 50, `max_messages` 17) and at wide ones. A rate counts only if the processes' digests
+agree and no membership changed, and is that of the slowest node. Latencies are from the send to the delivery, at the
+node where they are largest.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from bench.history import append
 from cpg.demo import NODE, free_ports
+from totem.corosync_conf import load
+from totem.udp import UdpEndpoint
 
 CONFIG = """\
 totem {{
@@ -26,6 +29,8 @@ totem {{
     cluster_name: bench
     transport: udpu
     netmtu: {netmtu}
+    window_size: {window_size}
+    max_messages: {max_messages}
 }}
 system {{
     state_dir: {folder}
@@ -33,7 +38,8 @@ system {{
 nodelist {{
 {nodes}}}
 """
-SIZES = (64, 256, 1000, 4000, 16000, 65536)
+SIZES = (64, 1000, 8000, 65536)
+WINDOWS = "50/17,1000/400"
 PACES = ((1, 200.0), (0, 1000.0))
 """Senders (0: all) and messages a second of each, for latencies."""
 
@@ -45,8 +51,22 @@ class Bench:
         self.nodes = nodes
         self._options = ["-g", "bench", "-n", str(nodes), "-t", str(seconds), *(["--safe"] if safe else [])]
         self._config = folder / "ring.conf"
-        listed = "".join(NODE.format(node=node, port=port) for node, port in enumerate(free_ports(nodes), 1))
-        self._config.write_text(CONFIG.format(netmtu=netmtu, folder=folder, nodes=listed))
+        self._settings = {"netmtu": netmtu, "folder": folder, "nodes": self._listed(nodes)}
+
+    @staticmethod
+    def _listed(nodes: int) -> str:
+        return "".join(NODE.format(node=node, port=port) for node, port in enumerate(free_ports(nodes), 1))
+
+    def configure(self, windows: str) -> None:
+        """Write the ring's file, with these windows from here on."""
+        window_size, max_messages = windows.split("/")
+        self._config.write_text(CONFIG.format(window_size=window_size, max_messages=max_messages, **self._settings))
+
+    def has_trains(self) -> bool:
+        """Whether the kernel takes the frames of a visit in one call."""
+        endpoint = UdpEndpoint(load(self._config).config, 1)
+        endpoint.close()
+        return endpoint.trains_out and endpoint.trains_in
 
     def run(self, senders: int, size: int, rate: float = 0.0) -> list[dict[str, object]]:
         """Flood once; return the reports of all nodes."""
@@ -69,15 +89,18 @@ class Bench:
         return reports
 
 
-def throughput(bench: Bench, sizes: Sequence[int], figures: dict[str, float | str]) -> None:
+def throughput(bench: Bench, sizes: Sequence[int], windows: Sequence[str], figures: dict[str, float | str]) -> None:
     """Print the table of throughput."""
-    print(f"\n{'senders':>8}{'bytes':>8}{'msgs/s':>12}{'MB/s':>8}  level")
-    for senders in (1, bench.nodes):
-        for size in sizes:
-            slowest = min(bench.run(senders, size), key=lambda report: report["msgs_per_s"])
-            rate = int(str(slowest["msgs_per_s"]))
-            print(f"{senders:8}{size:8}{rate:12,}{rate * size / 1e6:8.1f}  {slowest['level']}", flush=True)
-            figures[f"{senders}x{size}_msgs_per_s"] = rate
+    print(f"\n{'windows':>10}{'senders':>8}{'bytes':>8}{'msgs/s':>12}{'MB/s':>8}  level")
+    for window in windows:
+        bench.configure(window)
+        for senders in (1, bench.nodes):
+            for size in sizes:
+                slowest = min(bench.run(senders, size), key=lambda report: report["msgs_per_s"])
+                rate = int(str(slowest["msgs_per_s"]))
+                row = f"{window:>10}{senders:8}{size:8}{rate:12,}{rate * size / 1e6:8.1f}  {slowest['level']}"
+                print(row, flush=True)
+                figures[f"{window} {senders}x{size}_msgs_per_s"] = rate
 
 
 def latency(bench: Bench, figures: dict[str, float | str]) -> None:
@@ -98,14 +121,19 @@ def main() -> None:
     parser.add_argument("--netmtu", type=int, default=1500)
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
     parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], default=SIZES)
+    parser.add_argument(
+        "--windows", type=lambda text: text.split(","), default=WINDOWS, help="window_size/max_messages"
+    )
     parser.add_argument("--safe", action="store_true", help="send with the guarantee SAFE")
     options = parser.parse_args()
     figures: dict[str, float | str] = {"nodes": options.nodes, "netmtu": options.netmtu}
     print(f"{options.nodes} processes, UDP over loopback, netmtu {options.netmtu}")
     with tempfile.TemporaryDirectory(prefix="cpg-bench-") as folder:
         bench = Bench(options.nodes, options.netmtu, options.seconds, safe=options.safe, folder=Path(folder))
-        throughput(bench, options.sizes, figures)
+        bench.configure(options.windows[0])
+        print("frames of a visit " + ("cross the kernel as trains" if bench.has_trains() else "go one by one"))
         latency(bench, figures)
+        throughput(bench, options.sizes, options.windows, figures)
     append("ring", figures)
 
 

@@ -62,15 +62,16 @@ class NoCompany(Exception):
 
 @dataclass(slots=True)
 class Tally:
-    """What one process has seen of a flood."""
+    """What one process has seen of a flood of `members` processes."""
 
+    members: int
     order: bytearray = field(default_factory=bytearray)
     """Sender and number from the stamp of each message, eight bytes, in the order of delivery."""
     bytes: int = 0
     first: int = 0
     last: int = 0
     confchgs: int = 0
-    """Membership changes while measuring; must be 0 for the figures to count."""
+    """Membership changes before the last end; must be 0 for the figures to count."""
     finished: int = 0
     """Ends that have come."""
     levels: set[str] = field(default_factory=set)
@@ -91,7 +92,7 @@ class Tally:
                     self.levels.add(level)
                 if timed:
                     self.latencies.append(now - STAMP.unpack_from(data)[0])
-            elif type(event) is Confchg:
+            elif type(event) is Confchg and self.finished < self.members:
                 self.confchgs += 1
         if len(order) > before:
             self.first = self.first or now
@@ -113,7 +114,7 @@ class Tally:
 async def flood(group: Group, plan: Plan) -> dict[str, object]:
     """Run one process's part of a flood in a group just joined; return its report, cpgflood's keys and `level`."""
     await _wait_company(group, plan)
-    tally, sent = Tally(), 0
+    tally, sent = Tally(plan.members), 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_receive, group, plan, tally)
         await trio.sleep(SETTLE)
