@@ -1,8 +1,8 @@
 """The checkers, tested themselves: a good story passes, and each mutation of it is caught by the clause it breaks.
 
 The story. Three nodes form ring A. Node 3 is cut off: 1 and 2 go on in B, 3 goes on alone in C, crashes, starts
-again alone in D, and joins the others in E. In A message 1#1 is safe where 1 and 2 are told of it, and only transitional at 3;
-2#2 is transitional at 1 and 2; 3#1 is lost but for 3 itself, so that 1#2 comes past a gap.
+again alone in D, and joins the others in E. In A message 1#1 is safe where 1 and 2 are told of it, and only
+transitional at 3; 2#2 is transitional at 1 and 2; 3#1 is lost but for 3 itself, so that 1#2 comes past a gap.
 """
 
 from __future__ import annotations

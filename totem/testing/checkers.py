@@ -447,6 +447,8 @@ def within_configuration(history: History) -> Iterator[str]:
                 continue
             if segment_then.number > segment_sent.number:
                 yield f"{message} was handed over in {segment_then}, but sent in {segment_sent} before it"
+            if message.sync and segment_then is not segment_sent and not message.sender.foreign:
+                yield f"{message} of the dead sync of {segment_then} was sent in {segment_sent}"
 
 
 def alternation(history: History) -> Iterator[str]:

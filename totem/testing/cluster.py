@@ -166,7 +166,7 @@ class Node:
         self._composed = 0
         self._fuse = 0
         self.machine.start(self._network.now)
-        self._turn()
+        self.turn()
 
     def crash(self, steps: int = 0) -> None:
         """End the process with all it holds in memory: now, or before the step after the next `steps` ones."""
@@ -183,7 +183,7 @@ class Node:
         """End the process in good order."""
         if self.machine is not None:
             self.machine.leave(self._network.now)
-            self._turn()
+            self.turn()
             self._end()
 
     def pause(self) -> None:
@@ -197,7 +197,7 @@ class Node:
         self.paused = False
         while self.machine is not None:
             count = len(self._inbox) if self.machine.overdue(self._network.now) else self.DRAIN_BUDGET
-            self._turn([self._inbox.popleft() for _ in range(min(count, len(self._inbox)))])
+            self.turn([self._inbox.popleft() for _ in range(min(count, len(self._inbox)))])
             if not self._inbox:
                 break
         self._inbox_bytes = 0
@@ -227,7 +227,7 @@ class Node:
                 self._inbox_bytes += len(datagram)
             return
         machine.overdue(self._network.now)
-        self._turn((datagram,))
+        self.turn((datagram,))
 
     def _on_timer(self, time: float) -> None:
         # Deadlines mostly move later; then an early call finds nothing due and asks for another one.
@@ -237,12 +237,12 @@ class Node:
         self._wake = float("inf")
         if not self.paused:
             machine.overdue(self._network.now)
-            self._turn()
+            self.turn()
 
     def send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Multicast from outside of a delivery. Raises what the processor raises, QueueFull above all."""
         self.multicast(messages, guarantee)
-        self._turn()
+        self.turn()
 
     def try_send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> bool:
         """Multicast from outside of a delivery; says whether the queue had room."""
@@ -266,7 +266,7 @@ class Node:
     def kick(self) -> None:
         """Do what was asked of the processor from outside of a delivery."""
         if self.running and not self.paused:
-            self._turn()
+            self.turn()
 
     # What the application may call.
 
@@ -292,7 +292,7 @@ class Node:
 
     # The driver.
 
-    def _turn(self, datagrams: Sequence[bytes] = ()) -> None:
+    def turn(self, datagrams: Sequence[bytes] = ()) -> None:
         """Do as the shells do on waking: take what came, fire timers, do what is ready until there is no more."""
         machine = self.machine
         assert machine is not None

@@ -41,7 +41,7 @@ SOMETIMES = frozenset(
     f"enter {state.value}: {cause.value}"
     for ways in TRANSITIONS.values()
     for cause, state in ways.items()
-    if cause not in (Cause.FAILED, Cause.RECOVERY_STALLED)
+    if cause not in (Cause.FAILED, Cause.SYNC_STALLED)
 ) | {
     "told as safe",
     "told as transitional",

@@ -1,0 +1,467 @@
+"""Planted bugs: the same protocol with one mistake in it, for tests of the tests.
+
+A bug is a change of the source of a few functions of the core; the core itself has no switches. `plant` compiles the
+changed source and puts it in the place of the function for the time of one test. A change whose text is not found
+exactly once is an error: then the core has changed, and the bug must be written anew.
+"""
+
+from __future__ import annotations
+import __future__
+
+import inspect
+import textwrap
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.sim import scenarios
+from totem import sequence
+from totem.flow import FlowControl
+from totem.packing import Assembler, Packer
+from totem.processor import Processor
+from totem.ring import Ring
+from totem.states.commit import Commit
+from totem.states.gather import Gather
+from totem.states.operational import Operational
+from totem.states.ordering import Ordering
+from totem.states.recovery import Recovery
+from totem.testing.soak import run_world
+
+
+class Change(NamedTuple):
+    """In the function `name` of `owner`, `new` instead of `old`."""
+
+    owner: Any
+    name: str
+    old: str
+    new: str
+
+
+def random_worlds(count: int = 60, *, mixed: bool = False) -> None:
+    """Hunt with the worlds of the first `count` seeds."""
+    for seed in range(count):
+        outcome = run_world(seed, range(3, 8), mixed=mixed)
+        assert not outcome.violations, f"seed {seed}: {outcome.violations[0]}"
+
+
+class Bug(NamedTuple):
+    name: str
+    source: str
+    """The ruling, or the section of another document, that it breaks."""
+    changes: list[Change]
+    hunter: Callable[[], None] = random_worlds
+    """What must fail with it."""
+
+
+def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the mistake until the end of the test."""
+    sources: dict[tuple[Any, str], str] = {}
+    for owner, name, old, new in bug.changes:
+        source = sources.get((owner, name)) or textwrap.dedent(inspect.getsource(getattr(owner, name)))
+        assert source.count(old) == 1, f"{bug.name}: {owner.__name__}.{name} has {old!r} {source.count(old)} times"
+        sources[owner, name] = source.replace(old, new)
+    for (owner, name), source in sources.items():
+        code = compile(source, f"<{bug.name}>", "exec", __future__.annotations.compiler_flag, dont_inherit=True)
+        namespace: dict[str, Any] = {}
+        exec(code, getattr(owner, name).__globals__, namespace)
+        monkeypatch.setattr(owner, name, namespace[name])
+
+
+BUGS = [
+    # Recovery's counters.
+    Bug(
+        "counters left over from a broken attempt",
+        "A3",
+        [
+            Change(
+                Recovery,
+                "enter",
+                "self._flag_set_by_me = False",
+                "self._flag_set_by_me = getattr(processor, 'left', False)",
+            ),
+            Change(
+                Recovery,
+                "conclude_visit",
+                "aru = self.new_ring.window.aru",
+                "aru = self.new_ring.window.aru; self.processor.left = self._flag_set_by_me",
+            ),
+        ],
+    ),
+    Bug(
+        "install one rotation early",
+        "A3",
+        [Change(Recovery, "conclude_visit", "self._complete_rotations == 2", "self._complete_rotations == 1")],
+        partial(random_worlds, mixed=True),
+    ),
+    Bug(
+        "clear the flag whoever set it",
+        "A3",
+        [
+            Change(
+                Recovery,
+                "conclude_visit",
+                "elif token.retransmit_flag and self._flag_set_by_me:",
+                "elif token.retransmit_flag:",
+            )
+        ],
+    ),
+    Bug(
+        "install without waiting for the slowest member's aru",
+        "A3",
+        [
+            Change(
+                Recovery,
+                "conclude_visit",
+                "self._quiet_visits >= 3 and up_to(self.install_seq, token.aru)",
+                "self._quiet_visits >= 3",
+            )
+        ],
+    ),
+    # What is kept between attempts.
+    Bug(
+        "forget old messages when an attempt breaks",
+        "A5",
+        [Change(Recovery, "leave", "self.processor.ring is self.old_ring", "False")],
+        scenarios.what_an_attempt_brought_outlives_it,
+    ),
+    Bug(
+        "forget the obligations",
+        "A6",
+        [Change(Recovery, "conclude_visit", "self.processor.obligations = self._obliged()", "pass")],
+        scenarios.what_an_attempt_brought_outlives_it,
+    ),
+    Bug(
+        "keep the obligations for myself only",
+        "A6",
+        [
+            Change(
+                Recovery,
+                "_obliged",
+                "obliged.update(*(hellos[member].obligations for member in self.transitional))",
+                "obliged |= self.processor.obligations",
+            )
+        ],
+        scenarios.what_a_member_owes_all_deliver,
+    ),
+    Bug(
+        "drop the obligations when someone has none",
+        "A6",
+        [
+            Change(
+                Recovery,
+                "_obliged",
+                "if all(member in hellos for member in self.transitional):",
+                "if all(member in hellos and hellos[member].obligations for member in self.transitional):",
+            )
+        ],
+        scenarios.what_a_member_owes_all_deliver,
+    ),
+    Bug(
+        "deliver anybody's messages past a gap",
+        "A6",
+        [
+            Change(
+                Recovery,
+                "_deliver_old_messages",
+                "if not past_gap or codec.mcast_origin(frame) in obliged:",
+                "if True:",
+            )
+        ],
+    ),
+    Bug(
+        "deliver nobody's messages past a gap",
+        "A8",
+        [
+            Change(
+                Recovery,
+                "_deliver_old_messages",
+                "if not past_gap or codec.mcast_origin(frame) in obliged:",
+                "if not past_gap:",
+            )
+        ],
+    ),
+    # Where the transitional configuration falls.
+    Bug(
+        "put all gapless messages before the transitional configuration",
+        "A7",
+        [
+            Change(
+                Recovery,
+                "_deliver_old_messages",
+                "processor.flush()",
+                "old.safe_line = old.window.aru; processor.flush()",
+            )
+        ],
+    ),
+    Bug(
+        "believe one's own safe line alone",
+        "A7",
+        [
+            Change(
+                Recovery,
+                "_deliver_old_messages",
+                "old.safe_line = later(old.safe_line, hellos[member].safe_line)",
+                "pass",
+            )
+        ],
+    ),
+    # SAFE.
+    Bug(
+        "safe after one visit",
+        "B1",
+        [
+            Change(
+                Ring,
+                "note_forwarded",
+                "self.safe_line = earlier(aru, self.forwarded_aru)",
+                "self.safe_line = aru",
+            )
+        ],
+    ),
+    Bug(
+        "safe by the aru received before and forwarded now",
+        "B1",
+        [
+            Change(
+                Ordering, "on_token", "self._update_aru(ring, token)", "was = token.aru; self._update_aru(ring, token)"
+            ),
+            Change(
+                Ordering,
+                "on_token",
+                "ring.note_forwarded(token.aru)",
+                "ring.note_forwarded(token.aru); ring.forwarded_aru = was",
+            ),
+        ],
+        scenarios.safe_needs_two_visits,
+    ),
+    Bug(
+        "count a repeated token as a visit",
+        "B1",
+        [
+            Change(
+                Ordering,
+                "on_token",
+                "processor.drop(dropped)",
+                "processor.drop(dropped); dropped != 'repeated token' or ring.note_forwarded(ring.forwarded_aru)",
+            )
+        ],
+        scenarios.a_repeated_token_is_no_visit,
+    ),
+    Bug(
+        "deliver safe messages at once",
+        "B1",
+        [Change(Processor, "flush", "if frame[GUARANTEE_OFFSET] and before(ring.safe_line, expected):", "if False:")],
+    ),
+    Bug(
+        "safe and agreed messages share a frame",
+        "B4",
+        [
+            Change(
+                Packer, "extend", "self._runs and self._runs[-1][0] == guarantee", "self._runs and len(self._runs) < 99"
+            )
+        ],
+    ),
+    # Packing.
+    Bug(
+        "go on with a message that a configuration change has cut",
+        "C2",
+        [Change(Packer, "restart", "self._offset:", "False:")],
+    ),
+    Bug(
+        "start a cut message again without a reset frame",
+        "C2",
+        [Change(Packer, "restart", "self._reset_after = self._fragment", "self._fragment = 0")],
+    ),
+    Bug(
+        "keep the fragments of those who have gone",
+        "C3",
+        [Change(Assembler, "keep_only", "if sender in kept", "if True")],
+    ),
+    Bug(
+        "drop the fragments of those who have gone too early",
+        "C3",
+        [
+            Change(
+                Recovery,
+                "_deliver_old_messages",
+                "processor.flush()",
+                "processor._assembler.keep_only(self.transitional); processor.flush()",
+            )
+        ],
+    ),
+    # Sync.
+    Bug(
+        "send what is left of a dead sync",
+        "C2",
+        [Change(Processor, "install", "self.sync_packer.drop_unsent()", "self.sync_packer.restart()")],
+    ),
+    Bug(
+        "send application messages before sync is complete",
+        "C1",
+        [Change(Operational, "_stream", "processor.sync_packer if processor.syncing else", "processor.sync_packer or")],
+    ),
+    Bug(
+        "believe that a sync of an older ring completes this one's",
+        "C4",
+        [Change(Processor, "sync_complete", "ring_id == self.ring.id and self.syncing", "self.syncing")],
+        partial(random_worlds, mixed=True),
+    ),
+    Bug(
+        "one reassembly for sync and application",
+        "C1",
+        [
+            Change(
+                Processor,
+                "_assemble",
+                "self._assembler if self._delivered_ring_id is None else self._sync_assembler",
+                "self._assembler",
+            )
+        ],
+    ),
+    # Ordering.
+    Bug(
+        "never lower the aru",
+        "protocol 1.2",
+        [
+            Change(
+                Ordering,
+                "_update_aru",
+                "if before(aru, token.aru) or token.aru_holder in (ring.node_id, 0):",
+                "if before(token.aru, aru):",
+            )
+        ],
+    ),
+    Bug(
+        "raise an aru that somebody else has lowered",
+        "protocol 1.2",
+        [
+            Change(
+                Ordering,
+                "_update_aru",
+                "if before(aru, token.aru) or token.aru_holder in (ring.node_id, 0):",
+                "if True:",
+            )
+        ],
+    ),
+    Bug(
+        "deliver past a gap on an installed ring",
+        "protocol 1.3",
+        [
+            Change(Processor, "flush", "while seq != window.aru:", "while seq != window.high_seq:"),
+            Change(
+                Processor,
+                "flush",
+                "frame = frames[expected]",
+                "frame = frames.get(expected)\n        if not frame:\n            seq = expected\n            continue",
+            ),
+        ],
+    ),
+    Bug(
+        "take a repeated token for a new one",
+        "G9",
+        [Change(Ordering, "_ignores_token", "not before(ring.seen_token_seq, token.token_seq)", "False")],
+    ),
+    Bug(
+        "never answer a request",
+        "protocol 1.2",
+        [Change(Ordering, "_answer_requests", "ring_id == ring.id and len(train) < allowed", "False")],
+        scenarios.a_lost_frame_is_sent_again,
+    ),
+    Bug(
+        "never ask for what is missing",
+        "protocol 1.2",
+        [Change(Ordering, "_request_missing", "token.requests += requests", "pass")],
+        scenarios.a_lost_frame_is_sent_again,
+    ),
+    Bug(
+        "forget frames that others still miss",
+        "B1",
+        [Change(Ring, "release_safe", "earlier(self.safe_line, self.delivered)", "self.delivered")],
+    ),
+    Bug(
+        "no sense of wrapped numbers",
+        "G7",
+        [Change(sequence, "before", "if a > _HALF or b > _HALF:", "if False:")],
+        scenarios.numbers_wrap_while_traffic_goes_on,
+    ),
+    # Membership.
+    Bug(
+        "use a ring id before it is stored",
+        "G3",
+        [Change(Processor, "begin_ring", "self._ring_seq_to_store = self.highest_ring_seq", "pass")],
+    ),
+    Bug(
+        "number a ring without regard to what others have seen",
+        "protocol 1.1",
+        [Change(Gather, "_commit_token", "processor.highest_ring_seq + 4", "processor.ring_id.seq + 4")],
+    ),
+    Bug(
+        "file any multicast as one of my ring",
+        "A4",
+        [Change(Processor, "_receive_mcast", "if datagram[25:37] == self._ring_id_bytes:", "if self.filing:")],
+    ),
+    Bug(
+        "take everybody in the new ring for a companion",
+        "protocol 1.6",
+        [
+            Change(
+                Recovery,
+                "enter",
+                "if member in entries and entries[member].old_ring_id == self.old_ring.id",
+                "if member in entries",
+            )
+        ],
+    ),
+    Bug(
+        "send again only what the highest lacks",
+        "A2",
+        [Change(Recovery, "_queue_old_messages", "reduce(earlier, (entry.aru", "reduce(later, (entry.aru")],
+    ),
+    Bug(
+        "say that all is received whatever is missing",
+        "A2",
+        [Change(Commit, "_fill_entry", "entry.received_flag = 0", "pass")],
+    ),
+    Bug(
+        "leave without a word",
+        "F3",
+        [Change(Processor, "leave", "self.send_message_to_all(", "str(")],
+        scenarios.a_leave_needs_no_timeout,
+    ),
+    Bug(
+        "ignore that another ring can be heard",
+        "protocol 1.2",
+        [
+            Change(Operational, "on_foreign", "processor.gather(cause, now)", "pass"),
+            Change(Operational, "on_join", "processor.gather_with(join, cause, now)", "pass"),
+        ],
+    ),
+    Bug(
+        "hold those who disagree for agreed",
+        "protocol 1.5",
+        [
+            Change(
+                Gather, "on_join", "if candidates == processor.candidates and failed == processor.failed:", "if True:"
+            )
+        ],
+    ),
+    Bug(
+        "never judge those who are silent",
+        "protocol 1.5",
+        [Change(Gather, "_judge", "processor.failed |= silent", "pass")],
+    ),
+    Bug(
+        "no limit to what a visit sends",
+        "protocol 1.4",
+        [
+            Change(
+                FlowControl,
+                "allowed",
+                "allowed = max(0, min(self.max_messages, self.window_size - token.fcc))",
+                "allowed = 1 << 30",
+            )
+        ],
+    ),
+]

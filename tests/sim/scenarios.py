@@ -1,0 +1,345 @@
+"""Named scenarios: each drives a cluster into one corner of the protocol, then has the checkers judge it.
+
+Each is a plain function that asserts, so that it serves as a test and as the hunter of a planted bug.
+"""
+
+from __future__ import annotations
+
+from totem.config import Config
+from totem.configuration import Guarantee, Level, Messages
+from totem.states.table import State
+from totem.testing.checkers import check
+from totem.testing.cluster import BarrierSync, Cluster
+from totem.testing.network import Filter
+from totem.wire import codec
+
+AGREED, SAFE = Guarantee.AGREED, Guarantee.SAFE
+
+
+def cluster_of(count: int, **settings: object) -> Cluster:
+    """A cluster with short timers, formed."""
+    config = Config.for_nodes(count, **{"token": 0.2, "merge": 0.03, "seqno_unchanged_const": 3, **settings})
+    cluster = Cluster(count, config=config)
+    cluster.start()
+    cluster.form()
+    return cluster
+
+
+def judge(cluster: Cluster, *, settle: bool = True) -> None:
+    if settle:
+        assert cluster.settle(), f"no common ring that delivers all: {cluster}"
+    assert check(cluster.history(quiescent=settle)) == []
+
+
+def swallow_multicasts(cluster: Cluster, sources: set[int], targets: set[int]) -> None:
+    """From now on multicasts from these to those get lost; nothing else does."""
+
+    def swallows(source: int, target: int, datagram: bytes) -> bool:
+        is_plain = codec.packet_type(datagram) == codec.TYPE_MCAST and not codec.mcast_is_encapsulated(datagram)
+        return is_plain and source in sources and target in targets
+
+    cluster.network.filters.append(swallows)
+
+
+def state(cluster: Cluster, node_id: int) -> State:
+    machine = cluster[node_id].machine
+    assert machine is not None
+    return machine.state
+
+
+def was_told(cluster: Cluster, node_id: int, message: bytes) -> Level | None:
+    """As what the present process of this node was given the message; None if it was not."""
+    for event in cluster[node_id].trace.events:
+        if isinstance(event, Messages) and message in event.messages:
+            return event.level
+    return None
+
+
+def a_lost_frame_is_sent_again() -> None:
+    """One loss costs some rotations, and no change of the ring."""
+    cluster = cluster_of(3)
+    ring_id = cluster.installed_ring
+    swallow_multicasts(cluster, {1}, {3})
+    messages = [cluster[1].compose(300) for _ in range(20)]
+    cluster[1].send(messages)
+    cluster.run_for(0.01)
+    assert not cluster.delivered(3)
+    cluster.network.filters.clear()
+    assert cluster.run_until(lambda: cluster.delivered(3) == messages, 0.1)
+    assert cluster.installed_ring == ring_id
+    judge(cluster)
+
+
+def safe_waits_for_the_member_that_lacks_it() -> None:
+    """No other member is told a SAFE message before the last one has it; then all are."""
+    cluster = cluster_of(3)
+    swallow_multicasts(cluster, {1, 2, 3}, {3})
+    message = cluster[1].compose(100)
+    cluster[1].send([message], SAFE)
+    cluster.run_for(0.1)
+    assert [was_told(cluster, node_id, message) for node_id in (1, 2, 3)] == [None, None, None]
+    cluster.network.filters.clear()
+    assert cluster.run_until(lambda: was_told(cluster, 1, message), 0.1)
+    judge(cluster)
+    assert {was_told(cluster, node_id, message) for node_id in (1, 2, 3)} == {Level.SAFE}
+
+
+def safe_needs_two_visits() -> None:
+    """Node 1 lowers the aru and raises it again while node 2, hidden behind that, lacks another message (B1)."""
+    cluster = cluster_of(3)
+    size = cluster.config.frame_size - codec.MCAST_HEADER - 10  # fills a frame
+    late, lost = cluster[3].compose(size), cluster[3].compose(size)
+
+    def swallows(source: int, target: int, datagram: bytes) -> bool:
+        if target == 1 and late in datagram:
+            cluster.network.at(cluster.now + 0.0015, cluster[1].receive, datagram)  # between two visits
+            return True
+        return target == 2 and lost in datagram
+
+    cluster.network.filters.append(swallows)
+    cluster[3].send([late, lost], SAFE)
+    assert cluster.run_until(lambda: lost in cluster_frames(cluster, 1), 1)
+    cluster.run_for(0.01)
+    cluster.network.filters.clear()
+    cluster.network.partition([1, 3], [2])
+    assert cluster.run_until(lambda: cluster.one_ring(1, 3) and cluster.one_ring(2), 10)
+    cluster.network.heal()
+    judge(cluster)
+
+
+def a_repeated_token_is_no_visit() -> None:
+    """The same token twice proves nothing about the others (B1)."""
+    cluster = cluster_of(3)
+    swallow_multicasts(cluster, {1, 2, 3}, {3})
+    tokens: list[bytes] = []
+
+    def keep(source: int, target: int, datagram: bytes) -> bool:
+        if target == 2 and datagram[3] == codec.TYPE_TOKEN:
+            tokens.append(datagram)
+        return False
+
+    cluster.network.filters.append(keep)
+    message = cluster[1].compose(100)
+    cluster[1].send([message], SAFE)
+    assert cluster.run_until(lambda: tokens and message in cluster_frames(cluster, 2), 1)
+    for _ in range(3):
+        cluster[2].receive(tokens[-1])
+        cluster.run_for(0.0001)
+    assert was_told(cluster, 2, message) is None
+    cluster.network.filters.clear()
+    judge(cluster)
+
+
+def cluster_frames(cluster: Cluster, node_id: int) -> bytes:
+    machine = cluster[node_id].machine
+    assert machine is not None
+    return b"".join(machine.ring.window.frames.values())
+
+
+def _attempt_that_only_node_1_finishes() -> tuple[Cluster, bytes]:
+    """Nodes 1, 2 and 3 recover from ring {1, 2, 3, 4}; node 1 installs, then nobody hears of it any more.
+
+    Of the old ring nobody but node 4, which has crashed, has the last number but one; the last, SAFE and from node 1,
+    comes past that gap. Node 1 was told it as transitional.
+    """
+    cluster = cluster_of(4)
+    swallow_multicasts(cluster, {1, 4}, {1, 2, 3, 4})
+    lost, message = cluster[4].compose(100), cluster[1].compose(100)
+    cluster[4].send([lost])
+    assert cluster.run_until(lambda: lost in cluster_frames(cluster, 4), 1)
+    cluster[1].send([message], SAFE)
+    assert cluster.run_until(lambda: message in cluster_frames(cluster, 1), 1)
+    cluster[4].crash()
+    cluster.network.filters.append(lambda source, *_: source == 1 and state(cluster, 1) is State.OPERATIONAL)
+    assert cluster.run_until(lambda: was_told(cluster, 1, message), 5)
+    assert {state(cluster, 2), state(cluster, 3)} == {State.RECOVERY}
+    cluster.network.filters.clear()
+    cluster.network.partition([1], [2, 3])
+    return cluster, message
+
+
+def _go_on_without_node_1(cluster: Cluster, message: bytes) -> None:
+    assert cluster.run_until(lambda: cluster.one_ring(2, 3), 10)
+    assert was_told(cluster, 1, message) is was_told(cluster, 2, message) is Level.TRANSITIONAL
+    cluster.network.heal()
+    judge(cluster)
+
+
+def what_an_attempt_brought_outlives_it() -> None:
+    """Nodes 2 and 3 owe each other what node 1 was told as theirs, too, though its sender is gone (A5, A6)."""
+    _go_on_without_node_1(*_attempt_that_only_node_1_finishes())
+
+
+def what_a_member_owes_all_deliver() -> None:
+    """The same where node 3 has promised nothing (A6)."""
+    cluster, message = _attempt_that_only_node_1_finishes()
+    machine = cluster[3].machine
+    assert machine is not None
+    machine.obligations = set()
+    _go_on_without_node_1(cluster, message)
+
+
+def a_paused_process_drops_what_it_learned_too_late() -> None:
+    """A pause shorter than the token timeout goes unnoticed by all."""
+    cluster = cluster_of(3)
+    ring_id = cluster.installed_ring
+    cluster[2].pause()
+    cluster.run_for(0.9 * cluster.config.token)
+    cluster[2].resume()
+    cluster[1].send([cluster[1].compose(0)])
+    judge(cluster)
+    assert cluster.installed_ring == ring_id
+
+
+def a_long_pause_costs_one_change() -> None:
+    """The others go on without it; it drains its sockets, believes its own timers then, and comes back."""
+    cluster = cluster_of(3)
+    cluster[2].pause()
+    cluster[1].send([cluster[1].compose(0)], SAFE)
+    cluster.form(1, 3)
+    cluster[1].send([cluster[1].compose(0)], SAFE)
+    cluster.run_for(1)
+    cluster[2].resume()
+    judge(cluster)
+
+
+def a_leave_needs_no_timeout() -> None:
+    """The others have their next ring within a fraction of the token timeout."""
+    cluster = cluster_of(3)
+    cluster[2].leave()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 3), cluster.config.token / 2)
+    judge(cluster)
+
+
+def a_deaf_member_is_put_out() -> None:
+    """Whoever gets tokens but no multicasts gives itself up, and comes back when it can hear (A9)."""
+    cluster = cluster_of(3, fail_recv_const=30)
+    swallow_multicasts(cluster, {1, 2}, {3})
+    cluster[1].send([cluster[1].compose(100)], SAFE)
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2) and state(cluster, 3) is not State.RECOVERY, 20)
+    cluster.network.filters.clear()
+    judge(cluster)
+
+
+def a_member_that_never_syncs_is_put_out() -> None:
+    """What is above names those who are silent in sync, and the others go on without them (C4)."""
+
+    class SilentFirst(BarrierSync):
+        def _send(self, kind: bytes, size: int = 0) -> None:
+            if self._node.node_id != 3 or self._node.incarnation > 1:
+                super()._send(kind, size)
+
+    config = Config.for_nodes(3, token=0.2, merge=0.03)
+    cluster = Cluster(3, config=config, application=SilentFirst)
+    cluster.start()
+    cluster.form()
+    cluster.run_for(2 * config.consensus)
+    machine = cluster[1].machine
+    assert machine is not None
+    machine.exclude([3], cluster.now)
+    cluster[1].turn()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 1)
+    cluster[3].crash()
+    cluster[3].start()
+    judge(cluster)
+
+
+def cut_messages_come_whole() -> None:
+    """Large messages are cut by changes of the ring at every place; none is lost, none comes twice (C2)."""
+    cluster = cluster_of(3, window_size=4, max_messages=2)
+    for turn in range(12):
+        for node in cluster.running:
+            node.try_send([node.compose(30_000), node.compose(10)], Guarantee(turn % 2))
+        cluster.run_for(0.004 + 0.001 * turn)
+        if turn % 2:
+            cluster.network.heal()
+        else:
+            cluster.network.partition([1, 2], [3])
+        cluster.run_for(0.5)
+    cluster.network.heal()
+    judge(cluster)
+
+
+def a_sender_dies_in_the_middle_of_a_message() -> None:
+    """What it had begun is dropped whole, and what its next life sends is not mixed with it (C3)."""
+    cluster = cluster_of(3, window_size=4, max_messages=2)
+    for _ in range(6):
+        cluster[3].send([cluster[3].compose(50_000)])
+        cluster.run_for(0.01)
+        cluster[3].crash()
+        cluster[3].start()
+        cluster[3].send([cluster[3].compose(20_000)])
+        cluster.form()
+    judge(cluster)
+
+
+def crash_at_every_step_of_a_start() -> None:
+    """A node crashes before each step of its first second, and starts again: no ring id is ever used twice (G3)."""
+    for steps in range(1, 60):
+        cluster = Cluster(3, seed=steps, config=Config.for_nodes(3, token=0.2, merge=0.03))
+        cluster.start()
+        cluster[1].crash(steps)
+        cluster.run_for(1)
+        if not cluster[1].running:
+            cluster[1].start()
+        cluster[1].disarm()
+        judge(cluster)
+
+
+def numbers_wrap_while_traffic_goes_on() -> None:
+    """Both counts pass 2**32 on a busy ring, with losses."""
+    config = Config.for_nodes(3, token=0.4)
+    cluster = Cluster(3, config=config, first_seq=2**32 - 60, first_token_seq=2**32 - 100)
+    cluster.start()
+    cluster.form()
+    ring_id = cluster.installed_ring
+    swallow: Filter = lambda source, target, datagram: cluster.dice.random() < 0.02  # noqa: E731
+    cluster.network.filters.append(swallow)
+    for turn in range(60):
+        for node in cluster.running:
+            node.send([node.compose(400) for _ in range(3)], Guarantee(turn % 2))
+        cluster.run_for(0.005)
+    cluster.network.filters.clear()
+    judge(cluster)
+    assert cluster.installed_ring == ring_id
+
+
+def a_node_id_in_use_is_refused() -> None:
+    """A second node with an id that is taken gives up and says why (G4)."""
+    cluster = cluster_of(3)
+    impostor = Cluster(3, seed="impostor", config=cluster.config)
+    impostor.network.filters.append(lambda source, target, datagram: source != 2)
+    impostor[2].start()
+    for source, target, datagram in _overheard(cluster, 0.5):
+        if target != source and impostor[2].running:
+            impostor[2].receive(datagram)
+    assert any("node id 2" in text for text in impostor.failures)
+
+
+def _overheard(cluster: Cluster, seconds: float) -> list[tuple[int, int, bytes]]:
+    heard: list[tuple[int, int, bytes]] = []
+    cluster.network.filters.append(lambda *packet: bool(heard.append(packet)))
+    cluster[2].send([cluster[2].compose(50)])
+    cluster.run_for(seconds)
+    cluster.network.filters.pop()
+    return heard
+
+
+SCENARIOS = [
+    a_lost_frame_is_sent_again,
+    safe_waits_for_the_member_that_lacks_it,
+    safe_needs_two_visits,
+    a_repeated_token_is_no_visit,
+    what_an_attempt_brought_outlives_it,
+    what_a_member_owes_all_deliver,
+    a_paused_process_drops_what_it_learned_too_late,
+    a_long_pause_costs_one_change,
+    a_leave_needs_no_timeout,
+    a_deaf_member_is_put_out,
+    a_member_that_never_syncs_is_put_out,
+    cut_messages_come_whole,
+    a_sender_dies_in_the_middle_of_a_message,
+    crash_at_every_step_of_a_start,
+    numbers_wrap_while_traffic_goes_on,
+    a_node_id_in_use_is_refused,
+]
