@@ -297,8 +297,12 @@ class Processor:
             self._cancel_hold()
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
-        """Queue messages of the sync of the present ring; they go out before any message of the application."""
-        if not self.syncing:
+        """Queue messages of the sync of the ring that was handed on last; they go out before any of the application.
+
+        When another ring has been installed meanwhile, that sync is dead and nothing is queued: the new ring's
+        configuration is in line already.
+        """
+        if not self.syncing or self._delivered_ring_id != self.ring.id:
             return
         self.sync_packer.extend(messages, Guarantee.AGREED)
         if self.ring.token_held:

@@ -273,6 +273,20 @@ def test_a_sync_that_is_over_takes_no_messages():
     assert pump(machine) == ([], [])
 
 
+def test_a_sync_that_is_dead_takes_no_messages():
+    """While the old ring's last messages are handed on, a new ring is installed already: theirs is no sync of it."""
+    machine = processor()
+    machine.start(0.0)
+    machine.advance(0.0)
+    ready = machine.take()
+    assert machine.state is State.OPERATIONAL
+    machine.multicast_sync([b"too early"])
+    assert not machine.sync_packer
+    assert [type(event) for event in ready.deliveries] == [RegularConfiguration]
+    machine.multicast_sync([b"in time"])
+    assert machine.sync_packer
+
+
 def test_messages_wait_for_the_end_of_the_sync():
     machine = processor()
     machine.start(0.0)
