@@ -65,6 +65,8 @@ FEATURES = 0
 _RING_SEQ_LIMIT = 1 << 62
 """Ring sequences above this are not believed: nobody could count on from them."""
 _PENDING_LOOPBACK = 64
+_PROOF = 3
+"""So many datagrams with my node id prove a second node; one may be another node's, with a flipped bit (G15)."""
 _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
@@ -452,20 +454,24 @@ class Processor:
             return True
         if origin == self.node_id:
             self.drop("duplicate node id")
-            text = (
-                f"another node uses node id {origin}, which is mine: it sent what I did not send. "
-                f"Give each node an id of its own in the nodelist"
-            )
-            if self._had_company:
-                self.notice(text)
-            else:
-                self.fail(text)
+            if self.counters.drops["duplicate node id"] >= _PROOF:
+                self._name_double()
             return True
         if not any(node.node_id == origin for node in self.config.nodes):
             self.drop("node not in the nodelist")
             self.notice(f"node {origin} is heard but not in the nodelist; add it there, or give it another port")
             return True
         return False
+
+    def _name_double(self) -> None:
+        text = (
+            f"another node uses node id {self.node_id}, which is mine: it sent what I did not send. "
+            f"Give each node an id of its own in the nodelist"
+        )
+        if self._had_company:
+            self.notice(text)
+        else:
+            self.fail(text)
 
     def _hint_fits(self, join: Join) -> bool:
         """Whether what a Join says of its sender's settings fits mine; a Corosync node says nothing (D1)."""
