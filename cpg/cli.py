@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -24,6 +25,7 @@ from cpg.embedded import Ring, open_ring
 from cpg.flood import STAMP, NoCompany, Plan, flood
 from cpg.lines import names, nodes, printable, to_json, to_text
 from cpg.stage import stage_for
+from cpg.wire import LARGEST_NAME
 from totem.configuration import Guarantee
 from totem.errors import ConfigError, TotemError
 
@@ -292,7 +294,7 @@ examples:
   cpg listen chat -c ring.conf --node 1 --json |
       jq -r 'select(.event == "message") | .data | @base64d'""",
     )
-    listen.add_argument("group", metavar="GROUP")
+    listen.add_argument("group", type=_group_name, metavar="GROUP")
     _add_ring_options(listen)
     listen.add_argument("--json", action="store_true", help="print JSON, one object a line")
     listen.set_defaults(command=_listen, signalled=DONE)
@@ -312,7 +314,7 @@ examples:
   dmesg --follow | cpg send log -c ring.conf --node 2
   cpg send chat --alone hello -c ring.conf --node 2""",
     )
-    send.add_argument("group", metavar="GROUP")
+    send.add_argument("group", type=_group_name, metavar="GROUP")
     send.add_argument("text", metavar="TEXT", nargs="*")
     _add_ring_options(send)
     _add_alone(send)
@@ -353,11 +355,11 @@ examples:
   cpg flood -g bench -n 3 -q -c ring.conf --node 2          only listens
   cpg flood -g bench -n 3 -r 200 -c ring.conf --node 1      tells latencies""",
     )
-    flood_parser.add_argument("-g", "--group", required=True, metavar="GROUP", help="the group")
+    flood_parser.add_argument("-g", "--group", required=True, type=_group_name, metavar="GROUP", help="the group")
     flood_parser.add_argument("-n", "--members", required=True, type=_count(1, 1000), metavar="MEMBERS")
-    flood_parser.add_argument("-t", "--seconds", type=float, default=3.0, metavar="SECONDS", help="default 3")
+    flood_parser.add_argument("-t", "--seconds", type=_seconds, default=3.0, metavar="SECONDS", help="default 3")
     flood_parser.add_argument("-s", "--size", type=_count(STAMP.size, 16 << 20), default=64, metavar="SIZE")
-    flood_parser.add_argument("-r", "--rate", type=float, default=0.0, metavar="RATE", help="messages a second")
+    flood_parser.add_argument("-r", "--rate", type=_rate, default=0.0, metavar="RATE", help="messages a second")
     flood_parser.add_argument("-q", "--quiet", action="store_true", help="only listen")
     flood_parser.add_argument("--safe", action="store_true", help="send with the guarantee SAFE")
     _add_ring_options(flood_parser)
@@ -394,3 +396,30 @@ def _count(lowest: int, highest: int) -> Callable[[str], int]:
 
     read.__name__ = "number"
     return read
+
+
+def _group_name(text: str) -> bytes:
+    """Read the name of a group, which may be any bytes."""
+    name = os.fsencode(text)
+    if not 1 <= len(name) <= LARGEST_NAME:
+        raise argparse.ArgumentTypeError(f"a group name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
+    return name
+
+
+def _seconds(text: str) -> float:
+    """Read a length of time that is one."""
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
+
+
+def _rate(text: str) -> float:
+    """Read messages a second; 0 is no rate."""
+    rate = float(text)
+    if not 0 <= rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a rate, which is 0 (as fast as it may) or more")
+    return rate
+
+
+_seconds.__name__ = _rate.__name__ = "number"

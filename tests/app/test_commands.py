@@ -112,7 +112,7 @@ async def test_send_waits_for_a_majority_unless_alone(config, nursery):
     assert code == 0
     waiting = await Program(["cpg", "send", "chat", "hello", "-c", config, "--node", "1"]).start(nursery)
     one = await listen(config, 2).start(nursery)
-    await one.until(holds("message", data=base64.b64encode(b"hello").decode()))
+    await one.until(holds("ring", members=[1, 2]))  # the message may come before its join
     assert await waiting.process.wait() == 0
     await one.stop()
 
@@ -177,9 +177,13 @@ async def test_a_paced_flood_tells_latencies(tmp_path):
         (["listen", "chat", "-c", "/no/such/ring.conf"], 2, "/no/such/ring.conf: No such file.*-c"),
         (["listen", "chat", "-c", "{config}", "--node", "9"], 2, "node 9 is not in the nodelist.*--node"),
         (["listen", "chat", "-c", "{config}"], 2, "say which.*--node"),
-        (["listen", "", "-c", "{config}", "--node", "1"], 2, "group name"),
+        (["listen", "", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name has 1 to 128 bytes, this one has 0"),
+        (["send", "\N{SNOWMAN}" * 43, "hi", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name.*has 129"),
         (["listen"], 2, "GROUP"),
         (["flood", "-g", "b", "-n", "1", "-s", "3"], 2, "not between 16 and"),
+        (["flood", "-g", "b", "-n", "1", "-t", "-1"], 2, "--seconds: -1 is not"),
+        (["flood", "-g", "b", "-n", "1", "-t", "nan"], 2, "--seconds: nan is not"),
+        (["flood", "-g", "b", "-n", "1", "-r", "-5"], 2, "--rate: -5 is not"),
         (["demo", "--nodes", "1"], 2, "not between 2 and"),
     ],
 )
