@@ -12,15 +12,17 @@ node's life, so its seconds exceed every sequence of an earlier life. This and l
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
 import zlib
-from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
 COROSYNC_DIRECTORY = "/var/lib/corosync"
+
+_ADVICE = "name a folder with state_dir in section system"
 
 # No ring gets there, neither from 0 nor from the clock: what is larger is garbage, and near 2**64 would overflow.
 _IMPLAUSIBLE = 1 << 48
@@ -33,8 +35,12 @@ def default_directory() -> str:
     if os.geteuid() == 0:
         return "/var/lib/totem"
     state = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    return str((Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "totem")
+    if state.startswith("/"):  # the XDG specification has relative paths ignored
+        return f"{state}/totem"
+    home = os.path.expanduser("~")
+    if not home.startswith("/"):
+        raise OSError(errno.ENOENT, f"this user has no home directory to keep ring sequences in: {_ADVICE}")
+    return f"{home}/.local/state/totem"
 
 
 class RingStore:
@@ -53,6 +59,13 @@ class RingStore:
 
     def load(self) -> int:
         """Give a sequence that no ring of this node has exceeded, and store it, so that a bad folder shows at once."""
+        try:
+            return self._load()
+        except OSError as error:
+            text = f"ring sequences cannot be kept in {self.directory}: {error.strerror or error}; {_ADVICE}"
+            raise OSError(error.errno, text) from error
+
+    def _load(self) -> int:
         new_directory = not os.path.isdir(self.directory)
         os.makedirs(self.directory, exist_ok=True)
         plain, checked = _read(self.path), _read(self._check_path)

@@ -50,7 +50,7 @@ def test_a_real_folder(tmp_path):
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(FileExistsError, match="file: File exists; name a folder with state_dir"):
         RingStore(str(tmp_path / "file"), 3).load()
 
 
@@ -211,6 +211,14 @@ def test_default_directory(uid, state_home, expected, monkeypatch):
     monkeypatch.setenv("HOME", "/home/a")
     monkeypatch.setenv("XDG_STATE_HOME", state_home)
     assert default_directory() == expected
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where HOME is not set and no such user is known
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    with pytest.raises(OSError, match=r"no home directory.*state_dir"):
+        default_directory()
 
 
 def test_a_full_disk_is_no_success(monkeypatch):
