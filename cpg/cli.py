@@ -24,10 +24,11 @@ from cpg.demo import DemoFailed, demo
 from cpg.embedded import Ring, open_ring
 from cpg.flood import STAMP, NoCompany, Plan, flood
 from cpg.lines import names, nodes, printable, to_json, to_text
+from cpg.pieces import LARGEST_MESSAGE
 from cpg.stage import stage_for
 from cpg.wire import LARGEST_NAME
 from totem.configuration import Guarantee
-from totem.errors import ConfigError, TotemError
+from totem.errors import ConfigError, MessageTooLong, TotemError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["_TextParser"]
@@ -186,6 +187,10 @@ async def _standard_input() -> AsyncGenerator[list[bytes], None]:
     while chunk := await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True):
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
+        if len(rest) > LARGEST_MESSAGE:  # not to be kept in memory until its end comes, if ever
+            raise MessageTooLong(
+                f"a line of standard input is longer than {LARGEST_MESSAGE} bytes, the most of a message"
+            )
     if rest:
         yield [rest]
 

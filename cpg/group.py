@@ -108,7 +108,7 @@ class Group(Block):
     async def __aenter__(self) -> Group:
         if self._membership is not None:
             raise RuntimeError(f"group {self.name!r}: a block is entered once; join again for another")
-        name = self.name.encode() if isinstance(self.name, str) else bytes(self.name)
+        name = self.name.encode() if isinstance(self.name, str) else bytes(memoryview(self.name))
         self._membership = self._backend.enter(name, self._stream)
         self._backend.joined.add(self)
         self._backend.send_soon()
@@ -301,7 +301,7 @@ def _payloads(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
         raise TypeError("a message is bytes-like, or a list of such: encode the str")
     if isinstance(data, BytesLike):
         data = (data,)
-    payloads = [payload if type(payload) is bytes else bytes(payload) for payload in data]
+    payloads = [payload if type(payload) is bytes else bytes(memoryview(payload)) for payload in data]
     if payloads and len(max(payloads, key=len)) > LARGEST_MESSAGE:
         raise MessageTooLong(
             f"a message of {len(max(payloads, key=len))} bytes: {LARGEST_MESSAGE} is the most that a group carries"

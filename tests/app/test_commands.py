@@ -127,6 +127,13 @@ async def test_a_signal_while_sending(config, nursery):
     await one.stop()
 
 
+async def test_a_line_without_an_end_is_not_kept_for_ever(config):
+    with open("/dev/zero", "rb") as zeros:
+        code, _, err = await run("send", "chat", "--alone", "-c", config, "--node", "1", stdin=zeros)
+    assert code == 1
+    assert "standard input is longer than" in err
+
+
 async def test_members(config, nursery):
     one = await listen(config, 1).start(nursery)
     await one.until(members(1))

@@ -305,6 +305,22 @@ async def test_text_is_no_message(node, autojump_clock):
             await group.send("text")
 
 
+@pytest.mark.parametrize("data", [5, [b"a", 5], [b"a", None], [b"a", "text"]])
+async def test_what_is_no_bytes_is_no_message(data, node, autojump_clock):
+    async with Group(node, "chat") as group:
+        with pytest.raises(TypeError):
+            await group.send(data)
+        await group.send(b"end")
+        await group.flush()
+        assert [event.data for event in [await anext(group) for _ in range(3)][2:]] == [b"end"]
+
+
+async def test_a_number_is_no_name(node, autojump_clock):
+    with pytest.raises(TypeError, match="bytes-like"):
+        async with Group(node, 5):
+            pass
+
+
 async def test_a_group_is_entered_once(node, autojump_clock):
     async with Group(node, "chat") as group:
         with pytest.raises(RuntimeError, match="entered once"):
