@@ -192,7 +192,7 @@ class Assembler:
             pieces[0] = b"".join(stream.parts)
             stream.parts.clear()
             stream.size = 0
-        if tail is not None:
+        if tail:
             stream.parts.append(tail)
             stream.size += len(tail)
             if stream.size > _MAX_ASSEMBLED:

@@ -155,3 +155,14 @@ def test_a_message_longer_than_any_is_not_collected():
         assert assembler.take(1, frame) == []
         fragment = next_fragment(fragment)
     assert assembler.take(1, HEADER + codec.frame([1], 0, fragment) + b"x") == []
+
+
+def test_empty_pieces_of_an_endless_message_cost_no_memory():
+    assembler = Assembler()
+    continuation = 0
+    for _ in range(1000):
+        fragmented = next_fragment(continuation)
+        assert not assembler.take(1, HEADER + codec.frame([0], fragmented, continuation))
+        continuation = fragmented
+    assert not assembler._streams[1].parts
+    assert assembler.take(1, HEADER + codec.frame([2], 0, continuation) + b"ab") == [b"ab"]
