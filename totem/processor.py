@@ -126,6 +126,7 @@ class Processor:
         # it are filed in `filing`.
         self.ring_id = RingId(node_id, ring_seq + 1)
         self._first_ring_seq = self.ring_id.seq
+        self._listed = frozenset(node.node_id for node in config.nodes)
         self.ring = self._new_ring(self.ring_id, ())
         self.new_ring: Ring | None = None
         self.filing: Ring | None = self.ring
@@ -457,7 +458,7 @@ class Processor:
             if self.counters.drops["duplicate node id"] >= _PROOF:
                 self._name_double()
             return True
-        if not any(node.node_id == origin for node in self.config.nodes):
+        if origin not in self._listed:
             self.drop("node not in the nodelist")
             self.notice(f"node {origin} is heard but not in the nodelist; add it there, or give it another port")
             return True
@@ -566,6 +567,9 @@ class Processor:
         sender when it hears of that: a storm in which nobody is ever judged.
         """
         if join.origin in self.failed:
+            return False
+        if len(self._listed.union(self.candidates, self.failed, join.candidates, join.failed)) > MAX_NODES:
+            self.drop("join that names too many processors")  # mine could not be sent any more
             return False
         known = len(self.candidates) + len(self.failed)
         self.candidates.update(join.candidates)

@@ -5,14 +5,15 @@ import random
 import pytest
 
 from totem import Config, MessageTooLong, QueueFull, RingId, State
-from totem.configuration import Guarantee, Messages, RegularConfiguration
+from totem.config import MAX_NODES
+from totem.configuration import NO_RING, Guarantee, Messages, RegularConfiguration
 from totem.packing import MAX_MESSAGE
 from totem.processor import ALL, Processor
 from totem.sequence import MASK
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
-from totem.wire.messages import HoldCancel, Join, MergeDetect
+from totem.wire.messages import Hello, HoldCancel, Join, Mcast, MergeDetect
 
 
 def processor(node_id=1, count=3, **settings):
@@ -162,6 +163,50 @@ def test_what_comes_late_of_my_own_former_life_is_no_second_node():
     machine.receive(codec.encode(MergeDetect(1, 1, RingId(1, 400))), 1.0)
     assert machine.take().failure is None
     assert machine.statistics().drops == {"own packet of a former life": 2}
+
+
+def test_joins_that_name_more_processors_than_a_join_holds_are_dropped():
+    cluster = formed()
+    machine = cluster[1].machine
+    for first in range(10, 2000, MAX_NODES):
+        named = tuple(range(first, first + MAX_NODES))
+        for failed in ((), named):
+            machine.receive(codec.encode(Join(2, 2, machine.ring_id.seq, named, failed)), cluster.now)
+    named = (1, 2, *range(5000, 5000 + MAX_NODES - 3))
+    machine.receive(codec.encode(Join(2, 2, machine.ring_id.seq, named, ())), cluster.now)
+    assert len(machine.candidates) == MAX_NODES
+    machine.leave(cluster.now)
+
+
+def recovering():
+    """A cluster, and its first node at the beginning of a Recovery with an old ring."""
+    cluster = formed()
+    machine = cluster[1].machine
+    cluster[3].crash()
+    assert cluster.run_until(lambda: machine.state is State.RECOVERY, 10)
+    return cluster, machine
+
+
+def encapsulated(machine, origin, seq, inner):
+    return codec.encode(Mcast(origin, origin, seq, machine.ring_id, encapsulated=True, data=codec.encode(inner)))
+
+
+def test_only_what_is_received_counts_as_sent_by_another():
+    cluster, machine = recovering()
+    old = machine.ring.id
+    for old_seq in range(1, 100):
+        machine.receive(encapsulated(machine, 2, 9, Mcast(2, 2, old_seq, old)), cluster.now)
+        machine.receive(encapsulated(machine, 2, 60_000, Mcast(2, 2, old_seq, old)), cluster.now)
+    assert machine._room.heard == {1}
+
+
+def test_nobody_is_obliged_who_was_not_in_the_old_ring():
+    cluster, machine = recovering()
+    hello = Hello(1, 0, machine.ring.id, 0, tuple(range(1, 1000)), 0, 1400, daemon=False)
+    for origin in (1, 2):
+        inner = Mcast(origin, origin, 0, NO_RING, data=codec.encode_hello(hello))
+        machine.receive(encapsulated(machine, origin, origin, inner), cluster.now)
+    assert machine._room._obliged() == {1, 2, 3}
 
 
 def test_a_node_of_another_cluster_is_named_and_ignored():

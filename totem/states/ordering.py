@@ -15,10 +15,9 @@ from totem.states.room import Room
 from totem.states.table import Cause, State
 from totem.timers import Timer
 from totem.wire import codec
+from totem.wire.layout import MAX_REQUESTS
 from totem.wire.messages import HoldCancel, Token
 
-_MAX_REQUESTS = 30
-"""Entries of a token's request list; real nodes accept no more."""
 _MISSES_COUNTED = 512
 """Holes that are looked at on one visit."""
 _DEAF_SECONDS = 1.0
@@ -134,7 +133,7 @@ class Ordering(Room):
         needed = 2 if ring.pure else config.miss_count_const
         misses = {seq: ring.misses.get(seq, 0) + 1 for seq in islice(ring.window.missing(token.seq), _MISSES_COUNTED)}
         ring.misses = misses
-        room = _MAX_REQUESTS - len(token.requests)
+        room = MAX_REQUESTS - len(token.requests)
         if room <= 0:
             return
         asked = {seq for ring_id, seq in token.requests if ring_id == ring.id}

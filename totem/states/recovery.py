@@ -27,7 +27,6 @@ from totem.wire import codec
 from totem.wire.codec import Hello
 from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token
 
-HELLO_VERSION = 1
 _LONGEST_PAUSE_MS = 24 * 3600 * 1000
 _BUSY_VISITS = 2
 """My queue counts as not empty on so many visits: that takes back most left-over counters of real nodes (A3)."""
@@ -71,7 +70,7 @@ class Recovery(Ordering):
     def _queue_hello(self) -> None:
         processor = self.processor
         hello = Hello(
-            version=HELLO_VERSION,
+            version=codec.HELLO_VERSION,
             features=processor.own_features,
             old_ring_id=self.old_ring.id,
             safe_line=self.old_ring.safe_line,
@@ -109,8 +108,8 @@ class Recovery(Ordering):
 
     def on_mcast(self, datagram: bytes) -> None:
         """File by ring id alone: a plain message of a member that installed before me is the new ring's, too (A4)."""
-        super().on_mcast(datagram)
-        if codec.mcast_is_encapsulated(datagram):
+        is_new = self.new_ring.window.insert(codec.mcast_seq(datagram), datagram)
+        if is_new and codec.mcast_is_encapsulated(datagram):
             inner = datagram[codec.MCAST_HEADER :]
             if codec.mcast_ring_id(inner) == self.old_ring.id:
                 self.heard.add(codec.mcast_seq(inner))
@@ -229,7 +228,7 @@ class Recovery(Ordering):
         obliged = set(self.transitional)
         if all(member in hellos for member in self.transitional):
             obliged.update(*(hellos[member].obligations for member in self.transitional))
-        return obliged
+        return obliged.intersection(self.old_ring.members)
 
     def _install(self) -> None:
         """Deliver what is left of the old ring, both configurations, and put the new ring in its place: one step."""
