@@ -398,7 +398,9 @@ class Processor:
             return
         origin = codec.mcast_origin(datagram)
         ring_id = codec.mcast_ring_id(datagram)
-        if not self._is_stranger(origin, ring_id.seq):
+        if origin == self.node_id and ring_id.seq < self.ring_id.seq:
+            self.drop("own multicast of a former ring")  # somebody there has sent it again for one who lacked it
+        elif not self._is_stranger(origin, ring_id.seq):
             self._room.on_foreign(origin, ring_id, Cause.FOREIGN_MULTICAST, now)
 
     def _receive_token(self, datagram: bytes, now: float) -> None:

@@ -165,6 +165,20 @@ def test_what_comes_late_of_my_own_former_life_is_no_second_node():
     assert machine.statistics().drops == {"own packet of a former life": 2}
 
 
+def test_my_own_multicast_of_a_ring_that_i_have_left_is_no_second_node():
+    """Somebody who is still there repeats it for one who lacked it."""
+    cluster = formed()
+    machine = cluster[1].machine
+    own = codec.encode(Mcast(1, 1, 1, machine.ring.id))
+    cluster[3].crash()
+    assert cluster.run_until(lambda: machine.state is State.COMMIT, 10)
+    machine.receive(own, cluster.now)
+    assert cluster.run_until(lambda: machine.state is State.OPERATIONAL, 10)
+    machine.receive(own, cluster.now)
+    assert machine.statistics().drops["own multicast of a former ring"] == 2
+    assert not machine.take().notices
+
+
 def test_joins_that_name_more_processors_than_a_join_holds_are_dropped():
     cluster = formed()
     machine = cluster[1].machine
