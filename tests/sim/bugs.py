@@ -27,7 +27,7 @@ from totem.states.gather import Gather
 from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
-from totem.testing.soak import run_world
+from totem.testing.soak import Batch
 
 
 class Change(NamedTuple):
@@ -39,10 +39,11 @@ class Change(NamedTuple):
     new: str
 
 
-def random_worlds(count: int = 60, *, mixed: bool = False) -> None:
+def random_worlds(count: int = 120, *, mixed: bool = False) -> None:
     """Hunt with the worlds of the first `count` seeds."""
+    batch = Batch(range(3, 8), mixed=mixed)
     for seed in range(count):
-        outcome = run_world(seed, range(3, 8), mixed=mixed)
+        outcome = batch.run_world(seed)
         assert not outcome.violations, f"seed {seed}: {outcome.violations[0]}"
 
 
@@ -75,25 +76,25 @@ BUGS = [
         "counters left over from a broken attempt",
         "A3",
         [
-            Change(
-                Recovery,
-                "enter",
-                "self._flag_set_by_me = False",
-                "self._flag_set_by_me = getattr(processor, 'left', False)",
-            ),
+            Change(Recovery, "enter", "self._quiet_visits = 0", "self._quiet_visits = getattr(processor, 'left', 0)"),
             Change(
                 Recovery,
                 "conclude_visit",
                 "aru = self.new_ring.window.aru",
-                "aru = self.new_ring.window.aru; self.processor.left = self._flag_set_by_me",
+                "aru = self.new_ring.window.aru; self.processor.left = self._quiet_visits",
             ),
+            Change(
+                Recovery, "conclude_visit", "self.to_rebroadcast or self._visits <= _BUSY_VISITS", "self.to_rebroadcast"
+            ),
+            Change(Processor, "install", "self.ring = ring", "self.ring = ring; self.left = 0"),
         ],
+        scenarios.an_attempt_counts_afresh,
     ),
     Bug(
         "install one rotation early",
         "A3",
         [Change(Recovery, "conclude_visit", "self._complete_rotations == 2", "self._complete_rotations == 1")],
-        partial(random_worlds, mixed=True),
+        scenarios.a_mixed_ring_installs_in_one_rotation,
     ),
     Bug(
         "clear the flag whoever set it",
@@ -106,6 +107,7 @@ BUGS = [
                 "elif token.retransmit_flag:",
             )
         ],
+        scenarios.nobody_installs_while_somebody_has_more_to_send,
     ),
     Bug(
         "install without waiting for the slowest member's aru",

@@ -10,6 +10,7 @@ from totem.configuration import Guarantee, Level, Messages
 from totem.states.table import State
 from totem.testing.checkers import check
 from totem.testing.cluster import BarrierSync, Cluster
+from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Filter
 from totem.wire import codec
 
@@ -39,6 +40,11 @@ def swallow_multicasts(cluster: Cluster, sources: set[int], targets: set[int]) -
         return is_plain and source in sources and target in targets
 
     cluster.network.filters.append(swallows)
+
+
+def frameful(cluster: Cluster, node_id: int) -> bytes:
+    """A message that has a frame of its own."""
+    return cluster[node_id].compose(cluster.config.frame_size - codec.MCAST_HEADER - 10)
 
 
 def state(cluster: Cluster, node_id: int) -> State:
@@ -87,8 +93,7 @@ def safe_waits_for_the_member_that_lacks_it() -> None:
 def safe_needs_two_visits() -> None:
     """Node 1 lowers the aru and raises it again while node 2, hidden behind that, lacks another message (B1)."""
     cluster = cluster_of(3)
-    size = cluster.config.frame_size - codec.MCAST_HEADER - 10  # fills a frame
-    late, lost = cluster[3].compose(size), cluster[3].compose(size)
+    late, lost = frameful(cluster, 3), frameful(cluster, 3)
 
     def swallows(source: int, target: int, datagram: bytes) -> bool:
         if target == 1 and late in datagram:
@@ -177,6 +182,79 @@ def what_a_member_owes_all_deliver() -> None:
     assert machine is not None
     machine.obligations = set()
     _go_on_without_node_1(cluster, message)
+
+
+def nobody_installs_while_somebody_has_more_to_send() -> None:
+    """Node 3 alone has old messages to pass on, for eight visits; the others' queues are empty long before (A3)."""
+    cluster = cluster_of(6, max_messages=4)
+    senders = {3, 4, 5, 6}
+    swallow_multicasts(cluster, senders, {1, 2})
+    for node_id in senders:
+        messages = [frameful(cluster, node_id) for _ in range(8)]
+        cluster[node_id].send(messages)
+    assert cluster.run_until(lambda: messages[7] in cluster_frames(cluster, 3), 5)
+    for node_id in senders - {3}:
+        cluster[node_id].crash()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3), 10)
+    cluster.network.filters.clear()
+    judge(cluster)
+
+
+def an_attempt_counts_afresh() -> None:
+    """An attempt breaks when it is nearly through; in the next one nobody gets node 1's message, and it is cut off.
+
+    What node 1 is told then must not claim anything for the two others (A3).
+    """
+    cluster = cluster_of(4)
+    swallow_multicasts(cluster, {1}, {2, 3, 4})
+    message = cluster[1].compose(100)
+    cluster[1].send([message], SAFE)
+    assert cluster.run_until(lambda: message in cluster_frames(cluster, 1), 1)
+    cluster[4].crash()
+    assert cluster.run_until(lambda: state(cluster, 1) is State.RECOVERY, 10)
+    cluster.network.filters.append(lambda source, target, datagram: message in datagram)
+    cluster.run_for(0.02)
+    assert {state(cluster, node_id) for node_id in (1, 2, 3)} == {State.RECOVERY}
+    swallow_tokens(cluster)
+    assert cluster.run_until(lambda: state(cluster, 1) is State.GATHER, 10)
+    cluster.network.filters.pop()
+    assert cluster.run_until(lambda: state(cluster, 1) is State.RECOVERY, 10)
+    cluster.run_for(0.02)
+    cluster.network.partition([1], [2, 3])
+    assert cluster.run_until(lambda: cluster.one_ring(1) and cluster.one_ring(2, 3), 10)
+    cluster.network.filters.clear()
+    cluster.network.heal()
+    judge(cluster)
+
+
+def a_mixed_ring_installs_in_one_rotation() -> None:
+    """Node 1 has messages to send the moment it installs; its Corosync neighbours must have installed by then (A3).
+
+    A neighbour in Recovery would take such a message for one of its old ring, which has a gap at some number.
+    """
+    for before in range(8):
+        _install_beside_corosync(before)
+
+
+def _install_beside_corosync(frames_before_the_gap: int) -> None:
+    makers = {2: CorosyncModel, 3: CorosyncModel}
+    cluster = Cluster(4, config=Config.for_nodes(4, token=0.2, merge=0.03), makers=makers)
+    cluster.start()
+    cluster.form()
+    swallow_multicasts(cluster, {4}, {1, 2, 3})
+    for node_id, count in ((1, frames_before_the_gap), (4, 1), (1, 3)):
+        cluster[node_id].send([frameful(cluster, node_id) for _ in range(count)])
+        cluster.run_for(0.01)
+    cluster[4].crash()
+    assert cluster.run_until(lambda: state(cluster, 1) is State.RECOVERY, 10)
+    cluster[1].send([cluster[1].compose(100)])
+    cluster.form()
+    judge(cluster)
+
+
+def swallow_tokens(cluster: Cluster) -> None:
+    """From now on tokens get lost; nothing else does."""
+    cluster.network.filters.append(lambda source, target, datagram: codec.packet_type(datagram) == codec.TYPE_TOKEN)
 
 
 def a_paused_process_drops_what_it_learned_too_late() -> None:
@@ -319,8 +397,9 @@ def a_node_id_in_use_is_refused() -> None:
 def _overheard(cluster: Cluster, seconds: float) -> list[tuple[int, int, bytes]]:
     heard: list[tuple[int, int, bytes]] = []
     cluster.network.filters.append(lambda *packet: bool(heard.append(packet)))
-    cluster[2].send([cluster[2].compose(50)])
-    cluster.run_for(seconds)
+    for _ in range(5):
+        cluster[2].send([cluster[2].compose(50)])
+        cluster.run_for(seconds / 5)
     cluster.network.filters.pop()
     return heard
 
@@ -332,6 +411,9 @@ SCENARIOS = [
     a_repeated_token_is_no_visit,
     what_an_attempt_brought_outlives_it,
     what_a_member_owes_all_deliver,
+    nobody_installs_while_somebody_has_more_to_send,
+    an_attempt_counts_afresh,
+    a_mixed_ring_installs_in_one_rotation,
     a_paused_process_drops_what_it_learned_too_late,
     a_long_pause_costs_one_change,
     a_leave_needs_no_timeout,

@@ -14,6 +14,7 @@ reached (`SOMETIMES`) and did not are named, too.
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import random
 import sys
@@ -22,14 +23,14 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
+from typing import Protocol
 
 from totem.config import Config
 from totem.configuration import Guarantee, Messages, RegularConfiguration
 from totem.states.table import TRANSITIONS, Cause
 from totem.testing.checkers import History, Violation, check
-from totem.testing.cluster import AnswerAtOnce, BarrierSync, Cluster, Maker, Node
+from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node
 from totem.testing.network import Conditions
 from totem.wire import codec
 
@@ -68,13 +69,35 @@ class Outcome:
     marks: Counter[str] = field(default_factory=Counter)
 
 
+class Programs(Protocol):
+    """What runs on the nodes of one world: makes each process's application, and has promises of its own."""
+
+    def __call__(self, node: Node) -> Application:
+        """Make the application of a new process."""
+
+    def rest(self) -> None:
+        """Send nothing more of their own accord: the world is to come together."""
+
+    def check(self) -> list[Violation]:
+        """Judge what they have seen."""
+
+
 class World:
     """One seed's cluster and what happens to it."""
 
-    def __init__(self, seed: int, counts: range, makers: Iterable[Maker] = (), *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        counts: range,
+        makers: Iterable[Maker] = (),
+        *,
+        programs: Programs | None = None,
+        verbose: bool = False,
+    ) -> None:
         self.seed = seed
         self.dice = dice = random.Random(f"world {seed}")
         self.marks: Counter[str] = Counter()
+        self.programs = programs
         self.verbose = verbose
         count = dice.choice(counts)
         makers = list(makers)
@@ -84,7 +107,7 @@ class World:
             seed=seed,
             config=self.config,
             conditions=HEALED,
-            application=dice.choice((AnswerAtOnce, BarrierSync)),
+            application=programs or dice.choice((AnswerAtOnce, BarrierSync)),
             makers=self._choose_makers(count, makers),
             first_seq=dice.choice((0, 0, 0, _NEAR_WRAP)),
             first_token_seq=dice.choice((0, 0, 0, _NEAR_WRAP)),
@@ -151,6 +174,7 @@ class World:
             history = self.cluster.history(quiescent=not violations)
             self._mark(history)
             violations += check(history)
+            violations += self.programs.check() if self.programs else []
         return self._outcome(violations)
 
     def _live(self) -> None:
@@ -174,7 +198,11 @@ class World:
             if not node.running and (self.dice.random() < 0.8 or not self.cluster.running):
                 node.start()
         limit = 30 * (self.config.token + self.config.consensus)
-        return self.cluster.settle(limit)
+        if self.programs is None:
+            return self.cluster.settle(limit)
+        self.programs.rest()
+        # Once more, since what waited for room in a send queue is sent only now.
+        return self.cluster.settle(limit) and self.cluster.settle(limit)
 
     # What happens.
 
@@ -363,25 +391,47 @@ class World:
         return outcome
 
 
-def run_world(seed: int, counts: range, *, mixed: bool = False, verbose: bool = False) -> Outcome:
-    """Run the world of one seed, with `counts` as the numbers of nodes to choose from."""
-    return World(seed, counts, _foreign_makers() if mixed else (), verbose=verbose).run()
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the worlds of a batch have in common."""
+
+    counts: range
+    """Numbers of nodes to choose from."""
+    mixed: bool = False
+    application: str = ""
+    """`MODULE:NAME` of a callable that makes a world's `Programs`; empty for small ones of this kit."""
+    verbose: bool = False
+
+    def run_world(self, seed: int) -> Outcome:
+        """Run the world of one seed."""
+        makers = _foreign_makers() if self.mixed else []
+        programs = None
+        if self.application:
+            module, _, name = self.application.partition(":")
+            programs = getattr(importlib.import_module(module), name)()
+        return World(seed, self.counts, makers, programs=programs, verbose=self.verbose).run()
+
+    def run(self, seeds: range, jobs: int = 1) -> Iterator[Outcome]:
+        """Run the worlds of many seeds, in any order."""
+        if jobs == 1:
+            yield from map(self.run_world, seeds)
+            return
+        with multiprocessing.Pool(jobs) as pool:
+            yield from pool.imap_unordered(self.run_world, seeds, chunksize=4)
+
+    def replay(self, seed: int) -> str:
+        """The command that shows one world again."""
+        application = f" --application {self.application}" if self.application else ""
+        return (
+            f"python -m totem.testing.soak --nodes {self.counts[0]}:{self.counts[-1]}{' --mixed' * self.mixed}"
+            f"{application} --verbose --seeds {seed}:{seed + 1}"
+        )
 
 
 def _foreign_makers() -> list[Maker]:
     from totem.testing.corosync import CorosyncModel  # noqa: PLC0415 - only mixed worlds need it
 
     return [CorosyncModel]
-
-
-def run_worlds(seeds: range, counts: range, *, mixed: bool, jobs: int) -> Iterator[Outcome]:
-    """Run the worlds of many seeds, in any order."""
-    run = partial(run_world, counts=counts, mixed=mixed)
-    if jobs == 1:
-        yield from map(run, seeds)
-        return
-    with multiprocessing.Pool(jobs) as pool:
-        yield from pool.imap_unordered(run, seeds, chunksize=4)
 
 
 class Totals:
@@ -449,27 +499,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_numbers, default=range(100), metavar="A:B", help="from A to below B")
     parser.add_argument("--nodes", type=_counts, default=range(3, 8), metavar="N|A:B", help="nodes, from A to B (3:7)")
     parser.add_argument("--mixed", action="store_true", help="some of the nodes are models of Corosync")
+    parser.add_argument("--application", default="", metavar="MODULE:NAME", help="what runs on the nodes, see Programs")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("--verbose", action="store_true", help="tell what happens in each world")
     options = parser.parse_args(arguments)
     totals = Totals()
-    if options.verbose:
-        run = partial(run_world, counts=options.nodes, mixed=options.mixed, verbose=True)
-        outcomes: Iterator[Outcome] = map(run, options.seeds)
-    else:
-        outcomes = run_worlds(options.seeds, options.nodes, mixed=options.mixed, jobs=options.jobs)
-    nodes = f"{options.nodes[0]}:{options.nodes[-1]}"
-    replay = f"python -m totem.testing.soak --nodes {nodes}{' --mixed' * options.mixed} --verbose --seeds"
-    for outcome in outcomes:
+    batch = Batch(options.nodes, mixed=options.mixed, application=options.application, verbose=options.verbose)
+    for outcome in batch.run(options.seeds, 1 if options.verbose else options.jobs):
         totals.add(outcome)
         for violation in outcome.violations[:5]:
             print(f"seed {outcome.seed}: {violation}")
         if outcome.violations:
-            print(
-                f"{len(outcome.violations)} violations; replay: {replay} {outcome.seed}:{outcome.seed + 1}", flush=True
-            )
+            print(f"{len(outcome.violations)} violations; replay: {batch.replay(outcome.seed)}", flush=True)
         totals.tell_progress()
-    if totals.worlds >= 200 and (never := totals.never()):
+    if totals.worlds >= 1000 and (never := totals.never()):
         print(f"never reached: {'; '.join(never)}")
     print(totals.rates())
     print(totals.line())
