@@ -1,0 +1,129 @@
+"""Well-formed packets with plausible lies, from members of the ring: no processor raises, grows, or is lost by them."""
+
+import random
+
+import pytest
+
+from totem import Config, RingId, State
+from totem.config import MAX_NODES
+from totem.configuration import NO_RING, Guarantee
+from totem.sequence import MASK, RANGE
+from totem.testing.cluster import Cluster
+from totem.wire import codec
+from totem.wire.messages import CommitEntry, CommitToken, Hello, HoldCancel, Join, Mcast, MergeDetect, Token
+
+NODES = (1, 2, 3)
+
+
+class Liar:
+    """Makes packets that fit what one processor is doing just now, but for some of their fields."""
+
+    def __init__(self, dice, machine):
+        self.dice = dice
+        self.machine = machine
+        self.ring = dice.choice([machine.ring, machine.new_ring or machine.ring])
+        self.sender = dice.choice([node_id for node_id in NODES if node_id != machine.node_id])
+        near = RingId(dice.choice(NODES), self.ring.id.seq + dice.choice([0, 4, 8]))
+        self.ring_id = dice.choice([self.ring.id, self.ring.id, self.ring.id, machine.ring_id, near])
+
+    def seq(self):
+        window, dice = self.ring.window, self.dice
+        near = (window.aru + dice.randrange(-3, 5)) & MASK
+        far = (window.released + dice.choice([RANGE - 80, RANGE - 1, RANGE])) & MASK
+        return dice.choice([window.aru, window.high_seq, self.ring.safe_line, near, far, dice.getrandbits(32), 0, MASK])
+
+    def ids(self, count):
+        return tuple(self.dice.choice([*NODES, self.dice.randrange(1, 1 << 32)]) for _ in range(count))
+
+    def token(self):
+        dice = self.dice
+        return Token(
+            self.sender,
+            self.ring_id,
+            seq=self.seq(),
+            token_seq=((self.ring.seen_token_seq or 0) + dice.choice([0, 1, 2, 100])) & MASK,
+            aru=self.seq(),
+            aru_holder=dice.choice([0, 9, *NODES]),
+            backlog=dice.choice([0, 5, MASK]),
+            fcc=dice.choice([0, 5, 51, MASK]),
+            retransmit_flag=dice.choice([0, 0, 1, 7]),
+            requests=[(self.ring_id, self.seq()) for _ in range(dice.choice([0, 3, 30]))],
+        )
+
+    def join(self):
+        dice, machine = self.dice, self.machine
+        first = dice.getrandbits(31)
+        crowd = range(first, first + MAX_NODES - 3)
+        candidates = dice.choice([machine.candidates, NODES, self.ids(3), crowd])
+        failed = dice.choice([machine.failed, (), (machine.node_id,), self.ids(3)])
+        ring_seq = self.ring.id.seq + dice.choice([0, 1, 1000])
+        return Join(dice.choice([self.sender, 0]), self.sender, ring_seq, tuple(candidates), tuple(failed))
+
+    def commit_token(self):
+        dice, machine = self.dice, self.machine
+        members = dice.choice([tuple(sorted(machine.candidates - machine.failed)) or NODES, NODES])
+        entries = [
+            CommitEntry(dice.choice([machine.ring.id, NO_RING]), self.seq(), self.seq(), dice.choice([0, 1, 9]))
+            for _ in members
+        ]
+        index = dice.choice([0, len(members), members.index(machine.node_id) if machine.node_id in members else 0])
+        ring_id = dice.choice([RingId(members[0], machine.highest_ring_seq + 4), self.ring_id])
+        return CommitToken(self.sender, machine.commit_token_seq + dice.randrange(9), ring_id, members, entries, index)
+
+    def multicast(self):
+        dice = self.dice
+        sizes = dice.choice([[5], [0], [3, 0, 4]])
+        fragmented, continuation = dice.choice([0, 0, 1, 255]), dice.choice([0, 0, 1, 255])
+        data = codec.frame(sizes, fragmented, continuation) + bytes(sum(sizes))
+        return Mcast(
+            self.sender, dice.choice([self.sender, 9]), self.seq(), self.ring_id, 0, dice.choice([0, 1]), data=data
+        )
+
+    def recovered(self):
+        dice, old = self.dice, self.machine.ring.id
+        hello = Hello(
+            1, dice.getrandbits(64), old, self.seq(), self.ids(dice.choice([0, 1000])), MASK, MASK, daemon=False
+        )
+        hello_data = codec.encode_hello(hello)
+        inner = dice.choice(
+            [
+                Mcast(self.sender, self.sender, 0, NO_RING, data=dice.choice([hello_data, hello_data[:-1], b""])),
+                Mcast(self.sender, dice.choice([*NODES, 9]), self.seq(), old, 0, 1, dice.random() < 0.2, b"nonsense"),
+            ]
+        )
+        return Mcast(self.sender, self.sender, self.seq(), self.ring_id, encapsulated=True, data=codec.encode(inner))
+
+    def merge_detect(self):
+        return MergeDetect(self.sender, self.sender, self.ring_id)
+
+    def hold_cancel(self):
+        return HoldCancel(self.sender, self.ring_id)
+
+
+LIES = (Liar.token, Liar.join, Liar.commit_token, Liar.multicast, Liar.recovered, Liar.merge_detect, Liar.hold_cancel)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_plausible_lies_never_raise_and_cost_bounded_memory(seed):
+    dice = random.Random(seed)
+    cluster = Cluster(3, seed=seed, first_seq=dice.choice([0, MASK - 50]), config=Config.for_nodes(3, token=1.0))
+    cluster.start()
+    # Most lies about membership end the ring, so worlds differ in how many of these are told.
+    weights = dice.choice([(3, 1, 1, 3, 3, 1, 1), (1, 0, 0.02, 0.02, 6, 0.02, 1), (1, 0.02, 0.1, 2, 6, 0, 1)])
+    for _ in range(300):
+        cluster.run_for(dice.choice([0.0001, 0.0005, 0.003, 0.02]))
+        nodes = list(cluster.nodes.values())
+        node = dice.choice([node for node in nodes if node.machine.state is State.RECOVERY] or nodes)
+        if dice.random() < 0.03:
+            node.crash()
+            node.start()
+        if dice.random() < 0.3:
+            node.try_send([node.compose(dice.choice([10, 3000]))], dice.choice(list(Guarantee)))
+        machine = node.machine
+        if machine.state in (State.OPERATIONAL, State.RECOVERY) or dice.random() < 0.1:
+            (lie,) = dice.choices(LIES, weights)
+            node.receive(codec.encode(lie(Liar(dice, machine))))
+        assert len(machine.candidates | machine.failed) <= MAX_NODES
+        assert machine.obligations <= set(machine.ring.members)
+        assert len(machine.ring.window.frames) < RANGE
+    assert cluster.run_until(lambda: all(node.machine.members == NODES for node in cluster.nodes.values()), 60)
