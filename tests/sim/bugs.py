@@ -27,7 +27,7 @@ from totem.states.gather import Gather
 from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
-from totem.testing.soak import Batch
+from totem.testing.soak import Worlds
 
 
 class Change(NamedTuple):
@@ -41,9 +41,9 @@ class Change(NamedTuple):
 
 def random_worlds(count: int = 120, *, mixed: bool = False) -> None:
     """Hunt with the worlds of the first `count` seeds."""
-    batch = Batch(range(3, 8), mixed=mixed)
+    worlds = Worlds(range(3, 8), mixed=mixed)
     for seed in range(count):
-        outcome = batch.run_world(seed)
+        outcome = worlds.run_world(seed)
         assert not outcome.violations, f"seed {seed}: {outcome.violations[0]}"
 
 

@@ -11,7 +11,7 @@ from totem.states.table import State
 from totem.testing.checkers import check
 from totem.testing.cluster import BarrierSync, Cluster
 from totem.testing.corosync import CorosyncModel
-from totem.testing.network import Filter
+from totem.testing.network import Conditions, Filter, flip_or_cut
 from totem.wire import codec
 
 AGREED, SAFE = Guarantee.AGREED, Guarantee.SAFE
@@ -404,6 +404,25 @@ def _overheard(cluster: Cluster, seconds: float) -> list[tuple[int, int, bytes]]
     return heard
 
 
+def damaged_datagrams_break_nothing() -> None:
+    """Bits flip and ends are cut off on all links: nothing raises, and when it is over the nodes are a ring again.
+
+    No promise holds for what is delivered meanwhile: nothing protects the bytes of a message.
+    """
+    for seed in range(5):
+        cluster = Cluster(4, seed=seed, config=Config.for_nodes(4, token=0.2, merge=0.03))
+        cluster.start()
+        cluster.form()
+        cluster.network.set_conditions(Conditions(corrupt=0.1, duplicate=0.05, damage=flip_or_cut))
+        for turn in range(50):
+            for node in cluster.running:
+                node.try_send([node.compose(cluster.dice.randrange(2000))], Guarantee(turn % 2))
+            cluster.run_for(0.01)
+        cluster.network.heal()
+        cluster.form()
+        assert not cluster.failures
+
+
 SCENARIOS = [
     a_lost_frame_is_sent_again,
     safe_waits_for_the_member_that_lacks_it,
@@ -424,4 +443,5 @@ SCENARIOS = [
     crash_at_every_step_of_a_start,
     numbers_wrap_while_traffic_goes_on,
     a_node_id_in_use_is_refused,
+    damaged_datagrams_break_nothing,
 ]

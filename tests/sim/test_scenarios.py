@@ -20,14 +20,14 @@ def test_scenario(scenario: Callable[[], None]) -> None:
 @pytest.mark.parametrize("start", range(0, 120, 20))
 def test_random_worlds(start: int, mixed: bool) -> None:
     """Some seeds of the soak; `python -m totem.testing.soak` runs as many as you like."""
-    batch = soak.Batch(range(3, 8), mixed=mixed)
+    worlds = soak.Worlds(range(3, 8), mixed=mixed)
     for seed in range(start, start + 20):
-        outcome = batch.run_world(seed)
+        outcome = worlds.run_world(seed)
         assert outcome.violations == [], f"seed {seed}"
 
 
 def test_a_seed_decides_everything() -> None:
-    first, second = (soak.Batch(range(3, 8)).run_world(7) for _ in range(2))
+    first, second = (soak.Worlds(range(3, 8)).run_world(7) for _ in range(2))
     assert first == second
     assert first.rings > 1
 

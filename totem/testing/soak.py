@@ -394,8 +394,8 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What the worlds of a batch have in common."""
+class Worlds:
+    """What all worlds of one run have in common."""
 
     counts: range
     """Numbers of nodes to choose from."""
@@ -511,13 +511,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verbose", action="store_true", help="tell what happens in each world")
     options = parser.parse_args(arguments)
     totals = Totals()
-    batch = Batch(options.nodes, mixed=options.mixed, application=options.application, verbose=options.verbose)
-    for outcome in batch.run(options.seeds, 1 if options.verbose else options.jobs):
+    worlds = Worlds(options.nodes, mixed=options.mixed, application=options.application, verbose=options.verbose)
+    for outcome in worlds.run(options.seeds, 1 if options.verbose else options.jobs):
         totals.add(outcome)
         for violation in outcome.violations[:5]:
             print(f"seed {outcome.seed}: {violation}")
         if outcome.violations:
-            print(f"{len(outcome.violations)} violations; replay: {batch.replay(outcome.seed)}", flush=True)
+            print(f"{len(outcome.violations)} violations; replay: {worlds.replay(outcome.seed)}", flush=True)
         totals.tell_progress()
     if totals.worlds >= 1000 and (never := totals.never()):
         print(f"never reached: {'; '.join(never)}")
