@@ -121,6 +121,17 @@ BUGS = [
             )
         ],
     ),
+    Bug(
+        "take a ring for pure in which not all have said hello",
+        "A1",
+        [
+            Change(
+                Recovery, "_install", "new.pure = all(member in hellos for member in new.members)", "new.pure = True"
+            ),
+            Change(Recovery, "_install", "hellos[member].features for member in new.members", "0 for member in hellos"),
+        ],
+        partial(random_worlds, mixed=True),
+    ),
     # What is kept between attempts.
     Bug(
         "forget old messages when an attempt breaks",

@@ -7,7 +7,7 @@ transitional at 3; 2#2 is transitional at 1 and 2; 3#1 is lost but for 3 itself,
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import random
 from collections.abc import Callable
 
@@ -120,10 +120,6 @@ def find_sent(trace: Trace, text: str) -> int:
     )
 
 
-def change(event: Event, **fields: object) -> Event:
-    return event._replace(**fields) if isinstance(event, Messages | Sent) else copy.replace(event, **fields)
-
-
 Mutation = Callable[[list[Trace]], None]
 MUTATIONS: list[tuple[str, str, Mutation]] = []
 
@@ -208,7 +204,7 @@ def delivered_with_a_wrong_byte(traces: list[Trace]) -> None:
 def delivered_as_somebody_elses(traces: list[Trace]) -> None:
     events = traces[0].events
     index = find(traces[0], "2#3")
-    events[index] = change(events[index], sender=1)
+    events[index] = got(ring_b, 2, "2#3")._replace(sender=1)
 
 
 @breaks("2.1")
@@ -229,6 +225,12 @@ def other_transitional_members(traces: list[Trace]) -> None:
 @breaks("2.2")
 def features_told_differently(traces: list[Trace]) -> None:
     traces[1].events[traces[1].events.index(B)] = RegularConfiguration(ring_b, (1, 2), (1, 2), True, 1)
+
+
+@breaks("2.2")
+def a_ring_of_our_own_told_as_mixed(traces: list[Trace]) -> None:
+    for trace in traces[:2]:
+        trace.events[trace.events.index(B)] = RegularConfiguration(ring_b, (1, 2), (1, 2), False, 0)
 
 
 @breaks("2.2")
@@ -444,6 +446,14 @@ def foreign(traces: list[Trace], node_id: int) -> None:
     for trace in traces:
         if trace.process.node_id == node_id:
             trace.process = trace.process._replace(foreign=True)
+    for trace in traces:
+        trace.events[:] = [
+            dataclasses.replace(event, pure=node_id not in event.members)
+            if isinstance(event, RegularConfiguration)
+            else event
+            for event in trace.events
+        ]
+        if trace.process.foreign:
             trace.events[:] = [
                 event._replace(level=Level.AGREED) if isinstance(event, Messages) else event for event in trace.events
             ]

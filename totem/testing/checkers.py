@@ -404,8 +404,12 @@ def own_configurations(history: History) -> Iterator[str]:
 
 
 def unique_configurations(history: History) -> Iterator[str]:
-    """2.2: one identity, one configuration, everywhere; and a node's ring sequences grow, over restarts too."""
+    """2.2: one identity, one configuration, everywhere; and a node's ring sequences grow, over restarts too.
+
+    Also that a ring is told as pure where all its members are of our make, and nowhere else (rulings, A1).
+    """
     yield from history.flaws["2.2"]
+    foreign = {trace.process.node_id for trace in history.traces if trace.process.foreign}
     known: dict[object, tuple[object, Segment]] = {}
     highest: dict[int, RingId] = {}
     for process, segments in history.segments.items():
@@ -418,6 +422,8 @@ def unique_configurations(history: History) -> Iterator[str]:
                 content = configuration.members
                 if not process.foreign:
                     key, content = (key, "of our make"), (content, configuration.pure, configuration.features)
+                    if configuration.pure is not foreign.isdisjoint(configuration.members):
+                        yield f"{process} is told that {segment} is {'' if configuration.pure else 'not '}pure"
                 last = highest.get(process.node_id)
                 if last is not None and configuration.ring_id.seq <= last.seq:
                     yield f"{process} installs {configuration.ring_id} after {last}"
