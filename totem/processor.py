@@ -138,6 +138,10 @@ class Processor:
         # Membership, kept over broken attempts.
         self.candidates: set[int] = {node_id}
         self.failed: set[int] = set()
+        self._heard: set[int] = {node_id}
+        """Who has sent a Join since my last install, and has not left."""
+        self.gone: set[int] = set()
+        """Who has left since then, in good order."""
         self.obligations: set[int] = set()
         """Whose old messages I have promised to deliver, whatever becomes of the attempt (A6)."""
         self.receive_failed = False
@@ -424,6 +428,12 @@ class Processor:
             self.drop("join older than my pause")
         elif not self._is_stranger(join.origin, join.ring_seq) and self._hint_fits(join):
             self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
+            if join.is_leave:
+                self._heard.discard(join.origin)
+                self.gone.add(join.origin)
+            else:
+                self._heard.add(join.origin)
+                self.gone.discard(join.origin)
             self._room.on_join(join, now)
 
     def _receive_commit_token(self, datagram: bytes, now: float) -> None:
@@ -579,6 +589,10 @@ class Processor:
             self.failed.add(join.origin)
         elif join.origin in self.ring.members:
             self.failed.update(join.failed)
+        else:
+            # Of those whom I have not heard myself I know nothing better than this stranger. A node that starts while
+            # another one leaves would otherwise disagree with the rest until the consensus timeout.
+            self.failed.update(set(join.failed) - self._heard - set(self.ring.members))
         return len(self.candidates) + len(self.failed) > known
 
     def is_news_of_attempt(self, join: Join) -> bool:
@@ -618,6 +632,8 @@ class Processor:
         self.new_ring = None
         self.candidates = set(ring.members)
         self.failed = set()
+        self._heard = {self.node_id}
+        self.gone = set()
         self.obligations = set()
         self.receive_failed = False
         self._had_company = self._had_company or len(ring.members) > 1

@@ -59,13 +59,13 @@ class Gather(Room):
             processor.candidates = {processor.node_id}
             processor.failed = set()
             members = {processor.node_id}
-        if members == {processor.node_id} != processor.candidates and not self._may_be_alone:
+        if members == {processor.node_id} != processor.candidates - processor.gone and not self._may_be_alone:
             self._hesitate(now)
         elif members and min(members) == processor.node_id:
             processor.commit(self._commit_token(tuple(sorted(members))), Cause.CONSENSUS, now)
 
     def _hesitate(self, now: float) -> None:
-        """Do not be a ring of one at once when all others have failed.
+        """Do not be a ring of one at once when others have failed that did not leave.
 
         Joins that hold me for failed are still on their way then; each would make me fail its sender, and with rings
         that cost no time the nodes would drive each other round for ever. A random moment parts them.
