@@ -643,7 +643,9 @@ class Processor:
         self._last_visit = inf
         self._token_timeout = self.config.token
         if ring.pure and not self.config.token_configured:
-            self._token_timeout = max(self.config.token, _PAUSE_FACTOR * largest_pause)
+            # A longer pause than the timeout has cost its node the ring anyway; it must not cost the others hours.
+            pause = min(largest_pause, self.config.token)
+            self._token_timeout = max(self.config.token, _PAUSE_FACTOR * pause)
         self.counters.rings_installed += 1
         room = Operational(self)
         self._enter(room, State.OPERATIONAL, Cause.RECOVERED)

@@ -372,6 +372,23 @@ def test_messages_wait_for_the_end_of_the_sync():
     assert [event.messages for event in events if isinstance(event, Messages)] == [[b"sync"], [b"application"]]
 
 
+def test_a_long_pause_stretches_the_token_timeout_within_bounds():
+    """Four times the longest pause (F1), but a pause that cost its node the ring must not make a crash cost minutes."""
+    cluster = formed(config=Config(nodes=Config.for_nodes(3).nodes, cluster_name="test", token_configured=False))
+    token = cluster.config.token
+    for pause in (0.6 * token, 60):
+        cluster[2].pause()
+        cluster.run_for(pause)
+        cluster[2].resume()
+        assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3), 60)
+        cluster[3].crash()
+        crashed = cluster.now
+        assert cluster.run_until(lambda: cluster.one_ring(1, 2), 120)
+        assert cluster.now - crashed < 4 * token + 2 * cluster.config.consensus
+        cluster[3].start()
+        assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3), 60)
+
+
 class Mute:
     """An application that never finishes its sync."""
 

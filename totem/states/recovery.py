@@ -254,7 +254,8 @@ class Recovery(Ordering):
                 features=new.features,
             )
         )
-        processor.install(new, max((hello.largest_pause_ms for hello in hellos.values()), default=0) / 1000)
+        pauses = (hellos[member].largest_pause_ms for member in new.members if member in hellos)
+        processor.install(new, max(pauses, default=0) / 1000)
 
     def _deliver_old_messages(self, hellos: dict[int, Hello], obliged: set[int]) -> None:
         """Up to the first gap or unsafe message in the old configuration; the rest after the transitional one (A7)."""
