@@ -1,6 +1,7 @@
 """The Processor's own manners, where no other test looks: limits, errors, names of what is wrong, hostile bytes."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -273,14 +274,24 @@ def test_a_repeated_or_foreign_token_has_no_effect():
     assert machine.statistics().drops["token of another ring"] == 1
 
 
-def test_a_token_with_an_impossible_seq_is_dropped():
+@pytest.mark.parametrize(
+    "flip",
+    [{"seq": 20000}, {"aru": 20000}, {"fcc": (1 << 32) - 2}, {"aru_holder": 1 << 20}],
+    ids=lambda flip: next(iter(flip)),
+)
+def test_an_impossible_token_is_dropped_and_the_next_copy_taken(flip):
+    """One flipped bit that passes UDP's checksum must not stop a ring (rulings, G15)."""
     cluster = formed()
     machine = cluster[2].machine
-    token = codec.decode(machine.ring.last_token)
-    token.token_seq += 10
-    token.seq = (token.seq + 20000) & MASK
-    machine.receive(codec.encode(token), cluster.now)
+    good = codec.decode(machine.ring.last_token)
+    good.token_seq += 10
+    bad = replace(good, **{name: (getattr(good, name) + change) & MASK for name, change in flip.items()})
+    accepted = machine.statistics().tokens_received
+    machine.receive(codec.encode(bad), cluster.now)
     assert machine.statistics().drops["token out of range"] == 1
+    assert machine.statistics().tokens_received == accepted
+    machine.receive(codec.encode(good), cluster.now)
+    assert machine.statistics().tokens_received == accepted + 1
 
 
 def test_a_token_sent_again_to_a_real_node_claims_only_what_is_safe():

@@ -77,7 +77,13 @@ class Ordering(Room):
             return "token of another ring"
         if ring.seen_token_seq is not None and not before(ring.seen_token_seq, token.token_seq):
             return "repeated token"
-        if distance(ring.window.released, token.seq) >= RANGE or distance(token.aru, token.seq) >= RANGE:
+        if (
+            distance(ring.window.released, token.seq) >= RANGE
+            or distance(token.aru, token.seq) >= RANGE
+            or token.fcc >= RANGE
+            or (token.aru_holder and token.aru_holder not in ring.members)
+        ):
+            # The sender's copy, which comes again, may be whole; believed, this one could stop the ring for good.
             return "token out of range"
         return ""
 
