@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from totem.configuration import RingId
 from totem.flow import FlowControl
-from totem.sequence import earlier
+from totem.sequence import earlier, later
 from totem.window import MessageWindow
 from totem.wire import codec
 
@@ -87,9 +87,10 @@ class Ring:
 
         A node that lacked a message between the two would have lowered the aru, and none but that node may raise it
         again (rulings, B1). The aru as received must not take either place: I may have lowered and raised it myself.
+        What was safe once stays so, whatever a later token says.
         """
         if self.forwarded_aru is not None:
-            self.safe_line = earlier(aru, self.forwarded_aru)
+            self.safe_line = later(self.safe_line, earlier(aru, self.forwarded_aru))
         self.forwarded_aru = aru
 
     def release_safe(self) -> None:

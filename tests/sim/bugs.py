@@ -228,7 +228,7 @@ BUGS = [
             Change(
                 Ring,
                 "note_forwarded",
-                "self.safe_line = earlier(aru, self.forwarded_aru)",
+                "self.safe_line = later(self.safe_line, earlier(aru, self.forwarded_aru))",
                 "self.safe_line = aru",
             )
         ],
