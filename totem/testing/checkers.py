@@ -11,8 +11,8 @@ is when the program handed it over, which may be earlier, and is what causality 
 
 Two columns. In the *pure* one every process is of our make. In the *mixed* one some are *foreign* (Corosync, or a model
 of it): their transitional configurations are not looked at, SAFE in a transitional configuration is no promise (but
-whoever tells a level must keep it), and a process may lack the first messages of a foreign sender that was in the
-middle of a message when the process came.
+whoever tells a level must keep it), a process may lack the first messages of a foreign sender that was in the middle of
+a message when the process came, and a foreign process that installs a ring too early may lack some (`History.early`).
 
 Each checker takes time linear in the length of the traces, but for the sorting of each ring's messages.
 """
@@ -199,15 +199,21 @@ class Ring:
 class History:
     """All traces of a run, read once; what is wrong at first sight is in `flaws`, by clause.
 
-    `quiescent`: nothing was on its way at the end, so what is still missing is lost.
+    `quiescent`: nothing was on its way at the end, so what is still missing is lost. `early`: which foreign processes
+    installed which ring before they had all that its recovery brought, because of counters left over from an attempt
+    that broke (rulings, A3); they may lack messages of that ring, and of the one that they came from.
     """
 
-    def __init__(self, traces: Iterable[Trace], *, quiescent: bool) -> None:
+    def __init__(
+        self, traces: Iterable[Trace], *, quiescent: bool, early: Iterable[tuple[Process, RingId]] = ()
+    ) -> None:
         self.traces = list(traces)
         self.quiescent = quiescent
+        self.early = set(early)
         self.alive = {trace.process for trace in self.traces if not trace.ended}
         self.pure = not any(trace.process.foreign for trace in self.traces)
         """Which column is checked: no process is foreign."""
+        self.foreign_nodes = {trace.process.node_id for trace in self.traces if trace.process.foreign}
         self.flaws: dict[str, list[str]] = defaultdict(list)
         self.messages: dict[bytes, Message] = {}
         self.sent: dict[Process, list[Message]] = {}
@@ -301,11 +307,25 @@ class History:
         return Batch(messages, level, ring_id, seq)
 
     def excused(self, segment: Segment, message: Message) -> bool:
-        """Whether this process may lack this message of a foreign sender (rulings, A10, on 6.2).
+        """Whether this process may lack this message, as only foreign processes make others or themselves lack it."""
+        return self._installed_early(segment) or self.came_in_the_middle(segment, message)
 
-        It came to the sender's ring while the sender was in the middle of a message, and lacks all messages of this
-        stream of the sender's up to one.
+    def _installed_early(self, segment: Segment) -> bool:
+        regular = segment.previous if segment.is_transitional else segment
+        return regular is not None and any(
+            ring is not None and (segment.process, ring.ring_id) in self.early
+            for ring in (regular, regular.next_regular)
+        )
+
+    def came_in_the_middle(self, segment: Segment, message: Message) -> bool:
+        """Whether this foreign process may lack this message, or any process this message of a foreign sender.
+
+        Corosync nodes alone formed the ring to which the process went next. Or (rulings, A10, on 6.2) it came to the
+        sender's ring while the sender was in the middle of a message, and lacks all messages of this stream of the
+        sender's up to one.
         """
+        if self._left_to_foreign_nodes(segment):
+            return True
         if not message.sender.foreign or message.ring_id is None:
             return False
         ring = self.rings[message.ring_id]
@@ -328,6 +348,17 @@ class History:
             mine, theirs = mine.previous_regular, theirs.previous_regular
         cut = missing[0].sent_at
         return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
+
+    def _left_to_foreign_nodes(self, segment: Segment) -> bool:
+        """Whether no node of our make took part in the recovery in which this foreign process left the segment.
+
+        Counters left over from a broken attempt may make Corosync nodes install a ring before they have exchanged
+        what they lack (rulings, A3); only a node of our make among them can hold them back.
+        """
+        if not segment.process.foreign:
+            return False
+        target = segment.following if segment.is_transitional else segment.next_regular
+        return target is not None and self.foreign_nodes.issuperset(target.configuration.members)
 
     def _follows_a_dead_sync(self, first: Message) -> bool:
         """Whether the sender had a sync message before this one that came to nothing, perhaps half sent."""
@@ -409,7 +440,7 @@ def unique_configurations(history: History) -> Iterator[str]:
     Also that a ring is told as pure where all its members are of our make, and nowhere else (rulings, A1).
     """
     yield from history.flaws["2.2"]
-    foreign = {trace.process.node_id for trace in history.traces if trace.process.foreign}
+    foreign = history.foreign_nodes
     known: dict[object, tuple[object, Segment]] = {}
     highest: dict[int, RingId] = {}
     for process, segments in history.segments.items():
@@ -727,9 +758,10 @@ def _broken_claims(
         settled = history.quiescent and segment.process in history.alive
         if not going_on and not settled:
             continue
-        for message in _lacking(history, segment, set(segment.community()), claims):
-            claim = claims[message]
-            yield f"{claim.process} was told {message} as safe in {claim}, but {segment.process} never delivers it"
+        for message in claims.keys() - set(segment.community()):
+            if not history.came_in_the_middle(segment, message):
+                claim = claims[message]
+                yield f"{claim.process} was told {message} as safe in {claim}, but {segment.process} never delivers it"
 
 
 def safe_installed(history: History) -> Iterator[str]:
