@@ -488,6 +488,19 @@ class TestMixedColumn:
         del traces[1].events[find(traces[1], "1#2")]
         assert "4" in broken_clauses(traces)
 
+    def test_a_foreign_process_that_installed_too_early_may_lack_messages_but_no_safe_ones(self) -> None:
+        traces = story()
+        foreign(traces, 2)
+        early = [(traces[1].process, ring_b)]
+        del traces[1].events[find(traces[1], "1#2")]
+        assert check(History(traces, quiescent=True, early=early)) == []
+        assert "4" in broken_clauses(traces)
+        traces = story()
+        foreign(traces, 2)
+        del traces[1].events[find(traces[1], "1#1")]
+        violations = check(History(traces, quiescent=True, early=early))
+        assert {violation.clause for violation in violations} == {"7.1"}
+
     def test_a_joiner_may_lack_what_a_foreign_sender_had_begun_before(self) -> None:
         traces = story()
         for trace in traces[:2]:
