@@ -345,6 +345,8 @@ class History:
         together = theirs
         while mine and theirs and mine.ring_id == theirs.ring_id:
             together = theirs
+            if (segment.process, mine.ring_id) in self.early:
+                break
             mine, theirs = mine.previous_regular, theirs.previous_regular
         cut = missing[0].sent_at
         return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
