@@ -318,14 +318,11 @@ class History:
         )
 
     def came_in_the_middle(self, segment: Segment, message: Message) -> bool:
-        """Whether this foreign process may lack this message, or any process this message of a foreign sender.
+        """Whether this process may lack this message of a foreign sender (rulings, A10, on 6.2).
 
-        Corosync nodes alone formed the ring to which the process went next. Or (rulings, A10, on 6.2) it came to the
-        sender's ring while the sender was in the middle of a message, and lacks all messages of this stream of the
-        sender's up to one.
+        It came to the sender's ring (or came along too early) while the sender was in the middle of a message, and
+        lacks all messages of this stream of the sender's up to one.
         """
-        if self._left_to_foreign_nodes(segment):
-            return True
         if not message.sender.foreign or message.ring_id is None:
             return False
         ring = self.rings[message.ring_id]
@@ -350,17 +347,6 @@ class History:
             mine, theirs = mine.previous_regular, theirs.previous_regular
         cut = missing[0].sent_at
         return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
-
-    def _left_to_foreign_nodes(self, segment: Segment) -> bool:
-        """Whether no node of our make took part in the recovery in which this foreign process left the segment.
-
-        Counters left over from a broken attempt may make Corosync nodes install a ring before they have exchanged
-        what they lack (rulings, A3); only a node of our make among them can hold them back.
-        """
-        if not segment.process.foreign:
-            return False
-        target = segment.following if segment.is_transitional else segment.next_regular
-        return target is not None and self.foreign_nodes.issuperset(target.configuration.members)
 
     def _follows_a_dead_sync(self, first: Message) -> bool:
         """Whether the sender had a sync message before this one that came to nothing, perhaps half sent."""
