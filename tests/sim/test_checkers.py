@@ -501,6 +501,28 @@ class TestMixedColumn:
         violations = check(History(traces, quiescent=True, early=early))
         assert {violation.clause for violation in violations} == {"7.1"}
 
+    def test_what_misfiling_does_in_a_ring_of_foreign_nodes_only_is_not_looked_at(self) -> None:
+        def confused() -> list[Trace]:
+            traces = story()
+            foreign(traces, 2)
+            for trace in traces[:2]:
+                trace.events[find(trace, "2#2")] = got(ring_a, 5, "2#2")
+            del traces[1].events[find(traces[1], "1#3")]
+            traces[1].events.insert(traces[1].events.index(AB), got(ring_b, 1, "1#3"))
+            traces[1].events.insert(find(traces[1], "2#3"), got(ring_b, 2, "1? put together over a hole"))
+            return traces
+
+        traces = confused()
+        early = [(traces[1].process, ring_b)]
+        violations = check(History(traces, quiescent=True, early=early))
+        assert {violation.clause for violation in violations} >= {"1.3", "1.4"}, "one of our nodes has a part in it"
+        foreign(traces, 1)
+        assert {"1.3", "1.4"} <= broken_clauses(traces), "it was not early"
+        assert check(History(traces, quiescent=True, early=early)) == []
+        traces[1].events.insert(find(traces[1], "2#3"), got(ring_a, 7, "1#2"))
+        violations = check(History(traces, quiescent=True, early=early))
+        assert {violation.clause for violation in violations} >= {"1.3"}, "another ring's message comes twice"
+
     def test_a_joiner_may_lack_what_a_foreign_sender_had_begun_before(self) -> None:
         traces = story()
         for trace in traces[:2]:

@@ -12,7 +12,8 @@ is when the program handed it over, which may be earlier, and is what causality 
 Two columns. In the *pure* one every process is of our make. In the *mixed* one some are *foreign* (Corosync, or a model
 of it): their transitional configurations are not looked at, SAFE in a transitional configuration is no promise (but
 whoever tells a level must keep it), a process may lack the first messages of a foreign sender that was in the middle of
-a message when the process came, and a foreign process that installs a ring too early may lack some (`History.early`).
+a message when the process came, and a foreign process that installs a ring too early may lack some (`History.early`),
+and may confuse what a ring of foreign nodes only sends with what came before, which then is not looked at.
 
 Each checker takes time linear in the length of the traces, but for the sorting of each ring's messages.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from totem.configuration import (
@@ -207,13 +208,23 @@ class History:
     def __init__(
         self, traces: Iterable[Trace], *, quiescent: bool, early: Iterable[tuple[Process, RingId]] = ()
     ) -> None:
-        self.traces = list(traces)
+        traces = list(traces)
         self.quiescent = quiescent
         self.early = set(early)
-        self.alive = {trace.process for trace in self.traces if not trace.ended}
-        self.pure = not any(trace.process.foreign for trace in self.traces)
+        self.alive = {trace.process for trace in traces if not trace.ended}
+        self.pure = not any(trace.process.foreign for trace in traces)
         """Which column is checked: no process is foreign."""
-        self.foreign_nodes = {trace.process.node_id for trace in self.traces if trace.process.foreign}
+        self.foreign_nodes = {trace.process.node_id for trace in traces if trace.process.foreign}
+        if self.early:
+            sent = {
+                content
+                for trace in traces
+                for event in trace.events
+                if isinstance(event, Sent)
+                for content in event.messages
+            }
+            traces = [self._without_misfiled(trace, sent) for trace in traces]
+        self.traces = traces
         self.flaws: dict[str, list[str]] = defaultdict(list)
         self.messages: dict[bytes, Message] = {}
         self.sent: dict[Process, list[Message]] = {}
@@ -228,6 +239,30 @@ class History:
             self._read_deliveries(trace)
         for ring in self.rings.values():
             ring.put_in_order()
+
+    def _without_misfiled(self, trace: Trace, sent: set[bytes]) -> Trace:
+        """The trace without what misfiling did to a foreign process in a ring of foreign nodes that it installed early.
+
+        A companion that installs in time multicasts while this process is still in Recovery, which files what is not
+        encapsulated in the old ring's queue, delivers it out of that, and may put together over the hole what comes
+        later. None of our nodes has a part in it.
+        """
+        installed = {
+            event.ring_id: index
+            for index, event in enumerate(trace.events)
+            if isinstance(event, RegularConfiguration)
+            and (trace.process, event.ring_id) in self.early
+            and self.foreign_nodes.issuperset(event.members)
+        }
+        events: list[Event] = []
+        for index, event in enumerate(trace.events):
+            if isinstance(event, Messages) and event.ring_id in installed:
+                contents = [content for content in event.messages if content in sent]
+                if index > installed[event.ring_id] and contents:
+                    events.append(event._replace(messages=contents))
+            else:
+                events.append(event)
+        return replace(trace, events=events)
 
     def _read_configurations_and_sent(self, trace: Trace) -> None:
         process = trace.process
