@@ -32,10 +32,11 @@ The tour, from the top down:
 Below is the package `totem`: one ring of processors, total order, membership, recovery.
 """
 
-from cpg.embedded import Ring, open_ring
-from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined, SlowConsumer
+from cpg.embedded import EmbeddedRing, open_ring
+from cpg.errors import AlreadyJoined, CorosyncLimit, CorosyncUnavailable, NotJoined, NotSupported, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.group import Batches, Group
+from cpg.group import Batches, BestEffort, Group
+from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, TotemError
@@ -43,16 +44,21 @@ from totem.statistics import Statistics
 
 AGREED = Guarantee.AGREED
 SAFE = Guarantee.SAFE
+SAFE_OR_AGREED = BestEffort.SAFE_OR_AGREED
 
 __all__ = [
     "AGREED",
     "SAFE",
+    "SAFE_OR_AGREED",
     "AlreadyJoined",
     "Batches",
+    "BestEffort",
     "Confchg",
     "Config",
     "ConfigError",
     "CorosyncLimit",
+    "CorosyncUnavailable",
+    "EmbeddedRing",
     "Event",
     "Group",
     "Guarantee",
@@ -61,6 +67,7 @@ __all__ = [
     "Message",
     "MessageTooLong",
     "NotJoined",
+    "NotSupported",
     "QueueFull",
     "Quorum",
     "Reason",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from cpg.demo import DemoFailed, demo
-from cpg.embedded import Ring, open_ring
+from cpg.embedded import EmbeddedRing, open_ring
 from cpg.flood import STAMP, NoCompany, Plan, flood
 from cpg.lines import names, nodes, printable, to_json, to_text
 from cpg.pieces import LARGEST_MESSAGE
@@ -164,11 +164,11 @@ async def _flood(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[Ring]:
+def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[EmbeddedRing]:
     return open_ring(options.config, options.node)
 
 
-async def _wait_company(ring: Ring, options: argparse.Namespace) -> None:
+async def _wait_company(ring: EmbeddedRing, options: argparse.Namespace) -> None:
     """Wait for a majority of the nodelist: what is sent to nobody is of no use."""
     majority = len(ring.config.nodes) // 2 + 1
     if options.alone or len(ring.node_ids) >= majority:

@@ -25,3 +25,11 @@ class SlowConsumer(TotemError):
 
     The bound is the group's `limit` in bytes: a ring never waits for one consumer.
     """
+
+
+class NotSupported(TotemError):
+    """The backend cannot do what was asked for; the text names what can be done instead."""
+
+
+class CorosyncUnavailable(TotemError):
+    """The Corosync of this machine cannot be used; the text names why, and what to do."""

@@ -6,6 +6,7 @@ order. Callbacks run in a task of the backend: an embedded ring, or a virtual on
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -13,8 +14,8 @@ from typing import Protocol, TypeVar
 import trio
 
 from cpg.block import Block
-from cpg.engine import Inbox, Membership
-from cpg.errors import SlowConsumer
+from cpg.engine import Inbox
+from cpg.errors import NotSupported, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
@@ -32,6 +33,14 @@ BATCH_BYTES = 256 * 1024
 MESSAGE_COST = 256
 """Bytes reckoned for what the send queue adds to each message."""
 
+
+class BestEffort(enum.Enum):
+    """What a sender asks for who takes less where there is no more; the `level` of a message tells what was reached."""
+
+    SAFE_OR_AGREED = enum.auto()
+    """SAFE, or AGREED on a backend without SAFE (`open_corosync`)."""
+
+
 OnMessage = TypeVar("OnMessage", bound=Callable[[Member, bytes], object])
 OnConfchg = TypeVar(
     "OnConfchg", bound=Callable[[tuple[Member, ...], dict[Member, Reason], dict[Member, Reason]], object]
@@ -41,8 +50,21 @@ OnTotemConfchg = TypeVar("OnTotemConfchg", bound=Callable[[RingId, tuple[int, ..
 OnQuorum = TypeVar("OnQuorum", bound=Callable[[bool, tuple[int, ...]], object])
 
 
+class Membership(Protocol):
+    """One process in one group, as its backend has it."""
+
+    def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
+        """Queue messages, all or none; QueueFull."""
+
+    def leave(self) -> None:
+        """Leave behind all that was sent; a second call does nothing."""
+
+
 class Backend(Protocol):
-    """What a group stands on: an embedded ring, or a virtual one."""
+    """What a group stands on: any kind of ring."""
+
+    gives_safe: bool
+    """Whether a message can be sent as SAFE."""
 
     @property
     def member(self) -> Member:
@@ -52,7 +74,7 @@ class Backend(Protocol):
     def joined(self) -> set[Group]:
         """The groups that this program is in, to be told (`Group.fail`) when there is no ring any more."""
 
-    def enter(self, name: bytes, inbox: Inbox) -> Membership:
+    async def enter(self, name: bytes, inbox: Inbox) -> Membership:
         """Join; RingLost where there is no ring any more, AlreadyJoined."""
 
     def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
@@ -109,7 +131,7 @@ class Group(Block):
         if self._membership is not None:
             raise RuntimeError(f"group {self.name!r}: a block is entered once; join again for another")
         name = self.name.encode() if isinstance(self.name, str) else bytes(memoryview(self.name))
-        self._membership = self._backend.enter(name, self._stream)
+        self._membership = await self._backend.enter(name, self._stream)
         self._backend.joined.add(self)
         self._backend.send_soon()
         try:
@@ -220,13 +242,16 @@ class Group(Block):
 
     # ---- sending
 
-    async def send(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    async def send(
+        self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee | BestEffort = Guarantee.AGREED
+    ) -> None:
         """Queue one message, or several that are delivered in order with none of this group object's between.
 
         Waits while the send queue is full and returns when all is in it; `flush` waits for delivery. Cancelled while it
-        waits, it may have queued a first part of a long list. Raises MessageTooLong before anything is queued.
+        waits, it may have queued a first part of a long list. Raises before anything is queued: MessageTooLong, and
+        NotSupported for SAFE on a backend that does not have it (`SAFE_OR_AGREED` takes what there is).
         """
-        payloads = _payloads(data)
+        payloads, guarantee = _payloads(data), self._guarantee(guarantee)
         await trio.lowlevel.checkpoint_if_cancelled()
         if not await self._send_at_once(payloads, guarantee):
             async with self._sending:
@@ -254,15 +279,28 @@ class Group(Block):
             else:
                 return
 
-    def send_nowait(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def send_nowait(
+        self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee | BestEffort = Guarantee.AGREED
+    ) -> None:
         """Queue one message or a list as `send` does, or raise `trio.WouldBlock` and queue nothing."""
-        payloads = _payloads(data)
+        payloads, guarantee = _payloads(data), self._guarantee(guarantee)
         if self._sending.locked():
             raise trio.WouldBlock
         try:
             self._queue(payloads, guarantee)
         except QueueFull:
             raise trio.WouldBlock from None
+
+    def _guarantee(self, wanted: Guarantee | BestEffort) -> Guarantee:
+        """What to send with (ruling B3: nothing is weakened in silence)."""
+        if isinstance(wanted, BestEffort):
+            return Guarantee.SAFE if self._backend.gives_safe else Guarantee.AGREED
+        if wanted is Guarantee.SAFE and not self._backend.gives_safe:
+            raise NotSupported(
+                "SAFE: this ring delivers messages in order, but cannot tell when all nodes have one; "
+                "send with guarantee=cpg.SAFE_OR_AGREED to take that"
+            )
+        return wanted
 
     def _queue(self, payloads: list[bytes], guarantee: Guarantee) -> None:
         if self._failure is not None:

@@ -1,6 +1,6 @@
 """Test an application: the same rings and groups, on a virtual network in virtual time, with faults from a seed.
 
-A `World` has nodes, links between them and a seed, but no sockets. Its rings are `cpg.embedded.Ring`s: an application
+A `World` has nodes, links between them and a seed, but no sockets. Its rings are `cpg.EmbeddedRing`s: an application
 that is given one cannot tell the difference::
 
     async def test_my_application(autojump_clock):          # pytest-trio; or trio.run(..., clock=MockClock(...))
@@ -24,7 +24,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from cpg.embedded import Ring
+from cpg.embedded import EmbeddedRing
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
@@ -67,10 +67,10 @@ class World:
         self._sleep = trio.CancelScope()
 
     @asynccontextmanager
-    async def open_ring(self, node: int) -> AsyncGenerator[Ring, None]:
+    async def open_ring(self, node: int) -> AsyncGenerator[EmbeddedRing, None]:
         """Start a node, as `cpg.open_ring` does. A later start of the same node is a restart: its store is kept."""
         shell = _Shell(self, self._cluster[node])
-        async with Ring(self.config, shell, pid=shell.node.incarnation + 1).live() as ring:
+        async with EmbeddedRing(self.config, shell, pid=shell.node.incarnation + 1).live() as ring:
             yield ring
 
     # ---- faults

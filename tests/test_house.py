@@ -25,6 +25,7 @@ SHELLS = {
     "cpg.group",
     "cpg.block",
     "cpg.embedded",
+    "cpg.ring",
     "cpg.testing",
     "cpg.cli",
     "cpg.__main__",

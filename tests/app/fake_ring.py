@@ -65,6 +65,8 @@ class FakeRing:
 class FakeNode:
     """One node: a `cpg.group.Backend`."""
 
+    gives_safe = True
+
     def __init__(self, ring, node_id, nursery):
         self.ring = ring
         self.member = Member(node_id, 1000 + node_id)
@@ -74,7 +76,7 @@ class FakeNode:
         self.lost = None
         self.kicks = 0
 
-    def enter(self, name, inbox):
+    async def enter(self, name, inbox):
         if self.lost:
             raise RingLost(self.lost)
         return FakeMembership(self.ring, self.member, inbox)
