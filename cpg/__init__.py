@@ -20,6 +20,7 @@ A whole program::
 The tour, from the top down:
 
 - `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
+- `open_corosync` takes part in the ring of a Corosync that runs on this machine already, through its libcpg.
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
 - `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream; they speak of `Member`
@@ -32,6 +33,7 @@ The tour, from the top down:
 Below is the package `totem`: one ring of processors, total order, membership, recovery.
 """
 
+from cpg.corosync import CorosyncRing, open_corosync
 from cpg.embedded import EmbeddedRing, open_ring
 from cpg.errors import AlreadyJoined, CorosyncLimit, CorosyncUnavailable, NotJoined, NotSupported, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
@@ -57,6 +59,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "CorosyncLimit",
+    "CorosyncRing",
     "CorosyncUnavailable",
     "EmbeddedRing",
     "Event",
@@ -79,5 +82,6 @@ __all__ = [
     "TotemConfchg",
     "TotemError",
     "Transitional",
+    "open_corosync",
     "open_ring",
 ]

@@ -15,11 +15,13 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from cpg.corosync import CorosyncRing, open_corosync
 from cpg.demo import DemoFailed, demo
 from cpg.embedded import EmbeddedRing, open_ring
 from cpg.flood import STAMP, NoCompany, Plan, flood
@@ -53,7 +55,10 @@ Command = Callable[[argparse.Namespace], Awaitable[int]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = parser().parse_args(arguments)
+    whole = parser()
+    options = whole.parse_args(arguments)
+    if options.node is not None and options.corosync:
+        whole.error("argument --node: not allowed with argument --corosync, where Corosync's configuration says it")
     logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
     return trio.run(_until_signal, options)
 
@@ -119,7 +124,7 @@ async def _listen(options: argparse.Namespace) -> int:
 
 
 async def _send(options: argparse.Namespace) -> int:
-    guarantee = Guarantee.SAFE if options.safe else Guarantee.AGREED
+    guarantee = _guarantee(options)
     async with _ring(options) as ring:
         await _wait_company(ring, options)
         async with ring.join(options.group) as group:
@@ -137,15 +142,16 @@ async def _send(options: argparse.Namespace) -> int:
 async def _members(options: argparse.Namespace) -> int:
     async with _ring(options) as ring:
         await _wait_company(ring, options)
+        groups = await ring.list_groups()
         if options.json:
             await _print([json.dumps({"event": "ring", "ring": ring.ring_id, "members": ring.node_ids})])
             await _print(
                 json.dumps({"group": name.decode("utf-8", "backslashreplace"), "members": members})
-                for name, members in ring.groups.items()
+                for name, members in groups.items()
             )
         else:
             await _print([f"ring {ring.ring_id}: {nodes(ring.node_ids)}"])
-            await _print(f"{printable(name)}: {names(members)}" for name, members in ring.groups.items())
+            await _print(f"{printable(name)}: {names(members)}" for name, members in groups.items())
     return DONE
 
 
@@ -156,7 +162,7 @@ async def _flood(options: argparse.Namespace) -> int:
         size=options.size,
         rate=options.rate,
         quiet=options.quiet,
-        guarantee=Guarantee.SAFE if options.safe else Guarantee.AGREED,
+        guarantee=_guarantee(options),
     )
     async with _ring(options) as ring, ring.join(options.group) as group:
         report = await flood(group, plan)
@@ -164,21 +170,33 @@ async def _flood(options: argparse.Namespace) -> int:
     return DONE
 
 
-def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[EmbeddedRing]:
-    return open_ring(options.config, options.node)
+def _guarantee(options: argparse.Namespace) -> Guarantee:
+    return Guarantee.SAFE if options.safe else Guarantee.AGREED
 
 
-async def _wait_company(ring: EmbeddedRing, options: argparse.Namespace) -> None:
-    """Wait for a majority of the nodelist: what is sent to nobody is of no use."""
-    majority = len(ring.config.nodes) // 2 + 1
-    if options.alone or len(ring.node_ids) >= majority:
+AnyRing = EmbeddedRing | CorosyncRing
+
+
+def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[AnyRing]:
+    return open_corosync() if options.corosync else open_ring(options.config, options.node)
+
+
+async def _wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
+    """Wait for a majority of the nodelist, or for quorum: what is sent to nobody is of no use."""
+    if options.alone:
         return
+    if isinstance(ring, CorosyncRing):
+        wait, wanted = ring.wait_quorate, "quorum"
+        there = nodes(ring.node_ids)
+    else:
+        majority = len(ring.config.nodes) // 2 + 1
+        wait, wanted = partial(ring.wait_members, majority), str(majority)
+        there = f"{len(ring.node_ids)} of the nodelist's {len(ring.config.nodes)} nodes"
     with trio.move_on_after(COMPANY_HINT):
-        await ring.wait_members(majority)
+        await wait()
         return
-    there = f"{len(ring.node_ids)} of the nodelist's {len(ring.config.nodes)} nodes"
-    print(f"cpg: {there} here, waiting for {majority} (--alone does not wait)", file=sys.stderr)
-    await ring.wait_members(majority)
+    print(f"cpg: {there} here, waiting for {wanted} (--alone does not wait)", file=sys.stderr)
+    await wait()
 
 
 async def _standard_input() -> AsyncGenerator[list[bytes], None]:
@@ -220,12 +238,13 @@ examples:
   cpg demo                                     see it work, on this machine alone
   cpg listen chat -c ring.conf --node 1        print what happens in group "chat"
   cpg send chat hello -c ring.conf --node 2    say something there
+  cpg listen chat --corosync                   the same on a machine where Corosync runs
   cpg COMMAND --help                           more on one command
 
 {EXIT_CODES}""",
     )
     whole.add_argument("--version", action="version", version=f"cpg {_version()}")
-    whole.set_defaults(signalled=None)
+    whole.set_defaults(signalled=None, corosync=False, node=None)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
     for add in (_add_demo, _add_listen, _add_send, _add_members, _add_flood):
         add(commands)
@@ -291,6 +310,7 @@ with --json one object a line, in the order in which this process saw them:
   {"event": "ring", "ring": [1, 28], "members": [1, 2, 3]}
   {"event": "message", "sender": [2, 4712], "level": "agreed", "data": "aGkK"}
   {"event": "transitional", "members": [1, 2]}
+  {"event": "quorum", "quorate": true, "members": [1, 2, 3]}
 A process is [node, pid]; "ring" is [representative, sequence]; "data" is
 base64; "level" is "agreed", "safe" or "transitional".
 
@@ -317,7 +337,8 @@ First wait for a majority of the nodelist.""",
 examples:
   cpg send chat "hello, all" -c ring.conf --node 2
   dmesg --follow | cpg send log -c ring.conf --node 2
-  cpg send chat --alone hello -c ring.conf --node 2""",
+  cpg send chat --alone hello -c ring.conf --node 2
+  cpg send chat hello --corosync""",
     )
     send.add_argument("group", type=_group_name, metavar="GROUP")
     send.add_argument("text", metavar="TEXT", nargs="*")
@@ -334,7 +355,7 @@ def _add_members(commands: Commands) -> None:
         description="""\
 Join the ring for a moment, print its nodes and the members (node:pid) of all
 groups, and leave.""",
-        epilog="examples:\n  cpg members -c ring.conf --node 3\n  cpg members -c ring.conf --node 3 --json",
+        epilog="examples:\n  cpg members -c ring.conf --node 3\n  cpg members --corosync --json",
     )
     _add_ring_options(members)
     _add_alone(members)
@@ -358,7 +379,8 @@ meanwhile, which must be 0 for the figures to count.""",
 examples:
   cpg flood -g bench -n 3 -c ring.conf --node 1             one of three
   cpg flood -g bench -n 3 -q -c ring.conf --node 2          only listens
-  cpg flood -g bench -n 3 -r 200 -c ring.conf --node 1      tells latencies""",
+  cpg flood -g bench -n 3 -r 200 -c ring.conf --node 1      tells latencies
+  cpg flood -g bench -n 3 --corosync                        as cpgflood does, with which it may share a group""",
     )
     flood_parser.add_argument("-g", "--group", required=True, type=_group_name, metavar="GROUP", help="the group")
     flood_parser.add_argument("-n", "--members", required=True, type=_count(1, 1000), metavar="MEMBERS")
@@ -372,12 +394,16 @@ examples:
 
 
 def _add_ring_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
+    which = command.add_mutually_exclusive_group()
+    which.add_argument(
         "-c",
         "--config",
         default=DEFAULT_CONFIG,
         metavar="FILE",
         help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
+    )
+    which.add_argument(
+        "--corosync", action="store_true", help="the ring of the Corosync that runs on this machine, through its libcpg"
     )
     command.add_argument(
         "--node",

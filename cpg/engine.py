@@ -68,6 +68,20 @@ COROSYNC_MOST_MEMBERS: Final = 128
 """Of one group: Corosync's nodes have fixed arrays (ruling C7)."""
 
 
+def check_name(name: bytes) -> None:
+    """Raise ValueError for what is no name of a group."""
+    if not 1 <= len(name) <= LARGEST_NAME:
+        raise ValueError(f"a group name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
+
+
+def refuse_name_for_corosync(name: bytes) -> None:
+    """Raise CorosyncLimit for a name that a Corosync node cannot stand (ruling C7)."""
+    if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name:
+        raise CorosyncLimit(
+            f"group name {name!r}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, no NUL"
+        )
+
+
 class Transport(Protocol):
     """What the engine needs of a `totem.Processor`."""
 
@@ -205,8 +219,7 @@ class Engine:
         ValueError for an empty or too long name, AlreadyJoined, CorosyncLimit (127 bytes, no NUL, 128 members while a
         Corosync node is in the ring; ruling C7).
         """
-        if not 1 <= len(name) <= LARGEST_NAME:
-            raise ValueError(f"a group name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
+        check_name(name)
         if (name, pid) in self._local:
             raise AlreadyJoined(f"process {pid} is in group {name!r} already")
         if len(self._local) >= MOST_PROCESSES:
@@ -218,10 +231,7 @@ class Engine:
         return membership
 
     def _refuse_what_corosync_cannot_stand(self, name: bytes) -> None:
-        if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name:
-            raise CorosyncLimit(
-                f"group name {name!r}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, no NUL"
-            )
+        refuse_name_for_corosync(name)
         members = set(self.members(name))
         members.update(membership.member for membership in self._local.values() if membership.name == name)
         if len(members) >= COROSYNC_MOST_MEMBERS:

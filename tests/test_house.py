@@ -26,6 +26,8 @@ SHELLS = {
     "cpg.block",
     "cpg.embedded",
     "cpg.ring",
+    "cpg.corosync",
+    "cpg.libcpg",
     "cpg.testing",
     "cpg.cli",
     "cpg.__main__",
