@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test interop check bench soak clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/cpg demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/interop
+	$(BIN)/python -m pytest tests/interop -m "not long"
+
+interop: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest tests/interop
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -52,11 +52,13 @@ async def run(*arguments, stdin=b""):
 
 
 class Program:
-    """A process that prints JSON lines, which are kept."""
+    """A process of a Python module that prints JSON lines, which are kept."""
 
-    def __init__(self, arguments):
-        self.arguments = arguments
+    def __init__(self, arguments, prefix=()):
+        """`prefix`: a command that runs its arguments as a command, as the same process."""
+        self.command = [*prefix, sys.executable, "-m", *map(str, arguments)]
         self.events = []
+        self._ended = trio.Event()
         self._news = trio.lowlevel.ParkingLot()
 
     async def start(self, nursery):
@@ -64,7 +66,7 @@ class Program:
         self.process = await nursery.start(
             partial(
                 trio.run_process,
-                [sys.executable, "-m", *self.arguments],
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 check=False,
@@ -81,16 +83,26 @@ class Program:
                 *lines, rest = (rest + chunk).split(b"\n")
                 self.events += [json.loads(line) for line in lines]
                 self._news.unpark_all()
+        self._ended.set()
 
     async def until(self, condition):
         """Wait until `condition` holds of the events."""
-        with trio.fail_after(PATIENCE):
+        with trio.move_on_after(PATIENCE):
             while not condition(self.events):
                 await self._news.park()
+            return
+        raise AssertionError(f"{condition.__qualname__} did not come: {len(self.events)} events, last {self.events}")
 
     async def say(self, *lines):
         """Write lines to its standard input."""
         await self.process.stdin.send_all(b"".join(line.encode() + b"\n" for line in lines))
+
+    async def finish(self):
+        """End its standard input; return its exit code when it has ended and everything is read."""
+        await self.process.stdin.aclose()
+        with trio.fail_after(PATIENCE):
+            await self._ended.wait()
+            return await self.process.wait()
 
     def signal(self, number):
         """Send it a signal."""

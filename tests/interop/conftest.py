@@ -1,0 +1,60 @@
+"""Tests against the real daemon: skipped where it, or what builds its places, is not to be had."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.interop.ring")
+
+from tests.interop.network import missing  # noqa: E402
+from tests.interop.ring import MixedRing  # noqa: E402
+
+HERE = Path(__file__).parent
+
+
+def _reason_to_skip():
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    absent = [program for program in ("corosync", "cc") if shutil.which(program) is None] + missing()
+    if absent:
+        return f"not installed: {', '.join(absent)} (apt-get install corosync libcpg-dev nftables iproute2 gcc)"
+    try:
+        subprocess.run(["unshare", "--net", "--mount", "true"], check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        return f"no namespaces here: {error.stderr.decode().strip()}"
+    return None
+
+
+def pytest_collection_modifyitems(items):
+    ours = [item for item in items if HERE in item.path.parents]
+    reason = _reason_to_skip() if ours else None
+    for item in ours:
+        item.add_marker(pytest.mark.corosync)
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def mixed_ring(tmp_path):
+    """Make rings, which are taken away when the test ends."""
+    rings = []
+
+    def make(count, **settings):
+        ring = MixedRing(tmp_path / f"ring{len(rings)}", count, **settings)
+        rings.append(ring)
+        return ring
+
+    yield make
+    for ring in rings:
+        ring.close()
+
+
+@pytest.fixture(scope="session")
+def cpgflood(tmp_path_factory):
+    """The path of `cpgflood`, compiled."""
+    path = tmp_path_factory.mktemp("cpgflood") / "cpgflood"
+    subprocess.run(["cc", "-O2", "-o", path, HERE / "cpgflood.c", "-lcpg", "-lpthread"], check=True)
+    return str(path)

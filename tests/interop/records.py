@@ -1,0 +1,123 @@
+"""What programs of both makes in one group wrote down, compared: one order, for all that stayed together.
+
+libcpg does not tell where a ring ends, so what is compared are stretches from one ring to the next. Two members whose
+nodes went through a stretch together (both had the ring, both went on to the same next one, and neither was told that
+the other's node was gone) must have seen the same messages in it, and the same changes of the group at its end.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import combinations
+
+
+@dataclass
+class Stretch:
+    """What one member was told from one ring to the next."""
+
+    node_id: int
+    ring: tuple[int, int]
+    came_from: tuple[int, int] | None
+    messages: list = field(default_factory=list)
+    gone: set = field(default_factory=set)
+    """Nodes that were told as down at its end."""
+    members: list | None = None
+    """The group's last list."""
+    next_ring: tuple[int, int] | None = None
+
+
+def stretches(node_id, events):
+    """Cut what a member wrote down at its rings."""
+    own = [tuple(event["ring"]) for event in events if event["event"] == "ring"]
+    stretch = Stretch(node_id, own[0], None) if own else None
+    first = True
+    for event in events:
+        match event["event"]:
+            case "ring" if first:
+                first = False
+            case "ring":
+                stretch.next_ring = tuple(event["ring"])
+                yield stretch
+                stretch = Stretch(node_id, stretch.next_ring, stretch.ring, members=stretch.members)
+            case "message":
+                stretch.messages.append((tuple(event["sender"]), event["data"]))
+            case "confchg":
+                stretch.members = event["members"]
+                stretch.gone |= {node for node, _, reason in event["left"] if reason == "nodedown"}
+    if stretch is not None:
+        yield stretch
+
+
+def differences(records, real):
+    """Compare what members wrote down: `records` by (node id, anything), `real` the Corosync nodes. Yields texts."""
+    by_ring = defaultdict(list)
+    for (node_id, name), events in records.items():
+        yield from _alone((node_id, name), events)
+        for stretch in stretches(node_id, events):
+            by_ring[stretch.ring].append(((node_id, name), stretch))
+    for ring, lines in by_ring.items():
+        for (name, one), (other_name, two) in combinations(lines, 2):
+            if one.next_ring != two.next_ring or one.node_id in two.gone or two.node_id in one.gone:
+                continue
+            if one.next_ring is not None and one.members != two.members:
+                yield f"ring {ring}: {name} ends with {one.members}, {other_name} with {two.members}"
+            if _shared(one, two, real) != _shared(two, one, real):
+                yield f"ring {ring}: {name} and {other_name}: {_first_difference(one, two)}"
+
+
+def _shared(one, two, real):
+    """The messages of one that the other should have too.
+
+    Who came to a ring while a real node was in the middle of a message lacks what that node sent up to it (ruling A10),
+    and who joined the group later lacks what came before its join.
+    """
+    if one.came_from == two.came_from and one.came_from is not None:
+        return one.messages
+    theirs = set(two.messages)
+    senders = {sender for sender, _ in one.messages}
+    first = {
+        sender: next(
+            (place for place, m in enumerate(one.messages) if m[0] == sender and m in theirs), len(one.messages)
+        )
+        for sender in senders
+    }
+    joined = 0 if one.came_from and two.came_from else min(first.values(), default=0)
+    return [
+        message
+        for place, message in enumerate(one.messages)
+        if place >= joined and (message[0][0] not in real or place >= first[message[0]])
+    ]
+
+
+def _first_difference(one, two):
+    pairs = enumerate(zip(one.messages, two.messages, strict=False))
+    place = next((place for place, (a, b) in pairs if a != b), min(len(one.messages), len(two.messages)))
+    here, there = (side.messages[place : place + 2] for side in (one, two))
+    counts = f"{len(one.messages)} and {len(two.messages)} messages"
+    return f"{counts}, different from number {place} on: {here}, {there}"
+
+
+def _alone(name, events):
+    """What one member's own record tells: nothing twice, own messages in the order sent, lists that chain."""
+    seen = set()
+    members = None
+    sent = [event["data"] for event in events if event["event"] == "sent"]
+    own = []
+    for event in events:
+        match event["event"]:
+            case "message":
+                message = (tuple(event["sender"]), event["data"])
+                if message in seen:
+                    yield f"{name} was given {message} twice"
+                seen.add(message)
+                if event["data"] in sent[len(own) : len(own) + 1]:
+                    own.append(event["data"])
+                elif event["data"] in sent:
+                    yield f"{name} was given its own {event['data']} out of turn"
+            case "confchg":
+                left, joined = ([tuple(change[:2]) for change in event[key]] for key in ("left", "joined"))
+                now = {tuple(member) for member in event["members"]}
+                if members is not None and now != (members - set(left)) | set(joined):
+                    yield f"{name}: {event} does not follow from {sorted(members)}"
+                members = now
