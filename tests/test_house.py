@@ -20,6 +20,8 @@ SHELLS = {
     "totem.store",
     "totem.addresses",
     "totem.corosync_conf",
+    "totem.dump.command",
+    "totem.dump.live",
     "totem.testing.soak",
     "totem.testing.transcript",
     "cpg.group",
@@ -41,7 +43,9 @@ STRUCT_ROOMS = (
     "totem.wire",
     "totem.store",
     "totem.udp",
+    "totem.dump",
     "totem.testing.corosync",
+    "cpg.dump",
     "cpg.wire",
     "cpg.schema",
     "cpg.flood",
@@ -103,8 +107,8 @@ def test_a_state_does_not_know_the_others(name):
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_schemas_are_for_reference_and_tests(name):
-    users = ("totem.wire", "cpg.schema", "totem.testing")
+def test_the_schemas_are_for_reference_and_tests_and_to_be_shown(name):
+    users = ("totem.wire", "totem.dump", "totem.testing", "cpg.schema", "cpg.dump")
     if not in_room(name, users):
         assert not IMPORTS[name] & {"totem.wire.schema", "cpg.schema"}
 

@@ -1,0 +1,7 @@
+"""`python -m totem` is the command `totem`."""
+
+import sys
+
+from totem.dump.command import main
+
+sys.exit(main())

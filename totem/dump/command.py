@@ -1,0 +1,282 @@
+"""The command `totem`, of which there is one: `totem dump`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from io import BufferedReader, TextIOWrapper
+from typing import TextIO, cast
+
+from totem.dump import captures
+from totem.dump.captures import BadCapture, Packet
+from totem.dump.filters import TYPES, Filter
+from totem.dump.jsonlines import to_json
+from totem.dump.live import NoCapture, Sniffer
+from totem.dump.network import Network
+from totem.dump.records import UNEXPLAINED, Layer, Reader, Record
+from totem.dump.summary import Summary
+from totem.dump.text import Writer
+
+DONE, FAILED, MISUSED = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+DEFAULT_PORTS = (5404, 5405)
+ANY = ""
+"""The name of all interfaces."""
+
+_EPILOG = """\
+A line for each packet: time, source > destination, type, node (of a token: who
+sent it on; of a multicast: its originator), ring, numbers; ring ids as in
+Corosync's log, "1.d" is ring d (hexadecimal) of representative 1. Below it each
+message that it completes. Of a packet's copies for several destinations the
+first is shown; tokens of an idle ring are one line with a count.
+
+types of packets:
+  token mcast merge_detect join leave commit_token hold_cancel
+  foreign (at a ring's port, but no packet of one), malformed, retransmission
+types of messages (a service's name alone stands for all of its):
+  {names}
+
+with --json one object a line: time, source, destination, type, node, length;
+"packet" and each of "messages" with the fields that Corosync's structures have;
+bytes are in hex. Where there is one: "copy" ("copy" or "retransmission"),
+"train" (place and length of it), "hello", "hint", "faults" (why it is
+malformed), "notes"; "hex" of what cannot be read.
+
+examples:
+  totem dump ring.pcap                               what was said
+  totem dump ring.pcap.gz --summary                  the picture of it
+  totem dump ring.pcap --type join,leave,commit_token,sync
+  totem dump ring.pcap --group chat --no-tokens
+  totem dump ring.pcap --json | jq -c 'select(.type == "token").packet.aru'
+  totem dump --live                                  as it passes, all interfaces
+  ssh node tcpdump -U -w - udp port 5405 | totem dump -
+
+exit codes:
+  0    done; with --live also: ended by SIGINT or SIGTERM
+  1    the file cannot be read, or is damaged: what stands before is shown
+  2    wrong usage
+  130  reading a file was ended by SIGINT
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    layers = installed_layers()
+    options = parser(layers).parse_args(arguments)
+    try:
+        code = _dump(options, _Output(options, layers))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read our output has seen enough; what is buffered goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def installed_layers() -> list[Layer]:
+    """The layers above that are installed, by their entry points."""
+    return [entry.load() for entry in entry_points(group="totem.dump")]
+
+
+def _dump(options: argparse.Namespace, output: _Output) -> int:
+    try:
+        if options.live is None:
+            output.show(_packets_of(options.file))
+        else:
+            with closing(Sniffer(options.live)) as sniffer:
+                sniffer.stop_on(signal.SIGINT, signal.SIGTERM)
+                output.show(sniffer.packets())
+                output.troubles["packets dropped by the kernel, since this was too slow"] = sniffer.dropped()
+    except NoCapture as error:
+        return _complain(str(error))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _complain(f"{error.filename or options.file}: {error.strerror}")
+    except BadCapture as error:
+        output.finish()
+        return _complain(f"{options.file}: {error}")
+    output.finish()
+    return DONE
+
+
+def _packets_of(path: str) -> Iterator[Packet]:
+    """The packets of a file, or of standard input. Raises BadCapture, OSError."""
+    if path == "-":
+        yield from captures.packets(cast(BufferedReader, sys.stdin.buffer))
+    else:
+        with open(path, "rb") as file:
+            yield from captures.packets(file)
+
+
+def _complain(text: str) -> int:
+    sys.stdout.flush()
+    print(f"totem: {text}", file=sys.stderr)
+    return FAILED
+
+
+class _Output:
+    """From packets to what is printed."""
+
+    def __init__(self, options: argparse.Namespace, layers: list[Layer]) -> None:
+        self.troubles: Counter[str] = Counter()
+        """What was not captured or could not be read, by cause."""
+        self._options = options
+        self._network = Network()
+        self._reader = Reader(options.port or DEFAULT_PORTS, layers, only_ports=bool(options.port))
+        self._summary = Summary()
+        self._filter = Filter(
+            types=options.type,
+            nodes=options.node,
+            groups=options.group,
+            copies=options.copies,
+            tokens=not options.no_tokens,
+        )
+        self._writer = Writer(colour=_colours(sys.stdout), hexdump=options.hex, every_token=options.tokens)
+        streaming = options.live is not None or options.file == "-"
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=streaming, errors="backslashreplace")
+
+    def show(self, packets: Iterable[Packet]) -> None:
+        """Print what these packets say."""
+        for packet in packets:
+            datagram = self._network.take(packet)
+            if datagram is not None:
+                self._add(self._reader.take(datagram))
+
+    def finish(self) -> None:
+        """Print what remains, and the summary or what should be known without one."""
+        self._add(self._reader.finish())
+        self._print(self._writer.finish())
+        self.troubles.update(self._network.ignored)
+        self.troubles["datagrams whose fragments did not all come"] += self._network.unfinished
+        troubles = {what: count for what, count in self.troubles.items() if count}
+        if not (self._options.summary or self._options.live is not None):
+            for what, count in troubles.items():
+                print(f"totem: {count} {what}", file=sys.stderr)
+        elif self._options.json:
+            self._print([json.dumps(self._summary.as_dict(troubles))])
+        else:
+            self._print(self._summary.lines(troubles))
+
+    def _add(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self._summary.add(record)
+            shown = None if self._options.summary else self._filter.apply(record)
+            if shown is None:
+                continue
+            if self._options.json:
+                self._print([to_json(shown, hexdump=self._options.hex)])
+            else:
+                self._print(self._writer.lines(shown))
+
+    @staticmethod
+    def _print(lines: Iterable[str]) -> None:
+        for line in lines:
+            sys.stdout.write(f"{line}\n")
+
+
+def _colours(output: TextIO) -> bool:
+    return output.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+# ---- the command line
+
+
+def parser(layers: Iterable[Layer] = ()) -> argparse.ArgumentParser:
+    """Describe the command line."""
+    names = sorted({UNEXPLAINED, *(name for layer in layers for name in layer.names)})
+    whole = argparse.ArgumentParser(
+        prog="totem",
+        description="Totem rings on Corosync's wire.",
+        epilog="examples:\n  totem dump ring.pcap\n  totem dump --live\n  totem dump --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument("--version", action="version", version=f"totem {_version()}")
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    dump = commands.add_parser(
+        "dump",
+        help="show what Corosync's datagrams say, from a capture or as they pass",
+        description="""\
+Show what the nodes of a Corosync ring (or of ours) say to each other, message by
+message, through packing, fragments and recovery: tokens, joins, process groups,
+sync, votes. FILE is a capture by tcpdump or Wireshark (pcap or pcapng, also
+gzipped; - is standard input). Transports udp and udpu, without encryption.""",
+        epilog=_EPILOG.format(names=textwrap.fill(" ".join(names), 76, subsequent_indent="  ")),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = dump.add_mutually_exclusive_group(required=True)
+    what.add_argument("file", nargs="?", metavar="FILE", help="the capture")
+    what.add_argument(
+        "--live",
+        nargs="?",
+        const=ANY,
+        metavar="INTERFACE",
+        help="listen at INTERFACE, or at all, until SIGINT; then print the summary (needs CAP_NET_RAW; binds no port)",
+    )
+    dump.add_argument("--summary", action="store_true", help="print counts instead: of all, whatever is asked below")
+    dump.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    dump.add_argument("--hex", action="store_true", help="print all bytes of each packet as well")
+    dump.add_argument("--type", type=_type_reader(names), default=(), metavar="TYPE,…", help="only these (see below)")
+    dump.add_argument("--node", type=_numbers(1, 2**32 - 1), default=(), metavar="ID,…", help="only what these say")
+    dump.add_argument(
+        "--group",
+        type=os.fsencode,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only messages about this process group (may be repeated)",
+    )
+    dump.add_argument(
+        "--port",
+        type=_numbers(1, 65535),
+        metavar="PORT,…",
+        help="look at these ports alone (else at 5404 and 5405, and at all else that begins as a ring's packets do)",
+    )
+    tokens = dump.add_mutually_exclusive_group()
+    tokens.add_argument("--tokens", action="store_true", help="show each token, of idle rings too (as --json does)")
+    tokens.add_argument("--no-tokens", action="store_true", help="show no token")
+    dump.add_argument("--copies", action="store_true", help="show a packet once for each of its destinations")
+    return whole
+
+
+def _version() -> str:
+    try:
+        return version("totem-cpg")
+    except PackageNotFoundError:
+        return "from a source tree that is not installed"
+
+
+def _type_reader(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    known = TYPES | {*names, *(name.partition(".")[0] for name in names)}
+
+    def read(text: str) -> tuple[str, ...]:
+        types = tuple(text.split(","))
+        for wanted in types:
+            if wanted not in known:
+                raise argparse.ArgumentTypeError(f"{wanted!r} is none of: {' '.join(sorted(known))}")
+        return types
+
+    return read
+
+
+def _numbers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:
+    def read(text: str) -> tuple[int, ...]:
+        numbers = tuple(map(int, text.split(",")))
+        for number in numbers:
+            if not lowest <= number <= highest:
+                raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
+        return numbers
+
+    read.__name__ = "list of numbers"
+    return read

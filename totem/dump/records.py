@@ -1,0 +1,308 @@
+"""What datagrams say: each packet read by the `construct` schema, with the whole messages that it completes.
+
+Nothing that comes raises: what cannot be read is a fault of its record, under the cause by which a node counts it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from construct import Construct, ConstructError, Container
+
+from totem.configuration import NO_RING, RingId
+from totem.dump.network import Datagram
+from totem.dump.order import Copy, Message, Order, is_reset
+from totem.errors import MalformedDatagram
+from totem.wire import codec, layout, schema
+
+KINDS: Final = {
+    layout.TYPE_TOKEN: "token",
+    layout.TYPE_MCAST: "mcast",
+    layout.TYPE_MERGE_DETECT: "merge_detect",
+    layout.TYPE_JOIN: "join",
+    layout.TYPE_COMMIT_TOKEN: "commit_token",
+    layout.TYPE_HOLD_CANCEL: "hold_cancel",
+}
+LEAVE: Final = "leave"
+"""A join that says that its sender goes."""
+FOREIGN: Final = "foreign"
+"""A datagram at a ring's port that does not begin as a packet of a ring does."""
+END: Final = "end"
+"""Not a packet: the end of the capture, where what waited for others is given."""
+
+TAG_NAMES: Final[dict[tuple[bytes, int], str]] = {
+    (magic, tag): value.name
+    for magic, values in ((layout.HELLO_MAGIC, schema.HELLO_VALUES), (layout.HINT_MAGIC, schema.HINT_VALUES))
+    for tag, value in values.items()
+}
+"""Of the values of our own blocks: by the block's magic and the value's tag."""
+
+UNEXPLAINED: Final = "message"
+"""The name of a message that no layer explains."""
+
+COPY_SECONDS: Final = 0.02
+"""Within this time a node has sent its copies of one packet to all; joins are repeated after 50 ms."""
+MOST_RECENT: Final = 1024
+
+
+class Explanation(NamedTuple):
+    """What a message of a layer above says."""
+
+    name: str
+    """Service and function, as in `cpg.procjoin`."""
+    text: str
+    """For people, in a line."""
+    fields: Container | None
+    """As its schema reads it, every byte of it; None if it cannot be read."""
+    group: bytes = b""
+    """The process group that it is about."""
+    fault: str = ""
+    """Why it is malformed."""
+
+
+class Layer(NamedTuple):
+    """What explains the messages of one layer above; packages name theirs under the entry point `totem.dump`."""
+
+    names: frozenset[str]
+    """Of all kinds of message that it can tell."""
+    explain: Callable[[bytes], Explanation | None]
+    """Explain a message, group header included; None if it is none of this layer. Must not raise."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One packet, and what it completes."""
+
+    datagram: Datagram
+    """With this packet alone as its payload."""
+    kind: str
+    node: int = 0
+    """Who sent it: of a token its forwarder, of a multicast its originator; 0 if that is not to be read."""
+    packet: Container | None = None
+    inner: Container | None = None
+    """Of a multicast: the one whose data counts, itself or the old one that it carries in recovery."""
+    frame: Container | None = None
+    hello: Container | None = None
+    hint: Container | None = None
+    copy: Copy = ""
+    messages: list[tuple[Message, Explanation]] = field(default_factory=list)
+    """Completed by this packet, in the order of the ring; of the layers above."""
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    position: tuple[int, int] = (0, 1)
+    """Which frame it is of a train that was captured in one piece, and how many these are."""
+
+    @property
+    def ring_id(self) -> RingId | None:
+        """The ring that it belongs to."""
+        return ring_id(self.packet.ring_id) if self.packet is not None and "ring_id" in self.packet else None
+
+
+class Reader:
+    """Takes datagrams, gives records.
+
+    A datagram is a ring's if it begins as a packet does, whatever its port; at one of `ports` it is in any case, and
+    with `only_ports` nowhere else.
+    """
+
+    def __init__(self, ports: Iterable[int], layers: Iterable[Layer], *, only_ports: bool = False) -> None:
+        self._ports = frozenset(ports)
+        self._only_ports = only_ports
+        self._layers = tuple(layers)
+        self._order = Order()
+        self._recent: OrderedDict[tuple[str, int, bytes], tuple[float, set[str]]] = OrderedDict()
+        self._last: Datagram | None = None
+
+    def take(self, datagram: Datagram) -> Iterator[Record]:
+        """Give the records of a datagram: none if it is not a ring's, several if it is a train."""
+        at_port = bool({datagram.source_port, datagram.destination_port} & self._ports)
+        if not at_port and (self._only_ports or not begins_a_packet(datagram.payload)):
+            return
+        self._last = datagram
+        frames = train(datagram.payload)
+        missing = datagram.length - len(datagram.payload)
+        for position, frame in enumerate(frames):
+            length = len(frame) + (missing if position == len(frames) - 1 else 0)
+            record = self._read(datagram._replace(payload=frame, length=length))
+            record.position = position, len(frames)
+            yield record
+
+    def finish(self) -> Iterator[Record]:
+        """Give what still waits for packets that were not captured."""
+        messages = self._order.finish()
+        if messages and self._last:
+            record = Record(self._last._replace(payload=b"", length=0), END)
+            self._explain(record, messages)
+            yield record
+
+    def _read(self, datagram: Datagram) -> Record:
+        payload = datagram.payload
+        if not begins_a_packet(payload):
+            record = Record(datagram, FOREIGN)
+            record.faults.append(_cause(codec.decode, payload))
+            return record
+        record = Record(datagram, KINDS[payload[3]], node=int.from_bytes(payload[5:9], "little"))
+        if datagram.length > len(payload):
+            record.notes.append(f"cut by the capture: {len(payload)} of {datagram.length} bytes")
+        try:
+            record.packet = packet = schema.parse(payload)
+        except ConstructError:
+            if not record.notes:
+                record.faults.append(_cause(codec.decode, payload))
+            return record
+        match record.kind:
+            case "mcast":
+                self._read_mcast(record, packet)
+            case "join":
+                self._read_join(record, packet)
+            case "token":
+                record.copy = self._copy(record)
+                self._explain(record, self._order.received_by_all(ring_id(packet.ring_id), packet.aru))
+            case _:
+                record.copy = self._copy(record)
+        if packet.get("rest") and record.hint is None:
+            record.notes.append(f"{len(packet.rest)} bytes behind it")
+        return record
+
+    def _read_join(self, record: Record, packet: Container) -> None:
+        record.copy = self._copy(record)
+        record.node = packet.system_from
+        if packet.header.nodeid == 0:
+            record.kind = LEAVE
+        if packet.rest.startswith(layout.HINT_MAGIC):
+            record.hint = _parse(schema.Hint, packet.rest, record, "hint")
+
+    def _read_mcast(self, record: Record, packet: Container) -> None:
+        datagram = record.datagram
+        record.node = packet.system_from
+        ring, seq = ring_id(packet.ring_id), packet.seq
+        record.copy = self._order.sighting(ring, seq, datagram.source, datagram.destination)
+        inner = packet.data if isinstance(packet.data, Container) else packet
+        record.inner = inner
+        if inner.header.encapsulated == layout.MESSAGE_ENCAPSULATED:
+            record.faults.append("encapsulated in an encapsulated mcast")
+        elif inner is not packet and ring_id(inner.ring_id) == NO_RING:
+            record.hello = _parse(schema.Hello, inner.data, record, "hello")
+        else:
+            self._read_frame(record, inner)
+        if record.copy:
+            return
+        frame = record.frame
+        messages = self._order.add(ring, seq, packet.system_from, frame if inner is packet else None)
+        if inner is not packet and frame is not None:
+            ring, seq = ring_id(inner.ring_id), inner.seq
+            if self._order.sighting(ring, seq, datagram.source, datagram.destination):
+                record.notes.append("seen before")
+            else:
+                messages += self._order.add(ring, seq, inner.system_from, frame)
+        self._explain(record, messages)
+
+    def _read_frame(self, record: Record, inner: Container) -> None:
+        try:
+            record.frame = schema.TotempgMcast.parse(inner.data)
+        except ConstructError:
+            if record.datagram.length == len(record.datagram.payload):
+                record.faults.append(_cause(lambda data: codec.parse_frame(data, 0), inner.data))
+            return
+        if is_reset(record.frame):
+            record.notes.append("reset frame")
+
+    def _copy(self, record: Record) -> Copy:
+        """Whether this packet was seen a moment ago on its way to another node, or has been sent again."""
+        source, source_port, destination = record.datagram[1:4]
+        key = (source, source_port if record.kind in {"token", "commit_token"} else 0, record.datagram.payload)
+        time = record.datagram.time
+        before = self._recent.get(key)
+        if before is not None:
+            if record.kind in {"token", "commit_token"}:
+                return "retransmission"
+            if time - before[0] < COPY_SECONDS and destination not in before[1]:
+                before[1].add(destination)
+                return "copy"
+        self._recent[key] = time, {destination}
+        self._recent.move_to_end(key)
+        if len(self._recent) > MOST_RECENT:
+            self._recent.popitem(last=False)
+        return ""
+
+    def _explain(self, record: Record, messages: Iterable[Message]) -> None:
+        record.messages += [(message, self._explanation(message.data)) for message in messages]
+
+    def _explanation(self, message: bytes) -> Explanation:
+        for layer in self._layers:
+            explanation = layer.explain(message)
+            if explanation is not None:
+                return explanation
+        try:
+            fields = schema.GroupHeader.parse(message)
+        except ConstructError:
+            return Explanation(UNEXPLAINED, f"{len(message)} bytes", None, fault="short group header")
+        names = " ".join(repr(name)[1:] for name in fields.group_name)
+        return Explanation(UNEXPLAINED, f"for {names}: {len(fields.message)} bytes", fields)
+
+
+def begins_a_packet(payload: bytes) -> bool:
+    """Whether magic, version and type are a ring's."""
+    return len(payload) > 3 and payload[:3] == _BEGINNING and payload[3] in KINDS
+
+
+_BEGINNING: Final = layout.MAGIC.to_bytes(2, "little") + bytes([layout.VERSION])
+_MCAST_BEGINNING: Final = _BEGINNING + bytes([layout.TYPE_MCAST])
+
+
+def train(payload: bytes) -> list[bytes]:
+    """Cut what was captured at its sender's device before the kernel or the card cut it (UDP_SEGMENT) into frames.
+
+    All frames but the last have the size of the first one, which its lengths tell.
+    """
+    if not payload.startswith(_MCAST_BEGINNING):
+        return [payload]
+    size = _mcast_size(payload)
+    frames = [payload[start : start + size] for start in range(0, len(payload), size)] if size else [payload]
+    begin = all(frame.startswith(_MCAST_BEGINNING) or _MCAST_BEGINNING.startswith(frame) for frame in frames)
+    return frames if begin else [payload]
+
+
+def _mcast_size(data: bytes) -> int:
+    """Bytes of the multicast at the beginning, or 0 if its lengths do not tell."""
+    at = codec.MCAST_HEADER
+    if data[4:5] == bytes([layout.MESSAGE_ENCAPSULATED]):
+        at += codec.MCAST_HEADER
+        if data.startswith(layout.HELLO_MAGIC, at):
+            # Its values have no end but the datagram's: it goes on until another multicast begins.
+            following = data.find(_MCAST_BEGINNING, at)
+            return following if following > 0 else len(data)
+    if len(data) < at + layout.FRAME.size:
+        return 0
+    count: int = layout.FRAME.unpack_from(data, at)[-1]
+    at += layout.FRAME.size
+    if len(data) < at + 2 * count:
+        return 0
+    lengths = (int.from_bytes(data[start : start + 2], "little") for start in range(at, at + 2 * count, 2))
+    return at + 2 * count + sum(lengths)
+
+
+def ring_id(fields: Container) -> RingId:
+    """The ring id that a schema has read."""
+    return RingId(fields.rep, fields.seq)
+
+
+def _parse(what: Construct, data: bytes, record: Record, name: str) -> Container | None:
+    try:
+        fields: Container = what.parse(data)
+    except ConstructError:
+        record.notes.append(f"a {name} that cannot be read")
+        return None
+    return fields
+
+
+def _cause(read: Callable[[bytes], object], data: bytes) -> str:
+    """Why the core drops this."""
+    try:
+        read(data)
+    except MalformedDatagram as malformed:
+        return malformed.cause
+    return "not as the schema has it"

@@ -1,0 +1,213 @@
+"""A picture of a capture: who sent what, the rings, how fast their tokens went, what was sent again."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from totem.configuration import RingId
+from totem.dump.records import END, FOREIGN, Record
+from totem.sequence import distance
+
+MOST_RINGS: Final = 64
+"""Rings that are told of: the last ones."""
+MOST_NAMES: Final = 512
+"""Nodes, types and causes that are counted apart; hostile ones have no end."""
+OTHERS: Final = "others"
+
+
+@dataclass(slots=True)
+class _Ring:
+    """What was seen of one ring."""
+
+    first: float
+    last: float = 0.0
+    members: tuple[int, ...] = ()
+    """From its commit token; empty if that was not captured."""
+    holders: set[int] = field(default_factory=set)
+    """Who forwarded its token."""
+    multicasts: int = 0
+    messages: int = 0
+    retransmissions: int = 0
+    requests: int = 0
+    tokens: int = 0
+    token_seq: tuple[int, int] | None = None
+    """The first and the last one seen."""
+    token_time: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def rotations_per_second(self) -> float | None:
+        """How often the token went round, from the hops that its own count tells: a capture need not see them all."""
+        size = len(self.members) or len(self.holders)
+        seconds = self.token_time[1] - self.token_time[0]
+        if self.token_seq is None or not size or seconds <= 0:
+            return None
+        return distance(*self.token_seq) / size / seconds
+
+
+class Summary:
+    """Counts records."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[tuple[str, int]] = Counter()
+        """By type and node."""
+        self.said: Counter[tuple[str, int]] = Counter()
+        """Messages of the layers above, by name and sender."""
+        self.copies = 0
+        self.retransmissions: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
+        self.cut = 0
+        self.rings: OrderedDict[RingId, _Ring] = OrderedDict()
+        self._span: tuple[float, float] | None = None
+
+    def add(self, record: Record) -> None:
+        """Count one record."""
+        time = record.datagram.time
+        self._span = (min(self._span[0], time), max(self._span[1], time)) if self._span else (time, time)
+        for message, explanation in record.messages:
+            _count(self.said, (explanation.name, message.sender), (OTHERS, 0))
+            self._ring(message.ring_id, time).messages += 1
+            if explanation.fault:
+                _count(self.faults, explanation.fault, OTHERS)
+        if record.kind == END:
+            return
+        for fault in record.faults:
+            _count(self.faults, fault, OTHERS)
+        self.cut += record.datagram.length > len(record.datagram.payload)
+        if record.copy == "copy":
+            self.copies += 1
+            return
+        _count(self.sent, (record.kind, record.node), (OTHERS, 0))
+        if record.copy:
+            self.retransmissions[record.kind] += 1
+        if record.ring_id is not None:
+            self._add_to_ring(self._ring(record.ring_id, time), record)
+
+    def _ring(self, ring_id: RingId, time: float) -> _Ring:
+        ring = self.rings.get(ring_id)
+        if ring is None:
+            ring = self.rings[ring_id] = _Ring(time)
+            if len(self.rings) > MOST_RINGS:
+                self.rings.popitem(last=False)
+        ring.last = max(ring.last, time)
+        return ring
+
+    @staticmethod
+    def _add_to_ring(ring: _Ring, record: Record) -> None:
+        packet, time = record.packet, record.datagram.time
+        assert packet is not None
+        match record.kind:
+            case "commit_token":
+                ring.members = tuple(packet.addr)
+            case "mcast" if record.copy:
+                ring.retransmissions += 1
+            case "mcast":
+                ring.multicasts += 1
+            case "token":
+                ring.tokens += 1
+                ring.requests += len(packet.rtr_list)
+                if len(ring.holders) < MOST_NAMES:
+                    ring.holders.add(packet.header.nodeid)
+                if ring.token_seq is None:
+                    ring.token_seq, ring.token_time = (packet.token_seq, packet.token_seq), (time, time)
+                elif distance(ring.token_seq[1], packet.token_seq) < 1 << 31:
+                    ring.token_seq = ring.token_seq[0], packet.token_seq
+                    ring.token_time = ring.token_time[0], time
+
+    def as_dict(self, troubles: dict[str, int]) -> dict[str, Any]:
+        """For programs. `troubles`: what the reader of the capture counted."""
+        return {
+            "summary": {
+                "first": self._span and self._span[0],
+                "last": self._span and self._span[1],
+                "sent": _nested(self.sent),
+                "messages": _nested(self.said),
+                "copies": self.copies,
+                "retransmissions": dict(self.retransmissions),
+                "faults": dict(self.faults),
+                "cut": self.cut,
+                "troubles": troubles,
+                "rings": [
+                    {
+                        "ring": ring_id,
+                        "members": ring.members,
+                        "first": ring.first,
+                        "last": ring.last,
+                        "tokens": ring.tokens,
+                        "rotations_per_second": ring.rotations_per_second,
+                        "multicasts": ring.multicasts,
+                        "retransmissions": ring.retransmissions,
+                        "requests": ring.requests,
+                        "messages": ring.messages,
+                    }
+                    for ring_id, ring in self.rings.items()
+                ],
+            }
+        }
+
+    def lines(self, troubles: dict[str, int]) -> Iterator[str]:
+        """For people."""
+        if self._span is None:
+            yield "no datagram of a ring"
+        else:
+            start = datetime.fromtimestamp(self._span[0]).strftime("%Y-%m-%d %H:%M:%S")
+            yield f"from {start}, {self._span[1] - self._span[0]:.3f} seconds"
+        yield from _table("packets", self.sent)
+        yield from _table("messages", self.said)
+        if self.rings:
+            yield ""
+            yield "rings:"
+        for ring_id, ring in self.rings.items():
+            yield from _ring_lines(ring_id, ring)
+        counts = {
+            "copies of a multicast for further destinations": self.copies,
+            **{f"{kind}s sent again": count for kind, count in self.retransmissions.items()},
+            "packets cut by the capture": self.cut,
+            **{f"malformed: {cause}": count for cause, count in self.faults.items()},
+            **troubles,
+        }
+        if any(counts.values()):
+            yield ""
+        yield from (f"{count} {what}" for what, count in counts.items() if count)
+        if any(kind == FOREIGN for kind, _ in self.sent):
+            yield "foreign: of a ring with transport knet, perhaps, or an encrypted one, which cannot be read"
+
+
+def _ring_lines(ring_id: RingId, ring: _Ring) -> Iterator[str]:
+    members = " ".join(map(str, ring.members)) or "not seen to form"
+    yield f"  {ring_id}: members {members}, {ring.last - ring.first:.3f} seconds"
+    rotations = ring.rotations_per_second
+    pace = "" if rotations is None else f", {rotations:.1f} rotations a second"
+    yield f"    {ring.tokens} tokens{pace}, {ring.multicasts} multicasts, {ring.messages} messages"
+    if ring.retransmissions or ring.requests:
+        yield f"    {ring.requests} requests in tokens, {ring.retransmissions} multicasts sent again"
+
+
+def _table(title: str, counts: Counter[tuple[str, int]]) -> Iterator[str]:
+    """Names down, nodes across."""
+    if not counts:
+        return
+    nodes = sorted({node for _, node in counts})
+    names = sorted({name for name, _ in counts})
+    width = max(map(len, (*names, title)))
+    heads = [f"node {node}" if node else "?" for node in nodes]
+    columns = [max(len(head), 7) for head in heads]
+    yield ""
+    yield "  ".join((title.ljust(width), *(head.rjust(size) for head, size in zip(heads, columns, strict=True))))
+    for name in names:
+        cells = [str(counts[name, node] or "-").rjust(size) for node, size in zip(nodes, columns, strict=True)]
+        yield "  ".join((name.ljust(width), *cells))
+
+
+def _nested(counts: Counter[tuple[str, int]]) -> dict[str, dict[str, int]]:
+    nested: dict[str, dict[str, int]] = {}
+    for (name, node), count in sorted(counts.items()):
+        nested.setdefault(name, {})[str(node)] = count
+    return nested
+
+
+def _count(counts: Counter[Any], name: object, others: object) -> None:
+    counts[name if name in counts or len(counts) < MOST_NAMES else others] += 1
