@@ -354,7 +354,7 @@ class Cpg(_Connection):
         """Hot: once for each message."""
         sender, payloads = self._run
         if length and not data:
-            raise ValueError(f"a message of {length} bytes at no place")
+            raise ValueError(f"a message of {length} bytes, but none of them")
         payload = ctypes.string_at(data, length) if data else b""
         events = self._events
         if events and events[-1] is self._run and sender == (node_id, pid):
@@ -414,9 +414,9 @@ def _name(name: Any) -> bytes:
 
 
 def _addresses(addresses: Any, count: int) -> list[tuple[Member, int]]:
-    if count > MOST_MEMBERS:
-        raise ValueError(f"a group of {count} members")
-    return [(Member(address.nodeid, address.pid), address.reason) for address in addresses[:count]]
+    if count > MOST_MEMBERS or (count and not addresses):
+        raise ValueError(f"a list of {count} members")
+    return [(Member(address.nodeid, address.pid), address.reason) for address in (addresses[:count] if count else ())]
 
 
 def _changes(addresses: list[tuple[Member, int]]) -> dict[Member, Reason]:
@@ -427,6 +427,6 @@ def _changes(addresses: list[tuple[Member, int]]) -> dict[Member, Reason]:
 
 
 def _node_ids(node_ids: Any, count: int) -> tuple[int, ...]:
-    if count > MOST_NODES:
+    if count > MOST_NODES or (count and not node_ids):
         raise ValueError(f"a ring of {count} nodes")
-    return tuple(sorted(set(node_ids[:count])))
+    return tuple(sorted(set(node_ids[:count]))) if count else ()
