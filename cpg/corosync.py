@@ -39,6 +39,10 @@ CONNECT_PATIENCE = 30.0
 """Seconds that opening waits for a daemon that starts, or does not answer."""
 CLOSE_PATIENCE = 1.0
 """Seconds that closing a connection waits for the daemon; then a thread of its own does that when it can."""
+PROBE_INTERVAL = 5.0
+"""Seconds between two looks whether the daemon is there: where its IPC is set to sockets (`qb_ipc_type: socket`), the
+end of a daemon that is killed does not show at its connections.
+"""
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.064
 """Seconds before the next try: doubled from the first to the second while Corosync says to try again."""
 
@@ -266,6 +270,17 @@ class CorosyncRing(Ring):
                 membership.scope.cancel()
             await _close(self._quorum_service)
 
+    async def _probe(self) -> None:
+        try:
+            while True:
+                await trio.sleep(PROBE_INTERVAL)
+                await _insist(self._quorum_service.probe)
+        except CallFailed as failure:
+            self.lose(failure)
+
+    def _tasks(self) -> list[Callable[[], Awaitable[object]]]:
+        return [*super()._tasks(), self._probe]
+
     def _is_complete(self) -> bool:
         return self._told.quorum is not None
 
@@ -286,6 +301,8 @@ class _Membership:
         self._joined = False
         self._early: TotemConfchg | None = None
         """The latest ring of which the connection told before the own join."""
+        self._own_leave: Confchg | None = None
+        """Told when the connection is closed: until then Corosync refuses the process that comes again."""
 
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`."""
@@ -307,6 +324,8 @@ class _Membership:
         self._ring._memberships.discard(self)
         self._ring.give_room(sum(map(_cost, self._outbox)))
         await _close(self._connection)
+        if self._own_leave is not None:
+            self._inbox.event(self._own_leave)
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -334,17 +353,19 @@ class _Membership:
         self._inbox.messages(run.sender, Level.AGREED, run.payloads)
 
     def _on_confchg(self, confchg: Confchg) -> None:
-        self._inbox.event(confchg)
         own = self._ring.member
+        if own in confchg.left:
+            if not self._leaving:
+                raise ValueError(f"this process was put out of group {self._name!r}")
+            self._own_leave = confchg
+            self.scope.cancel()
+            return
+        self._inbox.event(confchg)
         if own in confchg.joined and not self._joined:
             self._joined = True
             self._ring.idle.unpark_all()  # it may be leaving
             if self._early is not None:
                 self._on_ring(self._early)
-        elif own in confchg.left:
-            if not self._leaving:
-                raise ValueError(f"this process was put out of group {self._name!r}")
-            self.scope.cancel()
 
     def _on_ring(self, ring: TotemConfchg) -> None:
         """Tell of a ring, but behind the own join: a connection is told before that too, in no certain order."""

@@ -180,6 +180,7 @@ _LIBQUORUM: Final[dict[str, list[Any]]] = {
     "quorum_fd_get": [c_uint64, POINTER(c_int)],
     "quorum_dispatch": [c_uint64, c_int],
     "quorum_trackstart": [c_uint64, c_uint],
+    "quorum_getquorate": [c_uint64, POINTER(c_int)],
 }
 
 
@@ -398,6 +399,12 @@ class QuorumService(_Connection):
         """Ask for the present ring and its quorum, and for all that follow; blocking."""
         with self._blocking:
             self._call("quorum_trackstart", self._handle, _TRACK_CHANGES)
+
+    def probe(self) -> None:
+        """Fail if the daemon is gone; blocking."""
+        with self._blocking:
+            if self._open:
+                self._call("quorum_getquorate", self._handle, byref(c_int()))
 
     def _on_quorum(self, _: int, quorate: int, ring_id: Any, count: int, members: Any) -> None:
         quorum = Quorum(bool(quorate), _node_ids(members, count))

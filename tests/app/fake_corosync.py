@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from functools import partial
 from itertools import count
@@ -25,7 +26,7 @@ class Connection:
         self.handle, self.model = handle, model
         self.ours, self.theirs = socket.socketpair()
         self.events = deque()
-        self.group = None
+        self.group = self.name = None
         self.initial_ring_told = False
 
     def tell(self, event):
@@ -46,6 +47,8 @@ class FakeCorosync:
         self.quorum = True
         self.answers = defaultdict(deque)
         """Codes to be returned by the next calls of a function, instead of a deed."""
+        self.slow = {}
+        """Seconds that calls of a function take."""
         self.calls = Counter()
         self.running = threading.Event()
         """Cleared while the daemon is stopped."""
@@ -69,6 +72,7 @@ class FakeCorosync:
         blocking = name not in ("cpg_dispatch", "quorum_dispatch", "cpg_mcast_joined")
         if blocking:
             self.running.wait()
+            time.sleep(self.slow.get(name, 0))
         with self._lock:
             if self.answers[name]:
                 return self.answers[name].popleft()
@@ -76,9 +80,11 @@ class FakeCorosync:
                 return Code.LIBRARY
             return getattr(self, "on_" + name)(*arguments) or Code.OK
 
-    def die(self):
+    def die(self, *, visibly=True):
         self.dead = True
         self.running.set()
+        if not visibly:
+            return
         for connection in (*self.clients.values(), *self.trackers.values()):
             connection.theirs.close()
 
@@ -107,9 +113,9 @@ class FakeCorosync:
 
     def on_cpg_join(self, handle, name):
         group = name._obj.value
-        if (NODE, self.pid) in self.groups[group]:
-            return Code.EXIST
-        self.clients[handle.value].group = group
+        if any(client.name == group for client in self.clients.values()):
+            return Code.EXIST  # also one that has left, until its connection is closed
+        self.clients[handle.value].group = self.clients[handle.value].name = group
         self.add(group, (NODE, self.pid), JOIN)
 
     def on_cpg_leave(self, handle, name):
@@ -158,6 +164,9 @@ class FakeCorosync:
         assert flags == 2
         self._tell_nodelist(self.trackers[handle.value])
         self._tell_quorum(self.trackers[handle.value])
+
+    def on_quorum_getquorate(self, handle, quorate):
+        quorate._obj.value = self.quorum
 
     def on_quorum_dispatch(self, handle, how):
         return self._dispatch(self.trackers[handle.value], how)

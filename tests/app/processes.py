@@ -38,11 +38,11 @@ def write_config(folder, count, token=600):
     return str(path)
 
 
-async def run(*arguments, stdin=b""):
-    """Run `cpg` to its end; return exit code, output, errors."""
+async def run(*arguments, stdin=b"", prefix=()):
+    """Run `cpg` to its end; return exit code, output, errors. `prefix`: a command that runs its arguments."""
     with trio.fail_after(PATIENCE):
         done = await trio.run_process(
-            [sys.executable, "-m", "cpg", *arguments],
+            [*prefix, sys.executable, "-m", "cpg", *arguments],
             capture_stdout=True,
             capture_stderr=True,
             check=False,

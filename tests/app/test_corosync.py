@@ -3,13 +3,14 @@
 # ruff: noqa: PT012 - the block that raises is the block under test
 
 import ctypes
+import json
 import os
 
 import pytest
 import trio
 
 import cpg
-from cpg import corosync, libcpg
+from cpg import cli, corosync, libcpg
 from cpg.libcpg import Code
 
 from .fake_corosync import JOIN, LARGEST_ATOMIC, LEAVE, NODEDOWN, NODEUP, PROCDOWN, FakeCorosync, _addresses, _ids
@@ -319,6 +320,15 @@ async def test_a_daemon_that_dies_ends_ring_and_groups(daemon):
     assert len(ended) == 1
 
 
+async def test_a_daemon_whose_death_does_not_show_is_missed(daemon, monkeypatch):
+    monkeypatch.setattr(corosync, "PROBE_INTERVAL", 0.01)
+    with pytest.raises(cpg.RingLost, match=r"is lost .quorum_getquorate: CS_ERR_LIBRARY"):
+        async with cpg.open_corosync() as ring, ring.join("chat"):
+            await trio.sleep(0.05)
+            daemon.die(visibly=False)
+            await trio.sleep(PATIENCE)
+
+
 @pytest.mark.parametrize("what", ["join", "list_groups", "send"])
 async def test_a_daemon_that_dies_meanwhile(daemon, what):
     with pytest.raises(cpg.RingLost, match="is lost"):
@@ -390,6 +400,14 @@ async def test_a_stopped_daemon_stops_nothing_else(daemon, monkeypatch, nursery)
     nursery.cancel_scope.cancel()
 
 
+async def test_a_group_can_be_joined_again_at_once_however_long_closing_takes(daemon):
+    daemon.slow["cpg_finalize"] = 0.05
+    async with cpg.open_corosync() as ring:
+        for _ in range(3):
+            async with ring.join("chat") as group:
+                await group.send(b"here")
+
+
 async def test_another_ring_object_of_this_process_is_the_same_process(daemon):
     async with cpg.open_corosync() as one, cpg.open_corosync() as two, one.join("chat") as group:
         with pytest.raises(cpg.AlreadyJoined, match=f"process {os.getpid()} is in group"):
@@ -397,6 +415,39 @@ async def test_another_ring_object_of_this_process_is_the_same_process(daemon):
                 raise AssertionError
         async with two.join("other"):
             assert await one.list_groups() == {b"chat": (group.member,), b"other": (group.member,)}
+
+
+# ---- the commands
+
+
+def test_commands(daemon, capfd):
+    def run(*arguments):
+        code = cli.main(arguments)
+        out, errors = capfd.readouterr()
+        return code, out, errors
+
+    assert run("send", "chat", "hello", "--corosync") == (0, "", "")
+    daemon.add(b"chat", OTHER, NODEUP)
+    assert run("members", "--corosync") == (0, "ring 1.4: node 1\nchat: 2:700\n", "")
+    code, _, errors = run("send", "chat", "hello", "--corosync", "--safe")
+    assert code == 1
+    assert "SAFE_OR_AGREED" in errors
+    code, out, _ = run("flood", "-g", "bench", "-n", "1", "-t", "0.1", "--corosync")
+    report = json.loads(out)
+    assert code == 0
+    assert report["delivered"] == report["sent"] > 0
+    daemon.answers["cpg_model_initialize"].append(Code.LIBRARY)
+    code, _, errors = run("members", "--corosync")
+    assert code == 1
+    assert errors.startswith("cpg: no Corosync runs on this machine")
+
+
+@pytest.mark.parametrize("option", [("--node", "1"), ("-c", "ring.conf")])
+def test_corosync_knows_its_configuration_itself(option, capsys):
+    with pytest.raises(SystemExit) as exited:
+        cli.main(["members", "--corosync", *option])
+    assert exited.value.code == 2
+    assert "not allowed with argument --corosync" in capsys.readouterr().err
 
 
 # ---- what no correct library calls back with
