@@ -186,6 +186,23 @@ def test_standard_input_and_colours():
     assert "\x1b" not in direct.stdout
 
 
+def test_colours_where_a_terminal_is():
+    reader, writer = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    subprocess.run(
+        [*TOTEM, "dump", JOINS, "--type", "commit_token", "--node", "3"], check=True, stdout=writer, env=environment
+    )
+    os.close(writer)
+    assert os.read(reader, 5) == b"\x1b[33m"
+    os.close(reader)
+
+
+def test_a_full_disk():
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([*TOTEM, "dump", JOINS], check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "totem: standard output: No space left on device\n")
+
+
 def test_a_reader_that_has_seen_enough():
     done = subprocess.run(
         ["sh", "-c", '"$@" | head -n 1', "sh", *TOTEM, "dump", JOINS, "--tokens"],

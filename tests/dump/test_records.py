@@ -368,6 +368,7 @@ def show(found):
         to_json(record, hexdump=True)
         for writer in writers:
             for line in writer.lines(record):
+                assert line.isprintable() or writer is not writers[0]
                 assert "\n" not in line
     for writer in writers:
         list(writer.finish())

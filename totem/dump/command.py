@@ -61,7 +61,8 @@ examples:
 
 exit codes:
   0    done; with --live also: ended by SIGINT or SIGTERM
-  1    the file cannot be read, or is damaged: what stands before is shown
+  1    the file cannot be read, or is damaged: what stands before is shown;
+       packets cannot be listened to
   2    wrong usage
   130  reading a file was ended by SIGINT
 """
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Who read our output has seen enough; what is buffered goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except OSError as error:
+        print(f"totem: standard output: {error.strerror}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
@@ -99,10 +103,6 @@ def _dump(options: argparse.Namespace, output: _Output) -> int:
                 output.troubles["packets dropped by the kernel, since this was too slow"] = sniffer.dropped()
     except NoCapture as error:
         return _complain(str(error))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        return _complain(f"{error.filename or options.file}: {error.strerror}")
     except BadCapture as error:
         output.finish()
         return _complain(f"{options.file}: {error}")
@@ -111,12 +111,15 @@ def _dump(options: argparse.Namespace, output: _Output) -> int:
 
 
 def _packets_of(path: str) -> Iterator[Packet]:
-    """The packets of a file, or of standard input. Raises BadCapture, OSError."""
-    if path == "-":
-        yield from captures.packets(cast(BufferedReader, sys.stdin.buffer))
-    else:
-        with open(path, "rb") as file:
-            yield from captures.packets(file)
+    """The packets of a file, or of standard input. Raises BadCapture."""
+    try:
+        if path == "-":
+            yield from captures.packets(cast(BufferedReader, sys.stdin.buffer))
+        else:
+            with open(path, "rb") as file:
+                yield from captures.packets(file)
+    except OSError as error:
+        raise BadCapture(error.strerror or str(error)) from error
 
 
 def _complain(text: str) -> int:

@@ -24,6 +24,7 @@ _PACKET_STATISTICS = 6
 _ETH_P_ALL = 3
 _ARPHRD_LOOPBACK = 772
 _SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
 _SO_TIMESTAMPNS = 35
 
 _LARGEST = 1 << 17
@@ -69,6 +70,8 @@ class Sniffer:
                 "listening to packets takes the capability CAP_NET_RAW: run as root, or give a capture file "
                 "(tcpdump -w FILE udp)"
             ) from None
+        except OSError as error:
+            raise NoCapture(f"no packet socket: {error.strerror}") from None
         self._wake, self._alarm = os.pipe()
         os.set_blocking(self._alarm, False)
         try:
@@ -83,7 +86,10 @@ class Sniffer:
         self._socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(_FILTER), ctypes.addressof(program))
         )
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
+        except PermissionError:  # no CAP_NET_ADMIN: up to the system's limit
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         if interface:
             self._socket.bind((interface, _ETH_P_ALL))

@@ -171,8 +171,10 @@ class Network:
             return True
         self._sightings[key] = datagram.time, place
         self._sightings.move_to_end(key)
-        if len(self._sightings) > MOST_SIGHTINGS:
+        oldest, _ = next(iter(self._sightings.values()))
+        while len(self._sightings) > MOST_SIGHTINGS or oldest < datagram.time - SIGHTING_SECONDS:
             self._sightings.popitem(last=False)
+            oldest, _ = next(iter(self._sightings.values()))
         return False
 
 

@@ -19,10 +19,10 @@ from totem.configuration import RingId
 from totem.packing import MAX_MESSAGE
 from totem.sequence import RANGE, after, before, distance
 
-MOST_RINGS: Final = 64
+MOST_RINGS: Final = 16
 MOST_REMEMBERED: Final = 4096
 """Multicasts of a ring that are known again."""
-MOST_HELD: Final = 512
+MOST_HELD: Final = 256
 """Multicasts of a ring that wait for one before them."""
 MOST_CHAINS: Final = 2
 """Unfinished messages of one sender: sync has its own while the application's waits."""
