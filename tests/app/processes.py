@@ -91,7 +91,11 @@ class Program:
             while not condition(self.events):
                 await self._news.park()
             return
-        raise AssertionError(f"{condition.__qualname__} did not come: {len(self.events)} events, last {self.events}")
+        changes = [event for event in self.events if event["event"] not in ("message", "sent")]
+        raise AssertionError(
+            f"{condition.__qualname__} did not come: {len(self.events)} events, the last {self.events[-3:]}, "
+            f"changes {changes[-8:]}"
+        )
 
     async def say(self, *lines):
         """Write lines to its standard input."""
@@ -100,6 +104,10 @@ class Program:
     async def finish(self):
         """End its standard input; return its exit code when it has ended and everything is read."""
         await self.process.stdin.aclose()
+        return await self.ended()
+
+    async def ended(self):
+        """Wait until it has ended and everything is read; return its exit code."""
         with trio.fail_after(PATIENCE):
             await self._ended.wait()
             return await self.process.wait()

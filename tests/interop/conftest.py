@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.interop.ring")
+pytest.register_assert_rewrite("tests.interop.cast", "tests.interop.ring")
 
 from tests.interop.network import missing  # noqa: E402
 from tests.interop.ring import MixedRing  # noqa: E402

@@ -63,7 +63,7 @@ class Member:
         self.count += 1
         name = b"%d:%d:%d " % (*self.member, self.count)
         data = name[:size] + self.dice.randbytes(max(0, size - len(name)))
-        tell({"event": "sent", "data": digest(data)})
+        tell({"event": "sent", "sender": self.member, "data": digest(data)})
         await self.group.send(data)
 
     async def chatter(self, rate, low, high):

@@ -1,8 +1,8 @@
 """A network of places on this machine: each place has its own addresses, mounts and shared memory; a switch joins them.
 
-A place lives in namespaces that a sleeping process holds, and everything that runs in it, the holder too, is killed by
-the kernel when this process ends, however that happens. With its last process a namespace goes, and with it all that
-was in it: nothing has a name outside, and nothing is left behind.
+A place lives in namespaces that a sleeping process holds. That is killed by the kernel when this process ends, however
+that happens, and so must be all that runs there (`DIE_WITH_US`, or an end of standard input). With its last process a
+namespace goes, and with it all that was in it: nothing has a name outside, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ TYPES = {"token": 0, "mcast": 1, "merge": 2, "join": 3, "commit": 4, "cancel": 5
 """Of totem's messages: the fourth byte of a datagram."""
 
 DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Put before a command that is started by this thread: the signal comes when that ends, not only with the process."""
 NEEDED = ("ip", "nft", "unshare", "nsenter", "setpriv")
 
 
@@ -41,8 +42,7 @@ class Place:
 
     def command(self, *command):
         """The command line that runs a command here, with the process id that it is started with."""
-        enter = ("nsenter", "--target", str(self.holder.pid), "--net", "--mount", "--")
-        return [*DIE_WITH_US, *enter, *map(str, command)]
+        return ["nsenter", "--target", str(self.holder.pid), "--net", "--mount", "--", *map(str, command)]
 
     def run(self, *command, stdin="", check=True):
         """Run a short command here to its end; return what it printed."""

@@ -102,7 +102,7 @@ def _alone(name, events):
     """What one member's own record tells: nothing twice, own messages in the order sent, lists that chain."""
     seen = set()
     members = None
-    sent = [event["data"] for event in events if event["event"] == "sent"]
+    sent = [(tuple(event["sender"]), event["data"]) for event in events if event["event"] == "sent"]
     own = []
     for event in events:
         match event["event"]:
@@ -111,10 +111,10 @@ def _alone(name, events):
                 if message in seen:
                     yield f"{name} was given {message} twice"
                 seen.add(message)
-                if event["data"] in sent[len(own) : len(own) + 1]:
-                    own.append(event["data"])
-                elif event["data"] in sent:
-                    yield f"{name} was given its own {event['data']} out of turn"
+                if message in sent[len(own) : len(own) + 1]:
+                    own.append(message)
+                elif message in sent:
+                    yield f"{name} was given its own {message} out of turn"
             case "confchg":
                 left, joined = ([tuple(change[:2]) for change in event[key]] for key in ("left", "joined"))
                 now = {tuple(member) for member in event["members"]}

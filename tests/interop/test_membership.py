@@ -1,50 +1,227 @@
-"""Rings of real Corosync nodes and ours: who is first, who comes, who goes; always one order."""
+"""Rings of real Corosync nodes and ours: who is first, who comes, who goes, who is lost; always one order."""
+
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
 
-from tests.app.processes import members
-from tests.interop.records import differences
+from tests.interop.cast import Cast, company_of, ring_of
 
-PATIENCE = 90
-
-
-def ring_of(*nodes):
-    """Whether the last ring that was told has these nodes."""
-
-    def condition(events):
-        rings = [event for event in events if event["event"] == "ring"]
-        return bool(rings) and tuple(rings[-1]["members"]) == nodes
-
-    return condition
+PATIENCE = 120
+QUICK = {"token": 1000, "totem": ("token_coefficient: 0",)}
+"""Timeouts for tests that wait for them."""
+CHATTER = "chatter 200 100 4000"
+VICTIMS = pytest.mark.parametrize("victim", [1, 2, 3])
+"""Node 2 of three is ours, so a victim is the real representative, ours, or a real node with a higher id."""
 
 
-def messages(count):
-    """Whether so many messages came."""
-    return lambda events: sum(event["event"] == "message" for event in events) >= count
-
-
-@pytest.mark.parametrize("theirs", [(1, 2), (1, 3), (2, 3), (1,), (2,), (3,)], ids=str)
-async def test_a_ring_comes_together(mixed_ring, theirs):
-    """Ours first, then theirs, in every place."""
-    with trio.fail_after(PATIENCE), mixed_ring(3, quorum=()) as ring:
-        ours = [k for k in (1, 2, 3) if k not in theirs]
-        programs = {}
+@asynccontextmanager
+async def cast(ring, real):
+    """Programs on a ring whose places `real` have Corosync; at the end what they wrote down is checked."""
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            for k in ours:
-                programs[k, "ours"] = await ring.start_member(nursery, k, "chat")
-            await ring.start_corosync(*theirs)
-            for k in theirs:
-                programs[k, "client"] = await ring.start_client(nursery, k, "chat")
-            for program in programs.values():
-                await program.until(ring_of(1, 2, 3))
-                await program.until(members(3))
-            for program in programs.values():
-                await program.say("send 1 10 100 1000 10000 100000")
-            for program in programs.values():
-                await program.until(messages(18))
-            await ring.check_health(1, 2, 3)
-            for program in programs.values():
-                await program.finish()
-        records = {name: program.events for name, program in programs.items()}
-        assert not list(differences(records, theirs))
+            programs = Cast(ring, nursery, real)
+            yield programs
+            await programs.finish()
+
+
+@pytest.mark.parametrize("real", [(1, 2), (1, 3), (2, 3), (1,), (2,), (3,)], ids=str)
+async def test_a_ring_comes_together(mixed_ring, real):
+    ring = mixed_ring(3, quorum=())
+    async with cast(ring, real) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await programs.say("send 1 10 100 1000 10000 100000")
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3)
+
+
+@pytest.mark.parametrize("real", [(1, 2), (2, 3)], ids=str)
+@pytest.mark.parametrize("transport", ["udpu", "udp"])
+async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, real, transport):
+    ring = mixed_ring(3, transport=transport)
+    ours, theirs = {1, 2, 3}.difference(real).pop(), real[0]
+    async with cast(ring, real) as programs:
+        await programs.start(*real)
+        await programs.together(*real)
+        await programs.say(CHATTER)
+        for _ in range(2):
+            await programs.start(ours)
+            await programs.together(1, 2, 3)
+            await programs.heard(200)
+            await programs.leave(ours)
+            await programs.together(*real)
+        await programs.start(ours)
+        await programs.together(1, 2, 3)
+        await programs.leave(theirs)
+        await programs.together(*sorted({1, 2, 3} - {theirs}))
+        await programs.start(theirs)
+        await programs.together(1, 2, 3)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await ring.check_health(
+            1, 2, 3, besides="Discarding (JOIN|LEAVE) message during flush"
+        )  # theirs do that to each other
+
+
+@VICTIMS
+async def test_a_node_is_killed_and_comes_back(mixed_ring, victim):
+    ring = mixed_ring(3, **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await programs.say(CHATTER)
+        await programs.heard(200)
+        await programs.kill(victim)
+        await programs.together(*sorted({1, 2, 3} - {victim}))
+        await programs.heard(200)
+        await programs.start(victim)
+        await programs.together(1, 2, 3)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3)
+
+
+@VICTIMS
+async def test_a_node_stands_still_for_longer_than_the_token_timeout(mixed_ring, victim):
+    ring = mixed_ring(3, **QUICK)
+    others = sorted({1, 2, 3} - {victim})
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await programs.say(CHATTER)
+        await programs.heard(200)
+        programs.pause(victim)
+        for k in others:
+            await programs.programs[k].until(ring_of(*others))
+        await programs.heard(200, *others)
+        programs.resume(victim)
+        await programs.together(1, 2, 3)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3, besides="Corosync main process was not scheduled")
+
+
+@pytest.mark.parametrize("parts", [((1, 2), (3,)), ((1, 3), (2,)), ((1,), (2, 3))], ids=str)
+async def test_a_partition_and_a_merge_with_messages_on_their_way(mixed_ring, parts):
+    ring = mixed_ring(3, **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await programs.say(CHATTER)
+        await programs.heard(200)
+        for _ in range(2):
+            ring.network.split(*parts)
+            for part in parts:
+                await programs.together(*part)
+                await programs.heard(100, *part)
+            ring.network.heal()
+            await programs.together(1, 2, 3)
+            await programs.heard(100)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3)
+
+
+@pytest.mark.parametrize(("lost", "poor"), [(1, 2), (3, 2), (2, 1), (2, 3)], ids=str)
+async def test_what_a_lost_node_sent_is_recovered_from_those_who_have_it(mixed_ring, lost, poor):
+    """One node gets no messages, only tokens, and the sender dies: the third one has what it needs."""
+    ring = mixed_ring(3, **QUICK)
+    rich = ({1, 2, 3} - {lost, poor}).pop()
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        ring.network.drop(poor, kind="mcast")
+        await programs.say("send" + 20 * " 3000", lost)
+        await programs.programs[rich].until(_has_all_of_3000)
+        await programs.kill(lost)
+        ring.network.heal()
+        await programs.together(*sorted({1, 2, 3} - {lost}))
+        assert _has_all_of_3000(programs.programs[poor].events)
+
+
+def _has_all_of_3000(events):
+    return sum(event["event"] == "message" and event["data"].startswith("3000:") for event in events) == 20
+
+
+@pytest.mark.parametrize("netmtu", [600, 1500, 9000])
+async def test_messages_of_all_sizes(mixed_ring, netmtu):
+    ring = mixed_ring(3, totem=(f"netmtu: {netmtu}",), mtu=max(1500, netmtu))
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        before = ring.rings_at(1)
+        sizes = [0, 1, 2, *range(netmtu - 250, netmtu, 10), 3 * netmtu, 70_000, 1_047_552, 1_047_553, 3_000_000]
+        await programs.say(f"send {' '.join(map(str, sizes))}")
+        await programs.together(1, 2, 3)
+        await programs.say(f"send {16 << 20}", 1, 2)
+        await programs.together(1, 2, 3)
+        assert ring.rings_at(1) == before, "the ring changed, though nothing had happened to it"
+        await ring.check_health(1, 2, 3)
+
+
+async def test_a_network_that_loses_packets(mixed_ring):
+    ring = mixed_ring(3, **QUICK)
+    ring.network.one_by_one()
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        for k in (1, 2, 3):
+            ring.network.drop(k, percent=5)
+        await programs.say("chatter 50 100 4000")
+        await programs.heard(1000)
+        await programs.quiet()
+        ring.network.heal()
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3)
+
+
+@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1), (2, 3), (1, 3)], ids=str)
+async def test_a_cut_in_one_direction(mixed_ring, source, target):
+    """One node does not hear another: whatever rings come of it, all is well afterwards."""
+    ring = mixed_ring(3, **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await programs.say(CHATTER)
+        await programs.heard(100)
+        ring.network.drop(target, source=source)
+        bystander = ({1, 2, 3} - {source, target}).pop()
+        await programs.programs[bystander].until(_more_rings(programs.programs[bystander].events))
+        ring.network.heal()
+        await programs.together(1, 2, 3)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3, besides="FAILED TO RECEIVE")
+
+
+def _more_rings(events):
+    before = sum(event["event"] == "ring" for event in events)
+    return lambda events: sum(event["event"] == "ring" for event in events) > before
+
+
+@pytest.mark.long
+async def test_five_nodes_come_and_go_for_two_minutes(mixed_ring):
+    ring = mixed_ring(5, **QUICK)
+    end = trio.current_time() + 120
+    with trio.fail_after(600):
+        async with trio.open_nursery() as nursery:
+            programs = Cast(ring, nursery, (1, 3, 5))
+            await programs.start(1, 2, 3, 4, 5)
+            await programs.together(1, 2, 3, 4, 5)
+            await programs.say(CHATTER)
+            victims = iter(5 * [1, 2, 3, 4, 5, 2, 4])
+            while trio.current_time() < end:
+                victim = next(victims)
+                rest = [k for k in (1, 2, 3, 4, 5) if k != victim]
+                await programs.heard(100)
+                await programs.kill(victim)
+                await programs.together(*rest)
+                await programs.start(victim)
+                await programs.programs[victim].until(company_of(1, 2, 3, 4, 5))
+                await programs.say(CHATTER, victim)
+                await programs.together(1, 2, 3, 4, 5)
+            await programs.quiet()
+            await programs.together(1, 2, 3, 4, 5)
+            await ring.check_health(1, 2, 3, 4, 5)
+            await programs.finish()

@@ -1,0 +1,156 @@
+"""The programs of one test: on which nodes they run, what becomes of them, and what all of them wrote down.
+
+Real nodes and ours are started, killed, paused and stopped by the same words; a program comes with its node.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import trio
+
+from tests.interop.records import differences
+
+GROUP = "chat"
+CALL = 40
+"""Bytes of the messages by which all call all; no others are of this size."""
+
+
+def ring_of(*nodes):
+    """Whether the last ring that was told has these nodes."""
+
+    def condition(events):
+        rings = [event for event in events if event["event"] == "ring"]
+        return bool(rings) and tuple(rings[-1]["members"]) == nodes
+
+    return condition
+
+
+def company_of(*nodes):
+    """Whether the group's last list has one process on each of these nodes, and no other."""
+
+    def condition(events):
+        lists = [event["members"] for event in events if event["event"] == "confchg"]
+        return bool(lists) and tuple(node for node, _ in lists[-1]) == nodes
+
+    return condition
+
+
+class Cast:
+    """One program a node, in one group."""
+
+    def __init__(self, ring, nursery, real):
+        """`real`: the places of Corosync nodes; all others are ours."""
+        self.ring = ring
+        self.real = frozenset(real)
+        self.programs = {}
+        """Those that run, by node id."""
+        self.past = []
+        """(node id, what it wrote down) of those that do not run any more."""
+        self._nursery = nursery
+        self._paused = set()
+
+    async def start(self, *nodes):
+        """Start nodes and their programs."""
+        for k in nodes:
+            if k not in self.real:
+                self.programs[k] = await self.ring.start_member(self._nursery, k, GROUP)
+        real = self.real.intersection(nodes)
+        await self.ring.start_corosync(*real)
+        for k in real:
+            self.programs[k] = await self.ring.start_client(self._nursery, k, GROUP)
+
+    async def together(self, *nodes):
+        """Wait until all programs are told of this ring and this company, and each has heard each of the others."""
+        for k in nodes:
+            await self.programs[k].until(ring_of(*nodes))
+            await self.programs[k].until(company_of(*nodes))
+        marks = {k: len(self.programs[k].events) for k in nodes}
+        await self.say(f"send {CALL}", *nodes)
+        calls = set()
+        for k, mark in marks.items():
+            await self.programs[k].until(lambda events, mark=mark: any(map(_is_call, events[mark:])))
+            calls.add(next(event["data"] for event in self.programs[k].events[mark:] if _is_call(event)))
+        for k, mark in marks.items():
+            await self.programs[k].until(_has_all(calls, mark))
+
+    async def say(self, order, *nodes):
+        """Give the programs of these nodes (or all) an order."""
+        for k in nodes or self.programs:
+            await self.programs[k].say(order)
+
+    async def quiet(self, *nodes):
+        """End the chatter, and wait until all of it has come back."""
+        for k in nodes or self.programs:
+            program = self.programs[k]
+            before = _count(program.events, "quiet")
+            await program.say("quiet")
+            await program.until(lambda events, before=before: _count(events, "quiet") > before)
+
+    async def heard(self, count, *nodes):
+        """Wait until these programs (or all) have been given so many messages more."""
+        before = {k: _count(self.programs[k].events, "message") for k in nodes or self.programs}
+        for k, had in before.items():
+            await self.programs[k].until(lambda events, had=had: _count(events, "message") >= had + count)
+
+    async def kill(self, k):
+        """End a node at once."""
+        await self._end(k, self.ring.kill_corosync if k in self.real else None)
+
+    async def leave(self, k):
+        """Have a node leave in order."""
+        program = self.programs.pop(k)
+        self.past.append((k, program.events))
+        await program.finish()
+        if k in self.real:
+            await self.ring.stop_corosync(k)
+
+    async def _end(self, k, kill):
+        program = self.programs.pop(k)
+        self.past.append((k, program.events))
+        if kill is not None:
+            kill(k)
+        program.signal(signal.SIGKILL)
+        await program.ended()
+
+    def pause(self, k):
+        """SIGSTOP."""
+        self._signal(k, signal.SIGSTOP)
+
+    def resume(self, k):
+        """SIGCONT."""
+        self._signal(k, signal.SIGCONT)
+
+    def _signal(self, k, number):
+        if k in self.real:
+            self.ring.corosyncs[k].send_signal(number)
+        else:
+            self.programs[k].signal(number)
+
+    def differences(self):
+        """What is wrong with all that was written down."""
+        running = [(k, program.events) for k, program in self.programs.items()]
+        records = {(k, number): events for number, (k, events) in enumerate(self.past + running)}
+        return list(differences(records, self.real))
+
+    async def finish(self):
+        """Check what was written down so far, then end all programs."""
+        assert not self.differences()
+        for program in self.programs.values():
+            program.signal(signal.SIGKILL)
+            await program.ended()
+
+
+def _count(events, kind):
+    return sum(event["event"] == kind for event in events)
+
+
+def _is_call(event):
+    return event["event"] == "sent" and event["data"].startswith(f"{CALL}:")
+
+
+def _has_all(wanted, mark):
+    def condition(events):
+        return wanted <= {event["data"] for event in events[mark:] if event["event"] == "message"}
+
+    return condition
