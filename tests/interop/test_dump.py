@@ -1,4 +1,4 @@
-"""`totem dump --live` beside real Corosync nodes and ours: everything is explained, and nobody is disturbed."""
+"""`totem dump --live` beside real Corosync nodes and ours: everything is explained."""
 
 import pytest
 import trio
@@ -37,7 +37,7 @@ async def test_every_packet_is_explained(mixed_ring, transport, ipv6):
                 await program.say(f"send {' '.join(map(str, SIZES))}")
             for program in (ours, theirs):
                 await program.until(messages(2 * len(SIZES)))
-            await ring.check_health(1, 2, 3)
+            await ring.wait_ring(1, 2, 3)
             for program in (ours, theirs):
                 await program.finish()
             for dump in (everything, of_one):

@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 from totem.dump.captures import Packet
@@ -61,6 +62,8 @@ class Sniffer:
 
     def __init__(self, interface: str = "") -> None:
         self._interface = interface
+        self._numbers: dict[str, int] = {}
+        """Of the interfaces at which packets were seen."""
         try:
             # All interfaces from here on, if it is bound to none.
             protocol = 0 if interface else socket.htons(_ETH_P_ALL)
@@ -96,26 +99,32 @@ class Sniffer:
         self._socket.setblocking(False)
 
     def packets(self) -> Iterator[Packet]:
-        """Give packets as they pass; end when told to."""
-        indices: dict[str, int] = {}
+        """Give packets as they pass; once told to stop, those that passed before, and end."""
+        while not select.select([self._wake], [], [], 0)[0]:
+            select.select([self._socket.fileno(), self._wake], [], [])
+            packet = self._receive()
+            if packet is not None:
+                yield packet
+        end = time.time()
+        while (packet := self._receive()) is not None and packet.time <= end:
+            yield packet
+
+    def _receive(self) -> Packet | None:
+        """The next packet, if there is one."""
         while True:
-            readable, _, _ = select.select([self._socket.fileno(), self._wake], [], [])
-            if self._wake in readable:
-                return
             try:
                 data, ancillary, _, (name, _, direction, hardware, *_) = self._socket.recvmsg(
                     _LARGEST, socket.CMSG_SPACE(_TIME.size)
                 )
             except BlockingIOError:
-                continue
+                return None
             except OSError as error:
                 raise NoCapture(f"interface {self._interface or 'any'}: {error.strerror}") from error
-            if direction == socket.PACKET_OUTGOING and hardware == _ARPHRD_LOOPBACK:
-                continue
-            seconds, nanoseconds = _TIME.unpack(ancillary[0][2])
-            yield Packet(
-                seconds + nanoseconds * 1e-9, RAW, data, len(data), indices.setdefault(name, len(indices)), direction
-            )
+            if direction != socket.PACKET_OUTGOING or hardware != _ARPHRD_LOOPBACK:
+                break
+        seconds, nanoseconds = _TIME.unpack(ancillary[0][2])
+        number = self._numbers.setdefault(name, len(self._numbers))
+        return Packet(seconds + nanoseconds * 1e-9, RAW, data, len(data), number, direction)
 
     def stop_on(self, *signals: signal.Signals) -> None:
         """End when one of these signals comes."""
