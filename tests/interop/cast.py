@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import signal
 
-import trio
-
 from tests.interop.records import differences
 
 GROUP = "chat"
