@@ -414,3 +414,25 @@ def test_no_message_raises():
         for _ in range(dice.choice((1, 2, 5))):
             data[dice.randrange(min(len(data), dice.choice((30, 60, 400, 2000))))] = dice.choice((0, 1, 127, 128, 255))
         explain(bytes(data[: dice.choice((len(data), dice.randrange(len(data))))]))
+
+
+@pytest.mark.parametrize("node", [1, 2, 3])
+def test_the_size_and_pace_of_a_ring_show_at_one_node_too(node):
+    (losses,) = (path for path in CAPTURES if path.name.startswith("06-"))
+    summary = Summary()
+    for record in records(losses):
+        if f"10.77.0.{node}" in (record.datagram.source, record.datagram.destination):
+            summary.add(record)
+    (ring,) = summary.rings.values()
+    assert ring.size == 3
+    assert ring.rotations_per_second == pytest.approx(57.7, abs=0.2)
+
+
+def test_messages_that_waited_tell_where_they_come_from():
+    reader = Reader({5405}, [LAYER])
+    (*_, last) = take(mcast(1, said(b"1")), mcast(3, said(b"3"), sender=2), mcast(2, said(b"2")), reader=reader)
+    lines = list(Writer().lines(last))
+    assert lines[1:] == [
+        '    cpg.mcast  "chat" pid 7: 1 byte "2"',
+        '    ring 1.d seq 3 of 2: cpg.mcast  "chat" pid 7: 1 byte "3"',
+    ]

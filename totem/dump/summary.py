@@ -17,6 +17,8 @@ MOST_RINGS: Final = 64
 MOST_NAMES: Final = 512
 """Nodes, types and causes that are counted apart; hostile ones have no end."""
 OTHERS: Final = "others"
+_HALF: Final = 1 << 31
+"""Numbers further ahead than this are behind."""
 
 
 @dataclass(slots=True)
@@ -27,8 +29,10 @@ class _Ring:
     last: float = 0.0
     members: tuple[int, ...] = ()
     """From its commit token; empty if that was not captured."""
-    holders: set[int] = field(default_factory=set)
-    """Who forwarded its token."""
+    visits: dict[int, int] = field(default_factory=dict)
+    """`token_seq` with which each node last forwarded its token."""
+    size: int = 0
+    """Hops from one visit of a node to its next, which are as many as members; 0 if no two were captured."""
     multicasts: int = 0
     messages: int = 0
     retransmissions: int = 0
@@ -41,11 +45,24 @@ class _Ring:
     @property
     def rotations_per_second(self) -> float | None:
         """How often the token went round, from the hops that its own count tells: a capture need not see them all."""
-        size = len(self.members) or len(self.holders)
         seconds = self.token_time[1] - self.token_time[0]
-        if self.token_seq is None or not size or seconds <= 0:
+        if self.token_seq is None or not self.size or seconds <= 0:
             return None
-        return distance(*self.token_seq) / size / seconds
+        return distance(*self.token_seq) / self.size / seconds
+
+    def add_token(self, holder: int, token_seq: int, time: float) -> None:
+        """Count a visit of the token."""
+        self.tokens += 1
+        hops = distance(self.visits.get(holder, token_seq), token_seq)
+        if 0 < hops < _HALF:
+            self.size = min(self.size or hops, hops)
+        if holder in self.visits or len(self.visits) < MOST_NAMES:
+            self.visits[holder] = token_seq
+        if self.token_seq is None:
+            self.token_seq, self.token_time = (token_seq, token_seq), (time, time)
+        elif distance(self.token_seq[1], token_seq) < _HALF:
+            self.token_seq = self.token_seq[0], token_seq
+            self.token_time = self.token_time[0], time
 
 
 class Summary:
@@ -107,15 +124,8 @@ class Summary:
             case "mcast":
                 ring.multicasts += 1
             case "token":
-                ring.tokens += 1
                 ring.requests += len(packet.rtr_list)
-                if len(ring.holders) < MOST_NAMES:
-                    ring.holders.add(packet.header.nodeid)
-                if ring.token_seq is None:
-                    ring.token_seq, ring.token_time = (packet.token_seq, packet.token_seq), (time, time)
-                elif distance(ring.token_seq[1], packet.token_seq) < 1 << 31:
-                    ring.token_seq = ring.token_seq[0], packet.token_seq
-                    ring.token_time = ring.token_time[0], time
+                ring.add_token(packet.header.nodeid, packet.token_seq, time)
 
     def as_dict(self, troubles: dict[str, int]) -> dict[str, Any]:
         """For programs. `troubles`: what the reader of the capture counted."""
@@ -134,6 +144,7 @@ class Summary:
                     {
                         "ring": ring_id,
                         "members": ring.members,
+                        "size": ring.size or None,
                         "first": ring.first,
                         "last": ring.last,
                         "tokens": ring.tokens,
@@ -177,8 +188,8 @@ class Summary:
 
 
 def _ring_lines(ring_id: RingId, ring: _Ring) -> Iterator[str]:
-    members = " ".join(map(str, ring.members)) or "not seen to form"
-    yield f"  {ring_id}: members {members}, {ring.last - ring.first:.3f} seconds"
+    members = f"members {' '.join(map(str, ring.members))}" if ring.members else f"{ring.size or '?'} members"
+    yield f"  {ring_id}: {members}, {ring.last - ring.first:.3f} seconds"
     rotations = ring.rotations_per_second
     pace = "" if rotations is None else f", {rotations:.1f} rotations a second"
     yield f"    {ring.tokens} tokens{pace}, {ring.multicasts} multicasts, {ring.messages} messages"

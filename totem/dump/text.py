@@ -12,6 +12,7 @@ from typing import Final
 
 from construct import Container
 
+from totem.dump.order import Message
 from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
 
 SHORT: Final = 60
@@ -72,11 +73,8 @@ class Writer:
         for line in _details(record):
             yield self._paint(colour, f"    {line}")
         for message, explanation in record.messages:
-            own = record.ring_id == message.ring_id and record.packet is not None and record.packet.get("seq")
-            where = "" if own == message.seq and record.node == message.sender else f"{message.ring_id}/{message.seq} "
-            who = "" if record.node == message.sender else f"of {message.sender} "
             fault = f"malformed: {explanation.fault}, " if explanation.fault else ""
-            text = f"    {where}{who}{explanation.name}  {fault}{explanation.text}".rstrip()
+            text = f"    {_origin(record, message)}{explanation.name}  {fault}{explanation.text}".rstrip()
             yield self._paint(_FAULT if explanation.fault else _MESSAGE, text)
             if explanation.fault:
                 yield self._paint(_FAULT, f"    {shortened_hex(message.data)}")
@@ -228,6 +226,14 @@ _WORDS: Final[dict[str, Callable[[Record, Container], str]]] = {
     "commit_token": _commit_token,
     "hold_cancel": _ring,
 }
+
+
+def _origin(record: Record, message: Message) -> str:
+    """Where a message comes from, unless that is the multicast in whose line it stands."""
+    inner = record.inner
+    if inner is not None and (ring_id(inner.ring_id), inner.seq) == (message.ring_id, message.seq):
+        return ""
+    return f"ring {message.ring_id} seq {message.seq} of {message.sender}: "
 
 
 def _details(record: Record) -> Iterator[str]:
