@@ -264,7 +264,7 @@ class CorosyncRing(Ring):
                 await trio.lowlevel.wait_readable(self._quorum_service.fd)
                 self.read_quorum()
         except (CallFailed, ValueError) as failure:
-            raise _lost(failure) from None
+            self.lose(failure)
         finally:
             for membership in self._memberships:
                 membership.scope.cancel()
@@ -398,8 +398,6 @@ class _Membership:
                 payload = outbox[0]
                 if len(payload) <= self._connection.largest_atomic:
                     self._connection.multicast(payload)
-                elif sent:
-                    break
                 else:
                     await _in_thread(self._connection.multicast_fragments, payload)
                 outbox.popleft()

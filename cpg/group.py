@@ -190,7 +190,7 @@ class Group(Block):
         return self._register(Confchg, callback)
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
-        """Have `callback(node_ids)` called when a change of ring begins."""
+        """Have `callback(node_ids)` called when a change of ring begins; libcpg (`open_corosync`) never tells that."""
         return self._register(Transitional, callback)
 
     def on_totem_confchg(self, callback: OnTotemConfchg) -> OnTotemConfchg:

@@ -217,7 +217,7 @@ def _load(name: str, functions: dict[str, list[Any]]) -> ctypes.CDLL:
 class _Connection:
     """One connection to a service of the daemon. Its events are collected while `dispatch` runs.
 
-    A callback that is told what cannot be raises ValueError, which comes out of `dispatch`: an exception cannot pass
+    What a callback raises, ValueError where it is told what cannot be, comes out of `dispatch`: no exception can pass
     through the library.
     """
 
@@ -229,7 +229,7 @@ class _Connection:
         self._open = False
         self._blocking = threading.Lock()
         self._events: list[Any] = []
-        self._trouble: Exception | None = None
+        self._trouble: BaseException | None = None
 
     def _call(self, function: str, *arguments: Any) -> None:
         code = getattr(self._library, function)(*arguments)
@@ -273,7 +273,7 @@ class _Connection:
         def guarded(*arguments: Any) -> None:
             try:
                 callback(*arguments)
-            except Exception as error:
+            except BaseException as error:  # KeyboardInterrupt too, which would be lost
                 self._trouble = error
 
         return prototype(guarded)

@@ -28,11 +28,19 @@ class Connection:
         self.events = deque()
         self.group = self.name = None
         self.initial_ring_told = False
+        self.join_told = False
+        self.held = False
 
     def tell(self, event):
         """Queue a callback: a byte in the socket says so, as in libqb."""
         self.events.append(event)
-        self.theirs.send(b"\0")
+        if not self.held:
+            self.theirs.send(b"\0")
+
+    def release(self):
+        """Show all that was queued while this was `held`."""
+        self.held = False
+        self.theirs.send(bytes(len(self.events)))
 
 
 class FakeCorosync:
@@ -121,6 +129,7 @@ class FakeCorosync:
     def on_cpg_leave(self, handle, name):
         client = self.clients[handle.value]
         assert client.group == name._obj.value
+        assert client.join_told, "libcpg would ask in a tight loop"
         self.remove(client.group, (NODE, self.pid), LEAVE)
         client.group = None
 
@@ -246,7 +255,8 @@ class FakeCorosync:
         client.model.on_deliver(client.handle, ctypes.pointer(_Name()), *sender, ctypes.addressof(buffer), len(payload))
 
     def _call_confchg(self, client, members, left, joined):
-        lists = [_addresses([(*member, 0) for member in members]), _addresses(left), _addresses(joined)]
+        client.join_told = client.join_told or any(member[:2] == (NODE, self.pid) for member in joined)
+        lists = [_addresses([(*member, 0) for member in reversed(members)]), _addresses(left), _addresses(joined)]
         arguments = [part for addresses in lists for part in (addresses, len(addresses))]
         client.model.on_confchg(client.handle, ctypes.pointer(_Name()), *arguments)
 

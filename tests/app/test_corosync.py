@@ -196,6 +196,30 @@ async def test_a_ring_told_before_the_own_join_comes_behind_it(daemon, own):
                 while not daemon.clients:
                     await trio.sleep(0)
             daemon.change(8, (1, 2), True)
+            for client in daemon.clients.values():
+                client.initial_ring_told = True
+
+
+async def test_an_entry_that_is_cancelled_leaves_when_it_has_joined(daemon, monkeypatch):
+    monkeypatch.setattr(cpg.group, "LEAVE_PATIENCE", 0.02)
+    async with cpg.open_corosync() as ring:
+        daemon.answers["cpg_join"] += [Code.TRY_AGAIN] * 4
+        with trio.move_on_after(PATIENCE) as entry:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ring.join("chat").__aenter__)
+                while not daemon.clients:
+                    await trio.sleep(0)
+                [client] = daemon.clients.values()
+                client.held = True
+                while client.group is None:
+                    await trio.sleep(0.001)
+                entry.cancel()
+        assert list(daemon.groups) == [b"chat"]
+        client.release()
+        with trio.fail_after(PATIENCE):
+            while daemon.groups or daemon.clients:
+                await trio.sleep(0.001)
+        assert daemon.calls["cpg_leave"] == 1
 
 
 # ---- try again
@@ -272,7 +296,7 @@ async def test_a_flood_leaves_turns_to_others(daemon):
             if group._stream:
                 found += [event for event in group._stream.take_batch() if type(event) is cpg.Message]
         assert [int(message.data) for message in found] == list(range(3000))
-        assert 100 < most <= 2 * corosync.RECEIVE_TURN  # trio may give the reader two turns between two of ours
+        assert 100 < most <= 1000  # two turns: trio may give the reader both between two of ours
 
 
 # ---- a daemon that is not there, ends, or stops
@@ -342,6 +366,16 @@ async def test_a_daemon_that_dies_meanwhile(daemon, what):
                 case "send":
                     await group.send([bytes(1000)] * 10_000)
                     await group.flush()
+
+
+async def test_listing_groups_is_tried_again_and_may_fail(daemon):
+    async with cpg.open_corosync() as ring, ring.join("chat") as group:
+        daemon.answers["cpg_iteration_next"].append(Code.TRY_AGAIN)
+        assert await ring.list_groups() == {b"chat": (group.member,)}
+        daemon.answers["cpg_iteration_next"].append(Code.LIBRARY)
+        with pytest.raises(cpg.RingLost, match="cpg_iteration_next: CS_ERR_LIBRARY"):
+            await ring.list_groups()
+    assert not daemon._iterations
 
 
 async def beat(beats):
@@ -487,6 +521,23 @@ async def test_quorum_callbacks_that_cannot_be(daemon, function, arguments, text
             [tracker] = daemon.trackers.values()
             tracker.tell(("raw", function, *arguments))
             await trio.sleep(PATIENCE)
+
+
+def test_an_interrupt_in_a_callback_is_not_lost(daemon, monkeypatch):
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupt
+
+    monkeypatch.setattr(libcpg.Cpg, "_on_deliver", interrupt)
+    connection = libcpg.Cpg(daemon)
+    connection.open()
+    connection.join(b"chat")
+    daemon.deliver(b"chat", OTHER, b"data")
+    with pytest.raises(Interrupt):
+        connection.dispatch(10)
+    connection.close()
 
 
 async def test_a_process_that_is_put_out_is_told(daemon):
