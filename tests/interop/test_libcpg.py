@@ -215,12 +215,12 @@ async def test_a_daemon_that_stops_stops_nobody_and_loses_nothing(ring, nursery)
         await listener.until(members(3))
     lines = [f"{number:04} {'x' * 100}" for number in range(5000)]
     await program.say(*lines[:2000])
-    ring.pause_corosync(3)
+    ring.corosyncs[3].send_signal(signal.SIGSTOP)
     await program.say(*lines[2000:])
     before, begin = cpu(program.process.pid), time.monotonic()
     await one.until(lambda events: left(events, 3, "nodedown"))
     assert cpu(program.process.pid) - before < 0.5 * (time.monotonic() - begin), "it spins"
-    ring.resume_corosync(3)
+    ring.corosyncs[3].send_signal(signal.SIGCONT)
     assert await program.finish() == 0
     await three.until(lambda events: texts(events)[-1:] == lines[-1:])
     assert texts(three.events) == lines
@@ -243,9 +243,9 @@ def cpu(pid):
 async def test_a_program_ends_though_its_daemon_is_stopped(ring, nursery):
     one = await listen(ring, nursery, 1)
     await one.until(members(1))
-    ring.pause_corosync(1)
+    ring.corosyncs[1].send_signal(signal.SIGSTOP)
     assert await one.stop() == 0
-    ring.resume_corosync(1)
+    ring.corosyncs[1].send_signal(signal.SIGCONT)
 
 
 async def test_the_ring_changes_under_load(ring, nursery):
