@@ -49,6 +49,7 @@ _NODE_FLAGS: Final = {
     64: "qdevice_cast_vote",
     128: "qdevice_master_wins",
 }
+_RECONFIGURED: Final = {1: "expected_votes", 2: "votes", 3: "cancel wait_for_all"}
 _CMAP_REASONS: Final = {0: "sync", 1: "new config_version"}
 _SIGNED: Final = {1, 3, 5, 7}
 _UNSIGNED: Final = {2, 4, 6, 8}
@@ -161,6 +162,10 @@ def _nodeinfo(body: Container) -> str:
     return f"{who} votes {body.votes} expected_votes {body.expected_votes} flags {' '.join(flags) or '-'}"
 
 
+def _reconfigure(body: Container) -> str:
+    return f"node {body.nodeid} {_RECONFIGURED.get(body.param, f'parameter {body.param}')} {body.value}"
+
+
 def _barrier(body: Container) -> str:
     return f"ring {body.ring_id.rep}.{body.ring_id.seq:x}"
 
@@ -190,6 +195,7 @@ _TEXTS: Final[dict[str, Callable[[Container], str]]] = {
     "cpg.partial_mcast": _partial_mcast,
     "cpg.downlist": _downlist,
     "votequorum.nodeinfo": _nodeinfo,
+    "votequorum.reconfigure": _reconfigure,
     "sync.barrier": _barrier,
     "sync.service_build": _service_build,
 }

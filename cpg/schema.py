@@ -120,6 +120,8 @@ RELOAD = Struct("source" / SOURCE)
 
 VOTEQUORUM_NODEINFO = Struct("nodeid" / Int32ul, "votes" / Int32ul, "expected_votes" / Int32ul, "flags" / Int32ul)
 
+VOTEQUORUM_RECONFIGURE = Struct("nodeid" / Int32ul, "value" / Int32ul, "param" / Int8ul, "pad" / Bytes(7))
+
 BODIES_A = {
     0x00000: CMAP_MCAST,
     0x10001: KILLNODE,
@@ -132,6 +134,7 @@ BODIES_A = {
     0x20005: DOWNLIST,
     0x20006: PARTIAL_MCAST,
     0x50000: VOTEQUORUM_NODEINFO,
+    0x50001: VOTEQUORUM_RECONFIGURE,
 }
 
 BARRIER = Struct("ring_id" / RING_ID, "pad" / PAD4)

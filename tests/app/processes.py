@@ -91,7 +91,7 @@ class Program:
             while not condition(self.events):
                 await self._news.park()
             return
-        changes = [event for event in self.events if event["event"] not in ("message", "sent")]
+        changes = [event for event in self.events if event.get("event") not in ("message", "sent")]
         raise AssertionError(
             f"{condition.__qualname__} did not come: {len(self.events)} events, the last {self.events[-3:]}, "
             f"changes {changes[-8:]}"

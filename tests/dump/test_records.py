@@ -2,6 +2,7 @@
 
 import json
 import random
+import struct
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -436,3 +437,14 @@ def test_messages_that_waited_tell_where_they_come_from():
         '    cpg.mcast  "chat" pid 7: 1 byte "2"',
         '    ring 1.d seq 3 of 2: cpg.mcast  "chat" pid 7: 1 byte "3"',
     ]
+
+
+def test_a_change_of_votes():
+    header = struct.pack("<i4xi4x", 0x50001, 32)
+    # As a real node sent it, garbage behind it included.
+    body = struct.pack("<IIB", 1, 3, 1) + bytes.fromhex("000000fc7f0000")
+    (record,) = take(mcast(1, GROUP_A + header + body))
+    ((_, explanation),) = record.messages
+    assert explanation.name == "votequorum.reconfigure"
+    assert explanation.text == "node 1 expected_votes 3"
+    assert MESSAGE_A.build(explanation.fields) == GROUP_A + header + body

@@ -5,6 +5,7 @@ import trio
 
 from tests.app.processes import Program, members
 from tests.interop.cast import ring_of
+from tests.interop.ring import GLANCE
 
 PATIENCE = 120
 SIZES = (1, 10, 100, 1000, 10000, 100000)
@@ -65,3 +66,29 @@ async def test_every_packet_is_explained(mixed_ring, transport, ipv6):
         seen = everything.events[-1]["summary"]
         assert set(seen["sent"]["token"]) == {"1", "2", "3"}
         assert seen["troubles"]["sightings of a datagram at a further interface"]
+
+
+async def test_what_an_administrator_changes_is_told(mixed_ring):
+    with trio.fail_after(PATIENCE):
+        ring = mixed_ring(2)
+        await ring.start_corosync(1, 2)
+        await ring.wait_ring(1, 2)
+        async with trio.open_nursery() as nursery:
+            dump = await Program(
+                ["totem", "dump", "--json", "--type", "votequorum.reconfigure,cfg", "--live"], ring.place(2).command()
+            ).start(nursery)
+
+            def told(text):
+                return lambda events: any(m["text"] == text for event in events for m in event["messages"])
+
+            while not dump.events:  # it says nothing when it begins to listen
+                ring.place(1).run("corosync-cfgtool", "-R")
+                await trio.sleep(GLANCE)
+            assert told("asked for at node 1")(dump.events)
+            ring.place(1).run("corosync-quorumtool", "-e", "3")
+            await dump.until(told("node 1 expected_votes 3"))
+            ring.place(1).run("corosync-quorumtool", "-n", "2", "-v", "2")
+            await dump.until(told("node 2 votes 2"))
+            assert await dump.stop() == 0
+        *lines, _ = dump.events
+        assert not [line for line in lines if "faults" in line]
