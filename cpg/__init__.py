@@ -38,6 +38,7 @@ from cpg.embedded import EmbeddedRing, open_ring
 from cpg.errors import AlreadyJoined, CorosyncLimit, CorosyncUnavailable, NotJoined, NotSupported, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.group import Batches, BestEffort, Group
+from cpg.quorum import NodeVotes, QuorumStatus
 from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Guarantee, Level, RingId
@@ -69,10 +70,12 @@ __all__ = [
     "Member",
     "Message",
     "MessageTooLong",
+    "NodeVotes",
     "NotJoined",
     "NotSupported",
     "QueueFull",
     "Quorum",
+    "QuorumStatus",
     "Reason",
     "Ring",
     "RingId",

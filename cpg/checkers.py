@@ -3,7 +3,9 @@
 A `Record` stands in a program's place as the inbox of one membership and writes everything down. `check` reads the
 records of a whole run, those of processes that died included, and tells what is wrong:
 
-begin     A stream begins with the own join and the present ring (and, if that is going, the transitional event).
+begin     A stream begins with the own join and the present ring (with its quorum, if that is settled, and with the
+          transitional event, if it is going).
+quorum    It is told of the ring that was told last, and before the first message that was sent in that.
 end       Nothing comes behind the own leave.
 chain     Each list of members is the one before, less who left, with who joined; ascending; one of the two, not both.
           A process that went and came back is in two changes.
@@ -26,7 +28,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from cpg.events import Confchg, Event, Member, Message, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from totem.configuration import Level, RingId
 from totem.testing.checkers import Violation
 
@@ -64,7 +66,8 @@ class _Line:
     members: tuple[Member, ...] | None
     """When the ring was told; None if the line begins with the own join."""
     events: list[Event] = field(default_factory=list)
-    """Without `TotemConfchg`. Behind an own join in a ring that is going, the transitional event comes again."""
+    """Without `TotemConfchg`. Behind an own join in a ring that is going, the transitional event comes again; and the
+    quorum, which a line that begins so is without."""
     next_ring_id: RingId | None = None
     """None if the record ends here."""
 
@@ -129,6 +132,8 @@ class _Walk:
         self.foreign = foreign
         self.members: tuple[Member, ...] = ()
         self.greeted = False
+        self.nodes: tuple[int, ...] = ()
+        """Of the ring that was told last."""
         self.along: tuple[int, ...] | None = None
         """Nodes that come along, from a transitional event to the next ring."""
         self.up: set[Member] = set()
@@ -152,8 +157,12 @@ class _Walk:
             case Transitional(node_ids):
                 self.along, self.latest = node_ids, None
                 self.up.clear()
+            case Quorum(_, node_ids):
+                if node_ids != self.nodes:
+                    yield "cpg quorum", f"the ring has nodes {self.nodes}"
             case TotemConfchg(_, node_ids):
                 yield from self._check_ring(node_ids)
+                self.nodes = node_ids
                 self.greeted, self.along, self.latest = True, None, None
 
     def _check_reason(self, change: tuple[Member, Reason] | None) -> Iterator[tuple[str, str]]:
@@ -223,6 +232,8 @@ def _lines(record: Record, foreign: Collection[int]) -> Iterator[_Line]:
             yield line
             line = _Line(record, event.ring_id, members)
             continue
+        if isinstance(event, Quorum) and line.members is None:
+            continue
         if isinstance(event, Confchg):
             members = event.members
         line.events.append(event)
@@ -261,8 +272,9 @@ def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
     longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
     reference = longest.regular
     for line in lines:
-        place = line.place_in(reference)
-        if place is not None and not _is_prefix(line.regular, reference[place:]):
+        theirs = _as_told_to(line, reference)
+        place = line.place_in(theirs)
+        if place is not None and not _is_prefix(line.regular, theirs[place:]):
             yield _difference(line, longest)
 
 
@@ -287,13 +299,21 @@ def _together(line: _Line, other: _Line) -> bool:
 
 def _is_rest_of(line: _Line, whole: _Line) -> bool:
     """Whether a line is all of another one, or what that has from the own join on."""
-    place = line.place_in(whole.events)
+    theirs = _as_told_to(line, whole.events)
+    place = line.place_in(theirs)
     if place is None:
         return False
     events = line.events
-    if any(isinstance(event, Transitional) for event in whole.events[:place]):
+    if any(isinstance(event, Transitional) for event in theirs[:place]):
         events = [events[0], *events[2:]]  # a new member is told once more that the ring is going
-    return events == whole.events[place:]
+    return events == theirs[place:]
+
+
+def _as_told_to(line: _Line, events: list[Event]) -> list[Event]:
+    """What another one was told in the ring, in the manner of this line."""
+    if line.members is not None:
+        return events
+    return [event for event in events if not isinstance(event, Quorum)]
 
 
 def _is_prefix(one: Sequence[Event], other: Sequence[Event]) -> bool:

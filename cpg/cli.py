@@ -1,4 +1,4 @@
-"""The command `cpg`: demo, listen, send, members, flood.
+"""The command `cpg`: demo, listen, send, members, quorum, flood.
 
 Each command is a small trio program on the public API. A signal cancels it, so that groups and ring are left in order;
 what goes wrong becomes one line that names the thing, the place and what to do, and an exit code.
@@ -24,8 +24,9 @@ import trio
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.demo import DemoFailed, demo
 from cpg.embedded import EmbeddedRing, open_ring
+from cpg.events import Quorum
 from cpg.flood import STAMP, NoCompany, Plan, flood
-from cpg.lines import names, nodes, printable, to_json, to_text
+from cpg.lines import names, nodes, printable, quorum_to_json, quorum_to_text, to_json, to_text
 from cpg.pieces import LARGEST_MESSAGE
 from cpg.stage import stage_for
 from cpg.wire import LARGEST_NAME
@@ -41,7 +42,8 @@ DONE, FAILED, MISUSED, SIGNALLED = 0, 1, 2, 128
 EXIT_CODES = """\
 exit codes:
   0      done; for listen also: ended by SIGINT or SIGTERM
-  1      failed: the ring was lost, members did not come, processes of the demo saw different sequences
+  1      failed: the ring was lost, members did not come, processes of the demo saw different sequences;
+         for quorum: the ring is not quorate
   2      wrong usage, or a configuration that cannot be used
   128+N  ended by signal N, after leaving group and ring in order
 """
@@ -155,6 +157,19 @@ async def _members(options: argparse.Namespace) -> int:
     return DONE
 
 
+async def _quorum(options: argparse.Namespace) -> int:
+    async with _ring(options) as ring:
+        with trio.move_on_after(COMPANY_HINT):
+            await ring.wait_quorate()
+        status = ring.quorum if isinstance(ring, EmbeddedRing) else None
+        event = Quorum(ring.quorate, ring.node_ids)
+        if options.json:
+            await _print([quorum_to_json(event, status)])
+        else:
+            await _print(quorum_to_text(event, status))
+        return DONE if ring.quorate else FAILED
+
+
 async def _flood(options: argparse.Namespace) -> int:
     plan = Plan(
         members=options.members,
@@ -185,7 +200,7 @@ async def _wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
     """Wait for a majority of the nodelist, or for quorum: what is sent to nobody is of no use."""
     if options.alone:
         return
-    if isinstance(ring, CorosyncRing):
+    if isinstance(ring, CorosyncRing) or ring.quorum is not None:
         wait, wanted = ring.wait_quorate, "quorum"
         there = nodes(ring.node_ids)
     else:
@@ -246,7 +261,7 @@ examples:
     whole.add_argument("--version", action="version", version=f"cpg {_version()}")
     whole.set_defaults(signalled=None, corosync=False, node=None)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
-    for add in (_add_demo, _add_listen, _add_send, _add_members, _add_flood):
+    for add in (_add_demo, _add_listen, _add_send, _add_members, _add_quorum, _add_flood):
         add(commands)
     return whole
 
@@ -361,6 +376,22 @@ groups, and leave.""",
     _add_alone(members)
     members.add_argument("--json", action="store_true", help="print JSON, one object a line")
     members.set_defaults(command=_members)
+
+
+def _add_quorum(commands: Commands) -> None:
+    quorum = commands.add_parser(
+        "quorum",
+        help="print whether the ring is quorate, and the votes",
+        description="""\
+Join the ring for a moment and print whether it has the votes to act for the
+cluster, with the figures that corosync-quorumtool -s shows (at a running
+Corosync, --corosync, without the figures). Exits with 1 where it has not, after
+waiting for some seconds for it.""",
+        epilog="examples:\n  cpg quorum -c ring.conf --node 3\n  cpg quorum -c ring.conf --node 3 --json",
+    )
+    _add_ring_options(quorum)
+    quorum.add_argument("--json", action="store_true", help="print a JSON object")
+    quorum.set_defaults(command=_quorum)
 
 
 def _add_flood(commands: Commands) -> None:

@@ -28,7 +28,7 @@ import trio
 from cpg.engine import check_name, refuse_name_for_corosync
 from cpg.errors import AlreadyJoined, CorosyncUnavailable, NotJoined
 from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
-from cpg.group import MESSAGE_COST, OnQuorum
+from cpg.group import MESSAGE_COST
 from cpg.libcpg import SEND_TURN, CallFailed, Code, Cpg, Libraries, QuorumAt, QuorumService, Run, load
 from cpg.membership import Inbox
 from cpg.ring import Ring
@@ -158,20 +158,8 @@ class CorosyncRing(Ring):
 
     @property
     def quorate(self) -> bool:
-        """Whether the present ring has the votes to act for the cluster, as far as Corosync has told; always true
-        where Corosync has no quorum provider.
-        """
+        """Whether the present ring has the votes to act for the cluster, as far as Corosync has told."""
         return self._told.quorum is not None and self._told.quorum.quorate
-
-    async def wait_quorate(self) -> None:
-        """Wait until the ring is quorate."""
-        await trio.lowlevel.checkpoint()
-        await self._until(lambda: self.quorate or self._ended())
-        self._check()
-
-    def on_quorum(self, callback: OnQuorum) -> OnQuorum:
-        """Have `callback(quorate, node_ids)` called for the present ring and each change. A decorator."""
-        return self._register(Quorum, callback)
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
         """Whoever is in which group, anywhere in the ring; by name in ascending order."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from os import PathLike
+from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -20,6 +21,7 @@ from cpg.engine import Engine, Inbox, Membership, Transport
 from cpg.events import Member, Transitional
 from cpg.group import OnTransitional
 from cpg.lines import nodes
+from cpg.quorum import QuorumStatus, Rules, Votequorum
 from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Delivery, RingId
@@ -27,6 +29,7 @@ from totem.corosync_conf import load, own_node
 from totem.errors import RingLost
 from totem.node import Node
 from totem.statistics import Statistics
+from totem.store import default_directory, write_durably
 
 _log = logging.getLogger(__name__)
 
@@ -67,14 +70,17 @@ class EmbeddedRing(Ring):
 
     gives_safe = True
 
-    def __init__(self, config: Config, shell: Shell, *, pid: int) -> None:
+    def __init__(self, config: Config, shell: Shell, *, pid: int, votes: Votequorum | None = None) -> None:
+        """`votes`: the node's count of the cluster's votes, if a quorum provider is configured."""
         self.config = config
         machine = shell.processor
         super().__init__(Member(machine.node_id, pid))
         self._shell = shell
         self._machine = machine
-        self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, on_ring=self._on_ring)
-        self._synced = False
+        self._votes = votes
+        self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
+        self._told = (False, False, False)
+        """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
 
     # ---- the program's side
 
@@ -87,6 +93,16 @@ class EmbeddedRing(Ring):
     def node_ids(self) -> tuple[int, ...]:
         """The nodes of the present ring, ascending."""
         return self._engine.node_ids
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the present ring has the votes to act for the cluster; always true without a quorum provider."""
+        return self._engine.quorate
+
+    @property
+    def quorum(self) -> QuorumStatus | None:
+        """The figures behind `quorate`, as `corosync-quorumtool -s` shows them; None without a quorum provider."""
+        return self._votes.status() if self._votes is not None else None
 
     @property
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
@@ -127,17 +143,23 @@ class EmbeddedRing(Ring):
             raise RingLost(engine.failure)
         if self._senders:
             self._grant_room(self._machine.room)
-        if engine.synced is not self._synced:
-            self._synced = engine.synced
+        self._notice()
+
+    def _notice(self) -> None:
+        votes = self._votes
+        told = (self._engine.synced, self._engine.quorate, votes is not None and votes.has_left)
+        if told != self._told:
+            self._told = told
             self._wake()
 
     async def _watch_sync(self) -> None:
         """Tell the administrator of a sync that is stuck and who is silent; go on without them where allowed."""
         overdue = 0
         while True:
-            await trio.sleep(self.config.consensus)
+            await trio.sleep_until(min(self._engine.deadline, trio.current_time() + self.config.consensus))
             now = trio.current_time()
             self._engine.advance(now)
+            self._notice()
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
@@ -147,6 +169,13 @@ class EmbeddedRing(Ring):
 
     async def _take_part(self) -> None:
         await self._shell.run(self.deliver)
+
+    async def _say_farewell(self) -> None:
+        votes = self._votes
+        if votes is not None and self._engine.synced and (words := votes.farewell()):
+            self._machine.multicast(words)
+            self._shell.kick()
+            await self._until(lambda: votes.has_left)
 
     def _is_complete(self) -> bool:
         return self._engine.synced
@@ -169,5 +198,23 @@ async def open_ring(
         config, warnings = load(config)
         for warning in warnings:
             _log.warning("%s", warning)
-    async with EmbeddedRing(config, Node.open(config, own_node(config, node)), pid=os.getpid()).live() as ring:
+    shell = Node.open(config, own_node(config, node))
+    votes = _count_of_votes(config, shell.processor.node_id)
+    async with EmbeddedRing(config, shell, pid=os.getpid(), votes=votes).live() as ring:
         yield ring
+
+
+def _count_of_votes(config: Config, node_id: int) -> Votequorum | None:
+    """Make the node's count of votes, if it takes part in that; with its memory in the folder of ring sequences."""
+    if not config.quorum.provider:
+        return None
+    rules, warnings = Rules.of(config, node_id)
+    for warning in warnings:
+        _log.warning("%s", warning)
+    if not rules.tracking:
+        return Votequorum(node_id, rules)
+    path = Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}")
+    barrier = int.from_bytes(path.read_bytes()[:4], "little") if path.exists() else 0
+    return Votequorum(
+        node_id, rules, barrier=barrier, remember=lambda votes: write_durably(str(path), votes.to_bytes(4, "little"))
+    )

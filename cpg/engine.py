@@ -10,7 +10,7 @@ The order that every member of a group sees (ruling C5), and where it comes from
     messages left over    `_on_messages`
     Confchg ...           `_activate`: all nodes have told their processes, `Groups` derives the changes
     TotemConfchg          `_activate`
-    (Quorum)              `_sync_complete`: with the next version's votes
+    Quorum                `_sync_complete`
     new messages          held back by every sender's Processor until its `sync_complete`
 
 What the local members send goes to the Processor directly, or waits for room in their outboxes (`cpg.membership`), of
@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cpg.errors import AlreadyJoined, CorosyncLimit
-from cpg.events import Member, RingEvent, TotemConfchg, Transitional
+from cpg.events import Member, Quorum, RingEvent, TotemConfchg, Transitional
 from cpg.groups import Change, Groups
 from cpg.membership import KNOWN_HEADERS, Inbox, Membership
 from cpg.pieces import Assembler
+from cpg.quorum import Votequorum
 from cpg.sync import Service, Sync
 from cpg.wire import (
     LARGEST_NAME,
@@ -37,15 +38,18 @@ from cpg.wire import (
     MOST_PROCESSES,
     PIECE_FIRST,
     SERVICE_CPG,
+    SERVICE_VOTEQUORUM,
     Barrier,
     Downlist,
     ExecMessage,
     Joinlist,
     Killnode,
     Mcast,
+    Nodeinfo,
     PartialMcast,
     Procjoin,
     Procleave,
+    Reconfigure,
     ServiceBuild,
     decode,
 )
@@ -143,11 +147,13 @@ class Engine:
         processor: Transport,
         *,
         sync_limit: float = math.inf,
+        votes: Votequorum | None = None,
         on_ring: Callable[[RingEvent], None] = lambda event: None,
     ) -> None:
         """`sync_limit`: seconds after which sync counts as stuck (twice the consensus timeout, ruling C4).
 
-        `on_ring` is told what every group is told of the ring, for programs without a group.
+        `votes`: this node's count of the cluster's votes; without one every ring is quorate. `on_ring` is told what
+        every group is told of the ring, for programs without a group.
         """
         self.node_id = processor.node_id
         self.failure: str | None = None
@@ -161,9 +167,15 @@ class Engine:
         self.multicast = processor.multicast
         self._processor = processor
         self._on_ring = on_ring
+        self._votes = votes
+        self._quorum: Quorum | None = None
+        """What was told last of this ring's quorum; None until its sync is complete."""
         self._groups = Groups(self.node_id)
+        services = {SERVICE_CPG: Service(self._groups.sync_messages, self._activate)}
+        if votes is not None:
+            services[SERVICE_VOTEQUORUM] = Service(votes.messages, votes.activate)
         self._sync = Sync(
-            {SERVICE_CPG: Service(self._groups.sync_messages, self._activate)},
+            services,
             send=processor.multicast_sync,
             complete=self._sync_complete,
             limit=sync_limit,
@@ -185,7 +197,12 @@ class Engine:
     @property
     def deadline(self) -> float:
         """When `advance` wants to be called: seconds on the clock of its `now`, or inf."""
-        return self._sync.deadline
+        return min(self._sync.deadline, self._votes.deadline if self._votes is not None else math.inf)
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the ring had the votes to act for the cluster when that was told last."""
+        return self._quorum is not None and self._quorum.quorate
 
     @property
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
@@ -208,8 +225,11 @@ class Engine:
         )
 
     def advance(self, now: float) -> None:
-        """Watch over the duration of sync."""
+        """Watch over the duration of sync, and over what the count of votes waits for."""
         self._sync.advance(now)
+        if self._votes is not None:
+            self._votes.advance(now)
+            self._tell_quorum()
 
     # Going down: joins, and the turns of what waits for room.
 
@@ -352,6 +372,12 @@ class Engine:
                 self._groups.on_joinlist(sender, message)
             case Killnode(node_id, reason) if node_id == self.node_id:
                 self.failure = f"an administrator at node {sender} ended this node: {reason}"
+            case Nodeinfo() if self._votes is not None:
+                self._votes.on_nodeinfo(sender, message)
+                self._tell_quorum()
+            case Reconfigure() if self._votes is not None:
+                self._votes.on_reconfigure(message)
+                self._tell_quorum()
             case Downlist():
                 pass  # everybody derives who left from what it has seen itself
 
@@ -365,7 +391,8 @@ class Engine:
         self._tell(change)
         if own is not None:
             own.inbox.event(TotemConfchg(self.ring_id, self.node_ids))
-            # Here `Quorum` follows with the next version.
+            if self._quorum is not None:
+                own.inbox.event(self._quorum)
             if self._transitional is not None:
                 own.inbox.event(self._transitional)
 
@@ -426,6 +453,8 @@ class Engine:
         for membership in self._waiting:
             if membership.outgoing is not None:
                 membership.outgoing.new_ring(pure=configuration.pure)
+        if self._votes is not None:
+            self._votes.new_ring(configuration.members)
         self._sync.start(configuration.ring_id, configuration.members)
 
     def _activate(self) -> None:
@@ -434,12 +463,19 @@ class Engine:
         changes = self._groups.activate()
         self.ring_id = self._configuration.ring_id
         self.node_ids = self._configuration.members
-        self._transitional = None
+        self._transitional = self._quorum = None
         for change in changes:
             self._tell(change)
         self._tell_all(TotemConfchg(self.ring_id, self.node_ids))
 
+    def _tell_quorum(self) -> None:
+        """Tell whether the ring is quorate, if that is settled and news."""
+        quorum = Quorum(self._votes is None or self._votes.quorate, self.node_ids)
+        if self.synced and quorum != self._quorum:
+            self._quorum = quorum
+            self._tell_all(quorum)
+
     def _sync_complete(self, ring_id: RingId) -> None:
-        # Here `Quorum` is told with the next version, when votequorum's turn in sync has come before.
         self.synced = True
+        self._tell_quorum()
         self._processor.sync_complete(ring_id)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.quorum import QuorumStatus
 
 
 def to_json(event: Event) -> str:
@@ -29,6 +30,28 @@ def to_text(event: Event) -> str:
             return f"* the ring is changing; still together: {nodes(node_ids)}"
         case Quorum(quorate, node_ids):
             return f"* {'quorate' if quorate else 'not quorate'}: {nodes(node_ids)}"
+
+
+def quorum_to_json(event: Quorum, status: QuorumStatus | None) -> str:
+    """Give the event with its figures as one JSON object."""
+    figures: dict[str, object] = {}
+    if status is not None:
+        figures = status._asdict() | {"nodes": [node._asdict() for node in status.nodes]}
+    return json.dumps({**figures, **_as_dict(event)})
+
+
+def quorum_to_text(event: Quorum, status: QuorumStatus | None) -> list[str]:
+    """Give the event with its figures as lines for a person."""
+    lines = [f"{'quorate' if event.quorate else 'not quorate'}: {nodes(event.node_ids)}"]
+    if status is not None:
+        options = f" ({', '.join(status.options)})" if status.options else ""
+        highest = f", highest {status.highest_expected}" if status.highest_expected != status.expected_votes else ""
+        expected = f"{status.expected_votes} expected{highest}"
+        lines += [
+            f"votes: {status.total_votes} of {expected}, {status.quorum} needed{options}",
+            *(f"node {node.node_id}: {node.votes}, {node.state}" for node in status.nodes),
+        ]
+    return lines
 
 
 def name(member: Member) -> str:

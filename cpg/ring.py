@@ -15,12 +15,15 @@ from typing import Self
 import trio
 
 from cpg.block import Block
-from cpg.events import Member, RingEvent, TotemConfchg
-from cpg.group import Group, Membership, OnTotemConfchg
+from cpg.events import Member, Quorum, RingEvent, TotemConfchg
+from cpg.group import Group, Membership, OnQuorum, OnTotemConfchg
 from cpg.membership import Inbox
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import RingId
 from totem.errors import RingLost
+
+FAREWELL_PATIENCE = 1.0
+"""Seconds that the last words of a process that leaves may take."""
 
 
 class Ring(Block, ABC):
@@ -66,6 +69,19 @@ class Ring(Block, ABC):
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
         """Whoever is in which group, anywhere in the ring; by name in ascending order."""
 
+    @property
+    @abstractmethod
+    def quorate(self) -> bool:
+        """Whether the present ring has the votes to act for the cluster, as far as that has been told; always true
+        where no quorum provider is configured.
+        """
+
+    async def wait_quorate(self) -> None:
+        """Wait until the ring is quorate."""
+        await trio.lowlevel.checkpoint()
+        await self._until(lambda: self.quorate or self._ended())
+        self._check()
+
     async def wait_members(self, count: int) -> None:
         """Wait until the ring has at least `count` nodes."""
         await trio.lowlevel.checkpoint()
@@ -82,6 +98,10 @@ class Ring(Block, ABC):
     def on_totem_confchg(self, callback: OnTotemConfchg) -> OnTotemConfchg:
         """Have `callback(ring_id, node_ids)` called for the present ring and each later one. A decorator."""
         return self._register(TotemConfchg, callback)
+
+    def on_quorum(self, callback: OnQuorum) -> OnQuorum:
+        """Have `callback(quorate, node_ids)` called for the present ring and each change. A decorator."""
+        return self._register(Quorum, callback)
 
     # ---- the groups' side (`cpg.group.Backend`)
 
@@ -125,6 +145,9 @@ class Ring(Block, ABC):
     @abstractmethod
     def _is_complete(self) -> bool:
         """Whether the present ring and its groups are known."""
+
+    async def _say_farewell(self) -> None:
+        """Say what the others should know before this process leaves."""
 
     def _tasks(self) -> list[Callable[[], Awaitable[object]]]:
         return [self._drive, self._run_callbacks]
@@ -176,6 +199,8 @@ class Ring(Block, ABC):
                 outcome = error  # not through the nursery, which would wrap it
             self._over = True
             self._end_groups(RingLost("the ring has been left"))
+            with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
+                await self._say_farewell()
             self._driving.cancel()
             self._nursery.cancel_scope.shield = True
             self._nursery.cancel_scope.cancel()

@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from cpg.embedded import EmbeddedRing
+from cpg.quorum import Rules, Votequorum
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
@@ -63,6 +64,8 @@ class World:
         """Of the nodes that run."""
         self._clock_offset: float | None = None
         """Between trio's clock and the network's, once the first node has started."""
+        self._barriers: dict[int, int] = {}
+        """What nodes remember of expected votes."""
         self._pumping = trio.Lock()
         self._sleep = trio.CancelScope()
 
@@ -70,8 +73,16 @@ class World:
     async def open_ring(self, node: int) -> AsyncGenerator[EmbeddedRing, None]:
         """Start a node, as `cpg.open_ring` does. A later start of the same node is a restart: its store is kept."""
         shell = _Shell(self, self._cluster[node])
-        async with EmbeddedRing(self.config, shell, pid=shell.node.incarnation + 1).live() as ring:
+        votes = self._count_of_votes(node)
+        async with EmbeddedRing(self.config, shell, pid=shell.node.incarnation + 1, votes=votes).live() as ring:
             yield ring
+
+    def _count_of_votes(self, node: int) -> Votequorum | None:
+        if not self.config.quorum.provider:
+            return None
+        rules, _ = Rules.of(self.config, node)
+        barriers = self._barriers
+        return Votequorum(node, rules, barrier=barriers.get(node, 0), remember=lambda v: barriers.update({node: v}))
 
     # ---- faults
 

@@ -1,4 +1,4 @@
-"""Bytes and nouns of the executive layer: what Corosync's sync, CPG and cfg services say inside totem messages.
+"""Bytes and nouns of the executive layer: what Corosync's sync, CPG, cfg and votequorum services say in totem messages.
 
 Every message starts with a group header that names one of two groups: "a" for the services' messages, "sync" for the
 two of the sync service. The exec header follows, id and size, and the body with all members aligned to 8. Names in
@@ -21,7 +21,7 @@ GROUP_SYNC: Final = bytes.fromhex("01 00 04 00") + b"sync"
 
 SERVICE_CFG: Final = 1
 SERVICE_CPG: Final = 2
-# Votequorum's service, 5 (nodeinfo 0, reconfigure 1), takes its place here with the next version.
+SERVICE_VOTEQUORUM: Final = 5
 
 LARGEST_NAME: Final = 128
 LARGEST_PLAIN: Final = 1_048_576 - 1024
@@ -42,12 +42,14 @@ _PARTIAL: Final = Struct("<i4xi4x I4x128s I4x I4x I4x I4x I4xQ")
 #   header, group_name, msglen, fraglen, pid, type, source: nodeid, conn
 _DOWNLIST: Final = Struct("<i4xi4x I4x I4x 384I")  # header, old_members, left_nodes, nodeids
 _KILLNODE: Final = Struct("<i4xi4x I4x H6x256s")  # header, nodeid, reason: length, value
+_NODEINFO: Final = Struct("<i4xi4x IIII")  # header, nodeid, votes, expected_votes, flags
+_RECONFIGURE: Final = Struct("<i4xi4x IIB7x")  # header, nodeid, value, param
 _BARRIER: Final = Struct("<i4xi4x IQ4x")  # header, ring_id
 _SERVICE_BUILD: Final = Struct("<i4xi4x IQ4x i4x 128i")  # header, ring_id, service_list_entries, service_list
 
 assert (_PROCJOIN.size, _MCAST.size, _PARTIAL.size, _DOWNLIST.size) == (168, 184, 200, 1568)
 assert (_JOINLIST.size, _PROCESS.size, _KILLNODE.size) == (24, 144, 288)
-assert (_BARRIER.size, _SERVICE_BUILD.size) == (32, 552)
+assert (_NODEINFO.size, _RECONFIGURE.size, _BARRIER.size, _SERVICE_BUILD.size) == (32, 32, 32, 552)
 
 _PROCJOIN_ID: Final = SERVICE_CPG << 16
 _PROCLEAVE_ID: Final = SERVICE_CPG << 16 | 1
@@ -56,6 +58,8 @@ _MCAST_ID: Final = SERVICE_CPG << 16 | 3
 _DOWNLIST_ID: Final = SERVICE_CPG << 16 | 5
 _PARTIAL_ID: Final = SERVICE_CPG << 16 | 6
 _KILLNODE_ID: Final = SERVICE_CFG << 16 | 1
+_NODEINFO_ID: Final = SERVICE_VOTEQUORUM << 16
+_RECONFIGURE_ID: Final = SERVICE_VOTEQUORUM << 16 | 1
 _BARRIER_ID: Final = 0
 _SERVICE_BUILD_ID: Final = 1
 
@@ -197,7 +201,40 @@ class Killnode(NamedTuple):
     reason: str
 
 
-ExecMessage = Procjoin | Procleave | Joinlist | Downlist | Mcast | PartialMcast | ServiceBuild | Barrier | Killnode
+class Nodeinfo(NamedTuple):
+    """A node's votes, or those of its quorum device (node id 0)."""
+
+    node_id: int
+    votes: int
+    expected_votes: int
+    flags: int
+
+    def encode(self) -> bytes:
+        """Write the message."""
+        return GROUP_A + _NODEINFO.pack(_NODEINFO_ID, _NODEINFO.size, *self)
+
+
+class Reconfigure(NamedTuple):
+    """An administrator's change of votes, at run time. We obey and never send it."""
+
+    node_id: int
+    value: int
+    param: int
+
+
+ExecMessage = (
+    Procjoin
+    | Procleave
+    | Joinlist
+    | Downlist
+    | Mcast
+    | PartialMcast
+    | ServiceBuild
+    | Barrier
+    | Killnode
+    | Nodeinfo
+    | Reconfigure
+)
 
 
 def mcast_prefix(name: bytes, pid: int, length: int, node_id: int) -> bytes:
@@ -285,6 +322,14 @@ def _decode_killnode(body: bytes) -> Killnode:
     return Killnode(node_id, text[:length].rstrip(b"\0").decode("utf-8", "replace"))
 
 
+def _decode_nodeinfo(body: bytes) -> Nodeinfo:
+    return Nodeinfo(*_NODEINFO.unpack_from(body)[2:])
+
+
+def _decode_reconfigure(body: bytes) -> Reconfigure:
+    return Reconfigure(*_RECONFIGURE.unpack_from(body)[2:])
+
+
 def _decode_service_build(body: bytes) -> ServiceBuild:
     _, _, representative, seq, count, *ids = _SERVICE_BUILD.unpack_from(body)
     if not 0 <= count <= len(ids):
@@ -307,6 +352,8 @@ _DECODERS: Final[_Decoders] = {
     _DOWNLIST_ID: (_DOWNLIST, _decode_downlist),
     _PARTIAL_ID: (_PARTIAL, _decode_partial),
     _KILLNODE_ID: (_KILLNODE, _decode_killnode),
+    _NODEINFO_ID: (_NODEINFO, _decode_nodeinfo),
+    _RECONFIGURE_ID: (_RECONFIGURE, _decode_reconfigure),
 }
 _SYNC_DECODERS: Final[_Decoders] = {
     _BARRIER_ID: (_BARRIER, _decode_barrier),

@@ -61,13 +61,21 @@ class Quorum:
     expected_votes: int = 0
     """0: the sum of the nodes' votes."""
     two_node: bool = False
-    wait_for_all: bool = False
+    wait_for_all: bool | None = None
+    """None: as `two_node`."""
     auto_tie_breaker: bool = False
     auto_tie_breaker_node: str = "lowest"
     last_man_standing: bool = False
     last_man_standing_window: float = 10.0
     allow_downscale: bool = False
     expected_votes_tracking: bool = False
+
+    @property
+    def tie_breaker(self) -> str | tuple[int, ...]:
+        """Who breaks ties: `lowest`, `highest`, node ids in order of preference, or empty: nobody."""
+        if not self.auto_tie_breaker or self.auto_tie_breaker_node in ("lowest", "highest"):
+            return self.auto_tie_breaker_node if self.auto_tie_breaker else ""
+        return tuple(map(int, self.auto_tie_breaker_node.split()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +159,7 @@ class Config:
         self._compute_addresses()
         self._compute_timeouts()
         self._check_nodes()
+        self._check_quorum()
         self._check_transport()
         self._check_timeouts()
         self._check_constants()
@@ -239,6 +248,24 @@ class Config:
             _refuse("ring0_addr", node.address, "the address of one machine", node)
         if address.version != self.ip_family:
             _refuse("ring0_addr", node.address, f"an IPv{self.ip_family} address, like the first node's", node)
+
+    def _check_quorum(self) -> None:
+        quorum = self.quorum
+        _check_range("expected_votes", quorum.expected_votes, 0, _UINT32)
+        ids = {str(node.node_id) for node in self.nodes}
+        breakers = quorum.auto_tie_breaker_node
+        if breakers not in ("lowest", "highest") and not (breakers.split() and ids.issuperset(breakers.split())):
+            _refuse("auto_tie_breaker_node", breakers, "lowest, highest, or ids of the nodelist with spaces between")
+        odd = sum(node.votes for node in self.nodes) % 2
+        if (
+            quorum.auto_tie_breaker
+            and quorum.last_man_standing
+            and odd
+            and not (quorum.wait_for_all or quorum.two_node)
+        ):
+            _refuse(
+                "last_man_standing", "yes", "off: with auto_tie_breaker and an odd sum of votes, or wait_for_all on"
+            )
 
     def _check_transport(self) -> None:
         _check_choice("transport", self.transport, TRANSPORTS)

@@ -87,8 +87,7 @@ class RingStore:
             return
         plain = ring_seq.to_bytes(_SIZE, "little")
         _replace(self._check_path, plain + self._checksum(plain))
-        _replace(self.path, plain)
-        _sync_directory(self.directory)
+        write_durably(self.path, plain)
         self._stored = ring_seq
 
     def _tell_loss(self, ring_seq: int, new_directory: bool, plain: bytes | None) -> None:
@@ -111,6 +110,12 @@ class RingStore:
             return _sequence(_read(self._corosync_path))
         except OSError:
             return None  # not for us to read, so no Corosync that we take over from
+
+
+def write_durably(path: str, content: bytes) -> None:
+    """Put this in the place of a whole file; when it returns, no crash can take it back."""
+    _replace(path, content)
+    _sync_directory(os.path.dirname(path))
 
 
 def _sequence(content: bytes | None) -> int | None:

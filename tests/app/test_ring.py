@@ -24,9 +24,9 @@ async def test_two_nodes_of_one_program_see_the_same(config):
             await theirs.flush()
             await ours.flush()
             assert ours.members == (ours.member,)  # as far as it has read
-            events = [await anext(theirs) for _ in range(5)]
-            assert [type(event) for event in events] == [cpg.Confchg, cpg.TotemConfchg, *[cpg.Message] * 3]
-            assert [await anext(ours) for _ in range(6)][3:] == events[2:]
+            events = [await anext(theirs) for _ in range(6)]
+            assert [type(event) for event in events] == [cpg.Confchg, cpg.TotemConfchg, cpg.Quorum, *[cpg.Message] * 3]
+            assert [await anext(ours) for _ in range(7)][4:] == events[3:]
             assert sorted(theirs.members) == [ours.member, theirs.member]
         assert one.node_ids == two.node_ids == (1, 2)
         assert one.statistics().pure

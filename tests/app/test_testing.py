@@ -5,7 +5,7 @@
 import pytest
 import trio
 
-from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
+from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.testing import Conditions, World
 from totem.configuration import Guarantee, Level
 from totem.errors import RingLost
@@ -75,12 +75,13 @@ async def test_a_crash_is_told_in_the_documented_order(nursery, autojump_clock):
     world.crash(3)
     await trio.sleep(20)
     assert three.lost == "node 3 has crashed"
-    transitional, confchg, ring = one.events[seen:]
+    transitional, confchg, ring, quorum = one.events[seen:]
     assert transitional == Transitional((1, 2))
     assert confchg == Confchg((Member(1, 1), Member(2, 1)), {Member(3, 1): Reason.NODEDOWN}, {})
     assert isinstance(ring, TotemConfchg)
     assert ring.node_ids == (1, 2)
-    assert one.events[seen:] == two.events[-3:]
+    assert quorum == Quorum(True, (1, 2))
+    assert one.events[seen:] == two.events[-4:]
     nursery.cancel_scope.cancel()
 
 
@@ -107,7 +108,7 @@ async def test_leaving_needs_no_timeout(nursery, autojump_clock):
     while len(one.ring.node_ids) == 3:
         await trio.sleep(0.01)
     assert trio.current_time() - start < 0.5
-    assert one.events[-3] == Confchg((Member(1, 1), Member(2, 1)), {Member(3, 1): Reason.LEAVE}, {})
+    assert one.events[-4] == Confchg((Member(1, 1), Member(2, 1)), {Member(3, 1): Reason.LEAVE}, {})
     nursery.cancel_scope.cancel()
 
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from cpg.checkers import Record, check
-from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
+from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from tests.cpg.test_engine import join, send, world_of
 from totem.configuration import Level, RingId
 
@@ -58,6 +58,7 @@ def test_clean_records_pass(records):
         Confchg,
         Transitional,
         TotemConfchg,
+        Quorum,
     }
 
 

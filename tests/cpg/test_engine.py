@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cpg.checkers import Record, check
 from cpg.engine import Engine
 from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined
-from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
+from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.pieces import LARGEST_MESSAGE
 from cpg.wire import (
     GROUP_A,
@@ -87,9 +87,10 @@ def test_the_first_that_a_member_is_told_is_its_join_and_the_ring():
     assert first.events == [
         Confchg((a,), {}, {a: Reason.JOIN}),
         ring,
+        Quorum(True, (1, 2)),
         Confchg((a, b), {}, {b: Reason.JOIN}),
     ]
-    assert second.events == [Confchg((a, b), {}, {b: Reason.JOIN}), ring]
+    assert second.events == [Confchg((a, b), {}, {b: Reason.JOIN}), ring, Quorum(True, (1, 2))]
 
 
 def test_a_join_is_accepted_before_the_first_ring_and_delivered_after_its_sync():
@@ -102,7 +103,7 @@ def test_a_join_is_accepted_before_the_first_ring_and_delivered_after_its_sync()
     world.reform([1])
     world.run()
     assert membership.joined
-    assert [type(event) for event in record.events] == [Confchg, TotemConfchg, Message]
+    assert [type(event) for event in record.events] == [Confchg, TotemConfchg, Quorum, Message]
 
 
 def test_the_last_that_a_member_is_told_is_its_leave():
@@ -305,6 +306,7 @@ def test_a_crash_is_told_as_transitional_messages_left_over_nodedown_ring_new_me
         Transitional((1, 2)),
         Confchg((a, b), {c: Reason.NODEDOWN}, {}),
         TotemConfchg(world[1].ring.ring_id, (1, 2)),
+        Quorum(True, (1, 2)),
         Message(b, b"new ring", AGREED),
     ]
 
@@ -319,12 +321,12 @@ def test_when_rings_meet_each_side_is_told_the_other_as_come():
     world.reform([1, 2, 3, 4])
     world.run()
     a, b, c, d = (Member(node, 7) for node in (1, 2, 3, 4))
-    ring = TotemConfchg(world[1].ring.ring_id, (1, 2, 3, 4))
+    ring, quorum = TotemConfchg(world[1].ring.ring_id, (1, 2, 3, 4)), Quorum(True, (1, 2, 3, 4))
     up = Reason.NODEUP
     assert pairs[0][1].events == pairs[1][1].events
-    assert pairs[0][1].events == [Transitional((1, 2)), Confchg((a, b, c, d), {}, {c: up, d: up}), ring]
+    assert pairs[0][1].events == [Transitional((1, 2)), Confchg((a, b, c, d), {}, {c: up, d: up}), ring, quorum]
     assert pairs[2][1].events == pairs[3][1].events
-    assert pairs[2][1].events == [Transitional((3, 4)), Confchg((a, b, c, d), {}, {a: up, b: up}), ring]
+    assert pairs[2][1].events == [Transitional((3, 4)), Confchg((a, b, c, d), {}, {a: up, b: up}), ring, quorum]
 
 
 def test_a_node_without_processes_is_told_by_the_ring_alone():
@@ -333,7 +335,8 @@ def test_a_node_without_processes_is_told_by_the_ring_alone():
     world.start(2)
     world.reform([1, 2])
     world.run()
-    assert record.events == [Transitional((1,)), TotemConfchg(world[1].ring.ring_id, (1, 2))]
+    ring = TotemConfchg(world[1].ring.ring_id, (1, 2))
+    assert record.events == [Transitional((1,)), ring, Quorum(True, (1, 2))]
 
 
 def test_a_node_back_before_anyone_noticed_has_left_and_joined_with_the_same_pid():
@@ -348,6 +351,7 @@ def test_a_node_back_before_anyone_noticed_has_left_and_joined_with_the_same_pid
         Transitional((1,)),
         Confchg((a,), {b: Reason.NODEDOWN}, {}),
         TotemConfchg(world[1].ring.ring_id, (1, 2)),
+        Quorum(True, (1, 2)),
         Confchg((a, b), {}, {b: Reason.JOIN}),
     ]
 
@@ -395,6 +399,7 @@ def test_who_joins_while_the_ring_is_going_is_told_that_too():
     assert new.events == [
         Confchg((a, b), {}, {b: Reason.JOIN}),
         TotemConfchg(gone, (1, 2)),
+        Quorum(True, (1, 2)),
         Transitional((1, 2)),
     ]
 
@@ -412,8 +417,10 @@ def test_programs_without_a_group_are_told_of_the_ring():
     world.run()
     assert told == [
         TotemConfchg(first, (1,)),
+        Quorum(True, (1,)),
         Transitional((1,)),
         TotemConfchg(world[1].ring.ring_id, (1, 2)),
+        Quorum(True, (1, 2)),
     ]
 
 
@@ -426,7 +433,7 @@ def test_while_sync_runs_messages_are_accepted_and_wait():
     join(world, 1, pid=8)
     world.run()
     assert world[1].engine.synced
-    assert [type(event) for event in second[1].events] == [Transitional, TotemConfchg, Message, Confchg]
+    assert [type(event) for event in second[1].events] == [Transitional, TotemConfchg, Quorum, Message, Confchg]
 
 
 def test_a_full_application_queue_does_not_stop_sync():
@@ -550,7 +557,7 @@ def test_sync_that_is_complete_behind_the_transitional_configuration_is_void():
     world.kill(2)
     world.reform([1])
     world.run()
-    assert [type(event) for event in pair[1].events] == [Transitional, Transitional, Confchg, TotemConfchg]
+    assert [type(event) for event in pair[1].events] == [Transitional, Transitional, Confchg, TotemConfchg, Quorum]
 
 
 # Messages in pieces.

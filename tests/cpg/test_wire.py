@@ -21,6 +21,7 @@ from cpg.wire import (
     Process,
     Procjoin,
     Procleave,
+    Reconfigure,
     ServiceBuild,
     decode,
     mcast_prefix,
@@ -91,7 +92,7 @@ def test_the_codec_reads_what_the_schema_reads_and_writes_it_back_without_garbag
         packet = parse(message)
         if noun is None:
             assert packet.header.id >> 16 in {0, 1, 5}
-        elif not isinstance(noun, Killnode):
+        elif not isinstance(noun, Killnode | Reconfigure):
             assert encode(noun, sender) == build(without_ignored(packet), message)
 
 
@@ -107,6 +108,7 @@ def test_the_captures_hold_every_message_that_nodes_send():
         "ServiceBuild",
         "Barrier",
         "Killnode",
+        "Nodeinfo",
         "NoneType",
     }
 
@@ -116,7 +118,7 @@ def test_garbage_and_every_reason_to_leave_are_among_them():
     assert any(build(without_ignored(parse(message)), message) != message for message in messages)
     nouns = [decode(message) for message in messages]
     assert {noun.reason for noun in nouns if isinstance(noun, Procleave)} == {Reason.LEAVE, Reason.PROCDOWN}
-    (order,) = {noun for noun in nouns if isinstance(noun, Killnode)}
+    (order,) = {noun for noun in nouns if isinstance(noun, Killnode | Reconfigure)}
     assert order.node_id == 2
 
 
@@ -252,4 +254,4 @@ def test_random_bodies_are_named_or_read(group, service, function, body):
         except StreamError:
             pytest.fail("the codec accepts what the schema does not")
         except Exception:  # bytes behind a message of fixed size, which the schema does not allow
-            assert len(message) > len(encode(noun, 0)) or isinstance(noun, Killnode)
+            assert len(message) > len(encode(noun, 0)) or isinstance(noun, Killnode | Reconfigure)

@@ -7,6 +7,7 @@ Orders come as lines on standard input, what happens goes as JSON lines to stand
 
     send SIZE...                 messages of so many bytes, each as one
     chatter RATE LOW HIGH        from now on RATE messages a second, of LOW to HIGH bytes
+    figures                      the figures of quorum, as `cpg quorum --json` gives them (on our node)
     quiet                        no more of that; answers {"event": "quiet"} when all of it has come back
 """
 
@@ -21,7 +22,7 @@ from hashlib import blake2b
 import trio
 
 import cpg
-from cpg.lines import to_json
+from cpg.lines import quorum_to_json, to_json
 
 
 def digest(data):
@@ -38,9 +39,10 @@ def tell(event):
 class Member:
     """One program."""
 
-    def __init__(self, group, member):
+    def __init__(self, ring, group):
+        self.ring = ring
         self.group = group
-        self.member = member
+        self.member = member = ring.member
         self.dice = random.Random(f"{member.node_id}:{member.pid}")
         self.count = 0
         self.chatting = None
@@ -86,6 +88,9 @@ class Member:
                             await self.send(int(size))
                     case ["chatter", rate, low, high]:
                         nursery.start_soon(self.chatter, float(rate), int(low), int(high))
+                    case ["figures"]:
+                        event = cpg.Quorum(self.ring.quorate, self.ring.node_ids)
+                        tell(json.loads(quorum_to_json(event, self.ring.quorum)) | {"event": "figures"})
                     case ["quiet"]:
                         if self.chatting is not None:
                             self.chatting.cancel()
@@ -103,7 +108,7 @@ async def main():
     options = parser.parse_args()
     opened = cpg.open_corosync() if options.corosync else cpg.open_ring(options.config, options.node)
     async with opened as ring, ring.join(options.group) as group, trio.open_nursery() as nursery:
-        member = Member(group, ring.member)
+        member = Member(ring, group)
         nursery.start_soon(member.listen)
         await member.obey(nursery)
         nursery.cancel_scope.cancel()

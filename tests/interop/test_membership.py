@@ -27,7 +27,7 @@ async def cast(ring, real):
 
 @pytest.mark.parametrize("real", [(1, 2), (1, 3), (2, 3), (1,), (2,), (3,)], ids=str)
 async def test_a_ring_comes_together(mixed_ring, real):
-    ring = mixed_ring(3, quorum=())
+    ring = mixed_ring(3)
     async with cast(ring, real) as programs:
         await programs.start(1, 2, 3)
         await programs.together(1, 2, 3)

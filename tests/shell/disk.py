@@ -41,7 +41,7 @@ class Disk:
         self._durable = dict(self.names)
         self._changes = []
         self._open = {}
-        self.path = SimpleNamespace(isdir=lambda path: True)
+        self.path = SimpleNamespace(dirname=os.path.dirname, isdir=lambda path: True)
 
     def outcomes(self):
         """The folders, as dicts of contents, that a power cut at this moment may leave."""

@@ -1,0 +1,191 @@
+"""Quorum in rings of real Corosync nodes and ours: everywhere the figures that `corosync-quorumtool` shows."""
+
+import re
+
+import pytest
+import trio
+
+from tests.interop.test_membership import QUICK, cast
+
+OPTIONS = {
+    "2Node": "two_node",
+    "WaitForAll": "wait_for_all",
+    "LastManStanding": "last_man_standing",
+    "AutoTieBreaker": "auto_tie_breaker",
+    "AllowDownscale": "allow_downscale",
+}
+
+
+def figures_of_theirs(ring, k):
+    """What corosync-quorumtool shows at a real node, in the form of `cpg quorum --json`."""
+    text = ring.place(k).run("corosync-quorumtool", "-s", check=False)
+
+    def value(name):
+        match = re.search(rf"^{name}: +(.*)$", text, re.MULTILINE)
+        assert match, text
+        return match[1].split()
+
+    nodes = re.findall(r"^ +(\d+) +(\d+) ", text.partition("Membership information")[2], re.MULTILINE)
+    return {
+        "quorate": value("Quorate") == ["Yes"],
+        "expected_votes": int(value("Expected votes")[0]),
+        "highest_expected": int(value("Highest expected")[0]),
+        "total_votes": int(value("Total votes")[0]),
+        "quorum": int(value("Quorum")[0]),
+        "options": sorted(OPTIONS[flag] for flag in value("Flags") if flag != "Quorate"),
+        "members": {int(node): int(votes) for node, votes in nodes},
+    }
+
+
+def figures_of_ours(program):
+    """The same of one of our nodes, from what it printed last."""
+    told = [event for event in program.events if event["event"] == "figures"][-1]
+    members = {node["node_id"]: node["votes"] for node in told["nodes"] if node["node_id"] in told["members"]}
+    figures = {key: told[key] for key in ("quorate", "expected_votes", "highest_expected", "total_votes", "quorum")}
+    return figures | {"options": sorted(told["options"]), "members": members}
+
+
+async def agree(ring, programs, **expected):
+    """Wait until theirs and ours show the same figures, and these."""
+    differences = None
+    with trio.move_on_after(15):
+        while True:
+            theirs = {k: figures_of_theirs(ring, k) for k in ring.corosyncs}
+            ours = {}
+            for k, program in programs.programs.items():
+                if k not in programs.real:
+                    before = len(program.events)
+                    await program.say("figures")
+                    await program.until(lambda events, n=before: any(e["event"] == "figures" for e in events[n:]))
+                    ours[k] = figures_of_ours(program)
+            figures = list((theirs | ours).values())
+            differences = theirs | ours
+            if all(one == figures[0] for one in figures) and expected.items() <= figures[0].items():
+                return figures[0]
+            await trio.sleep(0.2)
+    raise AssertionError(f"not {expected} everywhere: {differences}")
+
+
+@pytest.mark.parametrize("real", [(1, 2), (3,)], ids=["2+1", "1+2"])
+async def test_who_leaves_is_killed_or_comes_back(mixed_ring, real):
+    ring = mixed_ring(3, **QUICK)
+    ours = [k for k in (1, 2, 3) if k not in real]
+    async with cast(ring, real) as programs:
+        await programs.start(1, 2, 3)
+        await agree(ring, programs, quorate=True, total_votes=3, quorum=2, expected_votes=3, members={1: 1, 2: 1, 3: 1})
+        await programs.kill(ours[0])
+        rest = {k: 1 for k in (1, 2, 3) if k != ours[0]}
+        await agree(ring, programs, quorate=True, total_votes=2, members=rest)
+        await programs.start(ours[0])
+        await agree(ring, programs, quorate=True, total_votes=3)
+        await programs.leave(real[0])
+        await agree(ring, programs, quorate=True, total_votes=2) if len(real) > 1 else None
+        await programs.leave(ours[0])
+        last = ({1, 2, 3} - {real[0], ours[0]}).pop()
+        await agree(ring, programs, quorate=False, total_votes=1, quorum=2, members={last: 1})
+        await programs.start(real[0])
+        await agree(ring, programs, quorate=True, total_votes=2)
+
+
+async def test_an_administrator_changes_votes(mixed_ring):
+    ring = mixed_ring(3, **QUICK)
+    async with cast(ring, (1, 2)) as programs:
+        await programs.start(1, 2, 3)
+        await agree(ring, programs, quorate=True, total_votes=3)
+        ring.place(1).run("corosync-quorumtool", "-e", "5")
+        await agree(ring, programs, expected_votes=5, quorum=3, quorate=True)
+        ring.place(2).run("corosync-quorumtool", "-v", "3", "-n", "3")
+        await agree(ring, programs, total_votes=5, quorum=3, members={1: 1, 2: 1, 3: 3})
+        await programs.kill(1)
+        await agree(ring, programs, quorate=True, total_votes=4)
+        await programs.kill(3)
+        await agree(ring, programs, quorate=False, total_votes=1)
+        await programs.start(1, 3)
+        await programs.together(1, 2, 3)
+        # Who did what first decides whether 5 or 3 votes are expected now, at real nodes too.
+        assert all(figures_of_theirs(ring, k)["quorate"] for k in (1, 2))
+
+
+@pytest.mark.parametrize("parts", [((1, 2), (3,)), ((1,), (2, 3))], ids=str)
+async def test_a_partition_and_a_merge(mixed_ring, parts):
+    ring = mixed_ring(3, nodelist=[[], ["quorum_votes: 2"], []], **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3)
+        await agree(ring, programs, quorate=True, total_votes=4, expected_votes=4, quorum=3)
+        ring.network.split(*parts)
+        for part in parts:
+            await programs.together(*part)
+        for k in (1, 3):
+            assert figures_of_theirs(ring, k)["quorate"] is (2 in next(part for part in parts if k in part))
+        told = [event for event in programs.programs[2].events if event["event"] == "quorum"][-1]
+        assert told["quorate"]
+        ring.network.heal()
+        await programs.together(1, 2, 3)
+        await agree(ring, programs, quorate=True, total_votes=4, expected_votes=4, quorum=3)
+
+
+PROVIDER = "provider: corosync_votequorum"
+
+
+async def test_two_nodes_wait_for_each_other_once(mixed_ring):
+    ring = mixed_ring(2, quorum=(PROVIDER, "two_node: 1"), **QUICK)
+    async with cast(ring, (1,)) as programs:
+        await programs.start(2)
+        program = programs.programs[2]
+        await program.until(lambda events: any(event["event"] == "quorum" for event in events))
+        assert not any(event["event"] == "quorum" and event["quorate"] for event in program.events)
+        await programs.start(1)
+        figures = await agree(ring, programs, quorate=True, quorum=1, total_votes=2)
+        assert figures["options"] == ["two_node", "wait_for_all"]
+        await programs.kill(1)
+        await agree(ring, programs, quorate=True, total_votes=1)
+        await programs.start(1)
+        await agree(ring, programs, quorate=True, total_votes=2)
+        await programs.kill(2)
+        await agree(ring, programs, quorate=True, total_votes=1)
+
+
+@pytest.mark.parametrize("breaker", ["lowest", "highest", "2 3"])
+async def test_a_tie_is_broken(mixed_ring, breaker):
+    quorum = (PROVIDER, "auto_tie_breaker: 1", f"auto_tie_breaker_node: {breaker}")
+    ring = mixed_ring(4, quorum=quorum, **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3, 4)
+        await agree(ring, programs, quorate=True, total_votes=4, quorum=3)
+        ring.network.split((1, 2), (3, 4))
+        await programs.together(1, 2)
+        await programs.together(3, 4)
+        low_half_wins = breaker != "highest"
+        for k, wins in ((1, low_half_wins), (3, not low_half_wins)):
+            assert figures_of_theirs(ring, k)["quorate"] is wins
+        for k, wins in ((2, low_half_wins), (4, not low_half_wins)):
+            told = [event for event in programs.programs[k].events if event["event"] == "quorum"][-1]
+            assert told["quorate"] is wins
+        ring.network.heal()
+        await programs.together(1, 2, 3, 4)
+        await agree(ring, programs, quorate=True, total_votes=4)
+
+
+async def test_the_last_man_stands(mixed_ring):
+    quorum = (PROVIDER, "last_man_standing: 1", "last_man_standing_window: 1000", "wait_for_all: 1")
+    ring = mixed_ring(4, quorum=quorum, **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3, 4)
+        await agree(ring, programs, quorate=True, total_votes=4, quorum=3)
+        await programs.kill(4)
+        await agree(ring, programs, quorate=True, expected_votes=3, quorum=2)
+        await programs.kill(3)
+        await agree(ring, programs, quorate=True, expected_votes=2, quorum=2)
+
+
+async def test_who_leaves_in_order_says_so(mixed_ring):
+    """With `allow_downscale` it may be counted out, though never below what was expected at the start."""
+    ring = mixed_ring(4, quorum=(PROVIDER, "allow_downscale: 1", "expected_votes: 2"), **QUICK)
+    async with cast(ring, (1, 3)) as programs:
+        await programs.start(1, 2, 3, 4)
+        await agree(ring, programs, quorate=True, total_votes=4)
+        await programs.leave(4)
+        await agree(ring, programs, quorate=True, total_votes=3, quorum=3)
+        assert any("flags: quorate: Yes Leaving: Yes" in line for line in ring.log(1)), "ours says that it leaves"
+        await programs.leave(3)
+        await agree(ring, programs, quorate=False, total_votes=2)
