@@ -6,6 +6,8 @@ import sys
 import pytest
 import trio
 
+from tests.interop.test_membership import long
+
 PATIENCE = 120
 
 
@@ -30,7 +32,9 @@ async def flood(ring, real, cpgflood, *options):
 
 
 @pytest.mark.parametrize(
-    ("places", "real"), [(3, (1, 2)), (3, (2, 3)), (3, (2,)), (5, (1, 3, 5))], ids=["2+1", "1+2", "1+1+1", "3+2"]
+    ("places", "real"),
+    [(3, (1, 2)), long(3, (2, 3)), long(3, (2,)), (5, (1, 3, 5))],
+    ids=["2+1", "1+2", "1+1+1", "3+2"],
 )
 async def test_all_see_one_order(mixed_ring, cpgflood, places, real):
     ring = mixed_ring(places, quorum=())

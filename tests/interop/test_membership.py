@@ -15,6 +15,11 @@ VICTIMS = pytest.mark.parametrize("victim", [1, 2, 3])
 """Node 2 of three is ours, so a victim is the real representative, ours, or a real node with a higher id."""
 
 
+def long(*values):
+    """A set of parameters for `make interop` only."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @asynccontextmanager
 async def cast(ring, real):
     """Programs on a ring whose places `real` have Corosync; at the end what they wrote down is checked."""
@@ -102,7 +107,7 @@ async def test_a_node_stands_still_for_longer_than_the_token_timeout(mixed_ring,
         await ring.check_health(1, 2, 3, besides="Corosync main process was not scheduled")
 
 
-@pytest.mark.parametrize("parts", [((1, 2), (3,)), ((1, 3), (2,)), ((1,), (2, 3))], ids=str)
+@pytest.mark.parametrize("parts", [((1, 2), (3,)), long(((1, 3), (2,))), long(((1,), (2, 3)))], ids=str)
 async def test_a_partition_and_a_merge_with_messages_on_their_way(mixed_ring, parts):
     ring = mixed_ring(3, **QUICK)
     async with cast(ring, (1, 3)) as programs:
@@ -123,28 +128,31 @@ async def test_a_partition_and_a_merge_with_messages_on_their_way(mixed_ring, pa
         await ring.check_health(1, 2, 3)
 
 
-@pytest.mark.parametrize(("lost", "poor"), [(1, 2), (3, 2), (2, 1), (2, 3)], ids=str)
+@pytest.mark.parametrize(("lost", "poor"), [(1, 2), long(3, 2), (2, 1), long(2, 3)], ids=str)
 async def test_what_a_lost_node_sent_is_recovered_from_those_who_have_it(mixed_ring, lost, poor):
-    """One node gets no messages, only tokens, and the sender dies: the third one has what it needs."""
+    """One node gets no messages, only tokens, and the sender dies: the third one has what it needs.
+
+    No more than fit into one visit of the token: what the poor one asks for again takes the place of new frames.
+    """
     ring = mixed_ring(3, **QUICK)
     rich = ({1, 2, 3} - {lost, poor}).pop()
     async with cast(ring, (1, 3)) as programs:
         await programs.start(1, 2, 3)
         await programs.together(1, 2, 3)
         ring.network.drop(poor, kind="mcast")
-        await programs.say("send" + 20 * " 3000", lost)
-        await programs.programs[rich].until(_has_all_of_3000)
+        await programs.say("send" + 20 * " 600", lost)
+        await programs.programs[rich].until(_has_all_of_600)
         await programs.kill(lost)
         ring.network.heal()
         await programs.together(*sorted({1, 2, 3} - {lost}))
-        assert _has_all_of_3000(programs.programs[poor].events)
+        assert _has_all_of_600(programs.programs[poor].events)
 
 
-def _has_all_of_3000(events):
-    return sum(event["event"] == "message" and event["data"].startswith("3000:") for event in events) == 20
+def _has_all_of_600(events):
+    return sum(event["event"] == "message" and event["data"].startswith("600:") for event in events) == 20
 
 
-@pytest.mark.parametrize("netmtu", [600, 1500, 9000])
+@pytest.mark.parametrize("netmtu", [long(600), 1500, long(9000)])
 async def test_messages_of_all_sizes(mixed_ring, netmtu):
     ring = mixed_ring(3, totem=(f"netmtu: {netmtu}",), mtu=max(1500, netmtu))
     async with cast(ring, (1, 3)) as programs:
@@ -176,7 +184,7 @@ async def test_a_network_that_loses_packets(mixed_ring):
         await ring.check_health(1, 2, 3)
 
 
-@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1), (2, 3), (1, 3)], ids=str)
+@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1), long(2, 3), long(1, 3)], ids=str)
 async def test_a_cut_in_one_direction(mixed_ring, source, target):
     """One node does not hear another: whatever rings come of it, all is well afterwards."""
     ring = mixed_ring(3, **QUICK)

@@ -5,7 +5,7 @@ import re
 import pytest
 import trio
 
-from tests.interop.test_membership import QUICK, cast
+from tests.interop.test_membership import QUICK, cast, long
 
 OPTIONS = {
     "2Node": "two_node",
@@ -66,7 +66,7 @@ async def agree(ring, programs, **expected):
     raise AssertionError(f"not {expected} everywhere: {differences}")
 
 
-@pytest.mark.parametrize("real", [(1, 2), (3,)], ids=["2+1", "1+2"])
+@pytest.mark.parametrize("real", [(1, 2), long((3,))], ids=["2+1", "1+2"])
 async def test_who_leaves_is_killed_or_comes_back(mixed_ring, real):
     ring = mixed_ring(3, **QUICK)
     ours = [k for k in (1, 2, 3) if k not in real]
@@ -106,7 +106,7 @@ async def test_an_administrator_changes_votes(mixed_ring):
         assert all(figures_of_theirs(ring, k)["quorate"] for k in (1, 2))
 
 
-@pytest.mark.parametrize("parts", [((1, 2), (3,)), ((1,), (2, 3))], ids=str)
+@pytest.mark.parametrize("parts", [((1, 2), (3,)), long(((1,), (2, 3)))], ids=str)
 async def test_a_partition_and_a_merge(mixed_ring, parts):
     ring = mixed_ring(3, nodelist=[[], ["quorum_votes: 2"], []], **QUICK)
     async with cast(ring, (1, 3)) as programs:
@@ -145,7 +145,7 @@ async def test_two_nodes_wait_for_each_other_once(mixed_ring):
         await agree(ring, programs, quorate=True, total_votes=1)
 
 
-@pytest.mark.parametrize("breaker", ["lowest", "highest", "2 3"])
+@pytest.mark.parametrize("breaker", ["lowest", long("highest"), long("2 3")])
 async def test_a_tie_is_broken(mixed_ring, breaker):
     quorum = (PROVIDER, "auto_tie_breaker: 1", f"auto_tie_breaker_node: {breaker}")
     ring = mixed_ring(4, quorum=quorum, **QUICK)
