@@ -81,6 +81,8 @@ class EmbeddedRing(Ring):
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
         self._told = (False, False, False)
         """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
+        self._rest = trio.CancelScope()
+        """Until the engine wants to be told the time."""
 
     # ---- the program's side
 
@@ -150,13 +152,15 @@ class EmbeddedRing(Ring):
         told = (self._engine.synced, self._engine.quorate, votes is not None and votes.has_left)
         if told != self._told:
             self._told = told
+            self._rest.cancel()  # a new ring has new deadlines
             self._wake()
 
     async def _watch_sync(self) -> None:
         """Tell the administrator of a sync that is stuck and who is silent; go on without them where allowed."""
         overdue = 0
         while True:
-            await trio.sleep_until(min(self._engine.deadline, trio.current_time() + self.config.consensus))
+            with trio.CancelScope() as self._rest:
+                await trio.sleep_until(min(self._engine.deadline, trio.current_time() + self.config.consensus))
             now = trio.current_time()
             self._engine.advance(now)
             self._notice()

@@ -6,8 +6,9 @@ the configuration bend that rule (votequorum(5)). What a node was told of expect
 file says: that keeps two halves of a cluster from counting differently.
 
 It follows exec/votequorum.c of Corosync 3.1, so that all members of a ring come to the same figures, with two
-differences kept on purpose: the quorum is not cut to eight bits, and who is not a member of the ring is not believed
-anything. A quorum device is not for us, but what other nodes say of theirs is reckoned with as there.
+differences kept on purpose: sums do not wrap (the quorum at eight bits, votes at 32), and who is not a member of the
+ring is not believed anything. A quorum device is not for us, but what other nodes say of theirs is reckoned with as
+there.
 
 The machine has no clock: the window of `last_man_standing` starts at the first `advance` after it began.
 """
@@ -25,6 +26,8 @@ from totem.config import Config
 
 DEVICE = 0
 """The node id under which votes of a quorum device are told."""
+MOST_VOTES = 2**32 - 1
+"""What fits into a message."""
 
 
 class Flag(enum.IntFlag):
@@ -106,7 +109,7 @@ class Rules:
         warnings = []
         listed = sum(node.votes for node in config.nodes)
         two_node, tie_breaker = section.two_node, section.tie_breaker
-        wait_for_all = two_node if section.wait_for_all is None else section.wait_for_all
+        wait_for_all = section.waits_for_all
         if two_node and tie_breaker:
             warnings.append("quorum: two_node does not go with auto_tie_breaker, and is left out")
             two_node = False
@@ -165,8 +168,8 @@ class Votequorum:
         self._ring = _Ring()
         self._floor = expected
         """Expected votes below which `allow_downscale` does not go."""
-        self._lowest = self._highest = node_id
-        """Members when the ring was quorate last."""
+        self._lowest = self._highest = 0
+        """Members when the ring was quorate last; 0 before that, so that halves that start apart are not quorate."""
         self._quorum = 0
         self._set_waiting(rules.wait_for_all)
         self._recalculate()
@@ -244,7 +247,8 @@ class Votequorum:
         after = (node.votes, node.expected_votes, node.flags, node.state)
         if node is self._us or info.flags & Flag.FIRST or before != after:
             self._recalculate(allow_decrease=allow_decrease, by_nodes=leaving)
-        if self._rules.wait_for_all and info.flags & Flag.QUORATE and not info.flags & Flag.WAITING:
+        # Not the flags that were told: those of this node may have changed with the count.
+        if self._rules.wait_for_all and node.flags & Flag.QUORATE and not node.flags & Flag.WAITING:
             self._set_waiting(False)
 
     def _on_device(self, teller: _Node, votes: int) -> None:
@@ -308,7 +312,7 @@ class Votequorum:
         """`by_nodes`: expect as many votes as there are members now."""
         us, members = self._us, self._members()
         total = self._total()
-        us.expected_votes = max(us.expected_votes, total + self._device_votes)
+        us.expected_votes = max(us.expected_votes, min(total + self._device_votes, MOST_VOTES))
         if self._rules.tracking and us.expected_votes > self._barrier:
             self._barrier = us.expected_votes
             self._remember(self._barrier)

@@ -71,6 +71,11 @@ class Quorum:
     expected_votes_tracking: bool = False
 
     @property
+    def waits_for_all(self) -> bool:
+        """`wait_for_all`, resolved."""
+        return self.two_node if self.wait_for_all is None else self.wait_for_all
+
+    @property
     def tie_breaker(self) -> str | tuple[int, ...]:
         """Who breaks ties: `lowest`, `highest`, node ids in order of preference, or empty: nobody."""
         if not self.auto_tie_breaker or self.auto_tie_breaker_node in ("lowest", "highest"):
@@ -251,21 +256,17 @@ class Config:
 
     def _check_quorum(self) -> None:
         quorum = self.quorum
+        votes = sum(node.votes for node in self.nodes)
         _check_range("expected_votes", quorum.expected_votes, 0, _UINT32)
+        _check_range("quorum_votes of all nodes", votes, 0, _UINT32)
         ids = {str(node.node_id) for node in self.nodes}
         breakers = quorum.auto_tie_breaker_node
         if breakers not in ("lowest", "highest") and not (breakers.split() and ids.issuperset(breakers.split())):
             _refuse("auto_tie_breaker_node", breakers, "lowest, highest, or ids of the nodelist with spaces between")
-        odd = sum(node.votes for node in self.nodes) % 2
-        if (
-            quorum.auto_tie_breaker
-            and quorum.last_man_standing
-            and odd
-            and not (quorum.wait_for_all or quorum.two_node)
-        ):
-            _refuse(
-                "last_man_standing", "yes", "off: with auto_tie_breaker and an odd sum of votes, or wait_for_all on"
-            )
+        breaks_and_stands = quorum.auto_tie_breaker and quorum.last_man_standing
+        if breaks_and_stands and votes % 2 and not quorum.waits_for_all:
+            right = "off: with auto_tie_breaker and an odd sum of votes, or wait_for_all on"
+            _refuse("last_man_standing", "yes", right)
 
     def _check_transport(self) -> None:
         _check_choice("transport", self.transport, TRANSPORTS)

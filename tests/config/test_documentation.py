@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from totem.config import Config, NodeEntry
+from totem.config import Config, NodeEntry, Quorum
 from totem.corosync_conf import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -27,6 +27,7 @@ def rows(first_header):
 def test_each_field_has_a_row():
     assert [row[0].strip("`") for row in rows("Python")] == [field.name for field in dataclasses.fields(Config)]
     assert [row[0].strip("`") for row in rows("`NodeEntry`")] == list(NodeEntry._fields)
+    assert [row[0].strip("`") for row in rows("`Quorum`")] == [field.name for field in dataclasses.fields(Quorum)]
 
 
 @pytest.mark.parametrize("row", list(rows("Python")), ids=lambda row: row[0].strip("`"))
