@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test interop check bench soak clean
+.PHONY: demo test interop interop-soak check bench soak clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/cpg demo
@@ -12,6 +12,9 @@ demo: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/interop
 	$(BIN)/python -m pytest tests/interop -m "not long"
+
+interop-soak: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.interop.soak --minutes 20
 
 interop: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/interop

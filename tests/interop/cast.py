@@ -14,12 +14,17 @@ CALL = 40
 """Bytes of the messages by which all call all; no others are of this size."""
 
 
+def last(events, kind):
+    """The last event of a kind, or None."""
+    return next((event for event in reversed(events) if event["event"] == kind), None)
+
+
 def ring_of(*nodes):
     """Whether the last ring that was told has these nodes."""
 
     def condition(events):
-        rings = [event for event in events if event["event"] == "ring"]
-        return bool(rings) and tuple(rings[-1]["members"]) == nodes
+        ring = last(events, "ring")
+        return ring is not None and tuple(ring["members"]) == nodes
 
     return condition
 
@@ -28,8 +33,8 @@ def company_of(*nodes):
     """Whether the group's last list has one process on each of these nodes, and no other."""
 
     def condition(events):
-        lists = [event["members"] for event in events if event["event"] == "confchg"]
-        return bool(lists) and tuple(node for node, _ in lists[-1]) == nodes
+        change = last(events, "confchg")
+        return change is not None and tuple(node for node, _ in change["members"]) == nodes
 
     return condition
 
@@ -81,15 +86,15 @@ class Cast:
         """End the chatter, and wait until all of it has come back."""
         for k in nodes or self.programs:
             program = self.programs[k]
-            before = _count(program.events, "quiet")
+            mark = len(program.events)
             await program.say("quiet")
-            await program.until(lambda events, before=before: _count(events, "quiet") > before)
+            await program.until(lambda events, mark=mark: _count(events[mark:], "quiet"))
 
     async def heard(self, count, *nodes):
         """Wait until these programs (or all) have been given so many messages more."""
-        before = {k: _count(self.programs[k].events, "message") for k in nodes or self.programs}
-        for k, had in before.items():
-            await self.programs[k].until(lambda events, had=had: _count(events, "message") >= had + count)
+        marks = {k: len(self.programs[k].events) for k in nodes or self.programs}
+        for k, mark in marks.items():
+            await self.programs[k].until(lambda events, mark=mark: _count(events[mark:], "message") >= count)
 
     async def kill(self, k):
         """End a node at once."""
@@ -125,10 +130,13 @@ class Cast:
         else:
             self.programs[k].signal(number)
 
+    def records(self):
+        """(node id, what it wrote down) of all programs so far."""
+        return self.past + [(k, program.events) for k, program in self.programs.items()]
+
     def differences(self):
         """What is wrong with all that was written down."""
-        running = [(k, program.events) for k, program in self.programs.items()]
-        records = {(k, number): events for number, (k, events) in enumerate(self.past + running)}
+        records = {(k, number): events for number, (k, events) in enumerate(self.records())}
         return list(differences(records, self.real))
 
     async def finish(self):
