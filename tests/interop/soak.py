@@ -2,6 +2,7 @@
 
     python -m tests.interop.soak --minutes 20                  # as root, with Corosync installed
     python -m tests.interop.soak --places 3 --real 1,2 --seed 7
+    python -m tests.interop.soak --minutes 10 --calm           # no faults: then no ring may change
 
 A line tells of each fault, the closing line of all: `N faults, R rings, D differences`. It exits with 1 where members
 that stayed together saw different things, a ring did not come together again, or a real node complained.
@@ -21,7 +22,9 @@ import trio
 from tests.interop.cast import Cast
 from tests.interop.ring import MixedRing
 
-CHATTER = "chatter 10 1 3000"
+CHATTER = "chatter 10 41 3000"
+LOAD = "chatter 100 41 3000"
+"""When nothing else happens."""
 SETTINGS = {"token": 1000, "totem": ("token_coefficient: 0",)}
 CAUSED_HERE = "FAILED TO RECEIVE|main process was not scheduled|Discarding (JOIN|LEAVE) message during flush"
 """What real nodes may complain of, since it is what is done to them."""
@@ -55,6 +58,27 @@ class Soak:
         await self.programs.quiet()
         await self.programs.together(*self.places)
         await self.ring.check_health(*self.places, besides=CAUSED_HERE)
+
+    async def load(self, seconds):
+        """Send and do no harm; what real nodes count of changes must stay as it is."""
+        await self.programs.start(*self.places)
+        await self.programs.together(*self.places)
+        before = self._counters()
+        await self.programs.say(LOAD)
+        while time.monotonic() - self.started < seconds:
+            await self.programs.heard(10_000)
+            print(f"{time.monotonic() - self.started:8.1f} s  {self._counters()}", flush=True)
+        await self.programs.quiet()
+        await self.programs.together(*self.places)
+        after = self._counters()
+        assert before == after, f"real nodes counted {before} at first, {after} at the end"
+        await self.ring.check_health(*self.places)
+
+    def _counters(self):
+        """How often real nodes gathered, installed a ring, lost a token or found no consensus, all together."""
+        keys = ("gather_entered", "operational_entered", "operational_token_lost", "consensus_timeouts")
+        counted = [self.ring.cmap(k, "stats.srp.", "stats") for k in self.ring.corosyncs]
+        return {key: sum(int(one[f"stats.srp.{key}"]) for one in counted) for key in keys}
 
     def _victim(self):
         victim = self.dice.choice(self.places)
@@ -120,14 +144,18 @@ class Soak:
 async def soak(options):
     """Run it; return the exit code."""
     real = tuple(int(k) for k in options.real.split(","))
-    with tempfile.TemporaryDirectory() as folder, MixedRing(Path(folder) / "ring", options.places, **SETTINGS) as ring:
-        ring.network.one_by_one()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        MixedRing(Path(folder) / "ring", options.places, **({} if options.calm else SETTINGS)) as ring,
+    ):
+        if not options.calm:
+            ring.network.one_by_one()
         async with trio.open_nursery() as nursery:
             programs = Cast(ring, nursery, real)
             run = Soak(ring, programs, options.seed)
             failure = None
             try:
-                await run.live(60 * options.minutes)
+                await (run.load if options.calm else run.live)(60 * options.minutes)
             except (AssertionError, OSError, trio.TooSlowError) as error:
                 failure = error
             differences = programs.differences()
@@ -147,6 +175,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--places", type=int, default=5)
+    parser.add_argument("--calm", action="store_true", help="only load, no faults")
     parser.add_argument("--real", default="1,3,5", help="places with real nodes (1,3,5)")
     return trio.run(soak, parser.parse_args())
 
