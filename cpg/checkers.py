@@ -6,6 +6,8 @@ records of a whole run, those of processes that died included, and tells what is
 begin     A stream begins with the own join and the present ring (with its quorum, if that is settled, and with the
           transitional event, if it is going).
 quorum    It is told of the ring that was told last, and before the first message that was sent in that.
+majority  Where each node has one vote and no option bends the rule, a ring is quorate exactly if it has more than half
+          of the cluster's nodes.
 end       Nothing comes behind the own leave.
 chain     Each list of members is the one before, less who left, with who joined; ascending; one of the two, not both.
           A process that went and came back is in two changes.
@@ -88,16 +90,19 @@ class _Line:
         return events.index(self.events[0]) if self.events[0] in events else None
 
 
-def check(records: Iterable[Record], *, foreign: Collection[int] = ()) -> list[Violation]:
+def check(records: Iterable[Record], *, foreign: Collection[int] = (), voters: int = 0) -> list[Violation]:
     """Everything that is wrong in the records of one run.
 
     `foreign`: nodes of another make. What they are told is looked at record by record, and what others are told of them
     is not compared: a node may miss messages of theirs that were sent when it came into the ring (ruling A10).
+    `voters`: the nodes of the cluster, where each has one vote; 0 where that is not so.
     """
     violations: list[Violation] = []
     lines: defaultdict[tuple[bytes, RingId], list[_Line]] = defaultdict(list)
     for record in records:
         violations += _check_alone(record, foreign)
+        if voters:
+            violations += _check_majority(record, voters)
         if record.member.node_id not in foreign:
             for line in _lines(record, foreign):
                 lines[record.name, line.ring_id].append(line)
@@ -185,6 +190,12 @@ class _Walk:
             lost = [m for m in self.members if m.node_id not in self.along and m not in self.up]
             if lost:
                 yield "cpg place", f"{lost} are of nodes that did not come along, and have not been told as left"
+
+
+def _check_majority(record: Record, voters: int) -> Iterator[Violation]:
+    for event in record.events:
+        if isinstance(event, Quorum) and event.quorate is not (2 * len(event.node_ids) > voters):
+            yield Violation("cpg majority", f"{record}: {event}, of {voters} nodes")
 
 
 def _check_begin(record: Record) -> Iterator[Violation]:

@@ -27,6 +27,7 @@ from cpg.checkers import Record, check
 from cpg.engine import Engine, Membership
 from cpg.errors import CorosyncLimit
 from cpg.events import Member
+from cpg.quorum import Rules, Votequorum
 from cpg.wire import GROUP_A, GROUP_SYNC
 from totem.configuration import Delivery, Guarantee
 from totem.errors import QueueFull
@@ -47,10 +48,13 @@ class Programs:
         self.records: list[Record] = []
         self.foreign: set[int] = set()
         """Nodes of another make."""
+        self.voters = 0
+        """Nodes of the cluster, of which each has one vote."""
         self.resting = False
 
     def __call__(self, node: Node) -> NodePrograms:
         """Begin a life of a node."""
+        self.voters = len(node.cluster.config.nodes)
         if node.foreign:
             self.foreign.add(node.node_id)
         return NodePrograms(node, self)
@@ -61,7 +65,7 @@ class Programs:
 
     def check(self) -> list[Violation]:
         """Everything that is wrong."""
-        return check(self.records, foreign=self.foreign)
+        return check(self.records, foreign=self.foreign, voters=self.voters)
 
 
 class _Numbered:
@@ -93,7 +97,8 @@ class NodePrograms:
     """The programs of one life of one node."""
 
     def __init__(self, node: Node, programs: Programs) -> None:
-        self.engine = Engine(_Numbered(node))
+        rules, _ = Rules.of(node.cluster.config, node.node_id)
+        self.engine = Engine(_Numbered(node), votes=Votequorum(node.node_id, rules))
         self._programs = programs
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._eagerness = self._dice.choice((0.05, 0.3, 1.0))

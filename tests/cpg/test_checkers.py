@@ -62,6 +62,19 @@ def test_clean_records_pass(records):
     }
 
 
+def test_majority(records):
+    assert not any(violation.clause == "cpg majority" for violation in check(records, voters=3))
+    place = find(records[0], Quorum)
+    records[0].events[place] = records[0].events[place]._replace(quorate=False)
+    assert "cpg majority" in {violation.clause for violation in check(records, voters=3)}
+
+
+def test_quorum_of_another_ring(records):
+    place = find(records[0], Quorum)
+    records[0].events[place] = records[0].events[place]._replace(node_ids=(1, 9))
+    assert "quorum" in clauses(records)
+
+
 def test_nothing_is_wrong_with_nothing():
     assert check([]) == []
     assert check([Record(b"g", A)]) == []

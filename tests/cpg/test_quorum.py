@@ -1,6 +1,8 @@
 """The count of the votes by itself, against figures reckoned by hand from the rules of Corosync's votequorum(5)."""
 
+import itertools
 import math
+import random
 
 import pytest
 
@@ -53,7 +55,7 @@ class Cluster:
 
     def kill(self, *node_ids):
         for node_id in node_ids:
-            del self.nodes[node_id]
+            self.nodes.pop(node_id, None)
 
     def farewell(self, node_id, *members):
         self.tell(members, [(node_id, decode(message)) for message in self[node_id].farewell()])
@@ -411,3 +413,61 @@ def test_sections_that_cannot_be(votes, section, words):
     with pytest.raises(ConfigError) as caught:
         config_of(*votes, **section)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+class Life:
+    """A cluster that falls apart and comes together at random; nodes crash, come back, and are given other votes."""
+
+    def __init__(self, seed):
+        self.dice = dice = random.Random(seed)
+        count = dice.randint(2, 7)
+        votes = [dice.choice((1, 1, 1, 2, 3, 0)) for _ in range(count - 1)] + [1]
+        section = {name: dice.random() < 0.3 for name in ("wait_for_all", "expected_votes_tracking", "allow_downscale")}
+        section["expected_votes"] = dice.choice((0, 0, sum(votes), sum(votes) + 1))
+        self.cluster = Cluster(*votes, **section)
+        self.rings = []
+
+    def step(self):
+        """Another partition of those who are up."""
+        nodes = list(range(1, len(self.cluster.config.nodes) + 1))
+        crashed = {node_id for node_id in nodes if self.dice.random() < 0.1}
+        self.cluster.kill(*crashed)
+        up = [node_id for node_id in nodes if node_id not in crashed]
+        self.dice.shuffle(up)
+        cuts = sorted(self.dice.randint(0, len(up)) for _ in range(self.dice.choice((0, 1, 1, 2))))
+        edges = itertools.pairwise([0, *cuts, len(up)])
+        self.rings = [tuple(sorted(up[low:high])) for low, high in edges if low < high]
+        for members in self.rings:
+            self.cluster.ring(*members)
+
+    def quorate(self, members):
+        """What each of these says of its ring."""
+        return {self.cluster[node_id].quorate for node_id in members}
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_members_of_a_ring_agree_and_no_two_rings_are_quorate(seed):
+    life = Life(seed)
+    for _ in range(40):
+        life.step()
+        assert sum(True in life.quorate(members) for members in life.rings) <= 1, life.rings
+        if not life.cluster.config.quorum.wait_for_all:  # see the next test
+            assert all(len(life.quorate(members)) == 1 for members in life.rings), life.rings
+    life.rings = [tuple(range(1, len(life.cluster.config.nodes) + 1))]
+    life.cluster.ring(*life.rings[0])
+    votes = sum(node.votes for node in life.cluster.config.nodes)
+    if life.cluster[1].status().expected_votes == votes:
+        assert life.quorate(life.rings[0]) == {True}
+
+
+def test_who_loses_one_and_gets_another_at_once_waits_again_and_the_other_does_not():
+    """So it is at Corosync: node 1 hears its own votes first, which are too few, and then waits for all."""
+    cluster = Cluster(1, 1, 1, wait_for_all=True)
+    cluster.ring(1, 2, 3)
+    cluster.kill(3)
+    cluster.ring(1, 2)
+    cluster.kill(2)
+    cluster.ring(1, 3)
+    assert [cluster[1].quorate, cluster[3].quorate] == [False, True]
+    cluster.ring(1, 3)
+    cluster.shows(YES, 3, 2, 2, 1, 3)
