@@ -139,6 +139,14 @@ class Cast:
         records = {(k, number): events for number, (k, events) in enumerate(self.records())}
         return list(differences(records, self.real))
 
+    async def check_health(self, *members, besides="$^"):
+        """Assert what `MixedRing.check_health` does, and that corosync-cpgtool shows all programs and no other."""
+        await self.ring.check_health(*members, besides=besides)
+        programs = sorted((program.process.pid, k) for k, program in self.programs.items())
+        for k in self.ring.corosyncs:
+            groups = self.ring.groups_at(k)
+            assert sorted(groups.get(GROUP, [])) == programs, f"node {k}: {groups}, not {programs}"
+
     async def finish(self):
         """Check what was written down so far, then end all programs."""
         assert not self.differences()

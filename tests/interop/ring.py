@@ -7,7 +7,7 @@
             client = await ring.start_client(nursery, 1, "chat")            # a program on a real node, through libcpg
             await ring.wait_ring(1, 2, 3)
             ...
-        ring.check_health()
+        await ring.check_health(1, 2, 3)
 
 Nodes of ours are processes too (`tests.interop.member`); they and the programs on real nodes take orders and write down
 what they see. Whatever is still running at the end is killed.

@@ -39,7 +39,7 @@ async def test_a_ring_comes_together(mixed_ring, real):
         await programs.together(1, 2, 3)
         await programs.say("send 1 10 100 1000 10000 100000")
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3)
+        await programs.check_health(1, 2, 3)
 
 
 @pytest.mark.parametrize("real", [(1, 2), (2, 3)], ids=str)
@@ -65,7 +65,7 @@ async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, real, transpor
         await programs.together(1, 2, 3)
         await programs.quiet()
         await programs.together(1, 2, 3)
-        await ring.check_health(
+        await programs.check_health(
             1, 2, 3, besides="Discarding (JOIN|LEAVE) message during flush"
         )  # theirs do that to each other
 
@@ -85,7 +85,7 @@ async def test_a_node_is_killed_and_comes_back(mixed_ring, victim):
         await programs.together(1, 2, 3)
         await programs.quiet()
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3)
+        await programs.check_health(1, 2, 3)
 
 
 @VICTIMS
@@ -105,7 +105,7 @@ async def test_a_node_stands_still_for_longer_than_the_token_timeout(mixed_ring,
         await programs.together(1, 2, 3)
         await programs.quiet()
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3, besides="Corosync main process was not scheduled")
+        await programs.check_health(1, 2, 3, besides="Corosync main process was not scheduled")
 
 
 @pytest.mark.parametrize("parts", [((1, 2), (3,)), long(((1, 3), (2,))), long(((1,), (2, 3)))], ids=str)
@@ -126,7 +126,7 @@ async def test_a_partition_and_a_merge_with_messages_on_their_way(mixed_ring, pa
             await programs.heard(100)
         await programs.quiet()
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3)
+        await programs.check_health(1, 2, 3)
 
 
 @pytest.mark.parametrize(("lost", "poor"), [(1, 2), long(3, 2), (2, 1), long(2, 3)], ids=str)
@@ -166,7 +166,7 @@ async def test_messages_of_all_sizes(mixed_ring, netmtu):
         await programs.say(f"send {16 << 20}", 1, 2)
         await programs.together(1, 2, 3)
         assert ring.rings_at(1) == before, "the ring changed, though nothing had happened to it"
-        await ring.check_health(1, 2, 3)
+        await programs.check_health(1, 2, 3)
 
 
 async def test_a_network_that_loses_packets(mixed_ring):
@@ -182,7 +182,7 @@ async def test_a_network_that_loses_packets(mixed_ring):
         await programs.quiet()
         ring.network.heal()
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3)
+        await programs.check_health(1, 2, 3)
 
 
 @pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1), long(2, 3), long(1, 3)], ids=str)
@@ -202,7 +202,7 @@ async def test_a_cut_in_one_direction(mixed_ring, source, target):
         await programs.together(1, 2, 3)
         await programs.quiet()
         await programs.together(1, 2, 3)
-        await ring.check_health(1, 2, 3, besides="FAILED TO RECEIVE")
+        await programs.check_health(1, 2, 3, besides="FAILED TO RECEIVE")
 
 
 @pytest.mark.long
@@ -228,5 +228,5 @@ async def test_five_nodes_come_and_go_for_two_minutes(mixed_ring):
                 await programs.together(1, 2, 3, 4, 5)
             await programs.quiet()
             await programs.together(1, 2, 3, 4, 5)
-            await ring.check_health(1, 2, 3, 4, 5)
+            await programs.check_health(1, 2, 3, 4, 5)
             await programs.finish()

@@ -1,0 +1,100 @@
+"""What the tests with real nodes compare: good records pass, and each kind of mistake is found."""
+
+from tests.interop.records import differences
+
+A, B, C = (1, 11), (2, 22), (3, 33)
+REAL = frozenset({1, 3})
+
+
+def ring(number, *nodes):
+    return {"event": "ring", "ring": [1, number], "members": list(nodes)}
+
+
+def change(*members, joined=(), left=()):
+    return {"event": "confchg", "members": list(map(list, members)), "joined": joined, "left": left}
+
+
+def down(member):
+    return [*member, "nodedown"]
+
+
+def messages(sender, *names):
+    return [{"event": "message", "sender": list(sender), "data": name} for name in names]
+
+
+def sent(sender, *names):
+    return [{"event": "sent", "sender": list(sender), "data": name} for name in names]
+
+
+def found(**records):
+    """Differences of records of node 1 (`one`), 2 and 3."""
+    nodes = {"one": 1, "two": 2, "three": 3}
+    return list(differences({(nodes[name], 0): events for name, events in records.items()}, REAL))
+
+
+START = [ring(4, 1, 2), change(A, B)]
+END = [ring(8, 1, 2)]
+
+
+def test_equal_streams_pass():
+    stream = [*START, *messages(A, "a", "b"), *messages(B, "c"), *END]
+    assert not found(one=stream, two=stream)
+
+
+def test_a_message_that_one_lacks_a_swap_and_a_doubled_one_are_found():
+    a, b, c = messages(A, "a", "b", "c")
+    right = [ring(4, 1, 2), change(A, B), *END, a, b, c, ring(12, 1, 2)]
+    for wrong in ([a, c], [b, a, c], [a, b, b, c], [a, b], [b, c]):
+        assert found(one=right, two=[*START, *END, *wrong, ring(12, 1, 2)])
+
+
+def test_a_message_in_another_ring_is_found():
+    a, b = messages(A, "a", "b")
+    assert found(one=[*START, *END, a, ring(12, 1, 2), b], two=[*START, *END, ring(12, 1, 2), a, b])
+
+
+def test_another_list_of_members_at_the_end_of_a_ring_is_found():
+    with_c = [ring(4, 1, 2), change(A, B, C)]
+    assert found(one=[*START, *END], two=[*with_c, *END])
+
+
+def test_a_list_that_does_not_follow_from_the_one_before_is_found():
+    assert found(one=[*START, change(A, joined=())])
+    assert not found(one=[*START, change(A, left=[down(B)])])
+
+
+def test_own_messages_out_of_turn_are_found():
+    first, second = messages(A, "a", "b")
+    assert found(one=[*START, *sent(A, "a", "b"), second, first])
+    assert not found(one=[*START, *sent(A, "a", "b"), first, second])
+
+
+def test_those_who_parted_may_differ():
+    apart = found(
+        one=[*START, *messages(A, "a"), ring(8, 1)],
+        two=[*START, *messages(B, "b"), ring(12, 2)],
+    )
+    assert not apart
+    told_as_down = found(
+        one=[*START, *messages(A, "a"), change(A, left=[down(B)]), *END],
+        two=[*START, *messages(B, "b"), change(B, left=[down(A)]), *END],
+    )
+    assert not told_as_down
+
+
+def test_who_comes_to_a_ring_may_lack_the_first_messages_of_real_nodes_only():
+    def stream(before, *events):
+        return [ring(before, before), change(A, B), ring(8, 1, 2), *events, ring(12, 1, 2)]
+
+    a, b, c = messages(A, "a", "b", "c")
+    d, e = messages(B, "d", "e")
+    assert not found(one=stream(1, a, b, d, c, e), two=stream(2, b, d, c, e))
+    assert found(one=stream(1, a, b, d, c, e), two=stream(2, a, d, c, e)), "no first one"
+    assert found(one=stream(1, a, b, d, c, e), two=stream(2, a, b, c, e)), "of our node"
+
+
+def test_who_joins_a_group_lacks_what_came_before():
+    a, b, c = messages(A, "a", "b", "c")
+    joins = [ring(4, 1, 2), change(A, B, joined=[list(B)])]
+    assert not found(one=[*START, a, b, c, *END], two=[*joins, b, c, *END])
+    assert found(one=[*START, a, b, c, *END], two=[*joins, a, c, *END])
