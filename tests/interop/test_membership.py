@@ -1,5 +1,6 @@
 """Rings of real Corosync nodes and ours: who is first, who comes, who goes, who is lost; always one order."""
 
+import re
 from contextlib import asynccontextmanager
 from itertools import cycle
 
@@ -230,3 +231,21 @@ async def test_five_nodes_come_and_go_for_two_minutes(mixed_ring):
             await programs.together(1, 2, 3, 4, 5)
             await programs.check_health(1, 2, 3, 4, 5)
             await programs.finish()
+
+
+async def test_one_of_ours_is_added_to_a_running_cluster(mixed_ring):
+    """The steps of docs/corosync.md."""
+    ring = mixed_ring(3)
+    whole = {k: path.read_text() for k, path in ring.config.items()}
+    for k in (1, 2):
+        ring.config[k].write_text(re.sub(r"node \{\n    nodeid: 3\n[^}]*\}\n", "", whole[k]))
+    async with cast(ring, (1, 2)) as programs:
+        await programs.start(1, 2)
+        await programs.together(1, 2)
+        assert "nodelist.node.2.nodeid" not in ring.cmap(1, "nodelist.")
+        for k in (1, 2):
+            ring.config[k].write_text(whole[k])
+        ring.place(1).run("corosync-cfgtool", "-R")
+        await programs.start(3)
+        await programs.together(1, 2, 3)
+        await ring.check_health(1, 2, 3)
