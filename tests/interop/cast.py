@@ -139,6 +139,10 @@ class Cast:
         records = {(k, number): events for number, (k, events) in enumerate(self.records())}
         return list(differences(records, self.real))
 
+    def rings_at(self, k):
+        """How many rings the program on node K has been told of."""
+        return _count(self.programs[k].events, "ring")
+
     async def check_health(self, *members, besides="$^"):
         """Assert what `MixedRing.check_health` does, and that corosync-cpgtool shows all programs and no other."""
         await self.ring.check_health(*members, besides=besides)

@@ -29,6 +29,8 @@ SETTINGS = {"token": 1000, "totem": ("token_coefficient: 0",)}
 CAUSED_HERE = "FAILED TO RECEIVE|main process was not scheduled|Discarding (JOIN|LEAVE) message during flush"
 """What real nodes may complain of, since it is what is done to them."""
 
+PROGRAM_IS_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
+
 
 class Soak:
     """One ring and what happens to it."""
@@ -57,7 +59,7 @@ class Soak:
             await self.programs.heard(self.dice.randrange(100))
         await self.programs.quiet()
         await self.programs.together(*self.places)
-        await self.ring.check_health(*self.places, besides=CAUSED_HERE)
+        await self.programs.check_health(*self.places, besides=CAUSED_HERE)
 
     async def load(self, seconds):
         """Send and do no harm; what real nodes count of changes must stay as it is."""
@@ -72,7 +74,7 @@ class Soak:
         await self.programs.together(*self.places)
         after = self._counters()
         assert before == after, f"real nodes counted {before} at first, {after} at the end"
-        await self.ring.check_health(*self.places)
+        await self.programs.check_health(*self.places)
 
     def _counters(self):
         """How often real nodes gathered, installed a ring, lost a token or found no consensus, all together."""
@@ -156,7 +158,7 @@ async def soak(options):
             failure = None
             try:
                 await (run.load if options.calm else run.live)(60 * options.minutes)
-            except (AssertionError, OSError, trio.TooSlowError) as error:
+            except (AssertionError, OSError, trio.TooSlowError, *PROGRAM_IS_GONE) as error:
                 failure = error
             differences = programs.differences()
             for difference in differences[:10]:
@@ -164,7 +166,7 @@ async def soak(options):
             rings = len({tuple(e["ring"]) for _, events in programs.records() for e in events if e["event"] == "ring"})
             nursery.cancel_scope.cancel()
     if failure is not None:
-        print(f"failed: {failure}")
+        print(f"failed: {type(failure).__name__}: {failure}")
     print(f"{run.faults} faults, {rings} rings, {len(differences)} differences")
     return 1 if differences or failure else 0
 

@@ -43,6 +43,26 @@ async def test_a_ring_comes_together(mixed_ring, real):
         await programs.check_health(1, 2, 3)
 
 
+@pytest.mark.parametrize("ours", [(1,), (2, 3), long((3,)), long((1, 2))], ids=str)
+async def test_real_nodes_join_a_ring_of_ours_at_work(mixed_ring, ours):
+    ring = mixed_ring(3)
+    real = [k for k in (1, 2, 3) if k not in ours]
+    async with cast(ring, real) as programs:
+        await programs.start(*ours)
+        await programs.together(*ours)
+        before = programs.rings_at(ours[0])
+        await programs.say(CHATTER)
+        await programs.heard(200)
+        for count, k in enumerate(real, 1):
+            await programs.start(k)
+            await programs.together(*sorted([*ours, *real[:count]]))
+            await programs.heard(200)
+        await programs.quiet()
+        await programs.together(1, 2, 3)
+        await programs.check_health(1, 2, 3)
+        assert programs.rings_at(ours[0]) == before + len(real), "the ring changed when nobody came"
+
+
 @pytest.mark.parametrize("real", [(1, 2), (2, 3)], ids=str)
 @pytest.mark.parametrize("transport", ["udpu", "udp"])
 async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, real, transport):
@@ -51,6 +71,7 @@ async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, real, transpor
     async with cast(ring, real) as programs:
         await programs.start(*real)
         await programs.together(*real)
+        before = programs.rings_at(real[1])
         await programs.say(CHATTER)
         for _ in range(2):
             await programs.start(ours)
@@ -69,6 +90,8 @@ async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, real, transpor
         await programs.check_health(
             1, 2, 3, besides="Discarding (JOIN|LEAVE) message during flush"
         )  # theirs do that to each other
+        changes = 7
+        assert programs.rings_at(real[1]) == before + changes, "the ring changed when nobody came or left"
 
 
 @VICTIMS
