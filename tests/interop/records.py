@@ -103,7 +103,8 @@ def _alone(name, events):
     seen = set()
     members = None
     sent = [(tuple(event["sender"]), event["data"]) for event in events if event["event"] == "sent"]
-    own = []
+    all_sent = set(sent)
+    own = 0
     for event in events:
         match event["event"]:
             case "message":
@@ -111,9 +112,9 @@ def _alone(name, events):
                 if message in seen:
                     yield f"{name} was given {message} twice"
                 seen.add(message)
-                if message in sent[len(own) : len(own) + 1]:
-                    own.append(message)
-                elif message in sent:
+                if message in sent[own : own + 1]:
+                    own += 1
+                elif message in all_sent:
                     yield f"{name} was given its own {message} out of turn"
             case "confchg":
                 left, joined = ([tuple(change[:2]) for change in event[key]] for key in ("left", "joined"))
