@@ -146,6 +146,21 @@ async def test_members(config, nursery):
     await one.stop()
 
 
+async def test_quorum(config, nursery):
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("quorum {\n    provider: corosync_votequorum\n}\n")
+    one = await listen(config, 1).start(nursery)
+    code, out, _ = await run("quorum", "-c", config, "--node", "2")
+    assert code == 0
+    assert out == "quorate: nodes 1 2\nvotes: 2 of 3 expected, 2 needed\nnode 1: 1, member\nnode 2: 1, member\n"
+    assert {"event": "quorum", "quorate": True, "members": [1, 2]} in one.events
+    await one.until(lambda events: events[-1] == {"event": "quorum", "quorate": False, "members": [1]})
+    code, out, _ = await run("quorum", "-c", config, "--node", "2", "--json")
+    figures = json.loads(out)
+    assert (code, figures["quorate"], figures["total_votes"], figures["quorum"]) == (0, True, 2, 2)
+    assert await one.stop() == 0
+
+
 async def test_three_floods_agree(config):
     reports = []
 

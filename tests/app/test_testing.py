@@ -7,6 +7,8 @@ import trio
 
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.testing import Conditions, World
+from totem.config import Config
+from totem.config import Quorum as QuorumSection
 from totem.configuration import Guarantee, Level
 from totem.errors import RingLost
 
@@ -299,3 +301,41 @@ async def test_a_group_outside_of_its_ring_ends_with_it(nursery, autojump_clock)
             raise AssertionError
     with pytest.raises(RingLost):
         await ring.wait_members(2)
+
+
+def voting(count, **section):
+    return Config.for_nodes(count, quorum=QuorumSection(provider="corosync_votequorum", **section))
+
+
+async def test_the_smaller_side_of_a_partition_waits_for_quorum(nursery, autojump_clock):
+    world = World(3, seed=3, config=voting(3))
+    one, two, three = await start_three(world, nursery)
+    told = []
+    three.ring.on_quorum(lambda quorate, node_ids: told.append((quorate, node_ids)))
+    world.partition({1, 2}, {3})
+    await trio.sleep(20)
+    assert (one.ring.quorate, two.ring.quorate, three.ring.quorate) == (True, True, False)
+    assert one.events[-1] == Quorum(True, (1, 2))
+    figures = three.ring.quorum
+    assert (figures.expected_votes, figures.total_votes, figures.quorum) == (3, 1, 2)
+    world.heal()
+    await three.ring.wait_quorate()
+    assert three.ring.node_ids == (1, 2, 3)
+    await trio.sleep(0)
+    assert told[-2:] == [(False, (3,)), (True, (1, 2, 3))]
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_window_of_the_last_man_begins_with_the_ring(nursery, autojump_clock):
+    config = voting(3, last_man_standing=True, last_man_standing_window=1.0, wait_for_all=True)
+    assert config.consensus > 2.0, "what else the ring looks after the engine for"
+    world = World(3, seed=3, config=config)
+    one, *_ = await start_three(world, nursery)
+    world.crash(3)
+    while one.ring.node_ids != (1, 2):
+        await trio.sleep(0.01)
+    await trio.sleep(0.9)
+    assert one.ring.quorum.expected_votes == 3
+    await trio.sleep(0.2)
+    assert one.ring.quorum.expected_votes == 2
+    nursery.cancel_scope.cancel()
