@@ -61,7 +61,7 @@ class Member:
             sys.stdout.flush()
 
     async def send(self, size):
-        """Send a message of so many bytes, unlike all others."""
+        """Send a message of so many bytes, unlike all others (where there is room for its number)."""
         self.count += 1
         name = b"%d:%d:%d " % (*self.member, self.count)
         data = name[:size] + self.dice.randbytes(max(0, size - len(name)))
