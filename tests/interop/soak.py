@@ -57,6 +57,7 @@ class Soak:
             await self.dice.choice(kinds)()
             await self.programs.together(*self.places)
             await self.programs.heard(self.dice.randrange(100))
+            self._check_daemons()
         await self.programs.quiet()
         await self.programs.together(*self.places)
         await self.programs.check_health(*self.places, besides=CAUSED_HERE)
@@ -81,6 +82,11 @@ class Soak:
         keys = ("gather_entered", "operational_entered", "operational_token_lost", "consensus_timeouts")
         counted = [self.ring.cmap(k, "stats.srp.", "stats") for k in self.ring.corosyncs]
         return {key: sum(int(one[f"stats.srp.{key}"]) for one in counted) for key in keys}
+
+    def _check_daemons(self):
+        """Before the next fault, which would start a dead one again as if it had been its victim."""
+        dead = [k for k, daemon in self.ring.corosyncs.items() if daemon.poll() is not None]
+        assert not dead, f"the real nodes {dead} have ended, and nobody has killed them"
 
     def _victim(self):
         victim = self.dice.choice(self.places)
