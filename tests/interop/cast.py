@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import signal
 
+import trio
+
 from tests.interop.records import differences
 
 GROUP = "chat"
 CALL = 40
 """Bytes of the messages by which all call all; no others are of this size."""
+CALLS, CALL_PATIENCE = 5, 15
+"""How often, and for how many seconds each."""
 
 
 def last(events, kind):
@@ -64,10 +68,20 @@ class Cast:
             self.programs[k] = await self.ring.start_client(self._nursery, k, GROUP)
 
     async def together(self, *nodes):
-        """Wait until all programs are told of this ring and this company, and each has heard each of the others."""
-        for k in nodes:
-            await self.programs[k].until(ring_of(*nodes))
-            await self.programs[k].until(company_of(*nodes))
+        """Wait until all programs are told of this ring and this company, and each has heard each of the others.
+
+        They call again if that takes long: the ring may have changed once more meanwhile, and a call been told to a part.
+        """
+        for _ in range(CALLS):
+            for k in nodes:
+                await self.programs[k].until(ring_of(*nodes))
+                await self.programs[k].until(company_of(*nodes))
+            with trio.move_on_after(CALL_PATIENCE):
+                await self._call(nodes)
+                return
+        raise AssertionError(f"{nodes} do not all hear each other: {self.differences()[:3]}")
+
+    async def _call(self, nodes):
         marks = {k: len(self.programs[k].events) for k in nodes}
         await self.say(f"send {CALL}", *nodes)
         calls = set()

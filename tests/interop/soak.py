@@ -69,7 +69,7 @@ class Soak:
         before = self._counters()
         await self.programs.say(LOAD)
         while time.monotonic() - self.started < seconds:
-            await self.programs.heard(10_000)
+            await self.programs.heard(2_000)
             print(f"{time.monotonic() - self.started:8.1f} s  {self._counters()}", flush=True)
         await self.programs.quiet()
         await self.programs.together(*self.places)
