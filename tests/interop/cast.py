@@ -70,7 +70,7 @@ class Cast:
     async def together(self, *nodes):
         """Wait until all programs are told of this ring and this company, and each has heard each of the others.
 
-        They call again if that takes long: the ring may have changed once more meanwhile, and a call been told to a part.
+        They call again if that takes long: the ring may have changed once more, and a call been told to a part of it.
         """
         for _ in range(CALLS):
             for k in nodes:
