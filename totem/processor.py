@@ -246,8 +246,16 @@ class Processor:
             try:
                 self._receivers[codec.packet_type(datagram)](datagram, now)
             except MalformedDatagram as fault:
-                self.drop(fault.cause)
+                self._drop_malformed(fault.cause)
         self.counters.multicasts_received += count
+
+    def _drop_malformed(self, cause: str) -> None:
+        self.drop(cause)
+        if cause == "foreign magic":
+            self.notice(
+                f"datagrams come to port {self.config.port} that no node of transport {self.config.transport} sends. "
+                f"If other nodes use knet (which encryption needs): set their transport to {self.config.transport}"
+            )
 
     def overdue(self, now: float) -> bool:
         """Whether this process has not been run for so long that its view is stale; call it on waking.

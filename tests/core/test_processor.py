@@ -249,6 +249,14 @@ def test_a_node_with_a_larger_netmtu_is_named():
     assert any("netmtu 600" in text for text in machine.take().notices)
 
 
+def test_datagrams_of_another_transport_are_named_once():
+    machine = ring_of_one()
+    machine.receive(bytes(60), 1.0)
+    machine.receive(bytes(60), 1.0)
+    assert machine.counters.drops["foreign magic"] == 2
+    assert len([text for text in machine.take().notices if "knet" in text]) == 1
+
+
 def test_an_impossible_ring_sequence_is_not_believed():
     """Corosync counts on from whatever it hears; one forged Join would exhaust the 64 bits for good."""
     machine = ring_of_one()

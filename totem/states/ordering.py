@@ -166,6 +166,10 @@ class Ordering(Room):
             processor.receive_failed = True
         elif not ring.pure or ring.aru_count <= 2 * limit or token.aru_holder not in ring.members:
             return False
+        processor.notice(
+            f"node {token.aru_holder} gets the token but not the messages of the others (FAILED TO RECEIVE): "
+            f"the ring goes on without it. Look for lost packets on its network"
+        )
         processor.failed.add(token.aru_holder)
         processor.gather(Cause.FAILED_TO_RECEIVE, now)
         return True
