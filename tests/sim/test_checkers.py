@@ -532,6 +532,26 @@ class TestMixedColumn:
         foreign(traces, 2)
         assert broken_clauses(traces) == set()
 
+    def test_what_a_foreign_sender_that_ended_had_begun_in_an_earlier_ring_may_be_lost_to_all(self) -> None:
+        def lost() -> list[Trace]:
+            """3' sends a message in D, the other in E, and only the second one is delivered."""
+            traces = story()
+            traces[3].events.insert(traces[3].events.index(D) + 1, sent("3'2#9"))
+            traces[3].ended = True
+            return traces
+
+        traces = lost()
+        assert "5" in broken_clauses(traces)
+        foreign(traces, 3)
+        assert "5" not in broken_clauses(traces)
+        traces[3].ended = False
+        assert "5" in broken_clauses(traces), "it lives, and never delivered it"
+        traces = lost()
+        traces[3].events.remove(sent("3'2#9"))
+        traces[3].events.insert(traces[3].events.index(E3) + 1, sent("3'2#9"))
+        foreign(traces, 3)
+        assert "5" in broken_clauses(traces), "it was begun in the ring where it was lost"
+
     def test_a_joiner_may_not_lack_what_a_foreign_sender_began_later(self) -> None:
         traces = story()
         for trace in traces[:2]:

@@ -383,6 +383,16 @@ class History:
         cut = missing[0].sent_at
         return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
 
+    def lost_its_beginning(self, skipped: Message, message: Message) -> bool:
+        """Whether nobody had to deliver a message of a foreign sender that ended, though one behind it was delivered.
+
+        It was in the middle of that message when it went to the ring of the other one, where nobody but itself had the
+        beginning (rulings, A10).
+        """
+        sender = skipped.sender
+        began_before = skipped.sent_at is None or skipped.sent_at.ring_id != message.ring_id
+        return sender.foreign and sender not in self.alive and began_before
+
     def _follows_a_dead_sync(self, first: Message) -> bool:
         """Whether the sender had a sync message before this one that came to nothing, perhaps half sent."""
         return first.sync and any(
@@ -648,7 +658,7 @@ def causal_delivery(history: History) -> Iterator[str]:
                 continue
             if message.ring_id is None:
                 skipped = skipped or message
-            elif skipped is not None:
+            elif skipped is not None and not history.lost_its_beginning(skipped, message):
                 yield f"{message} was delivered, but nobody delivered {skipped}"
                 break
 
