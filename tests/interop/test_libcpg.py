@@ -106,6 +106,7 @@ async def test_listen_send_and_members(ring, nursery):
     await ring.check_health(1, 2, 3)
 
 
+@pytest.mark.long
 async def test_cpg_flood_and_cpgflood_see_one_order(ring, cpgflood):
     reports = []
 
