@@ -70,20 +70,22 @@ class Cast:
     async def together(self, *nodes):
         """Wait until all programs are told of this ring and this company, and each has heard each of the others.
 
-        They call again if that takes long: the ring may have changed once more, and a call been told to a part of it.
+        They call again if the ring changed meanwhile: a call may have been told to a part of it only.
         """
         for _ in range(CALLS):
             for k in nodes:
                 await self.programs[k].until(ring_of(*nodes))
                 await self.programs[k].until(company_of(*nodes))
+            marks = {k: len(self.programs[k].events) for k in nodes}
             with trio.move_on_after(CALL_PATIENCE):
-                await self._call(nodes)
+                await self._call(marks)
                 return
+            if not any(last(self.programs[k].events[mark:], "ring") for k, mark in marks.items()):
+                break
         raise AssertionError(f"{nodes} do not all hear each other: {self.differences()[:3]}")
 
-    async def _call(self, nodes):
-        marks = {k: len(self.programs[k].events) for k in nodes}
-        await self.say(f"send {CALL}", *nodes)
+    async def _call(self, marks):
+        await self.say(f"send {CALL}", *marks)
         calls = set()
         for k, mark in marks.items():
             await self.programs[k].until(lambda events, mark=mark: any(map(_is_call, events[mark:])))
