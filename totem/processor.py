@@ -67,6 +67,8 @@ _RING_SEQ_LIMIT = 1 << 62
 _PENDING_LOOPBACK = 64
 _PROOF = 3
 """So many datagrams with my node id prove a second node; one may be another node's, with a flipped bit (G15)."""
+_AFTERLIFE = 5
+"""For so many token and consensus timeouts packets of a former life are taken for late ones."""
 _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
@@ -126,6 +128,8 @@ class Processor:
         # it are filed in `filing`.
         self.ring_id = RingId(node_id, ring_seq + 1)
         self._first_ring_seq = self.ring_id.seq
+        self._haunted_until = inf
+        """Until then packets of a former life may come."""
         self._listed = frozenset(node.node_id for node in config.nodes)
         self.ring = self._new_ring(self.ring_id, ())
         self.new_ring: Ring | None = None
@@ -218,6 +222,7 @@ class Processor:
 
     def start(self, now: float) -> None:
         """Look for other processors; a ring of one comes into being at once if none answers."""
+        self._haunted_until = now + _AFTERLIFE * (self.config.token + self.config.consensus)
         self.gather(Cause.STARTED, now)
 
     def receive(self, datagram: bytes, now: float) -> None:
@@ -412,7 +417,7 @@ class Processor:
         ring_id = codec.mcast_ring_id(datagram)
         if origin == self.node_id and ring_id.seq < self.ring_id.seq:
             self.drop("own multicast of a former ring")  # somebody there has sent it again for one who lacked it
-        elif not self._is_stranger(origin, ring_id.seq):
+        elif not self._is_stranger(origin, ring_id.seq, now):
             self._room.on_foreign(origin, ring_id, Cause.FOREIGN_MULTICAST, now)
 
     def _receive_token(self, datagram: bytes, now: float) -> None:
@@ -423,7 +428,7 @@ class Processor:
     def _receive_merge_detect(self, datagram: bytes, now: float) -> None:
         message = codec.decode(datagram)
         assert isinstance(message, MergeDetect)
-        if not self._is_stranger(message.origin, message.ring_id.seq):
+        if not self._is_stranger(message.origin, message.ring_id.seq, now):
             self._room.on_merge_detect(message, now)
 
     def _receive_join(self, datagram: bytes, now: float) -> None:
@@ -434,7 +439,7 @@ class Processor:
             self.drop("join with impossible ring sequence")
         elif self._resuming and not join.is_leave:
             self.drop("join older than my pause")
-        elif not self._is_stranger(join.origin, join.ring_seq) and self._hint_fits(join):
+        elif not self._is_stranger(join.origin, join.ring_seq, now) and self._hint_fits(join):
             self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
             if join.is_leave:
                 self._heard.discard(join.origin)
@@ -465,12 +470,13 @@ class Processor:
         if self._loopback:
             self.timers.arm(Timer.LOOPBACK, -inf)
 
-    def _is_stranger(self, origin: int, ring_seq: int) -> bool:
+    def _is_stranger(self, origin: int, ring_seq: int, now: float) -> bool:
         """Whether a datagram of another ring comes from a node that cannot be a member; named once (G4).
 
-        What I have sent in a former life comes late, or again from a neighbour; it names a ring below my first one.
+        What I have sent in a former life comes late, or again from a neighbour; it names a ring below my first one. So
+        do those of a double that began with a lower number; but they do not end.
         """
-        if origin == self.node_id and ring_seq < self._first_ring_seq:
+        if origin == self.node_id and ring_seq < self._first_ring_seq and now < self._haunted_until:
             self.drop("own packet of a former life")
             return True
         if origin == self.node_id:

@@ -166,6 +166,18 @@ def test_what_comes_late_of_my_own_former_life_is_no_second_node():
     assert machine.statistics().drops == {"own packet of a former life": 2}
 
 
+def test_what_never_ends_to_come_of_a_former_life_is_a_second_node():
+    """A double whose ring numbers are lower: it is old, and this one's memory was lost."""
+    machine = Processor(Config.for_nodes(3), 1, ring_seq=400, dice=random.Random(0))
+    machine.start(0.0)
+    pump(machine)
+    for second in range(1, 60):
+        machine.receive(codec.encode(MergeDetect(1, 1, RingId(1, 12))), float(second))
+    failure = machine.take().failure
+    assert failure is not None
+    assert "node id 1, which is mine" in failure
+
+
 def test_my_own_multicast_of_a_ring_that_i_have_left_is_no_second_node():
     """Somebody who is still there repeats it for one who lacked it."""
     cluster = formed()
