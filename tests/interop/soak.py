@@ -26,7 +26,7 @@ CHATTER = "chatter 10 41 3000"
 LOAD = "chatter 100 41 3000"
 """When nothing else happens."""
 SETTINGS = {"token": 1000, "totem": ("token_coefficient: 0",)}
-CAUSED_HERE = "FAILED TO RECEIVE|main process was not scheduled|Discarding (JOIN|LEAVE) message during flush"
+CAUSED_HERE = "FAILED TO RECEIVE|Discarding (JOIN|LEAVE) message during flush"
 """What real nodes may complain of, since it is what is done to them."""
 
 PROGRAM_IS_GONE = (trio.BrokenResourceError, trio.ClosedResourceError)
