@@ -128,8 +128,12 @@ class EmbeddedRing(Ring):
 
     async def enter(self, name: bytes, inbox: Inbox) -> Membership:
         """Join a group."""
+        return self.admit(name, self.member.pid, inbox)
+
+    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+        """Join a group for a process of this machine that this one serves; raises what `Engine.join` does."""
         self._check()
-        return self._engine.join(name, self.member.pid, inbox)
+        return self._engine.join(name, pid, inbox)
 
     def send_soon(self) -> None:
         """Something was queued: let the ring have it."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cpg.errors import NotJoined
-from cpg.events import Confchg, Member, RingEvent
+from cpg.events import Confchg, Member, Reason, RingEvent
 from cpg.pieces import LARGEST_MESSAGE, Outgoing
 from cpg.wire import LARGEST_PLAIN, MCAST_PREFIX, Procjoin, Procleave, mcast_prefix
 from totem.configuration import Guarantee, Level
@@ -118,11 +118,14 @@ class Membership:
         except MessageTooLong:
             self._put(self._chunks(payloads, guarantee))
 
-    def leave(self) -> None:
-        """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing."""
+    def leave(self, reason: Reason = Reason.LEAVE) -> None:
+        """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing.
+
+        `reason`: PROCDOWN for a process that has ended without a word.
+        """
         if not self.leaving:
             self.leaving = True
-            self._put([([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED)])
+            self._put([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED)])
 
     # The engine's side.
 

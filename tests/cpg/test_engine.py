@@ -121,6 +121,16 @@ def test_the_last_that_a_member_is_told_is_its_leave():
     assert not leaver.joined
 
 
+def test_a_process_that_has_ended_is_told_as_that():
+    world = world_of(1, 2)
+    (dead, _), (_, other) = programs(world, 1, 2)
+    dead.send([b"last words"])
+    dead.leave(Reason.PROCDOWN)
+    world.run()
+    change = Confchg((Member(2, 7),), {Member(1, 7): Reason.PROCDOWN}, {})
+    assert other.events == [Message(Member(1, 7), b"last words", AGREED), change]
+
+
 def test_a_process_is_in_a_group_once_and_may_come_again_when_its_leave_has_been_delivered():
     world = world_of(1)
     ((membership, _),) = programs(world, 1)

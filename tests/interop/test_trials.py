@@ -104,7 +104,7 @@ def broken(ring, k):
     return counters["commit_token_lost"] + counters["recovery_token_lost"]
 
 
-@pytest.mark.parametrize("rounds", [3])
+@pytest.mark.parametrize("rounds", [3, long(100)])
 async def test_long_messages_are_cut_by_changes(mixed_ring, rounds):
     """All send messages of up to 1 MiB while the third node goes and comes; none is lost, none comes twice."""
     ring = mixed_ring(3, **QUICK)
