@@ -44,8 +44,8 @@ class Machine(Transport, Protocol):
     def room(self) -> int:
         """Bytes for which the send queue has room."""
 
-    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
-        """Go on without these members, if that is allowed."""
+    def restart_sync(self, silent: Iterable[int], now: float) -> bool:
+        """Form the ring anew, where allowed without these members."""
 
 
 class Shell(Protocol):
@@ -160,7 +160,7 @@ class EmbeddedRing(Ring):
             self._wake()
 
     async def _watch_sync(self) -> None:
-        """Tell the administrator of a sync that is stuck and who is silent; go on without them where allowed."""
+        """Tell the administrator of a sync that is stuck and who is silent, and have the ring formed anew."""
         overdue = 0
         while True:
             with trio.CancelScope() as self._rest:
@@ -171,8 +171,12 @@ class EmbeddedRing(Ring):
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
-                _log.warning("node %d: sync is stuck, nothing from %s", self.node_id, nodes(statistics.silent))
-                if self._shell.processor.exclude(statistics.silent, now):
+                _log.warning(
+                    "node %d: sync is stuck, nothing from %s: forming the ring anew",
+                    self.node_id,
+                    nodes(statistics.silent),
+                )
+                if self._shell.processor.restart_sync(statistics.silent, now):
                     self._shell.kick()
 
     async def _take_part(self) -> None:

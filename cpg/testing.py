@@ -254,9 +254,9 @@ class _Machine:
         """Bytes for which the send queue has room."""
         return self.real.room
 
-    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
-        """Go on without these members; the time is the network's."""
-        return self._node.running and self.real.exclude(node_ids, self._node.cluster.now)
+    def restart_sync(self, silent: Iterable[int], now: float) -> bool:
+        """Form the ring anew; the time is the network's."""
+        return self._node.running and self.real.restart_sync(silent, self._node.cluster.now)
 
     def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Queue messages."""

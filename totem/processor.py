@@ -337,15 +337,18 @@ class Processor:
             if self.ring.token_held and self.packer:
                 self._cancel_hold()
 
-    def exclude(self, node_ids: Iterable[int], now: float) -> bool:
-        """Go on without members that do not take part in the sync of what is above (rulings, C4).
+    def restart_sync(self, silent: Iterable[int], now: float) -> bool:
+        """Form the ring anew, since the sync of what is above waits for these members (rulings, C4).
 
-        Only in a pure ring, since real nodes take over whom a member holds for failed; says whether it was done.
+        In a pure ring it goes on without them. With a real node in it everybody is asked to come again: real nodes
+        take over whom a member holds for failed, and what they lack may be their own word, which they say once a ring
+        and may throw away. Says whether it was done.
         """
-        silent = set(node_ids).intersection(self.ring.members) - {self.node_id}
-        if not silent or not self.ring.pure or not self.syncing or self.state is not State.OPERATIONAL:
+        silent = set(silent).intersection(self.ring.members) - {self.node_id}
+        if not silent or not self.syncing or self.state is not State.OPERATIONAL:
             return False
-        self.failed |= silent
+        if self.ring.pure:
+            self.failed |= silent
         self.gather(Cause.SYNC_STALLED, now)
         return True
 

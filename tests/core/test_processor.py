@@ -433,16 +433,27 @@ class Mute:
 def test_members_that_do_not_take_part_in_sync_can_be_excluded():
     cluster = formed(application=Mute)
     machine = cluster[1].machine
-    assert machine.exclude([3, 9], cluster.now)
+    assert machine.restart_sync([3, 9], cluster.now)
     cluster[1].kick()
     alone = lambda: cluster[1].machine.members == cluster[2].machine.members == (1, 2)  # noqa: E731
     assert cluster.run_until(alone, 0.1)
 
 
-def test_nobody_is_excluded_for_a_sync_that_is_over():
+def test_a_sync_that_a_real_node_blocks_is_begun_anew_with_everybody():
+    """It says its service_build once a ring, and may have thrown its own away."""
+    cluster = formed(application=Mute, makers={3: CorosyncModel})
+    machine = cluster[1].machine
+    rings = {k: cluster[k].machine.ring_id for k in (1, 2, 3)}
+    assert machine.restart_sync([3], cluster.now)
+    assert not machine.failed
+    cluster[1].kick()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3) and cluster[3].machine.ring_id != rings[3], 0.1)
+
+
+def test_the_ring_stays_for_a_sync_that_is_over():
     cluster = formed()
-    assert not cluster[1].machine.exclude([3], cluster.now)
-    assert not cluster[1].machine.exclude([1], cluster.now)
+    assert not cluster[1].machine.restart_sync([3], cluster.now)
+    assert not cluster[1].machine.restart_sync([1], cluster.now)
 
 
 def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():

@@ -314,7 +314,7 @@ def a_member_that_never_syncs_is_put_out() -> None:
     cluster.run_for(2 * config.consensus)
     machine = cluster[1].machine
     assert machine is not None
-    machine.exclude([3], cluster.now)
+    machine.restart_sync([3], cluster.now)
     cluster[1].turn()
     assert cluster.run_until(lambda: cluster.one_ring(1, 2), 1)
     cluster[3].crash()
