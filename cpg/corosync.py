@@ -25,11 +25,12 @@ from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 
+from cpg.codes import Code
 from cpg.engine import check_name, refuse_name_for_corosync
 from cpg.errors import AlreadyJoined, CorosyncUnavailable, NotJoined
 from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import MESSAGE_COST
-from cpg.libcpg import SEND_TURN, CallFailed, Code, Cpg, Libraries, QuorumAt, QuorumService, Run, load
+from cpg.libcpg import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, Run, load
 from cpg.membership import Inbox
 from cpg.ring import Ring
 from totem.configuration import NO_RING, Guarantee, Level, RingId

@@ -16,51 +16,15 @@ Which calls may stop the program, and which not, decides who may call them (read
 from __future__ import annotations
 
 import ctypes
-import enum
 import threading
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
 from typing import Any, Final, NamedTuple
 
+from cpg.codes import Code
 from cpg.errors import CorosyncUnavailable
 from cpg.events import Confchg, Member, Quorum, Reason, TotemConfchg
 from totem.configuration import RingId
-
-
-class Code(enum.IntEnum):
-    """What a call returns (`cs_error_t`)."""
-
-    OK = 1
-    LIBRARY = 2
-    VERSION = 3
-    INIT = 4
-    TIMEOUT = 5
-    TRY_AGAIN = 6
-    INVALID_PARAM = 7
-    NO_MEMORY = 8
-    BAD_HANDLE = 9
-    BUSY = 10
-    ACCESS = 11
-    NOT_EXIST = 12
-    NAME_TOO_LONG = 13
-    EXIST = 14
-    NO_SPACE = 15
-    INTERRUPT = 16
-    NAME_NOT_FOUND = 17
-    NO_RESOURCES = 18
-    NOT_SUPPORTED = 19
-    BAD_OPERATION = 20
-    FAILED_OPERATION = 21
-    MESSAGE_ERROR = 22
-    QUEUE_FULL = 23
-    QUEUE_NOT_AVAILABLE = 24
-    BAD_FLAGS = 25
-    TOO_BIG = 26
-    NO_SECTIONS = 27
-    CONTEXT_NOT_FOUND = 28
-    TOO_MANY_GROUPS = 30
-    SECURITY = 100
-
 
 SEND_TURN: Final = 64
 """Messages that fit for certain into the socket of a connection that is writable."""

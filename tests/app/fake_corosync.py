@@ -14,7 +14,8 @@ from collections import Counter, defaultdict, deque
 from functools import partial
 from itertools import count
 
-from cpg.libcpg import MOST_MEMBERS, Code, Libraries, _Address, _Name, _RingId
+from cpg.codes import Code
+from cpg.libcpg import MOST_MEMBERS, Libraries, _Address, _Name, _RingId
 
 NODE = 1
 JOIN, LEAVE, NODEDOWN, NODEUP, PROCDOWN = range(1, 6)

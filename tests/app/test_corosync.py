@@ -11,7 +11,7 @@ import trio
 
 import cpg
 from cpg import cli, corosync, libcpg
-from cpg.libcpg import Code
+from cpg.codes import Code
 
 from .fake_corosync import JOIN, LARGEST_ATOMIC, LEAVE, NODEDOWN, NODEUP, PROCDOWN, FakeCorosync, _addresses, _ids
 from .processes import write_config
