@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from typing import Protocol
 import trio
 
 from cpg.engine import Engine, Inbox, Membership, Transport
-from cpg.events import Member, Transitional
+from cpg.events import Member, RingEvent, Transitional
 from cpg.group import OnTransitional
 from cpg.lines import nodes
 from cpg.quorum import QuorumStatus, Rules, Votequorum
@@ -81,6 +82,7 @@ class EmbeddedRing(Ring):
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
         self._told = (False, False, False)
         """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
+        self._observers: list[Callable[[RingEvent], object]] = []
         self._rest = trio.CancelScope()
         """Until the engine wants to be told the time."""
 
@@ -135,6 +137,14 @@ class EmbeddedRing(Ring):
         self._check()
         return self._engine.join(name, pid, inbox)
 
+    def observe(self, observer: Callable[[RingEvent], object]) -> Callable[[], None]:
+        """Have `observer(event)` called for what happens to the ring, in its place between the groups' events.
+
+        As for an `Inbox`: it must not raise, and only queue. Returns what ends it.
+        """
+        self._observers.append(observer)
+        return partial(self._observers.remove, observer)
+
     def send_soon(self) -> None:
         """Something was queued: let the ring have it."""
         self._shell.kick()
@@ -150,6 +160,11 @@ class EmbeddedRing(Ring):
         if self._senders:
             self._grant_room(self._machine.room)
         self._notice()
+
+    def _on_ring(self, event: RingEvent) -> None:
+        super()._on_ring(event)
+        for observer in tuple(self._observers):
+            observer(event)
 
     def _notice(self) -> None:
         votes = self._votes

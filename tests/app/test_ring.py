@@ -35,6 +35,22 @@ async def test_two_nodes_of_one_program_see_the_same(config):
             raise AssertionError
 
 
+async def test_an_observer_sees_the_ring_between_the_events_of_its_groups(config):
+    async with cpg.open_ring(config, 1) as one:
+        seen = []
+        async with one.join("chat") as group:
+            group.on_confchg(lambda *_: None)
+            stop = one.observe(seen.append)
+            async with cpg.open_ring(config, 2):
+                await one.wait_members(2)
+                assert [type(event) for event in seen] == [cpg.Transitional, cpg.TotemConfchg, cpg.Quorum]
+                assert seen[1] == (one.ring_id, (1, 2))
+                stop()
+            while len(one.node_ids) == 2:
+                await trio.sleep(0.01)
+        assert len(seen) == 3
+
+
 async def test_many_groups_and_three_nodes(config):
     logs = {}
 
