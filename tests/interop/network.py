@@ -15,6 +15,12 @@ IPV4, IPV6 = "10.77.0.{}", "fd77::{}"
 
 TYPES = {"token": 0, "mcast": 1, "merge": 2, "join": 3, "commit": 4, "cancel": 5}
 """Of totem's messages: the fourth byte of a datagram."""
+_HEADER = 8
+"""Bytes of UDP, from which on nftables counts (`@th`)."""
+_KINDS = {kind: f"@th,{8 * (_HEADER + 3)},8 {number}" for kind, number in TYPES.items()} | {
+    "barrier": f"udp length {_HEADER + 95} @th,{8 * (_HEADER + 59)},64 {int.from_bytes(b'sync' + bytes(4))}",
+}
+"""What tells a kind. A barrier of sync is told where it has a frame to itself: the name of its group, its id 0."""
 
 DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Put before a command that is started by this thread: the signal comes when that ends, not only with the process."""
@@ -126,8 +132,9 @@ class Network:
         for place in self.places.values():
             place.run("nft", "flush ruleset")
 
-    def drop(self, k, *, source=None, kind=None, percent=100):
-        """Have place K lose datagrams that come in: from one place, of one of totem's `TYPES`, a part of them.
+    def drop(self, k, *, source=None, kind=None, origin=None, percent=100):
+        """Have place K lose datagrams that come in: from one place, of one of totem's `TYPES` or a `barrier` of sync
+        that has a frame to itself, multicasts of one origin (whoever sends them again), a part of them.
 
         A train of frames (UDP_SEGMENT) is one packet here, and lost as a whole: see `one_by_one`.
         """
@@ -136,7 +143,9 @@ class Network:
         if source is not None:
             rule.append(f"{family} saddr {self.address(source)}")
         if kind is not None:
-            rule.append(f"@th,{8 * (8 + 3)},8 {TYPES[kind]}")
+            rule.append(_KINDS[kind])
+        if origin is not None:
+            rule.append(f"@th,{8 * (_HEADER + 13)},32 {int.from_bytes(origin.to_bytes(4, 'little'))}")
         if percent < 100:
             rule.append(f"numgen random mod 100 < {percent}")
         chain = "add table inet f; add chain inet f in { type filter hook input priority 0; }"
