@@ -42,7 +42,7 @@ async def new_ring(ring, *real):
 async def test_a_sync_is_broken_while_some_know_the_groups_already(mixed_ring, real, deaf):
     """The deaf node misses the barrier behind the groups of node 3; the others are done with groups, and wait for it.
 
-    Meanwhile node 4 goes, comes back and, at the second time, dies: one sync is broken or two, and the last is completed.
+    Meanwhile node 4 goes, comes back and, at the second time, dies: one sync breaks or two do, and the last is complete.
     """
     ring = mixed_ring(4, **QUICK)
     with trio.fail_after(240):
