@@ -69,6 +69,17 @@ def test_own_messages_out_of_turn_are_found():
     assert not found(one=[*START, *sent(A, "a", "b"), first, second])
 
 
+def test_a_join_or_leave_that_is_told_again_is_found():
+    assert found(one=[*START, change(A, B, joined=[[*B, "join"]])])
+    assert found(one=[*START, change(A, left=[down(B)]), change(A, left=[down(B)])])
+    assert not found(one=[*START, change(A, left=[down(B)]), change(A, B, joined=[[*B, "join"]])])
+
+
+def test_a_message_that_nobody_sent_is_found():
+    assert found(one=[*START, *sent(B, "b"), *messages(B, "c")])
+    assert not found(one=[*START, *sent(B, "b"), *messages(B, "b")])
+
+
 def test_those_who_parted_may_differ():
     apart = found(
         one=[*START, *messages(A, "a"), ring(8, 1)],
@@ -93,8 +104,23 @@ def test_who_comes_to_a_ring_may_lack_the_first_messages_of_real_nodes_only():
     assert found(one=stream(1, a, b, d, c, e), two=stream(2, a, b, c, e)), "of our node"
 
 
+def test_what_a_real_node_sent_in_the_ring_itself_nobody_may_lack():
+    old, new = messages(A, "old", "new")
+    sender = [ring(1, 1), change(A), *sent(A, "old"), ring(8, 1, 2), *sent(A, "new"), old, new, ring(12, 1, 2)]
+
+    def comes(*events):
+        return [ring(2, 2), change(A), ring(8, 1, 2), *events, ring(12, 1, 2)]
+
+    assert not found(one=sender, two=comes(new))
+    assert not found(one=sender, two=comes(old, new))
+    assert found(one=sender, two=comes(old)), "it had the one before"
+    assert found(one=sender, two=comes()), "they share none"
+
+
 def test_who_joins_a_group_lacks_what_came_before():
-    a, b, c = messages(A, "a", "b", "c")
-    joins = [ring(4, 1, 2), change(A, B, joined=[list(B)])]
-    assert not found(one=[*START, a, b, c, *END], two=[*joins, b, c, *END])
-    assert found(one=[*START, a, b, c, *END], two=[*joins, a, c, *END])
+    a, b, c = messages(B, "a", "b", "c")
+    member = [ring(4, 1, 2), change(B), a, change(A, B, joined=[[*A, "join"]]), b, c, *END]
+    joins = [change(A, B, joined=[[*A, "join"]]), ring(4, 1, 2)]
+    assert not found(one=[*joins, b, c, *END], two=member)
+    for wrong in ([a, b, c], [c], []):
+        assert found(one=[*joins, *wrong, *END], two=member)

@@ -22,6 +22,8 @@ class Stretch:
     messages: list = field(default_factory=list)
     gone: set = field(default_factory=set)
     """Nodes that were told as down at its end."""
+    joins: dict[int, int] = field(default_factory=dict)
+    """By node: how many messages there were before its last process joined."""
     members: list | None = None
     """The group's last list."""
     next_ring: tuple[int, int] | None = None
@@ -44,6 +46,7 @@ def stretches(node_id, events):
                 stretch.messages.append((tuple(event["sender"]), event["data"]))
             case "confchg":
                 stretch.members = event["members"]
+                stretch.joins |= {node: len(stretch.messages) for node, *_ in event["joined"]}
                 stretch.gone |= {node for node, _, reason in event["left"] if reason == "nodedown"}
     if stretch is not None:
         yield stretch
@@ -52,8 +55,11 @@ def stretches(node_id, events):
 def differences(records, real):
     """Compare what members wrote down: `records` by (node id, anything), `real` the Corosync nodes. Yields texts."""
     by_ring = defaultdict(list)
+    sent_in = _sent_in(records)
+    senders = {sender for sender, _ in sent_in}
     for (node_id, name), events in records.items():
         yield from _alone((node_id, name), events)
+        yield from _never_sent((node_id, name), events, senders, sent_in)
         for stretch in stretches(node_id, events):
             by_ring[stretch.ring].append(((node_id, name), stretch))
     for ring, lines in by_ring.items():
@@ -62,32 +68,27 @@ def differences(records, real):
                 continue
             if one.next_ring is not None and one.members != two.members:
                 yield f"ring {ring}: {name} ends with {one.members}, {other_name} with {two.members}"
-            if _shared(one, two, real) != _shared(two, one, real):
+            if _shared(one, two, real, sent_in) != _shared(two, one, real, sent_in):
                 yield f"ring {ring}: {name} and {other_name}: {_first_difference(one, two)}"
 
 
-def _shared(one, two, real):
+def _shared(one, two, real, sent_in):
     """The messages of one that the other should have too.
 
-    Who came to a ring while a real node was in the middle of a message lacks what that node sent up to it (ruling A10),
-    and who joined the group later lacks what came before its join.
+    Who came to a ring while a real node was in the middle of a message lacks what that node sent up to it (ruling A10):
+    what its program had sent before it was told of this ring. Who joined the group later lacks what came before that.
     """
     if one.came_from == two.came_from and one.came_from is not None:
         return one.messages
+    messages = one.messages[one.joins.get(two.node_id, 0) :]
     theirs = set(two.messages)
-    senders = {sender for sender, _ in one.messages}
-    first = {
-        sender: next(
-            (place for place, m in enumerate(one.messages) if m[0] == sender and m in theirs), len(one.messages)
-        )
-        for sender in senders
-    }
-    joined = 0 if one.came_from and two.came_from else min(first.values(), default=0)
-    return [
-        message
-        for place, message in enumerate(one.messages)
-        if place >= joined and (message[0][0] not in real or place >= first[message[0]])
-    ]
+    begun, shared = set(), []
+    for sender, data in messages:
+        excused = sender[0] in real and sender not in begun and sent_in.get((sender, data)) != one.ring
+        if not excused or (sender, data) in theirs:
+            begun.add(sender)
+            shared.append((sender, data))
+    return shared
 
 
 def _first_difference(one, two):
@@ -96,6 +97,28 @@ def _first_difference(one, two):
     here, there = (side.messages[place : place + 2] for side in (one, two))
     counts = f"{len(one.messages)} and {len(two.messages)} messages"
     return f"{counts}, different from number {place} on: {here}, {there}"
+
+
+def _sent_in(records):
+    """By sender and data the ring that the sender had been told of last (None before the first)."""
+    sent = {}
+    for events in records.values():
+        ring = None
+        for event in events:
+            match event["event"]:
+                case "ring":
+                    ring = tuple(event["ring"])
+                case "sent":
+                    sent.setdefault((tuple(event["sender"]), event["data"]), ring)
+    return sent
+
+
+def _never_sent(name, events, senders, sent_in):
+    for event in events:
+        if event["event"] == "message":
+            sender = tuple(event["sender"])
+            if sender in senders and (sender, event["data"]) not in sent_in:
+                yield f"{name} was given {event['data']} of {sender}, which has never sent it"
 
 
 def _alone(name, events):
@@ -121,4 +144,6 @@ def _alone(name, events):
                 now = {tuple(member) for member in event["members"]}
                 if members is not None and now != (members - set(left)) | set(joined):
                     yield f"{name}: {event} does not follow from {sorted(members)}"
+                if members is not None and (not members.issuperset(left) or members.intersection(joined)):
+                    yield f"{name}: {event} tells of a join or leave for the second time"
                 members = now

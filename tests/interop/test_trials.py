@@ -1,5 +1,6 @@
 """What documents left open, tried in rings of real Corosync nodes and ours; docs/corosync.md tells what was found."""
 
+import random
 import re
 
 import pytest
@@ -10,6 +11,8 @@ from tests.interop.test_membership import CHATTER, QUICK, cast, long
 
 OF_FLUSH = "Discarding (JOIN|LEAVE) message during flush"
 """What real nodes say to each other's Joins as well."""
+OF_PIECES = "can't mcast to group chat state:3, error:16"
+"""What a real node says where a ring comes between two pieces (CS_ERR_INTERRUPT): the client sends the message again."""
 
 
 def statistics(ring, k):
@@ -126,6 +129,53 @@ async def test_long_messages_are_cut_by_changes(mixed_ring, rounds):
             await programs.together(1, 2, 3)
             await ring.check_health(1, 2, 3, besides=OF_FLUSH)
             await programs.finish()
+
+
+@pytest.mark.parametrize("real", [long((1, 3)), long((2,))], ids=str)
+async def test_messages_in_pieces_are_cut_by_changes(mixed_ring, real):
+    """A real client and one of ours send messages of 16 MiB while the third node goes and comes, until some were cut."""
+    ring = mixed_ring(3, **QUICK)
+    dice = random.Random(3)
+    with trio.fail_after(400):
+        async with trio.open_nursery() as nursery:
+            programs = Cast(ring, nursery, real)
+            await programs.start(1, 2, 3)
+            await programs.together(1, 2, 3)
+            while min(cut_by_rings(programs.programs[k].events) for k in (1, 2)) < 6:
+                for parts in (((1, 2), (3,)), ((1, 2, 3),)):
+                    await programs.say(f"send {16 << 20}", 1, 2)
+                    await trio.sleep(dice.uniform(0, 0.5))
+                    ring.network.split(*parts)
+                    for part in parts:
+                        for k in part:
+                            await programs.programs[k].until(ring_of(*part))
+                await programs.quiet()
+                await programs.together(1, 2, 3)
+            for k in (1, 2):
+                own = [event["data"] for event in programs.programs[k].events if event["event"] == "sent"]
+                for witness in (1, 2):
+                    assert own == given(programs.programs[witness].events, k)
+            await ring.check_health(1, 2, 3, besides=f"{OF_FLUSH}|{OF_PIECES}")
+            await programs.finish()
+
+
+def given(events, node):
+    """What a member was given of the member at a node."""
+    return [event["data"] for event in events if event["event"] == "message" and event["sender"][0] == node]
+
+
+def cut_by_rings(events):
+    """How many of its own messages a member sent in one ring and was given in another one."""
+    rings, sent, cut = 0, {}, 0
+    for event in events:
+        match event["event"]:
+            case "ring":
+                rings += 1
+            case "sent":
+                sent[event["data"]] = rings
+            case "message":
+                cut += sent.get(event["data"], rings) != rings
+    return cut
 
 
 @pytest.mark.parametrize("deaf", [long(1), 2, long(3)])
