@@ -12,7 +12,7 @@ from tests.interop.test_membership import CHATTER, QUICK, cast, long
 OF_FLUSH = "Discarding (JOIN|LEAVE) message during flush"
 """What real nodes say to each other's Joins as well."""
 OF_PIECES = "can't mcast to group chat state:3, error:16"
-"""What a real node says where a ring comes between two pieces (CS_ERR_INTERRUPT): the client sends the message again."""
+"""What a real node says where a ring comes between two pieces (CS_ERR_INTERRUPT); its client sends all again."""
 
 
 def statistics(ring, k):
@@ -133,7 +133,7 @@ async def test_long_messages_are_cut_by_changes(mixed_ring, rounds):
 
 @pytest.mark.parametrize("real", [long((1, 3)), long((2,))], ids=str)
 async def test_messages_in_pieces_are_cut_by_changes(mixed_ring, real):
-    """A real client and one of ours send messages of 16 MiB while the third node goes and comes, until some were cut."""
+    """A real client and one of ours send messages of 16 MiB while node 3 goes and comes, until some were cut."""
     ring = mixed_ring(3, **QUICK)
     dice = random.Random(3)
     with trio.fail_after(400):
