@@ -20,6 +20,7 @@ A whole program::
 The tour, from the top down:
 
 - `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
+- `connect` takes part in the ring of this machine's daemon `cpgd`, as one of any number of programs.
 - `open_corosync` takes part in the ring of a Corosync that runs on this machine already, through its libcpg.
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
@@ -33,9 +34,18 @@ The tour, from the top down:
 Below is the package `totem`: one ring of processors, total order, membership, recovery.
 """
 
+from cpg.connect import DaemonRing, connect
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.embedded import EmbeddedRing, open_ring
-from cpg.errors import AlreadyJoined, CorosyncLimit, CorosyncUnavailable, NotJoined, NotSupported, SlowConsumer
+from cpg.errors import (
+    AlreadyJoined,
+    CorosyncLimit,
+    CorosyncUnavailable,
+    DaemonUnavailable,
+    NotJoined,
+    NotSupported,
+    SlowConsumer,
+)
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.group import Batches, BestEffort, Group
 from cpg.quorum import NodeVotes, QuorumStatus
@@ -62,6 +72,8 @@ __all__ = [
     "CorosyncLimit",
     "CorosyncRing",
     "CorosyncUnavailable",
+    "DaemonRing",
+    "DaemonUnavailable",
     "EmbeddedRing",
     "Event",
     "Group",
@@ -85,6 +97,7 @@ __all__ = [
     "TotemConfchg",
     "TotemError",
     "Transitional",
+    "connect",
     "open_corosync",
     "open_ring",
 ]

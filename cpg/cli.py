@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from cpg.connect import DaemonRing, connect
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.demo import DemoFailed, demo
 from cpg.embedded import EmbeddedRing, open_ring
@@ -189,18 +190,22 @@ def _guarantee(options: argparse.Namespace) -> Guarantee:
     return Guarantee.SAFE if options.safe else Guarantee.AGREED
 
 
-AnyRing = EmbeddedRing | CorosyncRing
+AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
 
 
 def _ring(options: argparse.Namespace) -> AbstractAsyncContextManager[AnyRing]:
-    return open_corosync() if options.corosync else open_ring(options.config, options.node)
+    if options.corosync:
+        return open_corosync()
+    if options.config is None and options.node is None:
+        return connect()
+    return open_ring(options.config or DEFAULT_CONFIG, options.node)
 
 
 async def _wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
     """Wait for a majority of the nodelist, or for quorum: what is sent to nobody is of no use."""
     if options.alone:
         return
-    if isinstance(ring, CorosyncRing) or ring.quorum is not None:
+    if not isinstance(ring, EmbeddedRing) or ring.quorum is not None:
         wait, wanted = ring.wait_quorate, "quorum"
         there = nodes(ring.node_ids)
     else:
@@ -258,7 +263,7 @@ examples:
 
 {EXIT_CODES}""",
     )
-    whole.add_argument("--version", action="version", version=f"cpg {_version()}")
+    whole.add_argument("--version", action="version", version=f"cpg {own_version()}")
     whole.set_defaults(signalled=None, corosync=False, node=None)
     commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
     for add in (_add_demo, _add_listen, _add_send, _add_members, _add_quorum, _add_flood):
@@ -266,7 +271,8 @@ examples:
     return whole
 
 
-def _version() -> str:
+def own_version() -> str:
+    """The installed version."""
     try:
         return version("totem-cpg")
     except PackageNotFoundError:
@@ -429,9 +435,9 @@ def _add_ring_options(command: argparse.ArgumentParser) -> None:
     which.add_argument(
         "-c",
         "--config",
-        default=DEFAULT_CONFIG,
         metavar="FILE",
-        help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
+        help="be a node of the ring of this configuration, in corosync.conf's format; without -c and --node the ring "
+        "is that of this machine's daemon, cpgd",
     )
     which.add_argument(
         "--corosync", action="store_true", help="the ring of the Corosync that runs on this machine, through its libcpg"
@@ -439,7 +445,8 @@ def _add_ring_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--node",
         metavar="ID",
-        help="which node of it to be, by id or name (default: the one whose address is this machine's)",
+        help="which node of the ring to be, by id or name (default: the one whose address is this machine's); without "
+        f"-c, of {DEFAULT_CONFIG}",
     )
 
 

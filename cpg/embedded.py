@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
@@ -211,6 +211,9 @@ class EmbeddedRing(Ring):
         return [*super()._tasks(), self._watch_sync]
 
 
+AnyRing = TypeVar("AnyRing", bound=EmbeddedRing)
+
+
 @asynccontextmanager
 async def open_ring(
     config: Config | str | PathLike[str], node: int | str | None = None
@@ -221,14 +224,18 @@ async def open_ring(
     nodelist; left out, the node whose address is this machine's. Raises `ConfigError` (names file and line),
     `ValueError` (which node?), `OSError` (its address or its state directory cannot be had), later `RingLost`.
     """
+    async with prepare_ring(EmbeddedRing, config, node).live() as ring:
+        yield ring
+
+
+def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node: int | str | None) -> AnyRing:
+    """Make a ring of this kind that is still to be entered (`live`); raises what `open_ring` does at first."""
     if not isinstance(config, Config):
         config, warnings = load(config)
         for warning in warnings:
             _log.warning("%s", warning)
     shell = Node.open(config, own_node(config, node))
-    votes = _count_of_votes(config, shell.processor.node_id)
-    async with EmbeddedRing(config, shell, pid=os.getpid(), votes=votes).live() as ring:
-        yield ring
+    return kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, shell.processor.node_id))
 
 
 def _count_of_votes(config: Config, node_id: int) -> Votequorum | None:

@@ -33,3 +33,7 @@ class NotSupported(TotemError):
 
 class CorosyncUnavailable(TotemError):
     """The Corosync of this machine cannot be used; the text names why, and what to do."""
+
+
+class DaemonUnavailable(TotemError):
+    """No daemon `cpgd` can be used; the text names why, and what to do."""

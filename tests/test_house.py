@@ -28,7 +28,11 @@ SHELLS = {
     "cpg.block",
     "cpg.embedded",
     "cpg.ring",
+    "cpg.connect",
     "cpg.corosync",
+    "cpg.daemon.access",
+    "cpg.daemon.command",
+    "cpg.daemon.server",
     "cpg.libcpg",
     "cpg.testing",
     "cpg.cli",
@@ -49,6 +53,8 @@ STRUCT_ROOMS = (
     "cpg.wire",
     "cpg.schema",
     "cpg.flood",
+    "cpg.ipc",
+    "cpg.daemon.server",
 )
 
 

@@ -83,6 +83,23 @@ class Quorum:
         return tuple(map(int, self.auto_tie_breaker_node.split()))
 
 
+class UserRule(NamedTuple):
+    """A uidgid section: who may connect to the daemon of a node, besides root and the daemon's own user."""
+
+    uid: int | None = None
+    gid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Daemon:
+    """The cpgd section, which is ours: how the daemon serves the programs of its machine."""
+
+    socket: str = ""
+    """Path of its socket; empty: the usual one."""
+    libqb: bool = False
+    """Whether it answers programs that use libcpg, in place of Corosync."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logging:
     """The logging section, as far as a program with Python's `logging` can follow it."""
@@ -150,6 +167,9 @@ class Config:
     """Where ring sequences are stored; empty: `totem.store.default_directory()`."""
     quorum: Quorum = field(default_factory=Quorum)
     logging: Logging = field(default_factory=Logging)
+    daemon: Daemon = field(default_factory=Daemon)
+    user_rules: tuple[UserRule, ...] = ()
+    """Who may connect to the daemon."""
 
     @classmethod
     def for_nodes(cls, count: int, **settings: Any) -> Config:

@@ -10,9 +10,11 @@ One key is ours: `ring0_port` in a node section, so that several nodes can live 
 
 from __future__ import annotations
 
+import grp
 import ipaddress
+import pwd
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -24,9 +26,11 @@ from totem.config import (
     TOKEN_COEFFICIENT_MS,
     TOKEN_MS,
     Config,
+    Daemon,
     Logging,
     NodeEntry,
     Quorum,
+    UserRule,
     effective_token_ms,
 )
 from totem.errors import ConfigError
@@ -42,8 +46,25 @@ class Loaded(NamedTuple):
 
 
 def load(path: str | PathLike[str]) -> Loaded:
-    """Read a corosync.conf file; `ConfigError` names file and line, an unreadable file is an `OSError`."""
-    return parse(Path(path).read_text(encoding="utf-8", errors="replace"), str(path))
+    """Read a corosync.conf file, and the files in the folder uidgid.d beside it.
+
+    `ConfigError` names file and line, an unreadable file is an `OSError`.
+    """
+    config, warnings = parse(_read_text(Path(path)), str(path))
+    for rules in sorted(Path(path).parent.glob("uidgid.d/*")):
+        if rules.is_file():
+            reader = _Reader(str(rules))
+            config = replace(config, user_rules=(*config.user_rules, *reader.read_user_rules(_tree_of(rules))))
+            warnings += tuple(reader.warnings)
+    return Loaded(config, warnings)
+
+
+def _tree_of(path: Path) -> _Section:
+    return _parse(_read_text(path), str(path))
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def parse(text: str, path: str) -> Loaded:
@@ -167,6 +188,20 @@ def _text(text: str) -> str:
     return text
 
 
+def _user(text: str) -> int:
+    try:
+        return _number(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+    except KeyError:
+        raise ValueError("a user of this machine, or a number") from None
+
+
+def _group(text: str) -> int:
+    try:
+        return _number(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise ValueError("a group of this machine, or a number") from None
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         if text not in choices:
@@ -207,6 +242,11 @@ _LOGGING: _Readers = {
     "debug": _one_of("off", "on", "trace"),
 }
 
+_DAEMON: _Readers = {
+    "socket": _text,
+    "libqb": _switch,
+}
+
 # Corosync's keys that have no bearing on what a ring does: read over in silence.
 _IDLE_KEYS = {
     "totem": {
@@ -225,7 +265,7 @@ _IDLE_KEYS = {
     "logging": {"fileline", "function_name", "blackbox", "logfile_priority", "syslog_priority"},
     "system": {"qb_ipc_type", "sched_rr", "priority", "move_to_root_cgroup", "allow_knet_handle_fallback"},
 }
-_IDLE_SECTIONS = {"resources", "nozzle", "uidgid", "service", "pload", "logging.logger_subsys"}
+_IDLE_SECTIONS = {"resources", "nozzle", "service", "pload", "logging.logger_subsys"}
 
 _KNOWN_SECTIONS = _IDLE_SECTIONS | {
     "totem",
@@ -235,6 +275,8 @@ _KNOWN_SECTIONS = _IDLE_SECTIONS | {
     "quorum",
     "logging",
     "system",
+    "uidgid",
+    "cpgd",
 }
 
 
@@ -256,6 +298,8 @@ class _Reader:
         settings |= self._read_token(totem, len(settings["nodes"]))
         settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), _QUORUM))
         settings["logging"] = Logging(**self._read(self._only(root, "logging"), _LOGGING))
+        settings["daemon"] = Daemon(**self._read(self._only(root, "cpgd"), _DAEMON))
+        settings["user_rules"] = tuple(self._read_user_rules(root))
         settings |= self._read(self._only(root, "system"), {"state_dir": _text})
         self._warn_of_leftovers(root)
         try:
@@ -381,6 +425,20 @@ class _Reader:
         if ip.version == 6:
             self._refuse(line, f"a node with an IPv6 address ({address}) needs a nodeid")
         return int(ip) & 0x7FFFFFFF if clear_high_bit else int(ip)
+
+    # Who may connect to the daemon.
+
+    def _read_user_rules(self, root: _Section) -> Iterator[UserRule]:
+        for section in root.named("uidgid"):
+            yield UserRule(
+                uid=self._take(section, "uid", _user, None),
+                gid=self._take(section, "gid", _group, None),
+            )
+
+    def read_user_rules(self, root: _Section) -> Iterator[UserRule]:
+        """Read a file of the folder uidgid.d, which has nothing else."""
+        yield from self._read_user_rules(root)
+        self._warn_of_leftovers(root)
 
     # What is wrong, and what is only strange.
 

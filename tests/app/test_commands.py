@@ -153,7 +153,7 @@ async def test_quorum(config, nursery):
     code, out, _ = await run("quorum", "-c", config, "--node", "2")
     assert code == 0
     assert out == "quorate: nodes 1 2\nvotes: 2 of 3 expected, 2 needed\nnode 1: 1, member\nnode 2: 1, member\n"
-    assert {"event": "quorum", "quorate": True, "members": [1, 2]} in one.events
+    await one.until(lambda events: {"event": "quorum", "quorate": True, "members": [1, 2]} in events)
     await one.until(lambda events: events[-1] == {"event": "quorum", "quorate": False, "members": [1]})
     code, out, _ = await run("quorum", "-c", config, "--node", "2", "--json")
     figures = json.loads(out)

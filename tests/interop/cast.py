@@ -106,6 +106,12 @@ class Cast:
             await program.say("quiet")
             await program.until(lambda events, mark=mark: _count(events[mark:], "quiet"))
 
+    def lost(self, k):
+        """What the program on node K has sent and never got back; right once they have called each other again."""
+        events = self.programs[k].events
+        came = {event["data"] for event in events if event["event"] == "message" and event["sender"][0] == k}
+        return [event["data"] for event in events if event["event"] == "sent" and event["data"] not in came]
+
     async def heard(self, count, *nodes):
         """Wait until these programs (or all) have been given so many messages more."""
         marks = {k: len(self.programs[k].events) for k in nodes or self.programs}

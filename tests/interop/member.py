@@ -1,6 +1,6 @@
-"""A program in a group that does what it is told and writes down what it sees, on our node or through libcpg.
+"""A program in a group that does what it is told and writes down what it sees, on our node, through libcpg or `cpgd`.
 
-    python -m tests.interop.member GROUP -c FILE --node ID | --corosync
+    python -m tests.interop.member GROUP -c FILE --node ID | --corosync | --socket PATH
 
 Orders come as lines on standard input, what happens goes as JSON lines to standard output: the events of the group as
 `cpg listen --json` prints them, but messages with a digest for their data, and one line for each message sent.
@@ -8,7 +8,8 @@ Orders come as lines on standard input, what happens goes as JSON lines to stand
     send SIZE...                 messages of so many bytes, each as one
     chatter RATE LOW HIGH        from now on RATE messages a second, of LOW to HIGH bytes
     figures                      the figures of quorum, as `cpg quorum --json` gives them (on our node)
-    quiet                        no more of that; answers {"event": "quiet"} when all of it has come back
+    hush                         no more of that
+    quiet                        the same; answers {"event": "quiet"} when all of it has come back
 """
 
 from __future__ import annotations
@@ -91,11 +92,21 @@ class Member:
                     case ["figures"]:
                         event = cpg.Quorum(self.ring.quorate, self.ring.node_ids)
                         tell(json.loads(quorum_to_json(event, self.ring.quorum)) | {"event": "figures"})
+                    case ["hush"]:
+                        if self.chatting is not None:
+                            self.chatting.cancel()
                     case ["quiet"]:
                         if self.chatting is not None:
                             self.chatting.cancel()
                         await self.group.flush()
                         tell({"event": "quiet"})
+
+
+def opened(options):
+    """The ring that the options name."""
+    if options.corosync:
+        return cpg.open_corosync()
+    return cpg.connect(options.socket) if options.socket else cpg.open_ring(options.config, options.node)
 
 
 async def main():
@@ -105,9 +116,9 @@ async def main():
     parser.add_argument("-c", "--config")
     parser.add_argument("--node")
     parser.add_argument("--corosync", action="store_true")
+    parser.add_argument("--socket")
     options = parser.parse_args()
-    opened = cpg.open_corosync() if options.corosync else cpg.open_ring(options.config, options.node)
-    async with opened as ring, ring.join(options.group) as group, trio.open_nursery() as nursery:
+    async with opened(options) as ring, ring.join(options.group) as group, trio.open_nursery() as nursery:
         member = Member(ring, group)
         nursery.start_soon(member.listen)
         await member.obey(nursery)

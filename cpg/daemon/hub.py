@@ -1,0 +1,372 @@
+"""The daemon's clients, without I/O: what each asks for, what waits for each, and when one has to go.
+
+A client is a connection. What it asks for is done in its order; a request that has to wait (for room in the ring's
+queue, for the end of an earlier membership of the same process) keeps those behind it waiting, and the server reads no
+further from that client: so senders are paced, each by itself, and what comes in is bounded by a record a client.
+
+What a client is told waits in its queue, which is bounded. A client that does not read is first not read from any
+more (`is_behind`); when more waits than `client_limit`, or more than `total_limit` for all and most of it for this one,
+it is put out: its groups see it as gone (procdown), its queue is thrown away, and a goodbye with the reason takes its
+place, for the time when it looks again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from cpg.errors import AlreadyJoined, CorosyncLimit
+from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.group import BATCH_BYTES, MESSAGE_COST
+from cpg.ipc import (
+    VERSION,
+    Farewell,
+    Item,
+    Kind,
+    Malformed,
+    Packed,
+    Reader,
+    Refusal,
+    Writer,
+    event_item,
+    guarantee_of,
+    head,
+    messages_head,
+    pack,
+    unpack,
+)
+from cpg.membership import Inbox, Membership
+from totem.configuration import Level
+from totem.errors import MessageTooLong, QueueFull, RingLost
+
+CLIENT_LIMIT: Final = 64 << 20
+"""Bytes that may wait for one client: several of the longest messages."""
+TOTAL_LIMIT: Final = 512 << 20
+"""Bytes that may wait for all clients."""
+MOST_CLIENTS: Final = 8192
+
+
+class Port(Protocol):
+    """What the hub needs of a ring: `cpg.embedded.EmbeddedRing`."""
+
+    @property
+    def node_id(self) -> int:
+        """The daemon's node."""
+
+    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+        """Join a group for a process."""
+
+
+class Hub:
+    """All clients of one daemon."""
+
+    def __init__(
+        self,
+        ring: Port,
+        *,
+        client_limit: int = CLIENT_LIMIT,
+        total_limit: int = TOTAL_LIMIT,
+    ) -> None:
+        """Limits in bytes."""
+        self.ring = ring
+        self.answers: Mapping[str, Callable[[], object]] = {}
+        """What a client can ask for, each as values of JSON."""
+        self.clients: set[Client] = set()
+        self.written: set[Client] = set()
+        """Those for whom something was queued since `take_written`."""
+        self.client_limit = client_limit
+        self.dropped = 0
+        """Clients that were put out since they did not read."""
+        self.waiting = 0
+        """Bytes that wait for all clients."""
+        self._total_limit = total_limit
+        self._places: dict[tuple[bytes, int], _Place] = {}
+        self._ring_told: list[RingEvent] = []
+        """What is true of the ring, for those who come later."""
+        self._packed_of: list[bytes] = []
+        self._packed = Packed(0, 0, b"")
+
+    # ---- clients come and go
+
+    def connect(self, pid: int, uid: int) -> Client:
+        """A process has connected."""
+        client = Client(self, pid, uid)
+        self.clients.add(client)
+        if len(self.clients) > MOST_CLIENTS:
+            client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
+        return client
+
+    def disconnect(self, client: Client) -> None:
+        """A connection has ended; its process is gone from its groups."""
+        client.end()
+        self.clients.discard(client)
+        self.written.discard(client)
+
+    def dismiss_all(self, text: str) -> None:
+        """The daemon ends."""
+        for client in self.clients:
+            client.dismiss(Farewell.ENDING, text)
+
+    def take_written(self) -> set[Client]:
+        """Those for whom something was queued, once."""
+        written, self.written = self.written, set()
+        return written
+
+    # ---- what the ring tells
+
+    def ring_event(self, event: RingEvent) -> None:
+        """The ring has told something: all clients learn it."""
+        match event:
+            case Transitional():
+                self._ring_told = []
+            case TotemConfchg():
+                self._ring_told = [event]
+            case Quorum():
+                self._ring_told = [*self._ring_told[:1], event]
+        for client in self.clients:
+            if client.welcomed:
+                client.put(*event_item(0, event))
+
+    def tell_ring(self, client: Client) -> None:
+        """Tell a new client what is true of the ring."""
+        for event in self._ring_told:
+            client.put(*event_item(0, event))
+
+    def pack(self, payloads: list[bytes]) -> Packed:
+        """Pack a run once, for all local members of the group. Hot: once for each run and client."""
+        if payloads is not self._packed_of:
+            self._packed_of, self._packed = payloads, pack(payloads)
+        return self._packed
+
+    # ---- what clients ask for
+
+    def join(self, client: Client, handle: int, name: bytes) -> bool:
+        """Join a group for a client; whether it is settled, or must be tried again when the ring has gone on."""
+        earlier = self._places.get((name, client.pid))
+        if earlier is not None and earlier.membership.leaving:
+            return False
+        place = _Place(self, client, handle)
+        try:
+            place.membership = self.ring.admit(name, client.pid, place)
+        except AlreadyJoined as error:
+            client.refuse(handle, Refusal.ALREADY_JOINED, error)
+        except CorosyncLimit as error:
+            client.refuse(handle, Refusal.LIMIT, error)
+        except ValueError as error:
+            client.refuse(handle, Refusal.NAME, error)
+        except RingLost as error:
+            client.dismiss(Farewell.ENDING, str(error))
+        else:
+            self._places[name, client.pid] = place
+            client.places[handle] = place
+        return True
+
+    def forget(self, place: _Place) -> None:
+        """A membership has ended."""
+        self._places.pop((place.membership.name, place.membership.member.pid), None)
+        place.client.places.pop(place.handle, None)
+
+    def answer(self, question: str) -> bytes:
+        """Answer what a client asks; Malformed for what it cannot ask."""
+        if question not in self.answers:
+            raise Malformed(f"the unknown question {question[:40]!r}")
+        return json.dumps(self.answers[question]()).encode()
+
+    # ---- bounds
+
+    def queued(self, client: Client, size: int) -> None:
+        """So many bytes more wait for a client."""
+        self.waiting += size
+        self.written.add(client)
+        if client.writer.size > self.client_limit:
+            self._drop(client, f"more than {self.client_limit} bytes waited for it")
+        elif self.waiting > self._total_limit:
+            slowest = max(self.clients, key=lambda client: client.writer.size)
+            self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
+
+    def _drop(self, client: Client, why: str) -> None:
+        if not client.ended:
+            self.dropped += 1
+            client.dismiss(Farewell.SLOW, f"process {client.pid} did not read what its groups were sent: {why}")
+
+
+class Client:
+    """One connection: its requests, its groups, and what waits for it."""
+
+    def __init__(self, hub: Hub, pid: int, uid: int) -> None:
+        self.pid = pid
+        self.uid = uid
+        self.name = ""
+        """What it calls itself."""
+        self.writer = Writer()
+        self.places: dict[int, _Place] = {}
+        """Its groups by its handles."""
+        self.welcomed = False
+        self.ended = False
+        """It has been told goodbye, or is gone: nothing is done for it any more."""
+        self.farewell: str | None = None
+        """Why it was told goodbye."""
+        self.sent = 0
+        """Messages it has sent."""
+        self.received = 0
+        """Messages queued for it."""
+        self._hub = hub
+        self._reader = Reader()
+        self._requests: deque[Item] = deque()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for it that it should read before it asks for more."""
+        return self.writer.size > self._hub.client_limit // 4
+
+    # ---- requests
+
+    def receive(self, record: bytes) -> None:
+        """Take in a record: its requests are done by `work`. What is malformed ends the client."""
+        try:
+            self._requests += self._reader.items(record)
+        except Malformed as malformed:
+            self.dismiss(Farewell.MALFORMED, f"process {self.pid} sent {malformed}")
+
+    def work(self) -> int | None:
+        """Do what was asked for, until one request has to wait: for room for so many bytes, 0 for a turn of the ring.
+
+        None when all is done.
+        """
+        while self._requests and not self.ended:
+            try:
+                need = self._do(self._requests[0])
+            except Malformed as malformed:
+                self.dismiss(Farewell.MALFORMED, f"process {self.pid} sent {malformed}")
+                break
+            if need is not None:
+                return need
+            self._requests.popleft()
+        return None
+
+    def _do(self, request: Item) -> int | None:
+        if request.kind is Kind.SEND and self.welcomed:
+            return self._send(request)
+        if (request.kind is Kind.HELLO) is self.welcomed:
+            raise Malformed(f"{request.kind.name} {'for a second time' if self.welcomed else 'before HELLO'}")
+        match request.kind:
+            case Kind.HELLO:
+                self._greet(request)
+            case Kind.JOIN:
+                return self._join(request)
+            case Kind.LEAVE:
+                place = self.places.get(request.handle)
+                if place is not None:
+                    place.membership.leave()
+            case Kind.ASK:
+                text = self._hub.answer(request.body.decode(errors="replace"))
+                self.put(head(Kind.ANSWER, request.handle, len(text)), text)
+            case _:
+                raise Malformed(f"an item {request.kind.name}, which a client does not send")
+        return None
+
+    def _greet(self, request: Item) -> None:
+        if request.a != VERSION:
+            self.dismiss(
+                Farewell.VERSION,
+                f"the daemon speaks version {VERSION} of its protocol, this program {request.a}: "
+                "install the same version of both",
+            )
+            return
+        self.name = request.body[:256].decode(errors="replace")
+        self.welcomed = True
+        self.put(head(Kind.WELCOME, 0, 0, a=VERSION, b=self._hub.ring.node_id, c=self.pid))
+        self._hub.tell_ring(self)
+
+    def _join(self, request: Item) -> int | None:
+        if not request.handle or request.handle in self.places:
+            raise Malformed(f"JOIN with the handle {request.handle}, which is in use")
+        return None if self._hub.join(self, request.handle, request.body) else 0
+
+    def _send(self, request: Item) -> int | None:
+        """Hot: once for each list that a client sends."""
+        place = self.places.get(request.handle)
+        if place is None or place.membership.leaving:
+            return None  # it has been put out of the group, and will learn of it
+        payloads = unpack(request)
+        cost = len(request.body) + MESSAGE_COST * len(payloads)
+        if len(payloads) > 1 and cost > 2 * BATCH_BYTES:
+            raise Malformed(f"a list of {len(payloads)} messages, {len(request.body)} bytes: send it in parts")
+        try:
+            place.membership.send(payloads, guarantee_of(request))
+        except QueueFull:
+            return min(cost, BATCH_BYTES)
+        except MessageTooLong as error:
+            raise Malformed(str(error)) from None
+        self.sent += len(payloads)
+        return None
+
+    # ---- what it is told
+
+    def put(self, item_head: bytes, body: bytes = b"") -> None:
+        """Queue an item."""
+        if not self.ended:
+            self.writer.put(item_head, body)
+            self._hub.queued(self, len(item_head) + len(body))
+
+    def record(self) -> bytes:
+        """The next record for its socket; only if something waits."""
+        size = self.writer.size
+        record = self.writer.record()
+        self._hub.waiting -= size - self.writer.size
+        return record
+
+    def refuse(self, handle: int, why: Refusal, error: Exception) -> None:
+        """Answer a join that cannot be."""
+        text = str(error).encode()
+        self.put(head(Kind.REFUSED, handle, len(text), detail=why), text)
+
+    # ---- its end
+
+    def dismiss(self, why: Farewell, text: str) -> None:
+        """Tell it goodbye, instead of all that waits; its process is gone from its groups."""
+        if self.ended:
+            return
+        self.end()
+        self.farewell = text
+        body = text.encode()
+        self.writer.put(head(Kind.GOODBYE, 0, len(body), detail=why), body)
+        self._hub.waiting += self.writer.size
+        self._hub.written.add(self)
+
+    def end(self) -> None:
+        """Do nothing more for it; its groups see its process as gone."""
+        self._hub.waiting -= self.writer.size
+        self.writer.clear()
+        self.ended = True
+        self._requests.clear()
+        for place in list(self.places.values()):
+            place.membership.leave(Reason.PROCDOWN)
+
+
+class _Place:
+    """A client in a group: what the engine tells it, to the client's queue (an `Inbox`)."""
+
+    membership: Membership
+
+    def __init__(self, hub: Hub, client: Client, handle: int) -> None:
+        self.client = client
+        self.handle = handle
+        self._hub = hub
+
+    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
+        """Hot: once for each run."""
+        client = self.client
+        if client.ended:
+            return
+        packed = self._hub.pack(payloads)
+        client.received += packed.number
+        client.put(messages_head(self.handle, level, sender, packed), packed.body)
+
+    def event(self, event: Confchg | RingEvent) -> None:
+        """Anything that is not a message; the own leave is the last."""
+        self.client.put(*event_item(self.handle, event))
+        if isinstance(event, Confchg) and self.membership.member in event.left:
+            self._hub.forget(self)

@@ -1,0 +1,217 @@
+"""A client's side of its connection to a daemon, without I/O: its groups, what it knows of the ring, what it asks.
+
+A `Session` takes in records and makes records; trio, asyncio and blocking programs have thin shells around one. Its
+memberships are those of `cpg.group`: what they send waits in the session, bounded, until the shell has given it to the
+socket; what they are told goes straight into the inboxes of their groups.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cpg.errors import AlreadyJoined, CorosyncLimit, DaemonUnavailable, NotJoined, SlowConsumer
+from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
+from cpg.ipc import (
+    VERSION,
+    Farewell,
+    Item,
+    Kind,
+    Malformed,
+    Reader,
+    Refusal,
+    Writer,
+    event_of,
+    head,
+    level_of,
+    pack,
+    send_head,
+    unpack,
+)
+from cpg.membership import Inbox
+from totem.configuration import NO_RING, Guarantee
+from totem.errors import QueueFull, RingLost, TotemError
+
+SEND_QUEUE: Final = 1 << 20
+"""Bytes that may wait for the daemon, all groups together (and one message that is longer alone)."""
+
+_REFUSALS: Final[dict[int, type[Exception]]] = {
+    Refusal.NAME: ValueError,
+    Refusal.ALREADY_JOINED: AlreadyJoined,
+    Refusal.LIMIT: CorosyncLimit,
+}
+_FAREWELLS: Final[dict[int, type[TotemError]]] = {
+    Farewell.ACCESS: DaemonUnavailable,
+    Farewell.VERSION: DaemonUnavailable,
+    Farewell.FULL: DaemonUnavailable,
+    Farewell.SLOW: SlowConsumer,
+}
+"""What the others are is RingLost."""
+
+
+class RemoteMembership:
+    """This process in one group of the daemon's ring (`cpg.group.Membership`)."""
+
+    def __init__(self, session: Session, handle: int, name: bytes, inbox: Inbox) -> None:
+        self.name = name
+        self.inbox = inbox
+        self.refusal: Exception | None = None
+        """Why the daemon has not let this process in."""
+        self.entered = False
+        """The group's stream has begun."""
+        self._session = session
+        self._handle = handle
+        self._leaving = False
+
+    def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
+        """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
+        if self._leaving:
+            raise NotJoined(f"group {self.name!r} has been left")
+        packed = pack(payloads)
+        self._session.queue(send_head(self._handle, guarantee, packed), packed.body, alone=packed.number == 1)
+
+    def leave(self) -> None:
+        """Leave behind all that was sent; a second call does nothing."""
+        if not self._leaving:
+            self._leaving = True
+            self._session.writer.put(head(Kind.LEAVE, self._handle, 0))
+
+
+class Session:
+    """One connection's state, from the first record to the daemon's goodbye."""
+
+    def __init__(self) -> None:
+        self.on_ring: Callable[[RingEvent], None] = lambda event: None
+        """Is told what every group is told of the ring."""
+        self.writer = Writer()
+        """What waits for the socket."""
+        self.member: Member | None = None
+        """Who this process is in groups; None until the daemon has welcomed it."""
+        self.failure: TotemError | None = None
+        """Why there is nothing more to come."""
+        self.ring_id = NO_RING
+        self.node_ids: tuple[int, ...] = ()
+        self.quorum: Quorum | None = None
+        """What was told of the present ring's quorum; None while that is to come."""
+        self._reader = Reader()
+        self._memberships: dict[int, RemoteMembership] = {}
+        self._handles = 0
+        self._answers: dict[int, Any] = {}
+        self._actions: dict[Kind, Callable[[Item], None]] = {
+            Kind.MESSAGES: self._on_messages,
+            Kind.CONFCHG: self._on_event,
+            Kind.RING: self._on_event,
+            Kind.TRANSITIONAL: self._on_event,
+            Kind.QUORUM: self._on_event,
+            Kind.WELCOME: self._on_welcome,
+            Kind.REFUSED: self._on_refused,
+            Kind.ANSWER: self._on_answer,
+            Kind.GOODBYE: self._on_goodbye,
+        }
+
+    # ---- down
+
+    @property
+    def room(self) -> int:
+        """Bytes for which the send queue has room."""
+        return SEND_QUEUE - self.writer.size
+
+    def greet(self, name: str) -> None:
+        """Say who is there: the first word. `name` is shown to the administrator."""
+        text = name.encode()[:256]
+        self.writer.put(head(Kind.HELLO, 0, len(text), a=VERSION), text)
+
+    def join(self, name: bytes, inbox: Inbox) -> RemoteMembership:
+        """Ask to be let into a group; see the membership's `entered` and `refusal`."""
+        self._handles += 1
+        membership = self._memberships[self._handles] = RemoteMembership(self, self._handles, name, inbox)
+        self.writer.put(head(Kind.JOIN, self._handles, len(name)), name)
+        return membership
+
+    def ask(self, question: str) -> int:
+        """Ask the daemon something; the number under which `answer` has it later."""
+        self._handles += 1
+        text = question.encode()
+        self.writer.put(head(Kind.ASK, self._handles, len(text)), text)
+        return self._handles
+
+    def has_answer(self, number: int) -> bool:
+        """Whether the answer has come."""
+        return number in self._answers
+
+    def answer(self, number: int) -> Any:
+        """Take an answer that has come."""
+        return self._answers.pop(number)
+
+    def queue(self, item_head: bytes, body: bytes, *, alone: bool) -> None:
+        """Queue messages; QueueFull. `alone`: one message, which an empty queue takes however long it is."""
+        size = len(item_head) + len(body)
+        if self.writer.size + size > SEND_QUEUE and not (alone and not self.writer):
+            raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
+        self.writer.put(item_head, body)
+
+    # ---- up
+
+    def receive(self, record: bytes) -> None:
+        """Take in a record; what cannot be understood ends the session with `failure`."""
+        try:
+            for item in self._reader.items(record):
+                action = self._actions.get(item.kind)
+                if action is None:
+                    raise Malformed(f"an item {item.kind.name}, which a daemon does not send")
+                action(item)
+        except Malformed as malformed:
+            self.failure = RingLost(f"the daemon does not keep to the protocol: {malformed}")
+
+    def close(self) -> None:
+        """The connection is gone."""
+        if self.failure is None:
+            self.failure = RingLost("the daemon has closed the connection: it was ended, or has crashed")
+
+    def _on_messages(self, item: Item) -> None:
+        membership = self._memberships.get(item.handle)
+        if membership is not None:
+            membership.inbox.messages(Member(item.a, item.b), level_of(item), unpack(item))
+
+    def _on_event(self, item: Item) -> None:
+        event = event_of(item)
+        if not item.handle:
+            if not isinstance(event, Confchg):
+                self._on_ring_event(event)
+            return
+        membership = self._memberships.get(item.handle)
+        if membership is None:
+            return
+        is_own = isinstance(event, Confchg) and self.member in event.left
+        if is_own and membership.entered:
+            del self._memberships[item.handle]
+        membership.entered = True
+        membership.inbox.event(event)
+
+    def _on_ring_event(self, event: RingEvent) -> None:
+        if isinstance(event, TotemConfchg):
+            self.ring_id, self.node_ids = event
+        self.quorum = event if isinstance(event, Quorum) else None
+        self.on_ring(event)
+
+    def _on_welcome(self, item: Item) -> None:
+        if item.a != VERSION:
+            raise Malformed(f"version {item.a} of the protocol, not {VERSION}")
+        self.member = Member(item.b, item.c)
+
+    def _on_refused(self, item: Item) -> None:
+        membership = self._memberships.pop(item.handle, None)
+        if membership is not None:
+            kind = _REFUSALS.get(item.detail, TotemError)
+            membership.refusal = kind(item.body.decode(errors="replace"))
+
+    def _on_answer(self, item: Item) -> None:
+        try:
+            self._answers[item.handle] = json.loads(item.body)
+        except ValueError as error:
+            raise Malformed(f"an answer that is no JSON: {error}") from None
+
+    def _on_goodbye(self, item: Item) -> None:
+        kind = _FAREWELLS.get(item.detail, RingLost)
+        self.failure = kind(item.body.decode(errors="replace"))

@@ -1,0 +1,54 @@
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+import cpg
+from cpg.daemon.hub import Hub
+from cpg.daemon.server import ServedRing, listening, serve
+from cpg.daemon.status import answers
+from cpg.embedded import prepare_ring
+from tests.app.processes import write_config
+
+
+class Daemon:
+    """A daemon in the test's own process, on real sockets."""
+
+    def __init__(self, config, node, path):
+        self.config = config
+        self.path = path
+        self.node = node
+        self.allowed = True
+
+    @asynccontextmanager
+    async def running(self):
+        with listening(self.path) as listener:
+            self.ring = prepare_ring(ServedRing, self.config, self.node)
+            self.hub = Hub(self.ring)
+            self.hub.answers = answers(self.ring, self.hub)
+            async with serve(listener, self.ring, self.hub, self.may_connect):
+                yield self
+
+    def may_connect(self, uid, gid):
+        return self.allowed
+
+    def connect(self):
+        """A client in this process."""
+        return cpg.connect(self.path)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path, 3)
+
+
+@pytest.fixture
+def make_daemon(tmp_path, config):
+    return lambda node=1: Daemon(config, node, tmp_path / f"socket{node}")
+
+
+@pytest.fixture
+async def daemon(make_daemon):
+    with trio.fail_after(40):
+        async with make_daemon().running() as daemon:
+            yield daemon
