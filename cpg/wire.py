@@ -68,7 +68,7 @@ MCAST_PREFIX: Final = len(GROUP_A) + _MCAST.size
 
 _MCAST_ID_BYTES: Final = GROUP_A + Struct("<i").pack(_MCAST_ID)
 
-_REASON_TO_WIRE: Final = {reason: number for number, reason in enumerate(Reason, start=1)}
+REASON_TO_WIRE: Final = {reason: number for number, reason in enumerate(Reason, start=1)}
 _REASON_OF_LEAVE: Final = {2: Reason.LEAVE, 5: Reason.PROCDOWN}
 
 
@@ -81,7 +81,7 @@ class Procjoin(NamedTuple):
     def encode(self) -> bytes:
         """Write the message, group header included, as all `encode` do."""
         return GROUP_A + _PROCJOIN.pack(
-            _PROCJOIN_ID, _PROCJOIN.size, len(self.name), self.name, self.pid, _REASON_TO_WIRE[Reason.JOIN]
+            _PROCJOIN_ID, _PROCJOIN.size, len(self.name), self.name, self.pid, REASON_TO_WIRE[Reason.JOIN]
         )
 
 
@@ -95,7 +95,7 @@ class Procleave(NamedTuple):
     def encode(self) -> bytes:
         """Write the message."""
         return GROUP_A + _PROCJOIN.pack(
-            _PROCLEAVE_ID, _PROCJOIN.size, len(self.name), self.name, self.pid, _REASON_TO_WIRE[self.reason]
+            _PROCLEAVE_ID, _PROCJOIN.size, len(self.name), self.name, self.pid, REASON_TO_WIRE[self.reason]
         )
 
 

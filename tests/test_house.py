@@ -41,6 +41,7 @@ SHELLS = {
     "cpg.flood",
     "cpg.lines",
     "cpg.stage",
+    "cpg.libqb.server",
 }
 IMPURE = {"time", "os", "socket", "threading", "logging", "trio", "asyncio", "select", "subprocess", "signal"}
 STRUCT_ROOMS = (
@@ -55,6 +56,7 @@ STRUCT_ROOMS = (
     "cpg.flood",
     "cpg.ipc",
     "cpg.daemon.server",
+    "cpg.libqb",
 )
 
 

@@ -1,0 +1,114 @@
+"""The service cfg: the state of the node's links, and the addresses of nodes (exec/cfg.c). It changes nothing.
+
+What an administrator orders through it (reload, shutdown, the end of another node) is answered NOT_SUPPORTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from struct import Struct
+from typing import Final
+
+from cpg.codes import Code
+from cpg.events import RingEvent
+from cpg.libqb.layout import answer
+from cpg.libqb.session import Client, Node, Session
+
+_PLAIN: Final = Struct("<i4xi4x")  # header
+_NODE: Final = Struct("<i4xi4x I4x")  # header, nodeid
+_NODE_STATUS: Final = Struct("<i4xi4x I4x I4x")  # header, nodeid, version
+_UINT32: Final = Struct("<I4x")
+_RINGS: Final = Struct("<I4x 2048s 8192s")  # interface_count, interface_name: 16 of 128, interface_status: 16 of 512
+_STATUS: Final = Struct("<II 6B2x")
+#   struct corosync_cfg_node_status_v1: version, nodeid, reachable, remote, external, onwire_min, _max, _ver
+_LINK: Final = Struct("<3Bx I 256s256s")  # enabled, connected, dynconnected, mtu, src_ipaddr, dst_ipaddr
+_ADDRESSES: Final = Struct("<II 16s")  # family, num_addrs, the only one
+
+RING_STATUS, RING_REENABLE, KILL_NODE, TRY_SHUTDOWN, REPLY_TO_SHUTDOWN, GET_NODE_ADDRESSES = range(6)
+LOCAL_GET, RELOAD, REOPEN_LOGS, NODE_STATUS, TRACK_START, TRACK_STOP = range(6, 12)
+ANSWER_RING_STATUS, ANSWER_GET_NODE_ADDRESSES, ANSWER_LOCAL_GET, ANSWER_NODE_STATUS = 0, 11, 12, 16
+ANSWER_TRACK_START, ANSWER_TRACK_STOP = 2, 3
+NOT_SUPPORTED: Final = {
+    RING_REENABLE: 1,
+    KILL_NODE: 8,
+    TRY_SHUTDOWN: 9,
+    REPLY_TO_SHUTDOWN: 13,
+    RELOAD: 14,
+    REOPEN_LOGS: 15,
+}
+"""Requests, and the ids of their answers."""
+
+VERSION: Final = 1  # CFG_NODE_STATUS_V1
+MOST_LINKS: Final = 8
+FAMILIES: Final = {4: 2, 6: 10}  # AF_INET, AF_INET6
+
+
+class Cfg:
+    """The service."""
+
+    name = "cfg"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def open(self, client: Client) -> CfgSession:
+        """Begin a connection."""
+        return CfgSession(client, self.node)
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Nothing to do: clients ask."""
+
+
+def _refuse(answer_id: int) -> Callable[..., bytes]:
+    return lambda _: answer(answer_id, code=Code.NOT_SUPPORTED)
+
+
+class CfgSession(Session):
+    """One connection."""
+
+    def __init__(self, client: Client, node: Node) -> None:
+        super().__init__(client)
+        self._node = node
+
+    def _on_ring_status(self) -> bytes:
+        address = self._node.config.node(self._node.node_id).address
+        return answer(ANSWER_RING_STATUS, _RINGS.pack(1, f"0 {address}".encode(), b"OK"))
+
+    def _on_node_status(self, node_id: int, version: int) -> bytes:
+        if version != VERSION:
+            return answer(ANSWER_NODE_STATUS, _UINT32.pack(version), Code.NOT_SUPPORTED)
+        node, config = self._node, self._node.config
+        listed = [entry for entry in config.nodes if entry.node_id == node_id]
+        reachable = node_id in node.node_ids
+        status = _STATUS.pack(VERSION, node_id, reachable, 0, 0, 0, 0, 0)
+        # As Corosync over udpu: the one link is said to come from the node that was asked for, and to go nowhere.
+        links = b"".join(_LINK.pack(1, reachable, 0, config.netmtu, entry.address.encode(), b"") for entry in listed)
+        return answer(ANSWER_NODE_STATUS, status + links.ljust(MOST_LINKS * _LINK.size, b"\0"))
+
+    def _on_get_node_addresses(self, node_id: int) -> bytes:
+        try:
+            entry = self._node.config.node(node_id or self._node.node_id)
+        except KeyError:
+            return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(0, 0, b""), Code.NOT_EXIST)
+        address = ip_address(entry.address)
+        return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(FAMILIES[address.version], 1, address.packed))
+
+    def _on_local_get(self) -> bytes:
+        return answer(ANSWER_LOCAL_GET, _UINT32.pack(self._node.node_id))
+
+    def _on_track_start(self) -> bytes:
+        return answer(ANSWER_TRACK_START)  # nothing will be told: shutdowns are not asked for here
+
+    def _on_track_stop(self) -> bytes:
+        return answer(ANSWER_TRACK_STOP)
+
+    requests = {  # noqa: RUF012 - a ClassVar of the base
+        RING_STATUS: (_PLAIN, _on_ring_status),
+        NODE_STATUS: (_NODE_STATUS, _on_node_status),
+        GET_NODE_ADDRESSES: (_NODE, _on_get_node_addresses),
+        LOCAL_GET: (_PLAIN, _on_local_get),
+        TRACK_START: (_PLAIN, _on_track_start),
+        TRACK_STOP: (_PLAIN, _on_track_stop),
+        **{request: (_PLAIN, _refuse(reply)) for request, reply in NOT_SUPPORTED.items()},
+    }

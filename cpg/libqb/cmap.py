@@ -1,0 +1,223 @@
+"""The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read, not written.
+
+There are the keys that Corosync's tools and programs around it ask for: of the sections totem, nodelist and quorum,
+`runtime.members`, `runtime.config.totem` and `runtime.votequorum`; and `stats.srp` in the map of statistics. Nobody can
+watch a key: `corosync-cmapctl -t` is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from struct import Struct
+from typing import Final, NamedTuple
+
+from cpg.codes import Code
+from cpg.events import RingEvent, TotemConfchg
+from cpg.libqb.layout import LARGEST, answer
+from cpg.libqb.session import Client, Node, Session
+from totem.config import milliseconds
+
+MOST_ITERATIONS: Final = 64
+"""Open at a time on one connection."""
+
+_NAME: Final = "H6x256s"  # mar_name_t
+_KEY: Final = Struct(f"<i4xi4x {_NAME}")  # header, key_name
+_GET: Final = Struct(f"<i4xi4x {_NAME} Q")  # header, key_name, value_len
+_HANDLE: Final = Struct("<i4xi4x Q")  # header, iter_handle
+_SET_MAP: Final = Struct("<i4xi4x i4x")  # header, map
+_GOT: Final = Struct("<Q B7x")  # value_len, type; the value follows
+_UINT64: Final = Struct("<Q")
+_FOUND: Final = Struct(f"<{_NAME} Q B7x")  # key_name, value_len, type
+
+SET, DELETE, GET, ADJUST, ITERATE, NEXT, ITERATED, TRACK, UNTRACK, SET_MAP = range(10)
+ANSWER_SET_MAP: Final = 10  # all others have the number of their request
+DEFAULT_MAP, STATS_MAP = 0, 1
+
+
+class Value(NamedTuple):
+    """A value with its type (cmap_value_types_t)."""
+
+    kind: int
+    data: bytes
+
+
+_Map = dict[str, Value]
+
+
+def _integer(kind: int, layout: str) -> Callable[[int], Value]:
+    pack = Struct(layout).pack
+    return lambda value: Value(kind, pack(value))
+
+
+uint8, uint32, uint64 = _integer(2, "<B"), _integer(6, "<I"), _integer(8, "<Q")
+
+
+def string(text: str) -> Value:
+    """A string, which has a NUL at its end."""
+    return Value(11, text.encode() + b"\0")
+
+
+class Cmap:
+    """The service."""
+
+    name = "cmap"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self._joins: dict[int, int] = {}
+        """How often each node has joined the ring, since this service began."""
+        self._members: tuple[int, ...] = ()
+        self._note(node.node_ids)
+
+    def open(self, client: Client) -> CmapSession:
+        """Begin a connection."""
+        return CmapSession(client, self)
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Count the joins."""
+        if isinstance(event, TotemConfchg):
+            self._note(event.node_ids)
+
+    def _note(self, members: tuple[int, ...]) -> None:
+        for node_id in set(members).difference(self._members):
+            self._joins[node_id] = self._joins.get(node_id, 0) + 1
+        self._members = members
+
+    def values(self, which: int) -> _Map:
+        """All keys and values of a map at this moment, by key in ascending order."""
+        found: Iterator[tuple[str, Value]]
+        if which == STATS_MAP:
+            found = self._statistics()
+        else:
+            found = itertools.chain(self._totem(), self._nodelist(), self._quorum(), self._runtime())
+        return dict(sorted(found))
+
+    def _totem(self) -> Iterator[tuple[str, Value]]:
+        config = self.node.config
+        yield "totem.version", uint32(2)
+        yield "totem.cluster_name", string(config.cluster_name)
+        yield "totem.transport", string(config.transport)
+        yield "totem.ip_version", string(config.ip_version)
+        yield "totem.netmtu", uint32(config.netmtu)
+        times = ("token", "token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck")
+        for name in times:
+            yield f"runtime.config.totem.{name}", uint32(milliseconds(getattr(config, name)))
+        for name in ("token_retransmits_before_loss_const", "window_size", "max_messages", "miss_count_const"):
+            yield f"runtime.config.totem.{name}", uint32(getattr(config, name))
+
+    def _nodelist(self) -> Iterator[tuple[str, Value]]:
+        for position, entry in enumerate(self.node.config.nodes):
+            prefix = f"nodelist.node.{position}."
+            yield prefix + "nodeid", uint32(entry.node_id)
+            yield prefix + "name", string(entry.name)
+            yield prefix + "ring0_addr", string(entry.address)
+            yield prefix + "quorum_votes", uint32(entry.votes)
+            if entry.node_id == self.node.node_id:
+                yield "nodelist.local_node_pos", uint32(position)
+
+    def _quorum(self) -> Iterator[tuple[str, Value]]:
+        section, status = self.node.config.quorum, self.node.quorum
+        if status is None:
+            return
+        yield "quorum.provider", string(section.provider)
+        if section.expected_votes:
+            yield "quorum.expected_votes", uint32(section.expected_votes)
+        members = self.node.node_ids
+        yield "runtime.votequorum.this_node_id", uint32(self.node.node_id)
+        yield "runtime.votequorum.lowest_node_id", uint32(min(members))
+        yield "runtime.votequorum.highest_node_id", uint32(max(members))
+        yield "runtime.votequorum.two_node", uint8("two_node" in status.options)
+
+    def _runtime(self) -> Iterator[tuple[str, Value]]:
+        addresses = {entry.node_id: entry.address for entry in self.node.config.nodes}
+        for node_id, joins in self._joins.items():
+            prefix = f"runtime.members.{node_id}."
+            yield prefix + "config_version", uint64(0)
+            yield prefix + "ip", string(f"r(0) ip({addresses.get(node_id, '')}) ")
+            yield prefix + "join_count", uint32(joins)
+            yield prefix + "status", string("joined" if node_id in self._members else "left")
+
+    def _statistics(self) -> Iterator[tuple[str, Value]]:
+        counted = self.node.statistics()
+        for name, value in {
+            "orf_token_tx": counted.tokens_sent,
+            "orf_token_rx": counted.tokens_received,
+            "memb_join_tx": counted.joins_sent,
+            "memb_join_rx": counted.joins_received,
+            "mcast_tx": counted.multicasts_sent,
+            "mcast_retx": counted.retransmits_sent,
+            "mcast_rx": counted.multicasts_received,
+            "memb_commit_token_tx": counted.commit_tokens_sent,
+            "memb_commit_token_rx": counted.commit_tokens_received,
+            "token_hold_cancel": counted.holds_cancelled,
+            "operational_entered": counted.rings_installed,
+        }.items():
+            yield f"stats.srp.{name}", uint64(value)
+
+
+class CmapSession(Session):
+    """One connection."""
+
+    def __init__(self, client: Client, service: Cmap) -> None:
+        super().__init__(client)
+        self._service = service
+        self._map = DEFAULT_MAP
+        self._iterations: dict[int, Iterator[tuple[str, Value]]] = {}
+        self._handles = itertools.count(1)
+
+    def _on_get(self, length: int, name: bytes, room: int) -> bytes:
+        value = self._service.values(self._map).get(_text(length, name))
+        if value is None:
+            return answer(GET, _GOT.pack(0, 0), Code.NOT_EXIST)
+        if room > LARGEST - len(answer(GET, _GOT.pack(0, 0))) or 0 < room < len(value.data):
+            return answer(GET, _GOT.pack(0, 0), Code.INVALID_PARAM)
+        return answer(GET, _GOT.pack(len(value.data), value.kind) + (value.data.ljust(room, b"\0") if room else b""))
+
+    def _on_iterate(self, length: int, prefix: bytes) -> bytes:
+        if len(self._iterations) >= MOST_ITERATIONS:
+            return answer(ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
+        begin = _text(length, prefix)
+        values: Mapping[str, Value] = self._service.values(self._map)
+        handle = next(self._handles)
+        self._iterations[handle] = iter([(key, value) for key, value in values.items() if key.startswith(begin)])
+        return answer(ITERATE, _UINT64.pack(handle))
+
+    def _on_next(self, handle: int) -> bytes:
+        iteration = self._iterations.get(handle)
+        if iteration is None:
+            return answer(NEXT, bytes(_FOUND.size), Code.BAD_HANDLE)
+        found = next(iteration, None)
+        if found is None:
+            return answer(NEXT, bytes(_FOUND.size), Code.NO_SECTIONS)
+        key, value = found
+        return answer(NEXT, _FOUND.pack(len(key), key.encode(), len(value.data), value.kind))
+
+    def _on_iterated(self, handle: int) -> bytes:
+        known = self._iterations.pop(handle, None) is not None
+        return answer(ITERATED, code=Code.OK if known else Code.BAD_HANDLE)
+
+    def _on_set_map(self, which: int) -> bytes:
+        if self._iterations:
+            return answer(ANSWER_SET_MAP, code=Code.BUSY)
+        if which not in (DEFAULT_MAP, STATS_MAP):
+            return answer(ANSWER_SET_MAP, code=Code.NOT_EXIST)
+        self._map = which
+        return answer(ANSWER_SET_MAP)
+
+    requests = {  # noqa: RUF012 - a ClassVar of the base
+        SET: (_KEY, lambda *_: answer(SET, code=Code.ACCESS)),
+        DELETE: (_KEY, lambda *_: answer(DELETE, code=Code.ACCESS)),
+        GET: (_GET, _on_get),
+        ADJUST: (_KEY, lambda *_: answer(ADJUST, code=Code.ACCESS)),
+        ITERATE: (_KEY, _on_iterate),
+        NEXT: (_HANDLE, _on_next),
+        ITERATED: (_HANDLE, _on_iterated),
+        TRACK: (_KEY, lambda *_: answer(TRACK, _UINT64.pack(0), Code.NOT_SUPPORTED)),
+        UNTRACK: (_HANDLE, lambda *_: answer(UNTRACK, _UINT64.pack(0), Code.NOT_EXIST)),
+        SET_MAP: (_SET_MAP, _on_set_map),
+    }
+
+
+def _text(length: int, name: bytes) -> str:
+    return name[:length].decode("utf-8", "replace")

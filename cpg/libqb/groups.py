@@ -1,0 +1,425 @@
+"""The service cpg: processes in closed process groups (exec/cpg.c, ipc_cpg.h).
+
+A connection is in at most one group. Its multicasts have no answer: what the ring has no room for stays in the session,
+which handles nothing further until there is, so that nothing is lost or overtaken. A message too long for one request
+comes in pieces and goes to the ring as one; what is long for a datagram is told in pieces, which the library puts
+together.
+
+A connection whose own leave was delivered is told nothing more of the group, and can join again, as the manual says
+(Corosync 3.1.7 itself forgets to).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from struct import Struct
+from typing import Final
+
+from cpg.codes import Code
+from cpg.errors import AlreadyJoined, CorosyncLimit
+from cpg.events import Confchg, Member, Reason, RingEvent, TotemConfchg
+from cpg.libqb.layout import MalformedRequest, answer, uint32s
+from cpg.libqb.session import Client, Node, Session
+from cpg.membership import Membership
+from cpg.pieces import LARGEST_MESSAGE
+from cpg.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
+from totem.configuration import Guarantee, Level
+from totem.errors import QueueFull
+
+MOST_MEMBERS: Final = 128
+"""Of a group, and nodes of a ring, of which the library can be told: it has arrays of this size on its stack."""
+MOST_ITERATIONS: Final = 64
+"""Open at a time on one connection."""
+BATCH: Final = 128 * 1024
+"""Bytes given to the ring at once: a batch is taken as a whole or not at all."""
+EVENT_PIECE: Final = 64 * 1024
+"""Bytes of a message told in one event: datagrams of this size get through whatever the machine's limits are."""
+KNOWN_HEADS: Final = 1024
+MESSAGE_COST: Final = 256
+"""Bytes reckoned for what the ring's send queue adds to each message."""
+
+_JOIN: Final = Struct("<i4xi4x I4x128s I4x I4x")  # header, group_name, pid, flags
+_LEAVE: Final = Struct("<i4xi4x I4x128s I4x")  # header, group_name, pid
+_MCAST: Final = Struct("<i4xi4x8x I4x I4x")  # header (of an answer), guarantee, msglen
+_PARTIAL: Final = Struct("<i4xi4x8x I4x I4x I4x I4x")  # header (of an answer), guarantee, msglen, fraglen, type
+_MEMBERSHIP: Final = Struct("<i4xi4x I4x128s")  # header, group_name
+_PLAIN: Final = Struct("<i4xi4x")  # header
+_ITERATE: Final = Struct("<i4xi4x I4x128s I4x")  # header, group_name, iteration_type
+_ITERATION: Final = Struct("<i4xi4x Q")  # header, iteration_handle
+
+_DELIVER: Final = Struct("<i4xi4xi4x I4x128s I4x I4x I4x")  # header, group_name, msglen, nodeid, pid
+_DELIVER_PIECE: Final = Struct("<i4xi4xi4x I4x128s I4x I4x I4x I4x I4x")
+#   header, group_name, msglen, fraglen, nodeid, pid, type
+_CONFCHG: Final = Struct("<I4x128s I4x I4x I4x")  # group_name, member, joined and left list entries
+_ADDRESS: Final = Struct("<I4x I4x I4x")  # mar_cpg_address_t: nodeid, pid, reason
+_TOTEM_CONFCHG: Final = Struct("<I4xQ I")  # ring_id, member_list_entries; the list has no gap before it
+_MEMBERS: Final = Struct("<I4x 9216s")  # member_count, member_list: 384 addresses
+_UINT32: Final = Struct("<I4x")
+_UINT64: Final = Struct("<Q")
+_DESCRIPTION: Final = Struct("<I4x128s II")  # group, nodeid, pid
+
+assert (_JOIN.size, _LEAVE.size, _MCAST.size, _PARTIAL.size, _ITERATE.size) == (168, 160, 40, 56, 160)
+assert (_DELIVER.size, _DELIVER_PIECE.size, _ADDRESS.size) == (184, 200, 24)
+
+# Ids of requests
+JOIN, LEAVE, MCAST, MEMBERSHIP, LOCAL_GET, ITERATE, NEXT, ITERATED, FINALIZE = range(9)
+ALLOCATE, FREE, EXECUTE, PARTIAL_MCAST = range(9, 13)
+# and of answers and events, which are not the same.
+ANSWER_JOIN, ANSWER_LEAVE, ANSWER_MCAST, ANSWER_MEMBERSHIP, CONFCHG, DELIVER = range(6)
+ANSWER_LOCAL_GET, ANSWER_ITERATE, ANSWER_NEXT, ANSWER_ITERATED, ANSWER_FINALIZE, TOTEM_CONFCHG = 7, 9, 10, 11, 12, 13
+ANSWER_ALLOCATE, ANSWER_FREE, ANSWER_EXECUTE, DELIVER_PIECE, ANSWER_PIECE = range(14, 19)
+
+_MCAST_ID: Final = Struct("<i").pack(MCAST)
+_PARTIAL_ID: Final = Struct("<i").pack(PARTIAL_MCAST)
+
+TELL_FIRST_RING: Final = 1  # CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF
+NAMES, ONE_GROUP, ALL = 1, 2, 3  # cpg_iteration_type_t
+SAFE: Final = 3  # CPG_TYPE_SAFE; Corosync takes it for agreed, as the other types are
+
+_Entry = tuple[bytes, int, int]
+"""Of an iteration: group, node, pid."""
+
+
+class Groups:
+    """The service."""
+
+    name = "cpg"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.processes: set[tuple[bytes, int]] = set()
+        """Who is in a group through a connection that is open."""
+
+    def open(self, client: Client) -> GroupSession:
+        """Begin a connection."""
+        return GroupSession(client, self)
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Nothing to do: the sessions tell it."""
+
+
+class GroupSession(Session):
+    """One connection: an `Inbox` of the engine once it has joined."""
+
+    def __init__(self, client: Client, service: Groups) -> None:
+        super().__init__(client)
+        self._node = service.node
+        self._processes = service.processes
+        self._membership: Membership | None = None
+        self._wants_first_ring = False
+        self._closed = False
+        self._iterations: dict[int, Iterator[_Entry]] = {}
+        self._handles = itertools.count(1)
+        self._heads: dict[Member, _Heads] = {}
+        # From the client to the ring:
+        self._backlog: deque[bytes] = deque()
+        """Requests not handled yet."""
+        self._unsent: list[bytes] = []
+        """What the ring had no room for."""
+        self._guarantee = Guarantee.AGREED
+        """Of that."""
+        self._owed = b""
+        """The answer that is due when the ring has taken it."""
+        self._pieces: list[bytes] | None = None
+        """Of a message that comes in pieces."""
+        self._missing = 0
+        """Bytes of it that have not come."""
+
+    # ---- requests
+
+    def take(self, requests: Sequence[bytes]) -> list[bytes]:
+        """Handle requests as far as the ring has room; what is to be answered."""
+        self._backlog.extend(requests)
+        return self.resume() if not self.stalled else []
+
+    def resume(self) -> list[bytes]:
+        """Go on where there was no room; what is to be answered."""
+        answers: list[bytes] = []
+        backlog = self._backlog
+        while self._hand_over(answers) and backlog:
+            kind = backlog[0][:4]
+            if kind == _MCAST_ID:
+                self._gather()
+            elif reply := self._on_piece(backlog.popleft()) if kind == _PARTIAL_ID else self.answer(backlog.popleft()):
+                answers.append(reply)
+        return answers
+
+    def _hand_over(self, answers: list[bytes]) -> bool:
+        """Give the ring what was gathered; whether it has room for that."""
+        if self._unsent:
+            assert self._membership is not None, "nothing is gathered for nobody"
+            try:
+                self._membership.send(self._unsent, self._guarantee)
+            except QueueFull:
+                self.stalled = min(sum(map(len, self._unsent)) + MESSAGE_COST * len(self._unsent), BATCH)
+                return False
+            self._node.send_soon()
+            self._unsent = []
+        self.stalled = 0
+        if self._owed:
+            answers.append(self._owed)
+            self._owed = b""
+        return True
+
+    def _gather(self) -> None:
+        """Take consecutive multicasts of one guarantee. Hot: once for each message."""
+        backlog, unsent, room, level = self._backlog, self._unsent, BATCH, -1
+        unpack, header = _MCAST.unpack_from, _MCAST.size
+        while backlog and room > 0:
+            request = backlog[0]
+            if request[:4] != _MCAST_ID:
+                break
+            if len(request) < header:
+                raise MalformedRequest(f"a multicast of {len(request)} bytes, without its header")
+            _, size, guarantee, length = unpack(request)
+            if size != len(request) or length != size - header:
+                raise MalformedRequest(f"a multicast of {len(request)} bytes says {size}, with {length} of data")
+            if level not in (guarantee, -1):
+                break
+            level = guarantee
+            room -= length + MESSAGE_COST
+            unsent.append(request[header:])
+            backlog.popleft()
+        self._guarantee = Guarantee.SAFE if level == SAFE else Guarantee.AGREED
+        if not self._may_send():
+            unsent.clear()  # as Corosync does, since nobody waits for an answer
+
+    def _may_send(self) -> bool:
+        return self._membership is not None and not self._membership.leaving
+
+    def _on_piece(self, request: bytes) -> bytes:
+        """Take a piece of a long message; empty if it is answered later."""
+        if len(request) < _PARTIAL.size:
+            raise MalformedRequest(f"a piece of {len(request)} bytes, without its header")
+        _, size, guarantee, whole, length, kind = _PARTIAL.unpack_from(request)
+        if size != len(request) or length != size - _PARTIAL.size:
+            raise MalformedRequest(f"a piece of {len(request)} bytes says {size}, with {length} of data")
+        if kind not in (PIECE_FIRST, PIECE_CONTINUED, PIECE_LAST):
+            raise MalformedRequest(f"a piece of type {kind}")
+        if not self._may_send():
+            return answer(ANSWER_PIECE, code=Code.NOT_EXIST)
+        if kind == PIECE_FIRST:
+            if whole > LARGEST_MESSAGE:
+                self._pieces = None
+                return answer(ANSWER_PIECE, code=Code.TOO_BIG)
+            self._pieces, self._missing = [], whole
+        if self._pieces is None:
+            return answer(ANSWER_PIECE, code=Code.INTERRUPT)
+        self._pieces.append(request[_PARTIAL.size :])
+        self._missing -= length
+        if self._missing < 0 or (self._missing > 0 and kind == PIECE_LAST):
+            raise MalformedRequest(f"a message of {whole} bytes in pieces of others")
+        if kind == PIECE_LAST:
+            self._unsent = [b"".join(self._pieces)]
+            self._guarantee = Guarantee.SAFE if guarantee == SAFE else Guarantee.AGREED
+            self._pieces = None
+            self._owed = answer(ANSWER_PIECE)
+            return b""
+        return answer(ANSWER_PIECE)
+
+    def _on_join(self, length: int, name: bytes, pid: int, flags: int) -> bytes:
+        return answer(ANSWER_JOIN, code=self._join(length, name[:length], pid, flags))
+
+    def _join(self, length: int, name: bytes, pid: int, flags: int) -> Code:
+        if length > LARGEST_NAME:
+            return Code.NAME_TOO_LONG
+        if self._membership is not None:
+            return Code.BUSY if self._membership.leaving else Code.EXIST
+        if (name, pid) in self._processes:
+            return Code.EXIST
+        if len(self._node.groups.get(name, ())) >= MOST_MEMBERS:
+            return Code.NO_SPACE
+        try:
+            self._membership = self._node.admit(name, pid, self)
+        except AlreadyJoined:
+            return Code.TRY_AGAIN  # its leave is on its way
+        except CorosyncLimit:
+            return Code.NAME_TOO_LONG if len(name) == LARGEST_NAME or b"\0" in name else Code.NO_SPACE
+        except ValueError:
+            return Code.INVALID_PARAM  # no name at all
+        self._wants_first_ring = bool(flags & TELL_FIRST_RING)
+        self._processes.add((name, pid))
+        self._node.send_soon()
+        return Code.OK
+
+    def _on_leave(self, *_: object) -> bytes:
+        return answer(ANSWER_LEAVE, code=self._leave())
+
+    def _leave(self) -> Code:
+        membership = self._membership
+        if membership is None or membership.leaving:
+            return Code.NOT_EXIST
+        if not membership.joined:
+            return Code.BUSY
+        membership.leave()
+        self._node.send_soon()
+        return Code.OK
+
+    def _on_membership(self, length: int, name: bytes) -> bytes:
+        members = self._node.groups.get(name[:length], ())
+        if len(members) > MOST_MEMBERS:
+            return answer(ANSWER_MEMBERSHIP, _MEMBERS.pack(0, b""), Code.TOO_BIG)
+        return answer(ANSWER_MEMBERSHIP, _MEMBERS.pack(len(members), _addresses(members)))
+
+    def _on_local_get(self) -> bytes:
+        return answer(ANSWER_LOCAL_GET, _UINT32.pack(self._node.node_id))
+
+    def _on_iterate(self, length: int, name: bytes, kind: int) -> bytes:
+        if len(self._iterations) >= MOST_ITERATIONS:
+            return answer(ANSWER_ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
+        groups = self._node.groups
+        entries: list[_Entry]
+        if kind == NAMES:
+            entries = [(group, 0, 0) for group in groups]
+        else:
+            chosen = [name[:length]] if kind == ONE_GROUP else groups
+            entries = [(group, *member) for group in chosen for member in groups.get(group, ())]
+        handle = next(self._handles)
+        self._iterations[handle] = iter(entries)
+        return answer(ANSWER_ITERATE, _UINT64.pack(handle))
+
+    def _on_next(self, handle: int) -> bytes:
+        entry, code = (b"", 0, 0), Code.OK
+        iteration = self._iterations.get(handle)
+        if iteration is None:
+            code = Code.LIBRARY
+        elif (following := next(iteration, None)) is not None:
+            entry = following
+        else:
+            code = Code.NO_SECTIONS
+        name, node_id, pid = entry
+        return answer(ANSWER_NEXT, _DESCRIPTION.pack(len(name), name, node_id, pid), code)
+
+    def _on_iterated(self, handle: int) -> bytes:
+        known = self._iterations.pop(handle, None) is not None
+        return answer(ANSWER_ITERATED, code=Code.OK if known else Code.LIBRARY)
+
+    def _on_finalize(self) -> bytes:
+        self._forget()
+        return answer(ANSWER_FINALIZE)
+
+    requests = {  # noqa: RUF012 - a ClassVar of the base
+        JOIN: (_JOIN, _on_join),
+        LEAVE: (_LEAVE, _on_leave),
+        MEMBERSHIP: (_MEMBERSHIP, _on_membership),
+        LOCAL_GET: (_PLAIN, _on_local_get),
+        ITERATE: (_ITERATE, _on_iterate),
+        NEXT: (_ITERATION, _on_next),
+        ITERATED: (_ITERATION, _on_iterated),
+        FINALIZE: (_PLAIN, _on_finalize),
+    }
+
+    def close(self) -> None:
+        """The client has gone: its process is out of the group, if it had not left."""
+        self._closed = True
+        self._forget()
+        if self._membership is not None:
+            self._membership.leave(Reason.PROCDOWN)
+            self._node.send_soon()
+
+    def _forget(self) -> None:
+        if self._membership is not None:
+            self._processes.discard((self._membership.name, self._membership.member.pid))
+
+    # ---- events: the inbox of the engine
+
+    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
+        """Tell messages. Hot: once for each frame, and within for each message."""
+        if self._closed:
+            return
+        heads = self._heads.get(sender)
+        if heads is None:
+            assert self._membership is not None, "only members are told messages"
+            if len(self._heads) >= KNOWN_HEADS:
+                self._heads.clear()
+            heads = self._heads[sender] = _Heads(self._membership.name, sender)
+        if max(map(len, payloads)) <= EVENT_PIECE:
+            self.client.tell([heads[len(payload)] + payload for payload in payloads])
+        else:
+            self.client.tell([event for payload in payloads for event in heads.cut(payload)])
+
+    def event(self, event: Confchg | RingEvent) -> None:
+        """Tell a change of the group."""
+        if self._closed:
+            return
+        if isinstance(event, Confchg):
+            self._on_confchg(event)
+        elif isinstance(event, TotemConfchg) and self._wants_first_ring:
+            self._wants_first_ring = False
+            self._tell_ring(event)  # later ones come by `on_ring`, as to those who have not joined
+
+    def _on_confchg(self, confchg: Confchg) -> None:
+        membership = self._membership
+        assert membership is not None, "only members are told changes"
+        if max(len(confchg.members), len(confchg.joined), len(confchg.left)) > MOST_MEMBERS:
+            count = len(confchg.members)
+            self.client.end(f"its group {membership.name!r} has {count} members; libcpg has room for {MOST_MEMBERS}")
+            return
+        self.client.tell([_confchg(membership.name, confchg)])
+        for member in confchg.left:
+            self._heads.pop(member, None)
+        if membership.member in confchg.left:
+            self._forget()
+            self._membership = None
+            self._heads.clear()
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Tell a new ring, also to those who are in no group."""
+        if isinstance(event, TotemConfchg):
+            self._tell_ring(event)
+
+    def _tell_ring(self, ring: TotemConfchg) -> None:
+        if len(ring.node_ids) <= MOST_MEMBERS:
+            body = _TOTEM_CONFCHG.pack(*ring.ring_id, len(ring.node_ids)) + uint32s(ring.node_ids) + bytes(4)
+            self.client.tell([answer(TOTEM_CONFCHG, body)])
+
+
+class _Heads(dict[int, bytes]):
+    """What stands before the messages of one sender, by length."""
+
+    def __init__(self, name: bytes, sender: Member) -> None:
+        self._name = name
+        self._sender = sender
+
+    def __missing__(self, length: int) -> bytes:
+        if len(self) >= KNOWN_HEADS:
+            self.clear()
+        size = _DELIVER.size + length
+        head = self[length] = _DELIVER.pack(DELIVER, size, Code.OK, len(self._name), self._name, length, *self._sender)
+        return head
+
+    def cut(self, payload: bytes) -> Iterator[bytes]:
+        """Make the events for one message, of whatever length."""
+        whole = len(payload)
+        if whole <= EVENT_PIECE:
+            yield self[whole] + payload
+            return
+        for offset in range(0, whole, EVENT_PIECE):
+            piece = payload[offset : offset + EVENT_PIECE]
+            kind = PIECE_CONTINUED
+            if offset == 0:
+                kind = PIECE_FIRST
+            elif offset + EVENT_PIECE >= whole:
+                kind = PIECE_LAST
+            size = _DELIVER_PIECE.size + len(piece)
+            lengths = (whole, len(piece))
+            head = _DELIVER_PIECE.pack(
+                DELIVER_PIECE, size, Code.OK, len(self._name), self._name, *lengths, *self._sender, kind
+            )
+            yield head + piece
+
+
+def _addresses(members: Sequence[Member]) -> bytes:
+    return b"".join(_ADDRESS.pack(node_id, pid, 0) for node_id, pid in members)
+
+
+def _with_reasons(changed: dict[Member, Reason]) -> bytes:
+    return b"".join(_ADDRESS.pack(node_id, pid, REASON_TO_WIRE[reason]) for (node_id, pid), reason in changed.items())
+
+
+def _confchg(name: bytes, confchg: Confchg) -> bytes:
+    members, left, joined = confchg
+    head = _CONFCHG.pack(len(name), name, len(members), len(joined), len(left))
+    return answer(CONFCHG, head + _addresses(members) + _with_reasons(left) + _with_reasons(joined))

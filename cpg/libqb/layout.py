@@ -1,0 +1,72 @@
+"""The bytes that all services share: how a client connects, and what each request and answer begins with.
+
+Names in the comments are those of libqb and Corosync. All members are aligned to 8 unless said; padding is sent as
+zero, and may be anything in what comes, since clients build their requests on the stack.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from cpg.codes import Code
+
+LARGEST: Final = 1 << 20
+"""Bytes of the longest request, answer or event: what the libraries have buffers for (IPC_REQUEST_SIZE)."""
+AUTHENTICATE: Final = -1
+SOCKET: Final = 0
+"""The type of connection that is given: datagram sockets, no shared memory."""
+
+REQUEST: Final = Struct("<i4xi4x")  # struct qb_ipc_request_header: id, size
+ANSWER: Final = Struct("<i4xi4xi4x")  # struct qb_ipc_response_header: id, size, error
+CONNECT: Final = Struct("<i4xi4xI4x")  # struct qb_ipc_connection_request: header, max_msg_size
+CONNECTED: Final = Struct("<i4xi4xi4x iIQ 4096s4096s4096s")
+#   struct qb_ipc_connection_response: header, connection_type, max_msg_size, connection, request, response, event
+FLOW: Final = Struct("<i")  # struct ipc_us_control.flow_control
+CONTROL_SIZE: Final = 24  # three struct ipc_us_control {sent, flow_control}: request, response, event
+FLOW_OFFSET: Final = 4  # of the requests' flow_control
+FLOW_OPEN: Final = FLOW.pack(0)
+FLOW_CLOSED: Final = FLOW.pack(2)  # as QB_IPCS_RATE_OFF_2: multicasts are refused in the library, other calls are not
+
+LONGEST_ADDRESS: Final = 108  # sizeof(sun_path)
+
+assert (REQUEST.size, ANSWER.size, CONNECT.size, CONNECTED.size) == (16, 24, 24, 12328)
+
+
+class MalformedRequest(Exception):
+    """A request that no correct library sends; its connection is ended, and the text logged."""
+
+
+def check_connect(request: bytes) -> None:
+    """Raise MalformedRequest for what is no request to connect."""
+    request_id, size, _ = CONNECT.unpack(request)
+    if request_id != AUTHENTICATE or size != CONNECT.size:
+        raise MalformedRequest(
+            f"a connection begins with id {AUTHENTICATE}, size {CONNECT.size}, not {request_id}, {size}"
+        )
+
+
+def connected(control: str, base: str) -> bytes:
+    """Tell a client that it is connected, where its control file is, and what its sockets' names begin with."""
+    size = CONNECTED.size
+    return CONNECTED.pack(AUTHENTICATE, size, 0, SOCKET, LARGEST, 1, control.encode(), base.encode(), b"")
+
+
+def refused(error: int) -> bytes:
+    """Tell a client that it is not connected; `error` is an errno."""
+    return CONNECTED.pack(AUTHENTICATE, CONNECTED.size, -error, 0, 0, 0, b"", b"", b"")
+
+
+def address(name: str) -> bytes:
+    """Give the abstract address of a socket, as libqb binds and connects: the name fills all of sun_path."""
+    return (b"\0" + name.encode()).ljust(LONGEST_ADDRESS, b"\0")
+
+
+def answer(answer_id: int, body: bytes = b"", code: Code = Code.OK) -> bytes:
+    """Make an answer or event of what follows its header."""
+    return ANSWER.pack(answer_id, ANSWER.size + len(body), code) + body
+
+
+def uint32s(values: tuple[int, ...]) -> bytes:
+    """Give an array of mar_uint32_t, which has no gaps."""
+    return Struct(f"<{len(values)}I").pack(*values)

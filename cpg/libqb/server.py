@@ -1,0 +1,484 @@
+"""The shell: the sockets of libqb's IPC, three tasks for each client, and nothing left behind.
+
+A client connects to the stream socket of a service and says hello; the kernel says who it is. It is given the names of
+a control file and of two pairs of datagram sockets: one pair for requests and answers, one for events. The stream stays
+open, and its end is the client's; what it had sent before is still taken.
+
+Of the control file, only the flow control of requests has a meaning here: while that is closed, the library refuses
+multicasts with TRY_AGAIN. The counters beside it are the business of libqb's own server and are read by no client. The
+file is written, never mapped: a client can cut it off, and with it a mapping.
+
+Names of abstract sockets can be seen and used by everybody on the machine. So until the sockets are connected, when the
+kernel keeps all others out, requests are taken from the client's user alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import resource
+import socket
+import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack, suppress
+from struct import Struct
+from typing import Final, NamedTuple
+
+import trio
+
+from cpg.embedded import EmbeddedRing
+from cpg.events import RingEvent
+from cpg.libqb.cfg import Cfg
+from cpg.libqb.cmap import Cmap
+from cpg.libqb.groups import Groups
+from cpg.libqb.layout import (
+    CONNECT,
+    CONTROL_SIZE,
+    FLOW_CLOSED,
+    FLOW_OFFSET,
+    FLOW_OPEN,
+    LARGEST,
+    MalformedRequest,
+    address,
+    check_connect,
+    connected,
+    refused,
+)
+from cpg.libqb.quorum import Quorums
+from cpg.libqb.session import Service, Session
+from cpg.libqb.votequorum import Votes
+from totem.errors import RingLost
+
+_log = logging.getLogger(__name__)
+
+SERVICES: Final = ("cpg", "quorum", "votequorum", "cmap", "cfg")
+_KINDS: Final[dict[str, Callable[[EmbeddedRing], Service]]] = {
+    "cpg": Groups,
+    "quorum": Quorums,
+    "votequorum": Votes,
+    "cmap": Cmap,
+    "cfg": Cfg,
+}
+
+MOST_CLIENTS: Final = 1024
+"""Connections at a time; fewer where the process may not have so many descriptors."""
+DESCRIPTORS: Final = 4
+"""Of each."""
+DESCRIPTORS_FOR_OTHERS: Final = 128
+"""Kept for the ring."""
+HELLO_PATIENCE: Final = 10.0
+"""Seconds in which a client must say hello."""
+TURN: Final = 64
+"""Requests of one client that are read before others get a turn,"""
+TURN_BYTES: Final = 256 * 1024
+"""and their bytes."""
+EVENT_TURN: Final = 256
+"""Events that are sent to one client before others get a turn."""
+EVENT_LIMIT: Final = 64 << 20
+"""Bytes that may wait for a client to read them; at more its connection is ended."""
+EVENTS_ENOUGH: Final = 1 << 20
+"""Bytes that may wait for a client until its own multicasts are refused."""
+EVENT_COST: Final = 64
+"""Bytes counted for each event beside its own."""
+SHARED_MEMORY: Final = "/dev/shm"
+"""Where libqb has its files."""
+
+_CREDENTIALS: Final = Struct("iII")  # struct ucred: pid, uid, gid
+
+
+class _Peer(NamedTuple):
+    pid: int
+    uid: int
+    gid: int
+
+
+async def serve(
+    ring: EmbeddedRing,
+    *,
+    may_connect: Callable[[int, int], bool],
+    services: Sequence[str] = SERVICES,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
+
+    Call it in the ring's block. `may_connect(uid, gid)` says whether a user is let in; others get EACCES. `services`
+    are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does. Raises
+    OSError where a service's name is taken: a Corosync runs here.
+    """
+    server = _Server(ring, may_connect)
+    with ExitStack() as stack:
+        listeners = []
+        for name in services:
+            if name != "votequorum" or ring.quorum is not None:
+                listeners.append((stack.enter_context(_listen(name)), server.add(_KINDS[name](ring))))
+        stack.callback(ring.observe(server.on_ring))
+        async with trio.open_nursery() as nursery:
+            for listener, service in listeners:
+                nursery.start_soon(server.accept, nursery, listener, service)
+            task_status.started()
+
+
+def _listen(name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    try:
+        listener.bind(address(name))
+    except OSError as error:
+        listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise OSError(
+            error.errno,
+            f"the abstract socket {name!r} is taken: a Corosync, or a daemon like this, runs on this machine",
+        ) from None
+    listener.listen(socket.SOMAXCONN)
+    return listener
+
+
+class _Server:
+    """The services of one node, and the clients of all of them."""
+
+    def __init__(self, ring: EmbeddedRing, may_connect: Callable[[int, int], bool]) -> None:
+        self.ring = ring
+        self.buffer = memoryview(bytearray(LARGEST + 1))
+        """For one request at a time; one byte more than any may have."""
+        self._may_connect = may_connect
+        self._services: list[Service] = []
+        self._connections: dict[_Connection, None] = {}
+        self._clients = 0
+        """Connections, those included that have not said hello."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most_clients = min(MOST_CLIENTS, max(0, descriptors - DESCRIPTORS_FOR_OTHERS) // DESCRIPTORS)
+
+    def add(self, service: Service) -> Service:
+        """Have a service hear of the ring."""
+        self._services.append(service)
+        return service
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Tell the services and their clients what happened to the ring."""
+        for service in self._services:
+            service.on_ring(event)
+        for connection in self._connections:
+            connection.session.on_ring(event)
+
+    async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
+        """Take in the clients of one service."""
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                stream, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:  # no descriptors: the machine's, since ours are counted
+                _log.warning("node %d: cannot take in a client of %s: %s", self.ring.node_id, service.name, error)
+                await trio.sleep(0.1)
+                continue
+            if self._clients >= self._most_clients:
+                _log.warning("node %d: %d clients: one more is refused", self.ring.node_id, self._clients)
+                with stream, suppress(OSError):
+                    stream.setblocking(False)
+                    stream.send(refused(errno.EMFILE))
+                continue
+            self._clients += 1
+            nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), service)
+
+    async def _attend(self, stream: trio.socket.SocketType, service: Service) -> None:
+        """Serve one client to its end."""
+        peer = _Peer(*_CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+        whose = f"node {self.ring.node_id}: {service.name} client of process {peer.pid}, user {peer.uid}"
+        try:
+            with stream:
+                await self._hear_hello(stream)
+                if not self._may_connect(peer.uid, peer.gid):
+                    _log.warning("%s: refused", whose)
+                    await stream.send(refused(errno.EACCES))
+                else:
+                    await self._connect(stream, peer, service, whose)
+        except (MalformedRequest, trio.TooSlowError) as error:
+            _log.warning("%s: ended: %s", whose, str(error) or "it has said nothing")
+        except OSError as error:
+            _log.debug("%s: gone: %s", whose, error)
+        finally:
+            self._clients -= 1
+
+    async def _hear_hello(self, stream: trio.socket.SocketType) -> None:
+        hello = b""
+        with trio.fail_after(HELLO_PATIENCE):
+            while len(hello) < CONNECT.size:
+                more = await stream.recv(CONNECT.size - len(hello))
+                if not more:
+                    raise ConnectionResetError("it went without a word")
+                hello += more
+        check_connect(hello)
+
+    async def _connect(self, stream: trio.socket.SocketType, peer: _Peer, service: Service, whose: str) -> None:
+        try:
+            places = _Places(service.name, peer)
+        except OSError as error:
+            _log.warning("%s: refused: %s", whose, error)
+            await stream.send(refused(error.errno or errno.EIO))
+            return
+        with places:
+            connection = _Connection(self, stream, peer, places, whose)
+            connection.session = service.open(connection)
+            self._connections[connection] = None
+            try:
+                await stream.send(connected(places.control_path, places.base))
+                await connection.run()
+            finally:
+                del self._connections[connection]
+                connection.close()
+
+
+class _Places:
+    """What a connection has on the machine: a folder with the control file, and two datagram sockets."""
+
+    def __init__(self, service: str, peer: _Peer) -> None:
+        with ExitStack() as stack:
+            folder = tempfile.mkdtemp(prefix=f"qb-{os.getpid()}-{peer.pid}-", dir=SHARED_MEMORY)
+            stack.callback(_ignoring, os.rmdir, folder)
+            self.base = f"{folder}/qb-{service}"
+            self.control_path = f"{folder}/qb-control-{service}"
+            self._control = os.open(self.control_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            stack.callback(_ignoring, os.unlink, self.control_path)
+            stack.callback(os.close, self._control)
+            os.pwrite(self._control, bytes(CONTROL_SIZE), 0)
+            if peer.uid != os.geteuid():
+                os.chown(self._control, peer.uid, peer.gid)
+                os.chown(folder, peer.uid, peer.gid)
+            self.requests = stack.enter_context(_datagrams(self.base + "-request"))
+            self.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            self.events = stack.enter_context(_datagrams(self.base + "-event-tx"))
+            self._stack = stack.pop_all()
+
+    def set_flow(self, *, closed: bool) -> None:
+        """Have the library refuse multicasts, or not."""
+        with suppress(OSError):  # the file is the client's, too
+            os.pwrite(self._control, FLOW_CLOSED if closed else FLOW_OPEN, FLOW_OFFSET)
+
+    def connect(self) -> None:
+        """Let nobody but the client send here; it has bound its sockets."""
+        self.requests.connect(address(self.base + "-response"))
+        self.events.connect(address(self.base + "-event"))
+
+    def __enter__(self) -> _Places:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _ignoring(remove: Callable[[str], None], path: str) -> None:
+    with suppress(OSError):  # the library clears away as well
+        remove(path)
+
+
+def _datagrams(name: str) -> socket.socket:
+    datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        datagrams.setblocking(False)
+        datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LARGEST)
+        datagrams.bind(address(name))
+    except OSError:
+        datagrams.close()
+        raise
+    return datagrams
+
+
+class _Connection:
+    """One client: the `Client` of its session."""
+
+    session: Session
+
+    def __init__(
+        self, server: _Server, stream: trio.socket.SocketType, peer: _Peer, places: _Places, whose: str
+    ) -> None:
+        self.pid = peer.pid
+        self.uid = peer.uid
+        self._ring = server.ring
+        self._buffer = server.buffer
+        self._stream = stream
+        self._places = places
+        self._whose = whose
+        self._scope = trio.CancelScope()
+        self._gone = False
+        """The client has ended; what it sent is still taken."""
+        self._ended = False
+        """No more is told to the client."""
+        self._connected = trio.Event()
+        self._strangers = True
+        """Whether somebody else may have sent what is read."""
+        self._events: deque[bytes] = deque()
+        self._waiting = 0
+        """Bytes of them."""
+        self._news = trio.lowlevel.ParkingLot()
+        self._is_closed = False
+        """The flow of multicasts."""
+
+    # ---- the session's side
+
+    def tell(self, events: Sequence[bytes]) -> None:
+        """Queue events. Hot: once for each frame."""
+        if self._ended:
+            return
+        self._waiting += sum(map(len, events)) + EVENT_COST * len(events)
+        if self._waiting > EVENT_LIMIT:
+            self.end(f"it does not read its events: {len(self._events)} wait")
+            return
+        if not self._events:
+            self._news.unpark()
+        self._events.extend(events)
+        self._regulate()
+
+    def end(self, reason: str) -> None:
+        """End the connection soon."""
+        if not self._ended:
+            _log.warning("%s: ended: %s", self._whose, reason)
+            self._stop()
+
+    def _stop(self) -> None:
+        self._ended = True
+        self._events.clear()
+        self._scope.cancel()
+
+    def _regulate(self) -> None:
+        """Close the flow of multicasts while the ring has no room for them, or the client is behind with reading."""
+        enough = EVENTS_ENOUGH // 2 if self._is_closed else EVENTS_ENOUGH
+        closed = self.session.stalled > 0 or self._waiting > enough
+        if closed != self._is_closed:
+            self._is_closed = closed
+            self._places.set_flow(closed=closed)
+
+    # ---- the tasks
+
+    async def run(self) -> None:
+        """Serve the client to its end."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                for task in (self._watch, self._receive, self._send):
+                    nursery.start_soon(self._guarded, task)
+
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except MalformedRequest as malformed:
+            self.end(str(malformed))
+        except OSError as error:
+            _log.debug("%s: gone: %s", self._whose, error)
+            self._stop()
+        except RingLost:
+            self._stop()
+
+    async def _watch(self) -> None:
+        """Wait for the client's end."""
+        with suppress(ConnectionError):
+            while await self._stream.recv(64):
+                pass  # the library sends nothing more here, and nothing is expected
+        self._gone = self._ended = True
+        self._events.clear()
+        trio.lowlevel.notify_closing(self._places.requests)
+
+    async def _receive(self) -> None:
+        """Take requests, of which there may be more than the ring has room for."""
+        with suppress(trio.ClosedResourceError):
+            while not self._gone:
+                await trio.lowlevel.wait_readable(self._places.requests)
+                await self._handle(self._read())
+        while requests := self._read():
+            await self._handle(requests)
+        self._stop()
+
+    async def _handle(self, requests: list[bytes]) -> None:
+        session = self.session
+        self._answer(session.take(requests))
+        while session.stalled:
+            self._regulate()
+            await self._ring.wait_room(session.stalled)
+            self._answer(session.resume())
+        if self._is_closed:
+            self._regulate()
+
+    def _answer(self, answers: Iterable[bytes]) -> None:
+        for answer in answers:
+            if not self._gone:
+                try:
+                    self._places.requests.send(answer)
+                except BlockingIOError:
+                    raise MalformedRequest("it asks and does not read the answers") from None
+
+    def _read(self) -> list[bytes]:
+        """Read the requests of one turn. Hot: once for each request."""
+        if self._strangers:
+            return self._read_carefully()
+        receive, buffer = self._places.requests.recv_into, self._buffer
+        requests: list[bytes] = []
+        room = TURN_BYTES
+        with suppress(BlockingIOError):
+            for _ in range(TURN):
+                size = receive(buffer)
+                requests.append(bytes(buffer[:size]))
+                room -= size
+                if room < 0:
+                    break
+        return requests
+
+    def _read_carefully(self) -> list[bytes]:
+        """Read while others than the client can send here, or what they have sent then may still be in the queue."""
+        requests: list[bytes] = []
+        space = socket.CMSG_SPACE(_CREDENTIALS.size)
+        for _ in range(TURN):
+            try:
+                size, credentials, _, _ = self._places.requests.recvmsg_into([self._buffer], space)
+            except BlockingIOError:
+                if self._connected.is_set():
+                    self._strangers = False
+                    self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+                break
+            [(_, _, data)] = credentials
+            if _Peer(*_CREDENTIALS.unpack(data)).uid != self.uid:
+                _log.warning("%s: somebody else sent in its name", self._whose)
+                continue
+            if not self._connected.is_set():
+                self._places.connect()
+                self._connected.set()
+            requests.append(bytes(self._buffer[:size]))
+        return requests
+
+    async def _send(self) -> None:
+        """Send events."""
+        await self._connected.wait()
+        events, datagrams = self._events, self._places.events
+        while True:
+            if not events:
+                await self._news.park()
+            if self._send_turn():
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_writable(datagrams)
+
+    def _send_turn(self) -> bool:
+        """Send until the client's queue is full, or others want a turn; whether it is the latter. Hot."""
+        events, send = self._events, self._places.events.send
+        sent = 0
+        try:
+            for _ in range(min(len(events), EVENT_TURN)):
+                send(events[0])
+                sent += len(events.popleft()) + EVENT_COST
+        except BlockingIOError:
+            return False
+        finally:
+            self._waiting -= sent
+            if self._is_closed:
+                self._regulate()
+        return True
+
+    def close(self) -> None:
+        """Clean up, and tell a client that is still there."""
+        self._ended = True
+        self.session.close()
+        if self._connected.is_set() and not self._gone:
+            with suppress(OSError):
+                self._places.events.send(b"")  # the library takes it for the end; one that waits for events wakes up

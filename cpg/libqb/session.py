@@ -1,0 +1,128 @@
+"""What is common to the services: a session for each connection, a table of the requests that it answers.
+
+A service lives as long as the node, and makes the sessions. A session is told its client's requests in their order and
+gives the answers in that order; what it tells the client without being asked goes through `Client.tell`. Sessions have
+no sockets and wait for nothing: one that cannot go on because the ring has no room says so (`stalled`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from struct import Struct
+from typing import Any, ClassVar, Protocol
+
+from cpg.codes import Code
+from cpg.events import Member, RingEvent
+from cpg.libqb.layout import REQUEST, MalformedRequest, answer
+from cpg.membership import Inbox, Membership
+from cpg.quorum import QuorumStatus
+from totem.config import Config
+from totem.configuration import RingId
+from totem.statistics import Statistics
+
+
+class Node(Protocol):
+    """What the services need of a ring: an `EmbeddedRing` is one."""
+
+    config: Config
+
+    @property
+    def node_id(self) -> int:
+        """The node that the clients are on."""
+
+    @property
+    def ring_id(self) -> RingId:
+        """The present ring."""
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        """The nodes of the present ring, ascending."""
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the present ring may act for the cluster."""
+
+    @property
+    def quorum(self) -> QuorumStatus | None:
+        """The figures behind that; None without a quorum provider."""
+
+    @property
+    def groups(self) -> dict[bytes, tuple[Member, ...]]:
+        """Whoever is in which group, by name in ascending order."""
+
+    def statistics(self) -> Statistics:
+        """What the processor has counted."""
+
+    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+        """Join a group for a process."""
+
+    def send_soon(self) -> None:
+        """Something was queued: let the ring have it."""
+
+
+class Client(Protocol):
+    """The other end of a connection, as its session sees it."""
+
+    pid: int
+    uid: int
+
+    def tell(self, events: Sequence[bytes]) -> None:
+        """Queue events, in order."""
+
+    def end(self, reason: str) -> None:
+        """End the connection soon, and log why. For what only this client cannot stand."""
+
+
+class Session:
+    """One connection to a service that answers each request at once."""
+
+    requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes]]]]
+    """By id: the layout of the whole request, and the method that is given what follows the header."""
+    stalled: int = 0
+    """Bytes for which the ring must have room before `resume` can get on; 0 where it need not be called."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def take(self, requests: Sequence[bytes]) -> list[bytes]:
+        """Handle requests; what is to be answered. Raises MalformedRequest: then the connection must be ended."""
+        return [self.answer(request) for request in requests]
+
+    def resume(self) -> list[bytes]:
+        """Go on where there was no room; what is to be answered."""
+        return []
+
+    def answer(self, request: bytes) -> bytes:
+        """Answer one request."""
+        if len(request) < REQUEST.size:
+            raise MalformedRequest(f"{len(request)} bytes are no request")
+        request_id, size = REQUEST.unpack_from(request)
+        if size != len(request):
+            raise MalformedRequest(f"request {request_id} says that it has {size} bytes and has {len(request)}")
+        known = self.requests.get(request_id)
+        if known is None:
+            return answer(0, code=Code.INVALID_PARAM)
+        layout, handler = known
+        if size < layout.size:
+            raise MalformedRequest(f"request {request_id} has {size} bytes, not {layout.size}")
+        fields: tuple[Any, ...] = layout.unpack_from(request)
+        return handler(self, *fields[2:])
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Hear of a change of ring or quorum."""
+
+    def close(self) -> None:
+        """Clean up: the client has gone."""
+
+
+class Service(Protocol):
+    """One of Corosync's services."""
+
+    name: str
+    """Of its socket."""
+
+    def open(self, client: Client) -> Session:
+        """Begin a connection."""
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Hear of a change of ring or quorum, before the sessions do."""

@@ -1,0 +1,145 @@
+"""The service votequorum: the votes of the nodes (exec/votequorum.c). It tells and changes nothing.
+
+Votes are changed at run time at a Corosync node of the ring, if there is one; a quorum device is not for us.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final
+
+from cpg.codes import Code
+from cpg.events import Quorum, RingEvent, TotemConfchg
+from cpg.libqb.layout import answer, uint32s
+from cpg.libqb.quorum import CHANGES, CHANGES_ONLY, CURRENT
+from cpg.libqb.session import Client, Node, Session
+from cpg.quorum import NodeVotes, QuorumStatus, State
+from totem.configuration import RingId
+
+_PLAIN: Final = Struct("<i4xi4x")  # header
+_GET_INFO: Final = Struct("<i4xi4x I4x")  # header, nodeid
+_TRACK: Final = Struct("<i4xi4x Q I4x")  # header, context, track_flags
+_INFO: Final = Struct("<9I 255s 5x")
+#   nodeid, state, votes, expected_votes, highest_expected, total_votes, quorum, flags, qdevice_votes, qdevice_name
+_QUORUM: Final = Struct("<I4x Q I4x")  # quorate, context, node_list_entries
+_NODE: Final = Struct("<II")  # struct votequorum_node: nodeid, state
+_NODELIST: Final = Struct("<Q I4xQ I4x")  # context, ring_id, node_list_entries
+_EXPECTED: Final = Struct("<Q I4x")  # context, expected_votes
+
+GET_INFO, SET_EXPECTED, SET_VOTES, TRACK_START, TRACK_STOP = range(5)
+DEVICE_REQUESTS: Final = range(5, 10)
+STATUS, ANSWER_GET_INFO, _, QUORUM_NOTIFICATION, EXPECTED_NOTIFICATION, NODELIST_NOTIFICATION = range(6)
+
+IS_QUORATE: Final = 2
+OPTIONS: Final = {
+    "two_node": 1,
+    "wait_for_all": 4,
+    "last_man_standing": 8,
+    "auto_tie_breaker": 16,
+    "allow_downscale": 32,
+}
+STATES: Final = {State.MEMBER: 1, State.DEAD: 2, State.LEAVING: 3}
+
+
+class Votes:
+    """The service; of a ring with a quorum provider only."""
+
+    name = "votequorum"
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+
+    def open(self, client: Client) -> VotesSession:
+        """Begin a connection."""
+        return VotesSession(client, self.node)
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Nothing to do: the sessions tell it."""
+
+
+class VotesSession(Session):
+    """One connection."""
+
+    def __init__(self, client: Client, node: Node) -> None:
+        super().__init__(client)
+        self._node = node
+        self._tracking = False
+        self._context = 0
+        self._expected = self._status().expected_votes
+
+    def _status(self) -> QuorumStatus:
+        status = self._node.quorum
+        assert status is not None, "the service is not offered without a quorum provider"
+        return status
+
+    def _on_get_info(self, node_id: int) -> bytes:
+        status = self._status()
+        wanted = node_id or self._node.node_id
+        for node in status.nodes:
+            if node.node_id == wanted:
+                return answer(ANSWER_GET_INFO, _info(status, node))
+        return answer(ANSWER_GET_INFO, bytes(_INFO.size), Code.NOT_EXIST)
+
+    def _on_track_start(self, context: int, flags: int) -> bytes:
+        if flags & (CURRENT | CHANGES):
+            self._tell_nodes(context, self._node.ring_id, self._node.node_ids)
+            self._tell_quorum(context)
+        if self._tracking:
+            return answer(STATUS, code=Code.EXIST)
+        self._tracking = bool(flags & (CHANGES | CHANGES_ONLY))
+        self._context = context
+        return answer(STATUS)
+
+    def _on_track_stop(self) -> bytes:
+        code = Code.OK if self._tracking else Code.NOT_EXIST
+        self._tracking = False
+        return answer(STATUS, code=code)
+
+    def _on_change(self) -> bytes:
+        return answer(STATUS, code=Code.NOT_SUPPORTED)
+
+    requests = {  # noqa: RUF012 - a ClassVar of the base
+        GET_INFO: (_GET_INFO, _on_get_info),
+        TRACK_START: (_TRACK, _on_track_start),
+        TRACK_STOP: (_PLAIN, _on_track_stop),
+        **dict.fromkeys((SET_EXPECTED, SET_VOTES, *DEVICE_REQUESTS), (_PLAIN, _on_change)),
+    }
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Tell what changed to a client that wants to know."""
+        if not self._tracking:
+            return
+        if isinstance(event, TotemConfchg):
+            self._tell_nodes(self._context, event.ring_id, event.node_ids)
+        elif isinstance(event, Quorum):
+            self._tell_quorum(self._context)
+            expected = self._status().expected_votes
+            if expected != self._expected:
+                self._expected = expected
+                self.client.tell([answer(EXPECTED_NOTIFICATION, _EXPECTED.pack(self._context, expected))])
+
+    def _tell_nodes(self, context: int, ring_id: RingId, members: tuple[int, ...]) -> None:
+        head = _NODELIST.pack(context, *ring_id, len(members))
+        self.client.tell([answer(NODELIST_NOTIFICATION, head + uint32s(members))])
+
+    def _tell_quorum(self, context: int) -> None:
+        status = self._status()
+        nodes = b"".join(_NODE.pack(node.node_id, STATES[node.state]) for node in status.nodes)
+        head = _QUORUM.pack(status.quorate, context, len(status.nodes))
+        self.client.tell([answer(QUORUM_NOTIFICATION, head + nodes)])
+
+
+def _info(status: QuorumStatus, node: NodeVotes) -> bytes:
+    flags = IS_QUORATE * status.quorate + sum(OPTIONS[option] for option in status.options)
+    return _INFO.pack(
+        node.node_id,
+        STATES[node.state],
+        node.votes,
+        node.expected_votes,
+        status.highest_expected,
+        status.total_votes,
+        status.quorum,
+        flags,
+        0,
+        b"",
+    )

@@ -1,0 +1,25 @@
+"""A node that answers Corosync's libraries, until its standard input ends: python -m tests.libqb.runner CONFIG NODE."""
+
+import logging
+import os
+import sys
+from functools import partial
+
+import trio
+
+import cpg
+from cpg.libqb import serve
+
+
+async def main(config, node):
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    async with cpg.open_ring(config, int(node)) as ring, trio.open_nursery() as nursery:
+        await nursery.start(partial(serve, ring, may_connect=lambda uid, gid: uid == 0 or gid == 0))
+        print("ready", flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        nursery.cancel_scope.cancel()
+    os._exit(0)  # the reader's thread may still wait
+
+
+if __name__ == "__main__":
+    trio.run(main, *sys.argv[1:])
