@@ -1,0 +1,81 @@
+"""Unmodified programs on our nodes: libcpg, through Python and C, and Corosync's own tools."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.app.ring_programs import PROGRAMS
+from tests.libqb.conftest import HERE
+
+PATIENCE = 60
+
+
+@pytest.mark.parametrize("name", [program.__name__ for program in PROGRAMS])
+def test_what_every_ring_can_do(two_nodes, name):
+    """The programs that run embedded and on a Corosync, through its library."""
+    command = two_nodes.place(1).command(sys.executable, "-m", "tests.interop.run_program", name)
+    subprocess.run(command, check=True, timeout=PATIENCE)
+
+
+def test_quorumtool(two_nodes):
+    shown = two_nodes.place(2).run("corosync-quorumtool", "-s")
+    for line in ("Quorum provider:  corosync_votequorum", "Nodes: +2", "Node ID: +2", "Quorate: +Yes", "Quorum: +2 "):
+        assert re.search(f"^{line}", shown, re.MULTILINE), shown
+    assert re.search(r"^Ring ID: +1\.[0-9a-f]+$", shown, re.MULTILINE), shown
+    table = two_nodes.place(2).run("corosync-quorumtool", "-l")
+    assert re.findall(r"^ +(\d+) +1 (\w+)( \(local\))?$", table, re.MULTILINE) == [
+        ("1", "node1", ""),
+        ("2", "node2", " (local)"),
+    ]
+    assert "10.77.0.1" in two_nodes.place(2).run("corosync-quorumtool", "-i")
+
+
+def test_cfgtool(two_nodes):
+    place = two_nodes.place(1)
+    links = place.run("corosync-cfgtool", "-s")
+    assert "Local node ID 1, transport udpu" in links
+    assert links.count("\tconnected") == 1
+    assert "nodeid: 2 reachable" in place.run("corosync-cfgtool", "-n")
+    assert place.run("corosync-cfgtool", "-a", "2") == "10.77.0.2\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "corosync-quorumtool -e 3",
+        "corosync-cfgtool -R",
+        "corosync-cmapctl -s totem.token u32 4",
+        "corosync-cfgtool -k 2",
+    ],
+)
+def test_what_would_change_something_is_refused(two_nodes, command):
+    assert re.search("NOT_SUPPORTED|ACCESS|error = 19|error: 19", two_nodes.place(1).run(*command.split(), check=False))
+    assert "Quorate:          Yes" in two_nodes.place(1).run("corosync-quorumtool", "-s")
+
+
+def test_cmapctl(two_nodes):
+    place = two_nodes.place(1)
+    assert place.run("corosync-cmapctl", "-g", "quorum.provider") == "quorum.provider (str) = corosync_votequorum\n"
+    assert "Can't get key" in place.run("corosync-cmapctl", "-g", "no.such.key", check=False)
+    members = place.run("corosync-cmapctl", "-b", "runtime.members.")
+    assert [line for line in members.splitlines() if ".status" in line] == [
+        "runtime.members.1.status (str) = joined",
+        "runtime.members.2.status (str) = joined",
+    ]
+    assert "stats.srp.operational_entered (u64) = " in place.run("corosync-cmapctl", "-m", "stats")
+    assert place.run("corosync-cmapctl").count("\n") > 30
+
+
+def test_cpgflood_sees_one_order_and_cpgtool_sees_it(two_nodes, compiled):
+    flood = compiled(HERE.parent / "interop" / "cpgflood.c")
+    command = (flood, "-g", "bench", "-n", "2", "-t", "1")
+    running = [subprocess.Popen(two_nodes.place(k).command(*command), stdout=subprocess.PIPE) for k in (1, 2)]
+    reports = [json.loads(program.communicate(timeout=PATIENCE)[0]) for program in running]
+    assert len({report["order"] for report in reports}) == 1, reports
+    assert {report["confchgs"] for report in reports} == {0}
+    assert {report["delivered"] for report in reports} == {sum(report["sent"] for report in reports)}
+    assert all(report["sent"] > 100 for report in reports)
+    assert two_nodes.place(2).run("corosync-cpgtool").splitlines()[1:] == []
