@@ -41,6 +41,7 @@ SHELLS = {
     "cpg.flood",
     "cpg.lines",
     "cpg.stage",
+    "cpg.libqb.buffers",
     "cpg.libqb.server",
 }
 IMPURE = {"time", "os", "socket", "threading", "logging", "trio", "asyncio", "select", "subprocess", "signal"}

@@ -20,7 +20,7 @@ from typing import Final
 from cpg.codes import Code
 from cpg.errors import AlreadyJoined, CorosyncLimit
 from cpg.events import Confchg, Member, Reason, RingEvent, TotemConfchg
-from cpg.libqb.layout import MalformedRequest, answer, uint32s
+from cpg.libqb.layout import LARGEST, MalformedRequest, answer, uint32s
 from cpg.libqb.session import Client, Node, Session
 from cpg.membership import Membership
 from cpg.pieces import LARGEST_MESSAGE
@@ -49,6 +49,10 @@ _PLAIN: Final = Struct("<i4xi4x")  # header
 _ITERATE: Final = Struct("<i4xi4x I4x128s I4x")  # header, group_name, iteration_type
 _ITERATION: Final = Struct("<i4xi4x Q")  # header, iteration_handle
 
+_ALLOCATE: Final = Struct("<i4xi4x Q 128s")  # header, map_size, path_to_file
+_FREE: Final = Struct("<i4xi4x QQ")  # header, map_size, server_address
+_EXECUTE: Final = Struct("<i4xi4x Q")  # header, server_address
+
 _DELIVER: Final = Struct("<i4xi4xi4x I4x128s I4x I4x I4x")  # header, group_name, msglen, nodeid, pid
 _DELIVER_PIECE: Final = Struct("<i4xi4xi4x I4x128s I4x I4x I4x I4x I4x")
 #   header, group_name, msglen, fraglen, nodeid, pid, type
@@ -75,6 +79,7 @@ _MCAST_ID: Final = Struct("<i").pack(MCAST)
 _PARTIAL_ID: Final = Struct("<i").pack(PARTIAL_MCAST)
 
 TELL_FIRST_RING: Final = 1  # CPG_MODEL_V1_DELIVER_INITIAL_TOTEM_CONF
+BUFFER_OFFSET: Final = 16  # sizeof(struct coroipcs_zc_header): where the multicast is in a file of zero copy
 NAMES, ONE_GROUP, ALL = 1, 2, 3  # cpg_iteration_type_t
 SAFE: Final = 3  # CPG_TYPE_SAFE; Corosync takes it for agreed, as the other types are
 
@@ -212,10 +217,8 @@ class GroupSession(Session):
         if self._missing < 0 or (self._missing > 0 and kind == PIECE_LAST):
             raise MalformedRequest(f"a message of {whole} bytes in pieces of others")
         if kind == PIECE_LAST:
-            self._unsent = [b"".join(self._pieces)]
-            self._guarantee = Guarantee.SAFE if guarantee == SAFE else Guarantee.AGREED
+            self._send_one(b"".join(self._pieces), guarantee, answer(ANSWER_PIECE))
             self._pieces = None
-            self._owed = answer(ANSWER_PIECE)
             return b""
         return answer(ANSWER_PIECE)
 
@@ -296,6 +299,34 @@ class GroupSession(Session):
         known = self._iterations.pop(handle, None) is not None
         return answer(ANSWER_ITERATED, code=Code.OK if known else Code.LIBRARY)
 
+    def _on_allocate(self, _: int, path: bytes) -> bytes:
+        taken = self.client.buffers.allocate(path.partition(b"\0")[0].decode("utf-8", "replace"))
+        return answer(ANSWER_ALLOCATE, code=Code.OK if taken else Code.NO_RESOURCES)
+
+    def _on_free(self, _: int, handle: int) -> bytes:
+        return answer(ANSWER_FREE, code=Code.OK if self.client.buffers.free(handle) else Code.BAD_HANDLE)
+
+    def _on_execute(self, handle: int) -> bytes:
+        """Send what is in a file; answered when the ring has taken it."""
+        if not self._may_send():
+            return answer(ANSWER_MCAST, code=Code.NOT_EXIST)
+        head = self.client.buffers.read(handle, BUFFER_OFFSET, _MCAST.size)
+        if len(head) < _MCAST.size:
+            return answer(ANSWER_MCAST, code=Code.BAD_HANDLE)
+        _, _, guarantee, length = _MCAST.unpack(head)
+        if length > LARGEST:
+            return answer(ANSWER_MCAST, code=Code.TOO_BIG)
+        payload = self.client.buffers.read(handle, BUFFER_OFFSET + _MCAST.size, length)
+        if len(payload) < length:
+            return answer(ANSWER_MCAST, code=Code.INVALID_PARAM)
+        self._send_one(payload, guarantee, answer(ANSWER_MCAST))
+        return b""
+
+    def _send_one(self, payload: bytes, guarantee: int, owed: bytes) -> None:
+        self._unsent = [payload]
+        self._guarantee = Guarantee.SAFE if guarantee == SAFE else Guarantee.AGREED
+        self._owed = owed
+
     def _on_finalize(self) -> bytes:
         self._forget()
         return answer(ANSWER_FINALIZE)
@@ -309,6 +340,9 @@ class GroupSession(Session):
         NEXT: (_ITERATION, _on_next),
         ITERATED: (_ITERATION, _on_iterated),
         FINALIZE: (_PLAIN, _on_finalize),
+        ALLOCATE: (_ALLOCATE, _on_allocate),
+        FREE: (_FREE, _on_free),
+        EXECUTE: (_EXECUTE, _on_execute),
     }
 
     def close(self) -> None:

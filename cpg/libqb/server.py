@@ -30,6 +30,7 @@ import trio
 
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
+from cpg.libqb.buffers import Buffers
 from cpg.libqb.cfg import Cfg
 from cpg.libqb.cmap import Cmap
 from cpg.libqb.groups import Groups
@@ -296,8 +297,8 @@ class _Connection:
     def __init__(
         self, server: _Server, stream: trio.socket.SocketType, peer: _Peer, places: _Places, whose: str
     ) -> None:
-        self.pid = peer.pid
-        self.uid = peer.uid
+        self.buffers = Buffers(peer.uid)
+        self._uid = peer.uid
         self._ring = server.ring
         self._buffer = server.buffer
         self._stream = stream
@@ -438,7 +439,7 @@ class _Connection:
                     self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 break
             [(_, _, data)] = credentials
-            if _Peer(*_CREDENTIALS.unpack(data)).uid != self.uid:
+            if _Peer(*_CREDENTIALS.unpack(data)).uid != self._uid:
                 _log.warning("%s: somebody else sent in its name", self._whose)
                 continue
             if not self._connected.is_set():
@@ -479,6 +480,7 @@ class _Connection:
         """Clean up, and tell a client that is still there."""
         self._ended = True
         self.session.close()
+        self.buffers.close()
         if self._connected.is_set() and not self._gone:
             with suppress(OSError):
                 self._places.events.send(b"")  # the library takes it for the end; one that waits for events wakes up

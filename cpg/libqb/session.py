@@ -60,11 +60,25 @@ class Node(Protocol):
         """Something was queued: let the ring have it."""
 
 
+class Buffers(Protocol):
+    """Files of a client in shared memory (`cpg.libqb.buffers`)."""
+
+    def allocate(self, path: str) -> bool:
+        """Take in a file, which then has its handle written into it."""
+
+    def read(self, handle: int, offset: int, length: int) -> bytes:
+        """Read a part of a file, or less."""
+
+    def free(self, handle: int) -> bool:
+        """Remove a file; whether there was one."""
+
+
 class Client(Protocol):
     """The other end of a connection, as its session sees it."""
 
-    pid: int
-    uid: int
+    @property
+    def buffers(self) -> Buffers:
+        """For its zero copy."""
 
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""

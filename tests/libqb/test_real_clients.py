@@ -79,3 +79,8 @@ def test_cpgflood_sees_one_order_and_cpgtool_sees_it(two_nodes, compiled):
     assert {report["delivered"] for report in reports} == {sum(report["sent"] for report in reports)}
     assert all(report["sent"] > 100 for report in reports)
     assert two_nodes.place(2).run("corosync-cpgtool").splitlines()[1:] == []
+
+
+def test_the_calls_of_the_ruby_binding(two_nodes, compiled):
+    """And zero copy."""
+    assert two_nodes.place(1).run(compiled(HERE / "gem.c")) == "ok\n"

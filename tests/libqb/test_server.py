@@ -1,0 +1,471 @@
+"""The server on real sockets: who is let in, what calls return, and what no client can do to others."""
+
+import gc
+import logging
+import os
+import random
+import socket
+import struct
+import sys
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+import cpg
+from cpg.codes import Code
+from cpg.libqb import SERVICES, layout, serve, server
+from cpg.libqb.session import Session
+from tests.app.processes import write_config
+from tests.libqb import client as raw
+from tests.libqb.client import RawClient, Refused, join, leave, mcast, name, piece, request, unique_prefix
+
+PID = 4711
+CONFCHG, DELIVER, TOTEM_CONFCHG, DELIVER_PIECE = 4, 5, 13, 17
+PIECE_SIZE = 1_047_552
+
+
+@pytest.fixture
+def prefix(monkeypatch):
+    prefix = unique_prefix()
+    monkeypatch.setattr(server, "address", lambda name: layout.address(prefix + name))
+    return prefix
+
+
+@pytest.fixture
+def node(tmp_path, prefix):
+    """Open a ring of one with a quorum provider, and serve its clients."""
+    path = Path(write_config(tmp_path, 1))
+    path.write_text(path.read_text() + "quorum {\n    provider: corosync_votequorum\n}\n")
+
+    @asynccontextmanager
+    async def run(may_connect=lambda uid, gid: True):
+        async with cpg.open_ring(path) as ring, trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, ring, may_connect=may_connect))
+            yield ring
+            nursery.cancel_scope.cancel()
+
+    return run
+
+
+@pytest.fixture
+def connect(prefix):
+    return lambda service="cpg": RawClient(service, prefix)
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def folders():
+    return set(Path("/dev/shm").glob(f"qb-{os.getpid()}-*"))
+
+
+async def settled(condition):
+    with trio.fail_after(raw.PATIENCE):
+        while not condition():
+            await trio.sleep(0.01)
+
+
+def members(body):
+    """Of a confchg: members, left, joined."""
+    counts = [struct.unpack_from("<I", body, offset)[0] for offset in (136, 144, 152)]
+    addresses = list(struct.iter_unpack("<I4xI4xI4x", body[160:]))
+    assert len(addresses) == sum(counts)
+    there, _, left = counts
+    return addresses[:there], addresses[there : there + left], addresses[there + left :]
+
+
+async def test_a_group_and_its_events(node, connect):
+    async with node() as ring, connect() as one, connect() as two:
+        assert await one.ask(join(b"chat", PID, flags=1)) == (0, Code.OK, b"")
+        number, error, body = await one.event()
+        assert (number, error) == (CONFCHG, Code.OK)
+        assert body[:136] == name(b"chat")
+        assert members(body) == ([(1, PID, 0)], [], [(1, PID, 1)])
+        representative, seq, count, node_id = struct.unpack_from("<I4xQII", (await one.event())[2])
+        assert ((representative, seq), count, node_id) == (ring.ring_id, 1, 1)
+        assert await two.ask(join(b"chat", PID + 1)) == (0, Code.OK, b"")
+        assert members((await one.event())[2]) == ([(1, PID, 0), (1, PID + 1, 0)], [], [(1, PID + 1, 1)])
+        for payload in (b"hello", b"", bytes(60_000)):
+            await two.send(mcast(payload))
+        assert members((await two.event())[2]) == ([(1, PID, 0), (1, PID + 1, 0)], [], [(1, PID + 1, 1)])
+        for client in (one, two):
+            for payload in (b"hello", b"", bytes(60_000)):
+                head = name(b"chat") + struct.pack("<I4xI4xI4x", len(payload), 1, PID + 1)
+                assert await client.event() == (DELIVER, Code.OK, head + payload)
+        assert await one.ask(leave(b"chat", PID)) == (1, Code.OK, b"")
+        for client in (one, two):
+            assert members((await client.event())[2]) == ([(1, PID + 1, 0)], [(1, PID, 2)], [])
+        assert await one.ask(join(b"chat", PID)) == (0, Code.OK, b"")
+        await one.until(CONFCHG)
+
+
+async def test_one_that_goes_without_a_word_goes_down_behind_its_messages(node, connect):
+    async with node(), connect() as one:
+        await one.ask(join(b"chat", PID))
+        async with connect() as two:
+            await two.ask(join(b"chat", PID + 1))
+            for _ in range(2):
+                await one.until(CONFCHG)
+            for number in range(5):
+                await two.send(mcast(b"%d" % number))
+        for number in range(5):
+            assert (await one.event())[2].endswith(b"%d" % number)
+        assert members((await one.event())[2]) == ([(1, PID, 0)], [(1, PID + 1, 5)], [])
+        async with connect() as two:
+            assert await two.ask(join(b"chat", PID + 1)) == (0, Code.OK, b"")
+            await two.ask(request(raw.FINALIZE))
+        for _ in range(2):
+            body = (await one.until(CONFCHG))[2]
+        assert members(body)[1] == [(1, PID + 1, 5)]
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 400_000, PIECE_SIZE])
+async def test_a_long_message_is_told_in_pieces(node, connect, size):
+    async with node(), connect() as one:
+        await one.ask(join(b"chat", PID))
+        await one.until(CONFCHG)
+        payload = random.Random(size).randbytes(size)
+        await one.send(mcast(payload))
+        assert await taken(one) == payload
+
+
+async def taken(client):
+    """Put a message together as the library does."""
+    number, _, body = await client.event()
+    if number == DELIVER:
+        return body[160:]
+    parts = []
+    while True:
+        assert number == DELIVER_PIECE
+        whole, length, node_id, pid, kind = struct.unpack_from("<I4xI4xI4xI4xI4x", body, 136)
+        assert (node_id, pid, kind == 1) == (1, PID, not parts)
+        parts.append(body[176:])
+        assert len(parts[-1]) == length
+        if kind == 3:
+            payload = b"".join(parts)
+            assert len(payload) == whole
+            return payload
+        number, _, body = await client.event()
+
+
+async def test_a_message_that_comes_in_pieces(node, connect):
+    payload = random.Random(1).randbytes(2 * PIECE_SIZE + 7)
+    cuts = [payload[:PIECE_SIZE], payload[PIECE_SIZE : 2 * PIECE_SIZE], payload[2 * PIECE_SIZE :]]
+    async with node(), connect() as one:
+        assert await one.ask(piece(cuts[0], len(payload), 1)) == (18, Code.NOT_EXIST, b"")
+        await one.ask(join(b"chat", PID))
+        await one.until(CONFCHG)
+        assert await one.ask(piece(b"", (16 << 20) + 1, 1)) == (18, Code.TOO_BIG, b"")
+        assert await one.ask(piece(b"", (16 << 20) + 1, 2)) == (18, Code.INTERRUPT, b"")
+        await one.ask(piece(cuts[2], len(payload), 1))  # it begins again
+        for kind, part in enumerate(cuts, 1):
+            assert await one.ask(piece(part, len(payload), kind)) == (18, Code.OK, b"")
+        await one.send(mcast(b"behind it"))
+        assert await taken(one) == payload
+        assert await taken(one) == b"behind it"
+
+
+async def test_what_join_and_leave_return(node, connect):
+    async with node(), connect() as one, connect() as two:
+        assert (await one.ask(leave(b"chat", PID)))[1] == Code.NOT_EXIST
+        too_long = request(0, struct.pack("<I4x128s", 129, b"x") + struct.pack("<I4xI4x", PID, 0))
+        assert (await one.ask(too_long))[1] == Code.NAME_TOO_LONG
+        assert (await one.ask(join(b"", PID)))[1] == Code.INVALID_PARAM
+        assert (await one.ask(join(b"chat", PID)))[1] == Code.OK
+        assert (await one.ask(join(b"other", PID)))[1] == Code.EXIST
+        assert (await two.ask(join(b"chat", PID)))[1] == Code.EXIST
+        assert (await two.ask(join(b"other", PID)))[1] == Code.OK
+        await one.until(CONFCHG)
+        assert (await one.ask(leave(b"chat", PID)))[1] == Code.OK
+        await one.until(CONFCHG)
+        assert (await one.ask(leave(b"chat", PID)))[1] == Code.NOT_EXIST
+        assert (await one.ask(join(b"x" * 128, PID)))[1] == Code.OK
+        assert (await one.ask(request(raw.FINALIZE))) == (12, Code.OK, b"")
+
+
+async def test_membership_and_iteration(node, connect):
+    async with node(), connect() as one, connect() as two:
+        await one.ask(join(b"b", PID))
+        await two.ask(join(b"a", PID))
+        for client in (one, two):
+            await client.until(CONFCHG)
+        number, error, body = await one.ask(request(raw.MEMBERSHIP, name(b"b")))
+        assert (number, error, len(body)) == (3, Code.OK, 8 + 384 * 24)
+        assert struct.unpack_from("<I4xI4xI4xI", body) == (1, 1, PID, 0)
+        assert (await one.ask(request(raw.LOCAL_GET)))[2] == struct.pack("<I4x", 1)
+        expected = {1: [(b"a", 0, 0), (b"b", 0, 0)], 2: [(b"b", 1, PID)], 3: [(b"a", 1, PID), (b"b", 1, PID)]}
+        for kind, entries in expected.items():
+            handle = (await one.ask(request(raw.ITERATE, name(b"b") + struct.pack("<I4x", kind))))[2]
+            found = []
+            while (answer := await one.ask(request(raw.NEXT, handle)))[1] == Code.OK:
+                length, text, node_id, pid = struct.unpack("<I4x128sII", answer[2])
+                found.append((text[:length], node_id, pid))
+            assert found == entries
+            assert answer[1] == Code.NO_SECTIONS
+            assert (await one.ask(request(raw.ITERATED, handle)))[1] == Code.OK
+            assert (await one.ask(request(raw.NEXT, handle)))[1] == Code.LIBRARY
+        for _ in range(64):
+            assert (await one.ask(request(raw.ITERATE, name(b"") + struct.pack("<I4x", 3))))[1] == Code.OK
+        assert (await one.ask(request(raw.ITERATE, name(b"") + struct.pack("<I4x", 3))))[1] == Code.NO_RESOURCES
+
+
+async def test_who_is_not_let_in(node, connect):
+    asked = []
+    async with node(lambda uid, gid: asked.append((uid, gid))):
+        for service in SERVICES:
+            with pytest.raises(Refused) as refused:
+                await connect(service).connect()
+            assert refused.value.args == (13,)
+    assert asked == [(os.geteuid(), os.getegid())] * len(SERVICES)
+    assert not folders()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+async def test_requests_of_another_user_in_the_name_of_a_client(node, connect, prefix, caplog):
+    script = """
+import os, socket, sys
+os.setresuid(65534, 65534, 65534)
+stranger = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+stranger.sendto(bytes.fromhex(sys.argv[2]), b"\\0" + sys.argv[1].encode().ljust(107, b"\\0"))
+"""
+    async with node(), connect() as one:
+        target = prefix + one.control.replace("-control", "") + "-request"
+        forged = (sys.executable, "-c", script, target, join(b"evil", PID).hex())
+        await trio.run_process(forged)
+        assert (await one.ask(request(raw.LOCAL_GET)))[1] == Code.OK
+        assert (await one.ask(join(b"good", PID)))[1] == Code.OK
+        assert "somebody else sent in its name" in caplog.text
+        failed = await trio.run_process(forged, check=False, capture_stderr=True)
+        assert b"PermissionError" in failed.stderr  # now the kernel refuses it
+
+
+@pytest.mark.parametrize(
+    ("service", "datagram"),
+    [
+        ("cpg", b""),
+        ("cpg", b"short"),
+        ("cpg", mcast(b"data")[:-1]),
+        ("cpg", mcast(b"data")[:30]),
+        ("cpg", piece(b"data", 4, 4)),
+        ("cpg", piece(b"data", 3, 1)),
+        ("cpg", join(b"chat", PID)[:-8]),
+        ("cpg", request(0)),
+        ("cmap", request(2, bytes(8))),
+        ("quorum", request(1)),
+        ("votequorum", request(3)),
+        ("cfg", request(9)),
+    ],
+)
+async def test_a_request_that_is_malformed_ends_its_connection_alone(node, connect, caplog, service, datagram):
+    async with node(), connect() as other, connect(service) as bad:
+        await other.ask(join(b"chat", PID))
+        if service == "cpg":
+            assert (await bad.ask(join(b"bad", PID)))[1] == Code.OK
+            await bad.until(CONFCHG)
+        await bad.send(datagram)
+        await bad.ended()
+        assert f"{service} client of process {os.getpid()}, user {os.geteuid()}: ended: " in caplog.text
+        await other.until(CONFCHG)
+        assert (await other.ask(request(raw.LOCAL_GET)))[1] == Code.OK
+    assert not folders()
+
+
+async def test_requests_that_are_not_known_are_refused(node, connect):
+    async with node():
+        for service in SERVICES:
+            async with connect(service) as one:
+                assert await one.ask(request(99, bytes(8))) == (0, Code.INVALID_PARAM, b"")
+
+
+async def test_a_client_that_does_not_read_its_events_is_put_out(node, connect, monkeypatch, caplog):
+    monkeypatch.setattr(server, "EVENT_LIMIT", 1 << 20)
+    async with node(), connect() as one, connect() as deaf:
+        await one.ask(join(b"chat", PID))
+        await deaf.ask(join(b"chat", PID + 1))
+        for _ in range(2):
+            await one.until(CONFCHG)
+        heard = []
+        for number in range(100):  # the kernel holds some megabytes
+            await one.send(mcast(bytes([number]) * 50_000))
+            heard.append(await one.event())
+            while heard[-1][0] != DELIVER:
+                heard.append(await one.event())
+        assert [event[2][-1] for event in heard if event[0] == DELIVER] == list(range(100))
+        [change] = [event for event in heard if event[0] == CONFCHG]
+        assert members(change[2]) == ([(1, PID, 0)], [(1, PID + 1, 5)], [])
+        await deaf.ended()
+        assert "ended: it does not read its events" in caplog.text
+
+
+async def test_a_client_that_is_behind_may_not_multicast(node, connect, monkeypatch):
+    monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
+    async with node(), connect() as one, connect() as late:
+        await one.ask(join(b"chat", PID))
+        await late.ask(join(b"chat", PID + 1))
+        for _ in range(2):
+            await one.until(CONFCHG)
+        assert late.flow == 0
+        for _ in range(80):  # the kernel holds some megabytes
+            await one.send(mcast(bytes(50_000)))
+            await one.until(DELIVER)
+        await settled(lambda: late.flow == 2)
+        assert one.flow == 0
+        assert (await late.ask(request(raw.LOCAL_GET)))[1] == Code.OK
+        for _ in range(80):
+            await late.until(DELIVER)
+        await settled(lambda: late.flow == 0)
+
+
+async def test_the_ring_holds_senders_back_and_loses_nothing(node, connect):
+    count, size = 300, 50_000
+    async with node(), connect() as one:
+        await one.ask(join(b"chat", PID))
+        await one.until(CONFCHG)
+
+        async def send():
+            for number in range(count):
+                await one.send(mcast(number.to_bytes(2, "little") + bytes(size)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for number in range(count):
+                assert (await one.until(DELIVER))[2][160:162] == number.to_bytes(2, "little")
+
+
+async def test_the_end_of_the_server_is_told(node, connect):
+    one = connect()
+    async with node():
+        await one.connect()
+        await one.ask(request(raw.LOCAL_GET))
+    assert await one.event() is None
+    await one.ended()
+    one.close()
+    assert not folders()
+
+
+async def test_a_name_that_is_taken(node):
+    async with node() as ring:
+        with pytest.raises(OSError, match="the abstract socket 'cpg' is taken: a Corosync"):
+            await serve(ring, may_connect=lambda uid, gid: True)
+
+
+async def test_too_many_clients(node, connect, monkeypatch):
+    monkeypatch.setattr(server, "MOST_CLIENTS", 3)
+    async with node():
+        clients = [await connect().connect() for _ in range(3)]
+        with pytest.raises((Refused, ConnectionError)):
+            await connect().connect()
+        clients.pop().close()
+        with trio.fail_after(raw.PATIENCE):
+            while len(clients) < 3:
+                try:
+                    clients.append(await connect().connect())
+                except (Refused, ConnectionError):
+                    await trio.sleep(0.01)
+        for client in clients:
+            client.close()
+
+
+async def test_one_that_says_no_hello(node, connect, monkeypatch, caplog):
+    monkeypatch.setattr(server, "HELLO_PATIENCE", 0.05)
+    async with node():
+        for words in (b"", b"x" * 24):
+            stream = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            await stream.connect(connect()._address("cmap"))
+            await stream.send(words)
+            with trio.fail_after(raw.PATIENCE):
+                assert await stream.recv(1) == b""
+            stream.close()
+    assert "ended: it has said nothing" in caplog.text
+    assert "ended: a connection begins with id -1" in caplog.text
+
+
+KNOWN = {"cpg": range(14), "quorum": range(6), "votequorum": range(11), "cmap": range(11), "cfg": range(13)}
+
+
+def noise(dice, service):
+    """A request, or something like it."""
+    size = dice.choice((0, 8, 16, 24, 136, 144, 152, 272, dice.randrange(300)))
+    body = dice.randbytes(size) if dice.random() < 0.5 else bytes(size)
+    if service == "cpg" and dice.random() < 0.3:
+        whole = dice.randrange(1 << 25)
+        return dice.choice((mcast(body), join(body[:128], PID), piece(body, whole, 1), piece(body, len(body), 3)))
+    number = dice.choice(KNOWN[service]) if dice.random() < 0.9 else dice.randrange(1 << 31)
+    datagram = request(number, body)
+    if dice.random() < 0.1:
+        datagram = datagram[: dice.randrange(len(datagram))] + dice.randbytes(dice.randrange(20))
+    return datagram
+
+
+@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("seed", range(2))
+async def test_five_thousand_requests_of_noise(node, connect, service, seed, caplog):
+    caplog.set_level(logging.ERROR)
+    dice = random.Random(f"{service} {seed}")
+    async with node() as ring, connect() as witness:
+        await witness.ask(join(b"witness", PID))
+        await witness.until(CONFCHG)
+        sent = 0
+        while sent < 5000:
+            async with connect(service) as bad:
+                bad.requests.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+                for _ in range(dice.randrange(1, 400)):
+                    try:
+                        with trio.fail_after(raw.PATIENCE):
+                            await bad.send(noise(dice, service))
+                    except OSError:
+                        break
+                    sent += 1
+                    for each in (bad.requests, bad.events):
+                        while _drained(each):
+                            pass
+        await witness.send(mcast(b"still here"))
+        while not (await witness.until(DELIVER))[2].endswith(b"still here"):
+            pass
+        await settled(lambda: list(ring.groups) == [b"witness"])
+        await settled(lambda: len(folders()) == 1)
+    assert not folders()
+
+
+def _drained(datagrams):
+    try:
+        return datagrams._sock.recv(1 << 21)
+    except BlockingIOError:
+        return b""
+
+
+async def test_a_thousand_abrupt_ends_leave_nothing(node, connect):
+    dice = random.Random(3)
+    async with node() as ring, connect() as witness:
+        await witness.ask(join(b"witness", PID))
+        await witness.until(CONFCHG)
+        before = descriptors()
+
+        async def come_and_go(number):
+            client = connect(dice.choice(SERVICES))
+            stage = dice.randrange(4)
+            try:
+                await client.connect()
+                if stage and client.service == "cpg":
+                    await client.send(join(b"crowd", number))
+                    if stage > 1:
+                        await client.send(mcast(b"gone"))
+                    if stage > 2:
+                        await client.event()
+            finally:
+                client.close()
+
+        for start in range(0, 1000, 20):
+            async with trio.open_nursery() as nursery:
+                for number in range(start, start + 20):
+                    nursery.start_soon(come_and_go, number)
+        await settled(lambda: list(ring.groups) == [b"witness"])
+        await settled(lambda: len(folders()) == 1)
+        await settled(lambda: descriptors() == before)
+        assert (await witness.ask(request(raw.LOCAL_GET)))[1] == Code.OK
+        gc.collect()
+        assert sum(isinstance(each, Session) for each in gc.get_objects()) == 1
