@@ -105,6 +105,7 @@ class Node:
             endpoint.close()
             raise
         endpoint.drops = processor.counters.drops
+        endpoint.notice = processor.notice
         return cls(processor, endpoint, store)
 
     async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

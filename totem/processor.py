@@ -69,6 +69,8 @@ _PROOF = 3
 """So many datagrams with my node id prove a second node; one may be another node's, with a flipped bit (G15)."""
 _AFTERLIFE = 5
 """For so many token and consensus timeouts packets of a former life are taken for late ones."""
+_PATIENCE = 5
+"""Consensus timeouts after which a node that nobody has answered says so."""
 _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
@@ -130,6 +132,8 @@ class Processor:
         self._first_ring_seq = self.ring_id.seq
         self._haunted_until = inf
         """Until then packets of a former life may come."""
+        self._answers_by = inf
+        """By then another node should have answered."""
         self._listed = frozenset(node.node_id for node in config.nodes)
         self.ring = self._new_ring(self.ring_id, ())
         self.new_ring: Ring | None = None
@@ -223,6 +227,7 @@ class Processor:
     def start(self, now: float) -> None:
         """Look for other processors; a ring of one comes into being at once if none answers."""
         self._haunted_until = now + _AFTERLIFE * (self.config.token + self.config.consensus)
+        self._answers_by = now + _PATIENCE * self.config.consensus
         self.gather(Cause.STARTED, now)
 
     def receive(self, datagram: bytes, now: float) -> None:
@@ -450,6 +455,7 @@ class Processor:
             else:
                 self._heard.add(join.origin)
                 self.gone.discard(join.origin)
+            self._name_unlisted(join)
             self._room.on_join(join, now)
 
     def _receive_commit_token(self, datagram: bytes, now: float) -> None:
@@ -502,6 +508,24 @@ class Processor:
             self.notice(text)
         else:
             self.fail(text)
+
+    def _name_unlisted(self, join: Join) -> None:
+        unlisted = set(join.candidates) - set(join.failed) - self._listed
+        if unlisted:
+            names = ", ".join(map(str, sorted(unlisted)))
+            self.notice(
+                f"node {join.origin} would have {names} in the ring, which the nodelist here does not have: they will "
+                "not agree. Have the same nodelist at all nodes"
+            )
+
+    def miss_company(self, now: float) -> None:
+        """Tell the administrator if nobody has answered for long since the start, though others are listed."""
+        if now >= self._answers_by and not self.counters.joins_received and len(self._listed) > 1:
+            own = self.config.node(self.node_id)
+            self.notice(
+                f"no other node has answered since the start: do they run, have their nodelists node {own.node_id} at "
+                f"{own.address}, does a firewall stop UDP port {own.port}?"
+            )
 
     def _hint_fits(self, join: Join) -> bool:
         """Whether what a Join says of its sender's settings fits mine; a Corosync node says nothing (D1)."""

@@ -21,7 +21,7 @@ import select
 import socket
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
@@ -66,6 +66,8 @@ class UdpEndpoint:
         others = [node for node in config.nodes if node is not own]
         self.drops: Counter[str] = Counter()
         """Datagrams lost on the way out or refused on the way in, by cause; may be shared with others who count."""
+        self.notice: Callable[[str], None] = lambda text: None
+        """Is told what an administrator should know, again and again."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram
@@ -208,6 +210,10 @@ class UdpEndpoint:
         if self._listed is None or source[0] in self._listed:
             return True
         self.drops["unlisted address"] += 1
+        self.notice(
+            f"datagrams come from {source[0]}, which is not in the nodelist, and are dropped: "
+            f"add the node there to the nodelist of all nodes, or give it another port"
+        )
         return False
 
     # Multicast.

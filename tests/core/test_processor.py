@@ -246,6 +246,34 @@ def test_a_node_of_another_cluster_is_named_and_ignored():
     assert any("'elsewhere'" in text for text in machine.take().notices)
 
 
+def test_a_node_that_nobody_has_answered_says_so_once():
+    machine = ring_of_one()
+    patience = 5 * machine.config.consensus
+    notices = []
+    while machine.deadline < 2 * patience:
+        now = machine.deadline
+        machine.advance(now)
+        assert not notices or now >= patience
+        while (ready := machine.take()).datagrams:
+            notices += ready.notices
+            list(ready.deliveries)
+    (text,) = notices
+    assert "no other node has answered" in text
+    assert f"node 1 at {machine.config.nodes[0].address}" in text
+
+
+def test_who_is_alone_by_intent_or_has_had_company_does_not():
+    for machine in (ring_of_one(count=1), formed()[1].machine):
+        machine.miss_company(1e9)
+        assert not machine.take().notices
+
+
+def test_a_node_that_others_have_in_their_nodelists_only_is_named():
+    machine = ring_of_one()
+    machine.receive(codec.encode(Join(2, 2, 9, (1, 2, 7, 9), (9,))), 1.0)
+    assert any("node 2 would have 7 in the ring" in text for text in machine.take().notices)
+
+
 def test_a_node_outside_the_nodelist_is_named_and_ignored():
     machine = ring_of_one(count=2)
     machine.receive(codec.encode(Join(9, 9, 1, (9,), ())), 1.0)

@@ -181,12 +181,15 @@ def test_unlisted_addresses(blocks, trains, open_all):
     config = at_addresses(2, block_unlisted_ips=blocks)
     nodes = open_all(config, trains)
     to = config.nodes[0]
+    notices = []
+    nodes[1].notice = notices.append
     with stranger("127.0.0.254") as sock:
         sock.sendto(b"from a stranger", (to.address, to.port))
     with stranger(config.nodes[1].address) as sock:  # a real node sends multicasts from further ports
         sock.sendto(b"from a friend", (to.address, to.port))
     assert nodes[1].drain(EVERYTHING) == ([] if blocks else [b"from a stranger"]) + [b"from a friend"]
     assert nodes[1].drops == ({"unlisted address": 1} if blocks else {})
+    assert [text.split(",")[0] for text in notices] == ["datagrams come from 127.0.0.254"] * blocks
 
 
 def test_strangers_cannot_hold_a_turn_for_ever(open_all):

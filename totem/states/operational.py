@@ -102,3 +102,4 @@ class Operational(Ordering):
         ring = processor.ring
         if ring.is_representative:
             processor.send_message_to_all(MergeDetect(processor.node_id, processor.node_id, ring.id))
+            processor.miss_company(now)
