@@ -34,9 +34,10 @@ The tour, from the top down:
 Below is the package `totem`: one ring of processors, total order, membership, recovery.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cpg.connect import DaemonRing, connect
-from cpg.corosync import CorosyncRing, open_corosync
-from cpg.embedded import EmbeddedRing, open_ring
 from cpg.errors import (
     AlreadyJoined,
     CorosyncLimit,
@@ -54,6 +55,10 @@ from totem.config import Config
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, TotemError
 from totem.statistics import Statistics
+
+if TYPE_CHECKING:
+    from cpg.corosync import CorosyncRing, open_corosync
+    from cpg.embedded import EmbeddedRing, open_ring
 
 AGREED = Guarantee.AGREED
 SAFE = Guarantee.SAFE
@@ -101,3 +106,17 @@ __all__ = [
     "open_corosync",
     "open_ring",
 ]
+
+_ON_TRIO = {
+    "CorosyncRing": "cpg.corosync",
+    "EmbeddedRing": "cpg.embedded",
+    "open_corosync": "cpg.corosync",
+    "open_ring": "cpg.embedded",
+}
+"""Loaded when they are asked for: a program on asyncio, or on no loop, runs without trio."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ON_TRIO:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_ON_TRIO[name]), name)

@@ -1,8 +1,11 @@
-"""The body of an `async with` that something else may end: what a trio `Ring` and a trio `Group` have in common.
+"""The body of an `async with` that something else may end: what a `Ring` and a `Group` have in common.
 
 The body runs in a cancel scope. Whatever ends it (a callback's exception, a lost ring) calls `fail`: the failure is
-noted, the scope cancelled, and after everything is put in order the failure comes out as it is. No nursery stands
+noted, the scope cancelled, and after everything is put in order the failure comes out as it is. No task group stands
 between the body and the outside, so nothing is ever wrapped in a group of exceptions.
+
+Here and in `cpg.group`, `cpg.ring` and `cpg.connect` everything that waits does so through anyio, so that these objects
+live in trio and in asyncio alike.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import trio
+import anyio
+import anyio.lowlevel
 
 from cpg.events import Event
 from cpg.stream import Stream
@@ -18,15 +22,34 @@ from cpg.stream import Stream
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
 
 
+class Waiters:
+    """Tasks that wait until they are woken, all together."""
+
+    def __init__(self) -> None:
+        self._woken: anyio.Event | None = None
+
+    async def wait(self) -> None:
+        """Wait for the next `wake`."""
+        if self._woken is None:
+            self._woken = anyio.Event()
+        await self._woken.wait()
+
+    def wake(self) -> None:
+        """Let all go on that wait now."""
+        if self._woken is not None:
+            self._woken.set()
+            self._woken = None
+
+
 class Block:
     """A body with a stream of events. Subclasses open and close it, and run `_run_callbacks` in a task."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._body = trio.CancelScope()
+        self._body = anyio.CancelScope()
         self._failure: BaseException | None = None
         self._over = False
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiters = Waiters()
 
     def fail(self, failure: BaseException) -> None:
         """End the body; `failure` comes out of the `async with`. Only the first failure counts."""
@@ -43,20 +66,19 @@ class Block:
         try:
             raise failure
         finally:
-            failure.__context__ = context  # not the Cancelled of the body, which is our own doing
+            failure.__context__ = context  # not the cancellation of the body, which is our own doing
 
     def _ended(self) -> bool:
         return self._over or self._failure is not None
 
     def _wake(self) -> None:
         """Something has changed that somebody may wait for."""
-        if self._waiting:
-            self._waiting.unpark_all()
+        self._waiters.wake()
 
     async def _until(self, condition: Callable[[], object]) -> None:
         """Wait until `condition` holds; it is looked at again after each `_wake`. Not a checkpoint if it holds."""
         while not condition():
-            await self._waiting.park()
+            await self._waiters.wait()
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
         self._stream.register(kind, callback)
@@ -70,8 +92,8 @@ class Block:
             await self._until(lambda: (stream and stream.has_callbacks) or self._ended())
             try:
                 while not self._ended() and stream.dispatch():
-                    await trio.lowlevel.checkpoint()
-            except trio.Cancelled:
+                    await anyio.lowlevel.checkpoint()
+            except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:
                 self.fail(error)

@@ -16,8 +16,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import trio
+import anyio
+import anyio.lowlevel
 
+from cpg.block import Waiters
 from cpg.errors import DaemonUnavailable
 from cpg.events import Member, RingEvent, Transitional
 from cpg.group import OnTransitional
@@ -121,7 +123,7 @@ class DaemonRing(Ring):
         self._sock = sock
         self._session = session
         self._unsent: bytes | None = None
-        self._sending = trio.lowlevel.ParkingLot()
+        self._sending = Waiters()
 
     # ---- the program's side
 
@@ -166,7 +168,7 @@ class DaemonRing(Ring):
         self.send_soon()
         try:
             await self._until(lambda: membership.entered or membership.refusal or self._ended())
-        except trio.Cancelled:
+        except BaseException:
             membership.leave()
             self.send_soon()
             raise
@@ -180,15 +182,15 @@ class DaemonRing(Ring):
         if self._unsent is None:
             self._unsent = write_records(self._sock, self._session, None)
             if self._unsent is not None:
-                self._sending.unpark_all()
+                self._sending.wake()
 
     # ---- the driver's side
 
     async def _take_part(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write_on)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._write_on)
             await self._read()
-            nursery.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()
 
     async def _read(self) -> None:
         session = self._session
@@ -205,16 +207,16 @@ class DaemonRing(Ring):
                     break
             self._wake()
             if record is None:
-                await trio.lowlevel.wait_readable(self._sock)
+                await anyio.wait_readable(self._sock)
             else:
-                await trio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
         self.fail(session.failure)
 
     async def _write_on(self) -> None:
         while True:
             while self._unsent is None:
-                await self._sending.park()
-            await trio.lowlevel.wait_writable(self._sock)
+                await self._sending.wait()
+            await anyio.wait_writable(self._sock)
             self._unsent = write_records(self._sock, self._session, self._unsent)
             self._grant_room(self._session.room)
 
@@ -246,9 +248,9 @@ async def connect(path: str | os.PathLike[str] | None = None) -> AsyncGenerator[
 async def _greet(sock: socket.socket, session: Session, path: Path) -> None:
     session.greet(own_name())
     write_records(sock, session, None)
-    with trio.move_on_after(WELCOME_PATIENCE):
+    with anyio.move_on_after(WELCOME_PATIENCE):
         while session.member is None and session.failure is None:
-            await trio.lowlevel.wait_readable(sock)
+            await anyio.wait_readable(sock)
             record = read_record(sock)
             if record:
                 session.receive(record)

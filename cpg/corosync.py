@@ -19,9 +19,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
@@ -194,7 +194,7 @@ class CorosyncRing(Ring):
             raise _lost(error) from None
         membership = _Membership(self, connection, name, inbox)
         self._memberships.add(membership)
-        self._nursery.start_soon(membership.run)
+        self._tasks.start_soon(membership.run)
         return membership
 
     def send_soon(self) -> None:
@@ -267,8 +267,8 @@ class CorosyncRing(Ring):
         except CallFailed as failure:
             self.lose(failure)
 
-    def _tasks(self) -> list[Callable[[], Awaitable[object]]]:
-        return [*super()._tasks(), self._probe]
+    def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
+        return [*super()._jobs(), self._probe]
 
     def _is_complete(self) -> bool:
         return self._told.quorum is not None

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -207,8 +207,8 @@ class EmbeddedRing(Ring):
     def _is_complete(self) -> bool:
         return self._engine.synced
 
-    def _tasks(self) -> list[Callable[[], Awaitable[object]]]:
-        return [*super()._tasks(), self._watch_sync]
+    def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
+        return [*super()._jobs(), self._watch_sync]
 
 
 AnyRing = TypeVar("AnyRing", bound=EmbeddedRing)

@@ -1,4 +1,4 @@
-"""A process group as a trio program holds it: callbacks or iteration, send, flush, join and leave.
+"""A process group as a program on trio or asyncio holds it: callbacks or iteration, send, flush, join and leave.
 
 A `Group` is a thin shell around a `Stream`, which holds all that has to do with order, and a `Block`, which ends it in
 order. Callbacks run in a task of the backend: an embedded ring, or a virtual one.
@@ -7,16 +7,18 @@ order. Callbacks run in a task of the backend: an embedded ring, or a virtual on
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import trio
+import anyio
+import anyio.lowlevel
 
 from cpg.block import Block
 from cpg.engine import Inbox
 from cpg.errors import NotSupported, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.manners import busy, closed, would_block
 from cpg.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
@@ -77,7 +79,7 @@ class Backend(Protocol):
     async def enter(self, name: bytes, inbox: Inbox) -> Membership:
         """Join; RingLost where there is no ring any more, AlreadyJoined."""
 
-    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+    def start_soon(self, task: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run a task that ends with the backend."""
 
     def send_soon(self) -> None:
@@ -114,9 +116,9 @@ class Group(Block):
         self.member = backend.member
         """Who this process is in the group."""
         self._backend = backend
-        super().__init__(Stream(self.member, limit=limit, notify=self._wake, busy=trio.BusyResourceError))
+        super().__init__(Stream(self.member, limit=limit, notify=self._wake, busy=busy))
         self._membership: Membership | None = None
-        self._sending = trio.Lock()
+        self._sending = anyio.Lock()
         self._sent = 0
         self._iterating = False
 
@@ -160,7 +162,7 @@ class Group(Block):
         if not isinstance(self._failure, RingLost):
             self._membership.leave()
             self._backend.send_soon()
-        with trio.move_on_after(LEAVE_PATIENCE, shield=True):
+        with anyio.move_on_after(LEAVE_PATIENCE, shield=True):
             await self._until(self._has_left)
         self._over = True
         self._backend.joined.discard(self)
@@ -227,13 +229,13 @@ class Group(Block):
     async def _checkpoint_if_waiting(self) -> None:
         """Let others run if an event is here already; otherwise the wait for one does."""
         if self._stream:
-            await trio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint()
 
     async def _arrival(self) -> None:
         if self._ended():
             raise StopAsyncIteration
         if self._iterating:
-            raise trio.BusyResourceError("another task waits for the next event of this group")
+            raise busy("another task waits for the next event of this group")
         self._iterating = True
         try:
             await self._until(lambda: bool(self._stream) or self._ended())
@@ -252,7 +254,7 @@ class Group(Block):
         NotSupported for SAFE on a backend that does not have it (`SAFE_OR_AGREED` takes what there is).
         """
         payloads, guarantee = _payloads(data), self._guarantee(guarantee)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if not await self._send_at_once(payloads, guarantee):
             async with self._sending:
                 for batch in _batches(payloads):
@@ -266,7 +268,7 @@ class Group(Block):
             self._queue(payloads, guarantee)
         except QueueFull:
             return False
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        await anyio.lowlevel.cancel_shielded_checkpoint()
         return True
 
     async def _send_batch(self, batch: list[bytes], guarantee: Guarantee) -> None:
@@ -282,14 +284,15 @@ class Group(Block):
     def send_nowait(
         self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee | BestEffort = Guarantee.AGREED
     ) -> None:
-        """Queue one message or a list as `send` does, or raise `trio.WouldBlock` and queue nothing."""
+        """Queue one message or a list as `send` does, or queue nothing and raise `trio.WouldBlock`, on asyncio
+        `asyncio.QueueFull`."""
         payloads, guarantee = _payloads(data), self._guarantee(guarantee)
         if self._sending.locked():
-            raise trio.WouldBlock
+            raise would_block()
         try:
             self._queue(payloads, guarantee)
         except QueueFull:
-            raise trio.WouldBlock from None
+            raise would_block() from None
 
     def _guarantee(self, wanted: Guarantee | BestEffort) -> Guarantee:
         """What to send with (ruling B3: nothing is weakened in silence)."""
@@ -306,7 +309,7 @@ class Group(Block):
         if self._failure is not None:
             self._raise_failure()
         if self._membership is None:
-            raise trio.ClosedResourceError(f"group {self.name!r} is not joined: use `async with`")
+            raise closed(f"group {self.name!r} is not joined: use `async with`")
         self._membership.send(payloads, guarantee)
         self._sent += len(payloads)
         self._backend.send_soon()
@@ -314,7 +317,7 @@ class Group(Block):
     async def flush(self) -> None:
         """Wait until all that was sent so far has come back, and has been given to the callbacks if there are any."""
         sent, stream = self._sent, self._stream
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         await self._until(
             lambda: (stream.own_taken if stream.has_callbacks else stream.own_arrived) >= sent or self._ended()
         )

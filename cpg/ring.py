@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
-import trio
+import anyio
+import anyio.abc
+import anyio.lowlevel
 
 from cpg.block import Block
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import Group, Membership, OnQuorum, OnTotemConfchg
+from cpg.manners import busy
 from cpg.membership import Inbox
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import RingId
@@ -42,10 +45,10 @@ class Ring(Block, ABC):
         """Who this process is in the groups that it joins."""
         self.joined: set[Group] = set()
         """The groups that this program is in."""
-        super().__init__(Stream(member, notify=self._wake, busy=trio.BusyResourceError))
-        self._nursery: trio.Nursery
-        self._driving = trio.CancelScope(shield=True)
-        self._senders: deque[tuple[int, trio.Event]] = deque()
+        super().__init__(Stream(member, notify=self._wake, busy=busy))
+        self._tasks: anyio.abc.TaskGroup
+        self._driving = anyio.CancelScope(shield=True)
+        self._senders: deque[tuple[int, anyio.Event]] = deque()
         """Who waits for how much room in the send queue."""
 
     # ---- the program's side
@@ -78,13 +81,13 @@ class Ring(Block, ABC):
 
     async def wait_quorate(self) -> None:
         """Wait until the ring is quorate."""
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         await self._until(lambda: self.quorate or self._ended())
         self._check()
 
     async def wait_members(self, count: int) -> None:
         """Wait until the ring has at least `count` nodes."""
-        await trio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint()
         await self._until(lambda: (self._is_complete() and len(self.node_ids) >= count) or self._ended())
         self._check()
 
@@ -113,18 +116,18 @@ class Ring(Block, ABC):
     def send_soon(self) -> None:
         """Something was queued: let the ring have it."""
 
-    def start_soon(self, task: Callable[[], Awaitable[object]]) -> None:
+    def start_soon(self, task: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run a task that ends with the ring."""
-        self._nursery.start_soon(task)
+        self._tasks.start_soon(task)
 
     async def wait_room(self, size: int) -> None:
         """Wait for a turn after which the send queue has room for `size` bytes."""
-        granted = trio.Event()
+        granted = anyio.Event()
         place = (size, granted)
         self._senders.append(place)
         try:
             await granted.wait()
-        except trio.Cancelled:
+        except BaseException:
             if place in self._senders:
                 self._senders.remove(place)
             raise
@@ -149,7 +152,7 @@ class Ring(Block, ABC):
     async def _say_farewell(self) -> None:
         """Say what the others should know before this process leaves."""
 
-    def _tasks(self) -> list[Callable[[], Awaitable[object]]]:
+    def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
         return [self._drive, self._run_callbacks]
 
     def _grant_room(self, room: int) -> None:
@@ -187,9 +190,9 @@ class Ring(Block, ABC):
     async def live(self) -> AsyncGenerator[Self, None]:
         """Take part in the ring for the time of a block, which is entered when the first ring is complete."""
         outcome: BaseException | None = None
-        async with trio.open_nursery() as self._nursery:
-            for task in self._tasks():
-                self._nursery.start_soon(task)
+        async with anyio.create_task_group() as self._tasks:
+            for task in self._jobs():
+                self._tasks.start_soon(task)
             try:
                 with self._body:
                     await self._until(lambda: self._is_complete() or self._ended())
@@ -199,11 +202,11 @@ class Ring(Block, ABC):
                 outcome = error  # not through the nursery, which would wrap it
             self._over = True
             self._end_groups(RingLost("the ring has been left"))
-            with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
+            with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
                 await self._say_farewell()
             self._driving.cancel()
-            self._nursery.cancel_scope.shield = True
-            self._nursery.cancel_scope.cancel()
+            self._tasks.cancel_scope.shield = True
+            self._tasks.cancel_scope.cancel()
         self._raise_failure()
         if outcome is not None:
             raise outcome

@@ -55,7 +55,7 @@ class Stream:
         limit: Bytes that may wait for the program.
         notify: Called when something came in that somebody may wait for: the first event in an empty stream, own
             messages, changes, the overflow.
-        busy: The exception raised where callbacks and iteration would be mixed.
+        busy: Makes the exception raised where callbacks and iteration would be mixed.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Stream:
         *,
         limit: int = DEFAULT_LIMIT,
         notify: Callable[[], object] = lambda: None,
-        busy: type[Exception] = RuntimeError,
+        busy: Callable[[str], Exception] = RuntimeError,
     ) -> None:
         self.member = member
         self.members: tuple[Member, ...] = ()

@@ -26,6 +26,7 @@ SHELLS = {
     "totem.testing.transcript",
     "cpg.group",
     "cpg.block",
+    "cpg.manners",
     "cpg.embedded",
     "cpg.ring",
     "cpg.connect",
