@@ -14,6 +14,7 @@ from cpg.codes import Code
 from cpg.events import RingEvent
 from cpg.libqb.layout import answer
 from cpg.libqb.session import Client, Node, Session
+from totem.config import MCAST_HEADER
 
 _PLAIN: Final = Struct("<i4xi4x")  # header
 _NODE: Final = Struct("<i4xi4x I4x")  # header, nodeid
@@ -82,8 +83,10 @@ class CfgSession(Session):
         listed = [entry for entry in config.nodes if entry.node_id == node_id]
         reachable = node_id in node.node_ids
         status = _STATUS.pack(VERSION, node_id, reachable, 0, 0, 0, 0, 0)
-        # As Corosync over udpu: the one link is said to come from the node that was asked for, and to go nowhere.
-        links = b"".join(_LINK.pack(1, reachable, 0, config.netmtu, entry.address.encode(), b"") for entry in listed)
+        # As Corosync over udpu: the one link is said to come from the node that was asked for, and to go nowhere;
+        # and from its MTU, what frames need for themselves has gone.
+        mtu = config.netmtu - 2 * MCAST_HEADER
+        links = b"".join(_LINK.pack(1, reachable, 0, mtu, entry.address.encode(), b"") for entry in listed)
         return answer(ANSWER_NODE_STATUS, status + links.ljust(MOST_LINKS * _LINK.size, b"\0"))
 
     def _on_get_node_addresses(self, node_id: int) -> bytes:

@@ -150,7 +150,6 @@ class Cmap:
             "mcast_rx": counted.multicasts_received,
             "memb_commit_token_tx": counted.commit_tokens_sent,
             "memb_commit_token_rx": counted.commit_tokens_received,
-            "token_hold_cancel": counted.holds_cancelled,
             "operational_entered": counted.rings_installed,
         }.items():
             yield f"stats.srp.{name}", uint64(value)
