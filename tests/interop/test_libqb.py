@@ -1,12 +1,13 @@
 """A real node and one of ours are asked the same, in bytes, over libqb's sockets: they answer the same."""
 
+import json
 import struct
 import sys
 
 import pytest
 import trio
 
-from tests.interop.ring import MixedRing
+from tests.interop.ring import PATIENCE, MixedRing
 from tests.libqb.client import (
     FINALIZE,
     ITERATE,
@@ -281,3 +282,37 @@ def test_what_cmap_refuses(both):
     )
     theirs, ours = both("cmap", *sizes, request(5, bytes(8)), request(9, uint32(7)))
     same((theirs, ours), "Q B", None, None, None)
+
+
+@pytest.mark.parametrize("size", [64, 5000])
+async def test_libcpg_on_real_nodes_and_on_ours_sees_one_order(mixed_nodes, cpgflood, size):
+    """Two real nodes and two of ours in a ring, a client in C on each."""
+    reports = []
+
+    async def flood(k):
+        command = mixed_nodes.place(k).command(cpgflood, "-g", "bench", "-n", "4", "-t", "2", "-s", size)
+        reports.append(json.loads((await trio.run_process(command, capture_stdout=True)).stdout))
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for k in (1, 2, 3, 4):
+                nursery.start_soon(flood, k)
+    assert len({report["order"] for report in reports}) == 1, reports
+    assert {report["confchgs"] for report in reports} == {0}
+    assert {report["delivered"] for report in reports} == {sum(report["sent"] for report in reports)}
+    assert all(report["sent"] for report in reports)
+    await mixed_nodes.ring.check_health(1, 2, 3, 4)
+    assert mixed_nodes.ring.groups_at(1) == mixed_nodes.ring.groups_at(2) == {}
+
+
+@pytest.fixture
+async def mixed_nodes(tmp_path):
+    """Real nodes at places 1 and 3, ours at 2 and 4."""
+    nodes = Nodes(tmp_path, 4)
+    try:
+        await nodes.ring.start_corosync(1, 3)
+        nodes.start(2, 4)
+        await nodes.ring.wait_ring(1, 2, 3, 4)
+        yield nodes
+    finally:
+        nodes.close()

@@ -43,7 +43,7 @@ class Nodes:
         self.processes = {}
 
     def start(self, *places):
-        """Start nodes; return when all that run are in one ring."""
+        """Start nodes; return when all that run, real ones too, are in one ring."""
         for k in places:
             command = (sys.executable, "-m", "tests.libqb.runner", self.ring.config[k], k)
             with (self.ring.folder / f"log{k}").open("a") as log:
@@ -52,7 +52,7 @@ class Nodes:
                 )
         for k in places:
             assert self.processes[k].stdout.readline() == b"ready\n", self.log(k)
-        self.wait_ring(*self.processes)
+        self.wait_ring(*self.processes, *self.ring.corosyncs)
 
     def wait_ring(self, *members):
         """Wait until these nodes have each other in their ring."""
@@ -77,6 +77,13 @@ class Nodes:
             process.stdin.close()
             assert process.wait(PATIENCE) == 0, self.log(k)
 
+    def kill(self, k):
+        """End a node with SIGKILL."""
+        process = self.processes.pop(k)
+        with process.stdin, process.stdout:
+            process.kill()
+            process.wait()
+
     def close(self):
         """End all, and see that nothing is left."""
         left = [*self.processes]
@@ -87,9 +94,8 @@ class Nodes:
                 assert "Traceback" not in self.log(k)
                 assert self.place(k).run("ls", "/dev/shm") == ""
         finally:
-            for process in self.processes.values():
-                process.kill()
-                process.wait()
+            for k in [*self.processes]:
+                self.kill(k)
             self.ring.close()
 
 

@@ -2,13 +2,16 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
+import trio
 
+from tests.app.processes import members
 from tests.app.ring_programs import PROGRAMS
-from tests.libqb.conftest import HERE
+from tests.libqb.conftest import HERE, Nodes
 
 PATIENCE = 60
 
@@ -84,3 +87,64 @@ def test_cpgflood_sees_one_order_and_cpgtool_sees_it(two_nodes, compiled):
 def test_the_calls_of_the_ruby_binding(two_nodes, compiled):
     """And zero copy."""
     assert two_nodes.place(1).run(compiled(HERE / "gem.c")) == "ok\n"
+
+
+@pytest.fixture
+def three_nodes(has_libraries, tmp_path):
+    """Three nodes in a ring that will break."""
+    nodes = Nodes(tmp_path, 3, token=500)
+    try:
+        nodes.start(1, 2, 3)
+        yield nodes
+    finally:
+        nodes.close()
+
+
+def changes(events, kind):
+    """Processes that came (`joined`) or went (`left`), with the reasons, in order."""
+    return [tuple(entry) for event in events if event["event"] == "confchg" for entry in event[kind]]
+
+
+async def test_rings_that_break_and_heal(three_nodes, nursery):
+    ring = three_nodes.ring
+    one, three = [await ring.start_program(nursery, k, "cpg", "listen", "chat", "--corosync", "--json") for k in (1, 3)]
+    for listener in (one, three):
+        await listener.until(members(2))
+    ring.network.split({1, 2}, {3})
+    for listener in (one, three):
+        await listener.until(members(1))
+    assert changes(one.events, "left") == [(3, three.process.pid, "nodedown")]
+    assert changes(three.events, "left") == [(1, one.process.pid, "nodedown")]
+    ring.network.heal()
+    for listener in (one, three):
+        await listener.until(members(2))
+    assert changes(one.events, "joined")[-1] == (3, three.process.pid, "nodeup")
+    assert changes(three.events, "joined")[-1] == (1, one.process.pid, "nodeup")
+    three.signal(signal.SIGKILL)
+    await one.until(members(1))
+    assert changes(one.events, "left")[-1] == (3, three.process.pid, "procdown")
+    assert await one.stop() == 0
+
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.long)])
+async def test_the_end_of_a_node_is_the_end_of_its_clients(three_nodes, nursery, killed):
+    ring = three_nodes.ring
+    one, three = [await ring.start_program(nursery, k, "cpg", "listen", "chat", "--corosync", "--json") for k in (1, 3)]
+    for listener in (one, three):
+        await listener.until(members(2))
+    if killed:
+        three_nodes.kill(3)
+    else:
+        three_nodes.stop(3)
+    with trio.fail_after(PATIENCE):
+        assert await three.process.wait() == 1
+    await one.until(members(1))
+    [(node, pid, reason)] = changes(one.events, "left")
+    assert (node, pid) == (3, three.process.pid)
+    assert reason == "nodedown" or (reason == "procdown" and not killed)  # what comes first
+    assert ring.place(3).run("ls", "/dev/shm") == ""
+    three_nodes.start(3)
+    again = await ring.start_program(nursery, 3, "cpg", "listen", "chat", "--corosync", "--json")
+    await one.until(members(2))
+    assert changes(one.events, "joined")[-1] == (3, again.process.pid, "join")
+    assert await one.stop() == await again.stop() == 0
