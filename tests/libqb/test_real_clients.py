@@ -9,9 +9,12 @@ import sys
 import pytest
 import trio
 
-from tests.app.processes import members
+from cpg.codes import Code
+from tests.app.processes import holds, members
 from tests.app.ring_programs import PROGRAMS
+from tests.interop.records import differences
 from tests.libqb.conftest import HERE, Nodes
+from tests.libqb.runner import GUEST
 
 PATIENCE = 60
 
@@ -89,6 +92,17 @@ def test_the_calls_of_the_ruby_binding(two_nodes, compiled):
     assert two_nodes.place(1).run(compiled(HERE / "gem.c")) == "ok\n"
 
 
+def as_user(uid, *command):
+    return ("setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", *command)
+
+
+def test_users(two_nodes):
+    place = two_nodes.place(1)
+    assert place.run(*as_user(GUEST, "corosync-cpgtool")).startswith("Group Name")
+    refused = place.run(*as_user(GUEST + 1, "corosync-cpgtool"), check=False)
+    assert refused.rstrip().endswith(f"error {Code.ACCESS}")
+
+
 @pytest.fixture
 def three_nodes(has_libraries, tmp_path):
     """Three nodes in a ring that will break."""
@@ -148,3 +162,19 @@ async def test_the_end_of_a_node_is_the_end_of_its_clients(three_nodes, nursery,
     await one.until(members(2))
     assert changes(one.events, "joined")[-1] == (3, again.process.pid, "join")
     assert await one.stop() == await again.stop() == 0
+
+
+LARGE = (16 << 20, 100, 1_047_552, 10, 1_047_553, 3 << 20, 1)
+
+
+async def test_messages_of_16_mib_from_all_sides(three_nodes, nursery):
+    clients = {(k, "client"): await three_nodes.ring.start_client(nursery, k, "large") for k in (1, 2, 3)}
+    for client in clients.values():
+        await client.until(members(3))
+    for client in clients.values():
+        await client.say(f"send {' '.join(map(str, LARGE))}", "quiet")
+    for client in clients.values():
+        await client.until(holds("quiet"))
+        await client.until(lambda events: sum(e["event"] == "message" for e in events) == 3 * len(LARGE))
+        assert await client.finish() == 0
+    assert not list(differences({name: client.events for name, client in clients.items()}, (1, 2, 3)))
