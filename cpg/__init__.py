@@ -21,6 +21,7 @@ The tour, from the top down:
 
 - `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
 - `connect` takes part in the ring of this machine's daemon `cpgd`, as one of any number of programs.
+- `CPG` is the same for programs without an event loop; `cpg.aio` for those on asyncio.
 - `open_corosync` takes part in the ring of a Corosync that runs on this machine already, through its libcpg.
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
@@ -37,6 +38,7 @@ Below is the package `totem`: one ring of processors, total order, membership, r
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from cpg.blocking import CPG
 from cpg.connect import DaemonRing, connect
 from cpg.errors import (
     AlreadyJoined,
@@ -66,6 +68,7 @@ SAFE_OR_AGREED = BestEffort.SAFE_OR_AGREED
 
 __all__ = [
     "AGREED",
+    "CPG",
     "SAFE",
     "SAFE_OR_AGREED",
     "AlreadyJoined",

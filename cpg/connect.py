@@ -74,6 +74,11 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
     return DaemonUnavailable(text)
 
 
+def unanswered(path: Path) -> DaemonUnavailable:
+    """Make what says that there is no welcome."""
+    return DaemonUnavailable(f"the daemon at {path} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
+
+
 def read_record(sock: socket.socket) -> bytes | None:
     """Read one record; None if there is none now, empty when the daemon has closed the connection.
 
@@ -259,4 +264,4 @@ async def _greet(sock: socket.socket, session: Session, path: Path) -> None:
     if session.failure is not None:
         raise session.failure
     if session.member is None:
-        raise DaemonUnavailable(f"the daemon at {path} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
+        raise unanswered(path)

@@ -253,11 +253,11 @@ class Group(Block):
         waits, it may have queued a first part of a long list. Raises before anything is queued: MessageTooLong, and
         NotSupported for SAFE on a backend that does not have it (`SAFE_OR_AGREED` takes what there is).
         """
-        payloads, guarantee = _payloads(data), self._guarantee(guarantee)
+        payloads, guarantee = payloads_of(data), self._guarantee(guarantee)
         await anyio.lowlevel.checkpoint_if_cancelled()
         if not await self._send_at_once(payloads, guarantee):
             async with self._sending:
-                for batch in _batches(payloads):
+                for batch in split(payloads):
                     await self._send_batch(batch, guarantee)
 
     async def _send_at_once(self, payloads: list[bytes], guarantee: Guarantee) -> bool:
@@ -286,7 +286,7 @@ class Group(Block):
     ) -> None:
         """Queue one message or a list as `send` does, or queue nothing and raise `trio.WouldBlock`, on asyncio
         `asyncio.QueueFull`."""
-        payloads, guarantee = _payloads(data), self._guarantee(guarantee)
+        payloads, guarantee = payloads_of(data), self._guarantee(guarantee)
         if self._sending.locked():
             raise would_block()
         try:
@@ -337,7 +337,8 @@ class Batches:
         return await self._group._next_batch()
 
 
-def _payloads(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
+def payloads_of(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
+    """Return what is to be sent as messages; MessageTooLong, TypeError for a `str`."""
     if isinstance(data, str):
         raise TypeError("a message is bytes-like, or a list of such: encode the str")
     if isinstance(data, BytesLike):
@@ -355,7 +356,7 @@ def _cost(payloads: Sequence[bytes]) -> int:
     return sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
 
 
-def _batches(payloads: list[bytes]) -> Iterator[list[bytes]]:
+def split(payloads: list[bytes]) -> Iterator[list[bytes]]:
     """Cut a list into parts that fit the send queue; nearly always it is one."""
     if _cost(payloads) <= BATCH_BYTES:
         if payloads:

@@ -26,6 +26,7 @@ SHELLS = {
     "totem.testing.transcript",
     "cpg.group",
     "cpg.block",
+    "cpg.blocking",
     "cpg.manners",
     "cpg.embedded",
     "cpg.ring",

@@ -1,0 +1,437 @@
+"""Closed process groups for programs without an event loop: the class `CPG`, after the Ruby binding of libcpg.
+
+    with cpg.CPG("chat") as chat:
+
+        @chat.on_message
+        def _(sender: cpg.Member, message: bytes) -> None:
+            print(f"{sender.node_id}: {message.decode()}")
+
+        chat.send(b"hello")
+        while chat.dispatch():
+            pass
+
+It is a client of this machine's daemon, `cpgd`. One object is one connection and one group. Any thread may send;
+callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do.
+
+Of the threads that wait, one waits for the socket and the others for that one: what it reads may be what they want.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from cpg.connect import (
+    WELCOME_PATIENCE,
+    default_socket,
+    open_socket,
+    own_name,
+    read_record,
+    unanswered,
+    write_records,
+)
+from cpg.errors import NotJoined, SlowConsumer
+from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
+from cpg.group import BytesLike, payloads_of, split
+from cpg.session import RemoteMembership, Session
+from cpg.stream import DEFAULT_LIMIT, Stream
+from totem.configuration import NO_RING, Guarantee, RingId
+from totem.errors import QueueFull
+
+AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
+
+FOREVER = -1.0
+LEAVE_PATIENCE = 5.0
+"""Seconds that `finalize` waits until the daemon has taken what was sent."""
+
+
+class CPG:
+    """A connection to the daemon, in one group at a time.
+
+    Args:
+        group: Joined at once, if one is named: 1 to 128 bytes, a `str` in UTF-8.
+        path: Of the daemon's socket, if it is not the usual one.
+        limit: Bytes that may wait to be dispatched; beyond that the group is left and `dispatch` raises `SlowConsumer`.
+
+    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user, and what `join` raises.
+    """
+
+    def __init__(
+        self,
+        group: str | bytes | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        limit: int = DEFAULT_LIMIT,
+    ) -> None:
+        self.group: bytes | None = None
+        """The name of the group that this process is in; None from `leave` on."""
+        self._path = Path(path) if path is not None else None
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._waits_for_socket = False
+        """A thread does."""
+        self._line: _Line | None = None
+        self._membership: RemoteMembership | None = None
+        self._streams: deque[Stream] = deque()
+        """Of the group, behind those of former ones that have something left."""
+        self._callbacks: dict[type[Event], Callable[..., object]] = {}
+        self._sent = 0
+        if group is not None:
+            self.join(group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finalize()
+
+    # ---- the connection
+
+    def connect(self) -> None:
+        """Connect to the daemon, if that has not been done: `join` does it too. Raises `DaemonUnavailable`."""
+        if self._line is not None:
+            return
+        path = self._path or default_socket()
+        self._line = line = _Line(path)
+        line.session.greet(own_name())
+        try:
+            self._wait(lambda: line.session.member is not None, WELCOME_PATIENCE)
+        except BaseException:
+            self.finalize()
+            raise
+        if line.session.member is None:
+            self.finalize()
+            raise unanswered(path)
+
+    def finalize(self) -> None:
+        """Leave the group, in order, and close the connection; does nothing where there is none."""
+        line, self._line = self._line, None
+        if line is None:
+            return
+        with self._changed:
+            if self._membership is not None:
+                self._membership.leave()
+            line.write(LEAVE_PATIENCE)
+            self.group = self._membership = None
+            self._streams.clear()
+            while self._waits_for_socket:
+                line.interrupt()
+                self._changed.wait()
+            line.close()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while `dispatch` has something to do: for `select`, never to be read."""
+        return self._connected().descriptor
+
+    fd = property(fileno, doc="The descriptor of `fileno()`.")
+
+    # ---- the group
+
+    def join(self, group: str | bytes) -> None:
+        """Join a group: returns when this process is in it; the change itself is left to `dispatch`.
+
+        Raises `AlreadyJoined` (this process is in that group, through this or another connection), `CorosyncLimit`,
+        `ValueError` for an empty or too long name, and what `connect` raises.
+        """
+        self.connect()
+        line = self._connected()
+        if self.group is not None:
+            raise RuntimeError(f"this connection is in group {self.group!r}: leave it first, or use another CPG()")
+        name = group.encode() if isinstance(group, str) else bytes(group)
+        assert line.session.member is not None
+        with self._changed:
+            stream = Stream(line.session.member, limit=self._limit)
+            membership = line.session.join(name, stream)
+        self._wait(lambda: membership.entered or membership.refusal is not None)
+        if membership.refusal is not None:
+            raise membership.refusal
+        with self._changed:
+            self._membership, self.group = membership, name
+            self._streams.append(stream)
+            self._sent = 0
+            self._show_news()
+
+    def leave(self) -> None:
+        """Leave the group behind all that was sent; does nothing outside of one.
+
+        What the group was sent until then, the own leave last, is still dispatched.
+        """
+        with self._changed:
+            membership, self._membership, self.group = self._membership, None, None
+            if membership is not None:
+                membership.leave()
+        if membership is not None:
+            self._wait(lambda: not self._connected().is_behind)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who is in the group, at the place in the stream that `dispatch` has reached."""
+        return self._streams[-1].members if self._streams and self.group is not None else ()
+
+    @property
+    def member(self) -> Member:
+        """Who this process is in groups."""
+        member = self._connected().session.member
+        assert member is not None
+        return member
+
+    @property
+    def nodeid(self) -> int:
+        """The id of the daemon's node."""
+        return self.member.node_id
+
+    @property
+    def ring_id(self) -> RingId:
+        """The present ring, as far as the daemon has told."""
+        return self._line.session.ring_id if self._line is not None else NO_RING
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        """The nodes of the present ring, ascending."""
+        return self._line.session.node_ids if self._line is not None else ()
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the present ring has the votes to act for the cluster, as far as the daemon has told."""
+        quorum = self._line.session.quorum if self._line is not None else None
+        return quorum is not None and quorum.quorate
+
+    # ---- callbacks
+
+    def on_message(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(sender, data)` called for each message; None for nobody. A decorator, like the other four."""
+        return self._register(Message, callback)
+
+    def on_confchg(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(members, left, joined)` called when the group's members change, first for the own join."""
+        return self._register(Confchg, callback)
+
+    def on_totem_confchg(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(ring_id, node_ids)` called for the ring that is there at the join, and each later one."""
+        return self._register(TotemConfchg, callback)
+
+    def on_transitional(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(node_ids)` called when a change of ring begins."""
+        return self._register(Transitional, callback)
+
+    def on_quorum(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(quorate, node_ids)` called when the ring has told whether it is quorate."""
+        return self._register(Quorum, callback)
+
+    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+        if callback is None:
+            self._callbacks.pop(kind, None)
+        else:
+            self._callbacks[kind] = callback
+        return callback
+
+    def dispatch(self, timeout: float = FOREVER) -> bool:
+        """Run at most one event's callback, and say whether there was an event.
+
+        Args:
+            timeout: Seconds to wait for one; 0 looks only, -1 waits for ever.
+
+        What a callback raises comes out, and its event counts as handled. Raises `RingLost` when the daemon is gone,
+        `SlowConsumer` when this process was put out, each behind the events that came before.
+        """
+        found: list[Event] = []
+
+        def has_event() -> bool:
+            event = self._next_event()
+            if event is not None:
+                found.append(event)
+            return event is not None
+
+        if not self._wait(has_event, None if timeout < 0 else timeout):
+            return False
+        (event,) = found
+        callback = self._callbacks.get(type(event))
+        if callback is not None:
+            if type(event) is Message:
+                callback(event.sender, event.data)
+            else:
+                callback(*event)
+        return True
+
+    def _next_event(self) -> Event | None:
+        while self._streams:
+            stream = self._streams[0]
+            if stream.overflowed:
+                self._put_out(stream)
+            event = stream.take()
+            if len(self._streams) > 1 and not stream and stream.left:
+                self._streams.popleft()
+            if event is not None or stream is self._streams[-1]:
+                self._show_news()
+                return event
+        return None
+
+    def _put_out(self, stream: Stream) -> None:
+        if self._membership is not None:
+            self._membership.leave()
+        self._streams.remove(stream)
+        self.group = self._membership = None
+        self._show_news()
+        raise SlowConsumer(f"more than {self._limit} bytes waited to be dispatched: the group has been left")
+
+    # ---- sending
+
+    def send(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Send one message, or several that are delivered in order with none of this object's between.
+
+        Returns when the daemon has them. Raises `MessageTooLong` before anything is sent, `NotJoined` outside of a
+        group, `RingLost` when the daemon is gone.
+        """
+        for batch in split(payloads_of(data)):
+            self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
+        self._wait(lambda: not self._connected().is_behind)
+
+    def _queue(self, batch: list[bytes], guarantee: Guarantee) -> bool:
+        if self._membership is None:
+            raise NotJoined("this connection is in no group: join one first")
+        try:
+            self._membership.send(batch, guarantee)
+        except QueueFull:
+            return False
+        self._sent += len(batch)
+        return True
+
+    def flush(self, timeout: float = FOREVER) -> bool:
+        """Wait until all that was sent has come back, so that all members have it in their streams.
+
+        Args:
+            timeout: Seconds; -1 waits for ever.
+
+        Returns whether it has. What has come is not dispatched by this.
+        """
+        stream, sent = self._streams[-1], self._sent
+        return self._wait(lambda: stream.own_arrived >= sent, None if timeout < 0 else timeout)
+
+    # ---- waiting
+
+    def _connected(self) -> _Line:
+        if self._line is None:
+            raise NotJoined("not connected: connect or join first")
+        return self._line
+
+    def _wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
+        """Read and write until the condition holds, at most so many seconds; says whether it does.
+
+        Raises why there is nothing more to wait for.
+        """
+        deadline = time.monotonic() + patience if patience is not None else None
+        with self._changed:
+            while True:
+                line = self._connected()
+                line.exchange()
+                self._show_news()
+                if condition():
+                    line.exchange()
+                    return True
+                if line.session.failure is not None:
+                    raise line.session.failure
+                rest = deadline - time.monotonic() if deadline is not None else None
+                if rest is not None and rest <= 0:
+                    return False
+                self._rest(line, rest)
+
+    def _rest(self, line: _Line, seconds: float | None) -> None:
+        """Wait for the socket, or for the thread that does. Called, and returns, with the lock held."""
+        if self._waits_for_socket:
+            if line.is_behind and not line.waits_to_write:
+                line.interrupt()
+            self._changed.wait(seconds)
+            return
+        self._waits_for_socket = True
+        line.waits_to_write = line.is_behind
+        self._changed.release()
+        try:
+            line.poll(seconds)
+        finally:
+            self._changed.acquire()
+            self._waits_for_socket = False
+            self._changed.notify_all()
+
+    def _show_news(self) -> None:
+        if self._line is not None:
+            self._line.show_news(
+                any(s or s.overflowed for s in self._streams) or self._line.session.failure is not None
+            )
+
+
+class _Line:
+    """The socket, and the session at its other side; everything but `poll` with the lock held."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = Session()
+        self._sock = open_socket(path)
+        self.waits_to_write = False
+        """Whether `poll` waits for room in the socket, too."""
+        self._unsent: bytes | None = None
+        self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._has_news = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        for descriptor in (self._sock.fileno(), self._news):
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self.descriptor = self._epoll.fileno()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits for the socket."""
+        return self._unsent is not None or bool(self.session.writer)
+
+    def exchange(self) -> None:
+        """Write and read what can be now."""
+        self._unsent = write_records(self._sock, self.session, self._unsent)
+        while self.session.failure is None and (record := read_record(self._sock)) is not None:
+            if record:
+                self.session.receive(record)
+            else:
+                self.session.close()
+
+    def poll(self, seconds: float | None) -> None:
+        """Wait until there is something to read or write, or somebody calls `interrupt`."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
+        poll.register(self._wake, select.POLLIN)
+        poll.poll(None if seconds is None else seconds * 1000)
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return
+
+    def interrupt(self) -> None:
+        """Have the thread that waits look again."""
+        os.eventfd_write(self._wake, 1)
+
+    def show_news(self, has_news: bool) -> None:
+        """Make the descriptor readable, or not."""
+        if has_news and not self._has_news:
+            os.eventfd_write(self._news, 1)
+        elif self._has_news and not has_news:
+            os.eventfd_read(self._news)
+        self._has_news = has_news
+
+    def write(self, patience: float) -> None:
+        """Give the daemon what waits for it."""
+        deadline = time.monotonic() + patience
+        while True:
+            self._unsent = write_records(self._sock, self.session, self._unsent)
+            rest = deadline - time.monotonic()
+            if not self.is_behind or rest <= 0:
+                return
+            select.select([], [self._sock], [], rest)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._epoll.close()
+        self._sock.close()
+        os.close(self._news)
+        os.close(self._wake)

@@ -1,0 +1,241 @@
+"""Programs without an event loop: the class CPG, beside a daemon in another thread of the test."""
+
+import gc
+import os
+import select
+import threading
+
+import pytest
+import trio
+
+import cpg
+
+CHAT = b"chat"
+
+
+async def beside(daemon, program, *arguments):
+    """Run a blocking program in a thread."""
+    return await trio.to_thread.run_sync(program, daemon.path, *arguments)
+
+
+def collected(chat):
+    """Everything that is dispatched to an object, from now on."""
+    seen = []
+    chat.on_message(lambda sender, data: seen.append((sender, data)))
+    chat.on_confchg(lambda *change: seen.append(change))
+    chat.on_totem_confchg(lambda *ring: seen.append(ring))
+    return seen
+
+
+def dispatch_on(chat):
+    """Dispatch until something ends it."""
+    while chat.dispatch():
+        pass
+
+
+async def test_the_life_of_a_program(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+            assert (chat.group, chat.nodeid, chat.member) == (CHAT, 1, cpg.Member(1, os.getpid()))
+            chat.send(b"one")
+            chat.send([b"two", b"three"])
+            while len(seen) < 5:
+                assert chat.dispatch()
+            assert chat.members == (chat.member,)
+            assert chat.dispatch(0) is chat.dispatch(0.01) is False
+            own = chat.member
+            chat.leave()
+            assert chat.group is None
+            with pytest.raises(cpg.NotJoined, match="in no group"):
+                chat.send(b"too late")
+            assert chat.dispatch(10)
+            assert (chat.ring_id, chat.node_ids, chat.quorate) == (daemon.ring.ring_id, (1,), True)
+            return own, seen
+
+    own, seen = await beside(daemon, program)
+    assert seen == [
+        ((own,), {}, {own: cpg.Reason.JOIN}),
+        (daemon.ring.ring_id, (1,)),
+        (own, b"one"),
+        (own, b"two"),
+        (own, b"three"),
+        ((), {own: cpg.Reason.LEAVE}, {}),
+    ]
+    assert not daemon.ring.groups
+
+
+async def test_one_event_a_dispatch_and_exceptions_of_callbacks_come_out(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            while chat.dispatch(0):
+                pass
+            chat.send([b"1", b"2", b"3"])
+            seen = []
+
+            @chat.on_message
+            def _(sender, data):
+                seen.append(data)
+                if data == b"2":
+                    raise LookupError(data)
+
+            assert chat.dispatch()
+            assert seen == [b"1"]
+            with pytest.raises(LookupError, match="2"):
+                chat.dispatch()
+            chat.on_message(None)
+            assert chat.dispatch()
+            return seen
+
+    assert await beside(daemon, program) == [b"1", b"2"]
+
+
+async def test_it_can_be_waited_for_with_others(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+            chat.send([b"%d" % number for number in range(100)])
+            while len(seen) < 102:
+                readable, _, _ = select.select([chat], [], [], 20)
+                assert readable == [chat]
+                chat.dispatch(0)
+            while chat.dispatch(0):
+                pass
+            assert select.select([chat.fd], [], [], 0) == ([], [], [])
+
+    await beside(daemon, program)
+
+
+async def test_many_threads_send_while_one_dispatches(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+
+            def send(name):
+                for number in range(50):
+                    chat.send(b"%d %d" % (name, number) + bytes(20_000))
+
+            threads = [threading.Thread(target=send, args=(name,)) for name in range(4)]
+            for thread in threads:
+                thread.start()
+            while len(seen) < 202:
+                assert chat.dispatch(20)
+            for thread in threads:
+                thread.join()
+            found = [data[:20].rstrip(b"\0").split() for _, data in seen[2:]]
+            for name in range(4):
+                assert [int(number) for who, number in found if int(who) == name] == list(range(50))
+
+    await beside(daemon, program)
+
+
+async def test_a_program_that_only_sends_does_not_stop_itself(daemon):
+    """What comes back is read while it waits for room."""
+
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            for _ in range(30):
+                chat.send([bytes(10_000)] * 100)
+            assert chat.flush(40)
+            return chat._streams[-1].own_arrived
+
+    assert await beside(daemon, program) == 3000
+
+
+async def test_what_is_not_dispatched_is_bounded(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path, limit=100_000) as chat:
+            chat.send([bytes(1000)] * 200)
+            with pytest.raises(cpg.SlowConsumer, match="100000 bytes"):
+                dispatch_on(chat)
+            assert chat.group is None
+            chat.join("other")
+            assert chat.dispatch()
+
+    await beside(daemon, program)
+
+
+async def test_a_group_is_left_and_joined_again(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+            chat.leave()
+            chat.join("chat")
+            while len(seen) < 5:
+                assert chat.dispatch(20)
+            return [joined for _, left, joined in (change for change in seen if len(change) == 3)]
+
+    own = cpg.Member(1, os.getpid())
+    assert await beside(daemon, program) == [{own: cpg.Reason.JOIN}, {}, {own: cpg.Reason.JOIN}]
+
+
+async def test_what_a_join_refuses(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat, cpg.CPG(path=path) as other:
+            with pytest.raises(cpg.AlreadyJoined):
+                other.join("chat")
+            with pytest.raises(ValueError, match="1 to 128 bytes"):
+                other.join("")
+            other.join("fine")
+            with pytest.raises(RuntimeError, match="leave it first"):
+                chat.join("second")
+
+    await beside(daemon, program)
+
+
+async def test_without_a_daemon(tmp_path):
+    with pytest.raises(cpg.DaemonUnavailable, match="no daemon listens"):
+        cpg.CPG("chat", path=tmp_path / "nothing")
+    with pytest.raises(cpg.NotJoined, match="not connected"):
+        cpg.CPG(path=tmp_path / "nothing").dispatch()
+
+
+async def test_a_daemon_that_ends_is_told_behind_all_that_came(make_daemon):
+    daemon = make_daemon()
+
+    def program(path, joined):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+            trio.from_thread.run_sync(joined.set)
+            with pytest.raises(cpg.RingLost, match="told to end"):
+                dispatch_on(chat)
+            return seen
+
+    async with trio.open_nursery() as nursery:
+        joined, seen = trio.Event(), []
+
+        async def run():
+            seen.extend(await beside(daemon, program, joined))
+
+        async with daemon.running():
+            nursery.start_soon(run)
+            await joined.wait()
+    assert len(seen) >= 2
+
+
+async def test_finalize_from_another_thread_ends_a_dispatch(daemon):
+    def program(path):
+        chat = cpg.CPG("chat", path=path)
+        while chat.dispatch(0):
+            pass
+        threading.Timer(0.05, chat.finalize).start()
+        with pytest.raises(cpg.NotJoined, match="not connected"):
+            chat.dispatch()
+        chat.finalize()
+
+    await beside(daemon, program)
+
+
+async def test_nothing_is_left_open(daemon):
+    def program(path):
+        gc.collect()
+        before = set(os.listdir("/proc/self/fd"))
+        with cpg.CPG("chat", path=path):
+            pass
+        return len(set(os.listdir("/proc/self/fd")) - before)
+
+    assert await beside(daemon, program) <= 2  # those of the daemon's side, which shares this process
+
+
+async def test_no_trio_is_needed():
+    assert "trio" not in cpg.blocking.__dict__
