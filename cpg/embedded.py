@@ -186,13 +186,12 @@ class EmbeddedRing(Ring):
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
-                _log.warning(
-                    "node %d: sync is stuck, nothing from %s: forming the ring anew",
-                    self.node_id,
-                    nodes(statistics.silent),
-                )
                 if self._shell.processor.restart_sync(statistics.silent, now):
+                    text = f"sync is stuck, nothing from {nodes(statistics.silent)}: forming the ring anew"
                     self._shell.kick()
+                else:
+                    text = "sync has not ended: the ring was lost meanwhile, and no other one agreed on"
+                _log.warning("node %d: %s", self.node_id, text)
 
     async def _take_part(self) -> None:
         await self._shell.run(self.deliver)
