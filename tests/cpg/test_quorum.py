@@ -248,6 +248,29 @@ def test_an_unknown_node_and_an_unknown_change_change_nothing():
     cluster.shows(YES, 2, 2, 2, 1)
 
 
+def test_two_rings_are_quorate_where_an_odd_cluster_parts_twice():
+    """As at Corosync: the two that break the tie know nothing of node 1, which makes the others the majority."""
+    cluster = Cluster(1, 1, 1, 1, 1, wait_for_all=True, auto_tie_breaker=True, auto_tie_breaker_node="highest")
+    for members in ((1, 2, 3, 4, 5), (1,), (2, 3, 4, 5), (4, 5), (1, 2, 3)):
+        cluster.ring(*members)
+    cluster.shows(YES, 5, 2, 3, 4, 5)
+    cluster.shows(YES, 5, 3, 3, 1, 2, 3)
+
+
+@pytest.mark.parametrize(("breaker", "stale", "other"), [("lowest", 1, 3), ("highest", 4, 2)])
+def test_who_was_alone_breaks_ties_by_what_it_remembers(breaker, stale, other):
+    """As at Corosync: it takes itself for the tie breaker of old, and is quorate in a ring whose other member is not."""
+    cluster = Cluster(1, 1, 1, 1, auto_tie_breaker=True, auto_tie_breaker_node=breaker)
+    cluster.ring(1, 2, 3, 4)
+    rest = sorted({1, 2, 3, 4} - {stale})
+    cluster.ring(stale)
+    cluster.ring(*rest)
+    cluster.ring(*sorted((stale, other)))
+    winners = sorted(set(rest) - {other})
+    cluster.ring(*winners)
+    assert {k: cluster[k].quorate for k in (1, 2, 3, 4)} == {stale: True, other: False} | dict.fromkeys(winners, True)
+
+
 def test_the_last_man_stands_when_each_had_its_time():
     cluster = Cluster(1, 1, 1, 1, last_man_standing=True, wait_for_all=True)
     cluster.ring(1, 2, 3, 4)
