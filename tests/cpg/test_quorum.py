@@ -259,7 +259,7 @@ def test_two_rings_are_quorate_where_an_odd_cluster_parts_twice():
 
 @pytest.mark.parametrize(("breaker", "stale", "other"), [("lowest", 1, 3), ("highest", 4, 2)])
 def test_who_was_alone_breaks_ties_by_what_it_remembers(breaker, stale, other):
-    """As at Corosync: it takes itself for the tie breaker of old, and is quorate in a ring whose other member is not."""
+    """As at Corosync: it takes itself for the tie breaker of old, and is quorate in a ring whose other node is not."""
     cluster = Cluster(1, 1, 1, 1, auto_tie_breaker=True, auto_tie_breaker_node=breaker)
     cluster.ring(1, 2, 3, 4)
     rest = sorted({1, 2, 3, 4} - {stale})

@@ -166,22 +166,6 @@ async def test_a_tie_is_broken(mixed_ring, breaker):
         await agree(ring, programs, quorate=True, total_votes=4)
 
 
-@pytest.mark.parametrize("real", [long((1, 3, 5)), long((2, 4))], ids=str)
-async def test_a_tie_leaves_two_quorate_rings_where_an_odd_cluster_parts_twice(mixed_ring, real):
-    """Which of 2 and 3 waits for all again depends on who told its votes first: node 1 never does."""
-    breaker = ("auto_tie_breaker: 1", "auto_tie_breaker_node: highest")
-    ring = mixed_ring(5, quorum=(PROVIDER, *breaker, "wait_for_all: 1"), **QUICK)
-    async with cast(ring, real) as programs:
-        await programs.start(1, 2, 3, 4, 5)
-        await agree(ring, programs, quorate=True, total_votes=5, quorum=3)
-        for parts in (((1,), (2, 3, 4, 5)), ((1, 2, 3), (4, 5))):
-            ring.network.split(*parts)
-            for part in parts:
-                await programs.together(*part)
-        await agree(ring, programs, 4, 5, quorate=True, total_votes=2, quorum=3)
-        await agree(ring, programs, 1, quorate=True, total_votes=3, quorum=3)
-
-
 @pytest.mark.parametrize("real", [long((1, 4)), long((2, 3))], ids=str)
 async def test_a_node_that_was_alone_breaks_ties_by_what_it_remembers(mixed_ring, real):
     ring = mixed_ring(4, quorum=(PROVIDER, "auto_tie_breaker: 1"), **QUICK)

@@ -70,7 +70,7 @@ async def test_messages_of_programs(mixed_ring, cuts):
 
 @pytest.mark.parametrize("cuts", [long(5)])
 async def test_messages_of_sync(mixed_ring, cuts):
-    """Ours may send one frame at a visit of the token, and what it says in sync takes two: between them the ring breaks.
+    """Ours may send one frame at a visit of the token, what it says in sync takes two, and the ring breaks between.
 
     Behind the reset frame comes what begins the next sync, which is completed only if all have heard it.
     """
