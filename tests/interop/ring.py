@@ -112,7 +112,7 @@ class MixedRing:
         for k in places:
             with self._log_path(k).open("a") as log:
                 self.corosyncs[k] = subprocess.Popen(
-                    self.place(k).command(*DIE_WITH_US, "corosync", "-f", "-c", self.config[k]),
+                    self.place(k).command(*DIE_WITH_US, *self.daemon(k)),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -123,6 +123,10 @@ class MixedRing:
                     if self.corosyncs[k].poll() is not None:
                         raise OSError(f"the real node {k} has ended: {self.log(k)[-5:]}")
                     await trio.sleep(GLANCE)
+
+    def daemon(self, k):
+        """The command line of what is started as a real node."""
+        return ("corosync", "-f", "-c", self.config[k])
 
     def kill_corosync(self, k):
         """End a real node with SIGKILL."""

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from tests.interop.ring import PATIENCE, MixedRing
+from tests.interop.test_libcpg import whole
 from tests.libqb.client import (
     FINALIZE,
     ITERATE,
@@ -22,7 +23,7 @@ from tests.libqb.client import (
     piece,
     request,
 )
-from tests.libqb.conftest import Nodes
+from tests.libqb.conftest import RingOfOurs
 
 PID = 4711
 HEADER = struct.Struct("<i4xi4xi4x")
@@ -42,11 +43,10 @@ def key(text):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Ask both: a function of a service and requests that returns two lists of what came."""
-    ours = Nodes(tmp_path_factory.mktemp("ours"), 1)
     theirs = MixedRing(tmp_path_factory.mktemp("theirs"), 1, totem=["}", "system {", "qb_ipc_type: socket"])
-    try:
-        ours.start(1)
-        trio.run(theirs.start_corosync, 1)
+    with theirs, RingOfOurs(tmp_path_factory.mktemp("ours"), 1) as ours:
+        for ring in (theirs, ours):
+            trio.run(whole, ring)
 
         def ask(service, *requests):
             lines = []
@@ -58,9 +58,6 @@ def both(tmp_path_factory):
             return [[bytes.fromhex(line) for line in lines.split()] for lines in found]
 
         yield ask
-    finally:
-        ours.close()
-        theirs.close()
 
 
 def header(answer):
@@ -301,18 +298,13 @@ async def test_libcpg_on_real_nodes_and_on_ours_sees_one_order(mixed_nodes, cpgf
     assert {report["confchgs"] for report in reports} == {0}
     assert {report["delivered"] for report in reports} == {sum(report["sent"] for report in reports)}
     assert all(report["sent"] for report in reports)
-    await mixed_nodes.ring.check_health(1, 2, 3, 4)
-    assert mixed_nodes.ring.groups_at(1) == mixed_nodes.ring.groups_at(2) == {}
+    await mixed_nodes.check_health(1, 2, 3, 4)
+    assert mixed_nodes.groups_at(1) == mixed_nodes.groups_at(2) == {}
 
 
 @pytest.fixture
-async def mixed_nodes(tmp_path):
+def mixed_nodes(tmp_path):
     """Real nodes at places 1 and 3, ours at 2 and 4."""
-    nodes = Nodes(tmp_path, 4)
-    try:
-        await nodes.ring.start_corosync(1, 3)
-        nodes.start(2, 4)
-        await nodes.ring.wait_ring(1, 2, 3, 4)
-        yield nodes
-    finally:
-        nodes.close()
+    with RingOfOurs(tmp_path, 4, real=(1, 3)) as ring:
+        trio.run(whole, ring)
+        yield ring

@@ -6,14 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.interop.network import missing
-from tests.interop.ring import GLANCE, PATIENCE, MixedRing
+pytest.register_assert_rewrite("tests.interop.ring")
+
+from tests.interop.network import missing  # noqa: E402
+from tests.interop.ring import PATIENCE, MixedRing  # noqa: E402
+from tests.interop.test_libcpg import whole  # noqa: E402
 
 TOOLS = ("corosync-cpgtool", "corosync-quorumtool", "corosync-cfgtool", "corosync-cmapctl")
 HERE = Path(__file__).parent
@@ -35,68 +38,38 @@ def reason_to_skip():
     return None
 
 
-class Nodes:
-    """Nodes of ours in places 1 to N, as `tests.libqb.runner` starts them."""
+class RingOfOurs(MixedRing):
+    """A ring where what would be a real Corosync node is one of ours that answers libqb's clients."""
 
-    def __init__(self, folder, count, **settings):
-        self.ring = MixedRing(folder, count, **settings)
-        self.processes = {}
+    def __init__(self, folder, count, *, real=(), **settings):
+        """`real`: places where a Corosync is started after all."""
+        super().__init__(folder, count, **settings)
+        self._real = real
 
-    def start(self, *places):
-        """Start nodes; return when all that run, real ones too, are in one ring."""
-        for k in places:
-            command = (sys.executable, "-m", "tests.libqb.runner", self.ring.config[k], k)
-            with (self.ring.folder / f"log{k}").open("a") as log:
-                self.processes[k] = subprocess.Popen(
-                    self.place(k).command(*command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-                )
-        for k in places:
-            assert self.processes[k].stdout.readline() == b"ready\n", self.log(k)
-        self.wait_ring(*self.processes, *self.ring.corosyncs)
+    def daemon(self, k):
+        """The command line of a node."""
+        if k in self._real:
+            return super().daemon(k)
+        return (sys.executable, "-m", "tests.libqb.runner", self.config[k], str(k))
 
-    def wait_ring(self, *members):
-        """Wait until these nodes have each other in their ring."""
-        deadline = time.monotonic() + PATIENCE
-        for k in members:
-            while self.ring.members_at(k) != tuple(sorted(members)):
-                assert time.monotonic() < deadline, self.log(k)
-                time.sleep(GLANCE)
-
-    def place(self, k):
-        """Place K, to run commands in."""
-        return self.ring.place(k)
-
-    def log(self, k):
-        """What a node has logged."""
-        return (self.ring.folder / f"log{k}").read_text()
-
-    def stop(self, k):
-        """Have a node leave."""
-        process = self.processes.pop(k)
-        with process.stdout:
-            process.stdin.close()
-            assert process.wait(PATIENCE) == 0, self.log(k)
-
-    def kill(self, k):
-        """End a node with SIGKILL."""
-        process = self.processes.pop(k)
-        with process.stdin, process.stdout:
-            process.kill()
-            process.wait()
+    def complaints(self, k):
+        """What a node has logged that it would not log in a ring that is well."""
+        if k in self._real:
+            return super().complaints(k)
+        return [line for line in self.log(k) if line.startswith("ERROR") or "Traceback" in line]
 
     def close(self):
-        """End all, and see that nothing is left."""
-        left = [*self.processes]
+        """End all nodes, and see that nothing is left of them."""
+        ours = [k for k in self.corosyncs if k not in self._real]
         try:
-            for k in left:
-                self.stop(k)
-            for k in left:
-                assert "Traceback" not in self.log(k)
+            for k in ours:
+                node = self.corosyncs[k]
+                node.terminate()
+                assert node.wait(PATIENCE) == 0, self.log(k)
+                assert not self.complaints(k), self.log(k)
                 assert self.place(k).run("ls", "/dev/shm") == ""
         finally:
-            for k in [*self.processes]:
-                self.kill(k)
-            self.ring.close()
+            super().close()
 
 
 @pytest.fixture(scope="session")
@@ -110,12 +83,9 @@ def has_libraries():
 @pytest.fixture(scope="module")
 def two_nodes(has_libraries, tmp_path_factory):
     """Two nodes in a ring."""
-    nodes = Nodes(tmp_path_factory.mktemp("nodes"), 2)
-    try:
-        nodes.start(1, 2)
-        yield nodes
-    finally:
-        nodes.close()
+    with RingOfOurs(tmp_path_factory.mktemp("nodes"), 2) as ring:
+        trio.run(whole, ring)
+        yield ring
 
 
 @pytest.fixture(scope="session")

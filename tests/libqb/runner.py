@@ -1,7 +1,7 @@
-"""A node that answers Corosync's libraries, until its standard input ends: python -m tests.libqb.runner CONFIG NODE."""
+"""A node that answers Corosync's libraries, until SIGTERM: python -m tests.libqb.runner CONFIG NODE."""
 
 import logging
-import os
+import signal
 import sys
 from functools import partial
 
@@ -18,10 +18,9 @@ async def main(config, node):
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     async with cpg.open_ring(config, int(node)) as ring, trio.open_nursery() as nursery:
         await nursery.start(partial(serve, ring, may_connect=lambda uid, gid: uid in (0, GUEST)))
-        print("ready", flush=True)
-        await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
+        with trio.open_signal_receiver(signal.SIGTERM) as signals:
+            await anext(signals)
         nursery.cancel_scope.cancel()
-    os._exit(0)  # the reader's thread may still wait
 
 
 if __name__ == "__main__":
