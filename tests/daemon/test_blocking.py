@@ -146,6 +146,7 @@ async def test_what_is_not_dispatched_is_bounded(daemon):
     def program(path):
         with cpg.CPG("chat", path=path, limit=100_000) as chat:
             chat.send([bytes(1000)] * 200)
+            chat.flush()
             with pytest.raises(cpg.SlowConsumer, match="100000 bytes"):
                 dispatch_on(chat)
             assert chat.group is None
