@@ -65,6 +65,8 @@ _KINDS: Final[dict[str, Callable[[EmbeddedRing], Service]]] = {
 
 MOST_CLIENTS: Final = 1024
 """Connections at a time; fewer where the process may not have so many descriptors."""
+MOST_UNWELCOME: Final = 64
+"""Connections of users who may not connect, until they are told so."""
 DESCRIPTORS: Final = 4
 """Of each."""
 DESCRIPTORS_FOR_OTHERS: Final = 128
@@ -148,10 +150,11 @@ class _Server:
         self._may_connect = may_connect
         self._services: list[Service] = []
         self._connections: dict[_Connection, None] = {}
-        self._clients = 0
-        """Connections, those included that have not said hello."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_clients = min(MOST_CLIENTS, max(0, descriptors - DESCRIPTORS_FOR_OTHERS) // DESCRIPTORS)
+        most = min(MOST_CLIENTS, max(0, descriptors - DESCRIPTORS_FOR_OTHERS) // DESCRIPTORS)
+        self._most = {True: most, False: MOST_UNWELCOME}
+        self._there = {True: 0, False: 0}
+        """How many there are of users who may connect, and of others; those included who have not said hello."""
 
     def add(self, service: Service) -> Service:
         """Have a service hear of the ring."""
@@ -177,33 +180,36 @@ class _Server:
                 _log.warning("node %d: cannot take in a client of %s: %s", self.ring.node_id, service.name, error)
                 await trio.sleep(0.1)
                 continue
-            if self._clients >= self._most_clients:
-                _log.warning("node %d: %d clients: one more is refused", self.ring.node_id, self._clients)
+            peer = _Peer(
+                *_CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+            )
+            welcome = self._may_connect(peer.uid, peer.gid)
+            if self._there[welcome] >= self._most[welcome]:
+                _log.warning("node %d: %d clients: one more is refused", self.ring.node_id, self._there[welcome])
                 with stream, suppress(OSError):
                     stream.setblocking(False)
                     stream.send(refused(errno.EMFILE))
                 continue
-            self._clients += 1
-            nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), service)
+            self._there[welcome] += 1
+            nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), peer, welcome, service)
 
-    async def _attend(self, stream: trio.socket.SocketType, service: Service) -> None:
+    async def _attend(self, stream: trio.socket.SocketType, peer: _Peer, welcome: bool, service: Service) -> None:
         """Serve one client to its end."""
-        peer = _Peer(*_CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
         whose = f"node {self.ring.node_id}: {service.name} client of process {peer.pid}, user {peer.uid}"
         try:
             with stream:
                 await self._hear_hello(stream)
-                if not self._may_connect(peer.uid, peer.gid):
+                if welcome:
+                    await self._connect(stream, peer, service, whose)
+                else:
                     _log.warning("%s: refused", whose)
                     await stream.send(refused(errno.EACCES))
-                else:
-                    await self._connect(stream, peer, service, whose)
         except (MalformedRequest, trio.TooSlowError) as error:
             _log.warning("%s: ended: %s", whose, str(error) or "it has said nothing")
         except OSError as error:
             _log.debug("%s: gone: %s", whose, error)
         finally:
-            self._clients -= 1
+            self._there[welcome] -= 1
 
     async def _hear_hello(self, stream: trio.socket.SocketType) -> None:
         hello = b""
@@ -438,8 +444,7 @@ class _Connection:
                     self._strangers = False
                     self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 break
-            [(_, _, data)] = credentials
-            if _Peer(*_CREDENTIALS.unpack(data)).uid != self._uid:
+            if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self._uid]:
                 _log.warning("%s: somebody else sent in its name", self._whose)
                 continue
             if not self._connected.is_set():

@@ -215,7 +215,7 @@ async def test_membership_and_iteration(node, connect):
 
 async def test_who_is_not_let_in(node, connect):
     asked = []
-    async with node(lambda uid, gid: asked.append((uid, gid))):
+    async with node(lambda uid, gid: bool(asked.append((uid, gid)))):
         for service in SERVICES:
             with pytest.raises(Refused) as refused:
                 await connect(service).connect()
@@ -368,6 +368,26 @@ async def test_too_many_clients(node, connect, monkeypatch):
                     await trio.sleep(0.01)
         for client in clients:
             client.close()
+
+
+async def test_users_who_may_not_connect_take_no_place_of_those_who_may(node, connect, monkeypatch):
+    monkeypatch.setattr(server, "MOST_UNWELCOME", 2)
+    welcome = True
+    async with node(lambda uid, gid: welcome), connect() as before:
+        welcome = False
+        streams = []
+        for _ in range(3):
+            stream = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            await stream.connect(connect()._address("cpg"))
+            streams.append(stream)
+        with trio.fail_after(raw.PATIENCE):
+            assert len(await streams[2].recv(1 << 14)) == 12328
+        welcome = True
+        async with connect() as after:
+            for client in (before, after):
+                assert (await client.ask(request(raw.LOCAL_GET)))[1] == Code.OK
+        for stream in streams:
+            stream.close()
 
 
 async def test_one_that_says_no_hello(node, connect, monkeypatch, caplog):
