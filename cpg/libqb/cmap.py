@@ -1,8 +1,8 @@
 """The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read, not written.
 
 There are the keys that Corosync's tools and programs around it ask for: of the sections totem, nodelist and quorum,
-`runtime.members`, `runtime.config.totem` and `runtime.votequorum`; and `stats.srp` in the map of statistics. Nobody can
-watch a key: `corosync-cmapctl -t` is refused.
+`runtime.members`, `runtime.config.totem` and `runtime.votequorum`; and `stats.srp` in the map of statistics. Keys of
+the first map can be tracked; they change with the ring.
 """
 
 from __future__ import annotations
@@ -19,20 +19,26 @@ from cpg.libqb.session import Client, Node, Session
 from totem.config import milliseconds
 
 MOST_ITERATIONS: Final = 64
-"""Open at a time on one connection."""
+"""Open at a time on one connection, and as many tracks."""
 
 _NAME: Final = "H6x256s"  # mar_name_t
 _KEY: Final = Struct(f"<i4xi4x {_NAME}")  # header, key_name
 _GET: Final = Struct(f"<i4xi4x {_NAME} Q")  # header, key_name, value_len
 _HANDLE: Final = Struct("<i4xi4x Q")  # header, iter_handle
+_TRACK: Final = Struct(f"<i4xi4x {_NAME} i4x Q")  # header, key_name, track_type, track_inst_handle
 _SET_MAP: Final = Struct("<i4xi4x i4x")  # header, map
 _GOT: Final = Struct("<Q B7x")  # value_len, type; the value follows
 _UINT64: Final = Struct("<Q")
 _FOUND: Final = Struct(f"<{_NAME} Q B7x")  # key_name, value_len, type
+_CHANGED: Final = Struct(f"<Q {_NAME} i4x B7x B7x QQ")
+#   track_inst_handle, key_name, event, types of new and old value, their lengths; the values follow
 
 SET, DELETE, GET, ADJUST, ITERATE, NEXT, ITERATED, TRACK, UNTRACK, SET_MAP = range(10)
 ANSWER_SET_MAP: Final = 10  # all others have the number of their request
+CHANGED: Final = 9
+"""The event."""
 DEFAULT_MAP, STATS_MAP = 0, 1
+DELETED, MODIFIED, ADDED, PREFIX = 1, 2, 4, 8  # CMAP_TRACK_*
 
 
 class Value(NamedTuple):
@@ -43,6 +49,31 @@ class Value(NamedTuple):
 
 
 _Map = dict[str, Value]
+_NOTHING: Final = Value(0, b"")
+"""Stands for the value of a key that does not exist."""
+
+
+class Change(NamedTuple):
+    """What has become of a key."""
+
+    kind: int
+    key: str
+    new: Value
+    old: Value
+
+
+class Track(NamedTuple):
+    """What a client wants to be told."""
+
+    kinds: int
+    key: str
+    handle: int
+    """The client's own."""
+
+    def wants(self, change: Change) -> bool:
+        """Whether it is this."""
+        is_meant = change.key.startswith(self.key) if self.kinds & PREFIX else change.key == self.key
+        return bool(is_meant and change.kind & self.kinds)
 
 
 def _integer(kind: int, layout: str) -> Callable[[int], Value]:
@@ -69,15 +100,20 @@ class Cmap:
         """How often each node has joined the ring, since this service began."""
         self._members: tuple[int, ...] = ()
         self._note(node.node_ids)
+        self.changes: list[Change] = []
+        """Made by what happened to the ring last."""
+        self._known = self.values(DEFAULT_MAP)
 
     def open(self, client: Client) -> CmapSession:
         """Begin a connection."""
         return CmapSession(client, self)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Count the joins."""
+        """Count the joins, and see what has changed."""
         if isinstance(event, TotemConfchg):
             self._note(event.node_ids)
+        known, self._known = self._known, self.values(DEFAULT_MAP)
+        self.changes = list(_changes(known, self._known))
 
     def _note(self, members: tuple[int, ...]) -> None:
         for node_id in set(members).difference(self._members):
@@ -155,6 +191,17 @@ class Cmap:
             yield f"stats.srp.{name}", uint64(value)
 
 
+def _changes(old: _Map, new: _Map) -> Iterator[Change]:
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if before is None and after is not None:
+            yield Change(ADDED, key, after, _NOTHING)
+        elif after is None and before is not None:
+            yield Change(DELETED, key, _NOTHING, before)
+        elif before is not None and after is not None and before != after:
+            yield Change(MODIFIED, key, after, before)
+
+
 class CmapSession(Session):
     """One connection."""
 
@@ -163,6 +210,7 @@ class CmapSession(Session):
         self._service = service
         self._map = DEFAULT_MAP
         self._iterations: dict[int, Iterator[tuple[str, Value]]] = {}
+        self._tracks: dict[int, Track] = {}
         self._handles = itertools.count(1)
 
     def _on_get(self, length: int, name: bytes, room: int) -> bytes:
@@ -196,8 +244,28 @@ class CmapSession(Session):
         known = self._iterations.pop(handle, None) is not None
         return answer(ITERATED, code=Code.OK if known else Code.BAD_HANDLE)
 
+    def _on_track(self, length: int, name: bytes, kinds: int, own_handle: int) -> bytes:
+        code = Code.OK
+        if self._map != DEFAULT_MAP:
+            code = Code.NOT_SUPPORTED
+        elif kinds & ~(DELETED | MODIFIED | ADDED | PREFIX) or not (length or kinds & PREFIX):
+            code = Code.INVALID_PARAM
+        elif len(self._tracks) >= MOST_ITERATIONS:
+            code = Code.NO_RESOURCES
+        if code != Code.OK:
+            return answer(TRACK, _UINT64.pack(0), code)
+        handle = next(self._handles)
+        self._tracks[handle] = Track(kinds, _text(length, name), own_handle)
+        return answer(TRACK, _UINT64.pack(handle))
+
+    def _on_untrack(self, handle: int) -> bytes:
+        track = self._tracks.pop(handle, None)
+        if track is None:
+            return answer(UNTRACK, _UINT64.pack(0), Code.BAD_HANDLE)
+        return answer(UNTRACK, _UINT64.pack(track.handle))
+
     def _on_set_map(self, which: int) -> bytes:
-        if self._iterations:
+        if self._iterations or self._tracks:
             return answer(ANSWER_SET_MAP, code=Code.BUSY)
         if which not in (DEFAULT_MAP, STATS_MAP):
             return answer(ANSWER_SET_MAP, code=Code.NOT_EXIST)
@@ -212,10 +280,22 @@ class CmapSession(Session):
         ITERATE: (_KEY, _on_iterate),
         NEXT: (_HANDLE, _on_next),
         ITERATED: (_HANDLE, _on_iterated),
-        TRACK: (_KEY, lambda *_: answer(TRACK, _UINT64.pack(0), Code.NOT_SUPPORTED)),
-        UNTRACK: (_HANDLE, lambda *_: answer(UNTRACK, _UINT64.pack(0), Code.NOT_EXIST)),
+        TRACK: (_TRACK, _on_track),
+        UNTRACK: (_HANDLE, _on_untrack),
         SET_MAP: (_SET_MAP, _on_set_map),
     }
+
+    def on_ring(self, event: RingEvent) -> None:
+        """Tell what has changed of what is tracked."""
+        for track in self._tracks.values():
+            self.client.tell([_changed(track, change) for change in self._service.changes if track.wants(change)])
+
+
+def _changed(track: Track, change: Change) -> bytes:
+    kind, key, new, old = change
+    lengths = (len(new.data), len(old.data))
+    head = _CHANGED.pack(track.handle, len(key), key.encode(), kind, new.kind, old.kind, *lengths)
+    return answer(CHANGED, head + new.data + old.data)
 
 
 def _text(length: int, name: bytes) -> str:

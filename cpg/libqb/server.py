@@ -329,7 +329,7 @@ class _Connection:
 
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events. Hot: once for each frame."""
-        if self._ended:
+        if self._ended or not events:
             return
         self._waiting += sum(map(len, events)) + EVENT_COST * len(events)
         if self._waiting > EVENT_LIMIT:

@@ -137,6 +137,18 @@ async def test_rings_that_break_and_heal(three_nodes, nursery):
     assert await one.stop() == 0
 
 
+def test_a_tool_that_tracks_keys(three_nodes):
+    key = "runtime.members.3.status"
+    command = three_nodes.place(1).command("stdbuf", "-oL", "corosync-cmapctl", "-t", key)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as tool:
+        assert tool.stdout.readline() == 'Type "q" to finish\n'
+        trio.run(three_nodes.stop_corosync, 3)
+        assert tool.stdout.readline() == f"modify> {key} (str) = left\n"
+        trio.run(whole, three_nodes)
+        assert tool.stdout.readline() == f"modify> {key} (str) = joined\n"
+        assert tool.communicate("q\n", timeout=PATIENCE) == ("", None)
+
+
 async def test_the_end_of_a_node_is_the_end_of_its_clients(three_nodes, nursery):
     ring = three_nodes
     one, three = [await ring.start_program(nursery, k, "cpg", "listen", "chat", "--corosync", "--json") for k in (1, 3)]

@@ -165,7 +165,6 @@ EXPECTED = {
     ("cmap", 1): Code.ACCESS,
     ("cmap", 5): Code.BAD_HANDLE,
     ("cmap", 6): Code.BAD_HANDLE,
-    ("cmap", 7): Code.NOT_SUPPORTED,
     **{("cfg", number): Code.NOT_SUPPORTED for number in (2, 3, 7, 8)},
 }
 
@@ -379,3 +378,23 @@ def test_members_in_cmap(node):
     service.on_ring(TotemConfchg(RingId(1, 16), (1,)))
     assert service.values(0)["runtime.members.2.status"].data == b"left\0"
     assert Counter(key.partition(".")[0] for key in service.values(1)) == {"stats": 10}
+
+
+def test_keys_that_are_tracked(node, client):
+    service = Cmap(node)
+    session = service.open(client)
+    key = struct.pack("<H6x256s", 23, b"runtime.members.2.statu")
+    prefix = request(7, key + struct.pack("<i4xQ", 8 | 4 | 2, 99))
+    exact = request(7, key + struct.pack("<i4xQ", 4 | 2, 98))
+    answers = session.take([prefix, exact, request(9, struct.pack("<i4x", 1))])
+    assert codes(answers) == [(7, Code.OK), (7, Code.OK), (10, Code.BUSY)]
+    assert codes(session.take([request(7, key + struct.pack("<i4xQ", 16, 1))])) == [(7, Code.INVALID_PARAM)]
+    for members, changes in (((1,), [(2, b"left\0joined\0")]), ((1,), []), ((1, 2), [(2, b"joined\0left\0")])):
+        event = TotemConfchg(RingId(1, 12), members)
+        service.on_ring(event)
+        session.on_ring(event)
+        assert [(struct.unpack_from("<i", told, 296)[0], told[336:]) for told in client.events] == changes
+        assert all(struct.unpack_from("<Q", told, 24) == (99,) for told in client.events)
+        client.events.clear()
+    handle = answers[0][HEADER.size :]
+    assert codes(session.take([request(8, handle), request(8, handle)])) == [(8, Code.OK), (8, Code.BAD_HANDLE)]
