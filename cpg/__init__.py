@@ -47,6 +47,7 @@ from cpg.errors import (
     DaemonUnavailable,
     NotJoined,
     NotSupported,
+    OutcomeUnknown,
     SlowConsumer,
 )
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
@@ -93,6 +94,7 @@ __all__ = [
     "NodeVotes",
     "NotJoined",
     "NotSupported",
+    "OutcomeUnknown",
     "QueueFull",
     "Quorum",
     "QuorumStatus",

@@ -8,6 +8,7 @@ where it has room, else as soon as it has.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import sys
@@ -28,13 +29,22 @@ from cpg.membership import Inbox
 from cpg.ring import Ring
 from cpg.session import RemoteMembership, Session
 from totem.configuration import RingId
+from totem.errors import RingLost, TotemError
+
+_log = logging.getLogger(__name__)
 
 READ_TURN: Final = 16
 """Records taken in before others get a turn."""
 SEND_BUFFER: Final = 1 << 20
 """Bytes asked for in the socket; the kernel may give less."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
+"""Seconds between two tries to reconnect: doubled from the first to the second."""
 WELCOME_PATIENCE: Final = 30.0
 """Seconds that opening waits for a daemon that starts, or does not answer."""
+
+
+class NoDaemon(DaemonUnavailable):
+    """Nobody listens at the socket, or is welcoming there: perhaps soon."""
 
 
 def default_socket() -> Path:
@@ -66,7 +76,7 @@ def open_socket(path: Path) -> socket.socket:
 def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
     match error.errno:
         case errno.ENOENT | errno.ECONNREFUSED:
-            text = f"no daemon listens at {path}: start it (cpgd -c FILE), or name its socket in CPGD_SOCKET"
+            return NoDaemon(f"no daemon listens at {path}: start it (cpgd -c FILE), or name its socket in CPGD_SOCKET")
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
         case _:
@@ -76,7 +86,7 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
 
 def unanswered(path: Path) -> DaemonUnavailable:
     """Make what says that there is no welcome."""
-    return DaemonUnavailable(f"the daemon at {path} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
+    return NoDaemon(f"the daemon at {path} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
 
 
 def read_record(sock: socket.socket) -> bytes | None:
@@ -116,17 +126,20 @@ def own_name() -> str:
 class DaemonRing(Ring):
     """The daemon's ring, and the groups that this program joins there.
 
-    A daemon that ends, or closes the connection, ends the block with `RingLost`; one that puts this program out since
-    it did not read, with `SlowConsumer`.
+    A daemon that ends, or closes the connection, ends the block with `RingLost`, unless reconnecting was asked for; one
+    that puts this program out since it did not read, with `SlowConsumer`.
     """
 
     gives_safe = True
 
-    def __init__(self, sock: socket.socket, session: Session) -> None:
+    def __init__(self, path: Path, sock: socket.socket, session: Session, *, reconnect: bool) -> None:
+        """`sock`, `session`: of a connection that was welcomed; the ring closes them."""
         assert session.member is not None
         super().__init__(session.member)
+        self._path = path
         self._sock = sock
         self._session = session
+        self._reconnect = reconnect
         self._unsent: bytes | None = None
         self._sending = Waiters()
 
@@ -139,7 +152,7 @@ class DaemonRing(Ring):
 
     @property
     def node_ids(self) -> tuple[int, ...]:
-        """The nodes of the present ring, ascending."""
+        """The nodes of the present ring, ascending; none while the connection is lost."""
         return self._session.node_ids
 
     @property
@@ -153,12 +166,18 @@ class DaemonRing(Ring):
         return {name.encode("latin-1"): tuple(Member(*member) for member in members) for name, members in groups}
 
     async def ask(self, question: str) -> Any:
-        """Ask the daemon for what it knows: "groups", "quorum", "status"; values as JSON has them."""
-        number = self._session.ask(question)
+        """Ask the daemon for what it knows: "groups", "quorum", "status"; values as JSON has them.
+
+        Raises `RingLost` if the connection is lost before the answer has come.
+        """
+        session = self._session
+        number = session.ask(question)
         self.send_soon()
-        await self._until(lambda: self._session.has_answer(number) or self._ended())
+        await self._until(lambda: session.has_answer(number) or session.failure is not None or self._ended())
         self._check()
-        return self._session.answer(number)
+        if session.failure is not None:
+            raise session.failure
+        return session.answer(number)
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
         """Have `callback(node_ids)` called when a change of ring begins."""
@@ -192,14 +211,26 @@ class DaemonRing(Ring):
     # ---- the driver's side
 
     async def _take_part(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._write_on)
-            await self._read()
-            tasks.cancel_scope.cancel()
+        try:
+            while True:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write_on)
+                    failure = await self._read()
+                    tasks.cancel_scope.cancel()
+                if not self._reconnect or type(failure) is not RingLost:
+                    break
+                _log.warning("%s: reconnecting to %s", failure, self._path)
+                self._session.lose_sight()
+                self._wake()
+                await self._connect_again()
+            self.fail(failure)
+        finally:
+            self._sock.close()
 
-    async def _read(self) -> None:
+    async def _read(self) -> TotemError:
+        """Take in what comes until nothing more can; return why."""
         session = self._session
-        while session.failure is None:
+        while True:
             for _ in range(READ_TURN):
                 record = read_record(self._sock)
                 if record is None:
@@ -209,13 +240,22 @@ class DaemonRing(Ring):
                 else:
                     session.close()
                 if session.failure is not None:
-                    break
+                    return session.failure
+            if session.refused:
+                self._put_out(session.refused)
             self._wake()
             if record is None:
                 await anyio.wait_readable(self._sock)
             else:
                 await anyio.lowlevel.checkpoint()
-        self.fail(session.failure)
+
+    def _put_out(self, refused: list[RemoteMembership]) -> None:
+        """End groups that are not let in any more after a reconnect; those that never were hear of it in `enter`."""
+        while refused:
+            membership = refused.pop()
+            for group in list(self.joined):
+                if group.is_of(membership) and membership.refusal is not None:
+                    group.fail(membership.refusal)
 
     async def _write_on(self) -> None:
         while True:
@@ -225,43 +265,78 @@ class DaemonRing(Ring):
             self._unsent = write_records(self._sock, self._session, self._unsent)
             self._grant_room(self._session.room)
 
+    async def _connect_again(self) -> None:
+        """Connect as soon as there is a daemon, and come into the groups again."""
+        self._sock.close()
+        pause = SHORTEST_PAUSE
+        while True:
+            session = Session()
+            session.on_ring = self._on_ring
+            try:
+                sock = await _welcomed(self._path, session)
+                break
+            except (NoDaemon, RingLost):
+                await anyio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+        if session.member != self.member:
+            sock.close()
+            raise RingLost(f"the daemon at {self._path} is node {session.member} now, and was {self.member}")
+        _log.warning("connected to %s again", self._path)
+        session.inherit(self._session)
+        self._sock, self._session, self._unsent = sock, session, None
+        self.send_soon()
+        self._grant_room(session.room)
+
     def _is_complete(self) -> bool:
         return self._session.quorum is not None
 
 
 @asynccontextmanager
-async def connect(path: str | os.PathLike[str] | None = None) -> AsyncGenerator[DaemonRing, None]:
-    """Take part in the ring of this machine's daemon: `async with cpg.connect() as ring`.
+async def connect(
+    path: str | os.PathLike[str] | None = None, *, reconnect: bool = False
+) -> AsyncGenerator[DaemonRing, None]:
+    """Take part in the ring of this machine's daemon: `async with cpg.connect() as ring`, on trio or asyncio.
 
-    `path`: of its socket, if it is not `default_socket()`. Raises `DaemonUnavailable` where no daemon runs or answers,
-    or refuses this user; later `RingLost`, `SlowConsumer`.
+    Args:
+        path: Of the daemon's socket, if it is not `default_socket()`.
+        reconnect: Wait for a daemon that has ended, and join the groups again. Their streams tell it like a change of
+            ring: `Transitional(())`, all members as left, then the own join with whoever is there. What was sent and
+            had not come back may be lost; `Group.flush` raises `OutcomeUnknown` then. `send` waits meanwhile.
+
+    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `RingLost`, `SlowConsumer`.
     """
     place = Path(path) if path is not None else default_socket()
-    with open_socket(place) as sock:
-        session = Session()
-        early: list[RingEvent] = []
-        session.on_ring = early.append
-        await _greet(sock, session, place)
-        ring = DaemonRing(sock, session)
-        session.on_ring = ring._on_ring
-        for event in early:
-            ring._on_ring(event)
-        async with ring.live():
-            yield ring
+    session = Session()
+    early: list[RingEvent] = []
+    session.on_ring = early.append
+    sock = await _welcomed(place, session)
+    ring = DaemonRing(place, sock, session, reconnect=reconnect)
+    session.on_ring = ring._on_ring
+    for event in early:
+        ring._on_ring(event)
+    async with ring.live():
+        yield ring
 
 
-async def _greet(sock: socket.socket, session: Session, path: Path) -> None:
-    session.greet(own_name())
-    write_records(sock, session, None)
-    with anyio.move_on_after(WELCOME_PATIENCE):
-        while session.member is None and session.failure is None:
-            await anyio.wait_readable(sock)
-            record = read_record(sock)
-            if record:
-                session.receive(record)
-            elif record is not None:
-                session.close()
-    if session.failure is not None:
-        raise session.failure
-    if session.member is None:
-        raise unanswered(path)
+async def _welcomed(path: Path, session: Session) -> socket.socket:
+    """Open a connection and wait for the daemon's welcome; raises why there is none."""
+    sock = open_socket(path)
+    try:
+        session.greet(own_name())
+        write_records(sock, session, None)
+        with anyio.move_on_after(WELCOME_PATIENCE):
+            while session.member is None and session.failure is None:
+                await anyio.wait_readable(sock)
+                record = read_record(sock)
+                if record:
+                    session.receive(record)
+                elif record is not None:
+                    session.close()
+        if session.failure is not None:
+            raise session.failure
+        if session.member is None:
+            raise unanswered(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -20,6 +20,10 @@ class CorosyncLimit(TotemError, ValueError):
     """Refused because a Corosync node in the ring would not survive it; in a ring without one it is possible."""
 
 
+class OutcomeUnknown(TotemError):
+    """The connection was lost before what was sent had come back: it may have been delivered, or not."""
+
+
 class SlowConsumer(TotemError):
     """The program did not take its events in time and the group was left; join again, and begin with a snapshot.
 

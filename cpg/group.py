@@ -16,7 +16,7 @@ import anyio.lowlevel
 
 from cpg.block import Block
 from cpg.engine import Inbox
-from cpg.errors import NotSupported, SlowConsumer
+from cpg.errors import NotSupported, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.manners import busy, closed, would_block
 from cpg.pieces import LARGEST_MESSAGE
@@ -120,12 +120,19 @@ class Group(Block):
         self._membership: Membership | None = None
         self._sending = anyio.Lock()
         self._sent = 0
+        """Own messages that have come back or can still come."""
+        self._breaks = 0
+        """Of the stream, as far as `_sent` reckons with them."""
         self._iterating = False
 
     @property
     def members(self) -> tuple[Member, ...]:
         """The members in ascending order, at the place in the stream that the program has reached."""
         return self._stream.members
+
+    def is_of(self, membership: Membership) -> bool:
+        """Whether this is the group of a membership, for the backend."""
+        return self._membership is membership
 
     # ---- the block
 
@@ -179,6 +186,8 @@ class Group(Block):
         if self._stream.overflowed and self._failure is None:
             limit = self._stream.limit
             self.fail(SlowConsumer(f"group {self.name!r}: more than {limit} bytes wait for the program"))
+        if self._stream.breaks > self._breaks:
+            self._breaks, self._sent = self._stream.breaks, self._stream.own_arrived
         super()._wake()
 
     # ---- callbacks
@@ -315,13 +324,22 @@ class Group(Block):
         self._backend.send_soon()
 
     async def flush(self) -> None:
-        """Wait until all that was sent so far has come back, and has been given to the callbacks if there are any."""
-        sent, stream = self._sent, self._stream
+        """Wait until all that was sent so far has come back, and has been given to the callbacks if there are any.
+
+        Raises `OutcomeUnknown` where the connection was lost before (`cpg.connect(reconnect=True)`).
+        """
+        sent, stream, breaks = self._sent, self._stream, self._breaks
         await anyio.lowlevel.checkpoint()
         await self._until(
-            lambda: (stream.own_taken if stream.has_callbacks else stream.own_arrived) >= sent or self._ended()
+            lambda: (
+                (stream.own_taken if stream.has_callbacks else stream.own_arrived) >= sent
+                or self._breaks > breaks
+                or self._ended()
+            )
         )
         self._raise_failure()
+        if stream.own_arrived < sent:
+            raise OutcomeUnknown(f"group {self.name!r}: {sent - stream.own_arrived} messages had not come back yet")
 
 
 class Batches:

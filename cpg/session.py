@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from cpg.errors import AlreadyJoined, CorosyncLimit, DaemonUnavailable, NotJoined, SlowConsumer
-from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
+from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.ipc import (
     VERSION,
     Farewell,
@@ -60,22 +60,28 @@ class RemoteMembership:
         """Why the daemon has not let this process in."""
         self.entered = False
         """The group's stream has begun."""
+        self.members: tuple[Member, ...] = ()
+        """Who was in the group when it was told last."""
+        self.leaving = False
         self._session = session
         self._handle = handle
-        self._leaving = False
 
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
-        if self._leaving:
+        if self.leaving:
             raise NotJoined(f"group {self.name!r} has been left")
         packed = pack(payloads)
         self._session.queue(send_head(self._handle, guarantee, packed), packed.body, alone=packed.number == 1)
 
     def leave(self) -> None:
         """Leave behind all that was sent; a second call does nothing."""
-        if not self._leaving:
-            self._leaving = True
+        if not self.leaving:
+            self.leaving = True
             self._session.writer.put(head(Kind.LEAVE, self._handle, 0))
+
+    def move(self, session: Session, handle: int) -> None:
+        """Be a membership of another session from now on."""
+        self._session, self._handle, self.entered = session, handle, False
 
 
 class Session:
@@ -94,6 +100,8 @@ class Session:
         self.node_ids: tuple[int, ...] = ()
         self.quorum: Quorum | None = None
         """What was told of the present ring's quorum; None while that is to come."""
+        self.refused: list[RemoteMembership] = []
+        """Whom the daemon has not let in; for the shell to take."""
         self._reader = Reader()
         self._memberships: dict[int, RemoteMembership] = {}
         self._handles = 0
@@ -124,10 +132,31 @@ class Session:
 
     def join(self, name: bytes, inbox: Inbox) -> RemoteMembership:
         """Ask to be let into a group; see the membership's `entered` and `refusal`."""
-        self._handles += 1
-        membership = self._memberships[self._handles] = RemoteMembership(self, self._handles, name, inbox)
-        self.writer.put(head(Kind.JOIN, self._handles, len(name)), name)
+        membership = RemoteMembership(self, self._handles + 1, name, inbox)
+        self._ask_in(membership)
         return membership
+
+    def lose_sight(self) -> None:
+        """The connection was lost: tell all groups that nobody is in sight any more, as at a change of ring."""
+        self.node_ids = ()
+        self._on_ring_event(Transitional(()))
+        for membership in self._memberships.values():
+            members, membership.members = membership.members, ()
+            if members:
+                membership.inbox.event(Transitional(()))
+                membership.inbox.event(Confchg((), dict.fromkeys(members, Reason.NODEDOWN), {}))
+
+    def inherit(self, lost: Session) -> None:
+        """Come into the groups of a session whose connection was lost; what follows is as at a first join."""
+        for membership in lost._memberships.values():
+            if not membership.leaving:
+                membership.move(self, self._handles + 1)
+                self._ask_in(membership)
+
+    def _ask_in(self, membership: RemoteMembership) -> None:
+        self._handles += 1
+        self._memberships[self._handles] = membership
+        self.writer.put(head(Kind.JOIN, self._handles, len(membership.name)), membership.name)
 
     def ask(self, question: str) -> int:
         """Ask the daemon something; the number under which `answer` has it later."""
@@ -147,6 +176,8 @@ class Session:
     def queue(self, item_head: bytes, body: bytes, *, alone: bool) -> None:
         """Queue messages; QueueFull. `alone`: one message, which an empty queue takes however long it is."""
         size = len(item_head) + len(body)
+        if self.failure is not None:
+            raise QueueFull("the connection to the daemon is lost")
         if self.writer.size + size > SEND_QUEUE and not (alone and not self.writer):
             raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
         self.writer.put(item_head, body)
@@ -187,6 +218,8 @@ class Session:
         if is_own and membership.entered:
             del self._memberships[item.handle]
         membership.entered = True
+        if isinstance(event, Confchg):
+            membership.members = event.members
         membership.inbox.event(event)
 
     def _on_ring_event(self, event: RingEvent) -> None:
@@ -205,6 +238,7 @@ class Session:
         if membership is not None:
             kind = _REFUSALS.get(item.detail, TotemError)
             membership.refusal = kind(item.body.decode(errors="replace"))
+            self.refused.append(membership)
 
     def _on_answer(self, item: Item) -> None:
         try:

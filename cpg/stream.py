@@ -71,7 +71,9 @@ class Stream:
         """The group's members at the place in the order that the program has reached."""
         self.joined = False
         self.left = False
-        """The own leave has come."""
+        """The own leave has come, and no join after it."""
+        self.breaks = 0
+        """How often the own process has left; beyond the first join that is so only where it comes again by itself."""
         self.overflowed = False
         """More came than may wait, and was refused with all that followed."""
         self.waiting = 0
@@ -124,10 +126,12 @@ class Stream:
             self.close()
 
     def _note_own(self, confchg: Confchg) -> None:
-        if self.member in confchg.left:
-            self.left = self.joined
+        if self.member in confchg.left and self.joined:
+            self.left = True
+            self.breaks += 1
         if self.member in confchg.joined:
             self.joined = True
+            self.left = False
             self.members = self.members or confchg.members
 
     # ---- out: callbacks
