@@ -76,7 +76,10 @@ def open_socket(path: Path) -> socket.socket:
 def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
     match error.errno:
         case errno.ENOENT | errno.ECONNREFUSED:
-            return NoDaemon(f"no daemon listens at {path}: start it (cpgd -c FILE), or name its socket in CPGD_SOCKET")
+            return NoDaemon(
+                f"no daemon listens at {path}: start it (cpgd -c FILE), name its socket (--socket, CPGD_SOCKET), "
+                "or be a node without it (-c FILE; in programs cpg.open_ring)"
+            )
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
         case _:
@@ -120,7 +123,8 @@ def write_records(sock: socket.socket, session: Session, unsent: bytes | None) -
 
 def own_name() -> str:
     """What the daemon's administrator sees of this program."""
-    return Path(sys.argv[0]).name or "python"
+    path = Path(sys.argv[0])
+    return (path.parent if path.name == "__main__.py" else path).name or "python"
 
 
 class DaemonRing(Ring):

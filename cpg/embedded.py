@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from cpg.engine import Engine, Inbox, Membership, Transport
+from cpg.engine import Engine, EngineStatistics, Inbox, Membership, Transport
 from cpg.events import Member, RingEvent, Transitional
 from cpg.group import OnTransitional
 from cpg.lines import nodes
@@ -121,6 +121,10 @@ class EmbeddedRing(Ring):
     def statistics(self) -> Statistics:
         """Return what the processor has counted and what it holds, frozen."""
         return self._shell.statistics()
+
+    def engine_statistics(self) -> EngineStatistics:
+        """Return what the engine has counted, frozen: messages, and the syncs of rings."""
+        return self._engine.statistics()
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
         """Have `callback(node_ids)` called when a change of ring begins."""

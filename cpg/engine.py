@@ -107,6 +107,8 @@ class Transport(Protocol):
 class EngineStatistics:
     """Counters since the start, and the state of sync."""
 
+    messages: int
+    """Messages that the ring has delivered here: of all groups, wherever their members are, and between the nodes."""
     malformed: Mapping[str, int]
     """Dropped exec messages by cause."""
     unknown_senders: int
@@ -191,6 +193,7 @@ class Engine:
         self._routes: dict[int, dict[bytes, _Route]] = {}
         """By node id and header bytes; emptied whenever a group changes."""
         self._channels: dict[tuple[bytes, Member], _Channel] = {}
+        self._messages = 0
         self._malformed: Counter[str] = Counter()
         self._unknown_senders = 0
 
@@ -216,6 +219,7 @@ class Engine:
     def statistics(self) -> EngineStatistics:
         """A frozen record of the counters."""
         return EngineStatistics(
+            messages=self._messages,
             malformed=dict(self._malformed),
             unknown_senders=self._unknown_senders,
             syncs_started=self._sync.started,
@@ -290,6 +294,7 @@ class Engine:
         comparisons, a slice and an append. A header that differs costs a look-up, one that was never seen a decoding.
         """
         sender, _, _, level, messages = batch
+        self._messages += len(messages)
         routes = self._routes.get(sender, _NO_ROUTES)
         prefix, length, channel = b"", -1, None
         payloads: list[bytes] = []

@@ -34,24 +34,28 @@ def to_text(event: Event) -> str:
 
 def quorum_to_json(event: Quorum, status: QuorumStatus | None) -> str:
     """Give the event with its figures as one JSON object."""
-    figures: dict[str, object] = {}
-    if status is not None:
-        figures = status._asdict() | {"nodes": [node._asdict() for node in status.nodes]}
-    return json.dumps({**figures, **_as_dict(event)})
+    return json.dumps({**(figures(status) if status is not None else {}), **_as_dict(event)})
+
+
+def figures(status: QuorumStatus) -> dict[str, object]:
+    """Give the figures with their names."""
+    return status._asdict() | {"nodes": [node._asdict() for node in status.nodes]}
 
 
 def quorum_to_text(event: Quorum, status: QuorumStatus | None) -> list[str]:
     """Give the event with its figures as lines for a person."""
     lines = [f"{'quorate' if event.quorate else 'not quorate'}: {nodes(event.node_ids)}"]
     if status is not None:
-        options = f" ({', '.join(status.options)})" if status.options else ""
-        highest = f", highest {status.highest_expected}" if status.highest_expected != status.expected_votes else ""
-        expected = f"{status.expected_votes} expected{highest}"
-        lines += [
-            f"votes: {status.total_votes} of {expected}, {status.quorum} needed{options}",
-            *(f"node {node.node_id}: {node.votes}, {node.state}" for node in status.nodes),
-        ]
+        lines += [votes(status), *(f"node {node.node_id}: {node.votes}, {node.state}" for node in status.nodes)]
     return lines
+
+
+def votes(status: QuorumStatus) -> str:
+    """Write the votes there are, those expected, and those needed."""
+    options = f" ({', '.join(status.options)})" if status.options else ""
+    highest = f", highest {status.highest_expected}" if status.highest_expected != status.expected_votes else ""
+    expected = f"{status.expected_votes} expected{highest}"
+    return f"votes: {status.total_votes} of {expected}, {status.quorum} needed{options}"
 
 
 def name(member: Member) -> str:

@@ -19,7 +19,7 @@ import enum
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cpg.wire import Nodeinfo, Reconfigure
 from totem.config import Config
@@ -83,6 +83,13 @@ class QuorumStatus(NamedTuple):
     """That are in force, by their names in the configuration."""
     nodes: tuple[NodeVotes, ...]
     """In ascending order."""
+
+    @classmethod
+    def of(cls, values: Sequence[Any]) -> QuorumStatus:
+        """Make it again of what JSON has made of it: lists and strings."""
+        quorate, expected, highest, total, quorum, options, nodes = values
+        votes = (NodeVotes(node_id, votes, expected, State(state)) for node_id, votes, expected, state in nodes)
+        return cls(quorate, expected, highest, total, quorum, tuple(options), tuple(votes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,12 @@ SPEAKERS = tuple(f"\x1b[38;5;{colour}m" for colour in (75, 214, 120, 213, 87, 22
 
 def stage_for(out: TextIO) -> PlainStage | TerminalStage:
     """Choose the stage that suits where the output goes."""
-    if out.isatty() and os.environ.get("TERM", "dumb") != "dumb":
-        return TerminalStage(out)
-    return PlainStage(out)
+    return TerminalStage(out) if is_terminal(out) else PlainStage(out)
+
+
+def is_terminal(out: TextIO) -> bool:
+    """Whether the output goes to a terminal where one can draw."""
+    return out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class PlainStage:

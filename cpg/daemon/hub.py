@@ -77,6 +77,8 @@ class Hub:
         self.written: set[Client] = set()
         """Those for whom something was queued since `take_written`."""
         self.client_limit = client_limit
+        self.connected = 0
+        """Clients that there have been."""
         self.dropped = 0
         """Clients that were put out since they did not read."""
         self.waiting = 0
@@ -92,7 +94,8 @@ class Hub:
 
     def connect(self, pid: int, uid: int) -> Client:
         """A process has connected."""
-        client = Client(self, pid, uid)
+        self.connected += 1
+        client = Client(self, pid, uid, self.connected)
         self.clients.add(client)
         if len(self.clients) > MOST_CLIENTS:
             client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
@@ -195,9 +198,11 @@ class Hub:
 class Client:
     """One connection: its requests, its groups, and what waits for it."""
 
-    def __init__(self, hub: Hub, pid: int, uid: int) -> None:
+    def __init__(self, hub: Hub, pid: int, uid: int, number: int) -> None:
         self.pid = pid
         self.uid = uid
+        self.number = number
+        """In the order in which they came."""
         self.name = ""
         """What it calls itself."""
         self.writer = Writer()

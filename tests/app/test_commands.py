@@ -13,6 +13,8 @@ import trio
 
 from .processes import Program, holds, members, run, write_config
 
+COMMANDS = ("demo", "listen", "send", "members", "groups", "quorum", "status", "top", "flood")
+
 
 @pytest.fixture
 def config(tmp_path):
@@ -233,7 +235,7 @@ async def test_a_port_that_is_taken(config, nursery):
 
 async def test_version_and_help():
     assert (await run("--version"))[1].startswith("cpg 0.")
-    for command in ([], ["demo"], ["listen"], ["send"], ["members"], ["flood"]):
+    for command in ([], *([name] for name in COMMANDS)):
         code, out, _ = await run(*command, "--help")
         assert code == 0
         assert "examples:" in out

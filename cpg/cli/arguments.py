@@ -1,0 +1,337 @@
+"""The command line: every command's options, help and examples, and the readers of values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from cpg.cli import commands as run
+from cpg.cli.common import DEFAULT_CONFIG, DONE, own_version
+from cpg.cli.top import top
+from cpg.connect import default_socket
+from cpg.flood import STAMP
+from cpg.wire import LARGEST_NAME
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction["_TextParser"]
+
+EXIT_CODES = """\
+exit codes:
+  0      done; for listen also: ended by SIGINT or SIGTERM
+  1      failed: the ring was lost, members did not come, processes of the demo saw different sequences;
+         for quorum: the ring is not quorate
+  2      wrong usage, or a configuration that cannot be used
+  128+N  ended by signal N, after leaving group and ring in order
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    whole = _Parser(
+        prog="cpg",
+        description="Closed process groups on a Totem ring: the same messages and changes everywhere, in one order.",
+        epilog=f"""\
+examples:
+  cpg demo                                     see it work, on this machine alone
+  cpg listen chat                              print what happens in group "chat", through this machine's cpgd
+  cpg send chat hello                          say something there
+  cpg top                                      how the ring is, live
+  cpg listen chat -c ring.conf --node 1        the same as a node of the ring, without a daemon
+  cpg listen chat --corosync                   the same on a machine where Corosync runs
+  cpg COMMAND --help                           more on one command
+
+{EXIT_CODES}""",
+    )
+    whole.add_argument("--version", action="version", version=f"cpg {own_version()}")
+    whole.set_defaults(signalled=None, corosync=False, node=None, socket=None, config=None)
+    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_TextParser)
+    for add in (
+        _add_demo,
+        _add_listen,
+        _add_send,
+        _add_members,
+        _add_groups,
+        _add_quorum,
+        _add_status,
+        _add_top,
+        _add_flood,
+    ):
+        add(commands)
+    return whole
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help shows examples as they were written."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+class _TextParser(_Parser):
+    """A parser that takes TEXT also behind options: `send chat --node 2 hello`."""
+
+    _intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as argparse does, but with options anywhere."""
+        if self._intermixed:
+            return super().parse_known_args(args, namespace)
+        self._intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._intermixed = False
+
+
+def _add_demo(commands: Commands) -> None:
+    demo_parser = commands.add_parser(
+        "demo",
+        help="see it work: some nodes on this machine, a crash, a return",
+        description="""\
+Start N node processes on this machine. They talk; one is killed with SIGKILL
+and comes back. Each column (or line, where the output is no terminal) shows
+what one node's process was told. At the end that is compared: exit code 0 if
+all saw the same sequence, 1 if not.""",
+        epilog="examples:\n  cpg demo\n  cpg demo --nodes 5\n  cpg demo | grep ==",
+    )
+    demo_parser.add_argument("--nodes", type=_count(2, 16), default=3, metavar="N", help="2 to 16 nodes (default 3)")
+    demo_parser.set_defaults(command=run.run_demo)
+
+
+def _add_listen(commands: Commands) -> None:
+    listen = commands.add_parser(
+        "listen",
+        help="print what happens in a group",
+        description="""\
+Join a group and print its stream until SIGINT or SIGTERM: messages, who comes
+and who goes, rings.""",
+        epilog="""\
+with --json one object a line, in the order in which this process saw them:
+  {"event": "confchg", "members": [[1, 4711]],
+   "left": [[2, 4712, "nodedown"]], "joined": [[1, 4711, "join"]]}
+  {"event": "ring", "ring": [1, 28], "members": [1, 2, 3]}
+  {"event": "message", "sender": [2, 4712], "level": "agreed", "data": "aGkK"}
+  {"event": "transitional", "members": [1, 2]}
+  {"event": "quorum", "quorate": true, "members": [1, 2, 3]}
+A process is [node, pid]; "ring" is [representative, sequence]; "data" is
+base64; "level" is "agreed", "safe" or "transitional".
+
+examples:
+  cpg listen chat
+  cpg listen chat -c ring.conf --node 1
+  cpg listen chat --json |
+      jq -r 'select(.event == "message") | .data | @base64d'""",
+    )
+    listen.add_argument("group", type=_group_name, metavar="GROUP")
+    _add_ring_options(listen)
+    listen.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    listen.set_defaults(command=run.listen, signalled=DONE)
+
+
+def _add_send(commands: Commands) -> None:
+    send = commands.add_parser(
+        "send",
+        help="send messages to a group",
+        description="""\
+Join a group, send each TEXT as a message, or each line of standard input where
+there is none, and leave when all of them have been delivered to this node too.
+First wait for a majority of the nodelist, or for quorum where that is configured.""",
+        epilog="""\
+examples:
+  cpg send chat "hello, all"
+  dmesg --follow | cpg send log
+  cpg send chat --alone hello -c ring.conf --node 2
+  cpg send chat hello --corosync""",
+    )
+    send.add_argument("group", type=_group_name, metavar="GROUP")
+    send.add_argument("text", metavar="TEXT", nargs="*")
+    _add_ring_options(send)
+    _add_alone(send)
+    send.add_argument("--safe", action="store_true", help="deliver only what every node of the ring is known to have")
+    send.set_defaults(command=run.send)
+
+
+def _add_members(commands: Commands) -> None:
+    members = commands.add_parser(
+        "members",
+        help="print the nodes of the ring, and the members of its groups",
+        description="""\
+Print the nodes of the ring, and the members (node:pid) of all groups. With -c
+or --node: join the ring for that moment.""",
+        epilog="examples:\n  cpg members\n  cpg members -c ring.conf --node 3\n  cpg members --corosync --json",
+    )
+    _add_ring_options(members)
+    _add_alone(members)
+    members.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    members.set_defaults(command=run.members)
+
+
+def _add_groups(commands: Commands) -> None:
+    groups = commands.add_parser(
+        "groups",
+        help="print the groups of the ring, with their numbers of members",
+        description="Print the names of all groups that have members anywhere in the ring, and how many.",
+        epilog="""\
+with --json one object a line: {"group": "chat", "count": 2}
+
+examples:
+  cpg groups
+  cpg groups --json""",
+    )
+    _add_ring_options(groups)
+    _add_alone(groups)
+    groups.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    groups.set_defaults(command=run.groups)
+
+
+def _add_quorum(commands: Commands) -> None:
+    quorum = commands.add_parser(
+        "quorum",
+        help="print whether the ring is quorate, and the votes",
+        description="""\
+Print whether the ring has the votes to act for the cluster, with the figures
+that corosync-quorumtool -s shows (at a running Corosync, --corosync, without
+the figures). Exits with 1 where it has not, after waiting for some seconds for
+it. With -c or --node: join the ring for that time.""",
+        epilog="examples:\n  cpg quorum\n  cpg quorum --json\n  cpg quorum -c ring.conf --node 3",
+    )
+    _add_ring_options(quorum)
+    quorum.add_argument("--json", action="store_true", help="print a JSON object")
+    quorum.set_defaults(command=run.quorum)
+
+
+def _add_status(commands: Commands) -> None:
+    status = commands.add_parser(
+        "status",
+        help="print how the node and its ring are, and what they do in a second",
+        description="""\
+Look at the daemon's counters twice, a second apart, and print: node, ring,
+which nodes of the nodelist are there, votes; rotations of the token and
+messages in that second; what waits, what had to be sent again or was dropped,
+and why the ring has changed, by cause, since the start; groups; the daemon's
+clients. With -c or --node: be that node for that second. On Corosync's nodes
+see corosync-cfgtool -s and corosync-cmapctl -m stats.""",
+        epilog="examples:\n  cpg status\n  cpg status --json | jq .rates\n  cpg status --socket /tmp/node2",
+    )
+    _add_ring_options(status, corosync=False)
+    status.add_argument("--json", action="store_true", help="print a JSON object, with the counters")
+    status.set_defaults(command=run.status)
+
+
+def _add_top(commands: Commands) -> None:
+    top_parser = commands.add_parser(
+        "top",
+        help="show what cpg status tells, live",
+        description="""\
+Show what cpg status tells, each second anew, busy clients first, until q,
+SIGINT or SIGTERM. Where the output is no terminal: one line each second.""",
+        epilog="examples:\n  cpg top\n  cpg top | tee -a ring.log\n  cpg top -c ring.conf --node 3",
+    )
+    _add_ring_options(top_parser, corosync=False)
+    top_parser.set_defaults(command=top, signalled=DONE)
+
+
+def _add_flood(commands: Commands) -> None:
+    flood_parser = commands.add_parser(
+        "flood",
+        help="measure a ring",
+        description="""\
+Measure a ring, as corosync's cpgflood does. Start one for each node: each joins
+GROUP and waits for MEMBERS processes; then every sender multicasts messages of
+SIZE bytes for SECONDS, as fast as it may, or RATE a second (then each delivery
+is timed from its send, so all must share one machine's clock). It ends with one
+line of JSON: what this process was delivered, how fast, a digest of the order
+(equal wherever the same sequence was seen), and the changes of membership
+meanwhile, which must be 0 for the figures to count.""",
+        epilog="""\
+examples:
+  cpg flood -g bench -n 3                                   one of three, each on its machine
+  cpg flood -g bench -n 3 -q                                only listens
+  cpg flood -g bench -n 3 -r 200                            tells latencies
+  cpg flood -g bench -n 3 -c ring.conf --node 1             as a node, without a daemon
+  cpg flood -g bench -n 3 --corosync                        as cpgflood does, with which it may share a group""",
+    )
+    flood_parser.add_argument("-g", "--group", required=True, type=_group_name, metavar="GROUP", help="the group")
+    flood_parser.add_argument("-n", "--members", required=True, type=_count(1, 1000), metavar="MEMBERS")
+    flood_parser.add_argument("-t", "--seconds", type=_seconds, default=3.0, metavar="SECONDS", help="default 3")
+    flood_parser.add_argument("-s", "--size", type=_count(STAMP.size, 16 << 20), default=64, metavar="SIZE")
+    flood_parser.add_argument("-r", "--rate", type=_rate, default=0.0, metavar="RATE", help="messages a second")
+    flood_parser.add_argument("-q", "--quiet", action="store_true", help="only listen")
+    flood_parser.add_argument("--safe", action="store_true", help="send with the guarantee SAFE")
+    _add_ring_options(flood_parser)
+    flood_parser.set_defaults(command=run.measure)
+
+
+def _add_ring_options(command: argparse.ArgumentParser, *, corosync: bool = True) -> None:
+    which = command.add_mutually_exclusive_group()
+    which.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help="be a node of the ring of this configuration, in corosync.conf's format; without -c and --node the ring "
+        "is that of this machine's daemon, cpgd",
+    )
+    which.add_argument(
+        "--socket",
+        metavar="PATH",
+        help=f"the daemon that listens there (default: CPGD_SOCKET, or {default_socket()})",
+    )
+    if corosync:
+        which.add_argument(
+            "--corosync",
+            action="store_true",
+            help="the ring of the Corosync that runs on this machine, through its libcpg",
+        )
+    command.add_argument(
+        "--node",
+        metavar="ID",
+        help="which node of the ring to be, by id or name (default: the one whose address is this machine's); without "
+        f"-c, of {DEFAULT_CONFIG}",
+    )
+
+
+def _add_alone(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--alone", action="store_true", help="do not wait for a majority of the nodelist, or quorum")
+
+
+def _count(lowest: int, highest: int) -> Callable[[str], int]:
+    """Make the reader of a number between two bounds."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
+        return number
+
+    read.__name__ = "number"
+    return read
+
+
+def _group_name(text: str) -> bytes:
+    """Read the name of a group, which may be any bytes."""
+    name = os.fsencode(text)
+    if not 1 <= len(name) <= LARGEST_NAME:
+        raise argparse.ArgumentTypeError(f"a group name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
+    return name
+
+
+def _seconds(text: str) -> float:
+    """Read a length of time that is one."""
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
+
+
+def _rate(text: str) -> float:
+    """Read messages a second; 0 is no rate."""
+    rate = float(text)
+    if not 0 <= rate < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a rate, which is 0 (as fast as it may) or more")
+    return rate
+
+
+_seconds.__name__ = _rate.__name__ = "number"

@@ -1,0 +1,100 @@
+"""On which ring a command runs: the daemon's, one of which it is a node itself, or that of this machine's Corosync."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from cpg.cli.common import DEFAULT_CONFIG
+from cpg.connect import DaemonRing, connect
+from cpg.corosync import CorosyncRing, open_corosync
+from cpg.embedded import EmbeddedRing, open_ring
+from cpg.lines import nodes
+from cpg.quorum import QuorumStatus
+from cpg.status import ring_status
+
+COMPANY_HINT: Final = 3.0
+"""Seconds of waiting for a majority after which a person is told what is waited for."""
+
+AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
+
+
+def check(options: argparse.Namespace) -> str | None:
+    """Tell what is wrong with options that exclude each other."""
+    if options.node is None:
+        return None
+    if options.corosync:
+        return "argument --node: not allowed with argument --corosync, where Corosync's configuration says it"
+    if options.socket is not None:
+        return "argument --node: not allowed with argument --socket, where the daemon is the node"
+    return None
+
+
+def ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[AnyRing]:
+    """Open the ring that the options name."""
+    if options.corosync:
+        return open_corosync()
+    return own_ring_of(options)
+
+
+def own_ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[EmbeddedRing | DaemonRing]:
+    """Open the ring that the options name, where that cannot be Corosync's."""
+    if options.config is None and options.node is None:
+        return connect(options.socket)
+    return open_ring(options.config or DEFAULT_CONFIG, options.node)
+
+
+async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
+    """Wait for a majority of the nodelist, or for quorum: what is sent to nobody is of no use."""
+    if options.alone:
+        return
+    listed = await _nodes_that_count(ring)
+    if listed is None:
+        wait, wanted = ring.wait_quorate, "quorum"
+        there = nodes(ring.node_ids)
+    else:
+        majority = listed // 2 + 1
+        wait, wanted = partial(ring.wait_members, majority), str(majority)
+        there = f"{len(ring.node_ids)} of the nodelist's {listed} nodes"
+    with trio.move_on_after(COMPANY_HINT):
+        await wait()
+        return
+    print(f"cpg: {there} here, waiting for {wanted} (--alone does not wait)", file=sys.stderr)
+    await wait()
+
+
+async def _nodes_that_count(ring: AnyRing) -> int | None:
+    """How many nodes the nodelist has; None where it is votes that count."""
+    if isinstance(ring, CorosyncRing):
+        return None
+    status = await status_source(ring)()
+    return None if status["quorum"] is not None else len(status["nodes"])
+
+
+async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
+    """Ask for the figures; None where there are none: without a quorum provider, and from Corosync."""
+    if isinstance(ring, EmbeddedRing):
+        return ring.quorum
+    if isinstance(ring, CorosyncRing):
+        return None
+    values = await ring.ask("quorum")
+    return QuorumStatus.of(values) if values is not None else None
+
+
+def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dict[str, Any]]]:
+    """Make what asks the node how it is (`cpg.status`)."""
+    if isinstance(ring, DaemonRing):
+        return partial(ring.ask, "status")
+    started = trio.current_time()
+
+    async def tell() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return ring_status(ring, trio.current_time() - started)
+
+    return tell

@@ -1,0 +1,69 @@
+"""From the command line to an exit code: signals, and errors as people read them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from cpg.cli.arguments import parser
+from cpg.cli.common import DONE, FAILED, MISUSED, SIGNALLED
+from cpg.cli.rings import check
+from cpg.demo import DemoFailed
+from cpg.flood import NoCompany
+from totem.errors import ConfigError, TotemError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    whole = parser()
+    options = whole.parse_args(arguments)
+    if wrong := check(options):
+        whole.error(wrong)
+    logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
+    return trio.run(_until_signal, options)
+
+
+async def _until_signal(options: argparse.Namespace) -> int:
+    """Run the command, and cancel it when a signal comes."""
+    code = DONE
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal code
+                async for number in signals:
+                    code = options.signalled if options.signalled is not None else SIGNALLED + number
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            code = await _report_errors(options)
+            nursery.cancel_scope.cancel()
+    return code
+
+
+async def _report_errors(options: argparse.Namespace) -> int:
+    try:
+        code: int = await options.command(options)
+    except BrokenPipeError:
+        return DONE  # who read our output has seen enough
+    except ConfigError as error:
+        return _complain(str(error), MISUSED)
+    except (TotemError, NoCompany, DemoFailed) as error:
+        return _complain(str(error), FAILED)
+    except ValueError as error:
+        return _complain(f"{error} (--node)", MISUSED)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        hint = " (-c names the ring's configuration file)" if error.filename == options.config else ""
+        return _complain(f"{place}{error.strerror}{hint}", MISUSED if hint else FAILED)
+    return code
+
+
+def _complain(text: str, code: int) -> int:
+    print(f"cpg: {text}", file=sys.stderr)
+    return code
