@@ -24,7 +24,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from cpg.embedded import EmbeddedRing
+from cpg.embedded import AnyRing, EmbeddedRing
 from cpg.quorum import Rules, Votequorum
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
@@ -70,11 +70,11 @@ class World:
         self._sleep = trio.CancelScope()
 
     @asynccontextmanager
-    async def open_ring(self, node: int) -> AsyncGenerator[EmbeddedRing, None]:
+    async def open_ring(self, node: int, kind: type[AnyRing] = EmbeddedRing) -> AsyncGenerator[AnyRing, None]:  # type: ignore[assignment]
         """Start a node, as `cpg.open_ring` does. A later start of the same node is a restart: its store is kept."""
         shell = _Shell(self, self._cluster[node])
         votes = self._count_of_votes(node)
-        async with EmbeddedRing(self.config, shell, pid=shell.node.incarnation + 1, votes=votes).live() as ring:
+        async with kind(self.config, shell, pid=shell.node.incarnation + 1, votes=votes).live() as ring:
             yield ring
 
     def _count_of_votes(self, node: int) -> Votequorum | None:

@@ -248,7 +248,8 @@ class Client:
                 break
             if need is not None:
                 return need
-            self._requests.popleft()
+            if not self.ended:
+                self._requests.popleft()
         return None
 
     def _do(self, request: Item) -> int | None:
