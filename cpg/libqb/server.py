@@ -77,7 +77,7 @@ TURN: Final = 64
 """Requests of one client that are read before others get a turn,"""
 TURN_BYTES: Final = 256 * 1024
 """and their bytes."""
-EVENT_TURN: Final = 256
+EVENT_TURN: Final = 64
 """Events that are sent to one client before others get a turn."""
 EVENT_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client to read them; at more its connection is ended."""
@@ -106,7 +106,7 @@ async def serve(
 ) -> None:
     """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
 
-    Call it in the ring's block. `may_connect(uid, gid)` says whether a user is let in; others get EACCES. `services`
+    Call it in the ring's block, under trio. `may_connect(uid, gid)` says whether a user is let in; others get EACCES. `services`
     are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does. Raises
     OSError where a service's name is taken: a Corosync runs here.
     """
