@@ -106,9 +106,9 @@ async def serve(
 ) -> None:
     """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
 
-    Call it in the ring's block, under trio. `may_connect(uid, gid)` says whether a user is let in; others get EACCES. `services`
-    are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does. Raises
-    OSError where a service's name is taken: a Corosync runs here.
+    Call it in the ring's block, under trio. `may_connect(uid, gid)` says whether a user is let in; others get EACCES.
+    `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does.
+    Raises OSError where a service's name is taken: a Corosync runs here.
     """
     server = _Server(ring, may_connect)
     with ExitStack() as stack:
