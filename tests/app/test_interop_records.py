@@ -117,6 +117,15 @@ def test_what_a_real_node_sent_in_the_ring_itself_nobody_may_lack():
     assert found(one=sender, two=comes()), "they share none"
 
 
+def test_who_came_between_two_pieces_may_lack_the_message_in_a_later_ring_too():
+    """The ring in which it came broke before its sync was complete, so that nothing was sent there."""
+    old, new = messages(A, "old", "new")
+    sender = [ring(1, 1), change(A), *sent(A, "old"), ring(4, 1, 2), ring(8, 1, 2), *sent(A, "new"), old, new]
+    other = [ring(2, 2), change(A), ring(4, 1, 2), ring(8, 1, 2), new]
+    assert not found(one=sender, two=other)
+    assert found(one=sender, two=[ring(1, 1), *other[1:]]), "it was there"
+
+
 def test_who_joins_a_group_lacks_what_came_before():
     a, b, c = messages(B, "a", "b", "c")
     member = [ring(4, 1, 2), change(B), a, change(A, B, joined=[[*A, "join"]]), b, c, *END]

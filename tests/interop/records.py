@@ -19,6 +19,8 @@ class Stretch:
     node_id: int
     ring: tuple[int, int]
     came_from: tuple[int, int] | None
+    told: set
+    """All rings that the member was told of, in its life."""
     messages: list = field(default_factory=list)
     gone: set = field(default_factory=set)
     """Nodes that were told as down at its end."""
@@ -32,7 +34,8 @@ class Stretch:
 def stretches(node_id, events):
     """Cut what a member wrote down at its rings."""
     own = [tuple(event["ring"]) for event in events if event["event"] == "ring"]
-    stretch = Stretch(node_id, own[0], None) if own else None
+    told = set(own)
+    stretch = Stretch(node_id, own[0], None, told) if own else None
     first = True
     for event in events:
         match event["event"]:
@@ -41,7 +44,7 @@ def stretches(node_id, events):
             case "ring":
                 stretch.next_ring = tuple(event["ring"])
                 yield stretch
-                stretch = Stretch(node_id, stretch.next_ring, stretch.ring, members=stretch.members)
+                stretch = Stretch(node_id, stretch.next_ring, stretch.ring, told, members=stretch.members)
             case "message":
                 stretch.messages.append((tuple(event["sender"]), event["data"]))
             case "confchg":
@@ -75,20 +78,26 @@ def differences(records, real):
 def _shared(one, two, real, sent_in):
     """The messages of one that the other should have too.
 
-    Who came to a ring while a real node was in the middle of a message lacks what that node sent up to it (ruling A10):
-    what its program had sent before it was told of this ring. Who joined the group later lacks what came before that.
+    Who was not there while a real node was in the middle of a message lacks what that node sent up to it (ruling A10).
+    Who joined the group later lacks what came before that.
     """
-    if one.came_from == two.came_from and one.came_from is not None:
-        return one.messages
-    messages = one.messages[one.joins.get(two.node_id, 0) :]
+    messages = one.messages[one.joins.get(two.node_id, 0) if two.came_from is None else 0 :]
     theirs = set(two.messages)
     begun, shared = set(), []
     for sender, data in messages:
-        excused = sender[0] in real and sender not in begun and sent_in.get((sender, data)) != one.ring
+        excused = sender[0] in real and sender not in begun and _may_lack(one, two, sent_in.get((sender, data)))
         if not excused or (sender, data) in theirs:
             begun.add(sender)
             shared.append((sender, data))
     return shared
+
+
+def _may_lack(one, two, rings):
+    """Whether a message may have begun where two was not: `rings` are those of its sender since it was sent."""
+    if rings is None:
+        return one.came_from is None or one.came_from != two.came_from
+    before = rings[: rings.index(one.ring)] if one.ring in rings else rings
+    return not two.told.issuperset(before)
 
 
 def _first_difference(one, two):
@@ -100,16 +109,17 @@ def _first_difference(one, two):
 
 
 def _sent_in(records):
-    """By sender and data the ring that the sender had been told of last (None before the first)."""
+    """By sender and data the rings that the sender was told of, from that on in which it sent the message."""
     sent = {}
     for events in records.values():
-        ring = None
+        rings = [tuple(event["ring"]) for event in events if event["event"] == "ring"]
+        count = 0
         for event in events:
             match event["event"]:
                 case "ring":
-                    ring = tuple(event["ring"])
+                    count += 1
                 case "sent":
-                    sent.setdefault((tuple(event["sender"]), event["data"]), ring)
+                    sent.setdefault((tuple(event["sender"]), event["data"]), rings[max(0, count - 1) :])
     return sent
 
 
