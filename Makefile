@@ -18,6 +18,7 @@ interop-soak: $(VENV)/dev.stamp
 
 interop: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest tests/interop
+	$(BIN)/python -m pytest tests/interop/test_membership.py tests/interop/test_flood.py --served
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -83,7 +83,7 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
         case _:
-            text = f"the daemon's socket {path} cannot be opened: {error.strerror}"
+            text = f"the daemon's socket {path} cannot be opened: {error.strerror or error}"
     return DaemonUnavailable(text)
 
 

@@ -13,13 +13,15 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from cpg import libqb
 from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, MISUSED, own_version
 from cpg.connect import default_socket
 from cpg.daemon.access import Access
@@ -33,6 +35,8 @@ from totem.corosync_conf import load
 from totem.errors import ConfigError, TotemError
 
 _log = logging.getLogger(__name__)
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -48,17 +52,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="cpgd: %(message)s", level=logging.INFO)
     try:
         return trio.run(_run, options)
-    except (ConfigError, ValueError) as error:
-        return _complain(str(error), MISUSED)
-    except TotemError as error:
-        return _complain(str(error), FAILED)
-    except OSError as error:
-        is_config = error.filename == options.config
-        place = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{place}{error.strerror}", MISUSED if is_config else FAILED)
+    except Exception as error:
+        return _explain(error, options)
 
 
-def _complain(text: str, code: int) -> int:
+def _explain(error: Exception, options: argparse.Namespace) -> int:
+    """Say in one line what went wrong; return the exit code."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    code = FAILED
+    match error:
+        case ConfigError() | ValueError():
+            code, text = MISUSED, str(error)
+        case TotemError():
+            text = str(error)
+        case OSError():
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+            code = MISUSED if error.filename == options.config else FAILED
+        case _:
+            raise error
     _log.error("%s", text)
     return code
 
@@ -96,28 +108,60 @@ async def _run(options: argparse.Namespace) -> int:
     _raise_file_limit()
     path = Path(options.socket or config.daemon.socket or default_socket())
     access = Access(config.user_rules)
-    with listening(path) as listener:
+    life = _Life()
+    with trio.open_signal_receiver(*SIGNALS) as signals, listening(path) as listener:
         ring = prepare_ring(ServedRing, config, options.node)
-        hub = Hub(ring)
-        hub.answers = answers(ring, hub)
-        async with serve(listener, ring, hub, access.allows):
-            _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
-            _notify("READY=1", f"STATUS=node {ring.node_id} serves {path}")
-            await _follow_signals(lambda: _reload(options.config, access))
-            _notify("STOPPING=1")
+        async with trio.open_nursery() as watchers:
+            watchers.start_soon(_follow_signals, signals, life, lambda: _reload(options.config, access))
+            with life.starting:
+                await _serve(ring, listener, access, life)
+            watchers.cancel_scope.cancel()
     _log.info("node %d has left", ring.node_id)
     return DONE
 
 
-async def _follow_signals(reload: Callable[[], None]) -> None:
-    """Return when the daemon is to end."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number != signal.SIGHUP:
-                return
+async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: _Life) -> None:
+    hub = Hub(ring)
+    hub.answers = answers(ring, hub)
+    async with serve(listener, ring, hub, access.allows), trio.open_nursery() as nursery:
+        if ring.config.daemon.libqb:
+            await nursery.start(partial(libqb.serve, ring, may_connect=access.allows))
+        path = listener.getsockname()
+        _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
+        _notify("READY=1", f"STATUS=node {ring.node_id} serves {path}")
+        await life.lived()
+        _notify("STOPPING=1")
+        nursery.cancel_scope.cancel()
+
+
+class _Life:
+    """From the start to the signal that ends it: a start is broken off, what has started ends in order."""
+
+    def __init__(self) -> None:
+        self.starting = trio.CancelScope()
+        self._has_started = False
+        self._end = trio.Event()
+
+    async def lived(self) -> None:
+        """Wait for the end."""
+        self._has_started = True
+        await self._end.wait()
+
+    def end(self) -> None:
+        """End it."""
+        self._end.set()
+        if not self._has_started:
+            self.starting.cancel()
+
+
+async def _follow_signals(signals: AsyncIterator[int], life: _Life, reload: Callable[[], None]) -> None:
+    async for number in signals:
+        if number == signal.SIGHUP:
             _notify("RELOADING=1")
             reload()
             _notify("READY=1")
+        else:
+            life.end()
 
 
 def _reload(path: str, access: Access) -> None:

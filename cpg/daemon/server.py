@@ -21,7 +21,6 @@ import trio
 
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
-from cpg.events import RingEvent
 from cpg.ipc import RECORD, Farewell
 from totem.configuration import Delivery
 from totem.errors import RingLost
@@ -67,11 +66,6 @@ class ServedRing(EmbeddedRing):
             self.write()
         super().fail(failure)
 
-    def _on_ring(self, event: RingEvent) -> None:
-        super()._on_ring(event)
-        if self.hub is not None:
-            self.hub.ring_event(event)
-
 
 class Server:
     """The clients' connections of one daemon."""
@@ -83,6 +77,7 @@ class Server:
         self._connections: dict[Client, _Connection] = {}
         ring.hub = hub
         ring.write = self.write
+        ring.observe(hub.ring_event)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
@@ -256,7 +251,7 @@ def listening(path: Path) -> Generator[socket.socket, None, None]:
             listener.setblocking(False)
             listener.listen(BACKLOG)
         except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: the daemon's socket {path}") from None
+            raise OSError(error.errno, f"{error.strerror or error}: the daemon's socket {path}") from None
         try:
             yield listener
         finally:

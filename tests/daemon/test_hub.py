@@ -65,7 +65,8 @@ class Machine:
         self.ring = ring
         self.node = node
         self.dice = dice
-        self.hub = ring.hub = Hub(ring)
+        self.hub = Hub(ring)
+        ring.observe(self.hub.ring_event)
         self.wires = []
         self.records = []
         """(process id, group, record, whether it is still connected) of all memberships that ever were."""

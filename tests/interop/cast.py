@@ -47,9 +47,11 @@ class Cast:
     """One program a node, in one group."""
 
     def __init__(self, ring, nursery, real):
-        """`real`: the places of Corosync nodes; all others are ours."""
+        """`real`: the places of Corosync nodes; all others are ours, their programs behind `cpgd` if `ring.served`."""
         self.ring = ring
         self.real = frozenset(real)
+        self.daemons = {}
+        """Of our nodes that have one, by node id."""
         self.programs = {}
         """Those that run, by node id."""
         self.past = []
@@ -61,11 +63,17 @@ class Cast:
         """Start nodes and their programs."""
         for k in nodes:
             if k not in self.real:
-                self.programs[k] = await self.ring.start_member(self._nursery, k, GROUP)
+                self.programs[k] = await self._start_ours(k)
         real = self.real.intersection(nodes)
         await self.ring.start_corosync(*real)
         for k in real:
             self.programs[k] = await self.ring.start_client(self._nursery, k, GROUP)
+
+    async def _start_ours(self, k):
+        if not self.ring.served:
+            return await self.ring.start_member(self._nursery, k, GROUP)
+        self.daemons[k] = await self.ring.start_daemon(self._nursery, k)
+        return await self.ring.start_served(self._nursery, k, GROUP)
 
     async def together(self, *nodes):
         """Wait until all programs are told of this ring and this company, and each has heard each of the others.
@@ -129,12 +137,19 @@ class Cast:
         await program.finish()
         if k in self.real:
             await self.ring.stop_corosync(k)
+        if k in self.daemons:
+            daemon = self.daemons.pop(k)
+            daemon.signal(signal.SIGTERM)
+            assert await daemon.ended() == 0
 
     async def _end(self, k, kill):
         program = self.programs.pop(k)
         self.past.append((k, program.events))
         if kill is not None:
             kill(k)
+        if k in self.daemons:
+            self.daemons[k].signal(signal.SIGKILL)
+            await self.daemons.pop(k).ended()
         program.signal(signal.SIGKILL)
         await program.ended()
 
@@ -149,6 +164,8 @@ class Cast:
     def _signal(self, k, number):
         if k in self.real:
             self.ring.corosyncs[k].send_signal(number)
+        elif k in self.daemons:
+            self.daemons[k].signal(number)
         else:
             self.programs[k].signal(number)
 
@@ -179,6 +196,9 @@ class Cast:
         for program in self.programs.values():
             program.signal(signal.SIGKILL)
             await program.ended()
+        for daemon in self.daemons.values():
+            daemon.signal(signal.SIGKILL)
+            await daemon.ended()
 
 
 def _count(events, kind):

@@ -28,6 +28,10 @@ def _reason_to_skip():
     return None
 
 
+def pytest_addoption(parser):
+    parser.addoption("--served", action="store_true", help="programs on our nodes are behind cpgd, not embedded")
+
+
 def pytest_collection_modifyitems(items):
     ours = [item for item in items if HERE in item.path.parents]
     reason = _reason_to_skip() if ours else None
@@ -38,11 +42,12 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def mixed_ring(tmp_path):
+def mixed_ring(tmp_path, request):
     """Make rings, which are taken away when the test ends."""
     rings = []
 
     def make(count, **settings):
+        settings = {"served": request.config.getoption("--served", default=False)} | settings
         ring = MixedRing(tmp_path / f"ring{len(rings)}", count, **settings)
         rings.append(ring)
         return ring

@@ -18,6 +18,8 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import tempfile
+from pathlib import Path
 
 import trio
 
@@ -55,10 +57,14 @@ class MixedRing:
         quorum=("provider: corosync_votequorum",),
         nodelist=(),
         ipv6=False,
+        served=False,
         mtu=1500,
     ):
         """`totem`, `quorum`: lines of these sections. `nodelist`: for each node a list of lines, if there are any."""
         self.folder = folder
+        self.served = served
+        """Whether programs on our nodes are behind `cpgd`."""
+        self._sockets = tempfile.TemporaryDirectory(prefix="cpgd-")  # names of sockets must be short
         self.has_quorum = bool(quorum)
         self.network = Network(count, ipv6=ipv6, mtu=mtu)
         self.corosyncs = {}
@@ -100,6 +106,7 @@ class MixedRing:
         for k in list(self.corosyncs):
             self.kill_corosync(k)
         self.network.close()
+        self._sockets.cleanup()
 
     def place(self, k):
         """Place K, to run commands in."""
@@ -219,6 +226,24 @@ class MixedRing:
         """Start one of our nodes with a program in a group."""
         ring = ("-c", self.config[k], "--node", k)
         return await self.start_program(nursery, k, "tests.interop.member", group, *ring)
+
+    async def start_daemon(self, nursery, k):
+        """Start `cpgd` at place K; return when it serves."""
+        self.socket(k).unlink(missing_ok=True)  # of one that was killed
+        command = ("cpg.daemon", "-c", self.config[k], "--node", k, "--socket", self.socket(k))
+        daemon = await self.start_program(nursery, k, *command)
+        with trio.fail_after(PATIENCE):
+            while not self.socket(k).exists():
+                await trio.sleep(GLANCE)
+        return daemon
+
+    def socket(self, k):
+        """Where the daemon at place K is reached."""
+        return Path(self._sockets.name, f"{k}")
+
+    async def start_served(self, nursery, k, group):
+        """Start a program in a group on the daemon at K."""
+        return await self.start_program(nursery, k, "tests.interop.member", group, "--socket", self.socket(k))
 
     async def start_client(self, nursery, k, group):
         """Start a program in a group on the real node at K."""

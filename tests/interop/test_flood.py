@@ -26,7 +26,8 @@ async def flood(ring, real, cpgflood, *options):
                 if k in real:
                     nursery.start_soon(run, k, cpgflood, *common)
                 else:
-                    ours = (sys.executable, "-m", "cpg", "flood", "-c", config, "--node", k)
+                    place = ("--socket", ring.socket(k)) if ring.served else ("-c", config, "--node", k)
+                    ours = (sys.executable, "-m", "cpg", "flood", *place)
                     nursery.start_soon(run, k, *ours, *common)
     return reports
 
@@ -39,6 +40,25 @@ async def flood(ring, real, cpgflood, *options):
 async def test_all_see_one_order(mixed_ring, cpgflood, places, real):
     ring = mixed_ring(places, quorum=())
     await ring.start_corosync(*real)
+    async with trio.open_nursery() as nursery:
+        await all_see_one_order(ring, nursery, real, cpgflood)
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_see_one_order_through_daemons(mixed_ring, cpgflood):
+    ring = mixed_ring(3, quorum=(), served=True)
+    await ring.start_corosync(2)
+    async with trio.open_nursery() as nursery:
+        await all_see_one_order(ring, nursery, (2,), cpgflood)
+        nursery.cancel_scope.cancel()
+
+
+async def all_see_one_order(ring, nursery, real, cpgflood):
+    """Flood with short and long messages, on real nodes and ours."""
+    if ring.served:
+        for k in set(ring.config) - set(real):
+            await ring.start_daemon(nursery, k)
+        await ring.wait_ring(*ring.config)
     for size in (64, 5000):
         reports = await flood(ring, real, cpgflood, "-s", size)
         assert len({report["order"] for report in reports}) == 1, reports
