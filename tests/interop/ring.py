@@ -58,9 +58,10 @@ class MixedRing:
         nodelist=(),
         ipv6=False,
         served=False,
+        daemon=(),
         mtu=1500,
     ):
-        """`totem`, `quorum`: lines of these sections. `nodelist`: for each node a list of lines, if there are any."""
+        """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines, or none."""
         self.folder = folder
         self.served = served
         """Whether programs on our nodes are behind `cpgd`."""
@@ -92,6 +93,7 @@ class MixedRing:
                 + _section("system", f"state_dir: {path.parent / 'state'}", "sched_rr: no", "move_to_root_cgroup: no")
                 + _section("logging", "to_stderr: yes", "to_syslog: no", "timestamp: hires", "debug: on")
                 + (_section("quorum", *quorum) if quorum else "")
+                + (_section("cpgd", *daemon) if daemon else "")
                 + _section("nodelist", *(_section("node", *lines) for lines in nodes))
             )
 
