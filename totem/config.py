@@ -83,6 +83,9 @@ class Quorum:
         return tuple(map(int, self.auto_tie_breaker_node.split()))
 
 
+CLIENT_QUEUE = 64 << 20
+
+
 class UserRule(NamedTuple):
     """A uidgid section: who may connect to the daemon of a node, besides root and the daemon's own user."""
 
@@ -98,6 +101,8 @@ class Daemon:
     """Path of its socket; empty: the usual one."""
     libqb: bool = False
     """Whether it answers programs that use libcpg, in place of Corosync."""
+    client_queue: int = CLIENT_QUEUE
+    """Bytes that may wait for a program that does not read; at more it is put out. The longest message has 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,6 +245,7 @@ _LOGGING: _Readers = {
 _DAEMON: _Readers = {
     "socket": _text,
     "libqb": _switch,
+    "client_queue": _number,
 }
 
 # Corosync's keys that have no bearing on what a ring does: read over in silence.

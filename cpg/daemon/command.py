@@ -121,7 +121,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: _Life) -> None:
-    hub = Hub(ring)
+    hub = Hub(ring, client_limit=ring.config.daemon.client_queue)
     hub.answers = answers(ring, hub)
     async with serve(listener, ring, hub, access.allows), trio.open_nursery() as nursery:
         if ring.config.daemon.libqb:

@@ -38,11 +38,10 @@ from cpg.ipc import (
     unpack,
 )
 from cpg.membership import Inbox, Membership
+from totem.config import CLIENT_QUEUE
 from totem.configuration import Level
 from totem.errors import MessageTooLong, QueueFull, RingLost
 
-CLIENT_LIMIT: Final = 64 << 20
-"""Bytes that may wait for one client: several of the longest messages."""
 TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
 MOST_CLIENTS: Final = 8192
@@ -66,7 +65,7 @@ class Hub:
         self,
         ring: Port,
         *,
-        client_limit: int = CLIENT_LIMIT,
+        client_limit: int = CLIENT_QUEUE,
         total_limit: int = TOTAL_LIMIT,
     ) -> None:
         """Limits in bytes."""
