@@ -61,7 +61,7 @@ class MixedRing:
         daemon=(),
         mtu=1500,
     ):
-        """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: a list of lines for each node, or none."""
+        """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines."""
         self.folder = folder
         self.served = served
         """Whether programs on our nodes are behind `cpgd`."""

@@ -34,7 +34,7 @@ async def flood(ring, real, cpgflood, *options):
 
 @pytest.mark.parametrize(
     ("places", "real"),
-    [(3, (1, 2)), long(3, (2, 3)), long(3, (2,)), (5, (1, 3, 5))],
+    [(3, (1, 2)), long(3, (2, 3)), long(3, (2,)), long(5, (1, 3, 5))],
     ids=["2+1", "1+2", "1+1+1", "3+2"],
 )
 async def test_all_see_one_order(mixed_ring, cpgflood, places, real):

@@ -16,6 +16,8 @@ from tests.interop.test_libcpg import (  # noqa: F401 - tests, and what they ask
 )
 from tests.libqb.conftest import RingOfOurs
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def mixed_ring(tmp_path):

@@ -181,6 +181,7 @@ async def test_a_node_that_was_alone_breaks_ties_by_what_it_remembers(mixed_ring
         await agree(ring, programs, 2, 4, quorate=True, total_votes=2)
 
 
+@pytest.mark.long
 async def test_the_last_man_stands(mixed_ring):
     quorum = (PROVIDER, "last_man_standing: 1", "last_man_standing_window: 1000", "wait_for_all: 1")
     ring = mixed_ring(4, quorum=quorum, **QUICK)
@@ -255,7 +256,7 @@ HALVES = {
 """The options, the votes, and (quorate, highest expected, quorum) by hand: in halves, as a whole, in halves again."""
 
 
-@pytest.mark.parametrize("case", [name if name == "auto_tie_breaker" else long(name) for name in HALVES])
+@pytest.mark.parametrize("case", [long(name) for name in HALVES])
 async def test_halves_that_start_apart_meet_and_part(mixed_ring, case):
     """Each half has a node of theirs and one of ours, which have seen the same and show the same."""
     options, votes, apart, whole, parted = HALVES[case]
