@@ -1,7 +1,15 @@
-"""What the documents show of the code is drawn from the code."""
+"""What the documents show of the code is drawn from the code, and what they name is there."""
 
+import ast
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+
+from tests.app.test_commands import COMMANDS
 from totem.states import diagram
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -11,3 +19,48 @@ def test_the_state_diagram_is_drawn_from_the_transitions():
     text = (DOCS / "protocol.md").read_text()
     drawn = f"```mermaid\n{diagram.diagram()}\n```\n\n{diagram.table()}"
     assert drawn in text, "run python -m totem.states.diagram and put its output between the marks"
+
+
+def texts(path):
+    """All text in a module's strings, the parts of f-strings each for itself."""
+    return [
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+SAID = [
+    text
+    for package in ("totem", "cpg")
+    for path in sorted((DOCS.parent / package).rglob("*.py"))
+    for text in texts(path)
+]
+OPERATING = (DOCS / "operating.md").read_text()
+SEEN = re.findall(r"^\| `([^`]+)`", OPERATING.split("## Troubleshoot")[1], re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", SEEN)
+def test_what_operators_are_told_to_look_for_is_said_by_the_code(text):
+    for part in filter(None, map(str.strip, text.split("…"))):
+        assert any(part in said for said in SAID), f"nothing says {part!r}"
+
+
+def test_the_commands_for_operators_exist():
+    for command in re.findall(r"^cpg (\w+)", OPERATING, re.MULTILINE):
+        assert command in COMMANDS
+
+
+def test_pages_that_are_linked_exist():
+    for page in (*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_service_is_one_for_systemd(tmp_path):
+    service = (DOCS.parent / "contrib" / "cpgd.service").read_text()
+    unit = tmp_path / "cpgd.service"
+    unit.write_text(service.replace("/usr/local/bin/cpgd", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
