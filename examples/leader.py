@@ -1,0 +1,34 @@
+"""A leader among the members of a group, on asyncio: one of them, and all agree who.
+
+Usage: python examples/leader.py GROUP
+
+The leader is the first of the members, wherever the ring has the votes to act (quorum); elsewhere there is none.
+"""
+
+import asyncio
+import sys
+
+import cpg
+import cpg.aio
+
+
+async def main(name: str) -> None:
+    """Print who leads, at each change, until interrupted."""
+    # The ring: of this machine's cpgd.
+    async with cpg.aio.connect() as ring, ring.join(name) as group:
+        leader: cpg.Member | None = None
+        quorate = False
+        async for event in group:
+            if isinstance(event, cpg.Transitional):
+                quorate = False  # the ring is changing: nobody acts until its votes are counted
+            elif isinstance(event, cpg.Quorum):
+                quorate = event.quorate
+            now = group.members[0] if quorate and group.members else None
+            if now != leader:
+                leader = now
+                who = f"{leader.node_id}:{leader.pid}" if leader else "nobody"
+                print(f"{who} leads{', that is me' if leader == group.member else ''}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1]))
