@@ -21,6 +21,15 @@ def test_the_state_diagram_is_drawn_from_the_transitions():
     assert drawn in text, "run python -m totem.states.diagram and put its output between the marks"
 
 
+def test_every_room_stands_in_the_architecture():
+    text = (DOCS / "architecture.md").read_text()
+    for package in ("totem", "cpg"):
+        for path in (DOCS.parent / package).iterdir():
+            if path.is_dir() or path.suffix == ".py":
+                name = path.stem + "/" * path.is_dir()
+                assert path.stem.startswith("__") or f"`{name}`" in text, f"{package}: {name}"
+
+
 def texts(path):
     """All text in a module's strings, the parts of f-strings each for itself."""
     return [
