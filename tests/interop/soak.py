@@ -3,6 +3,7 @@
     python -m tests.interop.soak --minutes 20                  # as root, with Corosync installed
     python -m tests.interop.soak --places 3 --real 1,2 --seed 7
     python -m tests.interop.soak --minutes 10 --calm           # no faults: then no ring may change
+    python -m tests.interop.soak --libqb                       # the real nodes are ours too, under real libcpg
 
 A line tells of each fault, the closing line of all: `N faults, R rings, D differences`. It exits with 1 where members
 that stayed together saw different things, a ring did not come together again, or a real node complained.
@@ -21,6 +22,7 @@ import trio
 
 from tests.interop.cast import Cast
 from tests.interop.ring import MixedRing
+from tests.libqb.ring import RingOfOurs
 
 CHATTER = "chatter 10 41 3000"
 LOAD = "chatter 100 41 3000"
@@ -152,9 +154,10 @@ class Soak:
 async def soak(options):
     """Run it; return the exit code."""
     real = tuple(int(k) for k in options.real.split(","))
+    kind = RingOfOurs if options.libqb else MixedRing
     with (
         tempfile.TemporaryDirectory() as folder,
-        MixedRing(Path(folder) / "ring", options.places, **({} if options.calm else SETTINGS)) as ring,
+        kind(Path(folder) / "ring", options.places, **({} if options.calm else SETTINGS)) as ring,
     ):
         if not options.calm:
             ring.network.one_by_one()
@@ -184,6 +187,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--places", type=int, default=5)
     parser.add_argument("--calm", action="store_true", help="only load, no faults")
+    parser.add_argument("--libqb", action="store_true", help="ours for the real nodes, with programs that use libcpg")
     parser.add_argument("--real", default="1,3,5", help="places with real nodes (1,3,5)")
     return trio.run(soak, parser.parse_args())
 

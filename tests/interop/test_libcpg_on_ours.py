@@ -14,7 +14,7 @@ from tests.interop.test_libcpg import (  # noqa: F401 - tests, and what they ask
     test_quorum_is_told_as_quorumtool_tells_it,
     test_the_ring_changes_under_load,
 )
-from tests.libqb.conftest import RingOfOurs
+from tests.libqb.ring import RingOfOurs
 
 pytestmark = pytest.mark.long
 

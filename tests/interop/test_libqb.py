@@ -23,7 +23,7 @@ from tests.libqb.client import (
     piece,
     request,
 )
-from tests.libqb.conftest import RingOfOurs
+from tests.libqb.ring import RingOfOurs
 
 PID = 4711
 HEADER = struct.Struct("<i4xi4xi4x")

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 import trio
 
-pytest.register_assert_rewrite("tests.interop.ring")
+pytest.register_assert_rewrite("tests.interop.ring", "tests.libqb.ring")
 
 from tests.interop.network import missing  # noqa: E402
-from tests.interop.ring import PATIENCE, MixedRing  # noqa: E402
 from tests.interop.test_libcpg import whole  # noqa: E402
+from tests.libqb.ring import RingOfOurs  # noqa: E402
 
 TOOLS = ("corosync-cpgtool", "corosync-quorumtool", "corosync-cfgtool", "corosync-cmapctl")
 HERE = Path(__file__).parent
@@ -36,40 +35,6 @@ def reason_to_skip():
     except subprocess.CalledProcessError as error:
         return f"no namespaces here: {error.stderr.decode().strip()}"
     return None
-
-
-class RingOfOurs(MixedRing):
-    """A ring where what would be a real Corosync node is one of ours that answers libqb's clients."""
-
-    def __init__(self, folder, count, *, real=(), **settings):
-        """`real`: places where a Corosync is started after all."""
-        super().__init__(folder, count, **settings)
-        self._real = real
-
-    def daemon(self, k):
-        """The command line of a node."""
-        if k in self._real:
-            return super().daemon(k)
-        return (sys.executable, "-m", "tests.libqb.runner", self.config[k], str(k))
-
-    def complaints(self, k):
-        """What a node has logged that it would not log in a ring that is well."""
-        if k in self._real:
-            return super().complaints(k)
-        return [line for line in self.log(k) if line.startswith("ERROR") or "Traceback" in line]
-
-    def close(self):
-        """End all nodes, and see that nothing is left of them."""
-        ours = [k for k in self.corosyncs if k not in self._real]
-        try:
-            for k in ours:
-                node = self.corosyncs[k]
-                node.terminate()
-                assert node.wait(PATIENCE) == 0, self.log(k)
-                assert not self.complaints(k), self.log(k)
-                assert self.place(k).run("ls", "/dev/shm") == ""
-        finally:
-            super().close()
 
 
 @pytest.fixture(scope="session")

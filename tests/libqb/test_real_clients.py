@@ -13,7 +13,8 @@ from cpg.codes import Code
 from tests.app.processes import members
 from tests.app.ring_programs import PROGRAMS
 from tests.interop.test_libcpg import whole
-from tests.libqb.conftest import HERE, RingOfOurs
+from tests.libqb.conftest import HERE
+from tests.libqb.ring import RingOfOurs
 from tests.libqb.runner import GUEST
 
 PATIENCE = 60
