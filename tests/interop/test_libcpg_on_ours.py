@@ -18,6 +18,8 @@ from tests.libqb.ring import RingOfOurs
 
 pytestmark = pytest.mark.long
 
+pytestmark = pytest.mark.long  # all together; tests/libqb has less of each
+
 
 @pytest.fixture
 def mixed_ring(tmp_path):

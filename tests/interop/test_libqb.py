@@ -281,7 +281,7 @@ def test_what_cmap_refuses(both):
     same((theirs, ours), "Q B", None, None, None)
 
 
-@pytest.mark.parametrize("size", [64, 5000])
+@pytest.mark.parametrize("size", [64, pytest.param(5000, marks=pytest.mark.long)])
 async def test_libcpg_on_real_nodes_and_on_ours_sees_one_order(mixed_nodes, cpgflood, size):
     """Two real nodes and two of ours in a ring, a client in C on each."""
     reports = []
