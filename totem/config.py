@@ -99,8 +99,8 @@ class Daemon:
 
     socket: str = ""
     """Path of its socket; empty: the usual one."""
-    libqb: bool = False
-    """Whether it answers programs that use libcpg, in place of Corosync."""
+    libqb: bool | None = None
+    """Whether it answers programs that use libcpg, in place of Corosync; None: if none runs here."""
     client_queue: int = CLIENT_QUEUE
     """Bytes that may wait for a program that does not read; at more it is put out. The longest message has 16 MiB."""
 

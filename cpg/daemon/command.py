@@ -124,14 +124,26 @@ async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life
     hub = Hub(ring, client_limit=ring.config.daemon.client_queue)
     hub.answers = answers(ring, hub)
     async with serve(listener, ring, hub, access.allows), trio.open_nursery() as nursery:
-        if ring.config.daemon.libqb:
-            await nursery.start(partial(libqb.serve, ring, may_connect=access.allows))
+        await _serve_libqb(ring, access, nursery)
         path = listener.getsockname()
         _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
         _notify("READY=1", f"STATUS=node {ring.node_id} serves {path}")
         await life.lived()
         _notify("STOPPING=1")
         nursery.cancel_scope.cancel()
+
+
+async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) -> None:
+    """Answer programs that use libcpg, if that is wanted, or nothing was said and nobody else does."""
+    wanted = ring.config.daemon.libqb
+    if wanted is False:
+        return
+    try:
+        await nursery.start(partial(libqb.serve, ring, may_connect=access.allows))
+    except OSError as error:
+        if wanted:
+            raise
+        _log.warning("programs that use libcpg are not served: %s (`libqb: no` in section cpgd says so)", error.strerror)
 
 
 class _Life:
