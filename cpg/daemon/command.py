@@ -143,7 +143,9 @@ async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) 
     except OSError as error:
         if wanted:
             raise
-        _log.warning("programs that use libcpg are not served: %s (`libqb: no` in section cpgd says so)", error.strerror)
+        _log.warning(
+            "programs that use libcpg are not served: %s (`libqb: no` in section cpgd says so)", error.strerror
+        )
 
 
 class _Life:
