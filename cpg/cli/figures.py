@@ -81,8 +81,8 @@ def ring_lines(status: Status, measured: Rates) -> list[str]:
         *_ring(status),
         *_traffic(status, measured),
         *_trouble(status),
-        *_groups(status),
         *(_clients(status, measured) if "clients" in status else ()),
+        *_groups(status),
     ]
 
 
@@ -106,9 +106,9 @@ def _ring(status: Status) -> list[str]:
     ]
     if status["silent"]:
         lines.append(f"sync waits for {nodes(tuple(status['silent']))}")
-    if status["quorum"] is not None:
-        lines.append(votes(_quorum_status(status["quorum"])))
-    return lines
+    if status["quorum"] is None:
+        return [*lines, "votes: not counted, no quorum provider is configured"]
+    return [*lines, votes(_quorum_status(status["quorum"]))]
 
 
 def _quorum_status(values: Mapping[str, Any]) -> QuorumStatus:

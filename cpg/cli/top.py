@@ -97,5 +97,7 @@ def picture(lines: list[str], size: tuple[int, int]) -> str:
 
 
 def _bold_title(line: str) -> str:
-    title, colon, rest = line.partition(":")
-    return f"{_BOLD}{title}{colon}{_RESET}{rest}" if colon and line[0] != " " else line
+    if line[:1] in ("", " "):
+        return line
+    title, colon, rest = line.partition(": ")
+    return f"{_BOLD}{title}{colon}{_RESET}{rest}"
