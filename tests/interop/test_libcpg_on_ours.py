@@ -16,8 +16,6 @@ from tests.interop.test_libcpg import (  # noqa: F401 - tests, and what they ask
 )
 from tests.libqb.ring import RingOfOurs
 
-pytestmark = pytest.mark.long
-
 pytestmark = pytest.mark.long  # all together; tests/libqb has less of each
 
 
