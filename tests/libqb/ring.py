@@ -1,29 +1,38 @@
-"""Rings as the tests with real nodes have them, with nodes of ours that answer libqb's clients for the real ones."""
+"""Rings as the tests with real nodes have them, with daemons of ours that answer libqb's clients for the real ones."""
 
 import sys
 
 from tests.interop.ring import PATIENCE, MixedRing
 
+GUEST = 65533
+"""A user who is let in beside root."""
+SECTIONS = f"cpgd {{\n    libqb: yes\n}}\nuidgid {{\n    uid: {GUEST}\n}}\n"
+
 
 class RingOfOurs(MixedRing):
-    """A ring where what would be a real Corosync node is one of ours that answers libqb's clients."""
+    """A ring where what would be a real Corosync node is a `cpgd` that answers libqb's clients."""
 
     def __init__(self, folder, count, *, real=(), **settings):
         """`real`: places where a Corosync is started after all."""
         super().__init__(folder, count, **settings)
         self._real = real
+        for k, path in self.config.items():
+            if k not in real:
+                path.write_text(path.read_text() + SECTIONS)
 
     def daemon(self, k):
         """The command line of a node."""
         if k in self._real:
             return super().daemon(k)
-        return (sys.executable, "-m", "tests.libqb.runner", self.config[k], str(k))
+        self.socket(k).unlink(missing_ok=True)  # of one that was killed
+        where = ("-c", self.config[k], "--node", str(k), "--socket", self.socket(k))
+        return (sys.executable, "-m", "cpg.daemon", *where)
 
     def complaints(self, k):
         """What a node has logged that it would not log in a ring that is well."""
         if k in self._real:
             return super().complaints(k)
-        return [line for line in self.log(k) if line.startswith("ERROR") or "Traceback" in line]
+        return [line for line in self.log(k) if " ERROR " in line or "Traceback" in line]
 
     def close(self):
         """End all nodes, and see that nothing is left of them."""

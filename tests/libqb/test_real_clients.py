@@ -14,8 +14,7 @@ from tests.app.processes import members
 from tests.app.ring_programs import PROGRAMS
 from tests.interop.test_libcpg import whole
 from tests.libqb.conftest import HERE
-from tests.libqb.ring import RingOfOurs
-from tests.libqb.runner import GUEST
+from tests.libqb.ring import GUEST, RingOfOurs
 
 PATIENCE = 60
 
