@@ -58,10 +58,11 @@ class Member:
 async def settle(world, members):
     """Wait until all are together, and all that they say has come."""
     world.heal()
-    while any(len(member.members()) < len(members) for member in members):
-        await trio.sleep(1)
-    for member in members:
-        await member.copy.set("end", "x")
+    with trio.fail_after(600):
+        while any(len(member.members()) < len(members) for member in members):
+            await trio.sleep(1)
+        for member in members:
+            await member.copy.set("end", "x")
     await trio.sleep(1)
 
 
