@@ -45,6 +45,10 @@ class Machine(Transport, Protocol):
     def room(self) -> int:
         """Bytes for which the send queue has room."""
 
+    @property
+    def stirred(self) -> bool:
+        """Whether something was queued that must not wait for the next datagram or timer."""
+
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew, where allowed without these members."""
 
@@ -150,8 +154,9 @@ class EmbeddedRing(Ring):
         return partial(self._observers.remove, observer)
 
     def send_soon(self) -> None:
-        """Something was queued: let the ring have it."""
-        self._shell.kick()
+        """Something was queued: let the ring have it. What waits for a token that is under way needs no turn."""
+        if self._machine.stirred:
+            self._shell.kick()
 
     # ---- the shell's side
 

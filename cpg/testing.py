@@ -254,6 +254,11 @@ class _Machine:
         """Bytes for which the send queue has room."""
         return self.real.room
 
+    @property
+    def stirred(self) -> bool:
+        """Whether something was queued that must not wait."""
+        return self._node.running and self.real.stirred
+
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew; the time is the network's."""
         return self._node.running and self.real.restart_sync(silent, self._node.cluster.now)

@@ -171,6 +171,8 @@ class Processor:
         self._delivered_ring_id: RingId | None = None
         """The ring whose regular configuration was handed on last; None once its sync is complete."""
         self._resuming = False
+        self.stirred = False
+        """Something was queued that must not wait for the next datagram or timer."""
         self.largest_pause = 0.0
         self._last_visit = inf
         self._rotation_time = 0.0
@@ -368,7 +370,7 @@ class Processor:
 
     def take(self) -> Ready:
         """Hand over what is ready, and start afresh."""
-        self._resuming = False
+        self._resuming = self.stirred = False
         if self._room.state is State.OPERATIONAL:
             self.flush()
         ready = Ready(self._ring_seq_to_store, self._datagrams, self._deliveries(), self._failure, self._notices)
@@ -806,6 +808,7 @@ class Processor:
         ring = self.ring
         if self._room.state is not State.OPERATIONAL:
             return
+        self.stirred = True
         ring.token_held = False
         self.counters.holds_cancelled += 1
         self.send_message_to_all(HoldCancel(self.node_id, ring.id))
