@@ -28,7 +28,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cpg.connect import (
+    LONGEST_PAUSE,
+    SHORTEST_PAUSE,
     WELCOME_PATIENCE,
+    NoDaemon,
     default_socket,
     open_socket,
     own_name,
@@ -36,13 +39,13 @@ from cpg.connect import (
     unanswered,
     write_records,
 )
-from cpg.errors import NotJoined, SlowConsumer
+from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
 from cpg.group import BytesLike, payloads_of, split
 from cpg.session import RemoteMembership, Session
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import NO_RING, Guarantee, RingId
-from totem.errors import QueueFull
+from totem.errors import QueueFull, RingLost
 
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
@@ -58,6 +61,9 @@ class CPG:
         group: Joined at once, if one is named: 1 to 128 bytes, a `str` in UTF-8.
         path: Of the daemon's socket, if it is not the usual one.
         limit: Bytes that may wait to be dispatched; beyond that the group is left and `dispatch` raises `SlowConsumer`.
+        reconnect: Wait for a daemon that has ended, and join the group again, in whatever call comes next and may wait.
+            The stream tells it as with `cpg.connect(reconnect=True)`. A program that uses `fileno()` should call
+            `dispatch(0)` now and then, since the descriptor tells nothing while there is no daemon.
 
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user, and what `join` raises.
     """
@@ -68,11 +74,13 @@ class CPG:
         *,
         path: str | os.PathLike[str] | None = None,
         limit: int = DEFAULT_LIMIT,
+        reconnect: bool = False,
     ) -> None:
         self.group: bytes | None = None
         """The name of the group that this process is in; None from `leave` on."""
         self._path = Path(path) if path is not None else None
         self._limit = limit
+        self._reconnect = reconnect
         self._changed = threading.Condition()
         self._waits_for_socket = False
         """A thread does."""
@@ -81,7 +89,7 @@ class CPG:
         self._streams: deque[Stream] = deque()
         """Of the group, behind those of former ones that have something left."""
         self._callbacks: dict[type[Event], Callable[..., object]] = {}
-        self._sent = 0
+        self._sent = self._lost = 0
         if group is not None:
             self.join(group)
 
@@ -154,7 +162,7 @@ class CPG:
         with self._changed:
             self._membership, self.group = membership, name
             self._streams.append(stream)
-            self._sent = 0
+            self._sent = self._lost = 0
             self._show_news()
 
     def leave(self) -> None:
@@ -308,10 +316,15 @@ class CPG:
         Args:
             timeout: Seconds; -1 waits for ever.
 
-        Returns whether it has. What has come is not dispatched by this.
+        Returns whether it has. What has come is not dispatched by this. Raises `OutcomeUnknown` where the connection
+        was lost before.
         """
         stream, sent = self._streams[-1], self._sent
-        return self._wait(lambda: stream.own_arrived >= sent, None if timeout < 0 else timeout)
+        is_settled = self._wait(lambda: self._lost > 0 or stream.own_arrived >= sent, None if timeout < 0 else timeout)
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            raise OutcomeUnknown(f"{lost} messages had not come back when the connection was lost")
+        return is_settled
 
     # ---- waiting
 
@@ -330,16 +343,37 @@ class CPG:
             while True:
                 line = self._connected()
                 line.exchange()
+                if self._reconnect and type(line.session.failure) is RingLost:
+                    self._connect_again(line)
+                self._put_out_if_refused(line)
                 self._show_news()
                 if condition():
                     line.exchange()
                     return True
-                if line.session.failure is not None:
+                if line.session.failure is not None and not line.is_away:
                     raise line.session.failure
                 rest = deadline - time.monotonic() if deadline is not None else None
                 if rest is not None and rest <= 0:
                     return False
                 self._rest(line, rest)
+
+    def _connect_again(self, line: _Line) -> None:
+        """Tell the group that nobody is in sight, once, and try to reach a daemon, at times."""
+        if not line.is_away:
+            line.lose()
+            if self._streams:
+                arrived = self._streams[-1].own_arrived
+                self._lost += self._sent - arrived
+                self._sent = arrived
+        line.try_again()
+
+    def _put_out_if_refused(self, line: _Line) -> None:
+        """A group that was joined may not be joined again; one that never was is the business of `join`."""
+        while line.session.refused:
+            membership = line.session.refused.pop()
+            if membership is self._membership and membership.refusal is not None:
+                self.group = self._membership = None
+                raise membership.refusal
 
     def _rest(self, line: _Line, seconds: float | None) -> None:
         """Wait for the socket, or for the thread that does. Called, and returns, with the lock held."""
@@ -370,7 +404,11 @@ class _Line:
 
     def __init__(self, path: Path) -> None:
         self.session = Session()
+        self.is_away = False
+        """The connection was lost, and no other one has been made."""
+        self._path = path
         self._sock = open_socket(path)
+        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
         self.waits_to_write = False
         """Whether `poll` waits for room in the socket, too."""
         self._unsent: bytes | None = None
@@ -389,6 +427,8 @@ class _Line:
 
     def exchange(self) -> None:
         """Write and read what can be now."""
+        if self.is_away:
+            return
         self._unsent = write_records(self._sock, self.session, self._unsent)
         while self.session.failure is None and (record := read_record(self._sock)) is not None:
             if record:
@@ -396,10 +436,41 @@ class _Line:
             else:
                 self.session.close()
 
+    def lose(self) -> None:
+        """Be away."""
+        self.is_away = True
+        self.session.lose_sight()
+        self._epoll.unregister(self._sock)
+        self._sock.close()
+        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
+
+    def try_again(self) -> None:
+        """Make another connection, if there is a daemon and it is time to look."""
+        if time.monotonic() < self._next_try:
+            return
+        try:
+            self._sock = open_socket(self._path)
+        except NoDaemon:
+            self._next_try = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            return
+        lost, self.session = self.session, Session()
+        self.session.greet(own_name())
+        self.session.inherit(lost)
+        self.session.expected = lost.member
+        self._epoll.register(self._sock, select.EPOLLIN)
+        self._unsent = None
+        self.is_away = False
+        self.exchange()
+
     def poll(self, seconds: float | None) -> None:
-        """Wait until there is something to read or write, or somebody calls `interrupt`."""
+        """Wait until there is something to read or write, or it is time to try again, or somebody calls `interrupt`."""
         poll = select.poll()
-        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
+        if self.is_away:
+            until_try = max(0.0, self._next_try - time.monotonic())
+            seconds = until_try if seconds is None else min(seconds, until_try)
+        else:
+            poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
         poll.register(self._wake, select.POLLIN)
         poll.poll(None if seconds is None else seconds * 1000)
         try:
@@ -422,7 +493,7 @@ class _Line:
     def write(self, patience: float) -> None:
         """Give the daemon what waits for it."""
         deadline = time.monotonic() + patience
-        while True:
+        while not self.is_away:
             self._unsent = write_records(self._sock, self.session, self._unsent)
             rest = deadline - time.monotonic()
             if not self.is_behind or rest <= 0:
@@ -432,6 +503,6 @@ class _Line:
     def close(self) -> None:
         """Give everything back."""
         self._epoll.close()
-        self._sock.close()
+        self._sock.close()  # once more does nothing
         os.close(self._news)
         os.close(self._wake)

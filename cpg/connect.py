@@ -276,15 +276,13 @@ class DaemonRing(Ring):
         while True:
             session = Session()
             session.on_ring = self._on_ring
+            session.expected = self.member
             try:
                 sock = await _welcomed(self._path, session)
                 break
             except (NoDaemon, RingLost):
                 await anyio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
-        if session.member != self.member:
-            sock.close()
-            raise RingLost(f"the daemon at {self._path} is node {session.member} now, and was {self.member}")
         _log.warning("connected to %s again", self._path)
         session.inherit(self._session)
         self._sock, self._session, self._unsent = sock, session, None

@@ -121,8 +121,10 @@ class Group(Block):
         self._sending = anyio.Lock()
         self._sent = 0
         """Own messages that have come back or can still come."""
+        self._lost = 0
+        """Own messages of which `flush` has still to tell that they may not come back."""
         self._breaks = 0
-        """Of the stream, as far as `_sent` reckons with them."""
+        """Of the stream, as far as these two reckon with them."""
         self._iterating = False
 
     @property
@@ -187,7 +189,9 @@ class Group(Block):
             limit = self._stream.limit
             self.fail(SlowConsumer(f"group {self.name!r}: more than {limit} bytes wait for the program"))
         if self._stream.breaks > self._breaks:
-            self._breaks, self._sent = self._stream.breaks, self._stream.own_arrived
+            self._breaks = self._stream.breaks
+            self._lost += self._sent - self._stream.own_arrived
+            self._sent = self._stream.own_arrived
         super()._wake()
 
     # ---- callbacks
@@ -328,18 +332,19 @@ class Group(Block):
 
         Raises `OutcomeUnknown` where the connection was lost before (`cpg.connect(reconnect=True)`).
         """
-        sent, stream, breaks = self._sent, self._stream, self._breaks
+        sent, stream = self._sent, self._stream
         await anyio.lowlevel.checkpoint()
         await self._until(
             lambda: (
                 (stream.own_taken if stream.has_callbacks else stream.own_arrived) >= sent
-                or self._breaks > breaks
+                or self._lost
                 or self._ended()
             )
         )
         self._raise_failure()
-        if stream.own_arrived < sent:
-            raise OutcomeUnknown(f"group {self.name!r}: {sent - stream.own_arrived} messages had not come back yet")
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            raise OutcomeUnknown(f"group {self.name!r}: {lost} messages had not come back when the connection was lost")
 
 
 class Batches:

@@ -94,6 +94,8 @@ class Session:
         """What waits for the socket."""
         self.member: Member | None = None
         """Who this process is in groups; None until the daemon has welcomed it."""
+        self.expected: Member | None = None
+        """Who it must be, since its groups know it as that."""
         self.failure: TotemError | None = None
         """Why there is nothing more to come."""
         self.ring_id = NO_RING
@@ -232,6 +234,10 @@ class Session:
         if item.a != VERSION:
             raise Malformed(f"version {item.a} of the protocol, not {VERSION}")
         self.member = Member(item.b, item.c)
+        if self.expected not in (None, self.member):
+            self.failure = DaemonUnavailable(
+                f"the daemon has become node {item.b}, where this process was {self.expected}"
+            )
 
     def _on_refused(self, item: Item) -> None:
         membership = self._memberships.pop(item.handle, None)

@@ -133,3 +133,16 @@ def test_who_joins_a_group_lacks_what_came_before():
     assert not found(one=[*joins, b, c, *END], two=member)
     for wrong in ([a, b, c], [c], []):
         assert found(one=[*joins, *wrong, *END], two=member)
+
+
+def test_who_came_to_the_next_ring_by_another_way_may_lack_the_message():
+    """A real node that stood still with half of a message sent goes on alone, and meets the others in a new ring."""
+    a, b = messages(A, "half", "whole")
+    apart = change(A, left=[down(B)])
+    again = change(A, B, joined=[[*B, "nodeup"]])
+    met = [ring(16, 1, 2)]
+    other = [ring(4, 1, 2), change(A, B), change(B, left=[down(A)]), ring(8, 2), change(A, B, joined=[[*A, "nodeup"]])]
+    one = [ring(4, 1, 2), change(A, B), *sent(A, "half", "whole"), apart, again, *met, a, b, ring(20, 1, 2)]
+    assert not found(one=one, two=[*other, *met, b, ring(20, 1, 2)])
+    together = [ring(4, 1, 2), change(A, B), *sent(A, "half", "whole"), *met, a, b, ring(20, 1, 2)]
+    assert found(one=together, two=[ring(4, 1, 2), change(A, B), *met, b, ring(20, 1, 2)])

@@ -15,20 +15,22 @@ class Restarts:
     def __init__(self, make_daemon, nursery):
         self._make = make_daemon
         self._nursery = nursery
+        self._ended = trio.Event()
+        self._ended.set()
 
     async def start(self):
+        """Start it when the one before has ended."""
+        await self._ended.wait()
         self.daemon = await self._nursery.start(self._run)
 
     async def _run(self, task_status):
-        with trio.CancelScope() as self._scope:
-            async with self._make().running() as daemon:
-                self._end = trio.Event()
-                task_status.started(daemon)
-                await self._end.wait()
+        self._end, self._ended = trio.Event(), trio.Event()
+        async with self._make().running() as daemon:
+            task_status.started(daemon)
+            await self._end.wait()
         self._ended.set()
 
     async def stop(self):
-        self._ended = trio.Event()
         self._end.set()
         await self._ended.wait()
 
@@ -143,3 +145,43 @@ async def test_on_asyncio(restarts):
         return asyncio.run(main())
 
     assert await trio.to_thread.run_sync(program, restarts.daemon.path) == b"again"
+
+
+async def test_without_an_event_loop(restarts):
+    def program(path):
+        with cpg.CPG("chat", path=path, reconnect=True) as chat:
+            seen = []
+            chat.on_message(lambda sender, data: seen.append(data))
+            chat.on_confchg(lambda members, left, joined: seen.append((members, set(left), set(joined))))
+            chat.on_transitional(seen.append)
+            while chat.dispatch(0):
+                pass
+            own = chat.member
+            assert seen == [((own,), set(), {own})]
+            trio.from_thread.run(restarts.stop)
+            while len(seen) < 3:
+                assert chat.dispatch()
+            assert seen[1:] == [(), ((), {own}, set())]
+            assert not chat.dispatch(0.01)
+            trio.from_thread.run(restarts.start)
+            chat.send(b"again")
+            assert chat.flush(20)
+            while len(seen) < 5:
+                assert chat.dispatch()
+            assert seen[3:] == [((own,), set(), {own}), b"again"]
+
+    await trio.to_thread.run_sync(program, restarts.daemon.path)
+
+
+async def test_what_was_not_back_is_not_known_without_an_event_loop(restarts, nursery):
+    def program(path):
+        with cpg.CPG("chat", path=path, reconnect=True) as chat:
+            trio.from_thread.run_sync(restarts.daemon.ring.admit, b"chat", 4711, Gate(restarts, nursery))
+            chat.send(b"lost or not")
+            with pytest.raises(cpg.OutcomeUnknown, match="1 messages had not come back"):
+                chat.flush(20)
+            trio.from_thread.run(restarts.start)
+            chat.send(b"not lost")
+            assert chat.flush(20)
+
+    await trio.to_thread.run_sync(program, restarts.daemon.path)

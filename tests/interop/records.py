@@ -19,8 +19,8 @@ class Stretch:
     node_id: int
     ring: tuple[int, int]
     came_from: tuple[int, int] | None
-    told: set
-    """All rings that the member was told of, in its life."""
+    told: dict[tuple[int, int], set]
+    """All rings that the member was told of, in its life, with the nodes that were down at the end of each."""
     messages: list = field(default_factory=list)
     gone: set = field(default_factory=set)
     """Nodes that were told as down at its end."""
@@ -33,9 +33,8 @@ class Stretch:
 
 def stretches(node_id, events):
     """Cut what a member wrote down at its rings."""
-    own = [tuple(event["ring"]) for event in events if event["event"] == "ring"]
-    told = set(own)
-    stretch = Stretch(node_id, own[0], None, told) if own else None
+    told = _told(events)
+    stretch = Stretch(node_id, next(iter(told)), None, told) if told else None
     first = True
     for event in events:
         match event["event"]:
@@ -53,6 +52,19 @@ def stretches(node_id, events):
                 stretch.gone |= {node for node, _, reason in event["left"] if reason == "nodedown"}
     if stretch is not None:
         yield stretch
+
+
+def _told(events):
+    """The rings that a member was told of, in their order, with the nodes that were told as down at the end of each."""
+    told = {}
+    down = set()
+    for event in events:
+        match event["event"]:
+            case "ring":
+                down = told.setdefault(tuple(event["ring"]), set())
+            case "confchg":
+                down |= {node for node, _, reason in event["left"] if reason == "nodedown"}
+    return told
 
 
 def differences(records, real):
@@ -78,26 +90,31 @@ def differences(records, real):
 def _shared(one, two, real, sent_in):
     """The messages of one that the other should have too.
 
-    Who was not there while a real node was in the middle of a message lacks what that node sent up to it (ruling A10).
-    Who joined the group later lacks what came before that.
+    Who was not there while a real node was in the middle of a message lacks what that node sent up to it (ruling A10);
+    nor was who came to the next ring by another way. Who joined the group later lacks what came before that.
     """
     messages = one.messages[one.joins.get(two.node_id, 0) if two.came_from is None else 0 :]
     theirs = set(two.messages)
     begun, shared = set(), []
     for sender, data in messages:
-        excused = sender[0] in real and sender not in begun and _may_lack(one, two, sent_in.get((sender, data)))
+        may_lack = _may_lack(one, two, sender[0], sent_in.get((sender, data)))
+        excused = sender[0] in real and sender not in begun and may_lack
         if not excused or (sender, data) in theirs:
             begun.add(sender)
             shared.append((sender, data))
     return shared
 
 
-def _may_lack(one, two, rings):
+def _may_lack(one, two, sender, rings):
     """Whether a message may have begun where two was not: `rings` are those of its sender since it was sent."""
     if rings is None:
         return one.came_from is None or one.came_from != two.came_from
-    before = rings[: rings.index(one.ring)] if one.ring in rings else rings
-    return not two.told.issuperset(before)
+    for ring, down in rings.items():
+        if ring == one.ring:
+            return False
+        if ring not in two.told or two.node_id in down or sender in two.told[ring]:
+            return True
+    return False
 
 
 def _first_difference(one, two):
@@ -109,17 +126,17 @@ def _first_difference(one, two):
 
 
 def _sent_in(records):
-    """By sender and data the rings that the sender was told of, from that on in which it sent the message."""
+    """By sender and data what the sender was told of rings (as `_told`), from that on in which it sent the message."""
     sent = {}
     for events in records.values():
-        rings = [tuple(event["ring"]) for event in events if event["event"] == "ring"]
+        rings = [*_told(events).items()]
         count = 0
         for event in events:
             match event["event"]:
                 case "ring":
                     count += 1
                 case "sent":
-                    sent.setdefault((tuple(event["sender"]), event["data"]), rings[max(0, count - 1) :])
+                    sent.setdefault((tuple(event["sender"]), event["data"]), dict(rings[max(0, count - 1) :]))
     return sent
 
 

@@ -12,6 +12,7 @@ that stayed together saw different things, a ring did not come together again, o
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import tempfile
@@ -172,6 +173,8 @@ async def soak(options):
             differences = programs.differences()
             for difference in differences[:10]:
                 print(difference)
+            if differences and options.records:
+                options.records.write_text(json.dumps(programs.records()))
             rings = len({tuple(e["ring"]) for _, events in programs.records() for e in events if e["event"] == "ring"})
             nursery.cancel_scope.cancel()
     if failure is not None:
@@ -189,6 +192,7 @@ def main():
     parser.add_argument("--calm", action="store_true", help="only load, no faults")
     parser.add_argument("--libqb", action="store_true", help="ours for the real nodes, with programs that use libcpg")
     parser.add_argument("--real", default="1,3,5", help="places with real nodes (1,3,5)")
+    parser.add_argument("--records", type=Path, help="a file for what all programs wrote down, if they differ")
     return trio.run(soak, parser.parse_args())
 
 
