@@ -265,6 +265,8 @@ class Table:
         """In this epoch."""
         self.locks: dict[bytes, Lock] = {}
         self._tickets: dict[RequestId, Ticket] = {}
+        self._owned: dict[Owner, list[Ticket]] = {}
+        """The same by owner."""
         self._histories: dict[Client, _History] = {}
 
     def apply(self, command: Command) -> list[Outcome]:
@@ -326,6 +328,7 @@ class Table:
                 return
         self.locks[ticket.name] = lock
         self._tickets[ticket.request] = ticket
+        self._owned.setdefault(ticket.request.owner, []).append(ticket)
         granted = list(self._grant(lock))
         yield from granted
         if not granted:
@@ -356,6 +359,8 @@ class Table:
     def _circle(self, lock: Lock, ticket: Ticket) -> tuple[bytes, ...]:
         """The locks of a circle that is closed by this ticket, which is in the queue; empty if there is none."""
         goal = ticket.request.owner
+        if lock.permits or (goal not in self._owned and lock.waiting[-1] is ticket):
+            return ()  # nobody waits for it
         seen = {goal}
 
         def follow(lock: Lock, ticket: Ticket, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
@@ -371,7 +376,7 @@ class Table:
                         return found
             return ()
 
-        return follow(lock, ticket, (ticket.name,)) if not lock.permits else ()
+        return follow(lock, ticket, (ticket.name,))
 
     @staticmethod
     def _waited_for(lock: Lock, ticket: Ticket) -> Iterator[Owner]:
@@ -381,8 +386,8 @@ class Table:
                 yield other.request.owner
 
     def _waits_of(self, owner: Owner) -> Iterator[Ticket]:
-        for ticket in self._tickets.values():
-            if ticket.request.owner == owner and not ticket.token and not self.locks[ticket.name].permits:
+        for ticket in self._owned.get(owner, ()):
+            if not ticket.token and not self.locks[ticket.name].permits:
                 yield ticket
 
     # ---- holding
@@ -429,6 +434,7 @@ class Table:
     def _remove(self, ticket: Ticket) -> Iterator[Outcome]:
         lock = self.locks[ticket.name]
         del self._tickets[ticket.request]
+        self._forget_owned(ticket)
         if ticket.token:
             lock.holders.remove(ticket)
             first = 0
@@ -440,6 +446,12 @@ class Table:
         yield from self._places(lock, 0 if granted else first)
         if not lock.holders and not lock.waiting:
             del self.locks[ticket.name]
+
+    def _forget_owned(self, ticket: Ticket) -> None:
+        owned = self._owned[ticket.request.owner]
+        owned.remove(ticket)
+        if not owned:
+            del self._owned[ticket.request.owner]
 
     def _client_ended(self, client: Client, *, keeps_locks: bool) -> Iterator[Outcome]:
         for ticket in [*self._tickets.values()]:
