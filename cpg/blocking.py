@@ -11,7 +11,8 @@
             pass
 
 It is a client of this machine's daemon, `cpgd`. One object is one connection and one group. Any thread may send;
-callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do.
+callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do. A signal
+handler may call `finalize`, and raise; a process that was forked makes its own connection.
 
 Of the threads that wait, one waits for the socket and the others for that one: what it reads may be what they want.
 """
@@ -50,8 +51,10 @@ from totem.errors import QueueFull, RingLost
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
 FOREVER = -1.0
+LONGEST_REST = 3600.0
+"""Seconds after which a longer wait looks again: the system's calls have their limits."""
 LEAVE_PATIENCE = 5.0
-"""Seconds that `finalize` waits until the daemon has taken what was sent."""
+"""Seconds that `finalize` waits until the own leave has come back."""
 
 
 class CPG:
@@ -82,8 +85,8 @@ class CPG:
         self._limit = limit
         self._reconnect = reconnect
         self._changed = threading.Condition()
-        self._waits_for_socket = False
-        """A thread does."""
+        self._sending = threading.RLock()
+        """Of the thread whose list is being queued."""
         self._line: _Line | None = None
         self._membership: RemoteMembership | None = None
         self._streams: deque[Stream] = deque()
@@ -118,20 +121,26 @@ class CPG:
             raise unanswered(path)
 
     def finalize(self) -> None:
-        """Leave the group, in order, and close the connection; does nothing where there is none."""
+        """Leave the group, in order, and close the connection; does nothing where there is none.
+
+        Any thread, callback or signal handler may call it; who waits meanwhile gets `NotJoined`.
+        """
         line, self._line = self._line, None
         if line is None:
             return
         with self._changed:
-            if self._membership is not None:
-                self._membership.leave()
-            line.write(LEAVE_PATIENCE)
-            self.group = self._membership = None
-            self._streams.clear()
-            while self._waits_for_socket:
-                line.interrupt()
-                self._changed.wait()
-            line.close()
+            membership, self._membership, self.group = self._membership, None, None
+            streams, self._streams = self._streams, deque()
+            try:
+                if membership is not None and line.is_own:
+                    membership.leave()
+                    line.exchange_until(lambda: streams[-1].left, LEAVE_PATIENCE)
+            finally:
+                if line.is_polled:
+                    line.interrupt()  # who polls closes it
+                else:
+                    line.close()
+                self._changed.notify_all()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while `dispatch` has something to do: for `select`, never to be read."""
@@ -156,7 +165,12 @@ class CPG:
         with self._changed:
             stream = Stream(line.session.member, limit=self._limit)
             membership = line.session.join(name, stream)
-        self._wait(lambda: membership.entered or membership.refusal is not None)
+        try:
+            self._wait(lambda: membership.entered or membership.refusal is not None)
+        except BaseException:
+            with self._changed:
+                membership.leave()
+            raise
         if membership.refusal is not None:
             raise membership.refusal
         with self._changed:
@@ -276,16 +290,14 @@ class CPG:
             if len(self._streams) > 1 and not stream and stream.left:
                 self._streams.popleft()
             if event is not None or stream is self._streams[-1]:
-                self._show_news()
                 return event
         return None
 
     def _put_out(self, stream: Stream) -> None:
-        if self._membership is not None:
+        if stream is self._streams[-1] and self._membership is not None:
             self._membership.leave()
+            self.group = self._membership = None
         self._streams.remove(stream)
-        self.group = self._membership = None
-        self._show_news()
         raise SlowConsumer(f"more than {self._limit} bytes waited to be dispatched: the group has been left")
 
     # ---- sending
@@ -296,8 +308,10 @@ class CPG:
         Returns when the daemon has them. Raises `MessageTooLong` before anything is sent, `NotJoined` outside of a
         group, `RingLost` when the daemon is gone.
         """
-        for batch in split(payloads_of(data)):
-            self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
+        payloads = payloads_of(data)
+        with self._sending:
+            for batch in split(payloads):
+                self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
         self._wait(lambda: not self._connected().is_behind)
 
     def _queue(self, batch: list[bytes], guarantee: Guarantee) -> bool:
@@ -316,9 +330,11 @@ class CPG:
         Args:
             timeout: Seconds; -1 waits for ever.
 
-        Returns whether it has. What has come is not dispatched by this. Raises `OutcomeUnknown` where the connection
-        was lost before.
+        Returns whether it has. What has come is not dispatched by this. Raises `NotJoined` where no group was joined,
+        `OutcomeUnknown` where the connection was lost before.
         """
+        if not self._streams:
+            raise NotJoined("this connection is in no group: join one first")
         stream, sent = self._streams[-1], self._sent
         is_settled = self._wait(lambda: self._lost > 0 or stream.own_arrived >= sent, None if timeout < 0 else timeout)
         if self._lost:
@@ -331,6 +347,8 @@ class CPG:
     def _connected(self) -> _Line:
         if self._line is None:
             raise NotJoined("not connected: connect or join first")
+        if not self._line.is_own:
+            raise RuntimeError("this connection is that of the process that was forked: connect in this one anew")
         return self._line
 
     def _wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
@@ -343,19 +361,21 @@ class CPG:
             while True:
                 line = self._connected()
                 line.exchange()
-                if self._reconnect and type(line.session.failure) is RingLost:
-                    self._connect_again(line)
-                self._put_out_if_refused(line)
-                self._show_news()
-                if condition():
-                    line.exchange()
-                    return True
+                try:
+                    if self._reconnect and type(line.session.failure) is RingLost:
+                        self._connect_again(line)
+                    self._put_out_if_refused(line)
+                    if condition():
+                        line.exchange()
+                        return True
+                finally:
+                    self._show_news()
                 if line.session.failure is not None and not line.is_away:
                     raise line.session.failure
                 rest = deadline - time.monotonic() if deadline is not None else None
                 if rest is not None and rest <= 0:
                     return False
-                self._rest(line, rest)
+                self._rest(line, LONGEST_REST if rest is None else min(rest, LONGEST_REST))
 
     def _connect_again(self, line: _Line) -> None:
         """Tell the group that nobody is in sight, once, and try to reach a daemon, at times."""
@@ -375,27 +395,30 @@ class CPG:
                 self.group = self._membership = None
                 raise membership.refusal
 
-    def _rest(self, line: _Line, seconds: float | None) -> None:
+    def _rest(self, line: _Line, seconds: float) -> None:
         """Wait for the socket, or for the thread that does. Called, and returns, with the lock held."""
-        if self._waits_for_socket:
+        if line.is_polled:
             if line.is_behind and not line.waits_to_write:
                 line.interrupt()
             self._changed.wait(seconds)
             return
-        self._waits_for_socket = True
         line.waits_to_write = line.is_behind
+        line.is_polled = True
         self._changed.release()
         try:
             line.poll(seconds)
         finally:
             self._changed.acquire()
-            self._waits_for_socket = False
+            line.is_polled = False
+            if line is not self._line:
+                line.close()
             self._changed.notify_all()
 
     def _show_news(self) -> None:
         if self._line is not None:
             self._line.show_news(
-                any(s or s.overflowed for s in self._streams) or self._line.session.failure is not None
+                any(s or s.overflowed for s in self._streams)
+                or (self._line.session.failure is not None and not self._line.is_away)
             )
 
 
@@ -406,11 +429,14 @@ class _Line:
         self.session = Session()
         self.is_away = False
         """The connection was lost, and no other one has been made."""
+        self.is_polled = False
+        """A thread waits for the socket."""
+        self.waits_to_write = False
+        """Whether `poll` waits for room in the socket, too."""
         self._path = path
         self._sock = open_socket(path)
         self._pause, self._next_try = SHORTEST_PAUSE, 0.0
-        self.waits_to_write = False
-        """Whether `poll` waits for room in the socket, too."""
+        self._process = os.getpid()
         self._unsent: bytes | None = None
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._has_news = False
@@ -421,14 +447,31 @@ class _Line:
         self.descriptor = self._epoll.fileno()
 
     @property
+    def is_own(self) -> bool:
+        """Whether this process has opened it, and was not forked since."""
+        return self._process == os.getpid()
+
+    @property
     def is_behind(self) -> bool:
         """Whether something waits for the socket."""
         return self._unsent is not None or bool(self.session.writer)
 
     def exchange(self) -> None:
-        """Write and read what can be now."""
+        """Write and read what can be now.
+
+        What a signal handler raises in the midst of it ends the connection: nobody knows what it had in hand.
+        """
         if self.is_away:
             return
+        try:
+            self._exchange()
+        except BaseException as error:
+            self.session.writer.clear()
+            self._unsent = None
+            self.session.failure = RingLost(f"the connection was interrupted while it was written or read: {error!r}")
+            raise
+
+    def _exchange(self) -> None:
         self._unsent = write_records(self._sock, self.session, self._unsent)
         while self.session.failure is None and (record := read_record(self._sock)) is not None:
             if record:
@@ -463,16 +506,15 @@ class _Line:
         self.is_away = False
         self.exchange()
 
-    def poll(self, seconds: float | None) -> None:
+    def poll(self, seconds: float) -> None:
         """Wait until there is something to read or write, or it is time to try again, or somebody calls `interrupt`."""
         poll = select.poll()
         if self.is_away:
-            until_try = max(0.0, self._next_try - time.monotonic())
-            seconds = until_try if seconds is None else min(seconds, until_try)
+            seconds = min(seconds, max(0.0, self._next_try - time.monotonic()))
         else:
             poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
         poll.register(self._wake, select.POLLIN)
-        poll.poll(None if seconds is None else seconds * 1000)
+        poll.poll(seconds * 1000)
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
@@ -485,20 +527,21 @@ class _Line:
     def show_news(self, has_news: bool) -> None:
         """Make the descriptor readable, or not."""
         if has_news and not self._has_news:
+            self._has_news = True
             os.eventfd_write(self._news, 1)
         elif self._has_news and not has_news:
+            os.eventfd_write(self._news, 1)  # a signal may have come between the two above
             os.eventfd_read(self._news)
-        self._has_news = has_news
+            self._has_news = False
 
-    def write(self, patience: float) -> None:
-        """Give the daemon what waits for it."""
+    def exchange_until(self, condition: Callable[[], bool], patience: float) -> None:
+        """Write and read until the condition holds, at most so many seconds, or there is nothing more to come."""
         deadline = time.monotonic() + patience
-        while not self.is_away:
-            self._unsent = write_records(self._sock, self.session, self._unsent)
-            rest = deadline - time.monotonic()
-            if not self.is_behind or rest <= 0:
-                return
-            select.select([], [self._sock], [], rest)
+        self.exchange()
+        while not condition() and self.session.failure is None and (rest := deadline - time.monotonic()) > 0:
+            self.waits_to_write = self.is_behind
+            self.poll(rest)
+            self.exchange()
 
     def close(self) -> None:
         """Give everything back."""

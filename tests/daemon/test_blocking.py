@@ -1,8 +1,11 @@
 """Programs without an event loop: the class CPG, beside a daemon in another thread of the test."""
 
 import gc
+import itertools
 import os
 import select
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -240,3 +243,201 @@ async def test_nothing_is_left_open(daemon):
 
 async def test_no_trio_is_needed():
     assert "trio" not in cpg.blocking.__dict__
+
+
+async def test_what_comes_while_an_event_is_dispatched_shows_at_the_descriptor(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            while not chat.quorate or chat.dispatch(0.1):
+                pass
+            exchange, turns = chat._line.exchange, []
+
+            def exchange_when_something_has_come():
+                turns.append(len(turns))
+                if len(turns) <= 2:
+                    trio.from_thread.run_sync(daemon.ring.admit, CHAT, len(turns), Silent())
+                    trio.from_thread.run_sync(daemon.ring.send_soon)
+                    assert select.select([chat._line._sock], [], [], 20)[0]
+                exchange()
+
+            chat._line.exchange = exchange_when_something_has_come
+            assert chat.dispatch()
+            assert len(turns) == 2
+            assert select.select([chat], [], [], 5)[0]
+            assert chat.dispatch(0)
+
+    await beside(daemon, program)
+
+
+class Silent:
+    """A member that listens to nothing."""
+
+    def messages(self, sender, level, payloads):
+        pass
+
+    def event(self, event):
+        pass
+
+
+async def test_a_list_of_one_thread_is_not_mixed_with_those_of_others(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+
+            def send(name):
+                chat.send([b"%d" % name + bytes(20_000)] * 200)
+
+            threads = [threading.Thread(target=send, args=(name,)) for name in range(3)]
+            for thread in threads:
+                thread.start()
+            while len(seen) < 602:
+                assert chat.dispatch(20)
+            for thread in threads:
+                thread.join()
+            names = [data[:1] for _, data in seen[2:]]
+            assert sum(one != two for one, two in itertools.pairwise(names)) == 2
+
+    await beside(daemon, program)
+
+
+async def test_a_stream_that_was_left_long_ago_does_not_end_the_present_group(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path, limit=100_000) as chat:
+            chat.send([bytes(1000)] * 200)
+            chat.flush()
+            chat.leave()
+            chat.join("other")
+            with pytest.raises(cpg.SlowConsumer, match="100000 bytes"):
+                dispatch_on(chat)
+            assert chat.group == b"other"
+            chat.send(b"still here")
+            assert chat.flush(20)
+
+    await beside(daemon, program)
+
+
+async def test_flush_outside_of_a_group(daemon):
+    def program(path):
+        with cpg.CPG(path=path) as chat, pytest.raises(cpg.NotJoined, match="in no group"):
+            chat.flush()
+
+    await beside(daemon, program)
+
+
+async def test_times_may_be_as_long_as_one_likes(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            assert chat.dispatch(float("inf"))
+            chat.on_message(lambda sender, data: None)
+            while chat.dispatch(0.1):
+                pass
+            threading.Timer(0.05, chat.send, [b"late"]).start()
+            assert chat.dispatch(1e12)
+
+    await beside(daemon, program)
+
+
+PROGRAM_THAT_ENDS_BY_A_SIGNAL = """
+    import os, signal, sys, threading
+    import cpg
+
+    chat = cpg.CPG("chat", path=sys.argv[1])
+    while chat.dispatch(0.2):
+        pass
+    signal.signal(signal.SIGTERM, lambda *_: chat.finalize())
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        chat.dispatch()
+    except cpg.NotJoined as error:
+        print(error)
+"""
+
+
+async def test_finalize_from_a_signal_handler_ends_a_dispatch(daemon):
+    done = await trio.run_process(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM_THAT_ENDS_BY_A_SIGNAL), str(daemon.path)], capture_stdout=True
+    )
+    assert done.stdout == b"not connected: connect or join first\n"
+
+
+async def test_finalize_from_a_callback(daemon):
+    def program(path):
+        chat = cpg.CPG("chat", path=path)
+        chat.on_confchg(lambda *change: chat.finalize())
+        assert chat.dispatch()
+        with pytest.raises(cpg.NotJoined, match="not connected"):
+            chat.dispatch()
+        chat.join("chat")
+        assert chat.dispatch()
+        chat.finalize()
+
+    await beside(daemon, program)
+
+
+async def test_dispatch_from_a_callback(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = collected(chat)
+            chat.on_confchg(lambda *change: seen.append(chat.dispatch()))
+            assert chat.dispatch()
+            assert [type(entry) for entry in seen] == [tuple, bool]
+
+    await beside(daemon, program)
+
+
+PROGRAM_THAT_FORKS = """
+    import os, sys
+    import cpg
+
+    with cpg.CPG("chat", path=sys.argv[1]) as chat:
+        child = os.fork()
+        if not child:
+            try:
+                chat.send(b"from the child")
+            except RuntimeError as error:
+                print(error)
+            sys.exit()  # through the end of the block
+        os.waitpid(child, 0)
+        chat.send(b"still a member")
+        assert chat.flush(20)
+        print(len(chat.members))
+"""
+
+
+async def test_a_process_that_was_forked_does_not_end_its_parents_connection(daemon):
+    done = await trio.run_process(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM_THAT_FORKS), str(daemon.path)], capture_stdout=True
+    )
+    assert b"connect in this" in done.stdout
+
+
+async def test_finalize_returns_when_the_group_is_left(daemon):
+    def program(path):
+        for _ in range(20):
+            with cpg.CPG("chat", path=path) as chat:
+                chat.send([bytes(1000)] * 10)
+            assert trio.from_thread.run_sync(lambda: CHAT not in daemon.ring.groups)
+
+    await beside(daemon, program)
+
+
+async def test_an_exception_in_the_midst_of_a_write_loses_nothing_in_silence(daemon):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            record = chat._line.session.writer.record
+
+            def interrupted():
+                record()
+                raise KeyboardInterrupt
+
+            chat._line.session.writer.record = interrupted
+            with pytest.raises(KeyboardInterrupt):
+                chat.send(b"lost")
+            chat._line.session.writer.record = record
+            with pytest.raises(cpg.RingLost, match="interrupted"):
+                chat.send(b"not sent")
+            chat.finalize()
+            with pytest.raises(cpg.NotJoined):
+                chat.send(b"not sent either")
+
+    await beside(daemon, program)
