@@ -24,7 +24,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -314,7 +314,7 @@ class CPG:
                 self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
         self._wait(lambda: not self._connected().is_behind)
 
-    def _queue(self, batch: list[bytes], guarantee: Guarantee) -> bool:
+    def _queue(self, batch: Sequence[bytes], guarantee: Guarantee) -> bool:
         if self._membership is None:
             raise NotJoined("this connection is in no group: join one first")
         try:

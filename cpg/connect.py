@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import socket
 import sys
@@ -177,11 +178,14 @@ class DaemonRing(Ring):
         session = self._session
         number = session.ask(question)
         self.send_soon()
-        await self._until(lambda: session.has_answer(number) or session.failure is not None or self._ended())
-        self._check()
-        if session.failure is not None:
-            raise session.failure
-        return session.answer(number)
+        try:
+            await self._until(lambda: session.has_answer(number) or session.failure is not None or self._ended())
+            self._check()
+            if session.failure is not None:
+                raise session.failure
+            return session.answer(number)
+        finally:
+            session.forget(number)
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
         """Have `callback(node_ids)` called when a change of ring begins."""
@@ -267,7 +271,7 @@ class DaemonRing(Ring):
                 await self._sending.wait()
             await anyio.wait_writable(self._sock)
             self._unsent = write_records(self._sock, self._session, self._unsent)
-            self._grant_room(self._session.room)
+            self._let_senders_go_on()
 
     async def _connect_again(self) -> None:
         """Connect as soon as there is a daemon, and come into the groups again."""
@@ -287,7 +291,11 @@ class DaemonRing(Ring):
         session.inherit(self._session)
         self._sock, self._session, self._unsent = sock, session, None
         self.send_soon()
-        self._grant_room(session.room)
+        self._let_senders_go_on()
+
+    def _let_senders_go_on(self) -> None:
+        """There is room. All try when nothing is left to be written, for then nothing would wake the rest later."""
+        self._grant_room(self._session.room if self._unsent is not None else math.inf)
 
     def _is_complete(self) -> bool:
         return self._session.quorum is not None

@@ -29,7 +29,7 @@ from cpg.errors import AlreadyJoined, CorosyncLimit
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg, Transitional
 from cpg.groups import Change, Groups
 from cpg.membership import KNOWN_HEADERS, Inbox, Membership
-from cpg.pieces import Assembler
+from cpg.pieces import LARGEST_MESSAGE, Assembler
 from cpg.quorum import Votequorum
 from cpg.sync import Service, Sync
 from cpg.wire import (
@@ -63,11 +63,13 @@ from totem.configuration import (
     RingId,
     TransitionalConfiguration,
 )
-from totem.errors import MalformedDatagram
+from totem.errors import MalformedDatagram, QueueFull
 
 __all__ = ["Engine", "EngineStatistics", "Inbox", "Membership", "Transport"]
 
 COROSYNC_LARGEST_NAME: Final = LARGEST_NAME - 1
+LARGEST_WAITING: Final = 4 * LARGEST_MESSAGE
+"""Bytes of long messages that may wait in all outboxes together: their members send one after the other."""
 COROSYNC_MOST_MEMBERS: Final = 128
 """Of one group: Corosync's nodes have fixed arrays (ruling C7)."""
 
@@ -260,6 +262,12 @@ class Engine:
         members.update(membership.member for membership in self._local.values() if membership.name == name)
         if len(members) >= COROSYNC_MOST_MEMBERS:
             raise CorosyncLimit(f"group {name!r} has {len(members)} members: no more with a Corosync node in the ring")
+
+    def check_room(self, size: int) -> None:
+        """Raise QueueFull where so many bytes more, to be sent in pieces, would be too many to hold."""
+        waiting = sum(membership.waiting for membership in self._waiting)
+        if waiting and waiting + size > LARGEST_WAITING:
+            raise QueueFull(f"{waiting} bytes of long messages wait already")
 
     def wait_for_room(self, membership: Membership) -> None:
         """The membership has something in its outbox: it gets its turns until that is empty."""

@@ -171,12 +171,14 @@ class Group(Block):
         if not isinstance(self._failure, RingLost):
             self._membership.leave()
             self._backend.send_soon()
-        with anyio.move_on_after(LEAVE_PATIENCE, shield=True):
-            await self._until(self._has_left)
-        self._over = True
-        self._backend.joined.discard(self)
-        self._stream.close()
-        self._wake()
+        try:
+            with anyio.move_on_after(LEAVE_PATIENCE, shield=True):
+                await self._until(self._has_left)
+        finally:  # asyncio's tasks can be cancelled here all the same
+            self._over = True
+            self._backend.joined.discard(self)
+            self._stream.close()
+            self._wake()
 
     def _has_left(self) -> bool:
         if isinstance(self._failure, RingLost):
@@ -284,7 +286,7 @@ class Group(Block):
         await anyio.lowlevel.cancel_shielded_checkpoint()
         return True
 
-    async def _send_batch(self, batch: list[bytes], guarantee: Guarantee) -> None:
+    async def _send_batch(self, batch: Sequence[bytes], guarantee: Guarantee) -> None:
         while True:
             try:
                 self._queue(batch, guarantee)
@@ -318,7 +320,7 @@ class Group(Block):
             )
         return wanted
 
-    def _queue(self, payloads: list[bytes], guarantee: Guarantee) -> None:
+    def _queue(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
         if self._failure is not None:
             self._raise_failure()
         if self._membership is None:
@@ -379,7 +381,7 @@ def _cost(payloads: Sequence[bytes]) -> int:
     return sum(map(len, payloads)) + MESSAGE_COST * len(payloads)
 
 
-def split(payloads: list[bytes]) -> Iterator[list[bytes]]:
+def split(payloads: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Cut a list into parts that fit the send queue; nearly always it is one."""
     if _cost(payloads) <= BATCH_BYTES:
         if payloads:

@@ -14,7 +14,7 @@ in runs: all of one sender and level that came together are one item, with one l
                                                 GOODBYE(why; text): the last that a client is told
 
 Handles are the client's own numbers of its groups, from 1 on; handle 0 stands for the ring itself. All bytes are
-little-endian. Both sides decode what is in a record before they act on it: a malformed one has no effect.
+little-endian. A malformed record, or item, has no effect but to end the connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from __future__ import annotations
 import enum
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
@@ -42,6 +42,7 @@ _HEAD = struct.Struct("<BBHIIIII")
 _MEMBER = struct.Struct("<II")
 _CHANGE = struct.Struct("<III")
 _SEQ = struct.Struct("<Q")
+_HANDLE = struct.Struct("<I")
 
 _CONTINUED, _CUT = 1, 2
 """Flags of a record: its first item began in the one before; its last item goes on in the next."""
@@ -126,7 +127,7 @@ class Writer:
     def __init__(self) -> None:
         self._items: deque[tuple[bytes, bytes]] = deque()
         self._cut: tuple[bytes, int] | None = None
-        """An item that is longer than a record, and how much of it has gone."""
+        """The body of an item that is longer than a record, and how much of it has gone."""
         self.size = 0
         """Bytes that wait, heads included."""
 
@@ -162,12 +163,21 @@ class Writer:
         return b"".join(parts)
 
     def _cut_record(self) -> bytes:
-        whole, gone = self._cut if self._cut is not None else (b"".join(self._items.popleft()), 0)
-        part = whole[gone : gone + _ROOM]
+        is_first = self._cut is None
+        item_head, body, gone = (*self._items.popleft(), 0) if self._cut is None else (b"", *self._cut)
+        part = item_head + body[gone : gone + _ROOM - len(item_head)]
         self.size -= len(part)
-        is_last = gone + len(part) == len(whole)
-        self._cut = None if is_last else (whole, gone + len(part))
-        return bytes(((_CONTINUED if gone else 0) | (0 if is_last else _CUT),)) + part
+        gone += len(part) - len(item_head)
+        is_last = gone == len(body)
+        self._cut = None if is_last else (body, gone)
+        return bytes(((0 if is_first else _CONTINUED) | (0 if is_last else _CUT),)) + part
+
+    def bodies(self) -> Iterator[bytes]:
+        """The bodies that wait; other writers may hold the same."""
+        if self._cut is not None:
+            yield self._cut[0]
+        for _, body in self._items:
+            yield body
 
 
 class Reader:
@@ -319,6 +329,11 @@ def event_item(handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
     if isinstance(event, Quorum):
         return head(Kind.QUORUM, handle, len(body), detail=event.quorate), body
     return head(Kind.TRANSITIONAL, handle, len(body)), body
+
+
+def addressed(item_head: bytes, handle: int) -> bytes:
+    """Write the same head for another handle."""
+    return item_head[:4] + _HANDLE.pack(handle) + item_head[8:]
 
 
 def event_of(item: Item) -> Confchg | RingEvent:

@@ -105,8 +105,8 @@ class Membership:
 
         All or nothing: QueueFull (try again after the engine's next `deliver`), MessageTooLong (more than
         LARGEST_MESSAGE), NotJoined after `leave`. Accepted from the join call on. A list with a message that is too
-        long for one mcast is taken at once and given to the ring bit by bit; until that is done, further calls raise
-        QueueFull.
+        long for one mcast is taken as a whole and given to the ring bit by bit; until that is done, further calls
+        raise QueueFull, and those of other members with such a list too when `LARGEST_WAITING` bytes wait.
         """
         if self.leaving:
             raise NotJoined(f"group {self.name!r} has been left")
@@ -116,7 +116,9 @@ class Membership:
         try:
             self._engine.multicast([headers[len(payload)] + payload for payload in payloads], guarantee)
         except MessageTooLong:
-            self._put(self._chunks(payloads, guarantee))
+            chunks = self._chunks(payloads, guarantee)
+            self._engine.check_room(sum(map(len, payloads)))
+            self._put(chunks)
 
     def leave(self, reason: Reason = Reason.LEAVE) -> None:
         """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing.
@@ -156,6 +158,11 @@ class Membership:
                 room = LARGEST_PLAIN - length
             chunk.append(self._headers[length] + payload)
         return chunks
+
+    @property
+    def waiting(self) -> int:
+        """Bytes in the outbox that are to be sent in pieces."""
+        return sum(len(waiting.payload) for waiting in self._outbox if isinstance(waiting, Outgoing))
 
     @property
     def outgoing(self) -> Outgoing | None:

@@ -155,7 +155,7 @@ class Ring(Block, ABC):
     def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
         return [self._drive, self._run_callbacks]
 
-    def _grant_room(self, room: int) -> None:
+    def _grant_room(self, room: float) -> None:
         """Let those go on who have waited longest, as far as there is room for them."""
         while self._senders and self._senders[0][0] <= room:
             size, granted = self._senders.popleft()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cpg.errors import AlreadyJoined, CorosyncLimit, DaemonUnavailable, NotJoined, SlowConsumer
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.group import split
 from cpg.ipc import (
     VERSION,
     Farewell,
@@ -70,8 +71,8 @@ class RemoteMembership:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
         if self.leaving:
             raise NotJoined(f"group {self.name!r} has been left")
-        packed = pack(payloads)
-        self._session.queue(send_head(self._handle, guarantee, packed), packed.body, alone=packed.number == 1)
+        lists = [pack(batch) for batch in split(payloads)]
+        self._session.queue([(send_head(self._handle, guarantee, packed), packed.body) for packed in lists])
 
     def leave(self) -> None:
         """Leave behind all that was sent; a second call does nothing."""
@@ -107,6 +108,7 @@ class Session:
         self._reader = Reader()
         self._memberships: dict[int, RemoteMembership] = {}
         self._handles = 0
+        self._asked: set[int] = set()
         self._answers: dict[int, Any] = {}
         self._actions: dict[Kind, Callable[[Item], None]] = {
             Kind.MESSAGES: self._on_messages,
@@ -161,8 +163,9 @@ class Session:
         self.writer.put(head(Kind.JOIN, self._handles, len(membership.name)), membership.name)
 
     def ask(self, question: str) -> int:
-        """Ask the daemon something; the number under which `answer` has it later."""
+        """Ask the daemon something; the number under which `answer` has it later, until `forget`."""
         self._handles += 1
+        self._asked.add(self._handles)
         text = question.encode()
         self.writer.put(head(Kind.ASK, self._handles, len(text)), text)
         return self._handles
@@ -172,17 +175,23 @@ class Session:
         return number in self._answers
 
     def answer(self, number: int) -> Any:
-        """Take an answer that has come."""
-        return self._answers.pop(number)
+        """Return an answer that has come."""
+        return self._answers[number]
 
-    def queue(self, item_head: bytes, body: bytes, *, alone: bool) -> None:
-        """Queue messages; QueueFull. `alone`: one message, which an empty queue takes however long it is."""
-        size = len(item_head) + len(body)
+    def forget(self, number: int) -> None:
+        """Nobody wants that answer any more, be it here or still to come."""
+        self._asked.discard(number)
+        self._answers.pop(number, None)
+
+    def queue(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue messages, all or none: QueueFull. An empty queue takes one item, however long it is."""
+        size = sum(len(item_head) + len(body) for item_head, body in items)
         if self.failure is not None:
             raise QueueFull("the connection to the daemon is lost")
-        if self.writer.size + size > SEND_QUEUE and not (alone and not self.writer):
+        if self.writer.size + size > SEND_QUEUE and not (len(items) == 1 and not self.writer):
             raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
-        self.writer.put(item_head, body)
+        for item in items:
+            self.writer.put(*item)
 
     # ---- up
 
@@ -247,6 +256,8 @@ class Session:
             self.refused.append(membership)
 
     def _on_answer(self, item: Item) -> None:
+        if item.handle not in self._asked:
+            return
         try:
             self._answers[item.handle] = json.loads(item.body)
         except ValueError as error:

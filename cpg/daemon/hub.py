@@ -30,6 +30,7 @@ from cpg.ipc import (
     Reader,
     Refusal,
     Writer,
+    addressed,
     event_item,
     guarantee_of,
     head,
@@ -44,6 +45,8 @@ from totem.errors import MessageTooLong, QueueFull, RingLost
 
 TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
+SHARED: Final = 4096
+"""Bytes from which on it is worth while to see whether a body waits for several clients."""
 MOST_CLIENTS: Final = 8192
 
 
@@ -81,13 +84,17 @@ class Hub:
         self.dropped = 0
         """Clients that were put out since they did not read."""
         self.waiting = 0
-        """Bytes that wait for all clients."""
+        """Bytes that wait for all clients; what waits for several counts for each."""
         self._total_limit = total_limit
+        self._until_look = total_limit
+        """Bytes that may be queued before `_look_at_all`."""
         self._places: dict[tuple[bytes, int], _Place] = {}
         self._ring_told: list[RingEvent] = []
         """What is true of the ring, for those who come later."""
         self._packed_of: list[bytes] = []
         self._packed = Packed(0, 0, b"")
+        self._item_of: Confchg | RingEvent | None = None
+        self._item = b"", b""
 
     # ---- clients come and go
 
@@ -129,7 +136,7 @@ class Hub:
                 self._ring_told = [*self._ring_told[:1], event]
         for client in self.clients:
             if client.welcomed:
-                client.put(*event_item(0, event))
+                client.put(*self.item(0, event))
 
     def tell_ring(self, client: Client) -> None:
         """Tell a new client what is true of the ring."""
@@ -141,6 +148,13 @@ class Hub:
         if payloads is not self._packed_of:
             self._packed_of, self._packed = payloads, pack(payloads)
         return self._packed
+
+    def item(self, handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
+        """Write an event, once for all local members of the group."""
+        if event is not self._item_of:
+            self._item_of, self._item = event, event_item(0, event)
+        item_head, body = self._item
+        return addressed(item_head, handle), body
 
     # ---- what clients ask for
 
@@ -182,11 +196,29 @@ class Hub:
         """So many bytes more wait for a client."""
         self.waiting += size
         self.written.add(client)
+        self._until_look -= size
         if client.writer.size > self.client_limit:
             self._drop(client, f"more than {self.client_limit} bytes waited for it")
-        elif self.waiting > self._total_limit:
+        elif self._until_look < 0:
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """Reckon what waits for all clients; where it is too much, those that are furthest behind go.
+
+        A body that waits for many is in memory once, and counts once. So the sum is not kept but made, each time that
+        as many bytes as were left the last time have been queued.
+        """
+        while (held := self._held()) > self._total_limit:
             slowest = max(self.clients, key=lambda client: client.writer.size)
             self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
+        self._until_look = self._total_limit - held
+
+    def _held(self) -> int:
+        if self.waiting <= self._total_limit:
+            return self.waiting
+        shared = [body for client in self.clients for body in client.writer.bodies() if len(body) >= SHARED]
+        once = {id(body): len(body) for body in shared}
+        return self.waiting - sum(map(len, shared)) + sum(once.values())
 
     def _drop(self, client: Client, why: str) -> None:
         if not client.ended:
@@ -295,10 +327,10 @@ class Client:
         place = self.places.get(request.handle)
         if place is None or place.membership.leaving:
             return None  # it has been put out of the group, and will learn of it
+        cost = len(request.body) + MESSAGE_COST * request.c
+        if request.c > 1 and cost > 2 * BATCH_BYTES:
+            raise Malformed(f"a list of {request.c} messages, {len(request.body)} bytes: send it in parts")
         payloads = unpack(request)
-        cost = len(request.body) + MESSAGE_COST * len(payloads)
-        if len(payloads) > 1 and cost > 2 * BATCH_BYTES:
-            raise Malformed(f"a list of {len(payloads)} messages, {len(request.body)} bytes: send it in parts")
         try:
             place.membership.send(payloads, guarantee_of(request))
         except QueueFull:
@@ -341,10 +373,14 @@ class Client:
         self._hub.waiting += self.writer.size
         self._hub.written.add(self)
 
-    def end(self) -> None:
-        """Do nothing more for it; its groups see its process as gone."""
+    def hush(self) -> None:
+        """Throw away what waits: it cannot be told."""
         self._hub.waiting -= self.writer.size
         self.writer.clear()
+
+    def end(self) -> None:
+        """Do nothing more for it; its groups see its process as gone."""
+        self.hush()
         self.ended = True
         self._requests.clear()
         for place in list(self.places.values()):
@@ -372,6 +408,6 @@ class _Place:
 
     def event(self, event: Confchg | RingEvent) -> None:
         """Anything that is not a message; the own leave is the last."""
-        self.client.put(*event_item(self.handle, event))
+        self.client.put(*self._hub.item(self.handle, event))
         if isinstance(event, Confchg) and self.membership.member in event.left:
             self._hub.forget(self)

@@ -215,8 +215,9 @@ class _Connection:
             except BlockingIOError:
                 self._record = record
                 return
-            except OSError:  # it is gone; reading tells
+            except OSError:  # it is gone; reading tells, behind what it has asked for
                 self._record = None
+                client.hush()
                 return
             self._record = None
 

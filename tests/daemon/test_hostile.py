@@ -8,6 +8,7 @@ import socket
 
 import trio
 
+import cpg
 from cpg.ipc import Kind, head, pack, send_head
 from totem.configuration import Guarantee
 
@@ -69,8 +70,8 @@ async def exchange(daemon):
         await group.flush()
 
 
-async def settled(daemon):
-    while daemon.hub.clients or daemon.ring.groups or daemon.hub._places:
+async def settled(daemon, groups=0):
+    while daemon.hub.clients or len(daemon.ring.groups) > groups or daemon.hub._places:
         await trio.sleep(0.01)
     gc.collect()
 
@@ -132,3 +133,39 @@ async def test_many_programs_at_once(daemon):
             nursery.start_soon(program, number)
     assert sorted(heard) == [(number, b"%d" % number) for number in range(100)]
     await settled(daemon)
+
+
+def talk_and_not_listen(path):
+    """Send to a group until the daemon reads no more, then be gone."""
+    with connected(path) as sock:
+        sock.send(b"\0" + GOOD[1])
+        packed = pack([bytes(60_000)])
+        sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                sock.send(b"\0" + send_head(1, Guarantee.AGREED, packed) + packed.body)
+
+
+class Witness:
+    """A member that keeps who has left."""
+
+    def __init__(self):
+        self.left = {}
+
+    def messages(self, sender, level, payloads):
+        pass
+
+    def event(self, event):
+        if type(event) is cpg.Confchg:
+            self.left |= event.left
+
+
+async def test_a_client_that_is_gone_while_it_is_behind_is_noticed(daemon):
+    daemon.hub.client_limit = 8 << 20
+    witness = Witness()
+    daemon.ring.admit(b"a", 4711, witness)
+    await trio.to_thread.run_sync(talk_and_not_listen, daemon.path)
+    with trio.fail_after(10):
+        await settled(daemon, groups=1)
+    assert witness.left == {cpg.Member(1, os.getpid()): cpg.Reason.PROCDOWN}
+    assert daemon.hub.dropped == 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import tracemalloc
 
 import pytest
 import trio
@@ -11,7 +12,7 @@ import cpg
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing
 from cpg.group import split
-from cpg.ipc import Kind, Reader, head, pack, send_head
+from cpg.ipc import Kind, Packed, Reader, event_of, head, pack, send_head
 from cpg.session import Session
 from cpg.testing import World
 from totem.configuration import Guarantee
@@ -277,9 +278,8 @@ def test_a_client_that_is_gone_leaves_as_down(hub):
     assert not hub.clients
 
 
-def test_of_many_slow_clients_the_slowest_goes(hub):
-    hub._total_limit = 1000
-    hub.client_limit = 10_000
+def test_of_many_slow_clients_the_slowest_goes():
+    hub = Hub(Port(), client_limit=10_000, total_limit=1000)
     slow, slower = hub.connect(7, 0), hub.connect(8, 0)
     slower.put(head(Kind.ASK, 0, 600), bytes(600))
     slow.put(head(Kind.ASK, 0, 500), bytes(500))
@@ -325,3 +325,97 @@ def test_no_records_raise_anything(hub):
         hub.disconnect(client)
     assert hub.waiting == 0
     assert not hub.clients
+
+
+def test_a_list_of_very_many_is_refused_before_it_is_taken_apart(hub):
+    client = hub.connect(7, 0)
+    client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
+    client.work()
+    session = Session()
+    packed = Packed(8 << 20, 0x80, bytes(8 << 20))
+    session.writer.put(send_head(1, Guarantee.AGREED, packed), packed.body)
+    while session.writer:
+        client.receive(session.writer.record())
+    tracemalloc.start()
+    client.work()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "a list of 8388608 messages" in client.farewell
+    assert peak < 1 << 20
+
+
+def test_whatever_a_session_accepts_a_daemon_takes(hub):
+    wire = Wire(hub, 7)
+    membership = wire.session.join(b"a", Record())
+    wire.move()
+    payloads = [bytes(10_000)] * 90
+    membership.send(payloads, Guarantee.AGREED)
+    wire.move()
+    membership.send([b""] * 4000, Guarantee.AGREED)
+    wire.move()
+    assert wire.client.farewell is None
+    assert hub.ring.memberships[0].sent == payloads + [b""] * 4000
+
+
+def test_a_long_message_waits_for_many_clients_and_counts_once(hub):
+    clients = [hub.connect(pid, 0) for pid in range(40)]
+    for client in clients:
+        client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
+        client.work()
+    payloads = [bytes(16 << 20)]
+    for membership in hub.ring.memberships:
+        membership.inbox.messages(cpg.Member(1, 1), cpg.Level.AGREED, payloads)
+    for client in clients:
+        client.record()  # has begun to be told: the rest is still the same body
+        client.record()
+    assert not any(client.ended for client in clients)
+    for membership in hub.ring.memberships:
+        membership.inbox.messages(cpg.Member(1, 1), cpg.Level.AGREED, [bytes(16 << 20)])
+        if hub.dropped:
+            break
+    else:
+        pytest.fail("656 MiB waited for clients")
+    assert sum(client.ended for client in clients) == 1
+
+
+def test_a_change_is_written_once_for_all_members(hub):
+    clients = [hub.connect(pid, 0) for pid in range(3)]
+    for client in clients:
+        client.receive(b"\0" + HELLO + head(Kind.JOIN, client.pid + 7, 1) + b"a")
+        client.work()
+        items_for(client)
+    change = cpg.Confchg((cpg.Member(1, 1),), {}, {cpg.Member(1, 1): cpg.Reason.JOIN})
+    for membership in hub.ring.memberships:
+        membership.inbox.event(change)
+    assert len({id(body) for client in clients for body in client.writer.bodies()}) == 1
+    for client in clients:
+        (item,) = items_for(client)
+        assert (item.handle, event_of(item)) == (client.pid + 7, change)
+
+
+def test_long_messages_that_wait_are_bounded_together():
+    trio.run(world_of_long_messages, clock=MockClock(autojump_threshold=0))
+
+
+async def world_of_long_messages():
+    world = World(2, seed=1)
+    async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
+        hub = Hub(one)
+        one.observe(hub.ring_event)
+        wire = Wire(hub, 100)
+        records = [Record() for _ in range(8)]
+        memberships = [wire.session.join(b"%d" % number, record) for number, record in enumerate(records)]
+        wire.move()
+        payload = bytes(16 << 20)
+        for membership in memberships:
+            body = pack([payload])
+            wire.session.writer.put(send_head(membership._handle, Guarantee.AGREED, body), body.body)
+        wire.move()
+        assert wire.waits
+        assert sum(membership.waiting for membership in one._engine._waiting) == 64 << 20
+        while not all(type(record.events[-1]) is cpg.Message for record in records if record.events):
+            one.send_soon()
+            await trio.sleep(0.1)
+            wire.move()
+        assert len(wire.session._memberships) == 8
+        wire.cut()
