@@ -47,6 +47,8 @@ TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
 SHARED: Final = 4096
 """Bytes from which on it is worth while to see whether a body waits for several clients."""
+REQUEST_TURN: Final = 8
+"""Questions, joins and leaves of one client that are settled in one turn of the ring: each may take a while."""
 MOST_CLIENTS: Final = 8192
 
 
@@ -271,9 +273,15 @@ class Client:
 
         None when all is done.
         """
+        turn = REQUEST_TURN
         while self._requests and not self.ended:
+            request = self._requests[0]
+            if request.kind is not Kind.SEND:
+                if not turn:
+                    return 0
+                turn -= 1
             try:
-                need = self._do(self._requests[0])
+                need = self._do(request)
             except Malformed as malformed:
                 self.dismiss(Farewell.MALFORMED, f"process {self.pid} sent {malformed}")
                 break

@@ -81,6 +81,7 @@ class Server:
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
+        is_short = False
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(listener)
@@ -91,9 +92,12 @@ class Server:
                 except OSError as error:
                     if error.errno not in _NO_DESCRIPTORS:
                         raise
-                    _log.warning("no more clients for now: %s; raise LimitNOFILE of the service", error.strerror)
+                    if not is_short:
+                        _log.warning("no more clients for now: %s; raise LimitNOFILE of the service", error.strerror)
+                    is_short = True
                     await trio.sleep(ACCEPT_PAUSE)
                     continue
+                is_short = False
                 nursery.start_soon(self._serve_one, connection)
 
     def write(self) -> None:

@@ -419,3 +419,16 @@ async def world_of_long_messages():
             wire.move()
         assert len(wire.session._memberships) == 8
         wire.cut()
+
+
+def test_a_client_that_asks_a_lot_leaves_the_ring_its_turns(hub):
+    asked = []
+    hub.answers = {"status": lambda: asked.append(1)}
+    client = hub.connect(7, 0)
+    client.receive(b"\0" + HELLO + (head(Kind.ASK, 1, 6) + b"status") * 100)
+    turns = 0
+    while (need := client.work()) is not None:
+        assert need == 0
+        assert len(asked) <= 8 * (turns := turns + 1)
+    assert len(asked) == 100
+    assert turns > 10
