@@ -432,3 +432,49 @@ def test_a_client_that_asks_a_lot_leaves_the_ring_its_turns(hub):
         assert len(asked) <= 8 * (turns := turns + 1)
     assert len(asked) == 100
     assert turns > 10
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_who_leaves_and_joins_again_waits_for_no_more_than_the_ring(seed):
+    trio.run(world_of_returns, seed, clock=MockClock(autojump_threshold=0))
+
+
+async def world_of_returns(seed):
+    world = World(2, seed=seed)
+    async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
+        hub = Hub(one)
+        one.observe(hub.ring_event)
+        wire = Wire(hub, 100)
+        records = [Record() for _ in range(12)]
+        for number, record in enumerate(records):
+            membership = wire.session.join(b"a", record)
+            await carried(wire, one)
+            membership.send([bytes(2 << 20)], Guarantee.AGREED)  # in pieces: the leave waits behind them
+            await carried(wire, one)
+            if number % 4 == 1:
+                world.partition({1}, {2})
+            if number % 4 == 3:
+                world.heal()
+            if record is not records[-1]:
+                membership.leave()
+        for _ in range(100):
+            await carried(wire, one)
+            await trio.sleep(0.1)
+        own = cpg.Member(1, 100)
+        for record in records[:-1]:
+            assert place_of(record.events, "joined", own) == 0
+            assert place_of(record.events, "left", own) == len(record.events) - 1
+        for record in records:
+            assert sum(type(event) is cpg.Message for event in record.events) == 1
+        assert one.groups == {b"a": (own,)}
+        wire.cut()
+
+
+async def carried(wire, ring):
+    """Have the ring go on until all that a client has asked for is done."""
+    with trio.fail_after(60):
+        wire.move()
+        while wire.waits or wire.session.writer:
+            ring.send_soon()
+            await trio.sleep(0.01)
+            wire.move()
