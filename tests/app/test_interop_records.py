@@ -146,3 +146,13 @@ def test_who_came_to_the_next_ring_by_another_way_may_lack_the_message():
     assert not found(one=one, two=[*other, *met, b, ring(20, 1, 2)])
     together = [ring(4, 1, 2), change(A, B), *sent(A, "half", "whole"), *met, a, b, ring(20, 1, 2)]
     assert found(one=together, two=[ring(4, 1, 2), change(A, B), *met, b, ring(20, 1, 2)])
+
+
+def test_only_where_it_may_a_real_client_lacks_a_message_of_its_own():
+    a, b, c = messages(A, "a", "b", "c")
+    lost = [ring(4, 1, 2), change(A, B), *sent(A, "a", "b", "c"), a, c]
+    swapped = [*lost[:-2], a, c, b]
+    assert list(differences({(1, 0): lost}, REAL))
+    assert not list(differences({(1, 0): lost}, REAL, lossy=True))
+    assert list(differences({(2, 0): lost}, REAL, lossy=True)), "of ours"
+    assert list(differences({(1, 0): swapped}, REAL, lossy=True)), "out of turn"

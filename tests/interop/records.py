@@ -67,13 +67,16 @@ def _told(events):
     return told
 
 
-def differences(records, real):
-    """Compare what members wrote down: `records` by (node id, anything), `real` the Corosync nodes. Yields texts."""
+def differences(records, real, *, lossy=False):
+    """Compare what members wrote down: `records` by (node id, anything), `real` the Corosync nodes. Yields texts.
+
+    `lossy`: clients of real nodes may have lost messages of their own.
+    """
     by_ring = defaultdict(list)
     sent_in = _sent_in(records)
     senders = {sender for sender, _ in sent_in}
     for (node_id, name), events in records.items():
-        yield from _alone((node_id, name), events)
+        yield from _alone((node_id, name), events, lossy=lossy and node_id in real)
         yield from _never_sent((node_id, name), events, senders, sent_in)
         for stretch in stretches(node_id, events):
             by_ring[stretch.ring].append(((node_id, name), stretch))
@@ -148,7 +151,7 @@ def _never_sent(name, events, senders, sent_in):
                 yield f"{name} was given {event['data']} of {sender}, which has never sent it"
 
 
-def _alone(name, events):
+def _alone(name, events, *, lossy):
     """What one member's own record tells: nothing twice, own messages in the order sent, lists that chain."""
     seen = set()
     members = None
@@ -162,8 +165,8 @@ def _alone(name, events):
                 if message in seen:
                     yield f"{name} was given {message} twice"
                 seen.add(message)
-                if message in sent[own : own + 1]:
-                    own += 1
+                if message in sent[own : None if lossy else own + 1]:
+                    own = sent.index(message, own) + 1
                 elif message in all_sent:
                     yield f"{name} was given its own {message} out of turn"
             case "confchg":
