@@ -10,7 +10,6 @@ send to delivery at all three nodes together: the worst node's p50 and p99. The 
 
 from __future__ import annotations
 
-import argparse
 import signal
 import statistics
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import trio
 
-from bench.flooding import Report, build_cpgflood, flood, rate
+from bench.flooding import Report, build_cpgflood, flood, rate, read_options
 from bench.history import append
 from tests.interop.ring import MixedRing
 
@@ -116,17 +115,13 @@ def figures(case: str, reports: list[Report]) -> dict[str, float]:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.daemon", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", default="3")
-    parser.add_argument("--size", default="64", help="bytes of a message (64)")
-    arguments = parser.parse_args()
-    medians = trio.run(measure, arguments.rounds, ["-t", arguments.seconds, "-s", arguments.size])
+    rounds, size, options = read_options("daemon", __doc__.splitlines()[0], rounds=5)
+    medians = trio.run(measure, rounds, options)
     print(f"{'':28}" + "".join(f"{ring:>28}" for ring in (COROSYNC, OURS, LIBCPG)))
     for what, values in medians.items():
         cells = (f"{value:,.0f} ({value / values[COROSYNC]:.2f})" for value in values.values())
         print(f"{what:28}" + "".join(f"{cell:>28}" for cell in cells))
-    append("daemon", {"size": arguments.size, **medians})
+    append("daemon", {"size": size, **medians})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,16 @@ SOURCE = Path(__file__).parent.parent / "tests" / "interop" / "cpgflood.c"
 PATIENCE = 120
 
 Report = dict[str, Any]
+
+
+def read_options(name: str, purpose: str, *, rounds: int) -> tuple[int, str, list[str]]:
+    """Read the command line: the rounds, the bytes of a message, and the options of the programs that flood."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=purpose)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", default="3")
+    parser.add_argument("--size", default="64", help="bytes of a message (64)")
+    options = parser.parse_args()
+    return options.rounds, options.size, ["-t", options.seconds, "-s", options.size]
 
 
 def build_cpgflood(folder: str) -> str:

@@ -9,7 +9,6 @@ changed, and is that of the slowest node; the table has medians, and ratios to t
 
 from __future__ import annotations
 
-import argparse
 import signal
 import statistics
 import sys
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import trio
 
-from bench.flooding import build_cpgflood, flood, rate
+from bench.flooding import build_cpgflood, flood, rate, read_options
 from bench.history import append
 from tests.interop.ring import MixedRing
 
@@ -70,16 +69,12 @@ def _signal(ring: MixedRing, number: int) -> None:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.mixed", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", default="3")
-    parser.add_argument("--size", default="64", help="bytes of a message (64)")
-    arguments = parser.parse_args()
-    medians = trio.run(measure, arguments.rounds, ["-t", arguments.seconds, "-s", arguments.size])
+    rounds, size, options = read_options("mixed", __doc__.splitlines()[0], rounds=3)
+    medians = trio.run(measure, rounds, options)
     for case, median in medians.items():
         reference = medians[ALL if len(CASES[case][1]) > 1 else ONE]
         print(f"{case:32} {median:>10,.0f}/s   {median / reference:.2f}")
-    append("mixed", {"size": arguments.size, **medians})
+    append("mixed", {"size": size, **medians})
 
 
 if __name__ == "__main__":

@@ -474,10 +474,7 @@ class _Line:
     def _exchange(self) -> None:
         self._unsent = write_records(self._sock, self.session, self._unsent)
         while self.session.failure is None and (record := read_record(self._sock)) is not None:
-            if record:
-                self.session.receive(record)
-            else:
-                self.session.close()
+            self.session.receive(record)
 
     def lose(self) -> None:
         """Be away."""

@@ -243,10 +243,7 @@ class DaemonRing(Ring):
                 record = read_record(self._sock)
                 if record is None:
                     break
-                if record:
-                    session.receive(record)
-                else:
-                    session.close()
+                session.receive(record)
                 if session.failure is not None:
                     return session.failure
             if session.refused:
@@ -338,10 +335,8 @@ async def _welcomed(path: Path, session: Session) -> socket.socket:
             while session.member is None and session.failure is None:
                 await anyio.wait_readable(sock)
                 record = read_record(sock)
-                if record:
+                if record is not None:
                     session.receive(record)
-                elif record is not None:
-                    session.close()
         if session.failure is not None:
             raise session.failure
         if session.member is None:

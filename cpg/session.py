@@ -196,7 +196,15 @@ class Session:
     # ---- up
 
     def receive(self, record: bytes) -> None:
-        """Take in a record; what cannot be understood ends the session with `failure`."""
+        """Take in a record, or the end of the connection: an empty one.
+
+        That, and what cannot be understood, ends the session with `failure`.
+        """
+        if not record:
+            self.failure = self.failure or RingLost(
+                "the daemon has closed the connection: it was ended, or has crashed"
+            )
+            return
         try:
             for item in self._reader.items(record):
                 action = self._actions.get(item.kind)
@@ -205,11 +213,6 @@ class Session:
                 action(item)
         except Malformed as malformed:
             self.failure = RingLost(f"the daemon does not keep to the protocol: {malformed}")
-
-    def close(self) -> None:
-        """The connection is gone."""
-        if self.failure is None:
-            self.failure = RingLost("the daemon has closed the connection: it was ended, or has crashed")
 
     def _on_messages(self, item: Item) -> None:
         membership = self._memberships.get(item.handle)

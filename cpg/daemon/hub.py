@@ -143,7 +143,7 @@ class Hub:
     def tell_ring(self, client: Client) -> None:
         """Tell a new client what is true of the ring."""
         for event in self._ring_told:
-            client.put(*event_item(0, event))
+            client.put(*self.item(0, event))
 
     def pack(self, payloads: list[bytes]) -> Packed:
         """Pack a run once, for all local members of the group. Hot: once for each run and client."""
