@@ -1,15 +1,13 @@
-"""The table of tickets: who holds which lock, who waits, in which order; a replicated state machine.
+"""The table of tickets: who holds which lock, who waits, in which order; the heart of the replicated state.
 
 Every lock server feeds the same commands in the same order to its table, so all tables are the same. The delivery of an
 `Acquire` is its ticket: its place in the queue of that lock. The table has no clock; whoever has one proposes `Revoke`
-and `Expire`, and order decides whether a renewal came before. What a command brought about is its return value, for
-the servers to tell their clients.
+and `Expire`, and order decides whether a renewal came before.
 
 * Tickets are granted in the order of the queue, and nobody overtakes: readers that come behind a waiting writer wait.
   Only a writer with priority goes in front of all readers that wait.
 * A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6).
-* A request has a number of its client's. One that comes again, perhaps through another server, changes nothing and is
-  answered with what has become of it, until the client says that it will not come again.
+* A request that comes again changes nothing and is answered with what has become of it (`cluck.requests`).
 * An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
   others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free.
 * What is released is named by token, so that a late release of a former holder touches nobody.
@@ -17,198 +15,56 @@ the servers to tell their clients.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
-LARGEST_NAME = 1024
-"""Bytes of a lock's name."""
-TOKENS_OF_AN_EPOCH = 1 << 32
-
-
-class Client(NamedTuple):
-    """A program at a lock server: the server's node, the number it drew when it started, and the program's number."""
-
-    node_id: int
-    server: int
-    number: int
-
-
-class Owner(NamedTuple):
-    """One thread of control of a client: what holds and waits."""
-
-    client: Client
-    task: int
-
-
-class RequestId(NamedTuple):
-    """A request; a client numbers its own from 1 on."""
-
-    owner: Owner
-    number: int
-
-
-class Mode(enum.IntEnum):
-    """How a lock is asked for."""
-
-    EXCLUSIVE = 0
-    SHARED = 1
-    PRIORITY = 2
-    """Exclusive, in front of all that wait to share."""
-
-
-class Why(enum.StrEnum):
-    """Why a request was refused, or a lock was lost."""
-
-    BUSY = "busy"
-    """It was not to wait, and would have had to."""
-    DEADLOCK = "deadlock"
-    KIND = "kind"
-    """The lock has another number of permits."""
-    SETTLED = "settled"
-    """A request that came again had been answered for good."""
-    EXPIRED = "expired"
-    """The lease ended without renewal."""
-    FORCED = "forced"
-    """An administrator took it."""
-    GONE = "gone"
-    """The client has ended."""
-    WITHDRAWN = "withdrawn"
-
-
-# ---- commands
-
-
-class Acquire(NamedTuple):
-    """Ask for a lock."""
-
-    request: RequestId
-    name: bytes
-    mode: Mode = Mode.EXCLUSIVE
-    permits: int = 0
-    """Of a semaphore; 0: a lock."""
-    lease: float = 5.0
-    """Seconds that a grant lasts without renewal."""
-    waits: bool = True
-    settled: int = 0
-    """All requests of this client up to this number have been answered for good, and will not come again."""
-
-
-class Withdraw(NamedTuple):
-    """Do not want a lock any more: leave its queue, or release it if it has been granted."""
-
-    request: RequestId
-
-
-class Release(NamedTuple):
-    """Give a lock back."""
-
-    name: bytes
-    token: int
-
-
-class Renew(NamedTuple):
-    """Go on holding a lock for another lease."""
-
-    name: bytes
-    token: int
-
-
-class Revoke(NamedTuple):
-    """The lease is over: the holder should give the lock back now. Void where a renewal came before."""
-
-    name: bytes
-    token: int
-    renewals: int
-
-
-class Expire(NamedTuple):
-    """The lease and the grace behind it are over: take the lock. Void where a renewal came before."""
-
-    name: bytes
-    token: int
-    renewals: int
-
-
-class Force(NamedTuple):
-    """An administrator takes a lock from its holder."""
-
-    name: bytes
-    token: int
-
-
-class Gone(NamedTuple):
-    """A client has verifiably ended: its locks are free at once, and it waits for none."""
-
-    client: Client
-
-
-class Purge(NamedTuple):
-    """A client cannot be reached: it waits for no lock any more, but what it holds stays until that expires."""
-
-    client: Client
-
-
-Command = Acquire | Withdraw | Release | Renew | Revoke | Expire | Force | Gone | Purge
-
-
-# ---- what comes of them
-
-
-class Granted(NamedTuple):
-    """A request has its lock."""
-
-    request: RequestId
-    token: int
-
-
-class Queued(NamedTuple):
-    """A request waits; the same again when its place has changed."""
-
-    request: RequestId
-    ahead: int
-    """How many tickets are before it, those of holders included."""
-
-
-class Refused(NamedTuple):
-    """A request will not get its lock."""
-
-    request: RequestId
-    why: Why
-    circle: tuple[bytes, ...] = ()
-    """Of a deadlock: the locks, each held by who waits for the next one."""
-
-
-class Ended(NamedTuple):
-    """A lock is not held any more: given back (`why` is None), or lost."""
-
-    request: RequestId
-    token: int
-    why: Why | None
-
-
-class Revoked(NamedTuple):
-    """The holder should give the lock back now."""
-
-    request: RequestId
-    token: int
-
-
-Outcome = Granted | Queued | Refused | Ended | Revoked
-
-
-@dataclass(slots=True)
-class Ticket:
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from msgspec import Struct, field
+
+from cluck.commands import (
+    Acquire,
+    Client,
+    Ended,
+    Expire,
+    Force,
+    Grace,
+    Granted,
+    Lease,
+    LockOutcome,
+    Mode,
+    Name,
+    Number,
+    Owner,
+    Queued,
+    Refused,
+    Release,
+    Renew,
+    Renewed,
+    RequestId,
+    Revoke,
+    Revoked,
+    Why,
+    Withdraw,
+)
+from cluck.requests import Requests
+from cluck.tokens import Tokens
+
+MOST_WAITING: Final = 10_000
+"""Tickets that may wait for one lock."""
+MOST_TICKETS: Final = 200_000
+"""Of all locks."""
+
+
+class Ticket(Struct, array_like=True, eq=False):
     """A place in the queue of one lock."""
 
     request: RequestId
-    name: bytes
+    name: Name
     mode: Mode
-    lease: float
-    token: int = 0
+    lease: Lease
+    grace: Grace
+    token: Number = 0
     """0 while it waits."""
-    renewals: int = 0
+    renewals: Number = 0
     is_revoked: bool = False
 
     @property
@@ -217,11 +73,10 @@ class Ticket:
         return self.mode is Mode.SHARED
 
 
-@dataclass(slots=True)
-class Lock:
+class Lock(Struct, array_like=True, eq=False):
     """One name: those who hold it, then those who wait, in their order. Without any it is forgotten."""
 
-    permits: int
+    permits: Number
     holders: list[Ticket] = field(default_factory=list)
     waiting: list[Ticket] = field(default_factory=list)
 
@@ -240,119 +95,104 @@ class Lock:
         return place
 
 
-@dataclass(slots=True)
-class _History:
-    """What has become of a client's requests that have ended."""
-
-    settled: int = 0
-    ended: dict[int, Outcome] = field(default_factory=dict)
-    """The answer to each that may come again, by its number."""
-
-    def settle(self, number: int) -> None:
-        """Forget the requests up to this number."""
-        self.settled = max(self.settled, number)
-        for ended in [ended for ended in self.ended if ended <= number]:
-            del self.ended[ended]
-
-
 class Table:
     """All locks of the cluster."""
 
-    def __init__(self, epoch: int) -> None:
-        """`epoch`: larger than that of every table before (ruling E6)."""
-        self.epoch = epoch
-        self.grants = 0
-        """In this epoch."""
+    def __init__(self, tokens: Tokens, requests: Requests) -> None:
         self.locks: dict[bytes, Lock] = {}
+        self._tokens = tokens
+        self._requests = requests
         self._tickets: dict[RequestId, Ticket] = {}
         self._owned: dict[Owner, list[Ticket]] = {}
         """The same by owner."""
-        self._histories: dict[Client, _History] = {}
+        self._owners: dict[Client, set[Owner]] = {}
+        """Those by client."""
 
-    def apply(self, command: Command) -> list[Outcome]:
-        """Do the next command of the order; what comes of it, in order."""
-        match command:
-            case Acquire():
-                return list(self._acquire(command))
-            case Withdraw(request):
-                return list(self._withdraw(request))
-            case Release(name, token):
-                return list(self._end(self._holder(name, token), None))
-            case Renew(name, token):
-                self._renew(name, token)
-                return []
-            case Revoke(name, token, renewals):
-                return list(self._revoke(self._holder(name, token, renewals)))
-            case Expire(name, token, renewals):
-                return list(self._end(self._holder(name, token, renewals), Why.EXPIRED))
-            case Force(name, token):
-                return list(self._end(self._holder(name, token), Why.FORCED))
-            case Gone(client):
-                return list(self._client_ended(client, keeps_locks=False))
-            case Purge(client):
-                return list(self._client_ended(client, keeps_locks=True))
+    # ---- what there is
 
-    def holder(self, name: bytes, token: int) -> Ticket | None:
-        """Return the ticket that holds a lock with this token."""
-        return self._holder(name, token)
+    def tickets(self) -> Iterable[Ticket]:
+        """All tickets, in the order in which they came."""
+        return self._tickets.values()
+
+    def ticket(self, request: RequestId) -> Ticket | None:
+        """Return the ticket of a request."""
+        return self._tickets.get(request)
+
+    def holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
+        """Return the ticket that holds a lock with this token, if it was renewed so many times."""
+        lock = self.locks.get(name)
+        for ticket in lock.holders if lock is not None else ():
+            if ticket.token == token and renewals in (None, ticket.renewals):
+                return ticket
+        return None
+
+    def ahead(self, ticket: Ticket) -> int:
+        """How many tickets are before one that waits, those of holders included."""
+        lock = self.locks[ticket.name]
+        return len(lock.holders) + lock.waiting.index(ticket)
+
+    def load(self, locks: dict[bytes, Lock]) -> None:
+        """Begin with these locks: those of a snapshot."""
+        self.locks = locks
+        everything = [ticket for lock in locks.values() for ticket in (*lock.holders, *lock.waiting)]
+        for ticket in everything:
+            self._remember(ticket)
 
     # ---- acquiring
 
-    def _acquire(self, command: Acquire) -> Iterator[Outcome]:
+    def acquire(self, command: Acquire) -> Iterator[LockOutcome]:
+        """Give a request its ticket."""
         request = command.request
         known = self._tickets.get(request)
         if known is not None:
-            yield self._state_of(known)
-            return
-        history = self._history(request)
-        history.settle(command.settled)
-        if request.number <= history.settled:
-            yield Refused(request, Why.SETTLED)
-            return
-        if request.number in history.ended:
-            yield history.ended[request.number]
+            yield Granted(request, known.token) if known.token else Queued(request, self.ahead(known))
             return
         lock = self.locks.get(command.name) or Lock(command.permits)
         if lock.permits != command.permits:
-            yield self._note(Refused(request, Why.KIND))
+            yield self._requests.note(Refused(request, Why.KIND))
             return
-        yield from self._enter(lock, Ticket(request, command.name, command.mode, command.lease), command.waits)
+        ticket = Ticket(request, command.name, command.mode, command.lease, command.grace)
+        yield from self._enter(lock, ticket, command.waits)
 
-    def _enter(self, lock: Lock, ticket: Ticket, waits: bool) -> Iterator[Outcome]:
+    def enter(self, ticket: Ticket) -> Iterator[LockOutcome]:
+        """Put a ticket that was made elsewhere into the queue of its lock."""
+        yield from self._enter(self.locks.get(ticket.name) or Lock(0), ticket, waits=True)
+
+    def _enter(self, lock: Lock, ticket: Ticket, waits: bool) -> Iterator[LockOutcome]:
         place = lock.queue(ticket)
         if place or not lock.admits(ticket):
             circle = self._circle(lock, ticket)
-            if circle or not waits:
+            is_full = len(lock.waiting) > MOST_WAITING or len(self._tickets) >= MOST_TICKETS
+            if circle or is_full or not waits:
                 del lock.waiting[place]
-                yield self._note(Refused(ticket.request, Why.DEADLOCK if circle else Why.BUSY, circle))
+                why = Why.DEADLOCK if circle else Why.BUSY if not waits else Why.OVERFLOW
+                yield self._requests.note(Refused(ticket.request, why, circle))
                 return
         self.locks[ticket.name] = lock
-        self._tickets[ticket.request] = ticket
-        self._owned.setdefault(ticket.request.owner, []).append(ticket)
-        granted = list(self._grant(lock))
-        yield from granted
+        self._remember(ticket)
+        granted = False
+        for outcome in self._grant(lock):
+            granted = True
+            yield outcome
         if not granted:
-            yield from self._places(lock, place)
+            yield Queued(ticket.request, len(lock.holders) + place)
 
-    def _grant(self, lock: Lock) -> Iterator[Outcome]:
+    def _remember(self, ticket: Ticket) -> None:
+        request = ticket.request
+        self._tickets[request] = ticket
+        owned = self._owned.get(request.owner)
+        if owned is None:
+            self._owned[request.owner] = [ticket]
+            self._owners.setdefault(request.owner.client, set()).add(request.owner)
+        else:
+            owned.append(ticket)
+
+    def _grant(self, lock: Lock) -> Iterator[LockOutcome]:
         while lock.waiting and lock.admits(lock.waiting[0]):
             ticket = lock.waiting.pop(0)
             lock.holders.append(ticket)
-            self.grants += 1
-            ticket.token = self.epoch * TOKENS_OF_AN_EPOCH + self.grants
+            ticket.token = self._tokens.draw()
             yield Granted(ticket.request, ticket.token)
-
-    @staticmethod
-    def _places(lock: Lock, first: int) -> Iterator[Outcome]:
-        """Tell those who wait, from a place on, how many are ahead."""
-        for place in range(first, len(lock.waiting)):
-            yield Queued(lock.waiting[place].request, len(lock.holders) + place)
-
-    def _state_of(self, ticket: Ticket) -> Outcome:
-        if ticket.token:
-            return Granted(ticket.request, ticket.token)
-        lock = self.locks[ticket.name]
-        return Queued(ticket.request, len(lock.holders) + lock.waiting.index(ticket))
 
     # ---- deadlocks
 
@@ -386,97 +226,95 @@ class Table:
                 yield other.request.owner
 
     def _waits_of(self, owner: Owner) -> Iterator[Ticket]:
-        for ticket in self._owned.get(owner, ()):
-            if not ticket.token and not self.locks[ticket.name].permits:
-                yield ticket
+        waiting = [ticket for ticket in self._owned.get(owner, ()) if not ticket.token]
+        if len(waiting) > 1:
+            waiting.sort(key=lambda ticket: ticket.request)  # the same search everywhere, snapshot or not
+        return (ticket for ticket in waiting if not self.locks[ticket.name].permits)
 
     # ---- holding
 
-    def _holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
-        lock = self.locks.get(name)
-        for ticket in lock.holders if lock is not None else ():
-            if ticket.token == token and renewals in (None, ticket.renewals):
-                return ticket
-        return None
-
-    def _renew(self, name: bytes, token: int) -> None:
-        ticket = self._holder(name, token)
+    def renew(self, command: Renew) -> Iterator[LockOutcome]:
+        """Let a lease begin anew."""
+        ticket = self.holder(command.name, command.token)
         if ticket is not None:
             ticket.renewals += 1
             ticket.is_revoked = False
+            yield Renewed(ticket.request, ticket.token, ticket.renewals)
 
-    @staticmethod
-    def _revoke(ticket: Ticket | None) -> Iterator[Outcome]:
+    def revoke(self, command: Revoke) -> Iterator[LockOutcome]:
+        """Ask a holder for the lock."""
+        ticket = self.holder(command.name, command.token, command.renewals)
         if ticket is not None and not ticket.is_revoked:
             ticket.is_revoked = True
             yield Revoked(ticket.request, ticket.token)
 
     # ---- ending
 
-    def _withdraw(self, request: RequestId) -> Iterator[Outcome]:
-        ticket = self._tickets.get(request)
+    def release(self, command: Release) -> Iterator[LockOutcome]:
+        """Take a lock back."""
+        yield from self._end(self.holder(command.name, command.token), None)
+
+    def expire(self, command: Expire) -> Iterator[LockOutcome]:
+        """Take a lock whose lease is over."""
+        yield from self._end(self.holder(command.name, command.token, command.renewals), Why.EXPIRED)
+
+    def force(self, command: Force) -> Iterator[LockOutcome]:
+        """Take a lock, whatever its holder says."""
+        yield from self._end(self.holder(command.name, command.token), Why.FORCED)
+
+    def withdraw(self, command: Withdraw) -> Iterator[LockOutcome]:
+        """End the ticket of a request, if it has one."""
+        ticket = self._tickets.get(command.request)
         if ticket is None:
-            history = self._history(request)
-            if request.number > history.settled:  # it may come yet
-                history.ended.setdefault(request.number, Refused(request, Why.WITHDRAWN))
-        elif ticket.token:
+            return
+        if ticket.token:
             yield from self._end(ticket, None)
         else:
-            yield self._note(Refused(request, Why.WITHDRAWN))
+            yield self._requests.note(Refused(ticket.request, Why.WITHDRAWN))
             yield from self._remove(ticket)
 
-    def _end(self, ticket: Ticket | None, why: Why | None) -> Iterator[Outcome]:
+    def _end(self, ticket: Ticket | None, why: Why | None) -> Iterator[LockOutcome]:
         """A holder's ticket ends; whoever waits is granted."""
         if ticket is not None:
-            yield self._note(Ended(ticket.request, ticket.token, why))
+            yield self._requests.note(Ended(ticket.request, ticket.token, why))
             yield from self._remove(ticket)
 
-    def _remove(self, ticket: Ticket) -> Iterator[Outcome]:
+    def _remove(self, ticket: Ticket) -> Iterator[LockOutcome]:
         lock = self.locks[ticket.name]
-        del self._tickets[ticket.request]
-        self._forget_owned(ticket)
-        if ticket.token:
-            lock.holders.remove(ticket)
-            first = 0
-        else:
-            first = lock.waiting.index(ticket)
-            del lock.waiting[first]
-        granted = list(self._grant(lock))
-        yield from granted
-        yield from self._places(lock, 0 if granted else first)
+        self._forget(ticket)
+        (lock.holders if ticket.token else lock.waiting).remove(ticket)
+        yield from self._grant(lock)
         if not lock.holders and not lock.waiting:
             del self.locks[ticket.name]
 
-    def _forget_owned(self, ticket: Ticket) -> None:
-        owned = self._owned[ticket.request.owner]
+    def _forget(self, ticket: Ticket) -> None:
+        owner = ticket.request.owner
+        del self._tickets[ticket.request]
+        owned = self._owned[owner]
         owned.remove(ticket)
         if not owned:
-            del self._owned[ticket.request.owner]
+            del self._owned[owner]
+            owners = self._owners[owner.client]
+            owners.remove(owner)
+            if not owners:
+                del self._owners[owner.client]
 
-    def _client_ended(self, client: Client, *, keeps_locks: bool) -> Iterator[Outcome]:
-        for ticket in [*self._tickets.values()]:
-            if ticket.request.owner.client != client or self._tickets.get(ticket.request) is not ticket:
-                continue
-            if not ticket.token:
-                self._note(Refused(ticket.request, Why.GONE))
-                yield from self._remove(ticket)
-            elif not keeps_locks:
+    # ---- clients that end
+
+    def end_client(self, client: Client) -> Iterator[LockOutcome]:
+        """All tickets of a client that has verifiably ended are void."""
+        yield from self._end_tickets(client, lambda ticket: True)
+
+    def purge_client(self, client: Client) -> Iterator[LockOutcome]:
+        """A client cannot be reached: it waits for nothing any more, but what it holds stays until that expires."""
+        yield from self._end_tickets(client, lambda ticket: not ticket.token)
+
+    def _end_tickets(self, client: Client, is_meant: Callable[[Ticket], bool]) -> Iterator[LockOutcome]:
+        """End those of a client's tickets that are meant, and waiting ones first: none of them is to be granted."""
+        tickets = [ticket for owner in sorted(self._owners.get(client, ())) for ticket in self._owned[owner]]
+        tickets.sort(key=lambda ticket: (ticket.token, ticket.request))
+        for ticket in filter(is_meant, tickets):
+            if ticket.token:
                 yield from self._end(ticket, Why.GONE)
-        if not keeps_locks:
-            self._histories.pop(client, None)
-
-    # ---- what has become of requests
-
-    def _history(self, request: RequestId) -> _History:
-        return self._histories.setdefault(request.owner.client, _History())
-
-    def _note(self, outcome: Refused | Ended) -> Outcome:
-        """Remember an answer for good."""
-        self._history(outcome.request).ended[outcome.request.number] = outcome
-        return outcome
-
-    # ---- as a whole
-
-    def tickets(self) -> Iterable[Ticket]:
-        """All tickets, in the order in which they came."""
-        return self._tickets.values()
+            else:
+                yield from self._remove(ticket)

@@ -1,0 +1,394 @@
+"""What is said to the replicated state, and what comes of it: the nouns that all rooms of this floor share.
+
+A command is ordered by the group and applied by every lock server; what it brings about are outcomes, which are the
+same everywhere and concern the one client that made the request, or all that observe. Both travel as msgpack arrays
+(`cluck.wire`, `cluck.protocol`), so the annotations below are the limits that what comes from outside is held to.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import Meta, Struct
+
+LARGEST_NAME: Final = 1024
+"""Bytes of a lock's name."""
+LONGEST_LEASE: Final = 7 * 86400.0
+"""Seconds."""
+LARGEST_BLOB: Final = 64 * 1024
+"""Bytes that a leader attaches to its leadership."""
+
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Name = Annotated[bytes, Meta(min_length=1, max_length=LARGEST_NAME)]
+Lease = Annotated[float, Meta(gt=0, le=LONGEST_LEASE)]
+Grace = Annotated[float, Meta(ge=0, le=LONGEST_LEASE)]
+
+
+class Server(NamedTuple):
+    """A lock server's life: its node, and a number that it drew at random when it started."""
+
+    node_id: Number
+    start: Number
+
+
+class Client(NamedTuple):
+    """A program: the lock server that admitted it first, and its number there. It may go on at another server."""
+
+    server: Server
+    number: Number
+
+
+class Owner(NamedTuple):
+    """One thread of control of a client: what holds and waits."""
+
+    client: Client
+    task: Number
+
+
+class RequestId(NamedTuple):
+    """A request; a client numbers its own from 1 on."""
+
+    owner: Owner
+    number: Number
+
+
+class Mode(enum.IntEnum):
+    """How a lock is asked for."""
+
+    EXCLUSIVE = 0
+    SHARED = 1
+    PRIORITY = 2
+    """Exclusive, in front of all that wait to share."""
+
+
+class Why(enum.StrEnum):
+    """Why a request was refused, or a lock was lost."""
+
+    BUSY = "busy"
+    """It was not to wait, and would have had to."""
+    DEADLOCK = "deadlock"
+    KIND = "kind"
+    """The lock has another number of permits."""
+    OVERFLOW = "overflow"
+    """As many wait for it as may, or there are as many tickets as there may be."""
+    SETTLED = "settled"
+    """A request that came again had been answered for good."""
+    EXPIRED = "expired"
+    """The lease ended without renewal."""
+    FORCED = "forced"
+    """An administrator took it."""
+    GONE = "gone"
+    """The client has ended, or its lock server has."""
+    WITHDRAWN = "withdrawn"
+    NOT_HELD = "not held"
+    """What was to be done needs a lock, or a leadership, that the client does not have."""
+    WRONG_LOCK = "wrong lock"
+    """Others wait on the condition with another lock."""
+    UNKNOWN = "unknown"
+    """There is no such candidate, or no such round."""
+
+
+class _Said(Struct, frozen=True, array_like=True, gc=False):
+    """What all of these have in common: they are values, and small on the wire."""
+
+
+# ---- commands: locks
+
+
+class Acquire(_Said, frozen=True, tag=1):
+    """Ask for a lock."""
+
+    request: RequestId
+    name: Name
+    mode: Mode = Mode.EXCLUSIVE
+    permits: Number = 0
+    """Of a semaphore; 0: a lock."""
+    lease: Lease = 5.0
+    """Seconds that a grant lasts without renewal."""
+    grace: Grace = 5.0
+    """Seconds behind the lease for the holder to come to an end; then the lock is taken."""
+    waits: bool = True
+    settled: Number = 0
+    """All requests of this client up to this number have been answered for good, and will not come again."""
+
+
+class Withdraw(_Said, frozen=True, tag=2):
+    """Do not want any more what a request was for: leave the queue, or release what has been granted."""
+
+    request: RequestId
+
+
+class Release(_Said, frozen=True, tag=3):
+    """Give a lock back."""
+
+    name: Name
+    token: Number
+
+
+class Renew(_Said, frozen=True, tag=4):
+    """Go on holding a lock for another lease."""
+
+    name: Name
+    token: Number
+
+
+class Revoke(_Said, frozen=True, tag=5):
+    """The lease comes to its end: ask the holder to give the lock back. Void where a renewal came before."""
+
+    name: Name
+    token: Number
+    renewals: Number
+
+
+class Expire(_Said, frozen=True, tag=6):
+    """The lease and the grace behind it are over: take the lock. Void where a renewal came before."""
+
+    name: Name
+    token: Number
+    renewals: Number
+
+
+class Force(_Said, frozen=True, tag=7):
+    """An administrator takes a lock from its holder."""
+
+    name: Name
+    token: Number
+
+
+class Gone(_Said, frozen=True, tag=8):
+    """A client has verifiably ended: its locks are free at once, and it waits for nothing."""
+
+    client: Client
+
+
+class Still(_Said, frozen=True, tag=9):
+    """A request still waits: the holder-to-be counts its lease from when it last said so (ruling E7)."""
+
+    request: RequestId
+
+
+# ---- commands: conditions
+
+
+class Wait(_Said, frozen=True, tag=20):
+    """Release a lock and wait on a condition, in one step."""
+
+    request: RequestId
+    condition: Name
+    lock: Name
+    token: Number
+    reacquires: bool = True
+    settled: Number = 0
+
+
+class Notify(_Said, frozen=True, tag=21):
+    """Wake one waiter of a condition, or all of them."""
+
+    request: RequestId
+    condition: Name
+    everyone: bool = False
+    priority: bool = False
+    """They reacquire in front of all that wait to share."""
+    settled: Number = 0
+
+
+class EndWait(_Said, frozen=True, tag=22):
+    """A waiter's time is over, or its task was cancelled. Void where it was woken before."""
+
+    request: RequestId
+
+
+# ---- commands: leaders
+
+
+class Stand(_Said, frozen=True, tag=40):
+    """Be a candidate in an election, until withdrawn; the request is the candidate's name from then on."""
+
+    request: RequestId
+    election: Name
+    address: Annotated[bytes, Meta(max_length=256)] = b""
+    port: Annotated[int, Meta(ge=0, lt=1 << 16)] = 0
+    settled: Number = 0
+
+
+class Status(_Said, frozen=True, tag=41):
+    """A candidate's answer in a round, in seconds; its server gives it."""
+
+    candidate: RequestId
+    round: Number
+    running: Annotated[float, Meta(ge=0)]
+    restart_interval: Annotated[float, Meta(ge=0)]
+
+
+class Close(_Said, frozen=True, tag=42):
+    """Wait no longer for statuses in a round."""
+
+    election: Name
+    round: Number
+
+
+class Next(_Said, frozen=True, tag=43):
+    """The winner of a round is about to lead."""
+
+    election: Name
+    round: Number
+    candidate: RequestId
+
+
+class Commit(_Said, frozen=True, tag=44):
+    """It leads. Refused unless it is who was named next."""
+
+    election: Name
+    round: Number
+    candidate: RequestId
+
+
+class Resign(_Said, frozen=True, tag=45):
+    """A leader leads no more; `to`: who is to be next, if that is a candidate."""
+
+    election: Name
+    token: Number
+    to: RequestId | None = None
+
+
+class Depose(_Said, frozen=True, tag=46):
+    """A leader does not answer, or the winner of a round does not come: another one is to lead."""
+
+    election: Name
+    round: Number
+    candidate: RequestId
+
+
+class Publish(_Said, frozen=True, tag=47):
+    """A leader attaches something to its leadership that others are told."""
+
+    request: RequestId
+    election: Name
+    token: Number
+    blob: Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
+    settled: Number = 0
+
+
+LockCommand = Acquire | Withdraw | Release | Renew | Revoke | Expire | Force | Gone | Still
+ConditionCommand = Wait | Notify | EndWait
+LeaderCommand = Stand | Status | Close | Next | Commit | Resign | Depose | Publish
+Command = LockCommand | ConditionCommand | LeaderCommand
+
+
+# ---- outcomes
+
+
+class Granted(_Said, frozen=True, tag=1):
+    """A request has its lock."""
+
+    request: RequestId
+    token: Number
+
+
+class Queued(_Said, frozen=True, tag=2):
+    """A request waits."""
+
+    request: RequestId
+    ahead: Number
+    """How many tickets are before it, those of holders included."""
+
+
+class Refused(_Said, frozen=True, tag=3):
+    """A request will not get what it is for."""
+
+    request: RequestId
+    why: Why
+    circle: tuple[bytes, ...] = ()
+    """Of a deadlock: the locks, each held by who waits for the next one."""
+
+
+class Ended(_Said, frozen=True, tag=4):
+    """A lock is not held any more: given back (`why` is None), or lost."""
+
+    request: RequestId
+    token: Number
+    why: Why | None
+
+
+class Revoked(_Said, frozen=True, tag=5):
+    """The holder should give the lock back now."""
+
+    request: RequestId
+    token: Number
+
+
+class Renewed(_Said, frozen=True, tag=6):
+    """The holder has another lease."""
+
+    request: RequestId
+    token: Number
+    renewals: Number
+
+
+class Waiting(_Said, frozen=True, tag=20):
+    """A request waits on a condition; the lock has been released."""
+
+    request: RequestId
+
+
+class Woken(_Said, frozen=True, tag=21):
+    """A waiter of a condition does not wait any more; where it reacquires, its lock follows."""
+
+    request: RequestId
+    notified: bool
+    """False: its time was over."""
+
+
+class Notified(_Said, frozen=True, tag=22):
+    """So many waiters were woken."""
+
+    request: RequestId
+    count: Number
+
+
+class Standing(_Said, frozen=True, tag=40):
+    """A request is a candidate."""
+
+    request: RequestId
+
+
+class Asked(_Said, frozen=True, tag=41):
+    """A round was opened: the server of each candidate is to give its status."""
+
+    election: Name
+    round: Number
+    candidates: tuple[RequestId, ...]
+
+
+class Chosen(_Said, frozen=True, tag=42):
+    """A round was closed: its winner's server is to name it next; where it has been (`is_next`), it is to commit."""
+
+    election: Name
+    round: Number
+    candidate: RequestId
+    is_next: bool
+
+
+class Leadership(_Said, frozen=True, tag=43):
+    """Who leads now, for all that observe; also when a blob was published."""
+
+    election: Name
+    leader: RequestId | None
+    token: Number = 0
+    address: bytes = b""
+    port: int = 0
+    version: Number = 0
+    """Of the blob; 0: none in this leadership."""
+    blob: bytes = b""
+
+
+class Published(_Said, frozen=True, tag=44):
+    """A blob is attached."""
+
+    request: RequestId
+    version: Number
+
+
+LockOutcome = Granted | Queued | Refused | Ended | Revoked | Renewed
+Outcome = LockOutcome | Waiting | Woken | Notified | Standing | Asked | Chosen | Leadership | Published

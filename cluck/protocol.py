@@ -1,0 +1,224 @@
+"""What a client and its lock server say to each other, and how it becomes bytes.
+
+A record on the socket is a msgpack array of what is said, at most `LARGEST_RECORD` bytes. Up go commands as they are
+(`cluck.commands`; a client may give those of `ClientCommand`, in its own name) and what follows here; down come
+outcomes, and what follows here. The first up is `Hello`, answered by `Welcome` or `Goodbye`. In a process that is a
+lock server itself the same objects go from hand to hand.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct, ValidationError
+from msgspec.msgpack import Decoder, Encoder
+
+from cluck.commands import (
+    Acquire,
+    Client,
+    Ended,
+    EndWait,
+    Force,
+    Leadership,
+    Name,
+    Notified,
+    Notify,
+    Number,
+    Publish,
+    Published,
+    Queued,
+    Refused,
+    Release,
+    Renew,
+    RequestId,
+    Resign,
+    Revoked,
+    Stand,
+    Standing,
+    Wait,
+    Waiting,
+    Withdraw,
+    Woken,
+)
+from totem.errors import TotemError
+
+VERSION: Final = 1
+LARGEST_RECORD: Final = 128 * 1024
+MOST_UNSETTLED: Final = 1024
+"""Requests of a client that may be open, or answered and not settled."""
+
+
+class Malformed(TotemError):
+    """What the other side says is not what this protocol allows; the text names what and where."""
+
+
+class _Said(Struct, frozen=True, array_like=True, gc=False):
+    """What all of these have in common."""
+
+
+# ---- up
+
+
+class Hello(_Said, frozen=True, tag=100):
+    """Who connects; `resumes`: the client that it was before the connection was lost."""
+
+    version: int
+    program: Annotated[str, Meta(max_length=128)] = ""
+    """To be shown."""
+    resumes: Client | None = None
+    secret: Annotated[bytes, Meta(max_length=64)] = b""
+    """What its first `Welcome` gave it, to resume with."""
+
+
+class Pong(_Said, frozen=True, tag=101):
+    """The client's tasks run."""
+
+
+class Observe(_Said, frozen=True, tag=102):
+    """Be told the present and all later leaderships of an election."""
+
+    election: Name
+
+
+class Ignore(_Said, frozen=True, tag=103):
+    """Be told no more of an election."""
+
+    election: Name
+
+
+class Ask(_Said, frozen=True, tag=104):
+    """Ask for something to be shown; answered by as many `Answer` as it takes."""
+
+    number: Number
+    question: Annotated[str, Meta(max_length=64)]
+    """`status`, `tickets`, `leaders`, `elections`, `conditions`."""
+
+
+class Bye(_Said, frozen=True, tag=105):
+    """The client ends in order: what it still holds is free."""
+
+
+ClientCommand = Acquire | Withdraw | Release | Renew | Force | Wait | Notify | EndWait | Stand | Resign | Publish
+Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye
+
+
+# ---- down
+
+
+class Welcome(_Said, frozen=True, tag=100):
+    """Who the client is from now on."""
+
+    version: int
+    client: Client
+    secret: bytes
+    clock: float
+    """The server's boot-time clock, between `Hello` and this: deadlines are told by it."""
+    was_resumed: bool = False
+
+
+class Held(_Said, frozen=True, tag=101):
+    """A lock is held, or held on, until a deadline on the server's clock (ruling E7).
+
+    `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
+    """
+
+    request: RequestId
+    token: int
+    deadline: float
+
+
+class Readiness(_Said, frozen=True, tag=102):
+    """Whether requests are answered now; if not, why. Told at first, and at each change."""
+
+    ready: bool
+    why: str
+
+
+class Ping(_Said, frozen=True, tag=103):
+    """Are the client's tasks running?"""
+
+
+class Answer(_Said, frozen=True, tag=104):
+    """Part of an answer: JSON."""
+
+    number: Number
+    body: bytes
+    is_last: bool
+
+
+class Leads(_Said, frozen=True, tag=105):
+    """A candidate of this client leads, or does not any more (token 0)."""
+
+    candidate: RequestId
+    token: int
+
+
+class Farewell(enum.StrEnum):
+    """Why a client is told goodbye."""
+
+    ACCESS = "access"
+    VERSION = "version"
+    MALFORMED = "malformed"
+    SLOW = "slow"
+    ENDING = "ending"
+    FULL = "full"
+
+
+class Goodbye(_Said, frozen=True, tag=106):
+    """The last that a client is told."""
+
+    why: Farewell
+    text: str
+
+
+class Failed(_Said, frozen=True, tag=107):
+    """A request was not given to the group, and has no effect: as many wait as may, or not ready and not to wait."""
+
+    request: RequestId
+    text: str
+    not_ready: bool
+
+
+class Renounced(_Said, frozen=True, tag=108):
+    """What was held under this token cannot be relied on any more: this server is not in the part that decides."""
+
+    request: RequestId
+    token: int
+
+
+ClientOutcome = Queued | Refused | Ended | Revoked | Waiting | Woken | Notified | Standing | Published | Leadership
+Downward = ClientOutcome | Welcome | Held | Readiness | Ping | Answer | Leads | Goodbye | Failed | Renounced
+
+_encoder = Encoder()
+_upward: Decoder[list[Any]] = Decoder(list[Upward])
+_downward: Decoder[list[Any]] = Decoder(list[Downward])
+
+
+def records(said: Sequence[Upward | Downward]) -> Iterator[bytes]:
+    """Write what is to be said into as few records as will do."""
+    record = _encoder.encode(said)
+    if len(record) <= LARGEST_RECORD or len(said) == 1:
+        yield record
+    else:
+        half = len(said) // 2
+        yield from records(said[:half])
+        yield from records(said[half:])
+
+
+def upward(record: bytes) -> Iterable[Upward]:
+    """Read a client's record. Raises Malformed."""
+    return _read(record, _upward)
+
+
+def downward(record: bytes) -> Iterable[Downward]:
+    """Read a server's record. Raises Malformed."""
+    return _read(record, _downward)
+
+
+def _read(record: bytes, decoder: Decoder[list[Any]]) -> list[Any]:
+    try:
+        return decoder.decode(record)
+    except (ValidationError, ValueError) as error:
+        raise Malformed(f"a record of {len(record)} bytes: {error}") from None

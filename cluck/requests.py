@@ -1,0 +1,88 @@
+"""What has become of requests that may come again: each is done once, however often and through whomever it comes.
+
+A client numbers its requests. One that was answered for good is remembered with its answer until the client says that
+it will not come again (`settled`), or has ended, or its lock server has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeVar
+
+from msgspec import Struct, field
+
+from cluck.commands import (
+    Client,
+    Ended,
+    Notified,
+    Number,
+    Outcome,
+    Published,
+    Refused,
+    RequestId,
+    Server,
+    Why,
+    Woken,
+)
+
+Final = Refused | Ended | Notified | Woken | Published
+"""Answers for good."""
+
+AnyFinal = TypeVar("AnyFinal", Refused, Ended, Notified, Woken, Published)
+
+
+class History(Struct, array_like=True):
+    """What is remembered of one client."""
+
+    server: Server
+    """Through which it spoke last."""
+    settled: Number = 0
+    ended: dict[int, Final] = field(default_factory=dict)
+    """The answer to each request that may come again, by its number."""
+
+
+class Requests:
+    """The histories of all clients whose lock servers are there."""
+
+    def __init__(self) -> None:
+        self.histories: dict[Client, History] = {}
+
+    def recall(self, request: RequestId, settled: int, server: Server) -> Outcome | None:
+        """Return the answer to a request that was answered before; None if it is new, or still open."""
+        history = self._history(request, server)
+        if settled > history.settled:
+            history.settled = settled
+            for number in [number for number in history.ended if number <= settled]:
+                del history.ended[number]
+        if request.number <= history.settled:
+            return Refused(request, Why.SETTLED)
+        return history.ended.get(request.number)
+
+    def refuse(self, request: RequestId, server: Server) -> Outcome:
+        """Have a request that has not come yet refused when it does; return what has become of it."""
+        history = self._history(request, server)
+        if request.number <= history.settled:
+            return Refused(request, Why.SETTLED)
+        return history.ended.setdefault(request.number, Refused(request, Why.WITHDRAWN))
+
+    def _history(self, request: RequestId, server: Server) -> History:
+        history = self.histories.get(request.owner.client)
+        if history is None:
+            history = self.histories[request.owner.client] = History(server)
+        history.server = server
+        return history
+
+    def note(self, outcome: AnyFinal) -> AnyFinal:
+        """Remember an answer for good."""
+        history = self.histories.get(outcome.request.owner.client)
+        if history is not None and outcome.request.number > history.settled:
+            history.ended[outcome.request.number] = outcome
+        return outcome
+
+    def forget(self, client: Client) -> None:
+        """A client has ended, or cannot be reached."""
+        self.histories.pop(client, None)
+
+    def stranded(self, servers: Collection[Server]) -> list[Client]:
+        """The clients that spoke last through a server which is none of these, in their order."""
+        return sorted(client for client, history in self.histories.items() if history.server not in servers)

@@ -1,0 +1,38 @@
+"""Fencing tokens: each larger than all before, of any lock, over all restarts and merges (ruling E6).
+
+A token is `epoch * 2**32 + n`. The epoch grows whenever a state is born, and is on the disks of a majority of the lock
+servers before its first token; n counts the grants of that epoch, and is part of the replicated state.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+TOKENS_OF_AN_EPOCH: Final = 1 << 32
+RESERVE: Final = 1 << 24
+"""So many before an epoch's end the next one is asked for."""
+
+
+class Tokens:
+    """The counter."""
+
+    def __init__(self, epoch: int, drawn: int = 0) -> None:
+        self.epoch = epoch
+        self.drawn = drawn
+        """In this epoch."""
+
+    def draw(self) -> int:
+        """Return the next token."""
+        self.drawn += 1
+        assert self.drawn < TOKENS_OF_AN_EPOCH, "an epoch has come to its end, and no lock server has noticed"
+        return self.epoch * TOKENS_OF_AN_EPOCH + self.drawn
+
+    @property
+    def run_short(self) -> bool:
+        """Whether the next epoch should begin."""
+        return self.drawn >= TOKENS_OF_AN_EPOCH - RESERVE
+
+    def begin(self, epoch: int) -> None:
+        """Begin a later epoch."""
+        if epoch > self.epoch:
+            self.epoch, self.drawn = epoch, 0
