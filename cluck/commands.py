@@ -85,6 +85,8 @@ class Why(enum.StrEnum):
     """What was to be done needs a lock, or a leadership, that the client does not have."""
     WRONG_LOCK = "wrong lock"
     """Others wait on the condition with another lock."""
+    UNRECORDED = "unrecorded"
+    """Its lease is longer than what a majority's disks know of: nothing was done, it may come again when they do."""
     UNKNOWN = "unknown"
     """There is no such candidate, or no such round."""
 
@@ -209,6 +211,10 @@ class Stand(_Said, frozen=True, tag=40):
     election: Name
     address: Annotated[bytes, Meta(max_length=256)] = b""
     port: Annotated[int, Meta(ge=0, lt=1 << 16)] = 0
+    running: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds since the candidate's program has started, as this was sent."""
+    restart_interval: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds from when its former life was last known to run to that start; 0: there was none."""
     settled: Number = 0
 
 

@@ -21,12 +21,14 @@ from cluck.commands import (
     Gone,
     Number,
     Outcome,
+    Refused,
     Release,
     Renew,
     RequestId,
     Revoke,
     Server,
     Still,
+    Why,
     Withdraw,
 )
 from cluck.requests import History, Requests
@@ -39,6 +41,7 @@ class Image(Struct, array_like=True):
 
     epoch: Number
     drawn: Number
+    longest: float
     histories: list[tuple[Client, History]]
     locks: list[tuple[bytes, Lock]]
 
@@ -49,11 +52,13 @@ class State:
     def __init__(self, epoch: int) -> None:
         """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
         self.tokens = Tokens(epoch)
+        self.longest = 0.0
+        """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
         self.requests = Requests()
         self.table = Table(self.tokens, self.requests)
         table = self.table
         self._actions: Final[dict[type, Callable[[Any], Iterator[Outcome]]]] = {
-            Acquire: table.acquire,
+            Acquire: self._acquire,
             Withdraw: table.withdraw,
             Release: table.release,
             Renew: table.renew,
@@ -81,6 +86,12 @@ class State:
 
     # ---- what concerns several parts
 
+    def _acquire(self, command: Acquire) -> Iterator[Outcome]:
+        if command.lease + command.grace > self.longest:
+            yield Refused(command.request, Why.UNRECORDED)
+        else:
+            yield from self.table.acquire(command)
+
     def _gone(self, command: Gone) -> Iterator[Outcome]:
         yield from self.table.end_client(command.client)
         self.requests.forget(command.client)
@@ -94,13 +105,14 @@ class State:
     def image(self) -> Image:
         """All of it; the same for states that are the same."""
         histories = sorted(self.requests.histories.items(), key=lambda item: item[0])
-        return Image(self.tokens.epoch, self.tokens.drawn, histories, sorted(self.table.locks.items()))
+        return Image(self.tokens.epoch, self.tokens.drawn, self.longest, histories, sorted(self.table.locks.items()))
 
     @classmethod
     def of(cls, image: Image) -> State:
         """Make the state of an image, which is its own from then on."""
         state = cls(image.epoch)
         state.tokens.drawn = image.drawn
+        state.longest = image.longest
         state.requests.histories = dict(image.histories)
         state.table.load(dict(image.locks))
         return state

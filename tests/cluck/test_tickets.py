@@ -40,6 +40,7 @@ class Bench:
 
     def __init__(self):
         self.state = State(epoch=7)
+        self.state.longest = 10.0
         self.table = self.state.table
         self.numbers = {}
 

@@ -1,0 +1,194 @@
+"""What lock servers say to each other in their group: msgpack, behind one byte of version.
+
+    Round       somebody has seen a change: all are to say what they have
+    Report      what one has, in answer to a round
+    Exclude     one does not answer: the round goes on without it
+    Snapshot    a part of the base's state, for those who have another
+    Propose     a record (epoch, longest lease) to be made durable; in a round without a base, to begin anew
+    Stored      it is
+    Commands    what is to be done, in order
+    Ack         all up to a number has been applied (only where the ring has no SAFE: ruling E4)
+
+Who says it is the message's sender; `start` tells its life. All are hostile until read: a malformed one is no message.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Final, NamedTuple
+
+from msgspec import Struct, ValidationError
+from msgspec.msgpack import Decoder, Encoder
+
+from cluck.commands import Command, Number
+from cluck.state import Image
+from totem.errors import TotemError
+
+VERSION: Final = 1
+PART: Final = 256 * 1024
+"""Bytes of a part of a snapshot."""
+
+
+class Malformed(TotemError):
+    """Not a message between lock servers; the text names what and where."""
+
+
+class RoundId(NamedTuple):
+    """A round: who called it, by its life, and its number there."""
+
+    start: Number
+    number: Number
+
+
+class Lineage(NamedTuple):
+    """How far a state has come: of two, the larger one has seen more of what anybody was told (rulings E2 to E4)."""
+
+    epoch: Number
+    ring_seq: Number
+    """Of the last view in which it decided."""
+    view: Number
+    """Which one of that ring."""
+    mark: Number
+    """Commands of that view: applied, or, where the ring has no SAFE, acknowledged."""
+
+
+class Record(NamedTuple):
+    """What a lock server keeps on its disk."""
+
+    epoch: Number
+    """The largest it has known."""
+    longest: float
+    """Seconds of the longest lease and its grace that may have been granted."""
+
+
+class Round(Struct, frozen=True, array_like=True, tag=1):
+    """All are to say what they have."""
+
+    id: RoundId
+
+
+class Report(Struct, frozen=True, array_like=True, tag=2):
+    """What a lock server has, in answer to a round."""
+
+    round: RoundId
+    start: Number
+    lineage: Lineage | None
+    """None: no state."""
+    digest: int
+    """Of the state."""
+    record: Record | None
+    """None: its disk knows of no epoch."""
+    survivors: bool
+    """Clients of an earlier life of this server may still hold what they were granted."""
+    safe: bool
+    """Its ring tells when a message is safe."""
+    priority: Number
+    """As a leader of the service, 1 first; 0: not to be one."""
+    in_process: bool
+    """Its clients live and end with it."""
+    quorate: bool
+    """What its ring says."""
+    force_birth: bool
+    """An operator says that nobody holds anything any more."""
+
+
+class Exclude(Struct, frozen=True, array_like=True, tag=3):
+    """The round goes on without these, who do not answer."""
+
+    round: RoundId
+    members: list[tuple[Number, Number]]
+    """Node id and process id of each."""
+
+
+class Snapshot(Struct, frozen=True, array_like=True, tag=4):
+    """A part of the base's state."""
+
+    round: RoundId
+    part: Number
+    parts: Number
+    checksum: Number
+    """Of all parts together: CRC-32."""
+    body: bytes
+
+
+class Propose(Struct, frozen=True, array_like=True, tag=5):
+    """Make this record durable; with a round, to begin anew there once enough have."""
+
+    record: Record
+    birth: RoundId | None = None
+
+
+class Stored(Struct, frozen=True, array_like=True, tag=6):
+    """This record, or more than it, is durable here."""
+
+    record: Record
+
+
+class Commands(Struct, frozen=True, array_like=True, tag=7):
+    """What is to be done, in order."""
+
+    start: Number
+    serial: Number
+    """Counts the messages of this kind of one server."""
+    commands: list[Command]
+
+
+class Ack(Struct, frozen=True, array_like=True, tag=8):
+    """All up to a number has been applied in the view that this round made."""
+
+    round: RoundId
+    number: Number
+
+
+Said = Round | Report | Exclude | Snapshot | Propose | Stored | Commands | Ack
+
+_encoder = Encoder()
+_decoder: Decoder[Said] = Decoder(Said)
+_images: Decoder[Image] = Decoder(Image)
+_VERSION_BYTE: Final = bytes((VERSION,))
+
+
+def encode(said: Said) -> bytes:
+    """Write a message. Hot."""
+    return _VERSION_BYTE + _encoder.encode(said)
+
+
+def decode(data: bytes) -> Said:
+    """Read a message. Raises Malformed. Hot."""
+    if data[:1] != _VERSION_BYTE:
+        raise Malformed(f"a message of version {data[:1].hex() or 'missing'}, and this is version {VERSION}")
+    try:
+        return _decoder.decode(memoryview(data)[1:])
+    except (ValidationError, ValueError) as error:
+        raise Malformed(f"a message of {len(data)} bytes: {error}") from None
+
+
+# ---- snapshots
+
+
+def freeze(image: Image) -> bytes:
+    """Write a whole state."""
+    return _encoder.encode(image)
+
+
+def digest(frozen: bytes) -> int:
+    """Tell states apart."""
+    return zlib.crc32(frozen)
+
+
+def cut(frozen: bytes, round_id: RoundId) -> list[Snapshot]:
+    """Cut a state into parts."""
+    checksum = digest(frozen)
+    bodies = [frozen[place : place + PART] for place in range(0, len(frozen), PART)]
+    return [Snapshot(round_id, part, len(bodies), checksum, body) for part, body in enumerate(bodies)]
+
+
+def thaw(parts: list[Snapshot]) -> Image:
+    """Read a state from its parts. Raises Malformed."""
+    frozen = b"".join(part.body for part in parts)
+    if digest(frozen) != parts[-1].checksum:
+        raise Malformed(f"a snapshot of {len(frozen)} bytes with a wrong checksum")
+    try:
+        return _images.decode(frozen)
+    except (ValidationError, ValueError) as error:
+        raise Malformed(f"a snapshot of {len(frozen)} bytes: {error}") from None
