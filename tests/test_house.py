@@ -34,7 +34,9 @@ SHELLS = {
     "cpg.corosync",
     "cpg.daemon.access",
     "cpg.daemon.command",
+    "cpg.daemon.life",
     "cpg.daemon.server",
+    "cpg.daemon.sockets",
     "cpg.daemon.status",
     "cpg.libcpg",
     "cpg.testing",
@@ -64,7 +66,7 @@ STRUCT_ROOMS = (
     "cpg.schema",
     "cpg.flood",
     "cpg.ipc",
-    "cpg.daemon.server",
+    "cpg.daemon.sockets",
     "cpg.libqb",
 )
 

@@ -6,7 +6,7 @@ they run, `figures` writes what a node tells of itself, `top` shows it live, `ou
 one line that names the thing, the place and what to do, and an exit code.
 """
 
-from cpg.cli.common import DEFAULT_CONFIG, DONE, FAILED, MISUSED, own_version
+from cpg.cli.common import DEFAULT_CONFIG, DONE, FAILED, MISUSED, own_version, sole
 from cpg.cli.run import main
 
-__all__ = ["DEFAULT_CONFIG", "DONE", "FAILED", "MISUSED", "main", "own_version"]
+__all__ = ["DEFAULT_CONFIG", "DONE", "FAILED", "MISUSED", "main", "own_version", "sole"]

@@ -14,3 +14,10 @@ def own_version() -> str:
         return version("totem-cpg")
     except PackageNotFoundError:
         return "from a source tree that is not installed"
+
+
+def sole(error: BaseException) -> BaseException:
+    """Unwrap an exception that is alone in a group."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -6,7 +6,7 @@ import argparse
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -25,11 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong := check(options):
         whole.error(wrong)
     logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
-    return trio.run(_until_signal, options)
+    return trio.run(until_signal, options, _report_errors)
 
 
-async def _until_signal(options: argparse.Namespace) -> int:
-    """Run the command, and cancel it when a signal comes."""
+async def until_signal(options: argparse.Namespace, command: Callable[[argparse.Namespace], Awaitable[int]]) -> int:
+    """Run a command, and cancel it when a signal comes; `options.signalled` is the exit code then, if it is one."""
     code = DONE
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -41,7 +41,7 @@ async def _until_signal(options: argparse.Namespace) -> int:
                     nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
-            code = await _report_errors(options)
+            code = await command(options)
             nursery.cancel_scope.cancel()
     return code
 

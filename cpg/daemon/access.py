@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
 
 from totem.config import UserRule
+
+_log = logging.getLogger(__name__)
 
 
 class Access:
@@ -22,3 +25,12 @@ class Access:
         if uid in (0, os.geteuid()):
             return True
         return any(rule.uid == uid or rule.gid == gid for rule in self.rules)
+
+
+def refusal(pid: int, uid: int) -> str:
+    """Log that a process may not connect; return what it is told."""
+    _log.warning("process %d of the user with uid %d may not connect (uidgid)", pid, uid)
+    return (
+        f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or let "
+        f"the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and SIGHUP"
+    )

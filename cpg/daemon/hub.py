@@ -381,6 +381,10 @@ class Client:
         self._hub.waiting += self.writer.size
         self._hub.written.add(self)
 
+    def has_records(self) -> bool:
+        """Whether something waits for it."""
+        return bool(self.writer)
+
     def hush(self) -> None:
         """Throw away what waits: it cannot be told."""
         self._hub.waiting -= self.writer.size

@@ -5,7 +5,8 @@ import trio
 
 import cpg
 from cpg.daemon.hub import Hub
-from cpg.daemon.server import ServedRing, listening, serve
+from cpg.daemon.server import ServedRing, serve
+from cpg.daemon.sockets import listening
 from cpg.daemon.status import answers
 from cpg.embedded import prepare_ring
 from tests.app.processes import write_config

@@ -1,0 +1,121 @@
+"""What the daemons have in common: a life from start to signal, the log, the service manager, errors as exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from logging.handlers import SysLogHandler
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cpg.cli import FAILED, MISUSED, sole
+from totem.config import Logging
+from totem.errors import ConfigError, TotemError
+
+_log = logging.getLogger(__name__)
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+EXIT_CODES: Final = """\
+exit codes:
+  0  ended by SIGTERM or SIGINT, in order
+  1  failed: the ring was lost, or an address or a socket cannot be had
+  2  wrong usage, or a configuration that cannot be used
+"""
+
+
+class Life:
+    """From the start to the signal that ends it: a start is broken off, what has started ends in order."""
+
+    def __init__(self) -> None:
+        self.starting = trio.CancelScope()
+        """What a signal breaks off before there is something to end."""
+        self._has_started = False
+        self._end = trio.Event()
+
+    async def lived(self) -> None:
+        """Wait for the end."""
+        self._has_started = True
+        await self._end.wait()
+
+    def end(self) -> None:
+        """End it."""
+        self._end.set()
+        if not self._has_started:
+            self.starting.cancel()
+
+
+async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], None]) -> None:
+    """Let SIGHUP reload, and all others end the life."""
+    async for number in signals:
+        if number == signal.SIGHUP:
+            notify("RELOADING=1")
+            reload()
+            notify("READY=1")
+        else:
+            life.end()
+
+
+def explain(error: BaseException, config: str | None) -> int:
+    """Log in one line what went wrong; return the exit code. `config`: the path that was to be read."""
+    error = sole(error)
+    code = FAILED
+    match error:
+        case ConfigError() | ValueError():
+            code, text = MISUSED, str(error)
+        case TotemError():
+            text = str(error)
+        case OSError():
+            text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+            code = MISUSED if error.filename == config else FAILED
+        case _:
+            raise error
+    _log.error("%s", text)
+    return code
+
+
+def start_logging(name: str, settings: Logging) -> None:
+    """Log as program `name` where the configuration says.
+
+    Where a service manager reads standard error, it adds the time itself.
+    """
+    handlers: list[logging.Handler] = []
+    if settings.to_stderr:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    if settings.to_logfile and settings.logfile:
+        handlers.append(logging.FileHandler(settings.logfile))
+    if settings.to_syslog and Path("/dev/log").exists() and "JOURNAL_STREAM" not in os.environ:
+        handlers.append(SysLogHandler("/dev/log", settings.syslog_facility))
+    stamp = "" if "JOURNAL_STREAM" in os.environ or settings.timestamp == "off" else "%(asctime)s "
+    logging.basicConfig(format=f"{stamp}%(levelname)s {name}: %(message)s", handlers=handlers, force=True)
+    set_level(settings)
+
+
+def set_level(settings: Logging) -> None:
+    """Log as much as is wanted."""
+    logging.getLogger().setLevel(logging.DEBUG if settings.debug != "off" else logging.INFO)
+
+
+def raise_file_limit() -> None:
+    """Each client takes a descriptor: have as many as the system lets this process have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def notify(*words: str) -> None:
+    """Tell the service manager, if there is one that wants to know (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.sendto("\n".join(words).encode(), "\0" + address[1:] if address[0] == "@" else address)
+        except OSError as error:
+            _log.warning("the service manager's socket %s cannot be reached: %s", address, error.strerror)
