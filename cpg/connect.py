@@ -52,13 +52,18 @@ def default_socket() -> Path:
     """Where the daemon of this machine listens: `$CPGD_SOCKET`, else /run/cpgd/socket for root's, else in the
     folder of the user's own sockets.
     """
-    if named := os.environ.get("CPGD_SOCKET"):
+    return socket_of("cpgd", "CPGD_SOCKET")
+
+
+def socket_of(daemon: str, variable: str) -> Path:
+    """Where a daemon of this machine listens; `variable` of the environment names another place."""
+    if named := os.environ.get(variable):
         return Path(named)
-    system = Path("/run/cpgd/socket")
+    system = Path("/run", daemon, "socket")
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if os.geteuid() == 0 or system.exists() or not folder:
         return system
-    return Path(folder, "cpgd", "socket")
+    return Path(folder, daemon, "socket")
 
 
 def open_socket(path: Path) -> socket.socket:
