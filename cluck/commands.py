@@ -23,6 +23,7 @@ Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[bytes, Meta(min_length=1, max_length=LARGEST_NAME)]
 Lease = Annotated[float, Meta(gt=0, le=LONGEST_LEASE)]
 Grace = Annotated[float, Meta(ge=0, le=LONGEST_LEASE)]
+Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 
 
 class Server(NamedTuple):
@@ -71,7 +72,7 @@ class Why(enum.StrEnum):
     KIND = "kind"
     """The lock has another number of permits."""
     OVERFLOW = "overflow"
-    """As many wait for it as may, or there are as many tickets as there may be."""
+    """As many wait or stand as may, for this or in all; or leaders have published as much as may be kept."""
     SETTLED = "settled"
     """A request that came again had been answered for good."""
     EXPIRED = "expired"
@@ -87,8 +88,6 @@ class Why(enum.StrEnum):
     """Others wait on the condition with another lock."""
     UNRECORDED = "unrecorded"
     """Its lease is longer than what a majority's disks know of: nothing was done, it may come again when they do."""
-    UNKNOWN = "unknown"
-    """There is no such candidate, or no such round."""
 
 
 class _Said(Struct, frozen=True, array_like=True, gc=False):
@@ -191,7 +190,7 @@ class Notify(_Said, frozen=True, tag=21):
     condition: Name
     everyone: bool = False
     priority: bool = False
-    """They reacquire in front of all that wait to share."""
+    """Those that had the lock for themselves reacquire it in front of all that wait to share."""
     settled: Number = 0
 
 
@@ -223,19 +222,21 @@ class Status(_Said, frozen=True, tag=41):
 
     candidate: RequestId
     round: Number
-    running: Annotated[float, Meta(ge=0)]
-    restart_interval: Annotated[float, Meta(ge=0)]
+    running: Seconds
+    """How long it has been up."""
+    restart_interval: Seconds
+    """How long it had been down before; 0 where that is not known."""
 
 
 class Close(_Said, frozen=True, tag=42):
-    """Wait no longer for statuses in a round."""
+    """Wait no longer for statuses in a round. Where none has come, another round begins."""
 
     election: Name
     round: Number
 
 
 class Next(_Said, frozen=True, tag=43):
-    """The winner of a round is about to lead."""
+    """The winner of a round is about to lead. Rejected unless it is the winner."""
 
     election: Name
     round: Number
@@ -243,7 +244,7 @@ class Next(_Said, frozen=True, tag=43):
 
 
 class Commit(_Said, frozen=True, tag=44):
-    """It leads. Refused unless it is who was named next."""
+    """It leads. Rejected unless it is who was named next."""
 
     election: Name
     round: Number
@@ -251,7 +252,7 @@ class Commit(_Said, frozen=True, tag=44):
 
 
 class Resign(_Said, frozen=True, tag=45):
-    """A leader leads no more; `to`: who is to be next, if that is a candidate."""
+    """A leader leads no more, but goes on standing; `to`: who is to be next, if that is another candidate."""
 
     election: Name
     token: Number
@@ -280,6 +281,8 @@ LockCommand = Acquire | Withdraw | Release | Renew | Revoke | Expire | Force | G
 ConditionCommand = Wait | Notify | EndWait
 LeaderCommand = Stand | Status | Close | Next | Commit | Resign | Depose | Publish
 Command = LockCommand | ConditionCommand | LeaderCommand
+Request = Acquire | Wait | Notify | Stand | Publish
+"""Those that are answered, and may come again."""
 
 
 # ---- outcomes
@@ -396,5 +399,18 @@ class Published(_Said, frozen=True, tag=44):
     version: Number
 
 
+class Rejected(_Said, frozen=True, tag=45):
+    """A `Next` or `Commit` that the state of the election does not bear out; it changed nothing.
+
+    This is no `Refused` of the candidate's request, which goes on standing all the same.
+    """
+
+    election: Name
+    round: Number
+    candidate: RequestId
+
+
 LockOutcome = Granted | Queued | Refused | Ended | Revoked | Renewed
-Outcome = LockOutcome | Waiting | Woken | Notified | Standing | Asked | Chosen | Leadership | Published
+ConditionOutcome = LockOutcome | Waiting | Woken | Notified
+LeaderOutcome = Refused | Standing | Asked | Chosen | Leadership | Published | Rejected
+Outcome = ConditionOutcome | LeaderOutcome

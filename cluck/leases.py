@@ -51,6 +51,10 @@ class Leases:
         """It holds nothing any more. Hot."""
         self._held.pop(token, None)
 
+    def has(self, token: int) -> bool:
+        """Whether this token was seen to hold a lock."""
+        return token in self._held
+
     def load(self, holders: Iterable[Ticket], now: float) -> None:
         """These hold locks now, and no others; of those that are new to this server it knows no more than that."""
         known = self._held

@@ -52,8 +52,6 @@ from totem.configuration import Level
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
 MOST_LEADERS: Final = 3
-USUAL: Final = 10.0
-"""Seconds of a lease and its grace that a first state's disks know of at once."""
 MOST_WAITING: Final = 64 * 1024
 """Messages with commands that may come while a round lasts; servers send none meanwhile, so that they are few."""
 
@@ -73,6 +71,8 @@ class Settings:
     """Its clients live and end with it."""
     survivors: bool = False
     """Clients of an earlier life of this server may be alive."""
+    usual: float = 10.0
+    """Seconds of a lease and its grace that the disks know of from the beginning."""
     force_birth: bool = False
     """Begin anew with a majority that has no state, without waiting: an operator's word that nobody holds anything."""
 
@@ -240,6 +240,16 @@ class Replica:
     def is_primary(self) -> bool:
         """Whether commands are applied as they come."""
         return self.phase is Phase.PRIMARY
+
+    @property
+    def view_id(self) -> RoundId | None:
+        """The view's name: the round that made it."""
+        return self._round
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it waits for a disk, or for its own acknowledgement."""
+        return self.record_to_store is not None or self._ack_under_way
 
     @property
     def is_final(self) -> bool:
@@ -570,7 +580,7 @@ class Replica:
         """Begin anew, with an epoch above all that anybody here knows of."""
         known = [report.record for report in self._reports.values() if report.record is not None]
         epoch = 1 + max((record.epoch for record in known), default=0)
-        longest = max((record.longest for record in known), default=USUAL)
+        longest = max((record.longest for record in known), default=self.settings.usual)
         self._say(Propose(Record(epoch, longest), self._round))
 
     def _propose(self, record: Record) -> None:

@@ -6,7 +6,8 @@ it will not come again (`settled`), or has ended, or its lock server has.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from operator import itemgetter
 from typing import TypeVar
 
 from msgspec import Struct, field
@@ -86,3 +87,49 @@ class Requests:
     def stranded(self, servers: Collection[Server]) -> list[Client]:
         """The clients that spoke last through a server which is none of these, in their order."""
         return sorted(client for client, history in self.histories.items() if history.server not in servers)
+
+    def image(self) -> list[tuple[Client, History]]:
+        """All of it, in an order that is the same for histories that are the same."""
+        return [
+            (client, History(history.server, history.settled, dict(sorted(history.ended.items()))))
+            for client, history in sorted(self.histories.items(), key=itemgetter(0))
+        ]
+
+
+class Places:
+    """Where the open requests of one kind are: by request, and by client."""
+
+    def __init__(self) -> None:
+        self._names: dict[RequestId, bytes] = {}
+        self._requests: dict[Client, set[RequestId]] = {}
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def put(self, request: RequestId, name: bytes) -> None:
+        """A request is open in this place."""
+        self._names[request] = name
+        self._requests.setdefault(request.owner.client, set()).add(request)
+
+    def __getitem__(self, request: RequestId) -> bytes:
+        return self._names[request]
+
+    def get(self, request: RequestId) -> bytes | None:
+        """Return the place of a request, if it is open."""
+        return self._names.get(request)
+
+    def remove(self, request: RequestId) -> None:
+        """A request is not open any more."""
+        del self._names[request]
+        client = request.owner.client
+        requests = self._requests[client]
+        requests.remove(request)
+        if not requests:
+            del self._requests[client]
+
+    def of(self, clients: Iterable[Client]) -> list[tuple[bytes, list[RequestId]]]:
+        """Return the places of these clients' requests in the order of their names, and the requests in each."""
+        places: dict[bytes, list[RequestId]] = {}
+        for request in sorted(request for client in clients for request in self._requests.get(client, ())):
+            places.setdefault(self._names[request], []).append(request)
+        return sorted(places.items())

@@ -7,7 +7,8 @@ for a server that comes, and to compare.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 from msgspec import Struct
@@ -15,22 +16,37 @@ from msgspec import Struct
 from cluck.commands import (
     Acquire,
     Client,
+    Close,
     Command,
+    Commit,
+    Depose,
+    EndWait,
     Expire,
     Force,
     Gone,
+    Name,
+    Next,
+    Notify,
     Number,
     Outcome,
+    Publish,
     Refused,
     Release,
     Renew,
+    Request,
     RequestId,
+    Resign,
     Revoke,
     Server,
+    Stand,
+    Status,
     Still,
+    Wait,
     Why,
     Withdraw,
 )
+from cluck.conditions import Condition, Conditions
+from cluck.leaders import Election, Leaders
 from cluck.requests import History, Requests
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
@@ -43,7 +59,9 @@ class Image(Struct, array_like=True):
     drawn: Number
     longest: float
     histories: list[tuple[Client, History]]
-    locks: list[tuple[bytes, Lock]]
+    locks: list[tuple[Name, Lock]]
+    conditions: list[tuple[Name, Condition]]
+    elections: list[Election]
 
 
 class State:
@@ -56,10 +74,11 @@ class State:
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
         self.requests = Requests()
         self.table = Table(self.tokens, self.requests)
-        table = self.table
+        self.conditions = Conditions(self.table, self.requests)
+        self.leaders = Leaders(self.tokens, self.requests)
+        table, conditions, leaders = self.table, self.conditions, self.leaders
         self._actions: Final[dict[type, Callable[[Any], Iterator[Outcome]]]] = {
             Acquire: self._acquire,
-            Withdraw: table.withdraw,
             Release: table.release,
             Renew: table.renew,
             Revoke: table.revoke,
@@ -67,22 +86,47 @@ class State:
             Force: table.force,
             Gone: self._gone,
             Still: lambda command: iter(()),
+            Wait: conditions.wait,
+            Notify: conditions.notify,
+            EndWait: conditions.end,
+            Stand: leaders.stand,
+            Status: leaders.status,
+            Close: leaders.close,
+            Next: leaders.next,
+            Commit: leaders.commit,
+            Resign: leaders.resign,
+            Depose: leaders.depose,
+            Publish: leaders.publish,
         }
 
     def apply(self, command: Command, server: Server) -> list[Outcome]:
-        """Do the next command of the order, which came through this server; what comes of it, in order. Hot."""
-        request: RequestId | None = getattr(command, "request", None)
-        if request is not None and (settled := getattr(command, "settled", None)) is not None:
-            answer = self.requests.recall(request, settled, server)
+        """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
+
+        A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
+        """
+        if type(command) is Withdraw:
+            return list(self._withdraw(command, server))
+        if isinstance(command, Request):
+            answer = self.requests.recall(command.request, command.settled, server)
+            if present := self.present(command.request):
+                return present
             if answer is not None:
                 return [answer]
-        elif type(command) is Withdraw and self.table.ticket(command.request) is None:
-            return [self.requests.refuse(command.request, server)]  # it may come yet
         return list(self._actions[type(command)](command))
 
+    def present(self, request: RequestId) -> list[Outcome]:
+        """What has become of a request that is open; nothing if it is not. Hot."""
+        return [*self.table.present(request), *self.conditions.present(request), *self.leaders.present(request)]
+
     def keep(self, servers: Collection[Server]) -> list[Outcome]:
-        """Only these servers are there: those who spoke through others wait for nothing any more."""
-        return [outcome for client in self.requests.stranded(servers) for outcome in self._purge(client)]
+        """Only these servers are there: those who spoke through others wait and stand for nothing any more."""
+        clients = self.requests.stranded(servers)
+        return list(self._leave(clients, self.table.purge(clients)))
+
+    def clients_of(self, server: Server) -> list[Client]:
+        """The clients that this server admitted and that are still remembered, in their order."""
+        known = {ticket.request.owner.client for ticket in self.table.tickets()} | set(self.requests.histories)
+        return sorted(client for client in known if client.server == server)
 
     # ---- what concerns several parts
 
@@ -92,20 +136,38 @@ class State:
         else:
             yield from self.table.acquire(command)
 
-    def _gone(self, command: Gone) -> Iterator[Outcome]:
-        yield from self.table.end_client(command.client)
-        self.requests.forget(command.client)
+    def _withdraw(self, command: Withdraw, server: Server) -> Iterator[Outcome]:
+        request = command.request
+        for part in (self.table, self.conditions, self.leaders):
+            if part.present(request):
+                yield from part.withdraw(command)
+                return
+        yield self.requests.refuse(request, server)  # it may come yet
 
-    def _purge(self, client: Client) -> Iterator[Outcome]:
-        yield from self.table.purge_client(client)
-        self.requests.forget(client)
+    def _gone(self, command: Gone) -> Iterator[Outcome]:
+        yield from self._leave([command.client], self.table.end_client(command.client))
+
+    def _leave(self, clients: Collection[Client], tickets: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Clients are not there any more; what that does to their tickets."""
+        self.conditions.drop(clients)
+        yield from tickets
+        yield from self.leaders.end(clients)
+        for client in clients:
+            self.requests.forget(client)
 
     # ---- as a whole
 
     def image(self) -> Image:
         """All of it; the same for states that are the same."""
-        histories = sorted(self.requests.histories.items(), key=lambda item: item[0])
-        return Image(self.tokens.epoch, self.tokens.drawn, self.longest, histories, sorted(self.table.locks.items()))
+        return Image(
+            self.tokens.epoch,
+            self.tokens.drawn,
+            self.longest,
+            self.requests.image(),
+            sorted(self.table.locks.items(), key=itemgetter(0)),
+            sorted(self.conditions.conditions.items(), key=itemgetter(0)),
+            sorted(self.leaders.elections.values(), key=attrgetter("name")),
+        )
 
     @classmethod
     def of(cls, image: Image) -> State:
@@ -115,4 +177,6 @@ class State:
         state.longest = image.longest
         state.requests.histories = dict(image.histories)
         state.table.load(dict(image.locks))
+        state.conditions.load(dict(image.conditions))
+        state.leaders.load(image.elections)
         return state

@@ -7,7 +7,7 @@ and `Expire`, and order decides whether a renewal came before.
 * Tickets are granted in the order of the queue, and nobody overtakes: readers that come behind a waiting writer wait.
   Only a writer with priority goes in front of all readers that wait.
 * A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6).
-* A request that comes again changes nothing and is answered with what has become of it (`cluck.requests`).
+* A request that comes again changes nothing and is answered with what has become of it (`cluck.state`).
 * An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
   others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free.
 * What is released is named by token, so that a late release of a former holder touches nobody.
@@ -15,7 +15,8 @@ and `Expire`, and order decides whether a renewal came before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct, field
@@ -23,6 +24,7 @@ from msgspec import Struct, field
 from cluck.commands import (
     Acquire,
     Client,
+    ConditionOutcome,
     Ended,
     Expire,
     Force,
@@ -44,6 +46,7 @@ from cluck.commands import (
     Revoked,
     Why,
     Withdraw,
+    Woken,
 )
 from cluck.requests import Requests
 from cluck.tokens import Tokens
@@ -66,6 +69,8 @@ class Ticket(Struct, array_like=True, eq=False):
     """0 while it waits."""
     renewals: Number = 0
     is_revoked: bool = False
+    notified: bool | None = None
+    """Of a request that has waited on a condition: whether it was notified there."""
 
     @property
     def is_shared(self) -> bool:
@@ -118,6 +123,14 @@ class Table:
         """Return the ticket of a request."""
         return self._tickets.get(request)
 
+    def present(self, request: RequestId) -> list[ConditionOutcome]:
+        """What has become of a request so far, if it has a ticket. Hot."""
+        ticket = self._tickets.get(request)
+        if ticket is None:
+            return []
+        outcome = Granted(request, ticket.token) if ticket.token else Queued(request, self.ahead(ticket))
+        return [outcome] if ticket.notified is None else [Woken(request, ticket.notified), outcome]
+
     def holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
         """Return the ticket that holds a lock with this token, if it was renewed so many times."""
         lock = self.locks.get(name)
@@ -141,24 +154,16 @@ class Table:
     # ---- acquiring
 
     def acquire(self, command: Acquire) -> Iterator[LockOutcome]:
-        """Give a request its ticket."""
-        request = command.request
-        known = self._tickets.get(request)
-        if known is not None:
-            yield Granted(request, known.token) if known.token else Queued(request, self.ahead(known))
-            return
-        lock = self.locks.get(command.name) or Lock(command.permits)
-        if lock.permits != command.permits:
-            yield self._requests.note(Refused(request, Why.KIND))
-            return
-        ticket = Ticket(request, command.name, command.mode, command.lease, command.grace)
-        yield from self._enter(lock, ticket, command.waits)
+        """Give a new request its ticket."""
+        ticket = Ticket(command.request, command.name, command.mode, command.lease, command.grace)
+        yield from self.enter(ticket, command.permits, command.waits)
 
-    def enter(self, ticket: Ticket) -> Iterator[LockOutcome]:
-        """Put a ticket that was made elsewhere into the queue of its lock."""
-        yield from self._enter(self.locks.get(ticket.name) or Lock(0), ticket, waits=True)
-
-    def _enter(self, lock: Lock, ticket: Ticket, waits: bool) -> Iterator[LockOutcome]:
+    def enter(self, ticket: Ticket, permits: int, waits: bool = True) -> Iterator[LockOutcome]:
+        """Put a ticket into the queue of its lock, which has so many permits."""
+        lock = self.locks.get(ticket.name) or Lock(permits)
+        if lock.permits != permits:
+            yield self._requests.note(Refused(ticket.request, Why.KIND))
+            return
         place = lock.queue(ticket)
         if place or not lock.admits(ticket):
             circle = self._circle(lock, ticket)
@@ -201,29 +206,42 @@ class Table:
         goal = ticket.request.owner
         if lock.permits or (goal not in self._owned and lock.waiting[-1] is ticket):
             return ()  # nobody waits for it
-        seen = {goal}
-
-        def follow(lock: Lock, ticket: Ticket, names: tuple[bytes, ...]) -> tuple[bytes, ...]:
-            for owner in self._waited_for(lock, ticket):
+        reached: dict[Owner, Ticket] = {}
+        """Who must come to an end first, and a ticket that waits for that."""
+        covered: set[RequestId] = set()
+        """Their tickets are behind nobody whom another ticket in the same queue is not behind as well."""
+        ways = deque([ticket])
+        while ways:
+            waiting = ways.popleft()
+            if waiting.request in covered:
+                continue
+            for other in self._waited_for(waiting):
+                owner = other.request.owner
+                if not waiting.is_shared:
+                    covered.add(other.request)
                 if owner == goal:
-                    return names
-                if owner in seen:
-                    continue
-                seen.add(owner)
-                for waiting in self._waits_of(owner):
-                    more = (waiting.name,) if waiting.name != names[-1] else ()
-                    if found := follow(self.locks[waiting.name], waiting, names + more):
-                        return found
-            return ()
+                    return self._way(ticket, waiting, reached)
+                if owner not in reached:
+                    reached[owner] = waiting
+                    ways.extend(self._waits_of(owner))
+        return ()
 
-        return follow(lock, ticket, (ticket.name,))
+    def _waited_for(self, ticket: Ticket) -> Iterator[Ticket]:
+        """Of the holders and tickets ahead, the nearest first, those that must be gone before this one is granted."""
+        lock = self.locks[ticket.name]
+        for other in (*reversed(lock.waiting[: lock.waiting.index(ticket)]), *lock.holders):
+            if not (ticket.is_shared and other.is_shared):
+                yield other
 
     @staticmethod
-    def _waited_for(lock: Lock, ticket: Ticket) -> Iterator[Owner]:
-        """Of the holders and tickets ahead that must be gone before this one is granted."""
-        for other in (*lock.holders, *lock.waiting[: lock.waiting.index(ticket)]):
-            if not (ticket.is_shared and other.is_shared):
-                yield other.request.owner
+    def _way(first: Ticket, last: Ticket, reached: dict[Owner, Ticket]) -> tuple[bytes, ...]:
+        """The locks from one waiting ticket to another, each once."""
+        names = [last.name]
+        while last is not first:
+            last = reached[last.request.owner]
+            if last.name != names[-1]:
+                names.append(last.name)
+        return tuple(reversed(names))
 
     def _waits_of(self, owner: Owner) -> Iterator[Ticket]:
         waiting = [ticket for ticket in self._owned.get(owner, ()) if not ticket.token]
@@ -263,10 +281,8 @@ class Table:
         yield from self._end(self.holder(command.name, command.token), Why.FORCED)
 
     def withdraw(self, command: Withdraw) -> Iterator[LockOutcome]:
-        """End the ticket of a request, if it has one."""
-        ticket = self._tickets.get(command.request)
-        if ticket is None:
-            return
+        """End the ticket of a request that has one."""
+        ticket = self._tickets[command.request]
         if ticket.token:
             yield from self._end(ticket, None)
         else:
@@ -280,12 +296,20 @@ class Table:
             yield from self._remove(ticket)
 
     def _remove(self, ticket: Ticket) -> Iterator[LockOutcome]:
+        self._take_out(ticket)
+        yield from self._settle(ticket.name)
+
+    def _take_out(self, ticket: Ticket) -> None:
         lock = self.locks[ticket.name]
         self._forget(ticket)
         (lock.holders if ticket.token else lock.waiting).remove(ticket)
+
+    def _settle(self, name: bytes) -> Iterator[LockOutcome]:
+        """Grant what can be granted now; forget a lock that nobody has to do with."""
+        lock = self.locks[name]
         yield from self._grant(lock)
         if not lock.holders and not lock.waiting:
-            del self.locks[ticket.name]
+            del self.locks[name]
 
     def _forget(self, ticket: Ticket) -> None:
         owner = ticket.request.owner
@@ -303,18 +327,25 @@ class Table:
 
     def end_client(self, client: Client) -> Iterator[LockOutcome]:
         """All tickets of a client that has verifiably ended are void."""
-        yield from self._end_tickets(client, lambda ticket: True)
+        yield from self._end_tickets(self._tickets_of(client))
 
-    def purge_client(self, client: Client) -> Iterator[LockOutcome]:
-        """A client cannot be reached: it waits for nothing any more, but what it holds stays until that expires."""
-        yield from self._end_tickets(client, lambda ticket: not ticket.token)
+    def purge(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
+        """Clients cannot be reached: they wait for nothing any more, but what they hold stays until that expires."""
+        yield from self._end_tickets(
+            ticket for client in clients for ticket in self._tickets_of(client) if not ticket.token
+        )
 
-    def _end_tickets(self, client: Client, is_meant: Callable[[Ticket], bool]) -> Iterator[LockOutcome]:
-        """End those of a client's tickets that are meant, and waiting ones first: none of them is to be granted."""
-        tickets = [ticket for owner in sorted(self._owners.get(client, ())) for ticket in self._owned[owner]]
-        tickets.sort(key=lambda ticket: (ticket.token, ticket.request))
-        for ticket in filter(is_meant, tickets):
+    def _tickets_of(self, client: Client) -> Iterator[Ticket]:
+        for owner in sorted(self._owners.get(client, ())):
+            yield from sorted(self._owned[owner], key=lambda ticket: ticket.request)
+
+    def _end_tickets(self, tickets: Iterable[Ticket]) -> Iterator[LockOutcome]:
+        """End tickets together, so that none of them is granted when another one ends."""
+        names = set()
+        for ticket in list(tickets):
+            names.add(ticket.name)
+            self._take_out(ticket)
             if ticket.token:
-                yield from self._end(ticket, Why.GONE)
-            else:
-                yield from self._remove(ticket)
+                yield self._requests.note(Ended(ticket.request, ticket.token, Why.GONE))
+        for name in sorted(names):
+            yield from self._settle(name)

@@ -63,12 +63,15 @@ class Programs:
         """Do nothing more, so that all that was sent can arrive."""
         self.resting = True
 
+    busy = False
+    """They answer nothing."""
+
     def check(self) -> list[Violation]:
         """Everything that is wrong."""
         return check(self.records, foreign=self.foreign, voters=self.voters)
 
 
-class _Numbered:
+class Numbered:
     """A node, as the transport of an engine, that makes each message unlike all others."""
 
     def __init__(self, node: Node) -> None:
@@ -78,9 +81,11 @@ class _Numbered:
         self._count = 0
 
     def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Queue messages."""
         self._node.multicast([self._number(message, len(GROUP_A)) for message in messages], guarantee)
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
+        """Queue messages of sync."""
         self._node.multicast_sync(
             [self._number(message, len(GROUP_A if message.startswith(GROUP_A) else GROUP_SYNC)) for message in messages]
         )
@@ -98,7 +103,7 @@ class NodePrograms:
 
     def __init__(self, node: Node, programs: Programs) -> None:
         rules, _ = Rules.of(node.cluster.config, node.node_id)
-        self.engine = Engine(_Numbered(node), votes=Votequorum(node.node_id, rules))
+        self.engine = Engine(Numbered(node), votes=Votequorum(node.node_id, rules))
         self._programs = programs
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._eagerness = self._dice.choice((0.05, 0.3, 1.0))

@@ -38,6 +38,7 @@ from totem.wire.messages import Token
 
 HEALED = Conditions()
 _MOST_EVENTS = 1_000_000
+_MOST_ANSWERS = 100
 _HOMEMADE_DEATH = "no room for a frame"
 """Sync messages of many dead rounds have filled a Corosync node's own queue, which nobody else can help."""
 _NEAR_WRAP = (1 << 32) - 100
@@ -95,6 +96,10 @@ class Programs(Protocol):
 
     def rest(self) -> None:
         """Send nothing more of their own accord: the world is to come together."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still under way that makes them send."""
 
     def check(self) -> list[Violation]:
         """Judge what they have seen."""
@@ -222,8 +227,13 @@ class World:
         if self.programs is None:
             return self.cluster.settle(limit)
         self.programs.rest()
-        # Once more, since what waited for room in a send queue is sent only now.
-        return self.cluster.settle(limit) and self.cluster.settle(limit)
+        # More than once, since what they wait for may make them send something.
+        for _ in range(_MOST_ANSWERS):
+            if not self.cluster.settle(limit):
+                return False
+            if not self.programs.busy:
+                break
+        return self.cluster.settle(limit)
 
     # What happens.
 

@@ -1,0 +1,94 @@
+"""What a lock server does for elections: gives its candidates' statuses, names winners, hurries those who are late.
+
+None of it decides: the replicated state takes what comes in order, and refuses what does not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from cluck.clients import LocalClient
+from cluck.commands import (
+    Asked,
+    Chosen,
+    Client,
+    Close,
+    Command,
+    Commit,
+    Depose,
+    Leadership,
+    Next,
+    Rejected,
+    RequestId,
+    Server,
+    Status,
+)
+
+PATIENCE: Final = 1.0
+"""Seconds that a round waits for statuses, and for its winner."""
+STRIKES: Final = 3
+"""Unanswered pings of a client whose candidates are not to be chosen."""
+
+
+class Canvass:
+    """The rounds that are under way, as one server sees them."""
+
+    def __init__(self, server: Server, clients: Mapping[Client, LocalClient]) -> None:
+        self._server = server
+        self._clients = clients
+        self._late: dict[bytes, tuple[float, Command]] = {}
+        """By election: when what is to be proposed, if nothing comes before."""
+        self._rounds: dict[RequestId, tuple[bytes, int]] = {}
+        """Of candidates of this server that lead: their election, and the round that they won."""
+
+    def forget(self) -> None:
+        """Begin anew, with what is pending in the state."""
+        self._late.clear()
+        self._rounds.clear()
+
+    def hear(self, outcome: Asked | Chosen | Leadership | Rejected, now: float) -> Iterator[Command]:
+        """Something has come of an election."""
+        match outcome:
+            case Asked(election, number, candidates):
+                self._late[election] = now + PATIENCE, Close(election, number)
+                yield from self._statuses(candidates, number, now)
+            case Chosen(election, number, candidate, is_next):
+                self._late[election] = now + 2 * PATIENCE, Depose(election, number, candidate)
+                if self._runs(candidate):
+                    yield (Commit if is_next else Next)(election, number, candidate)
+                    self._rounds[candidate] = election, number
+            case Leadership(election):
+                self._late.pop(election, None)
+
+    def _statuses(self, candidates: tuple[RequestId, ...], number: int, now: float) -> Iterator[Status]:
+        for candidate in candidates:
+            local = self._clients.get(candidate.owner.client)
+            candidacy = local.candidates.get(candidate) if local is not None else None
+            if candidacy is not None and self._runs(candidate):
+                yield Status(candidate, number, max(0.0, now - candidacy.since), candidacy.restart_interval)
+
+    def _runs(self, candidate: RequestId) -> bool:
+        """Whether a candidate is this server's, and answers."""
+        local = self._clients.get(candidate.owner.client)
+        return local is not None and local.put is not None and local.strikes < STRIKES
+
+    def depose(self, local: LocalClient) -> Iterator[Command]:
+        """A client does not answer: its candidates are not to lead."""
+        for candidate, candidacy in local.candidates.items():
+            if candidacy.token and candidate in self._rounds:
+                yield Depose(*self._rounds[candidate], candidate)
+
+    @property
+    def deadline(self) -> float:
+        """When `due` is to be asked."""
+        return min((time for time, _ in self._late.values()), default=math.inf)
+
+    def due(self, now: float, *, is_first: bool) -> Iterator[Command]:
+        """What the first leader of the service is to propose by now."""
+        for election, (time, command) in list(self._late.items()):
+            if time <= now:
+                self._late[election] = now + PATIENCE, command
+                if is_first:
+                    yield command

@@ -1,0 +1,90 @@
+"""What a lock server keeps of each of its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluck.commands import Client, Command, Outcome, RequestId
+from cluck.protocol import Downward
+
+
+@dataclass(slots=True)
+class Open:
+    """A request that has not been answered for good."""
+
+    command: Command
+    is_submitted: bool = False
+    """It was given to the group at least once."""
+    sent: float | None = None
+    """When the latest message about it was sent that came before its grant in the order (ruling E7)."""
+    ahead: int | None = None
+    """What the client was told last of its place."""
+    base: float | None = None
+    """Once granted: from when on the holder counts."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """A lock that the client was told it holds."""
+
+    request: RequestId
+    name: bytes
+    lease: float
+
+
+@dataclass(slots=True, eq=False)
+class LocalClient:
+    """A program that is, or was a moment ago, connected to this server."""
+
+    client: Client
+    program: str
+    put: Callable[[Downward], None] | None
+    """None while the connection is lost."""
+    lost: float | None = None
+    """When it was lost."""
+    open: dict[RequestId, Open] = field(default_factory=dict)
+    held: dict[int, Holding] = field(default_factory=dict)
+    """By token."""
+    observed: set[bytes] = field(default_factory=set)
+    """Elections."""
+    candidates: dict[RequestId, Candidacy] = field(default_factory=dict)
+    strikes: int = 0
+    """Pings in a row that it has not answered."""
+
+    def tell(self, said: Downward) -> None:
+        """Tell it something, if it is there."""
+        if self.put is not None:
+            self.put(said)
+
+
+@dataclass(slots=True)
+class Candidacy:
+    """A candidate of the client, in an election."""
+
+    election: bytes
+    since: float
+    """When its program started, on this server's clock."""
+    restart_interval: float
+    token: int = 0
+    """While it was told that it leads."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """One message of commands to the group, until it is final."""
+
+    commands: list[Command]
+    sent: float
+    number: int | None = None
+    """Its place in the present view, once it is in the order."""
+
+
+@dataclass(slots=True, frozen=True)
+class Untold:
+    """An outcome that is not final yet."""
+
+    number: int
+    outcome: Outcome
+    base: float | None
+    """Of a renewal: when it was sent."""

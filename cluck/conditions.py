@@ -1,0 +1,162 @@
+"""Conditions: who waits for a change of what a lock guards; FreeBSD's condition variables, said in total order.
+
+`Wait` gives a lock back and waits, in one step of the order, so that no notification falls between the two. Order also
+decides between a notification, the end of a waiter's time, and its client's death; what is decided is the same
+everywhere. Where a waiter reacquires, its request becomes a ticket again (`cluck.tickets`) of the kind that was given
+back, and all that holds for tickets holds for it.
+
+* Waiters are woken in the order in which they came. A notification that finds none is lost.
+* All that wait on a condition at one time have given back the same lock: the first one's. Another one is refused, and
+  goes on holding its lock.
+* A waiter whose client has ended, or cannot be reached, is dropped at once: no notification is spent on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from msgspec import Struct, field
+
+from cluck.commands import (
+    Client,
+    ConditionOutcome,
+    EndWait,
+    Mode,
+    Name,
+    Notified,
+    Notify,
+    Number,
+    Refused,
+    Release,
+    RequestId,
+    Wait,
+    Waiting,
+    Why,
+    Withdraw,
+    Woken,
+)
+from cluck.requests import Places, Requests
+from cluck.tickets import Table, Ticket
+
+MOST_WAITING: Final = 10_000
+"""Waiters of one condition."""
+MOST_WAITERS: Final = 200_000
+"""Of all conditions."""
+
+
+class Waiter(Struct, array_like=True, eq=False):
+    """A request that waits on a condition."""
+
+    ticket: Ticket
+    """With which it reacquires; of the kind that was given back."""
+    permits: Number
+    """Of that lock."""
+    reacquires: bool
+
+
+class Condition(Struct, array_like=True, eq=False):
+    """One name: those who wait, in their order. Without any it is forgotten."""
+
+    lock: Name
+    """What they have given back."""
+    waiters: list[Waiter] = field(default_factory=list)
+
+
+class Conditions:
+    """All conditions of the cluster."""
+
+    def __init__(self, table: Table, requests: Requests) -> None:
+        self.conditions: dict[bytes, Condition] = {}
+        self._table = table
+        self._requests = requests
+        self._places = Places()
+
+    def load(self, conditions: dict[bytes, Condition]) -> None:
+        """Begin with these conditions: those of a snapshot."""
+        self.conditions = conditions
+        for name, condition in conditions.items():
+            for waiter in condition.waiters:
+                self._places.put(waiter.ticket.request, name)
+
+    def present(self, request: RequestId) -> list[ConditionOutcome]:
+        """What has become of a request so far, if it waits on a condition. Hot."""
+        return [] if self._places.get(request) is None else [Waiting(request)]
+
+    # ---- waiting
+
+    def wait(self, command: Wait) -> Iterator[ConditionOutcome]:
+        """Give a lock back and wait; where that is refused, the lock is still held."""
+        request = command.request
+        held = self._table.holder(command.lock, command.token)
+        if held is None or held.request.owner.client != request.owner.client:
+            yield self._requests.note(Refused(request, Why.NOT_HELD))
+            return
+        condition = self.conditions.get(command.condition) or Condition(command.lock)
+        if condition.lock != command.lock:
+            yield self._requests.note(Refused(request, Why.WRONG_LOCK))
+            return
+        if len(condition.waiters) >= MOST_WAITING or len(self._places) >= MOST_WAITERS:
+            yield self._requests.note(Refused(request, Why.OVERFLOW))
+            return
+        ticket = Ticket(request, held.name, held.mode, held.lease, held.grace)
+        condition.waiters.append(Waiter(ticket, self._table.locks[held.name].permits, command.reacquires))
+        self.conditions[command.condition] = condition
+        self._places.put(request, command.condition)
+        yield from self._table.release(Release(held.name, held.token))
+        yield Waiting(request)
+
+    # ---- waking
+
+    def notify(self, command: Notify) -> Iterator[ConditionOutcome]:
+        """Wake the first waiter, or all."""
+        condition = self.conditions.get(command.condition)
+        waiters = condition.waiters if condition is not None else []
+        woken = waiters[: None if command.everyone else 1]
+        for waiter in woken:
+            if command.priority and not waiter.ticket.is_shared:
+                waiter.ticket.mode = Mode.PRIORITY
+            yield from self._wake(waiter, notified=True)
+        yield self._requests.note(Notified(command.request, len(woken)))
+
+    def end(self, command: EndWait) -> Iterator[ConditionOutcome]:
+        """Wake a waiter whose time is over, if it still waits."""
+        if self._places.get(command.request) is not None:
+            yield from self._wake(self._waiter(command.request), notified=False)
+
+    def _wake(self, waiter: Waiter, notified: bool) -> Iterator[ConditionOutcome]:
+        ticket = waiter.ticket
+        self._remove(waiter)
+        woken = Woken(ticket.request, notified)
+        if waiter.reacquires:
+            yield woken
+            ticket.notified = notified
+            yield from self._table.enter(ticket, waiter.permits)
+        else:
+            yield self._requests.note(woken)
+
+    # ---- leaving
+
+    def withdraw(self, command: Withdraw) -> Iterator[ConditionOutcome]:
+        """End the wait of a request that waits; it does not get its lock again."""
+        self._remove(self._waiter(command.request))
+        yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
+
+    def drop(self, clients: Iterable[Client]) -> None:
+        """These clients have ended, or cannot be reached."""
+        for _, requests in self._places.of(clients):
+            for request in requests:
+                self._remove(self._waiter(request))
+
+    def _waiter(self, request: RequestId) -> Waiter:
+        waiters = self.conditions[self._places[request]].waiters
+        return next(waiter for waiter in waiters if waiter.ticket.request == request)
+
+    def _remove(self, waiter: Waiter) -> None:
+        request = waiter.ticket.request
+        name = self._places[request]
+        self._places.remove(request)
+        waiters = self.conditions[name].waiters
+        waiters.remove(waiter)
+        if not waiters:
+            del self.conditions[name]
