@@ -363,7 +363,7 @@ class Standing(_Said, frozen=True, tag=40):
 
 
 class Asked(_Said, frozen=True, tag=41):
-    """A round was opened: the server of each candidate is to give its status."""
+    """A round is open: the server of each of these candidates is to give its status."""
 
     election: Name
     round: Number
@@ -371,7 +371,7 @@ class Asked(_Said, frozen=True, tag=41):
 
 
 class Chosen(_Said, frozen=True, tag=42):
-    """A round was closed: its winner's server is to name it next; where it has been (`is_next`), it is to commit."""
+    """Who is to lead: its server is to name it next; where it has been (`is_next`), the server is to commit it."""
 
     election: Name
     round: Number

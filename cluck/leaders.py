@@ -121,6 +121,15 @@ class Election(Struct, array_like=True, eq=False):
         """Those who take part in the latest round."""
         return [candidate for candidate in self.candidates if candidate.round == self.round]
 
+    def due(self) -> Asked | Chosen | Leadership:
+        """What is to be told at this stage, also to who has not seen how the election came to it."""
+        if self.chosen is None:
+            missing = tuple(candidate.request for candidate in self.asked() if candidate.merits is None)
+            return Asked(self.name, self.round, missing)
+        if self.stage is Stage.LED:
+            return self.leadership()
+        return Chosen(self.name, self.round, self.chosen, is_next=self.stage is Stage.NAMED)
+
     def leadership(self) -> Leadership:
         """What those who observe are told."""
         leader = self.candidate(self.chosen)
@@ -157,14 +166,11 @@ class Leaders:
         election = self.elections.get(name)
         return election.leadership() if election is not None else Leadership(name, None)
 
-    def pending(self) -> Iterator[Asked | Chosen]:
-        """What is waited for in each election: statuses, or a winner."""
-        for name, election in sorted(self.elections.items()):
-            if election.stage is Stage.ASKED:
-                asked = (candidate.request for candidate in election.asked() if candidate.merits is None)
-                yield Asked(name, election.round, tuple(asked))
-            elif election.stage is not Stage.LED and election.chosen is not None:
-                yield Chosen(name, election.round, election.chosen, election.stage is Stage.NAMED)
+    def pending(self) -> Iterator[Asked | Chosen | Leadership]:
+        """What is waited for where nobody leads: statuses, or a winner."""
+        for _, election in sorted(self.elections.items()):
+            if election.stage is not Stage.LED:
+                yield election.due()
 
     # ---- candidates
 
@@ -231,7 +237,7 @@ class Leaders:
         others = [candidate for candidate in election.candidates if candidate.request != sits_out]
         for candidate in others or election.candidates:
             candidate.round, candidate.merits = election.round, None
-        yield Asked(election.name, election.round, tuple(candidate.request for candidate in election.asked()))
+        yield election.due()
 
     def status(self, command: Status) -> Iterator[LeaderOutcome]:
         """Take a candidate's answer, the first one that it gives in a round; the last missing one closes it."""
@@ -268,7 +274,7 @@ class Leaders:
             return
         _, winner = max(ranked, key=itemgetter(0))  # of equals the first: who has stood longer
         election.stage, election.chosen = Stage.CHOSEN, winner
-        yield Chosen(election.name, election.round, winner, is_next=False)
+        yield election.due()
 
     # ---- leading
 
@@ -279,7 +285,7 @@ class Leaders:
             yield Rejected(command.election, command.round, command.candidate)
         elif election.stage is Stage.CHOSEN:
             election.stage = Stage.NAMED
-            yield Chosen(command.election, command.round, command.candidate, is_next=True)
+            yield election.due()
 
     def commit(self, command: Commit) -> Iterator[LeaderOutcome]:
         """Let the one lead that was named next."""
@@ -289,7 +295,7 @@ class Leaders:
         elif election.stage is Stage.NAMED:
             election.stage = Stage.LED
             election.token = self._tokens.draw()
-            yield election.leadership()
+            yield election.due()
 
     def depose(self, command: Depose) -> Iterator[LeaderOutcome]:
         """Take the leadership, or the win, from who has it from this round."""
@@ -315,7 +321,7 @@ class Leaders:
         else:
             yield Leadership(election.name, None)
             self._begin(election, Stage.NAMED, wished.request)
-            yield Chosen(election.name, election.round, wished.request, is_next=True)
+            yield election.due()
 
     def _replace(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
         """Have another one chosen."""
@@ -337,7 +343,7 @@ class Leaders:
         election.version += 1
         election.blob = command.blob
         yield self._requests.note(Published(command.request, election.version))
-        yield election.leadership()
+        yield election.due()
 
     def _led(self, name: bytes, token: int) -> Election | None:
         """Return an election, if it is led under this token."""

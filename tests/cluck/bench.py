@@ -1,0 +1,105 @@
+"""A replicated state on the bench, and short words for what clients A, B, C … ask of it."""
+
+from cluck.commands import (
+    Acquire,
+    Client,
+    Close,
+    Commit,
+    Depose,
+    Mode,
+    Next,
+    Notify,
+    Owner,
+    Publish,
+    Release,
+    RequestId,
+    Resign,
+    Server,
+    Stand,
+    Status,
+    Wait,
+)
+from cluck.state import State
+from cluck.tokens import TOKENS_OF_AN_EPOCH
+
+FIRST = 7 * TOKENS_OF_AN_EPOCH + 1
+HERE, THERE = Server(1, 99), Server(2, 98)
+
+
+class Bench:
+    """Each client has one task, and speaks through the server here, unless said otherwise."""
+
+    def __init__(self):
+        self.state = State(epoch=7)
+        self.state.longest = 86400.0
+        self.table = self.state.table
+        self.numbers = {}
+
+    def apply(self, command, server=HERE):
+        return self.state.apply(command, server)
+
+    def request(self, who, task=0):
+        client = Client(HERE, ord(who))
+        self.numbers[client] = self.numbers.get(client, 0) + 1
+        return RequestId(Owner(client, task), self.numbers[client])
+
+    # ---- locks
+
+    def acquire(self, who, name="lock", mode=Mode.EXCLUSIVE, task=0, **options):
+        request = self.request(who, task)
+        return request, self.apply(Acquire(request, name.encode(), mode, **options))
+
+    def release(self, token, name="lock"):
+        return self.apply(Release(name.encode(), token))
+
+    # ---- conditions
+
+    def wait(self, who, token, condition="condition", lock="lock", server=HERE, **options):
+        request = self.request(who)
+        return request, self.apply(Wait(request, condition.encode(), lock.encode(), token, **options), server)
+
+    def acquire_and_wait(self, who, condition="condition", lock="lock", mode=Mode.EXCLUSIVE, permits=0, **options):
+        _, outcomes = self.acquire(who, lock, mode, permits=permits)
+        request, outcomes = self.wait(who, outcomes[0].token, condition, lock, **options)
+        return request
+
+    def notify(self, condition="condition", **options):
+        """Without the answer to who notifies."""
+        *outcomes, notified = self.apply(Notify(self.request("N"), condition.encode(), **options))
+        assert notified.request.owner.client.number == ord("N")
+        return outcomes
+
+    # ---- elections
+
+    def stand(self, who, address="", port=0, server=HERE, **options):
+        request = self.request(who)
+        return request, self.apply(Stand(request, b"election", address.encode(), port, **options), server)
+
+    def status(self, candidate, round=1, running=0.0, restart_interval=0.0):
+        return self.apply(Status(candidate, round, running, restart_interval))
+
+    def close(self, round=1):
+        return self.apply(Close(b"election", round))
+
+    def next(self, candidate, round=1):
+        return self.apply(Next(b"election", round, candidate))
+
+    def commit(self, candidate, round=1):
+        return self.apply(Commit(b"election", round, candidate))
+
+    def elect(self, candidate, round=1):
+        """All that are left to do when the others have answered."""
+        self.status(candidate, round, running=1e6)
+        self.close(round)
+        self.next(candidate, round)
+        return self.commit(candidate, round)
+
+    def resign(self, token, to=None):
+        return self.apply(Resign(b"election", token, to))
+
+    def depose(self, candidate, round=1):
+        return self.apply(Depose(b"election", round, candidate))
+
+    def publish(self, who, token, blob=b"blob", **options):
+        request = self.request(who)
+        return request, self.apply(Publish(request, b"election", token, blob, **options))

@@ -1,0 +1,274 @@
+"""Judges: dumb models that believe outcomes alone, and complain when those cannot be."""
+
+from functools import cmp_to_key
+
+from cluck.commands import (
+    Asked,
+    Chosen,
+    Close,
+    Commit,
+    Depose,
+    Ended,
+    EndWait,
+    Granted,
+    Leadership,
+    Mode,
+    Next,
+    Notified,
+    Notify,
+    Publish,
+    Refused,
+    Resign,
+    Standing,
+    Status,
+    Wait,
+    Waiting,
+    Why,
+    Withdraw,
+    Woken,
+)
+
+
+class TicketJudge:
+    """Who holds what."""
+
+    def __init__(self):
+        self.held = {}
+        self.kinds = {}
+        """Of each request: name, mode, permits."""
+        self.last_token = 0
+
+    def judge(self, table, outcomes):
+        for outcome in outcomes:
+            if isinstance(outcome, Granted) and outcome.request not in self.held:
+                assert outcome.token > self.last_token
+                self.last_token = outcome.token
+                self.held[outcome.request] = outcome.token
+            elif isinstance(outcome, Ended) and outcome.token == self.held.get(outcome.request):
+                del self.held[outcome.request]
+            elif isinstance(outcome, Leadership) and outcome.token and not outcome.version:
+                assert outcome.token > self.last_token
+                self.last_token = outcome.token
+        by_name = {}
+        for request in self.held:
+            name, mode, permits = self.kinds[request]
+            by_name.setdefault((name, permits), []).append(mode)
+        for (name, permits), held in by_name.items():
+            if permits:
+                assert len(held) <= permits, name
+            elif len(held) > 1:
+                assert set(held) == {Mode.SHARED}, name
+        for name, lock in table.locks.items():
+            assert lock.holders, f"{name} is held by nobody, and {lock.waiting} wait"
+            if lock.waiting:
+                assert not lock.admits(lock.waiting[0])
+        assert {t.request: t.token for t in table.tickets() if t.token} == self.held
+        assert not deadlocked(table)
+
+
+def deadlocked(table):
+    """Owners of locks in a circle of waiting, found by trying what could still end."""
+    alive = {ticket.request.owner for ticket in table.tickets()}
+    waits = {}
+    for lock in table.locks.values():
+        if lock.permits:
+            continue
+        for place, ticket in enumerate(lock.waiting):
+            before = [*lock.holders, *lock.waiting[:place]]
+            waits.setdefault(ticket.request.owner, set()).update(
+                t.request.owner for t in before if not (ticket.is_shared and t.is_shared)
+            )
+    ended = True
+    while ended:
+        ended = {owner for owner in alive if not waits.get(owner, set()) & alive}
+        alive -= ended
+    return alive
+
+
+class ConditionJudge:
+    """Who waits, and who is to be woken by what: each once, in order, none of the dead."""
+
+    def __init__(self):
+        self.waiting = {}
+        """By condition: requests with the lock that they gave back."""
+
+    def drop(self, is_dropped):
+        for name, waiters in list(self.waiting.items()):
+            self.waiting[name] = [waiter for waiter in waiters if not is_dropped(waiter[0])]
+
+    def expected(self, command, tickets):
+        """Whom a new command wakes; of one that waits, its answer."""
+        match command:
+            case Wait(request, condition, lock, token):
+                waiters = self.waiting.setdefault(condition, [])
+                held = {(tickets.kinds[r][0], t): r for r, t in tickets.held.items()}.get((lock, token))
+                if held is None or held.owner.client != request.owner.client:
+                    return [Refused(request, Why.NOT_HELD)]
+                if waiters and waiters[0][1] != lock:
+                    return [Refused(request, Why.WRONG_LOCK)]
+                waiters.append((request, lock))
+                tickets.kinds[request] = tickets.kinds[held]
+                return [Waiting(request)]
+            case Notify(request, condition, everyone):
+                waiters = self.waiting.setdefault(condition, [])
+                woken = waiters[:] if everyone else waiters[:1]
+                del waiters[: len(woken)]
+                return [*(Woken(waiter, True) for waiter, _ in woken), Notified(request, len(woken))]
+            case EndWait(request):
+                woken = [w for waiters in self.waiting.values() for w, _ in waiters if w == request]
+                self.drop(lambda waiter: waiter == request)
+                return [Woken(waiter, False) for waiter in woken]
+            case Withdraw(request):
+                self.drop(lambda waiter: waiter == request)
+        return []
+
+    def judge(self, state, command, outcomes, tickets):
+        """What a command that came for the first time has brought about; before the judge of tickets."""
+        expected = self.expected(command, tickets)
+        mine = (Waiting, Woken, Notified)
+        assert [o for o in outcomes if isinstance(o, mine)] == [o for o in expected if isinstance(o, mine)]
+        assert all(o in outcomes for o in expected)
+        for place, outcome in enumerate(outcomes):
+            if isinstance(outcome, Woken) and state.present(outcome.request):
+                assert outcomes[place + 1].request == outcome.request, "its lock follows"
+        self.compare(state)
+
+    def compare(self, state):
+        there = {name: c.waiters for name, c in state.conditions.conditions.items()}
+        assert {name: [w.ticket.request for w in waiters] for name, waiters in there.items()} == {
+            name: [request for request, _ in waiters] for name, waiters in self.waiting.items() if waiters
+        }
+
+
+class Standings:
+    """What a judge knows of one election."""
+
+    def __init__(self):
+        self.standing = {}
+        self.round = 0
+        self.asked = None
+        """While a round is open: what each has answered."""
+        self.winner = self.named = self.leader = self.lately = None
+        self.token = self.version = 0
+
+
+class ElectionJudge:
+    """At most one leader, chosen by the rules; events in pairs; no election that nothing could move on."""
+
+    def __init__(self):
+        self.elections = {}
+        self.last_token = 0
+
+    def drop(self, is_dropped):
+        """Those who stand no more; the end of a leadership is to be told for it."""
+        for election in self.elections.values():
+            election.standing = {r: c for r, c in election.standing.items() if not is_dropped(r)}
+            if election.asked is not None:
+                election.asked = {r: s for r, s in election.asked.items() if r in election.standing}
+
+    def judge(self, state, command, outcomes, is_new=True):
+        if isinstance(command, Status):
+            for election in self.elections.values():
+                asked = election.asked or {}
+                if command.round == election.round and asked.get(command.candidate, 0) is None:
+                    asked[command.candidate] = command
+        for outcome in outcomes if is_new else ():
+            if isinstance(outcome, Standing):
+                election = self.elections.setdefault(command.election, Standings())
+                election.standing[outcome.request] = (command.address, command.port)
+            elif isinstance(outcome, Asked | Chosen | Leadership):
+                name = type(outcome).__name__.lower()
+                getattr(self, f"_judge_{name}")(self.elections[outcome.election], command, outcome)
+        self.compare(state)
+
+    def _judge_asked(self, election, command, asked):
+        assert election.leader is None
+        assert asked.round > election.round
+        assert asked.candidates
+        assert set(asked.candidates) <= set(election.standing)
+        others = set(election.standing)
+        if isinstance(command, Depose):
+            others.discard(command.candidate)
+        if isinstance(command, Resign):
+            others.discard(election.lately)
+        assert set(asked.candidates) == (others or set(election.standing))
+        election.round, election.asked = asked.round, dict.fromkeys(asked.candidates)
+        election.winner = election.named = None
+
+    def _judge_chosen(self, election, command, chosen):
+        if not chosen.is_next:
+            assert chosen.round == election.round
+            answered = {r: s for r, s in election.asked.items() if s is not None}
+            assert answered == election.asked or isinstance(command, Close)
+            assert chosen.candidate == self._best(election, answered)
+            election.winner = chosen.candidate
+        elif isinstance(command, Resign):
+            assert chosen.candidate == command.to
+            assert chosen.round > election.round
+            election.round = chosen.round
+        else:
+            assert isinstance(command, Next)
+            assert (chosen.round, chosen.candidate) == (election.round, election.winner)
+        if chosen.is_next:
+            election.named = chosen.candidate
+        election.asked = None
+
+    @staticmethod
+    def _best(election, answered):
+        """As FastDFS has it: sorted with a comparator, the last one wins."""
+
+        def compare(a, b):
+            (one, (address, port)), (other, (other_address, other_port)) = (
+                (answered[r], election.standing[r]) for r in (a, b)
+            )
+            for x, y in (
+                (one.running - one.running % 300, other.running - other.running % 300),
+                (
+                    other.restart_interval - other.restart_interval % 300,
+                    one.restart_interval - one.restart_interval % 300,
+                ),
+                (address, other_address),
+                (port, other_port),
+            ):
+                if x != y:
+                    return -1 if x < y else 1
+            return 0
+
+        return sorted((r for r in reversed(election.standing) if r in answered), key=cmp_to_key(compare))[-1]
+
+    def _judge_leadership(self, election, command, told):
+        if told.leader is None:
+            assert election.leader is not None, "an end without a beginning"
+            election.lately, election.leader = election.leader, None
+            election.version = 0
+        elif isinstance(command, Publish):
+            election.version += 1
+            assert (told.leader, told.token) == (election.leader, election.token) == (told.leader, command.token)
+            assert (told.version, told.blob) == (election.version, command.blob)
+        else:
+            assert isinstance(command, Commit)
+            assert election.leader is None, "two leaders"
+            assert told.leader == election.named == command.candidate
+            assert command.round == election.round
+            assert told.token > self.last_token
+            assert (told.version, told.blob) == (0, b"")
+            self.last_token = told.token
+            election.leader, election.token = told.leader, told.token
+        if told.leader is not None:
+            assert (told.address, told.port) == election.standing[told.leader]
+
+    def compare(self, state):
+        for name, election in list(self.elections.items()):
+            if not election.standing:
+                assert name not in state.leaders.elections
+                assert election.leader is None
+                del self.elections[name]
+                continue
+            there = state.leaders.elections[name]
+            assert [c.request for c in there.candidates] == list(election.standing)
+            assert there.leadership().leader == election.leader
+            if election.asked is not None:
+                assert None in election.asked.values(), "nobody is missing, and the round is open"
+            else:
+                assert (election.leader or election.named or election.winner) in election.standing
+        assert set(state.leaders.elections) == set(self.elections)

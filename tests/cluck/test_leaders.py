@@ -1,0 +1,514 @@
+"""Elections: rounds, their winners, who leads and until when, and what those who observe are told."""
+
+import pytest
+from msgspec.msgpack import encode
+
+from cluck import leaders
+from cluck.commands import (
+    Asked,
+    Chosen,
+    Close,
+    Commit,
+    Depose,
+    Gone,
+    Leadership,
+    Next,
+    Publish,
+    Published,
+    Refused,
+    Rejected,
+    RequestId,
+    Resign,
+    Stand,
+    Standing,
+    Status,
+    Why,
+    Withdraw,
+)
+from tests.cluck.bench import FIRST, HERE, THERE, Bench
+
+E = b"election"
+NOBODY = Leadership(E, None)
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+def asked(round, *candidates):
+    return Asked(E, round, candidates)
+
+
+def chosen(round, candidate, is_next=False):
+    return Chosen(E, round, candidate, is_next)
+
+
+def rejected(round, candidate):
+    return Rejected(E, round, candidate)
+
+
+def led_by_first(bench, others="BC"):
+    """A leads; then others stand."""
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    return a, *(bench.stand(who)[0] for who in others)
+
+
+def round_of(bench, **options):
+    """A, B and C are asked in round 2, in which nobody leads."""
+    first, *rest = led_by_first(bench, "ABC")
+    bench.apply(Withdraw(first))
+    return rest
+
+
+# ---- rounds
+
+
+def test_the_first_candidate_opens_a_round(bench):
+    a, outcomes = bench.stand("A")
+    assert outcomes == [Standing(a), asked(1, a)]
+
+
+def test_who_comes_during_a_round_takes_no_part_in_it(bench):
+    a, _ = bench.stand("A")
+    b, outcomes = bench.stand("B")
+    assert outcomes == [Standing(b)]
+    assert bench.status(b, running=1e6) == []
+    assert bench.status(a) == [chosen(1, a)]
+
+
+def test_who_comes_while_another_one_leads_opens_no_round(bench):
+    led_by_first(bench, "")
+    b, outcomes = bench.stand("B")
+    assert outcomes == [Standing(b)]
+
+
+def test_the_last_missing_status_closes_a_round(bench):
+    a, b, c = round_of(bench)
+    assert bench.status(a, 2) == []
+    assert bench.status(b, 2, running=300) == []
+    assert bench.status(c, 2) == [chosen(2, b)]
+
+
+def test_the_departure_of_the_last_missing_one_closes_a_round(bench):
+    a, b, c = round_of(bench)
+    bench.status(a, 2)
+    bench.status(b, 2, running=300)
+    assert bench.apply(Withdraw(c)) == [Refused(c, Why.WITHDRAWN), chosen(2, b)]
+
+
+def test_a_change_of_servers_that_removes_the_last_missing_one_closes_a_round(bench):
+    _, b, _ = round_of(bench)
+    bench.apply(Stand(b, E), THERE)
+    bench.status(b, 2)
+    assert bench.state.keep([THERE]) == [chosen(2, b)]
+
+
+def test_a_round_that_is_closed_by_order_counts_those_that_have_answered(bench):
+    _, b, c = round_of(bench)
+    bench.status(b, 2)
+    assert bench.close(1) == [], "another round's"
+    assert bench.close(2) == [chosen(2, b)]
+    assert bench.status(c, 2, running=1e6) == []
+    assert bench.close(2) == []
+
+
+def test_a_round_without_any_answer_begins_anew_with_all_that_stand(bench):
+    a, _ = bench.stand("A")
+    b, _ = bench.stand("B")
+    assert bench.close() == [asked(2, a, b)]
+
+
+def test_a_round_that_all_have_left_begins_anew_with_those_that_came(bench):
+    a, _ = bench.stand("A")
+    b, _ = bench.stand("B")
+    assert bench.apply(Withdraw(a))[1:] == [asked(2, b)]
+
+
+def test_a_status_for_another_round_is_void(bench):
+    a, b, _ = round_of(bench)
+    for round in (1, 3):
+        assert bench.status(a, round, running=1e6) == []
+    bench.status(b, 2)
+    assert bench.close(2) == [chosen(2, b)]
+
+
+def test_a_status_of_nobody_known_is_void(bench):
+    assert bench.status(bench.request("A")) == []
+
+
+def test_the_first_status_in_a_round_counts(bench):
+    a, b, c = round_of(bench)
+    bench.status(a, 2)
+    bench.status(a, 2, running=1e6)
+    bench.status(b, 2, running=300)
+    assert bench.status(c, 2) == [chosen(2, b)]
+
+
+def test_rounds_are_counted_as_long_as_the_election_is_known(bench):
+    a, b = led_by_first(bench, "B")
+    for round in range(2, 5):
+        outcomes = bench.depose(a, round - 1)
+        assert outcomes == [NOBODY, asked(round, b)]
+        assert bench.elect(b, round)
+        a, b = b, a
+
+
+def test_what_is_waited_for_is_known_at_each_stage(bench):
+    """A server that comes to it in a snapshot has seen none of the outcomes."""
+    a, b, c = round_of(bench)
+
+    def pending():
+        return list(bench.state.leaders.pending())
+
+    bench.status(b, 2)
+    assert pending() == [asked(2, a, c)], "those who are missing"
+    bench.close(2)
+    assert pending() == [chosen(2, b)]
+    bench.next(b, 2)
+    assert pending() == [chosen(2, b, is_next=True)]
+    bench.commit(b, 2)
+    assert pending() == []
+
+
+# ---- who wins
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({"running": 900}, {"running": 600}),
+        ({"running": 900, "restart_interval": 9e5}, {"running": 600}),
+        ({"restart_interval": 300}, {"restart_interval": 600}),
+        ({"restart_interval": 0, "address": "a"}, {"restart_interval": 300, "address": "b"}),
+        ({"running": 300, "address": "b"}, {"running": 599.9, "address": "a"}),
+        ({"restart_interval": 599.9, "address": "b"}, {"restart_interval": 300, "address": "a"}),
+        ({"address": "9.0.0.1"}, {"address": "10.0.0.1"}),
+        ({"address": "b", "port": 1}, {"address": "a", "port": 2}),
+        ({"port": 10000}, {"port": 9000}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_first", [True, False], ids=["first", "last"])
+def test_the_order_of_selection(bench, better, worse, is_first):
+    first, _ = bench.stand("A")
+    candidates = []
+    for status in (better, worse) if is_first else (worse, better):
+        candidate, _ = bench.stand("BC"[len(candidates)], status.get("address", ""), status.get("port", 0))
+        candidates.append((candidate, status))
+    bench.apply(Withdraw(first))
+    for candidate, status in candidates:
+        outcomes = bench.status(candidate, 2, status.get("running", 0.0), status.get("restart_interval", 0.0))
+    assert outcomes == [chosen(2, candidates[0 if is_first else 1][0])]
+
+
+def test_of_equals_the_one_that_has_stood_longer_wins(bench):
+    a, b, c = round_of(bench)
+    for candidate in (c, b):
+        bench.status(candidate, 2)
+    assert bench.status(a, 2) == [chosen(2, a)]
+
+
+# ---- next and commit
+
+
+def test_the_winner_is_named_and_then_leads_with_a_token(bench):
+    a, _ = bench.stand("A", "10.0.0.1", 7000)
+    bench.status(a)
+    assert bench.next(a) == [chosen(1, a, is_next=True)]
+    assert bench.commit(a) == [Leadership(E, a, FIRST, b"10.0.0.1", 7000)]
+
+
+def test_only_the_winner_can_be_named(bench):
+    a, b, _ = round_of(bench)
+    assert bench.next(a, 2) == [rejected(2, a)], "the round is open"
+    bench.status(b, 2)
+    bench.close(2)
+    before = encode(bench.state.image())
+    assert bench.next(a, 2) == [rejected(2, a)]
+    assert bench.next(b, 1) == [rejected(1, b)]
+    assert bench.apply(Next(b"unknown", 2, b)) == [Rejected(b"unknown", 2, b)]
+    assert encode(bench.state.image()) == before
+    assert bench.next(b, 2) == [chosen(2, b, is_next=True)]
+
+
+def test_only_the_one_that_was_named_can_lead(bench):
+    a, b, _ = round_of(bench)
+    assert bench.commit(a, 2) == [rejected(2, a)], "the round is open"
+    bench.status(b, 2)
+    bench.close(2)
+    assert bench.commit(b, 2) == [rejected(2, b)], "it is not named"
+    bench.next(b, 2)
+    assert bench.commit(a, 2) == [rejected(2, a)]
+    assert bench.commit(b, 3) == [rejected(3, b)]
+    assert bench.apply(Commit(b"unknown", 2, b)) == [Rejected(b"unknown", 2, b)]
+    assert bench.commit(b, 2) == [Leadership(E, b, FIRST + 1)]
+
+
+def test_what_is_said_again_changes_nothing(bench):
+    a, _ = bench.stand("A")
+    bench.status(a)
+    bench.next(a)
+    assert bench.next(a) == []
+    bench.commit(a)
+    before = encode(bench.state.image())
+    assert bench.commit(a) == []
+    assert bench.next(a) == []
+    assert bench.status(a) == []
+    assert bench.close() == []
+    assert encode(bench.state.image()) == before
+
+
+def test_tokens_of_leaderships_and_of_locks_are_one_series(bench):
+    bench.acquire("A")
+    a, _ = bench.stand("A")
+    assert bench.elect(a)[0].token == FIRST + 1
+    assert bench.acquire("A", "other")[1][0].token == FIRST + 2
+
+
+@pytest.mark.parametrize("is_next", [False, True], ids=["chosen", "named"])
+@pytest.mark.parametrize("how", ["withdrawn", "gone", "stranded"])
+def test_a_winner_that_goes_before_it_leads_is_replaced(bench, how, is_next):
+    a, b, c = round_of(bench)
+    for candidate in (b, c):
+        bench.apply(Stand(candidate, E), THERE)
+    bench.status(a, 2)
+    bench.close(2)
+    if is_next:
+        bench.next(a, 2)
+    outcomes = {
+        "withdrawn": lambda: bench.apply(Withdraw(a))[1:],
+        "gone": lambda: bench.apply(Gone(a.owner.client)),
+        "stranded": lambda: bench.state.keep([THERE]),
+    }[how]()
+    assert outcomes == [asked(3, b, c)], "nobody led, so nothing ended"
+    assert bench.commit(a, 2) == [rejected(2, a)]
+
+
+# ---- the end of a leadership
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "gone", "stranded"])
+def test_a_leader_that_goes_leads_no_more_and_the_others_are_asked(bench, how):
+    a, b, c = led_by_first(bench)
+    for candidate in (b, c):
+        bench.apply(Stand(candidate, E), THERE)
+    outcomes = {
+        "withdrawn": lambda: bench.apply(Withdraw(a))[1:],
+        "gone": lambda: bench.apply(Gone(a.owner.client)),
+        "stranded": lambda: bench.state.keep([THERE]),
+    }[how]()
+    assert outcomes == [NOBODY, asked(2, b, c)]
+
+
+def test_a_leader_stays_when_others_go(bench):
+    a, b, _ = led_by_first(bench)
+    assert bench.apply(Withdraw(b)) == [Refused(b, Why.WITHDRAWN)]
+    bench.apply(Stand(a, E), THERE)
+    assert bench.state.keep([THERE]) == []
+    assert bench.state.leaders.of(E) == Leadership(E, a, FIRST)
+
+
+def test_candidates_that_go_together_are_not_asked(bench):
+    """Of one client: the leader, and one that waits for its turn."""
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    bench.stand("A")
+    b, _ = bench.stand("B")
+    assert bench.apply(Gone(a.owner.client)) == [NOBODY, asked(2, b)]
+
+
+def test_candidates_that_are_stranded_together_are_not_asked(bench):
+    _, _, c = led_by_first(bench)
+    bench.apply(Stand(c, E), THERE)
+    assert bench.state.keep([THERE]) == [NOBODY, asked(2, c)]
+
+
+def test_an_election_without_candidates_is_forgotten(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.apply(Withdraw(a)) == [Refused(a, Why.WITHDRAWN), NOBODY]
+    assert not bench.state.leaders.elections
+    b, outcomes = bench.stand("B")
+    assert outcomes == [Standing(b), asked(1, b)]
+
+
+def test_who_resigns_sits_out_the_next_round(bench):
+    a, b, c = led_by_first(bench)
+    assert bench.resign(FIRST) == [NOBODY, asked(2, b, c)]
+    bench.elect(b, 2)
+    assert bench.resign(FIRST + 1) == [NOBODY, asked(3, a, c)], "it was the next round only"
+
+
+def test_who_resigns_and_is_alone_takes_part(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.resign(FIRST) == [NOBODY, asked(2, a)]
+
+
+def test_who_resigns_may_name_the_next_one(bench):
+    a, _, c = led_by_first(bench)
+    assert bench.resign(FIRST, c) == [NOBODY, chosen(2, c, is_next=True)]
+    assert bench.commit(a, 1) == [rejected(1, a)]
+    assert bench.commit(c, 2) == [Leadership(E, c, FIRST + 1)]
+
+
+@pytest.mark.parametrize("to", ["unknown", "itself", "in another election"])
+def test_who_names_nobody_that_could_be_next_has_a_round_opened(bench, to):
+    a, b, c = led_by_first(bench)
+    elsewhere = bench.request("D")
+    bench.apply(Stand(elsewhere, b"other"))
+    wished = {"unknown": RequestId(a.owner, 99), "itself": a, "in another election": elsewhere}[to]
+    assert bench.resign(FIRST, wished) == [NOBODY, asked(2, b, c)]
+
+
+def test_only_the_leader_can_resign(bench):
+    _, b, _ = led_by_first(bench)
+    bench.resign(FIRST)
+    for token in (0, FIRST):
+        assert bench.resign(token) == []
+    bench.elect(b, 2)
+    assert bench.resign(FIRST) == []
+    assert bench.apply(Resign(b"unknown", FIRST)) == []
+
+
+def test_a_deposed_leader_sits_out_the_next_round(bench):
+    a, b, c = led_by_first(bench)
+    assert bench.depose(a) == [NOBODY, asked(2, b, c)]
+    assert bench.depose(a) == [], "it leads no more"
+
+
+def test_a_deposed_leader_that_is_alone_takes_part(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.depose(a) == [NOBODY, asked(2, a)]
+
+
+@pytest.mark.parametrize("is_next", [False, True], ids=["chosen", "named"])
+def test_a_winner_that_does_not_come_is_deposed(bench, is_next):
+    a, b, c = round_of(bench)
+    bench.status(a, 2)
+    bench.close(2)
+    if is_next:
+        bench.next(a, 2)
+    assert bench.depose(a, 2) == [asked(3, b, c)]
+    assert bench.commit(a, 2) == [rejected(2, a)]
+
+
+def test_only_who_was_chosen_in_this_round_can_be_deposed(bench):
+    a, b, _ = led_by_first(bench)
+    assert bench.depose(b) == []
+    assert bench.depose(a, 2) == []
+    assert bench.apply(Depose(b"unknown", 1, a)) == []
+    bench.depose(a)
+    assert bench.depose(b, 2) == [], "the round is open"
+
+
+def test_an_election_does_not_touch_another(bench):
+    a, _, _ = led_by_first(bench)
+    other = bench.request("A")
+    assert bench.apply(Stand(other, b"other")) == [Standing(other), Asked(b"other", 1, (other,))]
+    assert bench.apply(Status(other, 1, 0.0, 0.0)) == [Chosen(b"other", 1, other, False)]
+    assert bench.apply(Close(b"unknown", 1)) == []
+    assert bench.state.leaders.of(E).leader == a
+
+
+# ---- requests
+
+
+def test_a_withdrawn_candidate_does_not_stand_again_under_its_request(bench):
+    a, _ = bench.stand("A")
+    bench.apply(Withdraw(a))
+    assert bench.apply(Stand(a, E)) == [Refused(a, Why.WITHDRAWN)]
+
+
+def test_to_stand_again_changes_nothing(bench):
+    a, b, _ = led_by_first(bench)
+    before = encode(bench.state.image())
+    assert bench.apply(Stand(a, E)) == [Standing(a)]
+    assert bench.apply(Stand(b, b"other")) == [Standing(b)]
+    assert encode(bench.state.image()) == before
+
+
+def test_what_a_leader_attaches_is_told_with_a_version(bench):
+    a, _ = led_by_first(bench, "B")
+    p, outcomes = bench.publish("A", FIRST, b"x")
+    assert outcomes == [Published(p, 1), Leadership(E, a, FIRST, version=1, blob=b"x")]
+    q, outcomes = bench.publish("A", FIRST, b"")
+    assert outcomes == [Published(q, 2), Leadership(E, a, FIRST, version=2)]
+
+
+def test_what_a_leader_attached_ends_with_its_leadership(bench):
+    _, b = led_by_first(bench, "B")
+    bench.publish("A", FIRST)
+    assert bench.resign(FIRST, b)[0] == NOBODY
+    assert bench.commit(b, 2) == [Leadership(E, b, FIRST + 1)]
+
+
+def test_to_publish_needs_the_present_token(bench):
+    a, b = led_by_first(bench, "B")
+    bench.depose(a)
+    for token in (0, FIRST):
+        p, outcomes = bench.publish("A", token)
+        assert outcomes == [Refused(p, Why.NOT_HELD)]
+    bench.elect(b, 2)
+    p, outcomes = bench.publish("A", FIRST)
+    assert outcomes == [Refused(p, Why.NOT_HELD)]
+    assert bench.state.leaders.elections[E].version == 0
+
+
+def test_to_publish_again_changes_nothing(bench):
+    led_by_first(bench, "")
+    p, _ = bench.publish("A", FIRST)
+    assert bench.apply(Publish(p, E, FIRST, b"blob"), THERE) == [Published(p, 1)]
+    assert bench.state.leaders.elections[E].version == 1
+
+
+# ---- bounds
+
+
+def test_so_many_may_stand_in_an_election(bench, monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_CANDIDATES", 1)
+    bench.stand("A")
+    b, outcomes = bench.stand("B")
+    assert outcomes == [Refused(b, Why.OVERFLOW)]
+    assert len(bench.state.leaders.elections[E].candidates) == 1
+
+
+def test_so_many_elections_there_may_be(bench, monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_ELECTIONS", 1)
+    bench.stand("A")
+    other = bench.request("B")
+    assert bench.apply(Stand(other, b"other")) == [Refused(other, Why.OVERFLOW)]
+    assert list(bench.state.leaders.elections) == [E]
+
+
+def test_so_many_may_stand_in_all_elections(bench, monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_STANDING", 1)
+    a, _ = bench.stand("A")
+    b, outcomes = bench.stand("B")
+    assert outcomes == [Refused(b, Why.OVERFLOW)]
+    bench.apply(Withdraw(a))
+    assert bench.stand("B")[1], "it is those who stand now that count"
+
+
+def test_so_much_may_be_published(bench, monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_PUBLISHED", 10)
+    _, b = led_by_first(bench, "B")
+    bench.publish("A", FIRST, bytes(9))
+    bench.publish("A", FIRST, bytes(10))
+    p, outcomes = bench.publish("A", FIRST, bytes(11))
+    assert outcomes == [Refused(p, Why.OVERFLOW)]
+    assert bench.state.leaders.elections[E].blob == bytes(10)
+    bench.resign(FIRST, b)
+    bench.commit(b, 2)
+    p, outcomes = bench.publish("B", FIRST + 1, bytes(10))
+    assert outcomes[0] == Published(p, 1), "it is what is attached now that counts"
+
+
+def test_the_server_through_which_a_candidate_speaks_is_the_latest(bench):
+    a, _ = led_by_first(bench, "B")
+    bench.apply(Stand(a, E), THERE)
+    assert bench.state.keep([THERE]) == []
+    assert bench.state.keep([HERE]) == [NOBODY]
