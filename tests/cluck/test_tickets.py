@@ -148,6 +148,13 @@ def test_a_renewal_in_time_voids_what_was_proposed(bench):
     assert bench.apply(Expire(b"lock", FIRST, 1)) == [Ended(a, FIRST, Why.EXPIRED)]
 
 
+def test_a_renewed_lock_is_asked_for_again(bench):
+    a, _ = bench.acquire("A")
+    assert bench.apply(Revoke(b"lock", FIRST, 0)) == [Revoked(a, FIRST)]
+    bench.apply(Renew(b"lock", FIRST))
+    assert bench.apply(Revoke(b"lock", FIRST, 1)) == [Revoked(a, FIRST)]
+
+
 def test_an_administrator_takes_a_lock(bench):
     a, _ = bench.acquire("A")
     b, _ = bench.acquire("B")
@@ -299,3 +306,26 @@ def test_a_lease_that_no_disk_knows_of_is_not_granted_yet(bench):
     assert outcomes == [Refused(a, Why.UNRECORDED)]
     bench.state.longest = 61.0
     assert bench.apply(Acquire(a, b"lock", lease=59.0, grace=2.0)) == [Granted(a, FIRST)]
+
+
+def test_a_deadlock_is_seen_also_where_only_the_queue_is_in_the_way(bench):
+    """B could share x with R, but for W, who waits for R, who waits for B."""
+    bench.acquire("R", "x", Mode.SHARED)
+    bench.acquire("B", "z")
+    bench.acquire("W", "x")
+    bench.acquire("R", "z")
+    b, outcomes = bench.acquire("B", "x", Mode.SHARED)
+    assert outcomes == [Refused(b, Why.DEADLOCK, (b"x", b"z"))]
+
+
+@pytest.mark.parametrize("where", ["at the end", "in the middle"])
+def test_permits_make_no_circle(bench, where):
+    """Any holder's may come free."""
+    bench.acquire("A", "permits", permits=1)
+    bench.acquire("B", "lock")
+    waits = [lambda: bench.acquire("A", "lock"), lambda: bench.acquire("B", "permits", permits=1)]
+    if where == "in the middle":
+        waits.reverse()
+    waits[0]()
+    request, outcomes = waits[1]()
+    assert outcomes == [Queued(request, 1)]

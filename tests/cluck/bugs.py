@@ -1,0 +1,580 @@
+"""Planted bugs of the replicated state: the same machine with one mistake in it, and the test that kills it."""
+
+from functools import partial
+
+from cluck.conditions import Conditions
+from cluck.leaders import Election, Leaders
+from cluck.requests import Requests
+from cluck.state import State
+from cluck.tickets import Lock, Table
+from cluck.tokens import Tokens
+from tests.cluck import test_conditions as conditions
+from tests.cluck import test_leaders as leaders
+from tests.cluck import test_tickets as tickets
+from tests.cluck.bench import Bench
+from tests.cluck.test_state import World
+from tests.sim.bugs import Bug, Change
+
+
+def on_bench(test, *arguments):
+    """Run a named test with a bench of its own."""
+    test(Bench(), *arguments)
+
+
+def by(test, *arguments):
+    return partial(on_bench, test, *arguments)
+
+
+def random_commands():
+    for seed in range(12):
+        World(seed).run(300)
+
+
+TICKETS = [
+    Bug(
+        "readers overtake",
+        "E",
+        [Change(Lock, "queue", "self.waiting.insert(place, ticket)", "self.waiting.insert(0, ticket)")],
+        by(tickets.test_readers_share_and_do_not_overtake_a_writer),
+    ),
+    Bug(
+        "grant past who is first in the queue",
+        "E",
+        [Change(Table, "_grant", "lock.waiting.pop(0)", "lock.waiting.pop()")],
+        by(tickets.test_the_next_in_the_queue_is_granted_with_a_larger_token),
+    ),
+    Bug(
+        "priority over writers, too",
+        "E",
+        [Change(Lock, "queue", "enumerate(self.waiting) if other.is_shared", "enumerate(self.waiting) if other")],
+        by(tickets.test_a_writer_with_priority_goes_in_front_of_readers_but_not_of_writers),
+    ),
+    Bug(
+        "a permit more than there are",
+        "E",
+        [Change(Lock, "admits", "len(self.holders) < self.permits", "len(self.holders) <= self.permits")],
+        by(tickets.test_a_semaphore_has_so_many_permits),
+    ),
+    Bug(
+        "tokens of each lock by itself",
+        "E6",
+        [Change(Table, "_grant", "self._tokens.draw()", "(self._tokens.epoch << 32) + len(lock.holders)")],
+        by(tickets.test_tokens_grow_over_all_locks),
+    ),
+    Bug(
+        "a token twice",
+        "E6",
+        [Change(Tokens, "draw", "self.drawn += 1", "self.drawn += self.drawn < 1")],
+        by(tickets.test_the_next_in_the_queue_is_granted_with_a_larger_token),
+    ),
+    Bug(
+        "a state that comes anew counts tokens from the beginning",
+        "E6",
+        [Change(State, "of", "state.tokens.drawn = image.drawn", "pass")],
+        random_commands,
+    ),
+    Bug(
+        "release whoever holds",
+        "E",
+        [Change(Table, "holder", "ticket.token == token and", "")],
+        by(tickets.test_a_late_release_touches_nobody),
+    ),
+    Bug(
+        "take a lock in spite of a renewal",
+        "E7",
+        [Change(Table, "holder", "renewals in (None, ticket.renewals)", "True")],
+        by(tickets.test_a_renewal_in_time_voids_what_was_proposed),
+    ),
+    Bug(
+        "ask only once for a lock, however often it is renewed",
+        "E7",
+        [Change(Table, "renew", "ticket.is_revoked = False", "pass")],
+        by(tickets.test_a_renewed_lock_is_asked_for_again),
+    ),
+    Bug(
+        "leave who was refused in the queue",
+        "E",
+        [Change(Table, "enter", "del lock.waiting[place]", "pass")],
+        by(tickets.test_who_does_not_wait_is_refused),
+    ),
+    Bug(
+        "grant nobody when a holder withdraws",
+        "E",
+        [Change(Table, "_remove", "yield from self._settle(ticket.name)", "yield from ()")],
+        by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
+    ),
+    Bug(
+        "look for deadlocks among holders only",
+        "E",
+        [
+            Change(
+                Table,
+                "_waited_for",
+                "(*reversed(lock.waiting[: lock.waiting.index(ticket)]), *lock.holders)",
+                "lock.holders",
+            )
+        ],
+        by(tickets.test_a_deadlock_through_a_place_in_a_queue_is_seen),
+    ),
+    Bug(
+        "believe that a reader is behind all that a writer ahead of it is behind",
+        "E",
+        [Change(Table, "_circle", "if not waiting.is_shared:", "if True:")],
+        by(tickets.test_a_deadlock_through_a_place_in_a_queue_is_seen),
+    ),
+    Bug(
+        "look for deadlocks only where the lock is held",
+        "E",
+        [
+            Change(
+                Table,
+                "enter",
+                "circle = self._circle(lock, ticket)",
+                "circle = () if lock.admits(ticket) else self._circle(lock, ticket)",
+            )
+        ],
+        by(tickets.test_a_deadlock_is_seen_also_where_only_the_queue_is_in_the_way),
+    ),
+    Bug(
+        "take a permit that is waited for for a lock",
+        "E",
+        [Change(Table, "_waits_of", "if not self.locks[ticket.name].permits", "if True")],
+        by(tickets.test_permits_make_no_circle, "in the middle"),
+    ),
+    Bug(
+        "take a permit that is asked for for a lock",
+        "E",
+        [Change(Table, "_circle", "lock.permits or", "")],
+        by(tickets.test_permits_make_no_circle, "at the end"),
+    ),
+    Bug(
+        "grant to the dead, who are about to go",
+        "E",
+        [Change(Table, "_end_tickets", "self._take_out(ticket)", "yield from self._remove(ticket)")],
+        by(tickets.test_none_of_a_clients_tickets_is_granted_when_another_one_ends, "stranded"),
+    ),
+    Bug(
+        "take from those who cannot be reached what they hold",
+        "E7",
+        [Change(Table, "purge", "if not ticket.token", "if True")],
+        by(tickets.test_a_client_that_cannot_be_reached_keeps_what_it_holds),
+    ),
+    Bug(
+        "leave to the dead what they hold",
+        "E7",
+        [Change(State, "_gone", "self.table.end_client(command.client)", "self.table.purge([command.client])")],
+        by(tickets.test_a_client_that_is_gone_holds_and_waits_for_nothing),
+    ),
+    Bug(
+        "grant a lease that no disk knows of",
+        "E5",
+        [Change(State, "_acquire", "command.lease + command.grace > self.longest", "False")],
+        by(tickets.test_a_lease_that_no_disk_knows_of_is_not_granted_yet),
+    ),
+]
+
+REQUESTS = [
+    Bug(
+        "forget what was answered",
+        "E",
+        [Change(Requests, "note", "history.ended[outcome.request.number] = outcome", "pass")],
+        by(tickets.test_a_request_that_comes_again_changes_nothing),
+    ),
+    Bug(
+        "do again what is settled",
+        "E",
+        [Change(Requests, "recall", "if request.number <= history.settled", "if request.number < history.settled")],
+        by(tickets.test_what_is_settled_is_forgotten),
+    ),
+    Bug(
+        "keep what is settled",
+        "E",
+        [Change(Requests, "recall", "del history.ended[number]", "pass")],
+        by(tickets.test_what_is_settled_is_forgotten),
+    ),
+    Bug(
+        "do what was withdrawn before it came",
+        "E",
+        [
+            Change(
+                Requests,
+                "refuse",
+                "history.ended.setdefault(request.number, Refused(request, Why.WITHDRAWN))",
+                "Refused(request, Why.WITHDRAWN)",
+            )
+        ],
+        by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
+    ),
+    Bug(
+        "know clients by the server that they came through first",
+        "E2",
+        [Change(Requests, "_history", "history.server = server", "pass")],
+        by(tickets.test_who_speaks_through_another_server_is_not_stranded),
+    ),
+    Bug(
+        "hold an open request for settled",
+        "E",
+        [
+            Change(
+                State,
+                "apply",
+                "present := self.present(command.request)",
+                "answer is None and (present := self.present(command.request))",
+            )
+        ],
+        by(tickets.test_an_open_request_is_answered_also_where_later_ones_are_settled),
+    ),
+    Bug(
+        "open a request twice",
+        "E",
+        [Change(State, "present", "*self.conditions.present(request), ", "")],
+        by(conditions.test_a_request_waits_once_whatever_comes_in_its_name),
+    ),
+]
+
+CONDITIONS = [
+    Bug(
+        "wait and go on holding",
+        "3.2 cv_wait",
+        [Change(Conditions, "wait", "yield from self._table.release(Release(held.name, held.token))", "pass")],
+        by(conditions.test_to_wait_gives_the_lock_back_in_the_same_step),
+    ),
+    Bug(
+        "wake the last one first",
+        "3.2 cv_signal",
+        [
+            Change(
+                Conditions,
+                "notify",
+                "waiters[: None if command.everyone else 1]",
+                "waiters[0 if command.everyone else -1 :]",
+            )
+        ],
+        by(conditions.test_waiters_are_woken_in_the_order_in_which_they_came),
+    ),
+    Bug(
+        "wake all for one",
+        "3.2 cv_signal",
+        [Change(Conditions, "notify", "None if command.everyone else 1", "None")],
+        by(conditions.test_one_notification_wakes_one),
+    ),
+    Bug(
+        "wake one for all",
+        "3.2 cv_broadcast",
+        [Change(Conditions, "notify", "None if command.everyone else 1", "1")],
+        by(conditions.test_all_are_woken_in_their_order),
+    ),
+    Bug(
+        "wake with priority as without",
+        "3.2 cv_broadcastpri",
+        [Change(Conditions, "notify", "if command.priority and", "if False and")],
+        by(conditions.test_those_woken_with_priority_reacquire_in_front_of_readers),
+    ),
+    Bug(
+        "make writers of readers",
+        "3.2 cv_broadcastpri",
+        [Change(Conditions, "notify", "and not waiter.ticket.is_shared", "")],
+        by(conditions.test_readers_woken_with_priority_still_share),
+    ),
+    Bug(
+        "reacquire for oneself what was shared",
+        "3.2 lock kinds",
+        [Change(Conditions, "wait", "held.mode", "Mode.EXCLUSIVE")],
+        by(conditions.test_what_is_reacquired_is_of_the_kind_that_was_given_back),
+    ),
+    Bug(
+        "reacquire a lock where there was a semaphore",
+        "3.2 lock kinds",
+        [Change(Conditions, "_wake", "waiter.permits", "0")],
+        by(conditions.test_a_permit_of_a_semaphore_is_reacquired_as_such),
+    ),
+    Bug(
+        "reacquire always",
+        "3.2 cv_wait_unlock",
+        [Change(Conditions, "_wake", "if waiter.reacquires:", "if True:")],
+        by(conditions.test_without_reacquiring_to_be_woken_is_the_end),
+    ),
+    Bug(
+        "forget who was woken",
+        "3.2 cv_wait_unlock",
+        [Change(Conditions, "_wake", "yield self._requests.note(woken)", "yield woken")],
+        by(conditions.test_without_reacquiring_to_be_woken_is_the_end),
+    ),
+    Bug(
+        "lose whether it was a notification",
+        "3.2 cv_timedwait",
+        [Change(Conditions, "_wake", "ticket.notified = notified", "pass")],
+        by(conditions.test_to_wait_again_is_answered_with_what_has_become_of_it),
+    ),
+    Bug(
+        "call the end of time a notification",
+        "3.2 cv_timedwait",
+        [Change(Conditions, "end", "notified=False", "notified=True")],
+        by(conditions.test_a_waiter_whose_time_is_over_has_its_lock_again),
+    ),
+    Bug(
+        "let waiters pass several locks",
+        "3.2 all waiters must pass the same lock",
+        [Change(Conditions, "wait", "if condition.lock != command.lock:", "if False:")],
+        by(conditions.test_all_that_wait_have_given_back_the_same_lock),
+    ),
+    Bug(
+        "bind a condition to its first lock for ever",
+        "3.2 all waiters must pass the same lock",
+        [Change(Conditions, "_remove", "if not waiters:", "if False:")],
+        by(conditions.test_all_that_wait_have_given_back_the_same_lock),
+    ),
+    Bug(
+        "let anybody wait with anybody's lock",
+        "3.2 cv_wait",
+        [Change(Conditions, "wait", "or held.request.owner.client != request.owner.client", "")],
+        by(conditions.test_to_wait_needs_the_lock, "somebody else's token"),
+    ),
+    Bug(
+        "spend notifications on the dead",
+        "3.2 a waiter whose member left",
+        [Change(State, "_leave", "self.conditions.drop(clients)", "pass")],
+        by(conditions.test_no_notification_is_spent_on_a_client_that_is_gone),
+    ),
+    Bug(
+        "notify again when asked again",
+        "3.2 cv_signal",
+        [
+            Change(
+                State,
+                "apply",
+                "isinstance(command, Request)",
+                "isinstance(command, Request) and type(command) is not Notify",
+            )
+        ],
+        by(conditions.test_a_notification_that_comes_again_wakes_nobody_else),
+    ),
+    Bug(
+        "count who is left",
+        "3.2 cv_signal",
+        [Change(Conditions, "notify", "len(woken)))", "len(waiters)))")],
+        by(conditions.test_all_are_woken_in_their_order),
+    ),
+]
+
+LEADERS = [
+    Bug(
+        "open a round for each that comes",
+        "E8",
+        [Change(Leaders, "stand", "if is_first:", "if True:")],
+        by(leaders.test_who_comes_while_another_one_leads_opens_no_round),
+    ),
+    Bug(
+        "let those take part that come during a round",
+        "E8",
+        [Change(Election, "asked", "if candidate.round == self.round", "if candidate")],
+        by(leaders.test_who_comes_during_a_round_takes_no_part_in_it),
+    ),
+    Bug(
+        "count statuses of any round",
+        "E8",
+        [Change(Leaders, "status", "or command.round != election.round", "")],
+        by(leaders.test_a_status_for_another_round_is_void),
+    ),
+    Bug(
+        "count the last status of each",
+        "E8",
+        [Change(Leaders, "status", "and candidate.merits is None", "")],
+        by(leaders.test_the_first_status_in_a_round_counts),
+    ),
+    Bug(
+        "close any round",
+        "E8",
+        [Change(Leaders, "close", "and command.round == election.round", "")],
+        by(leaders.test_a_round_that_is_closed_by_order_counts_those_that_have_answered),
+    ),
+    Bug(
+        "wait for those who have gone",
+        "E8",
+        [Change(Leaders, "_take_out", "yield from self._close_if_answered(election)", "pass")],
+        by(leaders.test_the_departure_of_the_last_missing_one_closes_a_round),
+    ),
+    Bug(
+        "stand still where nobody has answered",
+        "E8",
+        [Change(Leaders, "_close", "yield from self._open(election)", "pass")],
+        by(leaders.test_a_round_without_any_answer_begins_anew_with_all_that_stand),
+    ),
+    Bug(
+        "begin to count rounds anew",
+        "E8",
+        [Change(Leaders, "_begin", "election.round += 1", "election.round = 1 + election.round % 3")],
+        by(leaders.test_rounds_are_counted_as_long_as_the_election_is_known),
+    ),
+    Bug(
+        "compare running times to the second",
+        "2.1",
+        [Change(Leaders, "status", "int(command.running // STEP)", "int(command.running)")],
+        by(
+            leaders.test_the_order_of_selection,
+            {"running": 300, "address": "b"},
+            {"running": 599.9, "address": "a"},
+            True,
+        ),
+    ),
+    Bug(
+        "prefer the longer restart interval",
+        "2.1",
+        [Change(Leaders, "status", "-int(", "int(")],
+        by(leaders.test_the_order_of_selection, {"restart_interval": 300}, {"restart_interval": 600}, True),
+    ),
+    Bug(
+        "compare ports before addresses",
+        "2.1",
+        [Change(Leaders, "_close", "candidate.address, candidate.port", "candidate.port, candidate.address")],
+        by(leaders.test_the_order_of_selection, {"address": "b", "port": 1}, {"address": "a", "port": 2}, True),
+    ),
+    Bug(
+        "of equals the one that came last",
+        "2.1",
+        [Change(Leaders, "_close", "max(ranked", "max(reversed(ranked)")],
+        by(leaders.test_of_equals_the_one_that_has_stood_longer_wins),
+    ),
+    Bug(
+        "name anybody",
+        "E8",
+        [
+            Change(
+                Leaders,
+                "_meant",
+                "(command.round, command.candidate) != (election.round, election.chosen)",
+                "command.round != election.round",
+            )
+        ],
+        by(leaders.test_only_the_winner_can_be_named),
+    ),
+    Bug(
+        "commit what was named in another round",
+        "E8",
+        [
+            Change(
+                Leaders,
+                "_meant",
+                "(command.round, command.candidate) != (election.round, election.chosen)",
+                "command.candidate != election.chosen",
+            )
+        ],
+        by(leaders.test_only_the_one_that_was_named_can_lead),
+    ),
+    Bug(
+        "commit who was not named",
+        "E8",
+        [
+            Change(Leaders, "commit", "or election.stage is Stage.CHOSEN", ""),
+            Change(Leaders, "commit", "elif election.stage is Stage.NAMED:", "elif election.stage is not Stage.LED:"),
+        ],
+        by(leaders.test_only_the_one_that_was_named_can_lead),
+    ),
+    Bug(
+        "the same token for each leadership",
+        "E6",
+        [Change(Leaders, "commit", "self._tokens.draw()", "self._tokens.epoch << 32")],
+        by(leaders.test_tokens_of_leaderships_and_of_locks_are_one_series),
+    ),
+    Bug(
+        "keep a leader that has gone",
+        "E8",
+        [Change(State, "_leave", "yield from self.leaders.end(clients)", "pass")],
+        by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "stranded"),
+    ),
+    Bug(
+        "wait for a winner that has gone",
+        "E8",
+        [
+            Change(
+                Leaders,
+                "_take_out",
+                "elif election.chosen in gone:",
+                "elif election.chosen in gone and election.token:",
+            )
+        ],
+        by(leaders.test_a_winner_that_goes_before_it_leads_is_replaced, "gone", False),
+    ),
+    Bug(
+        "replace the leader whoever goes",
+        "E8",
+        [Change(Leaders, "_take_out", "elif election.chosen in gone:", "else:")],
+        by(leaders.test_a_leader_stays_when_others_go),
+    ),
+    Bug(
+        "ask the dead, who are about to go",
+        "E8",
+        [
+            Change(
+                Leaders,
+                "end",
+                "yield from self._take_out(name, requests)",
+                "yield from (o for request in requests for o in self._take_out(name, [request]))",
+            )
+        ],
+        by(leaders.test_candidates_that_are_stranded_together_are_not_asked),
+    ),
+    Bug(
+        "say nothing of the end of a leadership",
+        "3.1 events in pairs",
+        [Change(Leaders, "_replace", "if election.stage is Stage.LED:", "if False:")],
+        by(leaders.test_a_deposed_leader_sits_out_the_next_round),
+    ),
+    Bug(
+        "tell of an end without a beginning",
+        "3.1 events in pairs",
+        [Change(Leaders, "_replace", "if election.stage is Stage.LED:", "if True:")],
+        by(leaders.test_a_winner_that_does_not_come_is_deposed, True),
+    ),
+    Bug(
+        "choose again who was deposed",
+        "E8",
+        [Change(Leaders, "depose", "sits_out=command.candidate", "sits_out=None")],
+        by(leaders.test_a_deposed_leader_sits_out_the_next_round),
+    ),
+    Bug(
+        "choose again who resigned",
+        "E8",
+        [Change(Leaders, "resign", "sits_out=leader", "sits_out=None")],
+        by(leaders.test_who_resigns_sits_out_the_next_round),
+    ),
+    Bug(
+        "ask nobody where one is alone",
+        "E8",
+        [Change(Leaders, "_open", "others or election.candidates", "others")],
+        by(leaders.test_a_deposed_leader_that_is_alone_takes_part),
+    ),
+    Bug(
+        "let who resigns name itself",
+        "E8",
+        [Change(Leaders, "resign", "or wished.request == leader", "")],
+        by(leaders.test_who_names_nobody_that_could_be_next_has_a_round_opened, "itself"),
+    ),
+    Bug(
+        "hand on what a former leader attached",
+        "E8",
+        [
+            Change(
+                Leaders,
+                "_begin",
+                'election.token, election.version, election.blob = 0, 0, b""',
+                "election.token = 0",
+            )
+        ],
+        by(leaders.test_what_a_leader_attached_ends_with_its_leadership),
+    ),
+    Bug(
+        "let former leaders publish",
+        "2.4 epoch of a leadership",
+        [Change(Leaders, "_led", "and election.token == token", "")],
+        by(leaders.test_to_publish_needs_the_present_token),
+    ),
+    Bug(
+        "remember elections that nobody stands in",
+        "E8",
+        [Change(Leaders, "_open", "del self.elections[election.name]", "pass")],
+        by(leaders.test_an_election_without_candidates_is_forgotten),
+    ),
+]
+
+BUGS = TICKETS + REQUESTS + CONDITIONS + LEADERS
