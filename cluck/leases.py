@@ -68,14 +68,13 @@ class Leases:
         _, since = self._held.get(ticket.token, (ticket, now))
         return since + ticket.lease - now
 
-    @property
-    def deadline(self) -> float:
-        """When `due` is to be asked again; later for who stands by."""
-        return self._ends[0][0] if self._ends else math.inf
+    def deadline(self, rank: int) -> float:
+        """When `due` is to be asked again."""
+        return self._ends[0][0] + rank * STANDBY if self._ends else math.inf
 
-    def due(self, now: float) -> Iterator[Revoke | Expire]:
-        """What is to be proposed by now."""
-        while self._ends and self._ends[0][0] <= now:
+    def due(self, now: float, rank: int) -> Iterator[Revoke | Expire]:
+        """What is to be proposed by now, by the leader of this rank: 0 is the first, the others stand by."""
+        while self.deadline(rank) <= now:
             entry = heappop(self._ends)
             if not self._is_valid(entry):
                 continue

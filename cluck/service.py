@@ -51,7 +51,7 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
-from cluck.leases import STANDBY, Leases, usable
+from cluck.leases import Leases, usable
 from cluck.protocol import (
     MOST_UNSETTLED,
     VERSION,
@@ -538,10 +538,10 @@ class Service:
     @property
     def deadline(self) -> float:
         """When `advance` is to be called."""
-        deadline = min(self.replica.deadline, self._next_tick, self._canvass.deadline)
+        deadline = min(self.replica.deadline, self._next_tick)
         rank = self._rank
         if rank is not None:
-            deadline = min(deadline, self.leases.deadline + rank * STANDBY)
+            deadline = min(deadline, self._canvass.deadline, self.leases.deadline(rank))
         return deadline
 
     @property
@@ -558,7 +558,7 @@ class Service:
         self.replica.advance(now)
         rank = self._rank
         if rank is not None:
-            self._pending += self.leases.due(now - rank * STANDBY)
+            self._pending += self.leases.due(now, rank)
             self._pending += self._canvass.due(now, is_first=rank == 0)
         if now >= self._next_tick:
             self._next_tick = now + TICK

@@ -24,6 +24,8 @@ SHELLS = {
     "totem.dump.live",
     "totem.testing.soak",
     "totem.testing.transcript",
+    "cluck.host",
+    "cluck.store",
     "cpg.group",
     "cpg.block",
     "cpg.blocking",

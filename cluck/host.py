@@ -1,0 +1,138 @@
+"""A lock server in a process: what runs a `Service` on a group of any ring.
+
+The daemon's clients come to it through a socket, those of `cluck.open` from hand to hand.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import anyio
+
+from cluck.protocol import Downward
+from cluck.replica import Settings
+from cluck.service import Connection, Service
+from cluck.wire import Record
+from cpg.block import Waiters
+from cpg.group import BestEffort, Group
+from totem.errors import RingLost, TotemError
+
+_log = logging.getLogger(__name__)
+
+GROUP: Final = "cluck"
+"""The lock servers' group."""
+LONGEST_SLEEP: Final = 1.0
+"""Seconds after which the clock is looked at again: it goes on while the machine is suspended, sleeps do not."""
+
+
+def boot_time() -> float:
+    """Return the seconds of the clock that leases are counted by (ruling E7)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Store(Protocol):
+    """Where a record is made durable: `cluck.store.Disk`, or something in memory for tests."""
+
+    def load(self) -> Record | None:
+        """Return what is known."""
+
+    def save(self, record: Record) -> None:
+        """Remember at least this, durably; may block."""
+
+
+class Host:
+    """Runs one lock server, from the moment its group is joined to the end of the ring."""
+
+    def __init__(
+        self, group: Group, settings: Settings, store: Store, *, clock: Callable[[], float], key: bytes = b""
+    ) -> None:
+        self.clock = clock
+        self.service = Service(
+            group.member, settings, store.load(), dice=random.Random(os.urandom(16)), now=clock(), key=key
+        )
+        self._group = group
+        self._store = store
+        self._outbox: deque[bytes] = deque()
+        self._jobs = Waiters()
+        """Of who sends what had no room, stores, and watches the time."""
+        self._asleep_until = 0.0
+        self._last_phase = ""
+
+    async def run(self) -> None:
+        """Serve until cancelled; raises `RingLost` where the group's stream ends, or the state cannot be had."""
+        async with anyio.create_task_group() as tasks:
+            for job in (self._send_on, self._store_records, self._watch_time):
+                tasks.start_soon(job)
+            async for batch in self._group.batches():
+                now = self.clock()
+                for event in batch:
+                    self.service.event(event, now)
+                self.work()
+            raise RingLost("the lock servers' group has been left")
+
+    def work(self) -> None:
+        """Give to the group, to the disk and to the clock what the service has for them. Hot: once for each turn."""
+        service = self.service
+        if service.failure is not None:
+            raise RingLost(service.failure)
+        messages = service.take(self.clock())
+        if messages and not self._outbox:
+            try:
+                self._group.send_nowait(messages, BestEffort.SAFE_OR_AGREED)
+            except TotemError:
+                raise
+            except Exception:  # no room: each loop has its own name for that
+                self._outbox.extend(messages)
+        else:
+            self._outbox.extend(messages)
+        if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
+            self._jobs.wake()
+        self._tell_phase()
+
+    def _tell_phase(self) -> None:
+        ready, why = self.service.readiness
+        phase = str(self.service.replica.phase) if not ready else "ready"
+        if phase != self._last_phase and phase in ("ready", "minority", "birth"):
+            self._last_phase = phase
+            if ready:
+                _log.info("locks are granted by %d lock servers", len(self.service.replica.servers))
+            else:
+                _log.warning("no locks are granted: %s", why)
+
+    async def _send_on(self) -> None:
+        while True:
+            while not self._outbox:
+                await self._jobs.wait()
+            messages = list(self._outbox)
+            await self._group.send(messages, BestEffort.SAFE_OR_AGREED)
+            for _ in messages:
+                self._outbox.popleft()
+
+    async def _store_records(self) -> None:
+        while True:
+            while (record := self.service.record_to_store) is None:
+                await self._jobs.wait()
+            await anyio.to_thread.run_sync(self._store.save, record)
+            self.service.stored(record)
+            self.work()
+
+    async def _watch_time(self) -> None:
+        while True:
+            now = self.clock()
+            if self.service.deadline <= now:
+                self.service.advance(now)
+                self.work()
+            self._asleep_until = min(self.service.deadline, now + LONGEST_SLEEP)
+            with anyio.move_on_after(max(0.0, self._asleep_until - now)):
+                while self.service.deadline >= self._asleep_until:
+                    await self._jobs.wait()
+
+    def connect(self, put: Callable[[Downward], None], *, may_force: bool = True) -> Connection:
+        """Begin with a client; after each `say` and `lost` of it `work` is to be called."""
+        return self.service.connect(put, may_force=may_force)
