@@ -1,7 +1,8 @@
 """What has become of requests that may come again: each is done once, however often and through whomever it comes.
 
 A client numbers its requests. One that was answered for good is remembered with its answer until the client says that
-it will not come again (`settled`), or has ended, or its lock server has.
+it will not come again (`settled`), or has ended, or its lock server has. A client may also call one settled that is
+still open, as a lock that it holds; the answer for good to that is remembered until it calls more settled.
 """
 
 from __future__ import annotations
@@ -55,16 +56,17 @@ class Requests:
             history.settled = settled
             for number in [number for number in history.ended if number <= settled]:
                 del history.ended[number]
-        if request.number <= history.settled:
-            return Refused(request, Why.SETTLED)
-        return history.ended.get(request.number)
+        return self._answer(request, history)
 
     def refuse(self, request: RequestId, server: Server) -> Outcome:
         """Have a request that has not come yet refused when it does; return what has become of it."""
         history = self._history(request, server)
-        if request.number <= history.settled:
-            return Refused(request, Why.SETTLED)
-        return history.ended.setdefault(request.number, Refused(request, Why.WITHDRAWN))
+        return self._answer(request, history) or self.note(Refused(request, Why.WITHDRAWN))
+
+    @staticmethod
+    def _answer(request: RequestId, history: History) -> Outcome | None:
+        answer = history.ended.get(request.number)
+        return Refused(request, Why.SETTLED) if answer is None and request.number <= history.settled else answer
 
     def _history(self, request: RequestId, server: Server) -> History:
         history = self.histories.get(request.owner.client)
@@ -76,7 +78,7 @@ class Requests:
     def note(self, outcome: AnyFinal) -> AnyFinal:
         """Remember an answer for good."""
         history = self.histories.get(outcome.request.owner.client)
-        if history is not None and outcome.request.number > history.settled:
+        if history is not None:
             history.ended[outcome.request.number] = outcome
         return outcome
 

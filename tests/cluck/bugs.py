@@ -183,7 +183,7 @@ REQUESTS = [
     Bug(
         "do again what is settled",
         "E",
-        [Change(Requests, "recall", "if request.number <= history.settled", "if request.number < history.settled")],
+        [Change(Requests, "_answer", "request.number <= history.settled", "request.number < history.settled")],
         by(tickets.test_what_is_settled_is_forgotten),
     ),
     Bug(
@@ -195,14 +195,7 @@ REQUESTS = [
     Bug(
         "do what was withdrawn before it came",
         "E",
-        [
-            Change(
-                Requests,
-                "refuse",
-                "history.ended.setdefault(request.number, Refused(request, Why.WITHDRAWN))",
-                "Refused(request, Why.WITHDRAWN)",
-            )
-        ],
+        [Change(Requests, "refuse", "self.note(Refused(request, Why.WITHDRAWN))", "Refused(request, Why.WITHDRAWN)")],
         by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
     ),
     Bug(
@@ -223,6 +216,16 @@ REQUESTS = [
             )
         ],
         by(tickets.test_an_open_request_is_answered_also_where_later_ones_are_settled),
+    ),
+    Bug(
+        "forget the answer to what was called settled while it was open",
+        "E",
+        [
+            Change(
+                Requests, "note", "if history is not None:", "if history and outcome.request.number > history.settled:"
+            )
+        ],
+        by(tickets.test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is),
     ),
     Bug(
         "open a request twice",

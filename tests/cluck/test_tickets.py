@@ -282,6 +282,18 @@ def test_an_open_request_is_answered_also_where_later_ones_are_settled(bench):
     assert bench.apply(Acquire(a, b"lock")) == [Granted(a, FIRST)]
 
 
+def test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is(bench):
+    """As of a lock that was held and then lost, while its client was away."""
+    a, _ = bench.acquire("A")
+    bench.acquire("A", "x", settled=1)
+    bench.apply(Force(b"lock", FIRST))
+    assert bench.apply(Acquire(a, b"lock")) == [Ended(a, FIRST, Why.FORCED)]
+    assert bench.apply(Withdraw(a)) == [Ended(a, FIRST, Why.FORCED)]
+    bench.acquire("A", "y", settled=2)
+    assert bench.apply(Acquire(a, b"lock")) == [Refused(a, Why.SETTLED)]
+    assert bench.apply(Withdraw(a)) == [Refused(a, Why.SETTLED)]
+
+
 def test_so_many_may_wait_for_a_lock(bench, monkeypatch):
     monkeypatch.setattr(tickets, "MOST_WAITING", 1)
     bench.acquire("A")
