@@ -223,7 +223,7 @@ def test_a_chain_of_waiting_may_be_long(bench):
     requests = [RequestId(Owner(Client(HERE, number), 0), 1) for number in range(1, length + 1)]
     for number, request in enumerate(requests):
         bench.apply(Acquire(request, b"%d" % number))
-    for number, request in reversed(list(enumerate(requests[:-1]))):
+    for number, request in enumerate(requests[:-1]):
         again = RequestId(request.owner, 2)
         assert bench.apply(Acquire(again, b"%d" % (number + 1))) == [Queued(again, 1)]
     last = RequestId(requests[-1].owner, 2)
