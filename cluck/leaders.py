@@ -330,9 +330,9 @@ class Leaders:
         yield from self._open(election, sits_out)
 
     def publish(self, command: Publish) -> Iterator[LeaderOutcome]:
-        """Attach something to a leadership."""
-        election = self._led(command.election, command.token)
-        if election is None:
+        """Attach something to a leadership. It takes the leader's client, too: all that observe know the token."""
+        election, client = self._led(command.election, command.token), command.request.owner.client
+        if election is None or election.chosen is None or election.chosen.owner.client != client:
             yield self._requests.note(Refused(command.request, Why.NOT_HELD))
             return
         growth = len(command.blob) - len(election.blob)

@@ -274,6 +274,12 @@ CONDITIONS = [
         by(conditions.test_those_woken_with_priority_reacquire_in_front_of_readers),
     ),
     Bug(
+        "wake with priority always",
+        "3.2 cv_broadcastpri",
+        [Change(Conditions, "notify", "if command.priority and", "if True and")],
+        by(conditions.test_those_woken_without_priority_reacquire_behind_readers),
+    ),
+    Bug(
         "make writers of readers",
         "3.2 cv_broadcastpri",
         [Change(Conditions, "notify", "and not waiter.ticket.is_shared", "")],
@@ -571,6 +577,12 @@ LEADERS = [
         "2.4 epoch of a leadership",
         [Change(Leaders, "_led", "and election.token == token", "")],
         by(leaders.test_to_publish_needs_the_present_token),
+    ),
+    Bug(
+        "let those who observe publish",
+        "2.4 epoch of a leadership",
+        [Change(Leaders, "publish", "or election.chosen.owner.client != client", "")],
+        by(leaders.test_to_publish_takes_the_client_that_leads),
     ),
     Bug(
         "remember elections that nobody stands in",

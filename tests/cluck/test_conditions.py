@@ -126,6 +126,13 @@ def test_those_woken_with_priority_reacquire_in_front_of_readers(bench):
     assert [t.request for t in bench.table.locks[b"lock"].waiting] == [w, r]
 
 
+def test_those_woken_without_priority_reacquire_behind_readers(bench):
+    w = bench.acquire_and_wait("A")
+    bench.acquire("B")
+    bench.acquire("R", mode=Mode.SHARED)
+    assert bench.notify() == [Woken(w, True), Queued(w, 2)]
+
+
 def test_readers_woken_with_priority_still_share(bench):
     w = bench.acquire_and_wait("A", mode=Mode.SHARED)
     bench.acquire("R", mode=Mode.SHARED)

@@ -453,9 +453,16 @@ def test_to_publish_needs_the_present_token(bench):
         p, outcomes = bench.publish("A", token)
         assert outcomes == [Refused(p, Why.NOT_HELD)]
     bench.elect(b, 2)
-    p, outcomes = bench.publish("A", FIRST)
+    p, outcomes = bench.publish("B", FIRST)
     assert outcomes == [Refused(p, Why.NOT_HELD)]
     assert bench.state.leaders.elections[E].version == 0
+
+
+def test_to_publish_takes_the_client_that_leads(bench):
+    """All that observe know the token."""
+    led_by_first(bench, "B")
+    p, outcomes = bench.publish("B", FIRST)
+    assert outcomes == [Refused(p, Why.NOT_HELD)]
 
 
 def test_to_publish_again_changes_nothing(bench):

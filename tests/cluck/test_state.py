@@ -236,7 +236,9 @@ class World:
             Stage.ASKED: Status(anybody, round, float(running), float(interval)),
             Stage.CHOSEN: Next(name, round, chosen),
             Stage.NAMED: Commit(name, round, chosen),
-            Stage.LED: Publish(self.request(), name, token, self.dice.randbytes(2)),
+            Stage.LED: Publish(
+                self.bench.request(chr(chosen.owner.client.number)), name, token, self.dice.randbytes(2)
+            ),
         }
         unusual = [*usual.values(), Close(name, round), Resign(name, token, to), Depose(name, round, chosen)]
         return usual[election.stage] if self.dice.random() < 0.6 else self.dice.choice(unusual)
