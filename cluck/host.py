@@ -61,20 +61,38 @@ class Host:
         self._outbox: deque[bytes] = deque()
         self._jobs = Waiters()
         """Of who sends what had no room, stores, and watches the time."""
+        self._said = Waiters()
+        """Of who does what several clients have asked for in one turn."""
         self._asleep_until = 0.0
         self._last_phase = ""
+        self._has_worked = False
+        """Something was given to the group since its last event."""
 
     async def run(self) -> None:
         """Serve until cancelled; raises `RingLost` where the group's stream ends, or the state cannot be had."""
         async with anyio.create_task_group() as tasks:
-            for job in (self._send_on, self._store_records, self._watch_time):
+            for job in (self._work_for_many, self._send_on, self._store_records, self._watch_time):
                 tasks.start_soon(job)
             async for batch in self._group.batches():
                 now = self.clock()
                 for event in batch:
                     self.service.event(event, now)
                 self.work()
+                self._has_worked = False
             raise RingLost("the lock servers' group has been left")
+
+    def work_soon(self) -> None:
+        """Do what clients have asked for: at once for the first after an event, together for those of one turn."""
+        if self._has_worked:
+            self._said.wake()
+        else:
+            self._has_worked = True
+            self.work()
+
+    async def _work_for_many(self) -> None:
+        while True:
+            await self._said.wait()
+            self.work()
 
     def work(self) -> None:
         """Give to the group, to the disk and to the clock what the service has for them. Hot: once for each turn."""
@@ -134,5 +152,5 @@ class Host:
                     await self._jobs.wait()
 
     def connect(self, put: Callable[[Downward], None], *, may_force: bool = True) -> Connection:
-        """Begin with a client; after each `say` and `lost` of it `work` is to be called."""
+        """Begin with a client; after each `say` and `lost` of it `work_soon` is to be called."""
         return self.service.connect(put, may_force=may_force)

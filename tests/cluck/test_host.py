@@ -42,7 +42,7 @@ class Talker:
 
     def say(self, said):
         self.connection.say([said], self.host.clock())
-        self.host.work()
+        self.host.work_soon()
 
     def acquire(self, name, **options):
         self.count += 1
