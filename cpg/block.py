@@ -41,11 +41,10 @@ class Waiters:
             self._woken = None
 
 
-class Block:
-    """A body with a stream of events. Subclasses open and close it, and run `_run_callbacks` in a task."""
+class Body:
+    """A body that may be ended, and tasks that wait for what changes meanwhile."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+    def __init__(self) -> None:
         self._body = anyio.CancelScope()
         self._failure: BaseException | None = None
         self._over = False
@@ -79,6 +78,14 @@ class Block:
         """Wait until `condition` holds; it is looked at again after each `_wake`. Not a checkpoint if it holds."""
         while not condition():
             await self._waiters.wait()
+
+
+class Block(Body):
+    """A body with a stream of events. Subclasses open and close it, and run `_run_callbacks` in a task."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._stream = stream
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
         self._stream.register(kind, callback)

@@ -68,13 +68,21 @@ def socket_of(daemon: str, variable: str) -> Path:
 
 def open_socket(path: Path) -> socket.socket:
     """Connect to a daemon's socket, which does not block from then on. Raises `DaemonUnavailable`."""
+    try:
+        return connected(path)
+    except OSError as error:
+        raise _unavailable(path, error) from None
+
+
+def connected(path: Path) -> socket.socket:
+    """Connect to any daemon's socket. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.connect(str(path))
-    except OSError as error:
+    except OSError:
         sock.close()
-        raise _unavailable(path, error) from None
+        raise
     sock.setblocking(False)
     return sock
 

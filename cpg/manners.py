@@ -33,6 +33,13 @@ def closed(text: str) -> Exception:
     return error
 
 
+def current_task() -> object:
+    """Return the task that runs: of trio or asyncio, something that can be referred to weakly."""
+    trio = _running_trio()
+    task: object = trio.lowlevel.current_task() if trio else asyncio.current_task()
+    return task
+
+
 def _running_trio() -> Any:
     try:
         is_trio = "trio" in sys.modules and sniffio.current_async_library() == "trio"

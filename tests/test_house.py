@@ -53,6 +53,8 @@ SHELLS = {
     "cpg.flood",
     "cpg.lines",
     "cpg.stage",
+    "cluck.client",
+    "cluck.sockets",
     "cpg.libqb.buffers",
     "cpg.libqb.server",
 }
