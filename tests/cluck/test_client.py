@@ -491,12 +491,14 @@ async def test_through_a_socket(cluster, tmp_path):
     with SocketServer(tmp_path / "socket", cluster) as server:
         async with connect(tmp_path / "socket") as locks:
             async with locks.lock("backup", duration=60) as held:
-                assert cluster.holders(b"backup") == [held.token]
+                with server.lock:
+                    assert cluster.holders(b"backup") == [held.token]
                 server.cut()
                 await until(lambda: cluster.kinds_said.count("Hello") == 2)
                 await locks.wait_ready()
                 held.check()
-            assert cluster.state.table.locks == {}
+            with server.lock:
+                assert cluster.state.table.locks == {}
 
 
 @on_both_loops
