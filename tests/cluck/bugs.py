@@ -398,6 +398,12 @@ LEADERS = [
         by(leaders.test_a_round_that_is_closed_by_order_counts_those_that_have_answered),
     ),
     Bug(
+        "choose again when late statuses come",
+        "E8",
+        [Change(Leaders, "status", "election.stage is not Stage.ASKED or", "")],
+        by(leaders.test_a_round_that_is_closed_by_order_counts_those_that_have_answered),
+    ),
+    Bug(
         "wait for those who have gone",
         "E8",
         [Change(Leaders, "_take_out", "yield from self._close_if_answered(election)", "pass")],

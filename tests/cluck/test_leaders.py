@@ -25,6 +25,7 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
+from cluck.state import State
 from tests.cluck.bench import FIRST, HERE, THERE, Bench
 
 E = b"election"
@@ -106,11 +107,12 @@ def test_a_change_of_servers_that_removes_the_last_missing_one_closes_a_round(be
 
 
 def test_a_round_that_is_closed_by_order_counts_those_that_have_answered(bench):
-    _, b, c = round_of(bench)
+    a, b, c = round_of(bench)
     bench.status(b, 2)
     assert bench.close(1) == [], "another round's"
     assert bench.close(2) == [chosen(2, b)]
     assert bench.status(c, 2, running=1e6) == []
+    assert bench.status(a, 2, running=1e6) == []
     assert bench.close(2) == []
 
 
@@ -512,6 +514,20 @@ def test_so_much_may_be_published(bench, monkeypatch):
     bench.commit(b, 2)
     p, outcomes = bench.publish("B", FIRST + 1, bytes(10))
     assert outcomes[0] == Published(p, 1), "it is what is attached now that counts"
+
+
+def test_a_state_made_of_an_image_knows_how_much_is_published(bench, monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_PUBLISHED", 10)
+    led_by_first(bench, "")
+    bench.publish("A", FIRST, bytes(9))
+    bench.state = State.of(bench.state.image())
+    other = bench.request("B")
+    bench.apply(Stand(other, b"other"))
+    bench.apply(Status(other, 1, 0.0, 0.0))
+    bench.apply(Next(b"other", 1, other))
+    bench.apply(Commit(b"other", 1, other))
+    p = bench.request("B")
+    assert bench.apply(Publish(p, b"other", FIRST + 1, bytes(2))) == [Refused(p, Why.OVERFLOW)]
 
 
 def test_the_server_through_which_a_candidate_speaks_is_the_latest(bench):

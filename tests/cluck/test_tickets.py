@@ -84,6 +84,20 @@ def test_a_writer_with_priority_goes_in_front_of_readers_but_not_of_writers(benc
     assert [t.request for t in bench.table.locks[b"lock"].waiting] == [w, p, r]
 
 
+def test_a_writer_without_priority_waits_behind_readers(bench):
+    bench.acquire("A")
+    r, _ = bench.acquire("R", mode=Mode.SHARED)
+    w, _ = bench.acquire("W")
+    assert [t.request for t in bench.table.locks[b"lock"].waiting] == [r, w]
+
+
+def test_nobody_has_priority_for_a_permit(bench):
+    bench.acquire("A", permits=1)
+    r, _ = bench.acquire("R", mode=Mode.SHARED, permits=1)
+    p, _ = bench.acquire("P", mode=Mode.PRIORITY, permits=1)
+    assert [t.request for t in bench.table.locks[b"lock"].waiting] == [r, p]
+
+
 def test_a_semaphore_has_so_many_permits(bench):
     a, b, c = (bench.acquire(who, permits=2) for who in "ABC")
     assert [type(outcomes[0]) for _, outcomes in (a, b, c)] == [Granted, Granted, Queued]
@@ -182,6 +196,27 @@ def test_a_client_that_cannot_be_reached_keeps_what_it_holds(bench):
     assert bench.apply(Acquire(c, b"lock"), THERE) == [Queued(c, 3)]
     assert bench.state.keep([THERE]) == []
     assert [t.request for t in bench.table.tickets()] == [a, c]
+
+
+@pytest.mark.parametrize("how", ["gone", "stranded"])
+def test_nothing_is_remembered_of_a_client_that_is_not_there(bench, how):
+    a, _ = bench.acquire("A")
+    bench.release(FIRST)
+    b, _ = bench.acquire("B")
+    bench.apply(Acquire(b, b"lock"), THERE)
+    if how == "gone":
+        bench.apply(Gone(a.owner.client))
+    else:
+        bench.state.keep([THERE])
+    assert list(bench.state.requests.histories) == [b.owner.client]
+
+
+def test_the_clients_of_a_server_are_those_that_hold_or_are_remembered(bench):
+    a, _ = bench.acquire("A")
+    bench.state.keep([THERE])
+    b, _ = bench.acquire("B", waits=False)
+    assert bench.state.clients_of(HERE) == [a.owner.client, b.owner.client]
+    assert bench.state.clients_of(THERE) == []
 
 
 def test_a_deadlock_is_refused_with_its_circle(bench):
