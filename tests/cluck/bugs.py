@@ -2,9 +2,11 @@
 
 from functools import partial
 
+import pytest
+
 from cluck.conditions import Conditions
 from cluck.leaders import Election, Leaders
-from cluck.requests import Requests
+from cluck.requests import Places, Requests
 from cluck.state import State
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
@@ -12,7 +14,7 @@ from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
-from tests.cluck.test_state import World
+from tests.cluck.test_state import World, test_nothing_is_left_when_all_have_gone
 from tests.sim.bugs import Bug, Change
 
 
@@ -23,6 +25,12 @@ def on_bench(test, *arguments):
 
 def by(test, *arguments):
     return partial(on_bench, test, *arguments)
+
+
+def watched(test):
+    """Run one that puts something of its own into the machine."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        test(Bench(), monkeypatch)
 
 
 def random_commands():
@@ -136,6 +144,18 @@ TICKETS = [
         by(tickets.test_a_deadlock_is_seen_also_where_only_the_queue_is_in_the_way),
     ),
     Bug(
+        "follow each place of a queue by itself",
+        "E",
+        [Change(Table, "_circle", "covered.add(other.request)", "pass")],
+        partial(watched, tickets.test_a_deadlock_behind_a_long_queue_is_seen_at_once),
+    ),
+    Bug(
+        "search in the order in which a server has heard of tickets",
+        "E",
+        [Change(Table, "_waits_of", "waiting.sort(key=lambda ticket: ticket.request)", "pass")],
+        by(tickets.test_the_circle_that_is_named_is_the_same_behind_a_snapshot),
+    ),
+    Bug(
         "take a permit that is waited for for a lock",
         "E",
         [Change(Table, "_waits_of", "if not self.locks[ticket.name].permits", "if True")],
@@ -226,6 +246,18 @@ REQUESTS = [
             )
         ],
         by(tickets.test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is),
+    ),
+    Bug(
+        "never forget a client that has had something open",
+        "E",
+        [Change(Places, "remove", "del self._requests[client]", "pass")],
+        test_nothing_is_left_when_all_have_gone,
+    ),
+    Bug(
+        "never forget a client that has had a ticket",
+        "E",
+        [Change(Table, "_forget", "del self._owners[owner.client]", "pass")],
+        test_nothing_is_left_when_all_have_gone,
     ),
     Bug(
         "open a request twice",

@@ -265,3 +265,18 @@ def test_random_worlds_see_everything():
     world.run(3000)
     rare = {"Published", "Rejected", "Asked", "Chosen", "Leadership", "Woken", "Notified", "Revoked", "Renewed"}
     assert all(world.counts.get(name, 0) > 20 for name in rare), world.counts
+
+
+def test_nothing_is_left_when_all_have_gone():
+    """A lock server runs for years."""
+    world = World(0)
+    world.run(1000)
+    for who in CLIENTS:
+        world.apply(Gone(Client(HERE, ord(who))), HERE)
+    state = world.state
+    image = state.image()
+    assert (image.histories, image.locks, image.conditions, image.elections) == ([], [], [], [])
+    parts = [state.requests, state.table, state.conditions, state.leaders]
+    parts += [part._places for part in parts[2:]]
+    for part in parts:
+        assert not any(value for value in vars(part).values() if isinstance(value, dict | int)), vars(part)

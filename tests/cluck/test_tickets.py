@@ -1,7 +1,7 @@
 """The table of tickets: queues, modes, tokens, requests that come again, deadlocks, and what always holds."""
 
 import pytest
-from msgspec.msgpack import encode
+from msgspec.msgpack import decode, encode
 
 from cluck import tickets
 from cluck.commands import (
@@ -24,6 +24,7 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
+from cluck.state import Image, State
 from tests.cluck.bench import FIRST, HERE, THERE, Bench
 
 
@@ -266,15 +267,31 @@ def test_a_chain_of_waiting_may_be_long(bench):
     assert refused == Refused(last, Why.DEADLOCK, tuple(b"%d" % number for number in range(length)))
 
 
-def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench):
+def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench, monkeypatch):
     """Who waits in the same queue further ahead is not followed again from each place: that would take for ever."""
+    followed = []
+    waited_for = tickets.Table._waited_for
     bench.acquire("A", "x")
-    for number in range(5000):
+    for number in range(100):
         bench.apply(Acquire(RequestId(Owner(Client(THERE, number), 0), 1), b"x"))
     bench.acquire("B", "y")
     bench.acquire("A", "y")
+    monkeypatch.setattr(tickets.Table, "_waited_for", lambda *a: followed.append(a) or waited_for(*a))
     b, outcomes = bench.acquire("B", "x")
     assert outcomes == [Refused(b, Why.DEADLOCK, (b"x", b"y"))]
+    assert len(followed) == 2
+
+
+def test_the_circle_that_is_named_is_the_same_behind_a_snapshot(bench):
+    """Also where there are several, since somebody waits for two locks at once."""
+    bench.acquire("A", "x")
+    for name in "ba":
+        bench.acquire("B", name)
+        bench.acquire("A", name)
+    twin = State.of(decode(encode(bench.state.image()), type=Image))
+    b, outcomes = bench.acquire("B", "x")
+    assert outcomes == [Refused(b, Why.DEADLOCK, (b"x", b"b"))]
+    assert twin.apply(Acquire(b, b"x"), HERE) == outcomes
 
 
 @pytest.mark.parametrize("how", ["gone", "stranded"])
