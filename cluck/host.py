@@ -94,6 +94,11 @@ class Host:
             await self._said.wait()
             self.work()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits for room in the ring: clients should not say more now."""
+        return bool(self._outbox)
+
     def work(self) -> None:
         """Give to the group, to the disk and to the clock what the service has for them. Hot: once for each turn."""
         service = self.service

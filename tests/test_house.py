@@ -57,6 +57,17 @@ SHELLS = {
     "cluck.sockets",
     "cpg.libqb.buffers",
     "cpg.libqb.server",
+    "cluck.cli.arguments",
+    "cluck.cli.commands",
+    "cluck.cli.guarded",
+    "cluck.cli.guardian",
+    "cluck.cli.run",
+    "cluck.cli.under",
+    "cluck.daemon.backends",
+    "cluck.daemon.command",
+    "cluck.daemon.processes",
+    "cluck.daemon.server",
+    "cluck.daemon.settings",
 }
 IMPURE = {"time", "os", "socket", "threading", "logging", "trio", "asyncio", "select", "subprocess", "signal"}
 STRUCT_ROOMS = (

@@ -13,7 +13,7 @@ from __future__ import annotations
 import grp
 import ipaddress
 import pwd
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -51,12 +51,46 @@ def load(path: str | PathLike[str]) -> Loaded:
     `ConfigError` names file and line, an unreadable file is an `OSError`.
     """
     config, warnings = parse(_read_text(Path(path)), str(path))
-    for rules in sorted(Path(path).parent.glob("uidgid.d/*")):
-        if rules.is_file():
-            reader = _Reader(str(rules))
-            config = replace(config, user_rules=(*config.user_rules, *reader.read_user_rules(_tree_of(rules))))
-            warnings += tuple(reader.warnings)
-    return Loaded(config, warnings)
+    rules, further = _rules_beside(Path(path))
+    return Loaded(replace(config, user_rules=(*config.user_rules, *rules)), (*warnings, *further))
+
+
+class Section(NamedTuple):
+    """What a file says to a program that has a section of its own in it, and is perhaps no node."""
+
+    values: dict[str, Any]
+    """Of its section: what is said there."""
+    logging: Logging
+    user_rules: tuple[UserRule, ...]
+    node_ids: tuple[int, ...]
+    """Of the nodelist, as far as they are given."""
+    is_ring: bool
+    """Whether the file has a ring's settings: a section totem."""
+    warnings: tuple[str, ...]
+
+
+def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Callable[[str], Any]]) -> Section:
+    """Read what concerns one program: the section `name`, logging, uidgid, and the ids of the nodelist.
+
+    `readers` has the section's keys; they raise ValueError with what is right. All else may be anything that Corosync
+    understands. `ConfigError` names file and line, an unreadable file is an `OSError`.
+    """
+    reader = _Reader(str(path))
+    section = reader.read_section(_tree_of(Path(path)), name, dict(readers))
+    rules, warnings = _rules_beside(Path(path))
+    return section._replace(user_rules=(*section.user_rules, *rules), warnings=(*section.warnings, *warnings))
+
+
+def _rules_beside(path: Path) -> tuple[tuple[UserRule, ...], tuple[str, ...]]:
+    """Read who may connect from the files in the folder uidgid.d; the warnings are second."""
+    rules: list[UserRule] = []
+    warnings: list[str] = []
+    for file in sorted(path.parent.glob("uidgid.d/*")):
+        if file.is_file():
+            reader = _Reader(str(file))
+            rules += reader.read_user_rules(_tree_of(file))
+            warnings += reader.warnings
+    return tuple(rules), tuple(warnings)
 
 
 def _tree_of(path: Path) -> _Section:
@@ -162,17 +196,19 @@ def _wrong(path: str, line: int, text: str) -> NoReturn:
 # --- The values -----------------------------------------------------------------------------------------------------
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """Read a number."""
     if not (text.isascii() and text.isdigit()) or int(text) > 2**32 - 1:
         raise ValueError("a number from 0 to 4294967295")
     return int(text)
 
 
 def _seconds(text: str) -> float:
-    return _number(text) / 1000
+    return number(text) / 1000
 
 
-def _switch(text: str) -> bool:
+def switch(text: str) -> bool:
+    """Read yes or no."""
     if text not in ("yes", "no"):
         raise ValueError("yes or no")
     return text == "yes"
@@ -190,19 +226,21 @@ def _text(text: str) -> str:
 
 def _user(text: str) -> int:
     try:
-        return _number(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
+        return number(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
     except KeyError:
         raise ValueError("a user of this machine, or a number") from None
 
 
 def _group(text: str) -> int:
     try:
-        return _number(text) if text.isdigit() else grp.getgrnam(text).gr_gid
+        return number(text) if text.isdigit() else grp.getgrnam(text).gr_gid
     except KeyError:
         raise ValueError("a group of this machine, or a number") from None
 
 
-def _one_of(*choices: str) -> Callable[[str], str]:
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Make the reader of one of some words."""
+
     def check(text: str) -> str:
         if text not in choices:
             raise ValueError(f"one of {', '.join(choices)}")
@@ -215,37 +253,37 @@ _Readers = dict[str, Callable[[str], Any]]
 
 _TOTEM_NUMBERS: _Readers = {
     **dict.fromkeys(("token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck"), _seconds),
-    **dict.fromkeys(("token_retransmits_before_loss_const", "fail_recv_const", "seqno_unchanged_const"), _number),
-    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "netmtu"), _number),
+    **dict.fromkeys(("token_retransmits_before_loss_const", "fail_recv_const", "seqno_unchanged_const"), number),
+    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "netmtu"), number),
 }
 _TOTEM_TEXTS: _Readers = {
     **dict.fromkeys(("cluster_name", "transport"), _text),
-    "ip_version": _one_of(*IP_VERSIONS),
-    "block_unlisted_ips": _switch,
+    "ip_version": one_of(*IP_VERSIONS),
+    "block_unlisted_ips": switch,
 }
 _INTERFACE: _Readers = {
     "mcastaddr": _text,
-    "ttl": _number,
+    "ttl": number,
 }
 _QUORUM: _Readers = {
-    "provider": _one_of("corosync_votequorum"),
-    "expected_votes": _number,
+    "provider": one_of("corosync_votequorum"),
+    "expected_votes": number,
     **dict.fromkeys(("two_node", "wait_for_all", "auto_tie_breaker", "last_man_standing"), _digit_switch),
     **dict.fromkeys(("allow_downscale", "expected_votes_tracking"), _digit_switch),
     "auto_tie_breaker_node": _text,
     "last_man_standing_window": _seconds,
 }
 _LOGGING: _Readers = {
-    **dict.fromkeys(("to_stderr", "to_syslog", "to_logfile"), _switch),
+    **dict.fromkeys(("to_stderr", "to_syslog", "to_logfile"), switch),
     **dict.fromkeys(("logfile", "syslog_facility"), _text),
-    "timestamp": _one_of("off", "on", "hires"),
-    "debug": _one_of("off", "on", "trace"),
+    "timestamp": one_of("off", "on", "hires"),
+    "debug": one_of("off", "on", "trace"),
 }
 
 _DAEMON: _Readers = {
     "socket": _text,
-    "libqb": _switch,
-    "client_queue": _number,
+    "libqb": switch,
+    "client_queue": number,
 }
 
 # Corosync's keys that have no bearing on what a ring does: read over in silence.
@@ -266,7 +304,7 @@ _IDLE_KEYS = {
     "logging": {"fileline", "function_name", "blackbox", "logfile_priority", "syslog_priority"},
     "system": {"qb_ipc_type", "sched_rr", "priority", "move_to_root_cgroup", "allow_knet_handle_fallback"},
 }
-_IDLE_SECTIONS = {"resources", "nozzle", "service", "pload", "logging.logger_subsys"}
+_IDLE_SECTIONS = {"resources", "nozzle", "service", "pload", "logging.logger_subsys", "cluckd"}
 
 _KNOWN_SECTIONS = _IDLE_SECTIONS | {
     "totem",
@@ -309,6 +347,19 @@ class _Reader:
             line = self._lines.get((error.setting, error.node), totem.line)
             self._refuse(line, str(error))
 
+    def read_section(self, root: _Section, name: str, readers: _Readers) -> Section:
+        """Read what concerns one program."""
+        own = self._only(root, name)
+        values = self._read(own, readers)
+        logging = Logging(**self._read(self._only(root, "logging"), _LOGGING))
+        rules = tuple(self._read_user_rules(root))
+        is_ring = any(root.named("totem"))
+        nodes = [node for nodelist in root.named("nodelist") for node in nodelist.named("nodelist.node")]
+        node_ids = tuple(self._value(node, "nodeid", number) for node in nodes if "nodeid" in node.values)
+        for key, value in own.values.items():
+            self._warn(value.line, f"{name}.{key} is not known here and has no effect")
+        return Section(values, logging, rules, node_ids, is_ring, tuple(self.warnings))
+
     # Sections. What has been read is taken out of the tree, so that what is left over can be warned of.
 
     def _only(self, outer: _Section, name: str) -> _Section:
@@ -350,7 +401,7 @@ class _Reader:
                 )
 
     def _read_totem(self, totem: _Section) -> dict[str, Any]:
-        self._take(totem, "version", _one_of("2"), "2")
+        self._take(totem, "version", one_of("2"), "2")
         # 0 asks for the default, as in Corosync.
         numbers = {name: value for name, value in self._read(totem, _TOTEM_NUMBERS).items() if value}
         texts = self._read(totem, _TOTEM_TEXTS)
@@ -366,25 +417,25 @@ class _Reader:
         for further in list(totem.named("totem.interface"))[1:]:
             self._refuse(further.line, "only one interface: several links need knet, which is not supported")
         interface = self._only(totem, "totem.interface")
-        if self._take(interface, "linknumber", _number, 0):
+        if self._take(interface, "linknumber", number, 0):
             self._refuse(self._lines["linknumber", None], "only link 0: several links need knet")
-        if self._take(interface, "broadcast", _switch, False):
+        if self._take(interface, "broadcast", switch, False):
             self._refuse(self._lines["broadcast", None], "broadcast is not supported: write a mcastaddr")
         if bindnetaddr := interface.values.pop("bindnetaddr", None):
             self._warn(bindnetaddr.line, "bindnetaddr has no effect: a node binds to its ring0_addr")
-        port = self._take(interface, "mcastport", _number, DEFAULT_PORT)
+        port = self._take(interface, "mcastport", number, DEFAULT_PORT)
         return {"port": port, **self._read(interface, _INTERFACE)}
 
     def _read_token(self, totem: _Section, node_count: int) -> dict[str, Any]:
         given = "token" in totem.values or "token_coefficient" in totem.values
-        token = self._take(totem, "token", _number, 0) or TOKEN_MS
-        coefficient = self._take(totem, "token_coefficient", _number, TOKEN_COEFFICIENT_MS)
+        token = self._take(totem, "token", number, 0) or TOKEN_MS
+        coefficient = self._take(totem, "token_coefficient", number, TOKEN_COEFFICIENT_MS)
         return {"token": effective_token_ms(token, coefficient, node_count) / 1000} if given else {}
 
     # The nodelist.
 
     def _read_nodes(self, nodelist: _Section, totem: _Section, settings: dict[str, Any]) -> tuple[NodeEntry, ...]:
-        clear_high_bit = self._take(totem, "clear_node_high_bit", _switch, False)
+        clear_high_bit = self._take(totem, "clear_node_high_bit", switch, False)
         default_version = "ipv4" if settings["transport"] == "udp" else "ipv6-4"
         ip_version = settings.get("ip_version", default_version)
         port = settings["port"]
@@ -399,15 +450,15 @@ class _Reader:
         if "ring1_addr" in lines:
             self._refuse(lines["ring1_addr"], "only ring0_addr: several links need knet, which is not supported")
         address = self._resolve(section, ip_version)
-        node_id = self._take(section, "nodeid", _number, 0)
+        node_id = self._take(section, "nodeid", number, 0)
         if "nodeid" not in lines:
             node_id = self._node_id_of(address, clear_high_bit, section.line)
         node = NodeEntry(
             node_id=node_id,
             name=self._take(section, "name", _text, f"node{node_id}"),
             address=address,
-            port=self._take(section, "ring0_port", _number, port),
-            votes=self._take(section, "quorum_votes", _number, 1),
+            port=self._take(section, "ring0_port", number, port),
+            votes=self._take(section, "quorum_votes", number, 1),
         )
         for name in ("nodeid", "name", "ring0_addr", "ring0_port", "quorum_votes"):
             self._lines[name, node] = lines.get(name, section.line)

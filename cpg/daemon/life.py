@@ -43,7 +43,11 @@ class Life:
     async def lived(self) -> None:
         """Wait for the end."""
         self._has_started = True
-        await self._end.wait()
+        try:
+            await self._end.wait()
+        except BaseException:  # something else has ended it, and perhaps it starts again
+            self._has_started = False
+            raise
 
     def end(self) -> None:
         """End it."""

@@ -1,0 +1,10 @@
+"""The command `cluck`: run, elect, lock, unlock, wait, list, status, leaders, info.
+
+`arguments` describes the command line; `under` has `run` and `elect`, which run something: `guarded` is their hand on a
+`guardian`, the process that ends the command when it must. `commands` are the others, `figures` writes what they show,
+`run` goes from the command line to an exit code (`common`).
+"""
+
+from cluck.cli.run import main
+
+__all__ = ["main"]

@@ -1,0 +1,371 @@
+"""The command line: every command's options, help and examples, and the readers of values."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from cluck.cli import commands, under
+from cluck.cli.common import Exit
+from cluck.commands import LARGEST_NAME, LONGEST_LEASE
+from cluck.place import default_socket
+from cpg.cli import own_version
+
+EXIT_CODES: Final = """\
+exit codes:
+  0      done
+  119    wrong usage
+  120    the lock was lost; the command was ended
+  121    to wait for the lock would be a deadlock
+  122    the lock servers are not ready: too few of them are there
+  123    refused: nobody holds it, as many wait as may, another number of permits
+  124    the time was over (--timeout), the lock is held by others
+  125    failed: no daemon, or the connection to it was lost
+  126    the command is there and cannot be run
+  127    there is no such command
+  128+N  ended by signal N, cluck or the command
+All other codes of run and elect are the command's own."""
+
+LEASE: Final = 15.0
+"""Seconds: what `cluck run` asks for where nothing is said. Longer than that of programs, since a machine that is
+suspended or overloaded for some seconds should not cost a job its lock."""
+GRACE: Final = 5.0
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; ends the program where it is wrong. What stands behind `--` is the command to be run."""
+    before, behind = list(arguments), []
+    if "--" in before:
+        place = before.index("--")
+        before, behind = before[:place], before[place + 1 :]
+    whole = parser()
+    options = whole.parse_args(before)
+    options.command_line = behind
+    if options.runs_a_command and not behind:
+        whole.error(f"what is to be run is missing: cluck {options.what} NAME -- COMMAND…")
+    if behind and not options.runs_a_command:
+        whole.error(f"cluck {options.what} runs no command: leave out -- and what is behind it")
+    return options
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help shows examples as they were written, and whose exit code is none of a command's."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and end."""
+        self.print_usage(sys.stderr)
+        self.exit(Exit.MISUSED, f"{self.prog}: error: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    whole = _Parser(
+        prog="cluck",
+        description="Locks and leaders of the cluster, through this machine's lock server, cluckd.",
+        epilog=f"""\
+examples:
+  cluck run backup -- /usr/local/bin/backup    on one machine of the cluster at a time
+  cluck elect scheduler -- scheduler           as long as this machine leads
+  cluck list                                   who holds what, and who waits
+  cluck status                                 whether locks are granted, and why not
+  cluck COMMAND --help                         more on one command
+
+{EXIT_CODES}""",
+    )
+    whole.add_argument("--version", action="version", version=f"cluck {own_version()}")
+    whole.set_defaults(signalled=None, runs_a_command=False)
+    adder = whole.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser, dest="what")
+    for add in (
+        _add_run,
+        _add_elect,
+        _add_lock,
+        _add_unlock,
+        _add_wait,
+        _add_list,
+        _add_status,
+        _add_leaders,
+        _add_info,
+    ):
+        _add_socket(add(adder))
+    return whole
+
+
+def _add_run(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "run",
+        usage="cluck run NAME [options] -- COMMAND [ARGUMENT…]",
+        help="run a command while a lock is held",
+        description="""\
+Wait for the lock NAME, run COMMAND while it is held, give it back, and exit as
+COMMAND did. The lease is renewed meanwhile. Where the lock is lost, or the
+lease ends since the lock servers cannot be reached, COMMAND's process group
+gets SIGTERM, and SIGKILL before the grace is over: before that, nobody else is
+given the lock (but where an administrator has taken it).
+
+COMMAND has a process group of its own, standard input and output as they are,
+and in its environment CLUCK_LOCK and CLUCK_TOKEN, the fencing token: a number
+that is larger for each later holder. Signals are passed on to the group; if
+cluck run is killed, so is the group. What COMMAND leaves running in its group
+has the grace to end, and is then killed, before the lock is given back; a
+daemon that is to stay begins a session of its own (setsid).""",
+        epilog=f"""\
+examples:
+  cluck run backup -- /usr/local/bin/backup --all
+  cluck run backup --timeout 0 -- backup      not at all, if another machine does
+  cluck run report --shared -- make report
+  cluck run import -- sh -c 'import --fence "$CLUCK_TOKEN"'
+  0 3 * * *  root  cluck run nightly --timeout 0 -- nightly   in each crontab
+
+{EXIT_CODES}""",
+    )
+    _add_name(command)
+    command.add_argument("--shared", action="store_true", help="share it with others that say so")
+    _add_lease(command)
+    command.set_defaults(command=under.run, runs_a_command=True)
+    return command
+
+
+def _add_elect(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "elect",
+        usage="cluck elect NAME [options] -- COMMAND [ARGUMENT…]",
+        help="run a command while this candidate leads",
+        description="""\
+Stand in the election NAME. While this candidate leads, COMMAND runs, as with
+cluck run, with CLUCK_ELECTION and CLUCK_TOKEN in its environment. Where the
+leadership is lost, COMMAND is ended (SIGTERM, after the grace SIGKILL) and
+started again when this candidate leads again. When COMMAND ends by itself, the
+leadership is given up, and cluck elect exits as COMMAND did.""",
+        epilog=f"""\
+examples:
+  cluck elect scheduler -- /usr/local/bin/scheduler
+  cluck elect web --address 10.0.0.1 --port 8080 -- serve
+
+{EXIT_CODES}""",
+    )
+    _add_name(command)
+    command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
+    command.add_argument("--port", type=_number(0, 65535), default=0, metavar="N", help="the same, its port")
+    _add_grace(command, "seconds between SIGTERM and SIGKILL when the leadership is lost")
+    command.set_defaults(command=under.elect, runs_a_command=True)
+    return command
+
+
+def _add_lock(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "lock",
+        help="hold a lock until standard input ends",
+        description="""\
+Wait for the lock NAME, print its fencing token, and hold it until standard
+input ends, or SIGTERM or SIGINT comes (exit code 0). It is for shell scripts
+that cannot be one command; those do not learn at once that the lock was lost
+(exit code 120), which `cluck run` sees to.""",
+        epilog=f"""\
+examples:
+  coproc lock {{ cluck lock backup; }}             # in bash
+  read -r token <&"${{lock[0]}}" || exit             # waits for the lock
+  …
+  eval "exec ${{lock[1]}}>&-"; wait "$lock_PID"      # gives it back
+
+{EXIT_CODES}""",
+    )
+    _add_name(command)
+    command.add_argument("--shared", action="store_true", help="share it with others that say so")
+    _add_lease(command)
+    command.add_argument("--json", action="store_true", help="print the token as JSON")
+    command.set_defaults(command=commands.lock, signalled=Exit.DONE)
+    return command
+
+
+def _add_unlock(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "unlock",
+        help="take a lock from its holder, as an administrator",
+        description="""\
+Take the lock NAME from whoever holds it, or from one holder. The holder is
+told; it may go on for a moment (cluck run: for the grace) while the next one
+has the lock already, which only a resource that checks fencing tokens is safe
+from. For root and the daemon's user; it is recorded in the daemon's log.""",
+        epilog=f"""\
+examples:
+  cluck unlock --force backup
+  cluck unlock --force backup --token 4294967301
+
+{EXIT_CODES}""",
+    )
+    _add_name(command)
+    command.add_argument("--force", action="store_true", required=True, help="say that you mean it")
+    command.add_argument("--token", type=_number(1, (1 << 63) - 1), metavar="N", help="only from this holder")
+    command.add_argument("--json", action="store_true", help="print JSON, one object for each holder")
+    command.set_defaults(command=commands.unlock)
+    return command
+
+
+def _add_wait(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "wait",
+        help="wait until a lock or a leadership changes hands",
+        description=f"""\
+Wait until the lock NAME has other holders than now, or none; with --leader,
+until the election NAME has another leader, or none. Print who it is. Locks are
+looked at every {commands.LOOK:g} s, leaders are told as they change.""",
+        epilog=f"""\
+examples:
+  cluck wait backup --change
+  while cluck wait web --leader --change --json; do …; done
+
+{EXIT_CODES}""",
+    )
+    _add_name(command)
+    command.add_argument("--change", action="store_true", required=True, help="what to wait for")
+    command.add_argument("--leader", action="store_true", help="NAME is an election")
+    command.add_argument("--timeout", type=_seconds(0), metavar="S", help="wait no longer (default: for ever)")
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+    command.set_defaults(command=commands.wait)
+    return command
+
+
+def _add_list(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "list",
+        help="print who holds which lock, and who waits",
+        description="""\
+Print all locks that are held or waited for: the holders, with token and rest
+of the lease, and who waits.""",
+        epilog="""\
+with --json one object a line for each lock:
+  {"name": "backup", "permits": 0, "holders": [{"node": 1, "client": 3,
+   "task": 1, "mode": "exclusive", "token": 4294967297, "left": 11.2, …}],
+   "waiting": [{"node": 2, "client": 1, "task": 1, "mode": "exclusive"}]}
+
+examples:
+  cluck list
+  cluck list backup
+  cluck list --json | jq -r 'select(.waiting | length > 5) | .name'""",
+    )
+    command.add_argument("name", type=_name, nargs="?", metavar="NAME", help="only this lock")
+    command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    command.set_defaults(command=commands.list_locks)
+    return command
+
+
+def _add_status(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "status",
+        help="print whether locks are granted, and if not, why",
+        description="""\
+Print whether the lock servers are ready, and if not, why; which are there, and
+which are missing. Exit code 122 where they are not ready.""",
+        epilog="""\
+examples:
+  cluck status
+  cluck status --json | jq .missing
+  cluck status || mail -s "no locks" root""",
+    )
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+    command.set_defaults(command=commands.status)
+    return command
+
+
+def _add_leaders(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "leaders",
+        help="print the leaders of the lock service, and of elections",
+        description="""\
+Print the leaders of the lock service itself (the first proposes that leases
+end, the others stand by), and who leads in each election, with its candidates.""",
+        epilog="examples:\n  cluck leaders\n  cluck leaders --json | jq .elections",
+    )
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+    command.set_defaults(command=commands.leaders)
+    return command
+
+
+def _add_info(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "info",
+        help="print all that the lock server knows, as JSON",
+        description="Print status, locks, leaders, elections and conditions as one JSON object.",
+        epilog="examples:\n  cluck info | jq .status\n  cluck info > report.json",
+    )
+    command.add_argument("--json", action="store_true", help="which it is anyway")
+    command.set_defaults(command=commands.info)
+    return command
+
+
+def _add_name(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", type=_name, metavar="NAME", help=f"1 to {LARGEST_NAME} bytes")
+
+
+def _add_socket(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--socket",
+        metavar="PATH",
+        help=f"the lock server that listens there (default: CLUCKD_SOCKET, or {default_socket()})",
+    )
+
+
+def _add_lease(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--timeout",
+        type=_seconds(0),
+        metavar="S",
+        help="wait so many seconds for the lock, 0: not at all (default: for ever)",
+    )
+    command.add_argument(
+        "--duration",
+        type=_seconds(1, LONGEST_LEASE),
+        default=LEASE,
+        metavar="S",
+        help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
+        f"third of it (default {LEASE:g})",
+    )
+    _add_grace(command, "seconds behind the lease, for the command to come to its end")
+
+
+def _add_grace(command: argparse.ArgumentParser, text: str) -> None:
+    command.add_argument(
+        "--grace", type=_seconds(0, LONGEST_LEASE), default=GRACE, metavar="S", help=f"{text} (default {GRACE:g})"
+    )
+
+
+def _name(text: str) -> bytes:
+    """Read a name, which may be any bytes."""
+    name = os.fsencode(text)
+    if not 1 <= len(name) <= LARGEST_NAME:
+        raise argparse.ArgumentTypeError(f"a name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
+    return name
+
+
+def _number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Make the reader of a number between two bounds."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
+        return number
+
+    read.__name__ = "number"
+    return read
+
+
+def _seconds(lowest: float, highest: float = math.inf) -> Callable[[str], float]:
+    """Make the reader of a length of time."""
+
+    def read(text: str) -> float:
+        seconds = float(text)
+        if not lowest <= seconds <= highest or seconds == math.inf:
+            bounds = f"{lowest:g} to {highest:g}" if highest < math.inf else f"{lowest:g} or more"
+            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, {bounds}")
+        return seconds
+
+    read.__name__ = "number"
+    return read

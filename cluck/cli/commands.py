@@ -1,0 +1,130 @@
+"""The commands that run nothing themselves: small trio programs on the public API, each to its exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any, Final
+
+import trio
+
+from cluck import client
+from cluck.cli.common import CommandFailed, Exit
+from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines
+from cpg.cli.output import READ_SIZE, print_lines
+
+LOOK: Final = 0.5
+"""Seconds between two looks at a lock that is waited for to change hands."""
+QUESTIONS: Final = ("status", "tickets", "leaders", "elections", "conditions")
+
+
+async def lock(options: argparse.Namespace) -> int:
+    """`cluck lock`: held until standard input ends."""
+    async with client.connect(options.socket) as locks:
+        kind = locks.shared if options.shared else locks.lock
+        async with kind(options.name, timeout=options.timeout, grace=options.grace) as held:
+            name = os.fsdecode(options.name)
+            await print_lines([json.dumps({"name": name, "token": held.token}) if options.json else str(held.token)])
+            while await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True):
+                pass
+    return Exit.DONE
+
+
+async def unlock(options: argparse.Namespace) -> int:
+    """`cluck unlock --force`: of all holders, or of one."""
+    async with client.connect(options.socket) as locks:
+        found = await _lock_of(locks, options.name)
+        holders = [h for h in found.get("holders", ()) if options.token in (None, h["token"])]
+        if not holders:
+            with_token = f" with token {options.token}" if options.token is not None else ""
+            raise CommandFailed(f"nobody holds lock {os.fsdecode(options.name)!r}{with_token}", Exit.REFUSED)
+        for holder in holders:
+            await locks.force(options.name, holder["token"])
+    if options.json:
+        await print_lines(json.dumps({"name": found["name"], **holder}) for holder in holders)
+    else:
+        await print_lines(f"taken from client {h['node']}:{h['client']}, token {h['token']}" for h in holders)
+    return Exit.DONE
+
+
+async def wait(options: argparse.Namespace) -> int:
+    """`cluck wait --change`."""
+    async with client.connect(options.socket) as locks:
+        with trio.move_on_after(options.timeout if options.timeout is not None else float("inf")):
+            changed = await (_new_leader if options.leader else _new_holders)(locks, options.name)
+            await print_lines([json.dumps(changed) if options.json else change_line(changed)])
+            return Exit.DONE
+    raise CommandFailed(f"{os.fsdecode(options.name)!r} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
+
+
+async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:
+    before = await _lock_of(locks, name)
+    tokens = _tokens(before)
+    while tokens == _tokens(now := await _lock_of(locks, name)):
+        await trio.sleep(LOOK)
+    return {"name": os.fsdecode(name), "holders": now.get("holders", [])}
+
+
+async def _new_leader(locks: client.Locks, name: bytes) -> dict[str, Any]:
+    async with locks.observe(name) as leaderships:
+        before = None
+        async for leadership in leaderships:
+            now = leadership.token if leadership.leader is not None else 0
+            if before is not None and now != before:
+                return {
+                    "election": os.fsdecode(name),
+                    "token": now,
+                    "address": os.fsdecode(leadership.address),
+                    "port": leadership.port,
+                }
+            before = now
+    raise AssertionError("what is observed has no end")
+
+
+async def _lock_of(locks: client.Locks, name: bytes) -> dict[str, Any]:
+    """Everything about one lock; nothing where nobody holds it or waits."""
+    shown = name.decode(errors="backslashreplace")
+    for known in await locks.tickets():
+        if known["name"] == shown:
+            return dict(known)
+    return {}
+
+
+def _tokens(known: dict[str, Any]) -> list[int]:
+    return sorted(holder["token"] for holder in known.get("holders", ()))
+
+
+async def list_locks(options: argparse.Namespace) -> int:
+    """`cluck list`."""
+    async with client.connect(options.socket) as locks:
+        found = [await _lock_of(locks, options.name)] if options.name else await locks.tickets()
+    if options.json:
+        await print_lines(json.dumps(known) for known in found if known)
+    else:
+        await print_lines(line for known in found if known for line in lock_lines(known))
+    return Exit.DONE
+
+
+async def status(options: argparse.Namespace) -> int:
+    """`cluck status`."""
+    async with client.connect(options.socket) as locks:
+        known = await locks.status()
+    await print_lines([json.dumps(known)] if options.json else status_lines(known))
+    return Exit.DONE if known["ready"] else Exit.NOT_READY
+
+
+async def leaders(options: argparse.Namespace) -> int:
+    """`cluck leaders`."""
+    async with client.connect(options.socket) as locks:
+        known = {"leaders": await locks.ask("leaders"), "elections": await locks.ask("elections")}
+    await print_lines([json.dumps(known)] if options.json else leader_lines(known))
+    return Exit.DONE
+
+
+async def info(options: argparse.Namespace) -> int:
+    """`cluck info`."""
+    async with client.connect(options.socket) as locks:
+        known = {question: await locks.ask(question) for question in QUESTIONS}
+    await print_lines([json.dumps(known)])
+    return Exit.DONE

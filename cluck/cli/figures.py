@@ -1,0 +1,74 @@
+"""What a lock server tells of itself, as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+Shown = Mapping[str, Any]
+
+
+def status_lines(status: Shown) -> list[str]:
+    """Write whether the lock servers are ready, and who is there."""
+    ready = "ready" if status["ready"] else f"not ready: {status['why']}"
+    missing = f", missing: {_nodes(status['missing'])}" if status["missing"] else ""
+    servers = _nodes(server["node"] for server in status["servers"])
+    return [
+        f"{ready} ({status['phase']})",
+        f"lock servers: {servers or 'none'}; {status['votes']} of {status['expected_votes']} votes{missing}",
+        f"leaders: {_nodes(status['leaders']) or 'none'}; this is node {status['node']}, priority {status['priority']}",
+        f"locks: {status['locks']}, tickets: {status['tickets']}, clients here: {status['clients']}",
+        f"epoch: {status['epoch']}, longest lease with grace: {status['longest_lease']:g} s",
+    ]
+
+
+def lock_lines(lock: Shown) -> Iterator[str]:
+    """Write a lock, a line for each holder and waiter."""
+    permits = f" ({lock['permits']} permits)" if lock["permits"] else ""
+    yield f"{lock['name']}{permits}: {len(lock['holders'])} held, {len(lock['waiting'])} waiting"
+    for holder in lock["holders"]:
+        unlocking = ", to be given back" if holder["unlocking"] else ""
+        yield f"  held    {_who(holder)}  token {holder['token']}  {holder['left']:.1f} s left{unlocking}"
+    for waiter in lock["waiting"]:
+        yield f"  waits   {_who(waiter)}"
+
+
+def leader_lines(known: Shown) -> Iterator[str]:
+    """Write the leaders of the service, and those of elections."""
+    leaders = known["leaders"]
+    yield f"leaders of the lock service: {_nodes(leader['node'] for leader in leaders) or 'none'}"
+    for election in known["elections"]:
+        yield f"{election['name']}: {_leader(election)}"
+
+
+def change_line(changed: Shown) -> str:
+    """Write who has a lock or an election now."""
+    if "election" in changed:
+        name, who = changed["election"], f"token {changed['token']} {changed['address']}:{changed['port']}"
+        return f"{name}: {who if changed['token'] else 'nobody leads'}"
+    holders = ", ".join(f"{_who(holder)} token {holder['token']}" for holder in changed["holders"])
+    return f"{changed['name']}: {holders or 'nobody holds it'}"
+
+
+def _leader(election: Shown) -> str:
+    leader, candidates = election["leader"], election["candidates"]
+    leads = f"{_client(leader)} leads, token {election['token']}" if leader else "nobody leads"
+    return f"{leads}; candidates: {', '.join(map(_candidate, candidates)) or 'none'}"
+
+
+def _candidate(candidate: Shown) -> str:
+    place = f" ({candidate['address']}:{candidate['port']})" if candidate["address"] else ""
+    return f"{_client(candidate)}{place}"
+
+
+def _who(ticket: Shown) -> str:
+    return f"{_client(ticket)} {ticket['mode']}"
+
+
+def _client(owner: Shown) -> str:
+    """The node that admitted a program, the program's number there, and its task's in the program."""
+    return f"{owner['node']}:{owner['client']}.{owner['task']}"
+
+
+def _nodes(node_ids: Iterable[int]) -> str:
+    return " ".join(map(str, node_ids))

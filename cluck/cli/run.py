@@ -1,0 +1,70 @@
+"""From the command line to an exit code: signals, and errors as people read them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from cluck.cli.arguments import parse
+from cluck.cli.common import CommandFailed, Exit
+from cluck.errors import (
+    ConnectionLost,
+    DaemonUnavailable,
+    DeadlockError,
+    LockError,
+    LockLost,
+    LockTimeout,
+    NotReady,
+    OutcomeUnknown,
+)
+from cpg.cli import sole
+from cpg.cli.run import until_signal
+from totem.errors import TotemError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="cluck: %(message)s", level=logging.WARNING)
+    if options.runs_a_command:
+        return trio.run(_report_errors, options)
+    return trio.run(until_signal, options, _report_errors)
+
+
+async def _report_errors(options: argparse.Namespace) -> int:
+    try:
+        code: int = await options.command(options)
+    except BrokenPipeError:
+        return Exit.DONE  # who read our output has seen enough
+    except Exception as error:
+        return _explain(sole(error))
+    return code
+
+
+def _explain(error: BaseException) -> Exit:
+    """Say in one line what went wrong."""
+    match error:
+        case CommandFailed():
+            code = error.code
+        case LockLost():
+            code = Exit.LOST
+        case NotReady():
+            code = Exit.NOT_READY
+        case LockTimeout():
+            code = Exit.TIMEOUT
+        case DeadlockError():
+            code = Exit.DEADLOCK
+        case OutcomeUnknown() | DaemonUnavailable() | ConnectionLost():
+            code = Exit.FAILED
+        case LockError():
+            code = Exit.REFUSED
+        case TotemError() | OSError():
+            code = Exit.FAILED
+        case _:
+            raise error
+    print(f"cluck: {error}", file=sys.stderr)
+    return code

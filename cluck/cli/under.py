@@ -1,0 +1,154 @@
+"""`cluck run` and `cluck elect`: a command that runs while a lock is held, or while a candidate leads.
+
+The guardian is told each new deadline, so it ends the command by itself when the lease runs out. What is lost before
+(taken by an administrator, or the lock server has left the part that decides) cancels the body of `async with`, which
+ends the command before it is left: the lock is never given back while the command runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from cluck import client
+from cluck.cli.common import Exit
+from cluck.cli.guarded import FORWARDED, Guarded, boot_time, guarded
+from cluck.errors import LockError
+
+RENEWALS: Final = 3
+"""In the time of a lease."""
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+class _Runner:
+    """What signals find: the command that runs, or that there is none."""
+
+    def __init__(self) -> None:
+        self.guard: Guarded | None = None
+        self.is_done = False
+        """The command has ended by itself, and only what was held is still to be given back."""
+        self.signal = 0
+        """By which all was ended."""
+
+    async def follow(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        """Pass signals on to the command; where none runs, end."""
+        async for number in signals:
+            if self.guard is not None and self.guard.runs:
+                self.guard.forward(number)
+            elif number in _ENDING and not self.is_done:
+                self.signal = number
+                scope.cancel()
+
+
+async def _under_signals(body: Callable[[_Runner], Awaitable[int]]) -> int:
+    runner = _Runner()
+    code: int = Exit.DONE
+    heeded = [number for number in FORWARDED if signal.getsignal(number) is not signal.SIG_IGN]
+    with trio.open_signal_receiver(*heeded) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(runner.follow, signals, nursery.cancel_scope)
+            code = await body(runner)
+            nursery.cancel_scope.cancel()
+    return Exit.SIGNALLED + runner.signal if runner.signal else code
+
+
+async def run(options: argparse.Namespace) -> int:
+    """`cluck run`."""
+
+    async def body(runner: _Runner) -> int:
+        async with (
+            guarded(options.command_line, options.grace) as runner.guard,
+            client.connect(options.socket) as locks,
+        ):
+            lock = locks.shared if options.shared else locks.lock
+            wanted = lock(options.name, timeout=options.timeout, duration=options.duration, grace=options.grace)
+            code: int = Exit.LOST
+            async with wanted as held:
+                code = await _run_held(held, runner.guard, options)
+                runner.is_done = True
+            return code
+
+    return await _under_signals(body)
+
+
+async def _run_held(held: client.Held, guard: Guarded, options: argparse.Namespace) -> int:
+    """Run the command until it ends; cancelled, since the lock is lost, end it."""
+    try:
+        guard.start(_environment(options, "CLUCK_LOCK", held.token), until=_deadline(held))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_renew, held, guard, options.duration / RENEWALS)
+            code = await guard.ended()
+            nursery.cancel_scope.cancel()
+        return code
+    finally:
+        await guard.end()
+
+
+async def _renew(held: client.Held, guard: Guarded, interval: float) -> None:
+    while True:
+        await trio.sleep(interval)
+        with suppress(LockError):  # then the lease runs out, or its end comes out of the block
+            await held.renew()
+            guard.extend(_deadline(held))
+
+
+def _deadline(held: client.Held) -> float:
+    return boot_time() + held.remaining()
+
+
+async def elect(options: argparse.Namespace) -> int:
+    """`cluck elect`."""
+
+    async def body(runner: _Runner) -> int:
+        async with (
+            client.connect(options.socket) as locks,
+            locks.candidate(options.name, address=os.fsencode(options.address), port=options.port) as candidate,
+        ):
+            roles = candidate.roles()
+            while True:
+                async with guarded(options.command_line, options.grace) as runner.guard:
+                    token = await _leadership(roles)
+                    code = await _run_leading(roles, runner.guard, _environment(options, "CLUCK_ELECTION", token))
+                    if code is not None:
+                        runner.is_done = True
+                        return code
+
+    return await _under_signals(body)
+
+
+async def _leadership(roles: client.Roles) -> int:
+    """Wait until this candidate leads; return the token."""
+    async for role in roles:
+        if isinstance(role, client.Leader):
+            return role.token
+    raise AssertionError("a candidate stands until its block ends")
+
+
+async def _run_leading(roles: client.Roles, guard: Guarded, environment: dict[str, str]) -> int | None:
+    """Run the command until it ends, or this candidate leads no more: then end it, and return None."""
+    code: int | None = None
+
+    async def follow() -> None:
+        nonlocal code
+        code = await guard.ended()
+        nursery.cancel_scope.cancel()
+
+    try:
+        guard.start(environment)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await anext(roles)  # which is that it does not lead
+            nursery.cancel_scope.cancel()
+        return code
+    finally:
+        await guard.end()
+
+
+def _environment(options: argparse.Namespace, variable: str, token: int) -> dict[str, str]:
+    return {variable: os.fsdecode(options.name), "CLUCK_TOKEN": str(token)}

@@ -1,0 +1,49 @@
+"""The rings that a lock server may stand on, and which nodes decide there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from cluck.daemon.settings import Backend, Settings
+from cluck.electorate import Electorate
+from cpg.connect import DaemonRing, connect
+from cpg.corosync import CorosyncRing, open_corosync
+from cpg.embedded import EmbeddedRing, open_ring
+from totem.errors import ConfigError
+
+AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
+
+
+@asynccontextmanager
+async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRing, None]:
+    """Take part in the ring; `node`: which one to be, where the lock server is a node itself."""
+    match settings.backend:
+        case Backend.CPGD:
+            async with connect(settings.cpg_socket or None) as ring:
+                yield ring
+        case Backend.COROSYNC:
+            async with open_corosync() as ring_of_corosync:
+                yield ring_of_corosync
+        case Backend.RING:
+            assert settings.config is not None
+            async with open_ring(settings.config, node) as own_ring:
+                yield own_ring
+
+
+async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:
+    """Which nodes decide, each with one vote: those that are named, else all of the nodelist. Raises ConfigError."""
+    servers = settings.servers or await _nodelist(ring, settings)
+    if settings.tie_breaker is not None and settings.tie_breaker not in servers:
+        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {servers}")
+    return Electorate(dict.fromkeys(servers, 1), settings.tie_breaker, settings.unsafe_half)
+
+
+async def _nodelist(ring: AnyRing, settings: Settings) -> tuple[int, ...]:
+    if isinstance(ring, EmbeddedRing):
+        return tuple(node.node_id for node in ring.config.nodes)
+    if isinstance(ring, DaemonRing):
+        return tuple(node["node"] for node in (await ring.ask("status"))["nodes"])
+    if settings.node_ids:
+        return settings.node_ids
+    raise ConfigError("which nodes are lock servers? Say it with --servers, or name Corosync's configuration: -c FILE")

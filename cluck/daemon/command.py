@@ -1,0 +1,189 @@
+"""The command `cluckd`: the lock server of its machine.
+
+It runs in the foreground, as service managers want it: SIGTERM and SIGINT end it in order (clients are told, the group
+is left), SIGHUP reads again what can be read again: who may connect, and how much is logged.
+
+Where its ring is another daemon's and that ends, the lock server has lost its place in the order, so all that it knew
+counts for nothing: it begins anew as soon as there is a ring again, and gets the state from the others. Its clients are
+told goodbye, and come back by themselves; until there is a ring they are told why there is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from cluck.daemon import settings as reading
+from cluck.daemon.backends import electorate_of, ring_of
+from cluck.daemon.server import Server
+from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
+from cluck.host import Host, boot_time
+from cluck.place import default_socket
+from cluck.replica import Settings as ServerSettings
+from cluck.store import Disk
+from cpg.cli import DONE, own_version, sole
+from cpg.daemon.access import Access
+from cpg.daemon.life import (
+    EXIT_CODES,
+    SIGNALS,
+    Life,
+    explain,
+    follow_signals,
+    notify,
+    raise_file_limit,
+    set_level,
+    start_logging,
+)
+from cpg.daemon.sockets import listening
+from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
+from cpg.lines import nodes
+from totem.errors import ConfigError, RingLost
+
+_log = logging.getLogger(__name__)
+
+PAUSE: Final = 1.0
+"""Seconds between two tries to find a ring again."""
+_LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; return its exit code."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(format="cluckd: %(message)s", level=logging.INFO)
+    try:
+        return trio.run(_run, options)
+    except Exception as error:
+        return explain(error, options.config)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    whole = argparse.ArgumentParser(
+        prog="cluckd",
+        description="""\
+Run the lock server of this machine, until SIGTERM. Settings stand in the
+section cluckd of a file, under the names of the options; options win.""",
+        epilog=f"""\
+examples:
+  cluckd                                        on the ring of this machine's cpgd
+  cluckd --backend corosync --servers 1,2,3     on that of its Corosync
+  cluckd -c ring.conf --node 2 --socket /tmp/locks2 --state-dir /tmp/state2
+
+{EXIT_CODES}""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    whole.add_argument(
+        "-c",
+        "--config",
+        metavar="FILE",
+        help=f"where the section cluckd stands (default {DEFAULT_FILE}, if it exists). If that is a ring's "
+        "configuration, the lock server is a node of the ring, unless --backend says otherwise",
+    )
+    _add(whole, "backend", "WHICH", f"what it stands on: {', '.join(Backend)}, a node of its own (default: see -c)")
+    whole.add_argument("--node", metavar="ID", help="which node of the ring to be, if it is a node itself")
+    _add(whole, "cpg_socket", "PATH", "where cpgd listens, if not at its usual place")
+    _add(whole, "servers", "IDS", "nodes with a lock server, the same everywhere: 1,2,3 (default: all of the nodelist)")
+    _add(whole, "priority", "1..14|off", "as a leader of the lock service, the lowest first (default 14); off: none")
+    _add(whole, "socket", "PATH", f"where programs connect (default: CLUCKD_SOCKET, or {default_socket()})")
+    _add(whole, "state_dir", "FOLDER", "for what must outlive restarts: which tokens there have been")
+    _add(whole, "tie_breaker", "ID", "the node with which an exact half of the lock servers is enough")
+    _add(whole, "unsafe_half", "yes|no", "let any exact half grant locks: two halves may both, and tokens repeat")
+    _add(whole, "group", "NAME", "of the lock servers, the same everywhere (default cluck)")
+    whole.add_argument(
+        "--force-birth",
+        action="store_true",
+        help="begin with no locks as soon as a majority is there, without waiting for leases of an earlier life: you "
+        "know that nobody holds one",
+    )
+    whole.add_argument("--version", action="version", version=f"cluckd {own_version()}")
+    return whole
+
+
+def _add(whole: argparse.ArgumentParser, name: str, metavar: str, text: str) -> None:
+    """Add an option for a key of the section."""
+    reader = reading.READERS[name]
+
+    def read(value: str) -> Any:
+        try:
+            return reader(value)
+        except ValueError as right:
+            raise argparse.ArgumentTypeError(f"'{value}' is wrong, it must be {right}") from None
+
+    whole.add_argument(f"--{name.replace('_', '-')}", type=read, metavar=metavar, help=text)
+
+
+async def _run(options: argparse.Namespace) -> int:
+    settings = reading.read(options)
+    start_logging("cluckd", settings.logging)
+    for warning in settings.warnings:
+        _log.warning("%s", warning)
+    raise_file_limit()
+    access = Access(settings.user_rules)
+    life = Life()
+    with trio.open_signal_receiver(*SIGNALS) as signals, listening(settings.socket) as listener:
+        server = Server(access.allows)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow_signals, signals, life, partial(_reload, options, access))
+            nursery.start_soon(server.accept, listener)
+            nursery.start_soon(server.write_on)
+            with life.starting:
+                await _serve(settings, options, server, life)
+            nursery.cancel_scope.cancel()
+    _log.info("the lock server has ended")
+    return DONE
+
+
+async def _serve(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
+    """Be a lock server, anew each time that there is a ring again, until the end of the life."""
+    while True:
+        try:
+            await _stand(settings, options, server, life)
+            return
+        except Exception as error:
+            lost = sole(error)
+            if settings.backend is Backend.RING or not isinstance(lost, _LOST):
+                raise
+            if server.why != str(lost):
+                _log.warning("no lock server until there is a ring: %s", lost)
+            server.why = str(lost)
+        await trio.sleep(PAUSE)
+
+
+async def _stand(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
+    """Be a lock server, as long as there is a ring."""
+    async with ring_of(settings, options.node) as ring:
+        disk = Disk(settings.state_dir, ring.node_id, settings.group)
+        known = ServerSettings(
+            electorate=await electorate_of(ring, settings),
+            safe=ring.gives_safe,
+            priority=settings.priority,
+            in_process=False,
+            survivors=disk.is_of_this_boot,
+            force_birth=options.force_birth,
+        )
+        async with ring.join(settings.group) as group, trio.open_nursery() as nursery:
+            host = Host(group, known, disk, clock=boot_time, key=disk.key())
+            nursery.start_soon(host.run)
+            async with server.standing(host):
+                servers = nodes(tuple(sorted(known.electorate.votes)))
+                _log.info("node %d serves programs at %s; lock servers: %s", ring.node_id, settings.socket, servers)
+                notify("READY=1", f"STATUS=node {ring.node_id} serves {settings.socket}")
+                await life.lived()
+                notify("STOPPING=1")
+            nursery.cancel_scope.cancel()
+
+
+def _reload(options: argparse.Namespace, access: Access) -> None:
+    try:
+        settings = reading.read(options)
+    except (ConfigError, OSError) as error:
+        _log.error("not reloaded, the former configuration stays in force: %s", error)
+        return
+    access.rules = settings.user_rules
+    set_level(settings.logging)
+    _log.info("reloaded: who may connect, and what is logged; all else needs a restart")

@@ -1,0 +1,208 @@
+"""The daemon's sockets: who connects, what they say and what they are told, between the lock server and the kernel.
+
+A connection that ends is told to the lock server at once; that its process has ended, too, as soon as that is known,
+and then its locks are free. For a process that goes on without its connection, they are kept until the lease ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from cluck.commands import Force
+from cluck.daemon.hub import Client, Hub
+from cluck.daemon.processes import Process
+from cluck.host import Host
+from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, Upward, upward
+from cpg.daemon.access import refusal
+from cpg.daemon.sockets import Connection, MayConnect, Peer, accept
+from cpg.lines import printable
+from totem.errors import TotemError
+
+_log = logging.getLogger(__name__)
+
+READ_TURN: Final = 16
+"""Records taken from one client before others get a turn."""
+BEHIND_INTERVAL: Final = 0.05
+"""Seconds between two looks whether a client that is behind has read."""
+GOODBYE_PATIENCE: Final = 60.0
+"""Seconds that a goodbye waits for a client that does not read."""
+FAREWELL_PATIENCE: Final = 1.0
+"""Seconds that clients have to take their goodbye when the daemon ends."""
+MOST_WATCHED: Final = 1024
+"""Processes without their connections whose end is waited for."""
+
+
+class Server:
+    """The clients' connections of one daemon."""
+
+    def __init__(self, may_connect: MayConnect) -> None:
+        self.why = "it is starting"
+        """Why there is no lock server now."""
+        self._host: Host | None = None
+        self._may_connect = may_connect
+        self._connections: dict[Client, Connection] = {}
+        self._news = trio.Event()
+        self._watched = 0
+        self.hub = Hub(self._wake)
+
+    @asynccontextmanager
+    async def standing(self, host: Host) -> AsyncGenerator[None, None]:
+        """Serve clients by this lock server for the time of a block; others are told goodbye, with the reason."""
+        self._host = host
+        try:
+            yield
+        finally:
+            self._host = None
+            self.why = "it ends"
+            await self._farewell("the lock server has ended, or its ring")
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accept clients until cancelled; their connections end with this."""
+        await accept(listener, self._serve_one)
+
+    def _wake(self) -> None:
+        self._news.set()
+
+    async def write_on(self) -> None:
+        """Write what was queued, all that came in one turn at once."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            self.write()
+
+    def write(self) -> None:
+        """Write what was queued since the last time. Hot: once for each turn."""
+        for client in self.hub.take_written():
+            connection = self._connections.get(client)
+            if connection is not None:
+                connection.write()
+
+    async def _farewell(self, text: str) -> None:
+        """Tell all clients that this is no lock server any more, and wait for those that read."""
+        self.hub.dismiss_all(text)
+        self.write()
+        with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
+            for connection in list(self._connections.values()):
+                await connection.written()
+
+    async def _serve_one(self, sock: socket.socket, peer: Peer) -> None:
+        process = Process(sock, peer.pid)
+        client = self.hub.connect(peer.pid, peer.uid)
+        connection = self._connections[client] = Connection(sock, client, LARGEST_RECORD)
+        line: Line | None = None
+        try:
+            if not self._may_connect(peer.uid, peer.gid):
+                client.dismiss(Farewell.ACCESS, refusal(peer.pid, peer.uid))
+            elif self._host is None:
+                client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
+            else:
+                line = Line(self._host, client, may_force=peer.uid in (0, os.geteuid()))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connection.write_on)
+                if line is not None:
+                    await self._read(connection, client, line)
+                await self._see_off(connection, client)
+                nursery.cancel_scope.cancel()
+        finally:
+            del self._connections[client]
+            self.hub.disconnect(client)
+            sock.close()
+            if line is not None:
+                line.lost(dead=process.has_ended)
+            if line is None or not line.is_open:
+                process.close()
+        if line is not None and line.is_open:
+            await self._watch(process, line)
+
+    async def _watch(self, process: Process, line: Line) -> None:
+        """Tell when a process that has lost its connection has ended."""
+        self._watched += 1
+        try:
+            if self._watched <= MOST_WATCHED:
+                await process.ended()
+                line.lost(dead=True)
+        finally:
+            self._watched -= 1
+            process.close()
+
+    async def _read(self, connection: Connection, client: Client, line: Line) -> None:
+        """Hand on what the client says until it is gone, or is told goodbye."""
+        while not client.ended:
+            for _ in range(READ_TURN):
+                record = connection.read()
+                if record is None:
+                    break
+                if not record:
+                    return
+                self._say(client, line, record)
+            while (client.is_behind or line.is_behind) and not client.ended:
+                await trio.sleep(BEHIND_INTERVAL)
+            if record is not None or client.ended:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(connection.sock)
+
+    async def _see_off(self, connection: Connection, client: Client) -> None:
+        """Let a client that was told goodbye read that."""
+        if client.farewell is not None:
+            _log.info("a client was told goodbye: %s", client.farewell)
+            self.write()
+            with trio.move_on_after(GOODBYE_PATIENCE):
+                await connection.written()
+
+    def _say(self, client: Client, line: Line, record: bytes) -> None:
+        try:
+            said = list(upward(record))
+            line.say(said)
+        except Malformed as malformed:
+            client.dismiss(Farewell.MALFORMED, f"process {client.pid} sent {malformed}")
+            return
+        for force in said:
+            if type(force) is Force:
+                _log.warning(
+                    "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d",
+                    printable(force.name),
+                    force.token,
+                    client.pid,
+                    client.uid,
+                )
+
+
+class Line:
+    """A connection, as the lock server has it."""
+
+    def __init__(self, host: Host, client: Client, *, may_force: bool) -> None:
+        self._host = host
+        self._line = host.connect(client.put, may_force=may_force)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether what clients say has to wait for room in the ring."""
+        return self._host.is_behind
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the lock server keeps something for this client, who has lost its connection."""
+        local = self._line.local
+        return local is not None and local.put is None and self._host.service.clients.get(local.client) is local
+
+    def say(self, said: Sequence[Upward]) -> None:
+        """Take what the client says. Raises Malformed."""
+        self._line.say(said, self._host.clock())
+        self._work()
+
+    def lost(self, *, dead: bool) -> None:
+        """The connection has ended; again with `dead` once the client's process is known to have ended, too."""
+        self._line.lost(self._host.clock(), dead=dead)
+        self._work()
+
+    def _work(self) -> None:
+        with suppress(TotemError):  # the ring was lost, which ends the host
+            self._host.work_soon()

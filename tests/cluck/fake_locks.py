@@ -1,0 +1,79 @@
+"""`cluck` on a client of the lock service that is played: `python -m tests.cluck.fake_locks ARGUMENTS`.
+
+In the environment: FAKE_ERROR, the error that the lock raises; FAKE_LOSE, a descriptor at whose end the lock is lost;
+FAKE_MUTE, set where no renewal is answered.
+"""
+
+import os
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import trio
+
+from cluck import client, errors
+from cluck.cli import main
+
+TOKEN = 4294967297
+
+
+class Held:
+    token = TOKEN
+
+    def __init__(self, duration):
+        self.duration = duration
+        self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + duration
+
+    def remaining(self):
+        return self.deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    async def renew(self):
+        if "FAKE_MUTE" in os.environ:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+        self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + self.duration
+
+
+class Locks:
+    @asynccontextmanager
+    async def lock(self, name, *, timeout, duration, grace):
+        if error := os.environ.get("FAKE_ERROR"):
+            if error == "wait":
+                print("waiting", flush=True)
+                await trio.sleep_forever()
+            kind = getattr(errors, error)
+            raise kind("so it is", ()) if kind is errors.DeadlockError else kind("so it is")
+        held = Held(duration)
+        lost = False
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as body:
+
+                async def lose():
+                    nonlocal lost
+                    if descriptor := os.environ.get("FAKE_LOSE"):
+                        await trio.lowlevel.wait_readable(int(descriptor))
+                    else:
+                        await trio.sleep(held.remaining())
+                        while held.remaining() > 0:
+                            await trio.sleep(held.remaining())
+                    lost = True
+                    body.cancel()
+
+                nursery.start_soon(lose)
+                yield held
+            nursery.cancel_scope.cancel()
+        if lost:
+            raise errors.LockLost("it was lost")
+        print("given back", file=sys.stderr)
+
+    shared = lock
+
+
+@asynccontextmanager
+async def connect(socket=None):
+    yield Locks()
+
+
+if __name__ == "__main__":
+    client.connect = connect
+    sys.exit(main())

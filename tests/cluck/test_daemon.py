@@ -1,0 +1,252 @@
+"""The daemon `cluckd`: its life, its clients and their ends, its errors."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from cluck.commands import Ended, Force, Refused, Release
+from cluck.daemon.hub import Hub
+from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness
+from tests.app.processes import write_config
+from tests.cluck.daemons import Cluckd
+
+
+@pytest.fixture
+def config(tmp_path):
+    return write_config(tmp_path, 1)
+
+
+@pytest.fixture
+async def cluckd(tmp_path, config):
+    daemon = Cluckd(tmp_path, 1, "-c", config).start()
+    with trio.fail_after(60):
+        await daemon.running()
+        yield daemon
+    daemon.close()
+
+
+async def test_its_life_as_a_service_manager_sees_it(tmp_path, config):
+    daemon = Cluckd(tmp_path, 1, "-c", config).start()
+    assert await daemon.notice() == f"READY=1\nSTATUS=node 1 serves {daemon.path}"
+    speaker = await daemon.speaker().greet()
+    code, log = await daemon.end()
+    assert code == 0
+    assert await daemon.notice() == "STOPPING=1"
+    assert (await speaker.hear(Goodbye)).why is Farewell.ENDING
+    assert f"node 1 serves programs at {daemon.path}; lock servers: node 1" in log
+    assert "the lock server has ended" in log
+    assert not daemon.path.exists()
+    daemon.close()
+
+
+async def test_what_is_reloaded(cluckd, config):
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("cluckd {\n    priority: 15\n}\n")
+    cluckd.process.send_signal(signal.SIGHUP)
+    assert [await cluckd.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
+    code, log = await cluckd.end()
+    assert code == 0
+    assert "not reloaded, the former configuration stays in force: " in log
+    assert "cluckd.priority: '15' is wrong, it must be 1 to 14, or off" in log
+
+
+async def test_a_lock_is_held_waited_for_and_passed_on(cluckd):
+    one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
+    request = one.acquire(b"backup")
+    held = await one.hear(Held)
+    assert held.request == request
+    two.acquire(b"backup")
+    one.say(Release(b"backup", held.token))
+    assert (await one.hear(Ended)).why is None
+    assert (await two.hear(Held)).token > held.token
+
+
+CHILD = """
+import sys, trio
+from tests.cluck.daemons import Speaker
+from cluck.protocol import Held
+
+async def main():
+    speaker = await Speaker(sys.argv[1]).greet()
+    speaker.acquire(b"backup", lease=600.0, grace=600.0)
+    await speaker.hear(Held)
+    print("held", flush=True)
+    {then}
+
+trio.run(main)
+"""
+
+
+def child(cluckd, then):
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD.format(then=then), str(cluckd.path)], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("then", "end"),
+    [
+        ("await trio.sleep_forever()", lambda process: process.kill()),
+        ("speaker.close(); sys.stdin.read()", lambda process: process.stdin.close()),
+    ],
+    ids=["killed", "ended long after its connection"],
+)
+async def test_what_a_dead_process_held_is_free_at_once(cluckd, then, end):
+    process = child(cluckd, then)
+    two = await cluckd.speaker().greet()
+    two.acquire(b"backup")
+    end(process)
+    await two.hear(Held)
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+
+
+async def test_what_a_live_process_held_is_kept_without_its_connection(cluckd):
+    one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
+    one.acquire(b"backup", lease=600.0)
+    held = await one.hear(Held)
+    one.close()
+    two.acquire(b"backup", waits=False)
+    assert (await two.hear(Refused)).why == "busy"
+    again = cluckd.speaker()
+    await again.greet(one.welcome.client, one.welcome.secret)
+    assert again.welcome.was_resumed
+    two.acquire(b"backup")
+    again.say(Release(b"backup", held.token))
+    assert (await two.hear(Held)).token > held.token
+
+
+async def test_a_restart_does_not_forget_the_epoch(cluckd):
+    """Of a single server the state is lost, but not the epoch: later tokens are larger."""
+    one = await cluckd.speaker().greet()
+    one.acquire(b"backup")
+    held = await one.hear(Held)
+    await cluckd.end(signal.SIGKILL)
+    await cluckd.start("--force-birth").running()  # else it waits for the longest lease there may have been
+    two = await cluckd.speaker().greet()
+    two.acquire(b"backup")
+    assert (await two.hear(Held)).token >> 32 > held.token >> 32
+
+
+async def test_force_is_recorded(cluckd):
+    one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
+    one.acquire(b"back\nup")
+    held = await one.hear(Held)
+    two.say(Force(b"back\nup", held.token))
+    assert (await one.hear(Ended)).why == "forced"
+    _, log = await cluckd.end()
+    assert rf"lock back\nup is taken by force from the holder of token {held.token}, by process {os.getpid()}" in log
+    assert f"of the user with uid {os.geteuid()}" in log
+
+
+@pytest.mark.parametrize(
+    ("said", "why", "text"),
+    [
+        ([b"\x93"], Farewell.MALFORMED, "a record of 1 bytes"),
+        ([b"x" * (128 * 1024 + 1)], Farewell.MALFORMED, "a record of 131073 bytes"),
+        ([Bye()], Farewell.MALFORMED, "Bye in place of Hello"),
+        ([Hello(VERSION + 1)], Farewell.VERSION, "install the same release"),
+        ([Hello(VERSION), Hello(VERSION)], Farewell.MALFORMED, "a second Hello"),
+    ],
+)
+async def test_who_says_what_may_not_be_said_is_told_goodbye(cluckd, said, why, text):
+    other = await cluckd.speaker().greet()
+    speaker = cluckd.speaker()
+    if isinstance(said[0], bytes):
+        speaker.sock.setblocking(True)
+        speaker.sock.send(said[0])
+        speaker.sock.setblocking(False)
+    else:
+        speaker.say(*said)
+    goodbye = await speaker.hear(Goodbye)
+    assert goodbye.why is why
+    assert text in goodbye.text
+    assert await speaker.hear(Goodbye) is None
+    other.acquire(b"it goes on")
+    await other.hear(Held)
+
+
+async def test_nobody_speaks_for_others(cluckd):
+    one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
+    two.welcome = one.welcome
+    two.acquire(b"backup")
+    assert "in another client's name" in (await two.hear(Goodbye)).text
+
+
+async def test_an_answer_comes_in_parts(cluckd):
+    one = await cluckd.speaker().greet()
+    for number in range(100):
+        one.acquire(b"%03d" % number + bytes(900))
+        await one.hear(Held)
+    one.say(Ask(1, "tickets"))
+    parts = [await one.hear(Answer)]
+    while not parts[-1].is_last:
+        parts.append(await one.hear(Answer))
+    assert len(parts) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("-c", "/nowhere/ring.conf"), "/nowhere/ring.conf: No such file"),
+        (("-c", "CONFIG", "--node", "9"), "node 9 is not in the nodelist"),
+        (("--priority", "15"), "argument --priority: '15' is wrong, it must be 1 to 14, or off"),
+        (("--servers", "1,1"), "it must be ids of nodes, each once"),
+        (("--backend", "zookeeper"), "it must be one of cpgd, corosync, ring"),
+        (("--backend", "ring"), "name the ring's configuration"),
+        (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is none of the lock servers"),
+        (("--bad",), "unrecognized arguments"),
+    ],
+)
+async def test_what_cannot_be_used_is_named(config, tmp_path, arguments, text):
+    arguments = [config if argument == "CONFIG" else argument for argument in arguments]
+    done = await trio.run_process(
+        [sys.executable, "-m", "cluck.daemon", *arguments, "--socket", tmp_path / "socket", "--state-dir", tmp_path],
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert text in done.stderr.decode()
+
+
+async def test_without_a_ring_it_says_so_and_waits(tmp_path):
+    daemon = Cluckd(tmp_path, 1, "--cpg-socket", tmp_path / "nowhere").start()
+    with trio.fail_after(30):
+        while not daemon.path.exists():
+            await trio.sleep(0.01)
+        speaker = daemon.speaker()
+        goodbye = await speaker.hear(Goodbye)
+        assert goodbye.why is Farewell.ENDING
+        assert "this machine's lock server has no ring" in goodbye.text
+    code, log = await daemon.end()
+    assert code == 0
+    assert log.count("no lock server until there is a ring: no daemon listens at") <= 1
+    daemon.close()
+
+
+def test_who_does_not_read_is_put_out_with_a_goodbye():
+    told = []
+    hub = Hub(lambda: told.append(1), client_limit=1000, total_limit=1500)
+    slow, other = hub.connect(1, 0), hub.connect(2, 0)
+    for _ in range(100):
+        slow.put(Readiness(False, "x" * 8))
+    other.put(Ping())
+    assert set(hub.take_written()) == {slow, other}
+    assert (slow.ended, other.ended, hub.dropped) == (True, False, 1)
+    assert "more than 1000 bytes waited for it" in slow.farewell
+    slow.put(Ping())
+    slow.record()
+    assert not slow.has_records()
+    for _ in range(8):
+        third = hub.connect(3, 0)
+        third.put(Readiness(False, "x" * 900))
+        hub.take_written()
+    assert hub.waiting <= 1500
+    assert any("for all clients, most of them for it" in (client.farewell or "") for client in hub.clients)
