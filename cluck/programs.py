@@ -133,7 +133,9 @@ class Locks:
             for life in alive:
                 assert life.service is not None
                 ready, why = life.service.readiness
-                if not ready and "may be left of an earlier life" not in why and "no state is left" not in why:
+                if ready:
+                    yield from life.unanswered()
+                elif "no state is left" not in why:
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
 
@@ -323,8 +325,13 @@ class NodeLocks:
 
     # ---- the clients' side
 
+    def unanswered(self) -> Iterable[str]:
+        """The requests of clients that the state does not know, although nothing is under way."""
+        for actor in self._clients:
+            yield from actor.unanswered()
+
     def _act(self) -> None:
-        """Let a client do something; when the end has come, let all come to theirs."""
+        """Let a client do something."""
         if self._membership is not None and not self._membership.left:
             if self._deeds and not self.locks.resting:
                 self._deeds -= 1
@@ -399,6 +406,16 @@ class Actor:
         held = self._held.pop(token, None)
         if held is not None:
             held[1].until = min(held[1].until, self._home.now)
+
+    def unanswered(self) -> Iterable[str]:
+        """What was asked for, is wanted still, and stands in no queue."""
+        service = self._home.service
+        assert service is not None
+        state = service.replica.state
+        assert state is not None
+        for request in self._open if not self._is_dead else ():
+            if state.table.ticket(request) is None:
+                yield f"{request} was never answered"
 
     def act(self, dice: random.Random) -> None:
         """Do something."""

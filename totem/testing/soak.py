@@ -233,6 +233,7 @@ class World:
                 return False
             if not self.programs.busy:
                 break
+            self.cluster.run_for(self.config.token)
         return self.cluster.settle(limit)
 
     # What happens.
