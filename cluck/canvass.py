@@ -25,6 +25,7 @@ from cluck.commands import (
     Server,
     Status,
 )
+from cluck.leaders import Election
 
 PATIENCE: Final = 1.0
 """Seconds that a round waits for statuses, and for its winner."""
@@ -38,15 +39,12 @@ class Canvass:
     def __init__(self, server: Server, clients: Mapping[Client, LocalClient]) -> None:
         self._server = server
         self._clients = clients
-        self._late: dict[bytes, tuple[float, Command]] = {}
+        self._late: dict[bytes, tuple[float, Close | Depose]] = {}
         """By election: when what is to be proposed, if nothing comes before."""
-        self._rounds: dict[RequestId, tuple[bytes, int]] = {}
-        """Of candidates of this server that lead: their election, and the round that they won."""
 
     def forget(self) -> None:
         """Begin anew, with what is pending in the state."""
         self._late.clear()
-        self._rounds.clear()
 
     def hear(self, outcome: Asked | Chosen | Leadership | Rejected, now: float) -> Iterator[Command]:
         """Something has come of an election."""
@@ -58,7 +56,6 @@ class Canvass:
                 self._late[election] = now + 2 * PATIENCE, Depose(election, number, candidate)
                 if self._runs(candidate):
                     yield (Commit if is_next else Next)(election, number, candidate)
-                    self._rounds[candidate] = election, number
             case Leadership(election):
                 self._late.pop(election, None)
 
@@ -74,21 +71,26 @@ class Canvass:
         local = self._clients.get(candidate.owner.client)
         return local is not None and local.put is not None and local.strikes < STRIKES
 
-    def depose(self, local: LocalClient) -> Iterator[Command]:
+    @staticmethod
+    def depose(local: LocalClient, elections: Mapping[bytes, Election]) -> Iterator[Command]:
         """A client does not answer: its candidates are not to lead."""
         for candidate, candidacy in local.candidates.items():
-            if candidacy.token and candidate in self._rounds:
-                yield Depose(*self._rounds[candidate], candidate)
+            election = elections.get(candidacy.election)
+            if election is not None and election.chosen == candidate:
+                yield Depose(election.name, election.round, candidate)
 
     @property
     def deadline(self) -> float:
         """When `due` is to be asked."""
         return min((time for time, _ in self._late.values()), default=math.inf)
 
-    def due(self, now: float, *, is_first: bool) -> Iterator[Command]:
+    def due(self, now: float, elections: Mapping[bytes, Election], *, is_first: bool) -> Iterator[Command]:
         """What the first leader of the service is to propose by now."""
-        for election, (time, command) in list(self._late.items()):
-            if time <= now:
-                self._late[election] = now + PATIENCE, command
+        for name, (time, command) in list(self._late.items()):
+            election = elections.get(name)
+            if election is None or election.round != command.round:
+                del self._late[name]
+            elif time <= now:
+                self._late[name] = now + PATIENCE, command
                 if is_first:
                     yield command

@@ -43,6 +43,8 @@ class LocalClient:
     """None while the connection is lost."""
     lost: float | None = None
     """When it was lost."""
+    is_given_up: bool = False
+    """It has not come back in time: it waits for nothing any more."""
     open: dict[RequestId, Open] = field(default_factory=dict)
     held: dict[int, Holding] = field(default_factory=dict)
     """By token."""

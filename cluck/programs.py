@@ -55,6 +55,8 @@ LEASES: Final = (0.2, 0.5, 2.0)
 DISK: Final = (0.0, 0.001, 0.05)
 """Seconds that it takes to store something."""
 MOST_DEEDS: Final = 200
+MISCHIEF: Final = (0.0, 0.02, 0.2)
+"""How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
 
 
 @dataclass(slots=True)
@@ -95,12 +97,14 @@ class Locks:
         self.nodes: list[NodeLocks] = []
         self.resting = False
         self.safe: dict[int, bool] | None = None
+        self.mischief = 0.0
 
     def __call__(self, node: Node) -> NodeLocks:
         """Begin a life of a node."""
         if self.safe is None:
             kind = node.cluster.dice.random()
             ids = list(node.cluster.nodes)
+            self.mischief = node.cluster.dice.choice(MISCHIEF)
             self.safe = {i: kind < 0.5 or (kind < 0.7 and node.cluster.dice.random() < 0.5) for i in ids}
         life = NodeLocks(node, self)
         self.nodes.append(life)
@@ -256,9 +260,31 @@ class NodeLocks:
             for event in batch:
                 if (shown := self._as_told(event)) is not None:
                     service.event(shown, self.now)
+        holds = len(self.locks.history.holds)
         for actor in self._clients:
             actor.hear()
         self._work()
+        hangs = service.has_untold or service.replica.phase in (Phase.LOADING, Phase.BIRTH)
+        if hangs or len(self.locks.history.holds) > holds:
+            self._perhaps_do_mischief()
+
+    def _perhaps_do_mischief(self) -> None:
+        """Have a fault come now, and be mended some time later."""
+        dice, cluster, me = self._dice, self.node.cluster, self.node.node_id
+        if self.locks.resting or dice.random() >= self.locks.mischief:
+            return
+        others = [node_id for node_id in cluster.nodes if node_id != me]
+        match dice.randrange(5):
+            case 0 | 1:
+                cluster.network.partition([me], others)
+            case 2:
+                few = dice.sample(others, dice.randrange(len(others)))
+                cluster.network.partition([me, *few], [node_id for node_id in others if node_id not in few])
+            case 3:
+                self.node.crash(dice.randint(1, 30))
+            case 4:
+                cluster.network.cut([me], dice.sample(others, dice.randint(1, len(others))))
+        cluster.network.at(self.now + dice.choice((0.05, 0.5, 1.0, 3.0)), cluster.network.heal)
 
     def _as_told(self, event: Event) -> Event | None:
         """What a ring without SAFE tells."""
@@ -382,7 +408,7 @@ class Actor:
                 case _:
                     pass
         for token, (_, hold) in list(self._held.items()):
-            if hold.until <= now:  # the deadline has come
+            if hold.until <= now and not self._home.locks.resting:  # the deadline has come
                 self._give_up(token)
                 self._say(Release(hold.name, token))
 

@@ -40,6 +40,7 @@ from cluck.commands import (
     Renew,
     Renewed,
     RequestId,
+    Resign,
     Revoked,
     Server,
     Stand,
@@ -197,6 +198,11 @@ class Service:
         self.replica.stored(record)
 
     @property
+    def has_untold(self) -> bool:
+        """Whether something was done for a client of this server that may not be told yet."""
+        return bool(self._untold)
+
+    @property
     def is_busy(self) -> bool:
         """Whether something is under way that does not wait for a client, or for time to pass."""
         phase = self.replica.phase
@@ -338,7 +344,7 @@ class Service:
             local = self.clients[client] = LocalClient(client, hello.program, put)
         elif local.put is not None:
             local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
-        local.put, local.lost, local.strikes = put, None, 0
+        local.put, local.lost, local.strikes, local.is_given_up = put, None, 0, False
         put(Welcome(VERSION, client, self._secret(client), now, is_known))
         put(Readiness(*self.readiness))
         return local
@@ -403,6 +409,9 @@ class Service:
                 nobody = RequestId((local.client, 0), 0)  # type: ignore[arg-type]
                 local.tell(Ended(nobody, command.token, Why.EXPIRED))
             return ticket is None or ticket.request.owner.client == local.client
+        if state is not None and isinstance(command, Resign):
+            election = state.leaders.elections.get(command.election)
+            return election is None or election.chosen in local.candidates
         return True
 
     def observe(self, local: LocalClient, election: bytes) -> None:
@@ -559,7 +568,9 @@ class Service:
         rank = self._rank
         if rank is not None:
             self._pending += self.leases.due(now, rank)
-            self._pending += self._canvass.due(now, is_first=rank == 0)
+            state = self.replica.state
+            assert state is not None
+            self._pending += self._canvass.due(now, state.leaders.elections, is_first=rank == 0)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._tick(now, is_first=rank == 0)
@@ -609,18 +620,24 @@ class Service:
     def _look_after_the_lost(self, now: float) -> None:
         """Clients that have not come back wait for nothing any more; what they hold stays until it expires."""
         for local in list(self.clients.values()):
-            if local.lost is not None and now - local.lost > RESUME:
-                self._pending += [Withdraw(request) for request in local.open]
+            if local.lost is None or now - local.lost <= RESUME:
+                continue
+            if not local.open and not local.held:
                 del self.clients[local.client]
+                self._pending.append(Gone(local.client))
+            elif not local.is_given_up:
+                local.is_given_up = True
+                self._pending += [Withdraw(request) for request in local.open]
 
     def _ping(self) -> None:
         """Ask clients with candidates whether they run; have those replaced that lead and do not."""
+        state = self.replica.state
         for local in self.clients.values():
             if not local.candidates:
                 continue
             local.strikes += 1
-            if local.strikes > STRIKES:
-                self._pending += self._canvass.depose(local)
+            if local.strikes > STRIKES and state is not None:
+                self._pending += self._canvass.depose(local, state.leaders.elections)
             local.tell(Ping())
 
     # ---- questions

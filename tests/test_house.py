@@ -24,6 +24,7 @@ SHELLS = {
     "totem.dump.live",
     "totem.testing.soak",
     "totem.testing.transcript",
+    "cluck.embedded",
     "cluck.host",
     "cluck.store",
     "cpg.group",

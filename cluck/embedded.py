@@ -1,0 +1,158 @@
+"""A program that is a lock server itself: `async with cluck.open(ring) as locks`.
+
+Its locks live and end with it: when the program leaves, or its process ends while its node goes on, they are free at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from os import PathLike
+
+import anyio
+
+from cluck.client import Locks, over
+from cluck.electorate import Electorate
+from cluck.errors import ConnectionLost
+from cluck.host import GROUP, Host, Store, boot_time
+from cluck.protocol import Bye, Downward, Upward
+from cluck.replica import Settings
+from cluck.store import Disk
+from cpg.block import Waiters
+from cpg.embedded import EmbeddedRing
+from cpg.ring import Ring
+from totem.store import default_directory
+
+
+@asynccontextmanager
+async def open(
+    ring: Ring,
+    *,
+    servers: Collection[int] | Mapping[int, int] | None = None,
+    priority: int = 14,
+    group: str = GROUP,
+    store: Store | str | PathLike[str] | None = None,
+    clock: Callable[[], float] = boot_time,
+) -> AsyncGenerator[Locks, None]:
+    """Be one of the cluster's lock servers, and its client: `async with cluck.open(ring) as locks`, on trio or asyncio.
+
+    Args:
+        ring: Any kind: `cpg.open_ring`, `cpg.connect`, `cpg.open_corosync`, or a virtual one.
+        servers: The node ids of all lock servers, or the votes of each: more than half of these decide. It must be the
+            same at all of them. None: the whole nodelist of `cpg.open_ring`'s configuration, with its votes.
+        priority: As a leader of the service, 1 first, up to 14; 0: never.
+        group: The name of the servers' group.
+        store: The folder for what must outlive a restart of the whole cluster (epochs of tokens), else that of ring
+            sequences; or a `cluck.host.Store`.
+        clock: Seconds; `trio.current_time` in virtual time.
+
+    Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group
+    raises, `RingLost` above all.
+    """
+    settings = Settings(electorate=Electorate(_votes(ring, servers)), safe=ring.gives_safe, priority=priority)
+    if store is None or isinstance(store, str | PathLike):
+        store = Disk(store or default_directory(), ring.node_id, group)
+    outcome: BaseException | None = None
+    async with ring.join(group) as joined:
+        server = _Server(Host(joined, settings, store, clock=clock))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run)
+            try:
+                async with over(server) as locks:
+                    yield locks
+            except BaseException as error:
+                outcome = error  # not through the task group, which would wrap it
+            tasks.cancel_scope.cancel()
+        if server.failure is not None:
+            raise server.failure
+        if outcome is not None:
+            raise outcome
+
+
+def _votes(ring: Ring, servers: Collection[int] | Mapping[int, int] | None) -> Mapping[int, int]:
+    if isinstance(servers, Mapping):
+        return servers
+    if servers is not None:
+        return dict.fromkeys(servers, 1)
+    if isinstance(ring, EmbeddedRing):
+        return {node.node_id: node.votes for node in ring.config.nodes}
+    raise ValueError("which nodes have lock servers? Here only the program knows: cluck.open(ring, servers=[1, 2, 3])")
+
+
+class _Server:
+    """The lock server of this process, and the way to it (`cluck.client.Transport`)."""
+
+    def __init__(self, host: Host) -> None:
+        self.failure: BaseException | None = None
+        self._host = host
+        self._lines: list[_Line] = []
+
+    def __str__(self) -> str:
+        return "the lock server of this process"
+
+    async def run(self) -> None:
+        """Serve until cancelled; a failure ends the client."""
+        try:
+            await self._host.run()
+        except Exception as failure:
+            while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
+                failure = failure.exceptions[0]
+            self.failure = failure
+            for line in self._lines:
+                line.end()
+
+    def clock(self) -> float:
+        """Return the clock of leases."""
+        return self._host.clock()
+
+    async def open(self) -> _Line:
+        """Make a connection."""
+        line = _Line(self._host)
+        self._lines.append(line)
+        return line
+
+
+class _Line:
+    """A connection from hand to hand (`cluck.client.Line`)."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._told: list[Downward] = []
+        self._news = Waiters()
+        self._has_ended = False
+        self._connection = host.connect(self._put)
+
+    def _put(self, said: Downward) -> None:
+        self._told.append(said)
+        self._news.wake()
+
+    def say(self, said: Sequence[Upward]) -> None:
+        """Give this to the server."""
+        if not self._has_ended:
+            self._connection.say(said, self._host.clock())
+            self._host.work_soon()
+
+    async def receive(self) -> Iterable[Downward]:
+        """Wait for what the server says next."""
+        while not self._told:
+            if self._has_ended:
+                raise ConnectionLost("the lock server of this process has ended")
+            await self._news.wait()
+        told, self._told = self._told, []
+        return told
+
+    async def carry(self) -> None:
+        """Wait: all is given at once."""
+        await anyio.sleep_forever()
+
+    async def close(self) -> None:
+        """End; what is still held is free."""
+        if not self._has_ended:
+            self._connection.say([Bye()], self._host.clock())
+            self._host.work()
+
+    def end(self) -> None:
+        """The server is gone."""
+        self._has_ended = True
+        self._news.wake()
