@@ -50,16 +50,22 @@ async def _hold_and_be_cut_off(world, locks):
 
 async def test_a_program_in_the_minority_loses_its_lock_and_another_gets_it(autojump_clock, open_locks):
     world = World(3)
-    async with world.open_ring(1) as a, world.open_ring(2) as b, world.open_ring(3) as c:
-        async with open_locks(a) as one, open_locks(b) as two, open_locks(c):
-            with pytest.raises(LockLost):
-                await _hold_and_be_cut_off(world, one)
-            async with two.lock("lock"):
-                with pytest.raises(LockTimeout, match="2, 3"):
-                    await one.lock("other", timeout=1).__aenter__()
-            world.heal()
-            async with one.lock("lock"):
-                pass
+    async with (
+        world.open_ring(1) as a,
+        world.open_ring(2) as b,
+        world.open_ring(3) as c,
+        open_locks(a) as one,
+        open_locks(b) as two,
+        open_locks(c),
+    ):
+        with pytest.raises(LockLost):
+            await _hold_and_be_cut_off(world, one)
+        async with two.lock("lock"):
+            with pytest.raises(LockTimeout, match="2, 3"):
+                await one.lock("other", timeout=1).__aenter__()
+        world.heal()
+        async with one.lock("lock"):
+            pass
 
 
 async def test_a_ring_that_is_lost_ends_the_block_unwrapped(autojump_clock, open_locks):
