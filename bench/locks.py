@@ -1,0 +1,266 @@
+"""Locks: how late and how many, beside etcd, Redis and ZooKeeper.
+
+    python -m bench.locks [--rounds 5] [--seconds 3] [--systems etcd,Redis] [--folder /dev/shm]
+
+All servers run on loopback, each system's only while it is measured, in turns. Cases:
+
+alone       One client takes and releases a lock that nobody else wants: from call to return, of the acquire alone and
+            of both.
+N clients   Each takes and releases one of 16 locks of its own after the other: how often in a second, all together.
+hand-over   Two processes: one holds a lock, the other waits for it; from the call of the release to the return of the
+            acquire.
+
+`bench.rivals` tells how each system's clients are run, and what its servers do for durability; `--folder` is where they
+keep their data. The table has medians over the rounds, and in brackets each figure as a multiple of the first system's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import cycle
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from bench.history import append
+from bench.rivals import RIVALS, Client, System
+
+SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in RIVALS}
+CLIENTS = (16, 64)
+LOCKS = 16
+"""Of each client."""
+START = 0.5
+"""Seconds for all clients to hear when they begin."""
+WARM = 0.5
+"""Seconds that they work before it counts."""
+WAIT = 0.15
+"""Seconds that a waiter waits: at etcd the first tenth of a second is slow."""
+
+_processes = multiprocessing.get_context("spawn")  # threads of gRPC do not live through a fork
+
+
+# ---- in the processes of clients
+
+
+def serve(system: type[System], address: Any, places: Sequence[int], pipe: Connection) -> None:
+    """Run clients, which do what is said at the other end of the pipe, and tell what comes of it, until it is None."""
+    clients = [system.client(address) for _ in places]
+
+    async def main() -> None:
+        await all_of(system, [client.open for client in clients])
+        pipe.send(None)
+        while (order := await anyio.to_thread.run_sync(pipe.recv)) is not None:
+            load, *arguments = order
+            loads = [partial(load, client, place, *arguments) for client, place in zip(clients, places, strict=True)]
+            pipe.send(await all_of(system, loads))
+        await all_of(system, [client.close for client in clients])
+
+    anyio.run(main)
+
+
+async def all_of(system: type[System], functions: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """Call all at once, as tasks or in threads."""
+    limiter = anyio.CapacityLimiter(len(functions))
+    results: list[Any] = []
+
+    async def run(function: Callable[[], Awaitable[Any]]) -> None:
+        if system.are_threads:
+            results.append(await anyio.to_thread.run_sync(anyio.run, function, limiter=limiter))
+        else:
+            results.append(await function())
+
+    async with anyio.create_task_group() as tasks:
+        for function in functions:
+            tasks.start_soon(run, function)
+    return results
+
+
+async def time_alone(client: Client, place: int, start: float, end: float) -> list[tuple[float, float]]:
+    """Take and release a lock; seconds of the acquire, and of both."""
+    times = []
+    await anyio.sleep(start - time.monotonic())
+    while (called := time.monotonic()) < end:
+        held = await client.acquire("alone")
+        taken = time.monotonic()
+        await client.release(held)
+        times.append((called, taken - called, time.monotonic() - called))
+    return [(acquire, both) for called, acquire, both in times if called >= start + WARM]
+
+
+async def count(client: Client, place: int, start: float, end: float) -> int:
+    """Take and release locks of one's own; how many times, from when it counts on."""
+    done = number = 0
+    await anyio.sleep(start - time.monotonic())
+    while time.monotonic() < end:
+        number += 1
+        await client.release(await client.acquire(lock(place, number)))
+        now = time.monotonic()
+        done += start + WARM <= now < end
+    return done
+
+
+async def prepare(client: Client, place: int) -> None:
+    """Take and release each of one's own locks once: the first time may cost more."""
+    for number in range(LOCKS):
+        await client.release(await client.acquire(lock(place, number)))
+
+
+def lock(place: int, number: int) -> str:
+    """One of a client's own locks."""
+    return f"{place}-{number % LOCKS}"
+
+
+async def take(client: Client, place: int) -> float:
+    """Wait for the lock that goes from hand to hand; when it came."""
+    held[place] = await client.acquire("handed over")
+    return time.monotonic()
+
+
+async def give(client: Client, place: int) -> float:
+    """Release it; when that was asked for."""
+    called = time.monotonic()
+    await client.release(held.pop(place))
+    return called
+
+
+held: dict[int, Any] = {}
+"""What a process's clients hold from one order to the next."""
+
+
+# ---- what is measured
+
+Figures = dict[str, float]
+
+
+@contextmanager
+def clients(system: type[System], address: Any, total: int, processes: int) -> Iterator[list[Connection]]:
+    """So many clients in so many processes; gives the pipes to these."""
+    with ExitStack() as stack:
+        pipes = []
+        for number in range(processes):
+            ours, theirs = _processes.Pipe()
+            places = range(number, total, processes)
+            process = _processes.Process(target=serve, args=(system, address, places, theirs), daemon=True)
+            process.start()
+            theirs.close()  # so that its end is seen
+            stack.callback(process.join)
+            pipes.append(ours)
+        for pipe in pipes:
+            pipe.recv()
+        yield pipes
+        for pipe in pipes:
+            pipe.send(None)
+
+
+def ask(pipes: Sequence[Connection], load: Callable[..., Any], *arguments: float) -> list[Any]:
+    """Have all clients do something; what each of them says."""
+    for pipe in pipes:
+        pipe.send((load, *arguments))
+    return [said for pipe in pipes for said in pipe.recv()]
+
+
+def times(seconds: float) -> tuple[float, float]:
+    """When clients begin and end, so that they are measured for so many seconds."""
+    start = time.monotonic() + START
+    return start, start + WARM + seconds
+
+
+def alone(system: type[System], address: Any, seconds: float) -> Figures:
+    with clients(system, address, 1, 1) as pipes:
+        (found,) = ask(pipes, time_alone, *times(seconds))
+    acquires, boths = zip(*found, strict=True)
+    return {**percentiles("alone, acquire", acquires), **percentiles("alone, acquire + release", boths)}
+
+
+def many(total: int, system: type[System], address: Any, seconds: float) -> Figures:
+    with clients(system, address, total, system.processes) as pipes:
+        ask(pipes, prepare)
+        done = sum(ask(pipes, count, *times(seconds)))
+    return {f"{total} clients, acquire + release a second": done / seconds}
+
+
+def hand_over(system: type[System], address: Any, seconds: float) -> Figures:
+    found = []
+    with clients(system, address, 2, 2) as both:
+        ask(both[:1], take)
+        end = time.monotonic() + seconds
+        for holder, waiter in cycle((both, both[::-1])):
+            waiter.send((take,))
+            time.sleep(WAIT)
+            assert not waiter.poll(), "two hold the lock"
+            holder.send((give,))
+            (given,), (taken,) = holder.recv(), waiter.recv()
+            found.append(taken - given)
+            if time.monotonic() >= end:
+                ask([waiter], give)
+                break
+    return percentiles("hand-over", found)
+
+
+def percentiles(what: str, seconds: Sequence[float]) -> Figures:
+    """p50 and p99 in milliseconds."""
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive")
+    return {f"{what}, p50 in ms": cuts[49] * 1e3, f"{what}, p99 in ms": cuts[98] * 1e3}
+
+
+CASES: Sequence[Callable[[type[System], Any, float], Figures]] = (
+    alone,
+    *(partial(many, total) for total in CLIENTS),
+    hand_over,
+)
+
+
+def measure(systems: Mapping[str, type[System]], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Measure all, in turns; the medians, by what and by system."""
+    found: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for number in range(options.rounds):
+        for name, system in systems.items():
+            with (
+                tempfile.TemporaryDirectory(prefix="locks-", dir=options.folder) as folder,
+                system.servers(Path(folder)) as address,
+            ):
+                for case in CASES:
+                    for what, value in case(system, address, options.seconds).items():
+                        found[what][name].append(value)
+                        print(f"round {number + 1}: {name}: {what}: {value:,.3g}", file=sys.stderr, flush=True)
+    return {what: {name: statistics.median(v) for name, v in values.items()} for what, values in found.items()}
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.locks", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each case")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"some of {','.join(SYSTEMS)}")
+    parser.add_argument("--folder", help="where servers keep their data, instead of a folder for temporary files")
+    options = parser.parse_args()
+    wanted = options.systems.split(",")
+    if unknown := [name for name in wanted if name not in SYSTEMS]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(SYSTEMS)}")
+    missing = {name: reason for name in wanted if (reason := SYSTEMS[name].missing())}
+    systems = {name: SYSTEMS[name] for name in wanted if name not in missing}
+    medians = measure(systems, options)
+    first = next(iter(systems), None)
+    print(f"{'':44}" + "".join(f"{name:>20}" for name in systems))
+    for what, values in medians.items():
+        cells = (f"{value:,.6g} ({value / values[first]:.2f})" for value in values.values())
+        print(f"{what:44}" + "".join(f"{cell:>20}" for cell in cells))
+    for name, reason in missing.items():
+        print(f"{name} is missing, since these are: {reason}")
+    append("locks", {"missing": missing, **medians})
+
+
+if __name__ == "__main__":
+    main()
