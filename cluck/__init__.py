@@ -1,4 +1,98 @@
-"""Cluster locks on closed process groups: tickets in total order, leases, fencing tokens.
+"""Cluster locks, conditions and leaders on closed process groups: tickets in total order, leases, fencing tokens.
 
-What is here so far is the table of tickets (`cluck.tickets`), the machine that every lock server keeps a copy of.
+A whole program, beside a `cluckd` on each node::
+
+    import cluck, trio
+
+    async def main() -> None:
+        async with cluck.connect() as locks:
+            async with locks.lock("backup", timeout=5) as held:
+                await copy(token=held.token)
+
+    trio.run(main)
+
+The tour, from the top down:
+
+- `connect` makes this program a client of its machine's `cluckd`: `Locks`, on trio and on asyncio (`cluck.aio`);
+  `cluck.blocking.connect` is the same for threads.
+- `locks.lock`, `locks.shared` and `locks.semaphore` hold something for the time of a block: a `Held`, with its fencing
+  `token`, `remaining()`, `renew()`, and the events `unlocking` and `lost`. A block is never entered without its lock.
+- A lock that is lost cancels the body, and `LockLost` comes out of the block, as it is.
+- `locks.condition` gives the lock back while one waits: `wait`, `wait_for`, `notify`, `notify_all`.
+- `locks.candidate` stands in an election: `roles`, `run_while_leader`, `publish`, `resign`; `locks.observe` tells who
+  leads.
+- `locks.wait_ready`, `locks.status`, `locks.tickets` and `locks.force` are for those who look after it all.
+- What goes wrong is a `LockError`: `LockTimeout`, `NotReady`, `DeadlockError`, `LockLost`, `OutcomeUnknown`, ...
+
+Below is the package `cpg`: groups of processes, on whose order all of this stands.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cluck.errors import (
+    ConnectionLost,
+    DaemonUnavailable,
+    DeadlockError,
+    KindMismatch,
+    LeadershipLost,
+    LockError,
+    LockLost,
+    LockTimeout,
+    NotReady,
+    OutcomeUnknown,
+    Overflow,
+    WrongLock,
+)
+
+if TYPE_CHECKING:
+    from cluck import aio, blocking
+    from cluck.asked import Follower, Leader
+    from cluck.client import Candidate, Condition, Held, Locks, connect
+    from cluck.commands import Leadership
+
+__all__ = [
+    "Candidate",
+    "Condition",
+    "ConnectionLost",
+    "DaemonUnavailable",
+    "DeadlockError",
+    "Follower",
+    "Held",
+    "KindMismatch",
+    "Leader",
+    "Leadership",
+    "LeadershipLost",
+    "LockError",
+    "LockLost",
+    "LockTimeout",
+    "Locks",
+    "NotReady",
+    "OutcomeUnknown",
+    "Overflow",
+    "WrongLock",
+    "aio",
+    "blocking",
+    "connect",
+]
+
+_LATER = {
+    "Candidate": "cluck.client",
+    "Condition": "cluck.client",
+    "Follower": "cluck.asked",
+    "Held": "cluck.client",
+    "Leader": "cluck.asked",
+    "Leadership": "cluck.commands",
+    "Locks": "cluck.client",
+    "connect": "cluck.client",
+}
+"""Loaded when they are asked for: a lock server needs no client."""
+_ROOMS = ("aio", "blocking")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"cluck.{name}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)

@@ -10,22 +10,22 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from cluck.asked import Candidacy, Leader, Observation, Request, Role, RolesTold, Tasks, Ticket, name_of
+from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
-from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, LockTimeout, NotReady, OutcomeUnknown
+from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
-from cluck.session import GRACE, Candidacy, Observation, Request, Session, Ticket, name_of
+from cluck.session import GRACE, Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.block import Body, Waiters
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
@@ -87,7 +87,7 @@ class SocketTransport:
 
     def clock(self) -> float:
         """Return the boot-time clock's seconds."""
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
+        return boot_time()
 
     async def open(self) -> SocketLine:
         """Make a connection."""
@@ -138,20 +138,6 @@ class SocketLine:
             self._line.close()
 
 
-class Leader(NamedTuple):
-    """This candidate leads."""
-
-    token: int
-    """Of the leadership: a fencing token, like a lock's."""
-
-
-class Follower(NamedTuple):
-    """This candidate does not lead."""
-
-
-Role = Leader | Follower
-
-
 class Locks(Body):
     """A client of the lock service: what `cluck.connect` and `cluck.open` give.
 
@@ -165,8 +151,8 @@ class Locks(Body):
         self._program = program
         self._line: Line
         self._session = Session(transport.clock, self._wake)
-        self._tasks: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
-        self._task_count = 0
+        self._tasks = Tasks()
+        self._driving = anyio.CancelScope(shield=True)
 
     # ---- readiness
 
@@ -392,12 +378,7 @@ class Locks(Body):
 
     def _task(self) -> int:
         """The number of the task that runs: what holds and waits, where deadlocks are looked for."""
-        task = current_task()
-        number = self._tasks.get(task)
-        if number is None:
-            self._task_count += 1
-            number = self._tasks[task] = self._task_count
-        return number
+        return self._tasks.number(current_task())
 
     def _check(self) -> None:
         """Raise if there is no connection any more, and will be none."""
@@ -415,8 +396,7 @@ class Locks(Body):
         self._line = await self._welcomed()
         outcome: BaseException | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._converse)
-            tasks.start_soon(self._watch_the_clock)
+            tasks.start_soon(self._drive)
             try:
                 with self._body:
                     yield self
@@ -425,8 +405,7 @@ class Locks(Body):
             self._over = True
             self._session.close()
             self._say_soon()
-            tasks.cancel_scope.shield = True
-            tasks.cancel_scope.cancel()
+            self._driving.cancel()
         with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
             await self._line.close()
         self._raise_failure()
@@ -453,13 +432,19 @@ class Locks(Body):
             raise
         return line
 
+    async def _drive(self) -> None:
+        """Work until the block has ended, cancelled or not: locks are given back in order first."""
+        with self._driving:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._converse)
+                tasks.start_soon(self._watch_the_clock)
+
     async def _converse(self) -> None:
         """Take in what the server says, through as many connections as it takes."""
         try:
             while True:
-                failure = await self._hear_out()
-                self._session.lose(failure)
-                if self._session.is_fatal or not self._reconnect or self._over:
+                failure = self._session.lose(await self._hear_out())
+                if not (isinstance(failure, ConnectionLost) and self._reconnect):
                     break
                 _log.warning("%s: reconnecting to %s", failure, self._transport)
                 await self._connect_again()
@@ -481,7 +466,6 @@ class Locks(Body):
                 failure = session.failure
             except LockError as error:
                 failure = error
-                session.is_fatal = not isinstance(error, ConnectionLost)
             tasks.cancel_scope.cancel()
         return failure
 
@@ -553,10 +537,10 @@ class Held(Body):
         await anyio.lowlevel.checkpoint()
         self.check()
         ticket = self._ticket
-        before = ticket.deadline
+        before = ticket.leases
         self._locks._session.renew(ticket)
         self._locks._say_soon()
-        await self._until(lambda: ticket.deadline > before or not ticket.is_held)
+        await self._until(lambda: ticket.leases > before or not ticket.is_held)
         self.check()
 
     def _on_change(self) -> None:
@@ -594,12 +578,9 @@ class Held(Body):
         if ticket.is_held:
             return
         if ticket.failure is None:
-            ready, why = session.ready, session.why_not_ready
+            failure = session.timed_out(ticket, timeout)
             await self._give_back()
-            if not ready:
-                raise NotReady(f"lock {ticket.name!r}: not obtained within {timeout} s: {why}")
-            ahead = "" if ticket.ahead is None else f", {ticket.ahead} tickets were ahead"
-            raise LockTimeout(f"lock {ticket.name!r}: not obtained within {timeout} s{ahead}")
+            raise failure
         raise ticket.failure
 
     async def _give_back(self) -> None:
@@ -726,7 +707,7 @@ class Candidate(Body):
     @property
     def role(self) -> Role:
         """Whether it leads now."""
-        return Leader(self._candidacy.token) if self._candidacy.token else Follower()
+        return self._candidacy.role
 
     @property
     def is_leader(self) -> bool:
@@ -814,20 +795,19 @@ class Roles:
 
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
-        self._told: Role | None = None
+        self._told = RolesTold(candidate._candidacy)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Role:
-        candidate = self._candidate
+        candidate, told = self._candidate, self._told
         await anyio.lowlevel.checkpoint()
-        await candidate._until(lambda: candidate.role != self._told or candidate._has_ended())
-        if candidate.role == self._told:
+        await candidate._until(lambda: told.has_news or candidate._has_ended())
+        if not told.has_news:
             candidate._check()
             raise StopAsyncIteration
-        self._told = Follower() if isinstance(self._told, Leader) else candidate.role
-        return self._told
+        return told.take()
 
 
 class Leaderships:

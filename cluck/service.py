@@ -462,8 +462,11 @@ class Service:
                 known = local.open.get(request)
                 if known is not None:
                     self._queue(known.command)
-            case Waiting() | Standing() | Revoked():
+            case Waiting() | Revoked():
                 local.tell(outcome)
+            case Standing():
+                local.tell(outcome)
+                self._tell_role(local, request)
             case Woken():
                 known = local.open.get(request)
                 if known is not None and not (isinstance(known.command, Wait) and known.command.reacquires):
@@ -487,6 +490,22 @@ class Service:
         local.open.pop(request, None)
         local.held[token] = Holding(request, ticket.name, ticket.lease)
         local.tell(Held(request, token, deadline))
+
+    def _tell_role(self, local: LocalClient, candidate: RequestId) -> None:
+        """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
+        where something newer is to be told soon.
+        """
+        candidacy, state = local.candidates.get(candidate), self.replica.state
+        if candidacy is None or state is None:
+            return
+        leadership = state.leaders.of(candidacy.election)
+        is_told = all(
+            type(untold.outcome) is not Leadership or untold.outcome.election != candidacy.election
+            for untold in self._untold
+        )
+        if leadership.leader == candidate and is_told:
+            candidacy.token = leadership.token
+            local.tell(Leads(candidate, leadership.token))
 
     def _tell_leadership(self, leadership: Leadership) -> None:
         """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""

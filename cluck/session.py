@@ -22,17 +22,15 @@ A connection that is lost ends nothing but leaderships:
 
 from __future__ import annotations
 
-import json
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
+from cluck.asked import Candidacy, Notice, Observation, Publication, Question, Request, Ticket, refusal
 from cluck.commands import (
     LARGEST_BLOB,
-    LARGEST_NAME,
     LONGEST_LEASE,
     Acquire,
     Client,
@@ -64,8 +62,6 @@ from cluck.commands import (
 from cluck.errors import (
     ConnectionLost,
     DaemonUnavailable,
-    DeadlockError,
-    KindMismatch,
     LeadershipLost,
     LockError,
     LockLost,
@@ -73,7 +69,6 @@ from cluck.errors import (
     NotReady,
     OutcomeUnknown,
     Overflow,
-    WrongLock,
 )
 from cluck.protocol import (
     MOST_UNSETTLED,
@@ -104,9 +99,6 @@ GRACE: Final = 5.0
 """Seconds behind the lease, if nothing else is asked for."""
 LARGEST_ADDRESS: Final = 256
 """Bytes of a candidate's address."""
-MOST_LEADERSHIPS: Final = 64
-"""Of one election that wait for the program; who is slower misses the oldest."""
-
 _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}
 """Goodbyes behind which another connection would fare no better."""
 _WHY: Final = {
@@ -119,148 +111,10 @@ _WHY: Final = {
 AnyRequest = TypeVar("AnyRequest", bound="Request")
 
 
-def name_of(name: str | bytes) -> bytes:
-    """Return a name as it travels. Raises ValueError."""
-    encoded = name.encode() if isinstance(name, str) else bytes(name)
-    if not 1 <= len(encoded) <= LARGEST_NAME:
-        raise ValueError(f"a name of {len(encoded)} bytes: it has 1 to {LARGEST_NAME}, a str in UTF-8")
-    return encoded
-
-
 def _checked(what: str, seconds: float, *, may_be_zero: bool) -> float:
     if not (0 < seconds <= LONGEST_LEASE or (may_be_zero and seconds == 0)):
         raise ValueError(f"{what}={seconds!r}: seconds, up to {LONGEST_LEASE:.0f} (7 days)")
     return float(seconds)
-
-
-class Request:
-    """Something that was asked for, up to its last answer."""
-
-    def __init__(self, request: RequestId, changed: Callable[[], None]) -> None:
-        self.id = request
-        self.changed = changed
-        """Called when there is something new."""
-        self.is_known = False
-        """It is in the replicated state, and recognized there as long as it is open."""
-        self.is_over = False
-        """There is nothing more to come."""
-        self.failure: LockError | None = None
-        """Why it is over, where that is not what was wanted."""
-
-
-class Ticket(Request):
-    """A lock that is asked for, held, or was; perhaps by a wait on a condition, which ends with its lock held again."""
-
-    def __init__(
-        self, command: Acquire | Wait, changed: Callable[[], None], lease: float, renews: bool, was: Ticket | None
-    ) -> None:
-        super().__init__(command.request, changed)
-        self.command = command
-        self.name = command.name if isinstance(command, Acquire) else command.lock
-        self.lease = lease
-        self.renews = renews
-        """It is renewed as long as it is held."""
-        self.was = was
-        """The ticket that the wait gives back, until that is known to be done."""
-        self.token = 0
-        self.deadline = 0.0
-        """On the own clock."""
-        self.ahead: int | None = None
-        """How many tickets are before it, as far as that was told."""
-        self.is_held = False
-        self.is_unlocking = False
-        """The lock should be given back now."""
-        self.is_ending = False
-        """It is not wanted any more, and that is said, or will be."""
-        self.is_waiting = False
-        """On its condition."""
-        self.ends_wait = False
-        """It waits no longer, and that is said, or will be."""
-        self.notified: bool | None = None
-        """Whether it was notified; None until it is woken."""
-        self.next_renewal = math.inf
-        self.wants_renewal = False
-        """The program has asked for another lease."""
-        self.is_passing = False
-        """A wait is about to give it back."""
-
-    @property
-    def due(self) -> float:
-        """When there is something to do for it; while a wait is about to give it back, that decides what."""
-        return min(self.deadline, self.next_renewal) if self.is_held and not self.is_passing else math.inf
-
-
-class Notice(Request):
-    """A notification."""
-
-    def __init__(self, command: Notify, changed: Callable[[], None]) -> None:
-        super().__init__(command.request, changed)
-        self.command = command
-        self.count = 0
-        """How many it woke."""
-
-
-class Candidacy(Request):
-    """A candidate in an election."""
-
-    def __init__(self, command: Stand, changed: Callable[[], None]) -> None:
-        super().__init__(command.request, changed)
-        self.command = command
-        self.is_standing = False
-        self.is_ending = False
-        self.token = 0
-        """Of the leadership; 0: it does not lead."""
-        self.resigns: Resign | None = None
-        """What was said last, while it is not answered."""
-        self.publications: list[Publication] = []
-        """On their way."""
-
-
-class Publication(Request):
-    """Something that a leader attaches to its leadership."""
-
-    def __init__(self, command: Publish, changed: Callable[[], None], candidacy: Candidacy) -> None:
-        super().__init__(command.request, changed)
-        self.command = command
-        self.candidacy = candidacy
-        self.version = 0
-
-
-class Observation:
-    """An election that is looked at."""
-
-    def __init__(self, election: bytes, changed: Callable[[], None]) -> None:
-        self.election = election
-        self.changed = changed
-        self.news: deque[Leadership] = deque(maxlen=MOST_LEADERSHIPS)
-        """What the program has not taken."""
-        self._last: Leadership | None = None
-
-    def tell(self, leadership: Leadership) -> None:
-        """There is something new."""
-        self._last = leadership
-        self.news.append(leadership)
-        self.changed()
-
-    def lose_sight(self) -> None:
-        """Nobody knows who leads, until that is told again."""
-        if self._last is None or self._last.leader is not None:
-            self.tell(Leadership(self.election, None))
-
-
-class Question:
-    """Something asked to be shown."""
-
-    def __init__(self, ask: Ask, changed: Callable[[], None]) -> None:
-        self.ask = ask
-        self.changed = changed
-        self.body = b""
-        self.is_answered = False
-
-    @property
-    def answer(self) -> Any:
-        """What JSON has."""
-        return json.loads(self.body)
 
 
 class Session:
@@ -277,8 +131,6 @@ class Session:
         self.why_not_ready = "there is no connection to a lock server"
         self.failure: LockError | None = None
         """Why the connection is, or is to be, at its end."""
-        self.is_fatal = False
-        """Another connection would fare no better."""
         self.deadline = math.inf
         """When `advance` has something to do, at the earliest."""
         self._clock = clock
@@ -339,10 +191,9 @@ class Session:
         for one in said:
             self._actions[type(one)](one)
 
-    def lose(self, why: LockError) -> None:
-        """The connection was lost."""
-        if self.failure is None:
-            self.failure = why
+    def lose(self, why: LockError) -> LockError:
+        """The connection was lost; returns why, which is `ConnectionLost` where another one may fare better."""
+        self.failure = self.failure or why
         self.is_connected = self.ready = False
         self.why_not_ready = f"there is no connection to a lock server: {self.failure}"
         self._said = []
@@ -352,6 +203,7 @@ class Session:
         for observation in self._observing():
             observation.lose_sight()
         self._wake_all()
+        return self.failure
 
     def close(self) -> None:
         """The client ends, in order: its server frees what it holds."""
@@ -387,7 +239,6 @@ class Session:
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if welcome.version != VERSION:
-            self.is_fatal = True
             self.failure = DaemonUnavailable(
                 f"the lock server speaks version {welcome.version} of the protocol, not {VERSION}"
             )
@@ -480,9 +331,8 @@ class Session:
         self._wake_all()
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
-        self.is_fatal = goodbye.why in _FATAL
-        kind = DaemonUnavailable if self.is_fatal or self.client is None else ConnectionLost
-        self.failure = kind(goodbye.text)
+        is_fatal = goodbye.why in _FATAL or self.client is None
+        self.failure = (DaemonUnavailable if is_fatal else ConnectionLost)(goodbye.text)
 
     # ---- time
 
@@ -616,7 +466,7 @@ class Session:
             self._end(ticket)  # nobody answers in the name of who this client was
 
     def renew(self, ticket: Ticket) -> None:
-        """Ask for another lease; the deadline will tell that it has come."""
+        """Ask for another lease; `leases` tells when it has come."""
         if ticket.is_held:
             self._look(ticket, self._clock())
         if ticket.is_held:
@@ -627,6 +477,13 @@ class Session:
         if ticket.renews:
             ticket.next_renewal = self._clock() + ticket.lease / 3
         self._say(Renew(ticket.name, ticket.token))
+
+    def timed_out(self, ticket: Ticket, timeout: float | None) -> LockTimeout:
+        """Make what says that a lock was not obtained in so many seconds, and why."""
+        text = f"lock {ticket.name!r}: not obtained within {timeout} s"
+        if not self.ready:
+            return NotReady(f"{text}: {self.why_not_ready}")
+        return LockTimeout(text if ticket.ahead is None else f"{text}, {ticket.ahead} tickets were ahead")
 
     def force(self, name: bytes, token: int) -> None:
         """Take a lock from its holder, whoever that is."""
@@ -670,10 +527,12 @@ class Session:
             return
         self._forget_former(ticket)
         ticket.token = held.token
+        ticket.leases += 1
         deadline = held.deadline + self._ahead if held.deadline else 0.0
         if deadline <= max(ticket.deadline, self._clock()):
             if not ticket.is_held:
                 self._renew(ticket)  # nothing is left of the lease: the body begins with the next one
+            ticket.changed()
             return
         if ticket.is_held and not (ticket.renews or ticket.wants_renewal):
             return  # a server may have renewed it to answer that it is held; it is not to last longer than was wanted
@@ -748,9 +607,9 @@ class Session:
             elif refused.why is Why.SETTLED:
                 self._ask_again(request)
             else:
-                self._fail(request, _refusal(f"election {request.command.election!r}", refused))
+                self._fail(request, refusal(f"election {request.command.election!r}", refused))
         elif request is not None:
-            self._fail(request, _refusal(f"request {request.id.number}", refused))
+            self._fail(request, refusal(f"request {request.id.number}", refused))
 
     def _on_refused_ticket(self, ticket: Ticket, refused: Refused) -> None:
         if refused.why is Why.SETTLED and self._is_to_be_had(ticket):
@@ -768,7 +627,7 @@ class Session:
         if ticket.is_ending:
             self._end(ticket)
         else:
-            self._fail(ticket, _refusal(f"lock {ticket.name!r}", refused))
+            self._fail(ticket, refusal(f"lock {ticket.name!r}", refused))
 
     # ---- conditions
 
@@ -917,6 +776,7 @@ class Session:
         """Lead no more: first the flag, then who follows it, then what was to be published."""
         if candidacy.token:
             candidacy.token = 0
+            candidacy.ends += 1
             candidacy.changed()
         for publication in list(candidacy.publications):
             self._fail(publication, self._leadership_lost(candidacy))
@@ -934,8 +794,12 @@ class Session:
     def observe(self, election: bytes, changed: Callable[[], None]) -> Observation:
         """Look at an election from now on."""
         observation = Observation(election, changed)
-        self._observations.setdefault(election, []).append(observation)
-        self._say(Observe(election))  # also where others look at it: the present state is for the new one
+        others = self._observations.setdefault(election, [])
+        if not others:
+            self._say(Observe(election))
+        elif others[0].last is not None:
+            observation.tell(others[0].last)
+        others.append(observation)
         return observation
 
     def ignore(self, observation: Observation) -> None:
@@ -974,23 +838,3 @@ class Session:
                 question.is_answered = True
                 self.forget(question)
                 question.changed()
-
-
-def _refusal(what: str, refused: Refused) -> LockError:
-    """Make what says why a request was refused."""
-    match refused.why:
-        case Why.BUSY:
-            return LockTimeout(f"{what}: others hold it, or wait for it")
-        case Why.DEADLOCK:
-            circle = ", ".join(repr(name) for name in refused.circle)
-            return DeadlockError(f"{what}: who waits for it would wait for itself, around {circle}", refused.circle)
-        case Why.KIND:
-            return KindMismatch(f"{what}: it is in use with another number of permits")
-        case Why.OVERFLOW:
-            return Overflow(f"{what}: as many wait for it as may, or in the whole cluster")
-        case Why.WRONG_LOCK:
-            return WrongLock(f"{what}: others wait on the condition with another lock")
-        case Why.NOT_HELD:
-            return LockLost(f"{what}: it was not held any more")
-        case _:
-            return OutcomeUnknown(f"{what}: refused ({refused.why}), what was asked for before may have been done")

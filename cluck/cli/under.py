@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from cluck import client
+from cluck.asked import Leader
 from cluck.cli.common import Exit
 from cluck.cli.guarded import FORWARDED, Guarded, boot_time, guarded
 from cluck.errors import LockError
@@ -125,7 +126,7 @@ async def elect(options: argparse.Namespace) -> int:
 async def _leadership(roles: client.Roles) -> int:
     """Wait until this candidate leads; return the token."""
     async for role in roles:
-        if isinstance(role, client.Leader):
+        if isinstance(role, Leader):
             return role.token
     raise AssertionError("a candidate stands until its block ends")
 

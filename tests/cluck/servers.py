@@ -32,6 +32,8 @@ class Cluster:
         """All that clients have said."""
         self.key = b"key"
         """By which a server's next life knows its clients again."""
+        self.is_stopped = False
+        """Nothing is ordered."""
         self._electorate = Electorate(dict.fromkeys((1, 2, 3), 1))
         self._members = {}
         self._services = {}
@@ -65,6 +67,14 @@ class Cluster:
     def waiting(self, name):
         lock = self.state.table.locks.get(name)
         return len(lock.waiting) if lock else 0
+
+    def waiters(self, name):
+        condition = self.state.conditions.conditions.get(name)
+        return condition.waiters if condition else []
+
+    def candidates(self, name):
+        election = self.state.leaders.elections.get(name)
+        return election.candidates if election else []
 
     @property
     def kinds_said(self):
@@ -149,7 +159,7 @@ class Cluster:
 
     def settle(self):
         """Order and do everything that somebody has to say."""
-        while sum(self._turn(node) for node in list(self._services)):
+        while not self.is_stopped and sum(self._turn(node) for node in list(self._services)):
             pass
 
     def _turn(self, node):

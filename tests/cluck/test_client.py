@@ -314,6 +314,23 @@ async def test_acquire_and_release_are_safe_wherever_they_are_cancelled(cluster,
 
 
 @on_both_loops
+async def test_a_program_that_is_cancelled_as_a_whole_gives_its_locks_back_in_order(cluster):
+    held = anyio.Event()
+
+    async def program():
+        async with to(cluster) as locks, locks.candidate("scheduler"), locks.lock("backup"):
+            held.set()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program)
+        await held.wait()
+        tasks.cancel_scope.cancel()
+    assert cluster.kinds_said[-3:] == ["Release", "Withdraw", "Bye"]
+    assert cluster.state.table.locks == {}
+
+
+@on_both_loops
 async def test_a_cancelled_waiter_leaves_the_queue(cluster):
     async with to(cluster) as locks, locks.lock("backup"):
         with anyio.move_on_after(0.01):

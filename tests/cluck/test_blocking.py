@@ -1,0 +1,324 @@
+"""Locks, conditions and leaders as threads see them, through a real socket."""
+
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import cluck.blocking
+from cluck.asked import Follower
+from cluck.errors import (
+    ConnectionLost,
+    DaemonUnavailable,
+    DeadlockError,
+    LeadershipLost,
+    LockLost,
+    LockTimeout,
+    NotReady,
+)
+from tests.cluck.servers import Cluster, SocketServer
+
+PATIENCE = 20.0
+
+
+class Server(SocketServer):
+    """With what the tests do while they hold its lock."""
+
+    def __getattr__(self, name):
+        with self.lock:
+            found = getattr(self.cluster, name)
+        if not callable(found):
+            return found
+
+        def call(*args):
+            with self.lock:
+                return found(*args)
+
+        return call
+
+
+@pytest.fixture
+def server(tmp_path):
+    with Server(tmp_path / "socket", Cluster()) as server:
+        yield server
+
+
+@pytest.fixture
+def connect(server):
+    opened = []
+
+    def connect(**options):
+        locks = cluck.blocking.Locks(server.path, **{"clock": lambda: 0.0, **options})
+        opened.append(locks)
+        return locks
+
+    yield connect
+    for locks in opened:
+        locks.close()
+
+
+@pytest.fixture
+def locks(connect):
+    return connect()
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def until(condition):
+    paused, waited = threading.Event(), 0.0
+    while not condition():
+        paused.wait(0.001)
+        waited += 0.001
+        assert waited < PATIENCE
+
+
+def test_a_lock_is_held_for_the_time_of_a_block(server, locks):
+    with locks.lock("backup") as held:
+        assert server.holders(b"backup") == [held.token]
+        assert 0 < held.remaining() <= 5
+        held.check()
+    assert server.holders(b"backup") == []
+    with pytest.raises(LockLost, match="given back"):
+        held.check()
+
+
+def test_threads_exclude_each_other(server, locks, pool):
+    inside, most = 0, 0
+
+    def work():
+        nonlocal inside, most
+        for _ in range(10):
+            with locks.lock("backup"):
+                inside += 1
+                most = max(most, inside)
+                inside -= 1
+
+    for done in [pool.submit(work) for _ in range(8)]:
+        done.result(PATIENCE)
+    assert most == 1
+
+
+def test_timeouts(server, locks, connect):
+    with connect().lock("backup"):
+        with pytest.raises(LockTimeout, match="others hold it"):
+            locks.lock("backup", timeout=0).__enter__()
+        with pytest.raises(LockTimeout, match=r"within 0.01 s, 1 tickets were ahead"):
+            locks.lock("backup", timeout=0.01).__enter__()
+        assert server.waiting(b"backup") == 0
+    with pytest.raises(ValueError, match="timeout=-1"):
+        locks.lock("backup", timeout=-1).__enter__()
+
+
+def test_each_thread_is_an_owner(server, locks, pool):
+    with locks.lock("a"):
+        with pytest.raises(DeadlockError):
+            locks.lock("a").__enter__()
+        other = pool.submit(lambda: locks.lock("a").__enter__())
+        until(lambda: server.waiting(b"a") == 1)
+    assert other.result(PATIENCE).token
+
+
+def test_a_lost_lock_shows_where_one_looks_and_at_the_end_of_the_block(server, locks):
+    def body():
+        with locks.lock("backup") as held:
+            server.force(b"backup")
+            assert held.lost.wait(PATIENCE)
+            with pytest.raises(LockLost):
+                held.check()
+
+    with pytest.raises(LockLost, match="an administrator took it"):
+        body()
+
+
+def test_what_the_body_raises_comes_out(server, locks):
+    def body():
+        with locks.lock("backup"):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        body()
+    assert server.holders(b"backup") == []
+
+
+def test_a_lease_that_is_over_is_lost_by_the_own_clock(server, connect):
+    now = 0.0
+    server.cluster.clock = lambda: now
+    locks = connect(clock=lambda: now)
+
+    def body():
+        nonlocal now
+        with locks.lock("backup", duration=60) as held:
+            now = 59.0
+            held.check()
+            held.renew()
+            assert held.remaining() == pytest.approx(60, rel=0.002)
+            now = 120.0
+
+    with pytest.raises(LockLost, match="without renewal"):
+        body()
+
+
+def test_leases_are_renewed_by_the_thread_behind(server, tmp_path):
+    with cluck.blocking.connect(server.path) as locks, locks.lock("backup"):
+        until(lambda: "Renew" in server.kinds_said)
+
+
+def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
+    def interrupt():
+        until(lambda: server.waiting(b"backup") == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with connect().lock("backup"):
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            locks.lock("backup").__enter__()
+        thread.join()
+        assert server.waiting(b"backup") == 0
+
+
+# ---- connections
+
+
+def test_a_lock_outlives_its_connection(server, locks):
+    with locks.lock("backup") as held:
+        server.cut()
+        until(lambda: server.kinds_said.count("Hello") == 2)
+        assert locks.wait_ready(PATIENCE)
+        held.check()
+    assert server.holders(b"backup") == []
+
+
+def test_who_waits_goes_on_waiting(server, locks, pool):
+    with locks.lock("backup"):
+        other = pool.submit(lambda: locks.lock("backup").__enter__())
+        until(lambda: server.waiting(b"backup") == 1)
+        server.restart()
+        server.cut()
+        until(lambda: server.waiting(b"backup") == 1)
+        assert locks.wait_ready(PATIENCE)
+    assert other.result(PATIENCE).token
+
+
+def test_without_reconnecting(server, connect):
+    locks = connect(reconnect=False)
+    server.cut()
+    until(lambda: not locks.ready)
+    with pytest.raises(ConnectionLost, match="closed the connection"):
+        locks.lock("backup").__enter__()
+
+
+def test_while_the_servers_decide_nothing(server, locks):
+    server.cut_off()
+    until(lambda: not locks.ready)
+    assert not locks.wait_ready(0.01)
+    assert locks.why_not_ready == "the ring is not quorate"
+    with pytest.raises(NotReady, match="not quorate"):
+        locks.lock("backup", timeout=0.01).__enter__()
+    server.merge()
+    assert locks.wait_ready(PATIENCE)
+
+
+def test_closing_frees_everything_and_wakes_everybody(server, connect, pool):
+    locks = connect()
+    held = locks.lock("backup")
+    held.__enter__()
+    other = pool.submit(lambda: locks.lock("backup").__enter__())
+    until(lambda: server.waiting(b"backup") == 1)
+    locks.close()
+    locks.close()
+    with pytest.raises(ConnectionLost):
+        other.result(PATIENCE)
+    until(lambda: server.holders(b"backup") == [])
+    with pytest.raises(ConnectionLost, match="has been closed"):
+        locks.status()
+
+
+def test_no_daemon(tmp_path):
+    with pytest.raises(DaemonUnavailable, match="no daemon listens"):
+        cluck.blocking.connect(tmp_path / "nobody")
+
+
+def test_a_daemon_of_another_version(server, monkeypatch):
+    monkeypatch.setattr("cluck.session.VERSION", 99)
+    with pytest.raises(DaemonUnavailable, match="install the same release"):
+        cluck.blocking.connect(server.path)
+
+
+def test_a_forked_process_leaves_the_lock_alone(server, locks):
+    with locks.lock("backup") as held:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                held.check()
+            except RuntimeError:
+                status = 0
+            finally:
+                held._give_back()
+                locks.close()
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        held.check()
+        assert server.holders(b"backup") == [held.token]
+    assert server.holders(b"backup") == []
+
+
+# ---- conditions
+
+
+def test_a_condition(server, locks, pool):
+    def consume():
+        with locks.condition("filled", lock="queue") as filled:
+            before = filled.held.token
+            assert filled.wait()
+            return before < filled.held.token
+
+    consumers = [pool.submit(consume) for _ in range(3)]
+    until(lambda: len(server.waiters(b"filled")) == 3)
+    with locks.condition("filled", lock="queue") as filled:
+        assert filled.notify() == 1
+        assert filled.notify_all() == 2
+        assert filled.notify() == 0
+    assert all(consumer.result(PATIENCE) for consumer in consumers)
+    assert server.holders(b"queue") == []
+
+
+def test_a_condition_that_nobody_notifies(server, locks):
+    with locks.condition("filled", lock="queue") as filled:
+        assert filled.wait(0.01) is False
+        assert server.holders(b"queue") == [filled.held.token]
+        assert filled.wait_for(lambda: False, 0.01) is False
+        assert filled.wait_for(lambda: True)
+        assert filled.wait(0.01, reacquire=False) is False
+        assert server.holders(b"queue") == []
+
+
+# ---- leaders
+
+
+def test_leaders(server, locks, connect):
+    with connect().observe("scheduler") as leaderships:
+        assert next(leaderships).leader is None
+        with locks.candidate("scheduler", address="10.0.0.1", port=80) as me:
+            assert me.wait_leader(PATIENCE)
+            roles = me.roles()
+            assert next(roles).token == me.role.token
+            leadership = next(leaderships)
+            assert (leadership.leader, leadership.address, leadership.port) == (me.id, b"10.0.0.1", 80)
+            assert me.publish(b"plan") == 1
+            assert next(leaderships).blob == b"plan"
+            server.cut_off()
+            assert next(roles) == Follower()
+            with pytest.raises(LeadershipLost):
+                me.publish(b"late")
+            server.merge()
+            assert me.wait_leader(PATIENCE)
+            me.resign()
+            assert me.wait_leader(PATIENCE)
