@@ -1,0 +1,219 @@
+"""Three lock servers as processes of their own, and `cluck` on them: who holds a lock ends, in every way there is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import trio
+
+from tests.app.processes import write_config
+from tests.cluck.daemons import PATIENCE, Cluckd
+
+GUARDED = 'echo "begin $CLUCK_TOKEN" >> {log}; trap "echo end $CLUCK_TOKEN >> {log}; exit 0" TERM; echo up; {then}'
+
+
+class Cluster:
+    """Three cluckds, and whatever `cluck` is started on them."""
+
+    def __init__(self, folder):
+        self.log = folder / "log"
+        config = write_config(folder, 3)
+        self.daemons = {node: Cluckd(folder, node, "-c", config, "--node", node) for node in (1, 2, 3)}
+        self._started = []
+
+    async def start(self):
+        for daemon in self.daemons.values():
+            daemon.start()
+        for node, daemon in self.daemons.items():
+            await daemon.running()
+            while (await self.cluck(node, "status"))[0]:
+                pass
+
+    def popen(self, node, *arguments):
+        """Start `cluck` at a node, with its standard input and output in the test's hand."""
+        self._started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "cluck", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, "CLUCKD_SOCKET": str(self.daemons[node].path)},
+            )
+        )
+        return self._started[-1]
+
+    async def cluck(self, node, *arguments):
+        """Run `cluck` at a node to its end: exit code, output, errors."""
+        return await ended(self.popen(node, *arguments))
+
+    def run(self, node, *options, then="while :; do sleep 0.02; done"):
+        """Start `cluck run` at a node, of a command that notes when it begins and ends."""
+        script = GUARDED.format(log=self.log, then=then)
+        return self.popen(node, "run", "backup", *options, "--", "sh", "-c", script)
+
+    def noted(self):
+        return [line.split()[0] for line in self.log.read_text().splitlines()]
+
+    def tokens(self):
+        return [int(line.split()[1]) for line in self.log.read_text().splitlines() if line.startswith("begin")]
+
+    async def until_queued(self, node, count):
+        """Wait until so many wait for the lock."""
+        while True:
+            _, out, _ = await self.cluck(node, "list", "--json")
+            if sum(len(json.loads(line)["waiting"]) for line in out.splitlines()) == count:
+                return
+
+    def close(self):
+        for process in self._started:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                stream.close()
+        for daemon in self.daemons.values():
+            daemon.close()
+
+
+async def line(process):
+    with trio.fail_after(PATIENCE):
+        return (await trio.to_thread.run_sync(process.stdout.readline, abandon_on_cancel=True)).decode().strip()
+
+
+async def ended(process):
+    out, err = await trio.to_thread.run_sync(lambda: process.communicate(timeout=PATIENCE))
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+async def cluster(tmp_path):
+    cluster = Cluster(tmp_path)
+    try:
+        await cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+async def test_the_next_one_goes_on_where_the_holder_is_killed(cluster):
+    one = cluster.run(1, "--duration", "600")
+    assert await line(one) == "up"
+    two = cluster.run(2, then="exit 3")
+    await cluster.until_queued(3, 1)
+    one.kill()  # its command with it, which has no time to note its end
+    assert (await ended(two))[0] == 3
+    assert cluster.noted() == ["begin", "begin"]
+    assert cluster.tokens() == sorted(set(cluster.tokens()))
+
+
+async def test_the_next_one_goes_on_where_the_holders_node_is_lost(cluster):
+    one = cluster.run(1, "--duration", "1", "--grace", "1")
+    assert await line(one) == "up"
+    two = cluster.run(2, then="exit 3")
+    await cluster.until_queued(3, 1)
+    await cluster.daemons[1].end(signal.SIGKILL)
+    code, _, err = await ended(one)
+    assert code == 120
+    assert "its lease ended without renewal" in err
+    assert (await ended(two))[0] == 3
+    assert cluster.noted() == ["begin", "end", "begin"]
+    assert cluster.tokens() == sorted(set(cluster.tokens()))
+
+
+async def test_a_lock_server_that_starts_again_costs_nobody_a_lock(cluster):
+    one = cluster.run(1, "--duration", "30")
+    assert await line(one) == "up"
+    await cluster.daemons[1].end(signal.SIGKILL)
+    await cluster.daemons[1].start().running()
+    two = cluster.run(2, "--timeout", "0")
+    assert (await ended(two))[0] == 124
+    one.terminate()
+    assert (await ended(one))[0] == 0
+    assert cluster.noted() == ["begin", "end"]
+    assert (await ended(cluster.run(3, "--timeout", "20", then="exit 4")))[0] == 4
+
+
+async def test_a_minority_grants_nothing_and_ends_what_runs(cluster):
+    one = cluster.run(1)
+    assert await line(one) == "up"
+    for node in (2, 3):
+        await cluster.daemons[node].end(signal.SIGKILL)
+    code, _, err = await ended(one)
+    assert code == 120
+    assert "is not in the part of the cluster that decides" in err
+    assert cluster.noted() == ["begin", "end"]
+    code, out, _ = await cluster.cluck(1, "status")
+    assert code == 122
+    assert out.startswith("not ready: ")
+    assert "missing: 2 3" in out
+    code, _, err = await cluster.cluck(1, "run", "backup", "--timeout", "0.1", "--", "true")
+    assert code == 122
+    assert err.startswith("cluck: ")
+
+
+async def test_an_administrator_takes_a_lock(cluster):
+    one = cluster.run(1)
+    assert await line(one) == "up"
+    code, out, _ = await cluster.cluck(2, "unlock", "--force", "backup")
+    assert code == 0
+    assert out.startswith("taken from client 1:")
+    code, _, err = await ended(one)
+    assert (code, "an administrator took it" in err) == (120, True)
+    code, _, err = await cluster.cluck(2, "unlock", "--force", "backup")
+    assert (code, err) == (123, "cluck: nobody holds lock 'backup'\n")
+    assert "lock backup is taken by force" in cluster.daemons[2].logged()
+
+
+async def test_a_lock_for_a_shell_script(cluster):
+    one = cluster.popen(1, "lock", "backup")
+    token = int(await line(one))
+    _, out, _ = await cluster.cluck(2, "list", "backup")
+    assert f"token {token}" in out
+    waiting = cluster.popen(3, "wait", "backup", "--change")
+    while waiting.poll() is None:  # it may not have looked when the lock is passed on for the first time
+        await give_back(one)
+        one = cluster.popen(2, "lock", "backup")
+        token = int(await line(one))
+        with trio.move_on_after(1):
+            await trio.to_thread.run_sync(waiting.wait, abandon_on_cancel=True)
+    assert (await ended(waiting))[0] == 0
+    await give_back(one)
+    assert (await cluster.cluck(2, "list"))[1] == ""
+
+
+async def give_back(lock):
+    lock.stdin.close()
+    with trio.fail_after(PATIENCE):
+        await trio.to_thread.run_sync(lock.wait, abandon_on_cancel=True)
+    assert lock.returncode == 0
+
+
+async def test_a_lock_is_shared(cluster):
+    one = cluster.run(1, "--shared")
+    assert await line(one) == "up"
+    assert (await ended(cluster.run(2, "--shared", "--timeout", "0", then="exit 3")))[0] == 3
+    assert (await ended(cluster.run(3, "--timeout", "0")))[0] == 124
+
+
+async def test_candidates_take_turns(cluster):
+    script = 'echo "$CLUCK_ELECTION $CLUCK_TOKEN"; sleep 1000'
+    one = cluster.popen(1, "elect", "boss", "--address", "10.0.0.1", "--port", "80", "--", "sh", "-c", script)
+    name, first = (await line(one)).split()
+    assert name == "boss"
+    two = cluster.popen(2, "elect", "boss", "--", "sh", "-c", 'echo "$CLUCK_TOKEN"; exit 6')
+    waiting = cluster.popen(3, "wait", "boss", "--leader", "--change", "--json")
+    while len(json.loads((await cluster.cluck(3, "leaders", "--json"))[1])["elections"][0]["candidates"]) < 2:
+        pass
+    _, out, _ = await cluster.cluck(3, "leaders")
+    assert "boss: 1:" in out
+    assert "(10.0.0.1:80)" in out
+    one.terminate()
+    assert (await ended(one))[0] == 128 + signal.SIGTERM
+    code, out, _ = await ended(two)
+    assert code == 6
+    assert int(out) > int(first)
+    assert json.loads((await ended(waiting))[1])["token"] != int(first)
+    _, out, _ = await cluster.cluck(3, "info")
+    assert json.loads(out).keys() == {"status", "tickets", "leaders", "elections", "conditions"}
