@@ -48,6 +48,8 @@ class Server:
         self._host: Host | None = None
         self._may_connect = may_connect
         self._connections: dict[Client, Connection] = {}
+        self._listening: dict[Client, trio.CancelScope] = {}
+        """To those who have not been told goodbye."""
         self._news = trio.Event()
         self._watched = 0
         self.hub = Hub(self._wake)
@@ -83,6 +85,8 @@ class Server:
             connection = self._connections.get(client)
             if connection is not None:
                 connection.write()
+                if client.ended:
+                    self._listening[client].cancel()
 
     async def _farewell(self, text: str) -> None:
         """Tell all clients that this is no lock server any more, and wait for those that read."""
@@ -96,6 +100,7 @@ class Server:
         process = Process(sock, peer.pid)
         client = self.hub.connect(peer.pid, peer.uid)
         connection = self._connections[client] = Connection(sock, client, LARGEST_RECORD)
+        listening = self._listening[client] = trio.CancelScope()
         line: Line | None = None
         try:
             if not self._may_connect(peer.uid, peer.gid):
@@ -107,11 +112,12 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
                 if line is not None:
-                    await self._read(connection, client, line)
+                    with listening:
+                        await self._read(connection, client, line)
                 await self._see_off(connection, client)
                 nursery.cancel_scope.cancel()
         finally:
-            del self._connections[client]
+            del self._connections[client], self._listening[client]
             self.hub.disconnect(client)
             sock.close()
             if line is not None:

@@ -17,14 +17,15 @@ PATIENCE = 30
 class Cluckd:
     """A cluckd, with what a service manager gives it. Its log is kept."""
 
-    def __init__(self, folder, node, *options, environment=()):
+    def __init__(self, folder, node, *options, prefix=()):
+        """`prefix`: a command that runs its arguments as a command, as the same process."""
         self.folder = folder
         self.node = node
         self.path = folder / f"cluckd{node}"
         self.log = ""
         self._notices_path = folder / f"notify{node}"
         self._options = options
-        self._environment = {**os.environ, **dict(environment), "NOTIFY_SOCKET": str(self._notices_path)}
+        self._prefix = prefix
         self.process = None
         self.notices = None
         self._speakers = []
@@ -36,13 +37,11 @@ class Cluckd:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(self._notices_path))
         self.notices.setblocking(False)
-        arguments = ["--socket", str(self.path), "--state-dir", str(self.folder / f"state{self.node}")]
+        places = ["--socket", str(self.path), "--state-dir", str(self.folder / f"state{self.node}")]
+        command = [sys.executable, "-m", "cluck.daemon", *places, *map(str, (*self._options, *options))]
         with open(self.folder / f"log{self.node}", "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cluck.daemon", *arguments, *map(str, (*self._options, *options))],
-                stderr=log,
-                env=self._environment,
-            )
+            environment = {**os.environ, "NOTIFY_SOCKET": str(self._notices_path)}
+            self.process = subprocess.Popen([*self._prefix, *command], stderr=log, env=environment)
         return self
 
     async def notice(self):

@@ -10,7 +10,7 @@ import trio
 
 from cluck.commands import Ended, Force, Refused, Release
 from cluck.daemon.hub import Hub
-from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness
+from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness, Welcome
 from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
 
@@ -229,6 +229,48 @@ async def test_without_a_ring_it_says_so_and_waits(tmp_path):
     assert code == 0
     assert log.count("no lock server until there is a ring: no daemon listens at") <= 1
     daemon.close()
+
+
+class Cpgd:
+    """A cpgd of its own process."""
+
+    def __init__(self, config, folder):
+        self.path = folder / "cpgd"
+        self._command = [sys.executable, "-m", "cpg.daemon", "-c", config, "--node", "1", "--socket", str(self.path)]
+
+    def start(self):
+        self.process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        return self
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
+    cpgd = Cpgd(config, tmp_path).start()
+    daemon = Cluckd(tmp_path, 1, "--cpg-socket", cpgd.path).start()
+    try:
+        await daemon.running()  # also where it was there before its cpgd
+        one = await daemon.speaker().greet()
+        one.acquire(b"backup")
+        held = await one.hear(Held)
+        cpgd.kill()
+        assert (await one.hear(Goodbye)).why is Farewell.ENDING
+        cpgd.start()
+        await daemon.running()
+        again = daemon.speaker()
+        again.say(Hello(VERSION, "test", one.welcome.client, one.welcome.secret))
+        assert (await again.hear(Welcome)).client == one.welcome.client
+        assert not (await again.hear(Readiness)).ready  # nobody has the state, and the lease may be relied on
+        assert held.token >> 32 == 1
+        code, log = await daemon.end()
+        assert code == 0
+        assert "no lock server until there is a ring: " in log
+        assert log.count("node 1 serves programs at") == 2
+    finally:
+        daemon.close()
+        cpgd.kill()
 
 
 def test_who_does_not_read_is_put_out_with_a_goodbye():
