@@ -14,7 +14,7 @@ A whole program, beside a `cluckd` on each node::
 The tour, from the top down:
 
 - `connect` makes this program a client of its machine's `cluckd`: `Locks`, on trio and on asyncio (`cluck.aio`);
-  `cluck.blocking.connect` is the same for threads.
+  `cluck.blocking.connect` is the same for threads. `open` makes it a lock server itself, on any ring of `cpg`.
 - `locks.lock`, `locks.shared` and `locks.semaphore` hold something for the time of a block: a `Held`, with its fencing
   `token`, `remaining()`, `renew()`, and the events `unlocking` and `lost`. A block is never entered without its lock.
 - A lock that is lost cancels the body, and `LockLost` comes out of the block, as it is.
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from cluck.asked import Follower, Leader
     from cluck.client import Candidate, Condition, Held, Locks, connect
     from cluck.commands import Leadership
+    from cluck.embedded import open
 
 __all__ = [
     "Candidate",
@@ -74,6 +75,7 @@ __all__ = [
     "aio",
     "blocking",
     "connect",
+    "open",
 ]
 
 _LATER = {
@@ -85,6 +87,7 @@ _LATER = {
     "Leadership": "cluck.commands",
     "Locks": "cluck.client",
     "connect": "cluck.client",
+    "open": "cluck.embedded",
 }
 """Loaded when they are asked for: a lock server needs no client."""
 _ROOMS = ("aio", "blocking")

@@ -63,7 +63,7 @@ async def open(
                     yield locks
             except BaseException as error:
                 outcome = error  # not through the task group, which would wrap it
-            tasks.cancel_scope.cancel()
+            server.stop()
         if server.failure is not None:
             raise server.failure
         if outcome is not None:
@@ -86,21 +86,27 @@ class _Server:
     def __init__(self, host: Host) -> None:
         self.failure: BaseException | None = None
         self._host = host
+        self._serving = anyio.CancelScope(shield=True)
         self._lines: list[_Line] = []
 
     def __str__(self) -> str:
         return "the lock server of this process"
 
     async def run(self) -> None:
-        """Serve until cancelled; a failure ends the client."""
+        """Serve until stopped, cancelled or not: locks are given back in order first. A failure ends the client."""
         try:
-            await self._host.run()
+            with self._serving:
+                await self._host.run()
         except Exception as failure:
             while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
                 failure = failure.exceptions[0]
             self.failure = failure
             for line in self._lines:
                 line.end()
+
+    def stop(self) -> None:
+        """Serve no longer."""
+        self._serving.cancel()
 
     def clock(self) -> float:
         """Return the clock of leases."""

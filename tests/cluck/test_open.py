@@ -79,3 +79,29 @@ async def _hold_and_crash(world, open_locks):
     async with world.open_ring(3) as ring, open_locks(ring) as locks, locks.lock("lock"):
         world.crash(3)
         await trio.sleep_forever()
+
+
+async def test_a_program_that_is_cancelled_gives_its_lock_back_first(autojump_clock, open_locks):
+    world, held, cancelled, ended = World(3), trio.Event(), trio.CancelScope(), trio.Event()
+
+    async def program():
+        with cancelled:
+            async with world.open_ring(3) as ring, open_locks(ring) as locks, locks.lock("lock"):
+                held.set()
+                await trio.sleep_forever()
+        ended.set()
+
+    async with (
+        world.open_ring(1) as a,
+        world.open_ring(2) as b,
+        open_locks(a) as one,
+        open_locks(b),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(program)
+        await held.wait()
+        cancelled.cancel()
+        with trio.fail_after(1):
+            await ended.wait()
+            async with one.lock("lock"):
+                pass
