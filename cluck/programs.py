@@ -139,7 +139,7 @@ class Locks:
                 ready, why = life.service.readiness
                 if ready:
                     yield from life.unanswered()
-                elif "no state is left" not in why:
+                elif "no state is left" not in why and "a first start" not in why:
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
 

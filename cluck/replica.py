@@ -3,8 +3,8 @@
 A machine on the stream of the lock servers' group. Whatever changes who is there begins a round: the lowest member
 calls it, each reports what it has, and from then on all decide alike, by what was ordered alone. The largest lineage is
 the base of all; who has something else gets it as a snapshot. Where the nodes that have a state are a majority, the
-view is then primary and commands are applied as they come; until then they wait, and at the next change are forgotten:
-who sent them says them again. A server that does not report is left out by order: it counts for nothing in that view.
+view is then primary and commands are applied as they come; what comes before is void, and who sent it says it again. A
+server that does not report is left out by order: it counts for nothing in that view.
 
 Applying is not telling. A command is final where it was delivered as SAFE, or where the ring has no SAFE, when servers
 on a majority of nodes have acknowledged it before the next change. Number 0 is the view's beginning itself: what the
@@ -52,8 +52,6 @@ from totem.configuration import Level
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
 MOST_LEADERS: Final = 3
-MOST_WAITING: Final = 64 * 1024
-"""Messages with commands that may come while a round lasts; servers send none meanwhile, so that they are few."""
 
 _BY_RING: Final = {Reason.NODEDOWN, Reason.NODEUP}
 
@@ -153,6 +151,8 @@ class Replica:
         """The members whose clients live and end with them."""
         self._ring_seq: int | None = None
         self._quorate = True
+        self._round_is_due = False
+        """Somebody was told to call a round since the last change."""
         self._stated: bool | None = None
         """What was said of quorum in this round."""
         # of the view
@@ -161,7 +161,6 @@ class Replica:
         """When its round was called, as it was delivered here."""
         self._reports: dict[Member, Report] = {}
         self._excluded: set[Member] = set()
-        self._waiting: list[tuple[Member, Commands]] = []
         self._parts: list[Snapshot] = []
         self._lineage: Lineage | None = None
         self._safe = True
@@ -180,9 +179,9 @@ class Replica:
         elif type(event) is Confchg:
             self._on_confchg(event, now)
         elif type(event) is TotemConfchg:
-            is_first = self._ring_seq is None
+            is_known = self._ring_seq is None and self._round_is_due
             self._ring_seq = event.ring_id.seq
-            if not is_first:
+            if not is_known:  # at the own join the round was begun with the `Confchg`
                 self._change(now)
         elif type(event) is Quorum:
             self._quorate = event.quorate
@@ -272,6 +271,7 @@ class Replica:
     def _change(self, now: float) -> None:
         """Who is there has changed: begin a round."""
         self._suspend("servers are still to report")
+        self._round_is_due = True
         if self._members and self._members[0] == self.member:
             self._call_round()
         self.deadline = now + PATIENCE
@@ -280,10 +280,10 @@ class Replica:
         if self.phase is Phase.PRIMARY:
             self._listener.on_suspended()
         self._round = None
+        self._round_is_due = False
         self._stated = None
         self._reports = {}
         self._excluded = set()
-        self._waiting = []
         self._forget_view()
         self._enter(Phase.ROUND, why)
         self.deadline = math.inf
@@ -342,9 +342,7 @@ class Replica:
 
     def _on_round(self, said: Round, now: float) -> None:
         """A round begins, whatever there was before."""
-        waiting = self._waiting
         self._suspend("servers are still to report")
-        self._waiting = waiting
         self._round = said.id
         self._since = now
         self._stated = self._quorate
@@ -461,7 +459,7 @@ class Replica:
     # ---- the primary view
 
     def _become_primary(self, base: Lineage) -> None:
-        """The state is the base's. What came since the change is applied now, in its order."""
+        """The state is the base's, and this the place in the order from which on commands count."""
         state, ring_seq = self.state, self._ring_seq
         assert state is not None
         assert ring_seq is not None
@@ -470,7 +468,6 @@ class Replica:
             for report in self._reports.values()
             if report.lineage is not None and report.lineage.ring_seq == ring_seq
         ]
-        waiting, self._waiting = self._waiting, []
         self._forget_view()
         self._lineage = Lineage(base.epoch, ring_seq, max(views, default=0) + 1, 0)
         self.number = 0
@@ -479,8 +476,6 @@ class Replica:
         self._remember_record()
         self._enter(Phase.PRIMARY)
         self._listener.on_primary()
-        for sender, commands in waiting:
-            self._apply(sender, commands)
         self._acknowledge()
 
     def _remember_record(self) -> None:
@@ -498,10 +493,6 @@ class Replica:
         if self.phase is Phase.PRIMARY:
             self._apply(sender, said)
             self._acknowledge()
-        else:
-            self._waiting.append((sender, said))
-            if len(self._waiting) > MOST_WAITING:
-                self.failure = f"more than {MOST_WAITING} messages came while the lock servers agreed on a state"
 
     def _apply(self, sender: Member, said: Commands) -> None:
         """Apply what one message says. Hot: once for each message, and for each command in it."""
@@ -567,8 +558,9 @@ class Replica:
         ):
             longest = 0.0
         elif not is_everyone and not self.settings.electorate.is_quorum(recorded):
-            missing = ", ".join(map(str, self.settings.electorate.missing(recorded)))
-            self._enter(Phase.MINORITY, f"no state is left, and who may have known of one is not here: node {missing}")
+            missing = ", ".join(map(str, self.settings.electorate.missing(present)))
+            what = "no state is left" if recorded else "a first start needs all lock servers"
+            self._enter(Phase.MINORITY, f"{what}: nothing from node {missing}")
             return
         self._enter(Phase.BIRTH, f"leases of up to {longest:g} s may be left of an earlier life")
         rank = sorted(self._reports).index(self.member)

@@ -5,13 +5,18 @@ from functools import partial
 import pytest
 
 from cluck.conditions import Conditions
+from cluck.electorate import Electorate
 from cluck.leaders import Election, Leaders
+from cluck.leases import Leases
+from cluck.replica import Replica
 from cluck.requests import Places, Requests
+from cluck.service import Service
 from cluck.state import State
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
+from tests.cluck import test_replica as replicas
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
 from tests.cluck.test_state import World, test_nothing_is_left_when_all_have_gone
@@ -630,4 +635,195 @@ LEADERS = [
     ),
 ]
 
-BUGS = TICKETS + REQUESTS + CONDITIONS + LEADERS
+REPLICAS = [
+    Bug(
+        "tell before it is safe",
+        "E3",
+        [Change(Replica, "_on_message", "message.level is Level.SAFE and self._safe", "self._safe")],
+        replicas.test_nothing_is_told_that_is_not_known_to_be_everywhere,
+    ),
+    Bug(
+        "do nothing in a transitional configuration",
+        "E3",
+        [
+            Change(
+                Replica,
+                "_on_message",
+                "if type(said) is Commands:",
+                "if message.level is Level.TRANSITIONAL:\n        return\n    elif type(said) is Commands:",
+            )
+        ],
+        replicas.test_what_somebody_could_tell_is_done_by_all_that_get_it_late,
+    ),
+    Bug(
+        "tell what this server alone has acknowledged",
+        "E4",
+        [Change(Replica, "_on_ack", "if self.settings.electorate.is_quorum(nodes):", "if nodes:")],
+        replicas.test_without_safe_a_majority_must_have_acknowledged,
+    ),
+    Bug(
+        "count acknowledgements of another view",
+        "E4",
+        [Change(Replica, "_on_ack", "said.round != self._round or self.phase", "self.phase")],
+        replicas.test_acknowledgements_of_another_view_are_void,
+    ),
+    Bug(
+        "count the mark when an acknowledgement is sent",
+        "E4",
+        [
+            Change(
+                Replica,
+                "_acknowledge",
+                "self._ack_under_way = True",
+                "self._ack_under_way = True\n            self._mark(self.number)",
+            )
+        ],
+        replicas.test_the_mark_is_what_was_acknowledged_and_not_what_was_applied,
+    ),
+    Bug(
+        "count the mark when a command is applied",
+        "E4",
+        [Change(Replica, "_apply", "if self._safe:", "if True:")],
+        replicas.test_the_mark_is_what_was_acknowledged_and_not_what_was_applied,
+    ),
+    Bug(
+        "each follows the rule of its own ring",
+        "E4",
+        [
+            Change(
+                Replica,
+                "_conclude_if_complete",
+                "all(report.safe for report in reports.values())",
+                "self.settings.safe",
+            )
+        ],
+        replicas.test_one_server_without_safe_makes_the_rule_that_of_all,
+    ),
+    Bug(
+        "the smallest lineage is the base",
+        "E2",
+        [Change(Replica, "_begin_with_base", "best = max(lineages.values())", "best = min(lineages.values())")],
+        replicas.test_the_state_that_saw_more_is_the_base_and_others_get_it,
+    ),
+    Bug(
+        "a long tail counts for more than a later view",
+        "E2",
+        [
+            Change(
+                Replica,
+                "_become_primary",
+                "Lineage(base.epoch, ring_seq, max(views, default=0) + 1, 0)",
+                "Lineage(base.epoch, 0, 0, 0)",
+            )
+        ],
+        replicas.test_a_later_view_counts_for_more_than_many_commands_of_an_earlier_one,
+    ),
+    Bug(
+        "say nothing again after a change",
+        "E2",
+        [Change(Service, "take", "self._pending[:0] = self._what_is_open()", "pass")],
+        replicas.test_what_was_asked_for_during_a_change_is_done_after_it,
+    ),
+    Bug(
+        "wait for ever for who does not report",
+        "E2",
+        [Change(Replica, "_hurry", "self._say(Exclude(self._round, silent))", "pass")],
+        replicas.test_a_server_that_does_not_report_is_left_out_by_order,
+    ),
+    Bug(
+        "go on although left out",
+        "E2",
+        [Change(Replica, "_conclude_if_complete", "if self.member in self._excluded:", "if False:")],
+        replicas.test_a_server_that_was_left_out_asks_to_be_counted_again,
+    ),
+    Bug(
+        "those who have lost their memory count",
+        "E1",
+        [Change(Replica, "_conclude_if_complete", "electorate.is_quorum(with_state)", "with_state")],
+        replicas.test_what_a_minority_remembers_is_no_base,
+    ),
+    Bug(
+        "any half decides",
+        "E1",
+        [Change(Electorate, "is_quorum", "self.unsafe_half or", "True or")],
+        replicas.test_an_exact_half_of_two_does_not_decide,
+    ),
+    Bug(
+        "a state is born at once",
+        "E5",
+        [Change(Replica, "_wait_for_birth", "self.deadline = now + longest", "self.deadline = now")],
+        replicas.test_those_who_have_lost_their_memory_are_no_majority_for_a_state,
+    ),
+    Bug(
+        "a first state without all",
+        "E5",
+        [Change(Replica, "_wait_for_birth", "elif not is_everyone and not", "elif False and not")],
+        replicas.test_a_first_state_needs_all,
+    ),
+    Bug(
+        "an epoch before it is on disks",
+        "E6",
+        [
+            Change(
+                Replica,
+                "_on_propose",
+                "self.record_to_store = self._merged(said.record)",
+                "self._say(Stored(said.record))",
+            )
+        ],
+        replicas.test_an_epoch_is_on_a_majority_of_disks_before_its_first_token,
+    ),
+    Bug(
+        "the same epoch again",
+        "E6",
+        [Change(Replica, "_propose_birth", "epoch = 1 + max(", "epoch = max(")],
+        replicas.test_all_that_start_again_begin_at_once_where_nobody_holds_anything_any_more,
+    ),
+    Bug(
+        "grant longer leases than disks know of",
+        "E5",
+        [
+            Change(Service, "_queue", "if needed > state.longest:", "if False:"),
+            Change(State, "_acquire", "command.lease + command.grace > self.longest", "False"),
+        ],
+        replicas.test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted,
+    ),
+    Bug(
+        "a holder counts from the grant",
+        "E7",
+        [Change(Service, "_on_granted", "known.base = known.sent", "known.base = self._now")],
+        replicas.test_a_holder_counts_from_before_it_asked_and_the_group_from_when_it_granted,
+    ),
+    Bug(
+        "the group waits for no grace",
+        "E7",
+        [Change(Leases, "due", "+ ticket.grace", "")],
+        replicas.test_a_lock_behind_a_lost_node_is_free_after_lease_and_grace_and_not_before,
+    ),
+    Bug(
+        "waiters say nothing while they wait",
+        "E7",
+        [Change(Service, "_tell_places", "self._pending.append(Still(ticket.request))", "pass")],
+        replicas.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
+    ),
+    Bug(
+        "begin with a lease that is over",
+        "E7",
+        [Change(Service, "_tell_held", "if deadline <= self._now:", "if False:")],
+        replicas.test_a_waiter_that_has_not_said_so_renews_before_it_begins,
+    ),
+    Bug(
+        "a holder in the minority is told nothing",
+        "E1",
+        [Change(Service, "on_phase", "self._renounce()", "pass")],
+        replicas.test_a_holder_in_the_minority_is_told_at_once,
+    ),
+    Bug(
+        "the dead wait on",
+        "E",
+        [Change(Replica, "_become_primary", "state.keep(set(self.servers.values()))", "pass")],
+        replicas.test_a_waiter_behind_a_lost_node_is_granted_nothing,
+    ),
+]
+
+BUGS = REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
