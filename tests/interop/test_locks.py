@@ -5,6 +5,7 @@ What holders wrote down is checked as well: that nobody relied on the lock at on
 together is what one lock would have said.
 """
 
+import random
 import signal
 import tempfile
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ NODES = (1, 2, 3)
 EACH = 2
 """Holders of a node."""
 NAME = "counter"
+ROUNDS = 10
+"""Of faults, in the long version; each kind comes once more."""
 AT_ONCE = 3
 """Writes after which others have gone on."""
 
@@ -106,6 +109,12 @@ class Cluster:
         server.signal(signal.SIGKILL)
         await server.ended()
 
+    async def stand_still(self, program, seconds):
+        """SIGSTOP for a while."""
+        program.signal(signal.SIGSTOP)
+        await trio.sleep(seconds)
+        program.signal(signal.SIGCONT)
+
     async def goes_on(self):
         """Wait until some have written."""
         goal = len(self.store.writes) + AT_ONCE
@@ -183,6 +192,51 @@ async def cluster(ring, backend):
             nursery.cancel_scope.cancel()
 
 
+async def holder_dies(locks, dice):
+    await locks.kill_holder(*dice.choice(list(locks.holders)))
+
+
+async def holder_stands_still(locks, dice):
+    await locks.stand_still(locks.holders[dice.choice(list(locks.holders))], dice.uniform(0.1, 2 * DURATION))
+
+
+async def holder_is_too_late(locks, dice):
+    key = dice.choice(list(locks.holders))
+    mark = await locks.freeze(*key)
+    await locks.goes_on()
+    await locks.thaw(*key, mark)
+
+
+async def servers_die(locks, dice):
+    """One, two, or all."""
+    dying = dice.sample(NODES, dice.randint(1, len(NODES)))
+    for k in dying:
+        await locks.kill_server(k)
+    await trio.sleep(dice.uniform(0, 2))
+    for k in dying:
+        await locks.start_server(k)
+
+
+async def server_stands_still(locks, dice):
+    await locks.stand_still(locks.servers[dice.choice(NODES)], dice.uniform(0.1, 4))
+
+
+async def network_is_cut(locks, dice):
+    """Into a majority and the rest, or so that there is no majority."""
+    alone = dice.sample(NODES, dice.choice([1, 3]))
+    locks.ring.network.split(set(NODES) - set(alone), *({k} for k in alone))
+    await trio.sleep(dice.uniform(0.1, 5))
+    locks.ring.network.heal()
+
+
+FAULTS = (
+    holder_dies,
+    holder_stands_still,
+    holder_is_too_late,
+    servers_die,
+    server_stands_still,
+    network_is_cut,
+)
 BACKENDS = pytest.mark.parametrize("backend", ["ring", "corosync"])
 
 
@@ -203,3 +257,15 @@ async def test_no_update_is_lost(mixed_ring, backend):
         await locks.thaw(3, 0, mark)
         ring.network.heal()
         await locks.all_write()
+
+
+@BACKENDS
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(3))
+async def test_no_update_is_lost_whatever_happens(mixed_ring, backend, seed):
+    ring = mixed_ring(3, served=False, **QUICK)
+    dice = random.Random(seed)
+    async with cluster(ring, backend) as locks:
+        for fault in dice.choices(FAULTS, k=ROUNDS) + dice.sample(FAULTS, len(FAULTS)):
+            await fault(locks, dice)
+            await locks.all_write()
