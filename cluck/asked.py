@@ -83,12 +83,13 @@ class Request:
         self.id = request
         self.changed = changed
         """Called when there is something new."""
-        self.is_known = False
-        """It is in the replicated state, and recognized there as long as it is open."""
         self.is_over = False
         """There is nothing more to come."""
         self.failure: LockError | None = None
         """Why it is over, where that is not what was wanted."""
+
+    def close(self) -> None:
+        """It is over."""
 
 
 class Ticket(Request):
@@ -128,6 +129,10 @@ class Ticket(Request):
         """The program has asked for another lease."""
         self.is_passing = False
         """A wait is about to give it back."""
+
+    def close(self) -> None:
+        """Nothing is held under it any more."""
+        self.is_held = False
 
     @property
     def due(self) -> float:
@@ -200,6 +205,10 @@ class Publication(Request):
         self.command = command
         self.candidacy = candidacy
         self.version = 0
+
+    def close(self) -> None:
+        """It is not on its way any more."""
+        self.candidacy.publications.remove(self)
 
 
 class Observation:

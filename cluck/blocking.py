@@ -29,8 +29,9 @@ from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
+from cluck.holding import GRACE
 from cluck.place import default_socket
-from cluck.session import GRACE, Session
+from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 
@@ -199,7 +200,7 @@ class Locks:
             raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
         with self._using():
             held = Held(self, self._condition())
-            held._ticket = self._session.acquire(
+            held._ticket = self._session.locks.acquire(
                 self._task(),
                 name_of(name),
                 held._on_change,
@@ -220,7 +221,7 @@ class Locks:
         """Take a lock from whoever holds it with this token; as `cluck.client.Locks.force`."""
         wanted = name_of(name)
         with self._using():
-            self._session.force(wanted, token)
+            self._session.locks.force(wanted, token)
             self._say_soon()
         pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
         while any(holder["token"] == token for lock in self.tickets() for holder in lock["holders"]):
@@ -257,7 +258,7 @@ class Locks:
         """Stand in an election for the time of a block; as `cluck.client.Locks.candidate`."""
         with self._using():
             candidate = Candidate(self, self._condition())
-            candidate._candidacy = self._session.stand(
+            candidate._candidacy = self._session.leaders.stand(
                 self._task(),
                 name_of(name),
                 candidate._changed.notify_all,
@@ -279,14 +280,14 @@ class Locks:
         """
         with self._using():
             changed = self._condition()
-            observation = self._session.observe(name_of(name), changed.notify_all)
+            observation = self._session.leaders.observe(name_of(name), changed.notify_all)
             self._say_soon()
         try:
             yield self._leaderships(observation, changed)
         finally:
             if self._is_own:
                 with self._lock:
-                    self._session.ignore(observation)
+                    self._session.leaders.ignore(observation)
                     self._say_soon()
 
     def _leaderships(self, observation: Observation, changed: threading.Condition) -> Iterator[Leadership]:
@@ -432,7 +433,7 @@ class Locks:
 
     def _lose(self, why: LockError) -> None:
         """The connection is lost; unless that is the end, another one is tried soon."""
-        is_first = self._session.client is None
+        is_first = not self._session.was_welcomed
         self._pause = SHORTEST_PAUSE if self._session.is_connected else min(2 * self._pause, LONGEST_PAUSE)
         failure = self._session.lose(why)
         assert self._line is not None
@@ -516,19 +517,19 @@ class Held:
     def check(self) -> None:
         """Raise `LockLost` if the lock is not held any more, by the clock of this moment."""
         with self._locks._using():
-            self._locks._session.check(self._ticket)
+            self._locks._session.locks.check(self._ticket)
 
     def renew(self) -> None:
         """Hold the lock for another `duration` from now on. Raises `LockLost` where it is too late for that."""
         locks = self._locks
         with locks._using():
             ticket = self._ticket
-            locks._session.check(ticket)
+            locks._session.locks.check(ticket)
             before = ticket.leases
-            locks._session.renew(ticket)
+            locks._session.locks.renew(ticket)
             locks._say_soon()
             locks._until(self._changed, lambda: ticket.leases > before or not ticket.is_held)
-            locks._session.check(ticket)
+            locks._session.locks.check(ticket)
 
     def _on_change(self) -> None:
         ticket = self._ticket
@@ -565,7 +566,7 @@ class Held:
         locks, ticket = self._locks, self._ticket
         if locks._is_own:
             with locks._lock:
-                locks._session.give_up(ticket)
+                locks._session.locks.give_up(ticket)
                 locks._say_soon()
                 locks._until(self._changed, lambda: ticket.is_over or not locks.ready, PATIENCE)
 
@@ -592,14 +593,14 @@ class Condition:
         locks, held = self._locks, self.held
         session = locks._session
         with locks._using():
-            session.check(held._ticket)
+            session.locks.check(held._ticket)
             former = held._ticket
-            ticket = session.wait(locks._task(), former, self.name, held._on_change, reacquires=reacquire)
+            ticket = session.locks.wait(locks._task(), former, self.name, held._on_change, reacquires=reacquire)
             held._ticket = ticket
             locks._say_soon()
             try:
                 locks._until(held._changed, lambda: ticket.notified is not None or ticket.is_over, timeout)
-                session.end_wait(ticket)
+                session.locks.end_wait(ticket)
                 locks._say_soon()
                 locks._until(held._changed, held._is_decided)
             except BaseException:
@@ -616,11 +617,11 @@ class Condition:
         """A waiter was interrupted: have order decide what it was told, and have the lock back, if that can be."""
         locks, held = self._locks, self.held
         session = locks._session
-        session.end_wait(ticket)
+        session.locks.end_wait(ticket)
         locks._say_soon()
         locks._until(held._changed, lambda: held._is_decided() or not session.ready, PATIENCE)
         if ticket.notified:
-            session.notify(locks._task(), self.name, held._changed.notify_all, everyone=False, priority=False)
+            session.locks.notify(locks._task(), self.name, held._changed.notify_all, everyone=False, priority=False)
             locks._say_soon()
         if not held._is_decided():
             held._give_back()
@@ -653,7 +654,7 @@ class Condition:
         with locks._using():
             changed, task = locks._condition(), locks._task()
             notices = [
-                locks._session.notify(task, self.name, changed.notify_all, everyone=everyone, priority=priority)
+                locks._session.locks.notify(task, self.name, changed.notify_all, everyone=everyone, priority=priority)
                 for _ in range(count)
             ]
             locks._say_soon()
@@ -711,7 +712,9 @@ class Candidate:
         locks = self._locks
         with locks._using():
             changed = locks._condition()
-            publication = locks._session.publish(locks._task(), self._candidacy, bytes(blob), changed.notify_all)
+            publication = locks._session.leaders.publish(
+                locks._task(), self._candidacy, bytes(blob), changed.notify_all
+            )
             locks._say_soon()
             locks._answered(publication, changed)
             return publication.version
@@ -721,7 +724,7 @@ class Candidate:
         locks = self._locks
         with locks._using():
             token = self._candidacy.token
-            locks._session.resign(self._candidacy, to)
+            locks._session.leaders.resign(self._candidacy, to)
             locks._say_soon()
             locks._until(self._changed, lambda: self._candidacy.token != token or not token or self._has_ended())
 
@@ -743,7 +746,7 @@ class Candidate:
         if locks._is_own:
             with locks._lock:
                 self._is_over = True
-                locks._session.step_back(self._candidacy)
+                locks._session.leaders.step_back(self._candidacy)
                 locks._say_soon()
                 self._changed.notify_all()
                 locks._until(self._changed, lambda: self._candidacy.is_over or not locks.ready, PATIENCE)

@@ -23,9 +23,10 @@ from cluck.asked import Candidacy, Leader, Observation, Request, Role, RolesTold
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
+from cluck.holding import GRACE
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
-from cluck.session import GRACE, Session
+from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.block import Body, Waiters
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
@@ -234,7 +235,7 @@ class Locks(Body):
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
         held = Held(self)
-        held._ticket = self._session.acquire(
+        held._ticket = self._session.locks.acquire(
             self._task(),
             name_of(name),
             held._on_change,
@@ -264,7 +265,7 @@ class Locks(Body):
         """
         wanted = name_of(name)
         self._check()
-        self._session.force(wanted, token)
+        self._session.locks.force(wanted, token)
         self._say_soon()
         pause = SHORTEST_PAUSE
         with anyio.move_on_after(PATIENCE):
@@ -316,7 +317,7 @@ class Locks(Body):
         """
         self._check()
         candidate = Candidate(self)
-        candidate._candidacy = self._session.stand(
+        candidate._candidacy = self._session.leaders.stand(
             self._task(),
             name_of(name),
             candidate._on_change,
@@ -342,12 +343,12 @@ class Locks(Body):
         """
         self._check()
         waiters = Waiters()
-        observation = self._session.observe(name_of(name), waiters.wake)
+        observation = self._session.leaders.observe(name_of(name), waiters.wake)
         self._say_soon()
         try:
             yield Leaderships(self, observation, waiters)
         finally:
-            self._session.ignore(observation)
+            self._session.leaders.ignore(observation)
             self._say_soon()
 
     # ---- questions
@@ -530,7 +531,7 @@ class Held(Body):
 
     def check(self) -> None:
         """Raise `LockLost` if the lock is not held any more, by the clock of this moment."""
-        self._locks._session.check(self._ticket)
+        self._locks._session.locks.check(self._ticket)
 
     async def renew(self) -> None:
         """Hold the lock for another `duration` from now on. Raises `LockLost` where it is too late for that."""
@@ -538,7 +539,7 @@ class Held(Body):
         self.check()
         ticket = self._ticket
         before = ticket.leases
-        self._locks._session.renew(ticket)
+        self._locks._session.locks.renew(ticket)
         self._locks._say_soon()
         await self._until(lambda: ticket.leases > before or not ticket.is_held)
         self.check()
@@ -586,7 +587,7 @@ class Held(Body):
     async def _give_back(self) -> None:
         """Give the lock back, or want it no more, and wait for the last answer as long as there is hope for it."""
         locks, ticket = self._locks, self._ticket
-        locks._session.give_up(ticket)
+        locks._session.locks.give_up(ticket)
         locks._say_soon()
         if not ticket.is_over:
             with anyio.move_on_after(PATIENCE, shield=True):
@@ -620,13 +621,13 @@ class Condition:
         held, session = self.held, self._locks._session
         held.check()
         former = held._ticket
-        ticket = session.wait(self._locks._task(), former, self.name, held._on_change, reacquires=reacquire)
+        ticket = session.locks.wait(self._locks._task(), former, self.name, held._on_change, reacquires=reacquire)
         held._ticket = ticket
         self._locks._say_soon()
         try:
             with anyio.move_on_after(timeout):
                 await held._until(lambda: ticket.notified is not None or ticket.is_over)
-            session.end_wait(ticket)
+            session.locks.end_wait(ticket)
             self._locks._say_soon()
             await held._until(held._is_decided)
         except BaseException:
@@ -642,12 +643,12 @@ class Condition:
     async def _leave(self, ticket: Ticket) -> None:
         """A waiter was cancelled: have order decide what it was told, and have the lock back, if that can be."""
         held, session = self.held, self._locks._session
-        session.end_wait(ticket)
+        session.locks.end_wait(ticket)
         self._locks._say_soon()
         with anyio.move_on_after(PATIENCE, shield=True):
             await held._until(lambda: held._is_decided() or not session.ready)
         if ticket.notified:
-            session.notify(self._locks._task(), self.name, held._wake, everyone=False, priority=False)
+            session.locks.notify(self._locks._task(), self.name, held._wake, everyone=False, priority=False)
             self._locks._say_soon()
         if not held._is_decided():
             await held._give_back()
@@ -683,7 +684,8 @@ class Condition:
         self._locks._check()
         session, waiters, task = self._locks._session, Waiters(), self._locks._task()
         notices = [
-            session.notify(task, self.name, waiters.wake, everyone=everyone, priority=priority) for _ in range(count)
+            session.locks.notify(task, self.name, waiters.wake, everyone=everyone, priority=priority)
+            for _ in range(count)
         ]
         self._locks._say_soon()
         return [(await _answered(notice, waiters)).count for notice in notices]
@@ -731,7 +733,9 @@ class Candidate(Body):
         await anyio.lowlevel.checkpoint()
         self._check()
         waiters = Waiters()
-        publication = self._locks._session.publish(self._locks._task(), self._candidacy, bytes(blob), waiters.wake)
+        publication = self._locks._session.leaders.publish(
+            self._locks._task(), self._candidacy, bytes(blob), waiters.wake
+        )
         self._locks._say_soon()
         return (await _answered(publication, waiters)).version
 
@@ -743,7 +747,7 @@ class Candidate(Body):
         """
         await anyio.lowlevel.checkpoint()
         token = self._candidacy.token
-        self._locks._session.resign(self._candidacy, to)
+        self._locks._session.leaders.resign(self._candidacy, to)
         self._locks._say_soon()
         await self._until(lambda: self._candidacy.token != token or not token or self._candidacy.is_over)
 
@@ -783,7 +787,7 @@ class Candidate(Body):
 
     async def _step_back(self) -> None:
         locks, candidacy = self._locks, self._candidacy
-        locks._session.step_back(candidacy)
+        locks._session.leaders.step_back(candidacy)
         locks._say_soon()
         if not candidacy.is_over:
             with anyio.move_on_after(PATIENCE, shield=True):

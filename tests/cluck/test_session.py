@@ -97,7 +97,7 @@ class World:
         return self.session.take()
 
     def acquire(self, name=b"lock", task=1, **how):
-        return self.session.acquire(task, name, self.change, **how)
+        return self.session.locks.acquire(task, name, self.change, **how)
 
     def hold(self, name=b"lock", token=11, *, left=None, **how):
         ticket = self.acquire(name, **how)
@@ -110,10 +110,10 @@ class World:
         self.hear(Held(ticket.id, token, self.now + AHEAD + left))
 
     def wait(self, held, condition=b"filled", *, reacquires=True):
-        return self.session.wait(1, held, condition, self.change, reacquires=reacquires)
+        return self.session.locks.wait(1, held, condition, self.change, reacquires=reacquires)
 
     def lead(self, token=21):
-        candidacy = self.session.stand(1, b"election", self.change)
+        candidacy = self.session.leaders.stand(1, b"election", self.change)
         self.hear(Standing(candidacy.id), Leads(candidacy.id, token))
         self.said()
         return candidacy
@@ -133,7 +133,7 @@ def request(number, task=1, client=ME):
 
 def test_requests_are_numbered_and_say_whose_they_are(world):
     world.acquire(task=3)
-    world.session.notify(4, b"filled", world.change, everyone=True, priority=False)
+    world.session.locks.notify(4, b"filled", world.change, everyone=True, priority=False)
     assert world.said() == [
         Acquire(request(1, 3), b"lock", settled=0),
         Notify(request(2, 4), b"filled", everyone=True, settled=0),
@@ -172,7 +172,7 @@ def test_no_more_are_open_than_may_be(world):
         (Why.DEADLOCK, DeadlockError),
         (Why.KIND, KindMismatch),
         (Why.OVERFLOW, Overflow),
-        (Why.WITHDRAWN, OutcomeUnknown),
+        (Why.GONE, OutcomeUnknown),
     ],
 )
 def test_refusals_become_errors(world, why, kind):
@@ -272,7 +272,7 @@ def test_a_duration_is_renewed_when_the_program_says_so_alone(world):
     world.now += 30
     world.tell_held(ticket)
     assert ticket.deadline == world.now + 30
-    world.session.renew(ticket)
+    world.session.locks.renew(ticket)
     assert world.said() == [Renew(b"lock", 11)]
     world.tell_held(ticket)
     assert ticket.deadline == world.now + 60
@@ -294,8 +294,8 @@ def test_notice(world):
 
 def test_a_lock_is_given_back_by_token(world):
     ticket = world.hold()
-    world.session.give_up(ticket)
-    world.session.give_up(ticket)
+    world.session.locks.give_up(ticket)
+    world.session.locks.give_up(ticket)
     assert not ticket.is_held
     assert world.said() == [Release(b"lock", 11)]
     world.hear(Ended(ticket.id, 11, None))
@@ -305,8 +305,8 @@ def test_a_lock_is_given_back_by_token(world):
 
 def test_a_request_is_withdrawn_and_what_comes_last_counts(world):
     one, two = world.acquire(b"one"), world.acquire(b"two")
-    world.session.give_up(one)
-    world.session.give_up(two)
+    world.session.locks.give_up(one)
+    world.session.locks.give_up(two)
     assert world.said()[2:] == [Withdraw(one.id), Withdraw(two.id)]
     world.hear(Queued(two.id, 3), Refused(one.id, Why.WITHDRAWN), Held(two.id, 12, world.now + AHEAD + 5))
     assert one.is_over
@@ -323,12 +323,12 @@ def test_a_lock_is_lost(world, why):
     assert ticket.is_over
     assert type(ticket.failure) is LockLost
     with pytest.raises(LockLost, match="token 11"):
-        world.session.check(ticket)
+        world.session.locks.check(ticket)
 
 
 def test_a_lock_that_was_taken_as_it_was_given_back_was_lost(world):
     ticket = world.hold()
-    world.session.give_up(ticket)
+    world.session.locks.give_up(ticket)
     world.hear(Ended(ticket.id, 11, Why.FORCED))
     assert type(ticket.failure) is LockLost
 
@@ -356,6 +356,8 @@ def test_what_was_granted_and_lost_unheard_is_asked_for_again(world):
     assert world.said() == [Acquire(request(2), b"lock", settled=1)]
     world.hear(Refused(ticket.id, Why.SETTLED))
     assert world.said() == [Acquire(request(3), b"lock", settled=2)]
+    world.hear(Refused(ticket.id, Why.WITHDRAWN))  # by a server that did not expect this client back
+    assert world.said() == [Acquire(request(4), b"lock", settled=3)]
     world.tell_held(ticket, 13)
     assert ticket.is_held
 
@@ -367,10 +369,10 @@ def test_everything_open_is_said_again_in_its_order(world):
     held = world.hold(b"held")
     waiting = world.acquire(b"waiting", waits=False)
     ended = world.hold(b"ended", 12)
-    world.session.give_up(ended)
-    notice = world.session.notify(1, b"filled", world.change, everyone=False, priority=True)
+    world.session.locks.give_up(ended)
+    notice = world.session.locks.notify(1, b"filled", world.change, everyone=False, priority=True)
     candidacy = world.lead()
-    observation = world.session.observe(b"election", world.change)
+    observation = world.session.leaders.observe(b"election", world.change)
     question = world.session.ask("status", world.change)
     before = world.said()
     assert before[-2:] == [Observe(b"election"), Ask(1, "status")]
@@ -396,7 +398,7 @@ def test_everything_open_is_said_again_in_its_order(world):
     world.hear(Answer(1, b"[1", is_last=False), Answer(1, b",2]", is_last=True))
     assert question.answer == [1, 2]
     assert held.is_held
-    world.session.ignore(observation)
+    world.session.leaders.ignore(observation)
     assert world.said() == [Ignore(b"election")]
 
 
@@ -430,8 +432,8 @@ def test_a_held_lock_is_held_whoever_is_not_ready(world):
 
 def test_where_nobody_knows_the_client_it_is_another_one(world):
     held, waiting, ended = world.hold(b"held"), world.acquire(b"waiting"), world.hold(b"ended", 12)
-    world.session.give_up(ended)
-    notice = world.session.notify(1, b"filled", world.change, everyone=False, priority=False)
+    world.session.locks.give_up(ended)
+    notice = world.session.locks.notify(1, b"filled", world.change, everyone=False, priority=False)
     candidacy = world.lead()
     former = candidacy.id
     world.lose()
@@ -444,7 +446,7 @@ def test_where_nobody_knows_the_client_it_is_another_one(world):
     assert held.is_held
     assert ended.is_over
     assert type(notice.failure) is OutcomeUnknown
-    world.session.give_up(held)
+    world.session.locks.give_up(held)
     assert held.is_over
     assert world.said() == [Release(b"held", 11)]
 
@@ -500,7 +502,7 @@ def test_a_wait(world):
     assert (ticket.notified, ticket.is_held) == (True, False)
     world.tell_held(ticket, 12)
     assert ticket.is_held
-    world.session.end_wait(ticket)
+    world.session.locks.end_wait(ticket)
     assert world.said() == []
 
 
@@ -508,22 +510,23 @@ def test_a_wait_that_does_not_reacquire(world):
     ticket = world.wait(world.hold(), reacquires=False)
     world.said()
     world.hear(Waiting(ticket.id))
-    world.session.end_wait(ticket)
-    world.session.end_wait(ticket)
+    world.session.locks.end_wait(ticket)
+    world.session.locks.end_wait(ticket)
     assert world.said() == [EndWait(ticket.id)]
     world.hear(Woken(ticket.id, notified=False))
     assert ticket.is_over
     assert (ticket.notified, ticket.failure) == (False, None)
 
 
-def test_a_wait_that_is_refused_leaves_the_lock_held(world):
+@pytest.mark.parametrize(("why", "kind"), [(Why.WRONG_LOCK, WrongLock), (Why.OVERFLOW, Overflow)])
+def test_a_wait_that_is_refused_leaves_the_lock_held(world, why, kind):
     held = world.hold()
     ticket = world.wait(held)
     world.now += 3
     world.session.advance()
     world.said()
-    world.hear(Refused(ticket.id, Why.WRONG_LOCK))
-    assert type(ticket.failure) is WrongLock
+    world.hear(Refused(ticket.id, why))
+    assert type(ticket.failure) is kind
     assert held.is_held
     world.session.advance()
     assert world.said() == [Renew(b"lock", 11)]
@@ -536,6 +539,23 @@ def test_a_wait_whose_lock_was_lost(world):
     assert type(ticket.failure) is LockLost
     assert held.is_over
     assert ticket.is_over
+
+
+def test_a_wait_that_its_server_ended_has_lost_its_lock(world):
+    ticket = world.wait(world.hold())
+    world.hear(Waiting(ticket.id), Refused(ticket.id, Why.WITHDRAWN))
+    assert type(ticket.failure) is LockLost
+    assert world.session.failure is None
+
+
+def test_a_wait_that_was_withdrawn_before_it_began_gives_the_lock_back(world):
+    held = world.hold()
+    ticket = world.wait(held)
+    world.session.locks.give_up(ticket)
+    world.said()
+    world.hear(Refused(ticket.id, Why.WITHDRAWN))
+    assert ticket.is_over
+    assert world.said() == [Release(b"lock", 11)]
 
 
 def test_while_the_wait_is_under_way_the_lease_is_nobodys_business(world):
@@ -555,11 +575,11 @@ def test_a_wait_is_said_again_and_the_lock_before_it_is_not(world):
     world.lose()
     world.connect(was_resumed=True)
     assert world.said() == [ticket.command]
-    world.session.end_wait(ticket)
+    world.session.locks.end_wait(ticket)
     world.lose()
     world.connect(was_resumed=True)
     assert world.said() == [ticket.command, EndWait(ticket.id)]
-    world.session.give_up(ticket)
+    world.session.locks.give_up(ticket)
     world.lose()
     world.connect(was_resumed=True)
     assert world.said() == [ticket.command, Withdraw(ticket.id)]
@@ -586,31 +606,33 @@ def test_a_wait_of_a_client_that_nobody_knows_is_lost(world):
 def test_a_leader_steps_down_in_order(world):
     candidacy = world.lead()
     order = []
-    publication = world.session.publish(1, candidacy, b"plan", lambda: order.append(("published", candidacy.token)))
+    publication = world.session.leaders.publish(
+        1, candidacy, b"plan", lambda: order.append(("published", candidacy.token))
+    )
     candidacy.changed = lambda: order.append(("told", candidacy.token))
     world.lose()
     assert order[:2] == [("told", 0), ("published", 0)]
     assert type(publication.failure) is LeadershipLost
     with pytest.raises(LeadershipLost):
-        world.session.publish(1, candidacy, b"late", world.change)
+        world.session.leaders.publish(1, candidacy, b"late", world.change)
 
 
 def test_a_publication(world):
     candidacy = world.lead()
-    publication = world.session.publish(1, candidacy, b"plan", world.change)
+    publication = world.session.leaders.publish(1, candidacy, b"plan", world.change)
     world.hear(Published(publication.id, 3))
     assert (publication.version, publication.failure) == (3, None)
-    refused = world.session.publish(1, candidacy, b"plan", world.change)
+    refused = world.session.leaders.publish(1, candidacy, b"plan", world.change)
     world.hear(Refused(refused.id, Why.NOT_HELD))
     assert type(refused.failure) is LeadershipLost
-    failed = world.session.publish(1, candidacy, b"plan", world.change)
+    failed = world.session.leaders.publish(1, candidacy, b"plan", world.change)
     world.hear(Failed(failed.id, "too many", not_ready=False))
     assert type(failed.failure) is Overflow
     assert candidacy.publications == []
 
 
 def test_a_follower_comes_behind_each_leader(world):
-    candidacy = world.session.stand(1, b"election", world.change)
+    candidacy = world.session.leaders.stand(1, b"election", world.change)
     told = RolesTold(candidacy)
     assert told.has_news
     assert told.take() == Follower()
@@ -630,20 +652,20 @@ def test_a_follower_comes_behind_each_leader(world):
 
 def test_resigning_is_said_until_it_is_answered(world):
     candidacy = world.lead()
-    world.session.resign(candidacy, None)
+    world.session.leaders.resign(candidacy, None)
     resign = Resign(b"election", 21)
     assert world.said() == [resign]
     world.lose()
     world.connect(was_resumed=True)
     assert world.said() == [candidacy.command, resign]
     world.hear(Leads(candidacy.id, 21), Leads(candidacy.id, 0))
-    world.session.resign(candidacy, None)
+    world.session.leaders.resign(candidacy, None)
     assert world.said() == []
 
 
 def test_a_candidate_says_for_how_long_it_runs(world):
     world.now += 50
-    candidacy = world.session.stand(1, b"election", world.change, restart_interval=3.0)
+    candidacy = world.session.leaders.stand(1, b"election", world.change, restart_interval=3.0)
     assert (candidacy.command.running, candidacy.command.restart_interval) == (50, 3)
     world.lose()
     world.now += 10
@@ -653,8 +675,8 @@ def test_a_candidate_says_for_how_long_it_runs(world):
 
 def test_a_candidate_steps_back(world):
     candidacy = world.lead()
-    world.session.step_back(candidacy)
-    world.session.step_back(candidacy)
+    world.session.leaders.step_back(candidacy)
+    world.session.leaders.step_back(candidacy)
     assert candidacy.token == 0
     assert world.said() == [Withdraw(candidacy.id)]
     world.hear(Leads(candidacy.id, 22), Refused(candidacy.id, Why.WITHDRAWN))
@@ -663,17 +685,25 @@ def test_a_candidate_steps_back(world):
     assert candidacy.failure is None
 
 
+def test_a_candidate_that_was_withdrawn_by_its_server_stands_again(world):
+    candidacy = world.lead()
+    world.hear(Refused(candidacy.id, Why.WITHDRAWN))
+    assert candidacy.token == 0
+    assert candidacy.id == request(2)
+    assert world.said() == [candidacy.command]
+
+
 def test_observers(world):
     leader = request(9, client=OTHER)
-    one = world.session.observe(b"election", world.change)
+    one = world.session.leaders.observe(b"election", world.change)
     world.hear(Leadership(b"election", None), Leadership(b"election", leader, 21), Leadership(b"election", leader, 21))
-    two = world.session.observe(b"election", world.change)
+    two = world.session.leaders.observe(b"election", world.change)
     assert world.said() == [Observe(b"election")]
     assert [leadership.token for leadership in one.news] == [0, 21]
     assert [leadership.token for leadership in two.news] == [21]
     world.lose()
     assert (one.news[-1].leader, two.news[-1].leader) == (None, None)
-    world.session.ignore(one)
-    world.session.ignore(two)
+    world.session.leaders.ignore(one)
+    world.session.leaders.ignore(two)
     world.connect(was_resumed=True)
     assert world.said() == []

@@ -1,0 +1,217 @@
+"""A client's candidates, and the elections that it looks at, without I/O: a part of `cluck.session`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from cluck.asked import Candidacy, Observation, Publication, refusal
+from cluck.book import Book
+from cluck.commands import (
+    LARGEST_BLOB,
+    Leadership,
+    Publish,
+    Published,
+    Refused,
+    RequestId,
+    Resign,
+    Stand,
+    Standing,
+    Why,
+    Withdraw,
+)
+from cluck.errors import LeadershipLost
+from cluck.protocol import Ignore, Leads, Observe
+
+LARGEST_ADDRESS: Final = 256
+"""Bytes of a candidate's address."""
+
+
+class Candidacies:
+    """The candidates of one client."""
+
+    def __init__(self, book: Book, clock: Callable[[], float]) -> None:
+        self.actions: Final[dict[type, Callable[[Any], None]]] = {
+            Standing: self._on_standing,
+            Leads: self._on_leads,
+            Published: self._on_published,
+            Leadership: self._on_leadership,
+        }
+        self._book = book
+        self._clock = clock
+        self._started = clock()
+        self._observations: dict[bytes, list[Observation]] = {}
+
+    def stand(
+        self,
+        task: int,
+        election: bytes,
+        changed: Callable[[], None],
+        *,
+        address: bytes = b"",
+        port: int = 0,
+        restart_interval: float = 0.0,
+    ) -> Candidacy:
+        """Be a candidate; the arguments are those of `cluck.commands.Stand`."""
+        if len(address) > LARGEST_ADDRESS or not 0 <= port < 1 << 16 or not 0 <= restart_interval < math.inf:
+            raise ValueError(
+                f"address={address!r}, port={port}, restart_interval={restart_interval}: up to {LARGEST_ADDRESS} "
+                "bytes, 0 to 65535, and seconds"
+            )
+        request = self._book.next(task)
+        command = Stand(request, election, address, port, restart_interval=restart_interval)
+        candidacy = Candidacy(command, changed)
+        return self._book.begin(candidacy, self._stand(candidacy))
+
+    def _stand(self, candidacy: Candidacy) -> Stand:
+        """Say of a candidate what is true now."""
+        running = self._clock() - self._started
+        settled = min(self._book.settled, candidacy.id.number - 1)
+        candidacy.command = replace(candidacy.command, request=candidacy.id, running=running, settled=settled)
+        return candidacy.command
+
+    def step_back(self, candidacy: Candidacy) -> None:
+        """Be no candidate any more, and no leader."""
+        if not candidacy.is_over and not candidacy.is_ending:
+            candidacy.is_ending = True
+            self._book.say(Withdraw(candidacy.id))
+            self._step_down(candidacy)
+
+    def resign(self, candidacy: Candidacy, to: RequestId | None) -> None:
+        """Lead no more, in favour of another candidate or of whoever is next, and stand on."""
+        if candidacy.token:
+            candidacy.resigns = Resign(candidacy.command.election, candidacy.token, to)
+            self._book.say(candidacy.resigns)
+
+    def publish(self, task: int, candidacy: Candidacy, blob: bytes, changed: Callable[[], None]) -> Publication:
+        """Attach something to the leadership. Raises `LeadershipLost` where there is none."""
+        if len(blob) > LARGEST_BLOB:
+            raise ValueError(f"{len(blob)} bytes to publish: {LARGEST_BLOB} is the most")
+        if not candidacy.token:
+            raise _leadership_lost(candidacy)
+        request = self._book.next(task)
+        command = Publish(request, candidacy.command.election, candidacy.token, blob, self._book.settled)
+        publication = Publication(command, changed, candidacy)
+        candidacy.publications.append(publication)
+        return self._book.begin(publication, command)
+
+    def _on_standing(self, standing: Standing) -> None:
+        candidacy = self._book.find(standing.request, Candidacy)
+        if candidacy is not None:
+            self._book.know(candidacy)
+            candidacy.is_standing = True
+            candidacy.changed()
+
+    def _on_leads(self, leads: Leads) -> None:
+        candidacy = self._book.find(leads.candidate, Candidacy)
+        if candidacy is None or candidacy.is_ending:
+            return
+        if leads.token != candidacy.token:
+            self._step_down(candidacy)
+            candidacy.token = leads.token
+            candidacy.resigns = None
+            candidacy.changed()
+
+    def _step_down(self, candidacy: Candidacy) -> None:
+        """Lead no more: first the flag, then who follows it, then what was to be published."""
+        if candidacy.token:
+            candidacy.token = 0
+            candidacy.ends += 1
+            candidacy.changed()
+        for publication in list(candidacy.publications):
+            self._book.fail(publication, _leadership_lost(candidacy))
+
+    def _on_published(self, published: Published) -> None:
+        publication = self._book.find(published.request, Publication)
+        if publication is not None:
+            publication.version = published.version
+            self._book.end(publication)
+
+    def observe(self, election: bytes, changed: Callable[[], None]) -> Observation:
+        """Look at an election from now on."""
+        observation = Observation(election, changed)
+        others = self._observations.setdefault(election, [])
+        if not others:
+            self._book.say(Observe(election))
+        elif others[0].last is not None:
+            observation.tell(others[0].last)
+        others.append(observation)
+        return observation
+
+    def ignore(self, observation: Observation) -> None:
+        """Look no more."""
+        others = self._observations[observation.election]
+        others.remove(observation)
+        if not others:
+            del self._observations[observation.election]
+            self._book.say(Ignore(observation.election))
+
+    def observing(self) -> Iterator[Observation]:
+        """Return all that look."""
+        return (observation for some in list(self._observations.values()) for observation in list(some))
+
+    def _on_leadership(self, leadership: Leadership) -> None:
+        for observation in list(self._observations.get(leadership.election, ())):
+            observation.tell(leadership)
+
+    # ---- ends
+
+    def refused(self, request: Candidacy | Publication, refused: Refused) -> None:
+        """A request will not get what it is for."""
+        if isinstance(request, Publication):
+            self._book.fail(request, _leadership_lost(request.candidacy))
+            return
+        self._step_down(request)
+        if request.is_ending:
+            self._book.end(request)
+        elif refused.why in (Why.SETTLED, Why.WITHDRAWN):
+            self._stand_again(request)
+        else:
+            self._book.fail(request, refusal(f"election {request.command.election!r}", refused))
+
+    # ---- connections
+
+    def lose(self) -> None:
+        """The connection was lost: nobody leads, and nobody knows who does."""
+        for candidacy in self._book.all(Candidacy):
+            candidacy.is_standing = False
+            self._step_down(candidacy)
+        for observation in self.observing():
+            observation.lose_sight()
+
+    def resume(self) -> None:
+        """Say again what is open."""
+        for candidacy in self._book.all(Candidacy):
+            if candidacy.is_ending:
+                self._book.say(Withdraw(candidacy.id))
+                continue
+            self._book.say(self._stand(candidacy))
+            if candidacy.resigns is not None:
+                self._book.say(candidacy.resigns)
+        self._observe_again()
+
+    def begin_anew(self) -> None:
+        """The server does not know this client: its candidates are other ones."""
+        for candidacy in self._book.all(Candidacy):
+            if candidacy.is_ending:
+                self._book.end(candidacy)
+            else:
+                self._stand_again(candidacy)
+        self._observe_again()
+
+    def _observe_again(self) -> None:
+        for election in self._observations:
+            self._book.say(Observe(election))
+
+    def _stand_again(self, candidacy: Candidacy) -> None:
+        """Make a new candidate of one that is none any more, and still wants to be."""
+        self._book.forget(candidacy)
+        candidacy.id = self._book.draw(candidacy.id.owner.task)
+        self._book.begin(candidacy, self._stand(candidacy))
+
+
+def _leadership_lost(candidacy: Candidacy) -> LeadershipLost:
+    return LeadershipLost(f"election {candidacy.command.election!r}: this candidate does not lead (any more)")
