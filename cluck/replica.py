@@ -562,7 +562,8 @@ class Replica:
             what = "no state is left" if recorded else "a first start needs all lock servers"
             self._enter(Phase.MINORITY, f"{what}: nothing from node {missing}")
             return
-        self._enter(Phase.BIRTH, f"leases of up to {longest:g} s may be left of an earlier life")
+        left = f"leases of up to {longest:g} s may be left of an earlier life"
+        self._enter(Phase.BIRTH, left if longest else "a first state is being stored")
         rank = sorted(self._reports).index(self.member)
         self.deadline = now + longest + rank * PATIENCE
         if self.deadline == now:
