@@ -1,7 +1,7 @@
 """The known faults of the systems that this one learns from, each as a test that passes here.
 
-*cluck* is the C++ lock daemon of that name, *FastDFS* its trackers' leader, *SwarmKit* its managers' role change. What is
-told of them was read in their code and documents.
+*cluck* is the C++ lock daemon of that name, *FastDFS* its trackers' leader. What is told of them was read in their code
+and documents.
 """
 
 import pytest
