@@ -37,8 +37,15 @@ def ring_status(ring: EmbeddedRing, uptime: float) -> dict[str, Any]:
 def _nodes(ring: EmbeddedRing) -> list[dict[str, Any]]:
     """The nodelist, and whether each node is in the ring."""
     return [
-        {"node": node_id, "name": name, "address": address, "port": port, "member": node_id in ring.node_ids}
-        for node_id, name, address, port, *_ in ring.config.nodes
+        {
+            "node": node_id,
+            "name": name,
+            "address": address,
+            "port": port,
+            "votes": votes,
+            "member": node_id in ring.node_ids,
+        }
+        for node_id, name, address, port, votes in ring.config.nodes
     ]
 
 

@@ -62,15 +62,15 @@ class Section(NamedTuple):
     """Of its section: what is said there."""
     logging: Logging
     user_rules: tuple[UserRule, ...]
-    node_ids: tuple[int, ...]
-    """Of the nodelist, as far as they are given."""
+    votes: dict[int, int]
+    """By node id: of the nodes whose ids are given."""
     is_ring: bool
     """Whether the file has a ring's settings: a section totem."""
     warnings: tuple[str, ...]
 
 
 def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Callable[[str], Any]]) -> Section:
-    """Read what concerns one program: the section `name`, logging, uidgid, and the ids of the nodelist.
+    """Read what concerns one program: the section `name`, logging, uidgid, and who has how many votes.
 
     `readers` has the section's keys; they raise ValueError with what is right. All else may be anything that Corosync
     understands. `ConfigError` names file and line, an unreadable file is an `OSError`.
@@ -355,10 +355,14 @@ class _Reader:
         rules = tuple(self._read_user_rules(root))
         is_ring = any(root.named("totem"))
         nodes = [node for nodelist in root.named("nodelist") for node in nodelist.named("nodelist.node")]
-        node_ids = tuple(self._value(node, "nodeid", number) for node in nodes if "nodeid" in node.values)
+        votes = {
+            self._value(node, "nodeid", number): self._take(node, "quorum_votes", number, 1)
+            for node in nodes
+            if "nodeid" in node.values
+        }
         for key, value in own.values.items():
             self._warn(value.line, f"{name}.{key} is not known here and has no effect")
-        return Section(values, logging, rules, node_ids, is_ring, tuple(self.warnings))
+        return Section(values, logging, rules, votes, is_ring, tuple(self.warnings))
 
     # Sections. What has been read is taken out of the tree, so that what is left over can be warned of.
 

@@ -32,23 +32,15 @@ _CHECKED_SIZE = 12
 
 def default_directory() -> str:
     """Give the folder for ring sequences: /var/lib/totem for root, else one in the user's state directory."""
-    try:
-        return state_directory("totem")
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror} to keep ring sequences in: {_ADVICE}") from None
-
-
-def state_directory(name: str) -> str:
-    """Give the folder for what outlives restarts: one in /var/lib for root, else in the user's state directory."""
     if os.geteuid() == 0:
-        return f"/var/lib/{name}"
+        return "/var/lib/totem"
     state = os.environ.get("XDG_STATE_HOME", "")
     if state.startswith("/"):  # the XDG specification has relative paths ignored
-        return f"{state}/{name}"
+        return f"{state}/totem"
     home = os.path.expanduser("~")
     if not home.startswith("/"):
-        raise OSError(errno.ENOENT, "this user has no home directory")
-    return f"{home}/.local/state/{name}"
+        raise OSError(errno.ENOENT, f"this user has no home directory to keep ring sequences in: {_ADVICE}")
+    return f"{home}/.local/state/totem"
 
 
 class RingStore:

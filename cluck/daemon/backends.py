@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from cluck.daemon.settings import Backend, Settings
@@ -32,18 +32,21 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
 
 
 async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:
-    """Which nodes decide, each with one vote: those that are named, else all of the nodelist. Raises ConfigError."""
-    servers = settings.servers or await _nodelist(ring, settings)
-    if settings.tie_breaker is not None and settings.tie_breaker not in servers:
-        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {servers}")
-    return Electorate(dict.fromkeys(servers, 1), settings.tie_breaker, settings.unsafe_half)
+    """Which nodes decide: those that are named, with a vote each, else all of the nodelist with theirs.
+
+    Raises `ConfigError`.
+    """
+    votes = dict.fromkeys(settings.servers, 1) or await _nodelist(ring, settings)
+    if settings.tie_breaker is not None and settings.tie_breaker not in votes:
+        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {tuple(votes)}")
+    return Electorate(votes, settings.tie_breaker, settings.unsafe_half)
 
 
-async def _nodelist(ring: AnyRing, settings: Settings) -> tuple[int, ...]:
+async def _nodelist(ring: AnyRing, settings: Settings) -> Mapping[int, int]:
     if isinstance(ring, EmbeddedRing):
-        return tuple(node.node_id for node in ring.config.nodes)
+        return {node.node_id: node.votes for node in ring.config.nodes}
     if isinstance(ring, DaemonRing):
-        return tuple(node["node"] for node in (await ring.ask("status"))["nodes"])
-    if settings.node_ids:
-        return settings.node_ids
+        return {node["node"]: node["votes"] for node in (await ring.ask("status"))["nodes"]}
+    if settings.votes:
+        return settings.votes
     raise ConfigError("which nodes are lock servers? Say it with --servers, or name Corosync's configuration: -c FILE")

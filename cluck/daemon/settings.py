@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import enum
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,11 +18,11 @@ from cluck.place import default_socket
 from totem.config import Logging, UserRule
 from totem.corosync_conf import Section, load_section, number, one_of, switch
 from totem.errors import ConfigError
-from totem.store import state_directory
+from totem.store import default_directory
 
 DEFAULT_FILE: Final = "/etc/cluckd.conf"
 DEFAULT_PRIORITY: Final = 14
-NOTHING: Final = Section({}, Logging(to_syslog=False), (), (), is_ring=False, warnings=())
+NOTHING: Final = Section({}, Logging(to_syslog=False), (), {}, is_ring=False, warnings=())
 """What there is to say without a file."""
 
 
@@ -54,8 +54,8 @@ class Settings(NamedTuple):
     group: str
     config: str | None
     """The file; None where there is none."""
-    node_ids: tuple[int, ...]
-    """Of the file's nodelist."""
+    votes: Mapping[int, int]
+    """By node id, of the file's nodelist."""
     logging: Logging
     user_rules: tuple[UserRule, ...]
     warnings: tuple[str, ...]
@@ -76,12 +76,12 @@ def read(options: argparse.Namespace) -> Settings:
         servers=said.get("servers", ()),
         priority=said.get("priority", DEFAULT_PRIORITY),
         socket=Path(said.get("socket") or default_socket()),
-        state_dir=said.get("state_dir") or state_directory("cluckd"),
+        state_dir=said.get("state_dir") or default_directory(),
         tie_breaker=said.get("tie_breaker"),
         unsafe_half=said.get("unsafe_half", False),
         group=said.get("group", GROUP),
         config=path,
-        node_ids=section.node_ids,
+        votes=section.votes,
         logging=section.logging,
         user_rules=section.user_rules,
         warnings=section.warnings,
