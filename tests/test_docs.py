@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cluck.cli.arguments import EXIT_CODES, parser
+from cluck.cli.common import Exit
+from cluck.daemon.settings import READERS
 from tests.app.test_commands import COMMANDS
 from totem.states import diagram
 
@@ -41,12 +44,17 @@ def texts(path):
 
 SAID = [
     text
-    for package in ("totem", "cpg")
+    for package in ("totem", "cpg", "cluck")
     for path in sorted((DOCS.parent / package).rglob("*.py"))
     for text in texts(path)
 ]
 OPERATING = (DOCS / "operating.md").read_text()
-SEEN = re.findall(r"^\| `([^`]+)`", OPERATING.split("## Troubleshoot")[1], re.MULTILINE)
+LOCKS = (DOCS / "locks.md").read_text()
+SEEN = [
+    seen
+    for page in (OPERATING, LOCKS)
+    for seen in re.findall(r"^\| `([^`]+)`", page.split("## Troubleshoot")[1], re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("text", SEEN)
@@ -60,6 +68,23 @@ def test_the_commands_for_operators_exist():
         assert command in COMMANDS
 
 
+def test_the_commands_for_locks_exist_and_all_are_told_of():
+    described = {action.dest: action for action in parser()._actions}["what"].choices
+    assert set(re.findall(r"^cluck (\w+)", LOCKS, re.MULTILINE)) == set(described)
+
+
+def test_the_settings_of_lock_servers_are_all_told_of():
+    table = LOCKS.split("| `cluckd` | default |")[1].split("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(READERS)
+
+
+def test_the_exit_codes_of_cluck_are_all_told_of():
+    table = LOCKS.split("### Exit codes")[1].split("\n\n")[1]
+    codes = [code.value for code in Exit if code is not Exit.SIGNALLED]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == codes
+    assert all(f"  {code} " in EXIT_CODES for code in codes)
+
+
 def test_pages_that_are_linked_exist():
     for page in (*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
@@ -67,9 +92,10 @@ def test_pages_that_are_linked_exist():
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
-def test_the_service_is_one_for_systemd(tmp_path):
-    service = (DOCS.parent / "contrib" / "cpgd.service").read_text()
-    unit = tmp_path / "cpgd.service"
-    unit.write_text(service.replace("/usr/local/bin/cpgd", sys.executable))
+@pytest.mark.parametrize("name", ["cpgd", "cluckd"])
+def test_the_service_is_one_for_systemd(tmp_path, name):
+    service = (DOCS.parent / "contrib" / f"{name}.service").read_text()
+    unit = tmp_path / f"{name}.service"
+    unit.write_text(service.replace(f"/usr/local/bin/{name}", sys.executable))
     done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stderr) == (0, "")

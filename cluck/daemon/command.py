@@ -169,6 +169,7 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
         async with ring.join(settings.group) as group, trio.open_nursery() as nursery:
             host = Host(group, known, disk, clock=boot_time, key=disk.key())
             nursery.start_soon(host.run)
+            options.force_birth = False  # it was said of this beginning, not of a later one
             async with server.standing(host):
                 servers = nodes(tuple(sorted(known.electorate.votes)))
                 _log.info("node %d serves programs at %s; lock servers: %s", ring.node_id, settings.socket, servers)
