@@ -66,7 +66,8 @@ class Guarded:
     async def ended(self) -> int:
         """Wait for the end of the command and its group; return its exit code.
 
-        Raises `CommandFailed` where it cannot be run, or was killed since its guardian was.
+        Raises `CommandFailed` where it cannot be run, was ended since its time was over, or killed since its guardian
+        was.
         """
         while self._code is None:
             said = await self._hear()
@@ -76,6 +77,8 @@ class Guarded:
                 self._is_started = False
                 code = Exit.NO_COMMAND if number == errno.ENOENT else Exit.CANNOT_RUN
                 raise CommandFailed(f"{self._command}: {os.strerror(number)}", code)
+            if said.get("overdue"):
+                raise CommandFailed("the lease ended without renewal, and the command with it", Exit.LOST)
         return self._code
 
     async def end(self) -> None:

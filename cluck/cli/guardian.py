@@ -17,7 +17,8 @@ Started as `python guardian.py DESCRIPTOR GRACE COMMAND…`; the descriptor is a
     down  {"start": {"NAME": "value", …}, "until": time}      what the environment has more
           {"until": time}, {"signal": number}                 times on the boot-time clock
     up    {"started": process id}                             which is also that of its group
-          {"failed": errno} or {"ended": exit code}           128 + N where signal N has ended it
+          {"failed": errno}
+          {"ended": exit code, "overdue": whether its time was over}      128 + N where signal N has ended it
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Guardian:
         """Its exit code."""
         self._until = float("inf")
         self._kill_at = float("inf")
+        self._is_overdue = False
+        """It was ended since its time was over."""
         self._is_over = False
 
     def run(self) -> None:
@@ -171,7 +174,7 @@ class Guardian:
                 self._until = float("inf")
                 self._kill_at = min(self._kill_at, _now() + self._grace * GRACE_SHARE)
         if self._code is not None and self._group_is_empty():
-            self._tell(ended=self._code)
+            self._tell(ended=self._code, overdue=self._is_overdue)
             self._is_over = True
 
     def _group_is_empty(self) -> bool:
@@ -188,6 +191,7 @@ class Guardian:
         if now >= self._until:
             self._kill_at = min(self._kill_at, self._until + self._grace * GRACE_SHARE)
             self._until = float("inf")
+            self._is_overdue = True
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)
         if now >= self._kill_at:

@@ -20,10 +20,12 @@ from cluck import client
 from cluck.asked import Leader
 from cluck.cli.common import Exit
 from cluck.cli.guarded import FORWARDED, Guarded, boot_time, guarded
-from cluck.errors import LockError
+from cluck.errors import LockError, LockLost
 
 RENEWALS: Final = 3
 """In the time of a lease."""
+RETURN_PATIENCE: Final = 5.0
+"""Seconds that a lock whose command has ended waits for a lock server to be given back to."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -70,9 +72,14 @@ async def run(options: argparse.Namespace) -> int:
             lock = locks.shared if options.shared else locks.lock
             wanted = lock(options.name, timeout=options.timeout, duration=options.duration, grace=options.grace)
             code: int = Exit.LOST
-            async with wanted as held:
-                code = await _run_held(held, runner.guard, options)
-                runner.is_done = True
+            try:
+                async with wanted as held:
+                    code = await _run_held(held, runner.guard, options)
+                    runner.is_done = True
+                    await _see_lock_server(locks, held)
+            except LockLost:
+                if not runner.is_done:
+                    raise
             return code
 
     return await _under_signals(body)
@@ -97,6 +104,13 @@ async def _renew(held: client.Held, guard: Guarded, interval: float) -> None:
         with suppress(LockError):  # then the lease runs out, or its end comes out of the block
             await held.renew()
             guard.extend(_deadline(held))
+
+
+async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:
+    """Let a lock server that is away for a moment come back: if it is not told that the lock is free, others wait for
+    the end of the lease."""
+    with trio.move_on_after(min(held.remaining(), RETURN_PATIENCE)):
+        await locks.wait_ready()
 
 
 def _deadline(held: client.Held) -> float:

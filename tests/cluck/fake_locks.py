@@ -25,7 +25,7 @@ class Held:
         self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + duration
 
     def remaining(self):
-        return self.deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
+        return max(0.0, self.deadline - time.clock_gettime(time.CLOCK_BOOTTIME))
 
     async def renew(self):
         if "FAKE_MUTE" in os.environ:
@@ -35,6 +35,9 @@ class Held:
 
 
 class Locks:
+    async def wait_ready(self):
+        await trio.lowlevel.checkpoint()
+
     @asynccontextmanager
     async def lock(self, name, *, timeout, duration, grace):
         if error := os.environ.get("FAKE_ERROR"):

@@ -132,8 +132,8 @@ async def test_a_lease_that_is_not_renewed_ends_the_command(run):
     one.process.send_signal(signal.SIGSTOP)  # it cannot do anything about it
     await trio.to_thread.run_sync(wait_for_children_to_end, one.process.pid)
     one.process.send_signal(signal.SIGCONT)
-    code, _, _ = await one.ended()
-    assert code == 128 + signal.SIGTERM
+    code, _, err = await one.ended()
+    assert (code, err) == (120, "cluck: the lease ended without renewal, and the command with it\n")
 
 
 def wait_for_children_to_end(pid):
