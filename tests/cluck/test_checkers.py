@@ -83,6 +83,7 @@ GOOD_ORDERS = {
         [grant(1, 1), End(LOCK, 1), grant(2, 2)],
         [grant(1, 3), End(LOCK, 1), grant(2, 4)],
     ],
+    "one server saw the first one late": [[grant(1, 5)], [grant(1, 1), End(LOCK, 1), grant(2, 2)]],
     "other locks": [[grant(1), grant(2, name=b"other")]],
 }
 BAD_ORDERS = {
