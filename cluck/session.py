@@ -17,8 +17,8 @@ A connection that is lost ends nothing but leaderships:
   queues again, held ones go on. A notification that was on its way may be given twice, which waiters have to expect.
 * Where the server has forgotten it, too, it is another client from then on: what waits asks anew, what is held cannot
   be renewed and is lost at its deadline, and whether a notification was given nobody knows: `OutcomeUnknown`.
-* A leader steps down at once: the flag is cleared, whoever follows its roles is told, and then what it was about to
-  publish ends as `LeadershipLost`, in that order.
+* A leader steps down at once, as it does where the server falls silent: the flag is cleared, whoever follows its roles
+  is told, and then what it was about to publish ends as `LeadershipLost`, in that order.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ from cluck.protocol import (
     Farewell,
     Goodbye,
     Hello,
-    Ping,
-    Pong,
     Readiness,
     Upward,
     Welcome,
@@ -77,7 +75,6 @@ class Session:
             Welcome: self._on_welcome,
             Readiness: self._on_readiness,
             Goodbye: self._on_goodbye,
-            Ping: lambda ping: book.say(Pong()),
             Answer: self._on_answer,
             Refused: self._on_refused,
             Failed: self._on_failed,
@@ -176,11 +173,12 @@ class Session:
     @property
     def deadline(self) -> float:
         """When `advance` has something to do, at the earliest."""
-        return self.locks.deadline
+        return min(self.locks.deadline, self.leaders.deadline)
 
     def advance(self) -> None:
         """Do what is due."""
         self.locks.advance()
+        self.leaders.advance()
 
     # ---- requests of any kind
 
@@ -205,6 +203,8 @@ class Session:
         failure = NotReady(failed.text) if failed.not_ready else Overflow(failed.text)
         if isinstance(request, Ticket):
             self.locks.failed(request, failure)
+        elif isinstance(request, Candidacy | Publication):
+            self.leaders.failed(request, failure)
         elif request is not None:
             self._book.fail(request, failure)
 

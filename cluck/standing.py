@@ -1,4 +1,9 @@
-"""A client's candidates, and the elections that it looks at, without I/O: a part of `cluck.session`."""
+"""A client's candidates, and the elections that it looks at, without I/O: a part of `cluck.session`.
+
+A lock server that has candidates among its clients pings them each second. To the server three that are not answered
+mean that the client is stuck; to the client, that has to step down then as well, silence means that the server is: the
+others have left it behind by then, or soon will have.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +28,13 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
-from cluck.errors import LeadershipLost
-from cluck.protocol import Ignore, Leads, Observe
+from cluck.errors import LeadershipLost, LockError
+from cluck.protocol import Ignore, Leads, Observe, Ping, Pong
 
 LARGEST_ADDRESS: Final = 256
 """Bytes of a candidate's address."""
+SILENCE: Final = 3.0
+"""Seconds without a ping after which a candidate leads no more."""
 
 
 class Candidacies:
@@ -35,6 +42,7 @@ class Candidacies:
 
     def __init__(self, book: Book, clock: Callable[[], float]) -> None:
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
+            Ping: self._on_ping,
             Standing: self._on_standing,
             Leads: self._on_leads,
             Published: self._on_published,
@@ -44,6 +52,34 @@ class Candidacies:
         self._clock = clock
         self._started = clock()
         self._observations: dict[bytes, list[Observation]] = {}
+        self._leading = 0
+        """How many of the candidates do."""
+        self._heard = 0.0
+        """When the server pinged last."""
+        self._is_silent = False
+        """It has not, for so long that nobody leads any more."""
+
+    # ---- time
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` has something to do."""
+        return self._heard + SILENCE if self._leading else math.inf
+
+    def advance(self) -> None:
+        """Lead no more where the server is silent."""
+        if self._clock() >= self.deadline:
+            self._is_silent = True
+            self._step_down_everywhere()
+
+    def _on_ping(self, ping: Ping) -> None:
+        self._heard = self._clock()
+        self._book.say(Pong())
+        if self._is_silent:
+            self._is_silent = False
+            self._stand_on()  # the server tells who leads still
+
+    # ---- candidates
 
     def stand(
         self,
@@ -112,13 +148,17 @@ class Candidacies:
         if leads.token != candidacy.token:
             self._step_down(candidacy)
             candidacy.token = leads.token
+            self._leading += bool(leads.token)
             candidacy.resigns = None
+            self._heard = self._clock()
             candidacy.changed()
+            self._book.changed()
 
     def _step_down(self, candidacy: Candidacy) -> None:
         """Lead no more: first the flag, then who follows it, then what was to be published."""
         if candidacy.token:
             candidacy.token = 0
+            self._leading -= 1
             candidacy.ends += 1
             candidacy.changed()
         for publication in list(candidacy.publications):
@@ -172,18 +212,31 @@ class Candidacies:
         else:
             self._book.fail(request, refusal(f"election {request.command.election!r}", refused))
 
+    def failed(self, request: Candidacy | Publication, failure: LockError) -> None:
+        """A request was not given to the group."""
+        if isinstance(request, Candidacy):
+            self._step_down(request)
+        self._book.fail(request, failure)
+
     # ---- connections
 
     def lose(self) -> None:
         """The connection was lost: nobody leads, and nobody knows who does."""
-        for candidacy in self._book.all(Candidacy):
-            candidacy.is_standing = False
-            self._step_down(candidacy)
+        self._step_down_everywhere()
         for observation in self.observing():
             observation.lose_sight()
 
+    def _step_down_everywhere(self) -> None:
+        for candidacy in self._book.all(Candidacy):
+            candidacy.is_standing = False
+            self._step_down(candidacy)
+
     def resume(self) -> None:
         """Say again what is open."""
+        self._stand_on()
+        self._observe_again()
+
+    def _stand_on(self) -> None:
         for candidacy in self._book.all(Candidacy):
             if candidacy.is_ending:
                 self._book.say(Withdraw(candidacy.id))
@@ -191,7 +244,6 @@ class Candidacies:
             self._book.say(self._stand(candidacy))
             if candidacy.resigns is not None:
                 self._book.say(candidacy.resigns)
-        self._observe_again()
 
     def begin_anew(self) -> None:
         """The server does not know this client: its candidates are other ones."""

@@ -650,6 +650,24 @@ def test_a_follower_comes_behind_each_leader(world):
     assert not told.has_news
 
 
+def test_a_leader_whose_server_is_silent_steps_down_until_it_is_told_that_it_leads(world):
+    candidacy = world.lead()
+    for _ in range(3):
+        assert world.session.deadline == world.now + 3
+        world.now += 1
+        world.hear(Ping())
+    world.now += 3
+    world.session.advance()
+    assert candidacy.token == 0
+    world.said()
+    world.hear(Ping())
+    assert world.said() == [Pong(), candidacy.command]
+    world.hear(Standing(candidacy.id), Leads(candidacy.id, 21))
+    assert candidacy.token == 21
+    world.hear(Ping())
+    assert world.said() == [Pong()]
+
+
 def test_resigning_is_said_until_it_is_answered(world):
     candidacy = world.lead()
     world.session.leaders.resign(candidacy, None)
@@ -683,6 +701,14 @@ def test_a_candidate_steps_back(world):
     assert candidacy.token == 0
     assert candidacy.is_over
     assert candidacy.failure is None
+
+
+def test_a_leader_that_may_not_stand_on_steps_down(world):
+    candidacy = world.lead()
+    world.hear(Failed(candidacy.id, "too many", not_ready=False))
+    assert type(candidacy.failure) is Overflow
+    assert candidacy.token == 0
+    assert world.session.deadline == float("inf")
 
 
 def test_a_candidate_that_was_withdrawn_by_its_server_stands_again(world):
