@@ -97,6 +97,7 @@ class Locks:
                 self._line.close()
             return
         with self._lock:
+            self._until(self._changed, lambda: self._session.may_part, PATIENCE)
             self._is_closed = True
             self._session.close()
             self._say_soon()

@@ -43,7 +43,8 @@ LONGEST_REST: Final = 1.0
 """Seconds after which the clock of leases is looked at again: it goes on in a suspended machine, sleeps do not."""
 PATIENCE: Final = 5.0
 """Seconds that a task waits for the last answer when it has been cancelled, gives back a lock, or tries one without
-waiting for others; then the session goes on alone."""
+waiting for others; then the session goes on alone. So long a client that ends waits for a connection, to give back what
+it has not given back without one."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last words of a client may take."""
 
@@ -403,6 +404,8 @@ class Locks(Body):
                     yield self
             except BaseException as error:
                 outcome = error  # not through the task group, which would wrap it
+            with anyio.move_on_after(PATIENCE, shield=True):
+                await self._until(lambda: self._session.may_part)  # otherwise locks would stay until they expire
             self._over = True
             self._session.close()
             self._say_soon()

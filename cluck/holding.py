@@ -374,6 +374,11 @@ class Tickets:
 
     # ---- connections
 
+    @property
+    def are_owed(self) -> bool:
+        """Whether the servers may count something as held that they have not been told, or heard, the end of."""
+        return any(ticket.token for ticket in self._book.all(Ticket))
+
     def resume(self) -> None:
         """Say again what is open, in the order in which it was said first."""
         for request in self._book.all(Request):

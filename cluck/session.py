@@ -120,6 +120,11 @@ class Session:
         self._wake_all()
         return self.failure
 
+    @property
+    def may_part(self) -> bool:
+        """Whether the server hears it when the client ends, or need not."""
+        return self.is_connected or self._book.is_closed or not self.locks.are_owed
+
     def close(self) -> None:
         """The client ends, in order: its server frees what it holds."""
         if self._book.is_closed:

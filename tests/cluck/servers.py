@@ -204,10 +204,13 @@ class Handed:
         self.cluster = cluster
         self.clock = clock
         self.is_up = True
+        self.tries = 0
+        """While it was not."""
         self._lines = []
 
     async def open(self):
         if not self.is_up:
+            self.tries += 1
             raise NoDaemon("the daemon is away")
         line = HandedLine(self.cluster)
         self._lines.append(line)

@@ -445,6 +445,24 @@ async def test_what_was_given_back_without_a_connection_is_given_back_with_the_n
 
 
 @on_both_loops
+async def test_a_program_that_ends_without_a_connection_waits_for_one_if_it_has_something_to_give_back(cluster):
+    transport = Handed(cluster)
+
+    async def reopen():
+        await until(lambda: transport.tries > 1)
+        transport.is_up = True
+
+    async with anyio.create_task_group() as tasks:
+        async with over(transport, reconnect=True) as locks, locks.lock("backup"):
+            transport.is_up = False
+            transport.cut()
+            await until(lambda: not locks.ready)
+            tasks.start_soon(reopen)
+        assert cluster.kinds_said[-1] == "Bye"
+        assert cluster.state.table.locks == {}
+
+
+@on_both_loops
 async def test_without_reconnecting_the_block_ends(cluster):
     transport = Handed(cluster)
 
