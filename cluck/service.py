@@ -177,16 +177,15 @@ class Service:
         self._batches[self.replica.submit(commands)] = Batch(commands, now)
 
     def _what_is_open(self) -> list[Command]:
-        """Everything that may have been lost with the former view, in an order that does no harm."""
-        again: list[Command] = [
-            known.command for local in self.clients.values() for known in local.open.values() if known.is_submitted
-        ]
-        said = set(again)
-        for serial, batch in list(self._batches.items()):
-            if batch.number is None:
-                again += [command for command in batch.commands if command not in said]
-                del self._batches[serial]
-        return again
+        """Everything that may have been lost with the former view: what was in its order, then what may not have been.
+
+        The latter stays in its own order, so that nobody asks for a lock before it has given back another one.
+        """
+        lost = [command for batch in self._batches.values() if batch.number is None for command in batch.commands]
+        self._batches = {serial: batch for serial, batch in self._batches.items() if batch.number is not None}
+        said = set(lost)
+        known = (known for local in self.clients.values() for known in local.open.values() if known.is_submitted)
+        return [open.command for open in known if open.command not in said] + lost
 
     @property
     def record_to_store(self) -> Record | None:
@@ -655,7 +654,7 @@ class Service:
             if not local.candidates:
                 continue
             local.strikes += 1
-            if local.strikes > STRIKES and state is not None:
+            if local.strikes > STRIKES and state is not None and self.replica.is_primary:
                 self._pending += self._canvass.depose(local, state.leaders.elections)
             local.tell(Ping())
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluck.commands import Ended, Why
+from cluck.commands import Ended, Refused, Why
 from cluck.electorate import Electorate
 from cluck.protocol import Failed, Held, Renounced
 from cluck.replica import PATIENCE, Phase
@@ -124,6 +124,21 @@ def test_what_was_asked_for_during_a_change_is_done_after_it():
     order.ring([1, 2], [3])
     order.settle()
     assert order[1].of(Held)[-1].request == request
+
+
+def test_what_is_said_again_keeps_its_order():
+    """A task gives a lock back and asks for it again; both are lost with the ring."""
+    order = started()
+    order[1].acquire()
+    order.settle()
+    order[1].release(order[1].held[0])
+    order.said(1)
+    order[1].acquire()
+    order.said(1)
+    order.ring([1, 2], [3])
+    order.settle()
+    assert len(order[1].held) == 1
+    assert order[1].of(Refused) == []
 
 
 def test_commands_that_come_before_the_round_is_over_are_done_at_its_end():
