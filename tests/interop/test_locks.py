@@ -229,14 +229,23 @@ async def network_is_cut(locks, dice):
     locks.ring.network.heal()
 
 
-FAULTS = (
-    holder_dies,
-    holder_stands_still,
-    holder_is_too_late,
-    servers_die,
-    server_stands_still,
-    network_is_cut,
-)
+async def corosync_dies(locks, dice):
+    """Its lock server finds it again."""
+    k = dice.choice(NODES)
+    locks.ring.kill_corosync(k)
+    await trio.sleep(dice.uniform(0, 3))
+    await locks.ring.start_corosync(k)
+
+
+async def corosync_stands_still(locks, dice):
+    process = locks.ring.corosyncs[dice.choice(NODES)]
+    process.send_signal(signal.SIGSTOP)
+    await trio.sleep(dice.uniform(0.1, 4))
+    process.send_signal(signal.SIGCONT)
+
+
+FAULTS = (holder_dies, holder_stands_still, holder_is_too_late, servers_die, server_stands_still, network_is_cut)
+OF_COROSYNC = (corosync_dies, corosync_stands_still)
 BACKENDS = pytest.mark.parametrize("backend", ["ring", "corosync"])
 
 
@@ -265,7 +274,8 @@ async def test_no_update_is_lost(mixed_ring, backend):
 async def test_no_update_is_lost_whatever_happens(mixed_ring, backend, seed):
     ring = mixed_ring(3, served=False, **QUICK)
     dice = random.Random(seed)
+    faults = FAULTS + (OF_COROSYNC if backend == "corosync" else ())
     async with cluster(ring, backend) as locks:
-        for fault in dice.choices(FAULTS, k=ROUNDS) + dice.sample(FAULTS, len(FAULTS)):
+        for fault in dice.choices(faults, k=ROUNDS) + dice.sample(faults, len(faults)):
             await fault(locks, dice)
             await locks.all_write()
