@@ -126,8 +126,15 @@ examples:
 {EXIT_CODES}""",
     )
     _add_name(command)
-    command.add_argument("--shared", action="store_true", help="share it with others that say so")
-    _add_lease(command)
+    _add_wish(command)
+    command.add_argument(
+        "--duration",
+        type=_seconds(1, LONGEST_LEASE),
+        default=LEASE,
+        metavar="S",
+        help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
+        f"third of it (default {LEASE:g})",
+    )
     command.set_defaults(command=under.run, runs_a_command=True)
     return command
 
@@ -177,8 +184,7 @@ examples:
 {EXIT_CODES}""",
     )
     _add_name(command)
-    command.add_argument("--shared", action="store_true", help="share it with others that say so")
-    _add_lease(command)
+    _add_wish(command)
     command.add_argument("--json", action="store_true", help="print the token as JSON")
     command.set_defaults(command=commands.lock, signalled=Exit.DONE)
     return command
@@ -312,22 +318,15 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_lease(command: argparse.ArgumentParser) -> None:
+def _add_wish(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--shared", action="store_true", help="share it with others that say so")
     command.add_argument(
         "--timeout",
         type=_seconds(0),
         metavar="S",
         help="wait so many seconds for the lock, 0: not at all (default: for ever)",
     )
-    command.add_argument(
-        "--duration",
-        type=_seconds(1, LONGEST_LEASE),
-        default=LEASE,
-        metavar="S",
-        help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
-        f"third of it (default {LEASE:g})",
-    )
-    _add_grace(command, "seconds behind the lease, for the command to come to its end")
+    _add_grace(command, "seconds behind the lease, for what is done under the lock to come to its end")
 
 
 def _add_grace(command: argparse.ArgumentParser, text: str) -> None:

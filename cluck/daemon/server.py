@@ -166,25 +166,42 @@ class Server:
     def _say(self, client: Client, line: Line, record: bytes) -> None:
         try:
             said = list(upward(record))
+            for force in said:
+                if type(force) is Force:
+                    _record_force(client, force, allowed=line.may_force)
             line.say(said)
         except Malformed as malformed:
             client.dismiss(Farewell.MALFORMED, f"process {client.pid} sent {malformed}")
-            return
-        for force in said:
-            if type(force) is Force:
-                _log.warning(
-                    "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d",
-                    printable(force.name),
-                    force.token,
-                    client.pid,
-                    client.uid,
-                )
+        except _Forbidden as forbidden:
+            client.dismiss(Farewell.ACCESS, str(forbidden))
+
+
+class _Forbidden(Exception):
+    """What a client asks for is not for its user."""
+
+
+def _record_force(client: Client, force: Force, *, allowed: bool) -> None:
+    """Log who takes a lock by force. Raises `_Forbidden`, before anything was done."""
+    _log.warning(
+        "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d%s",
+        printable(force.name),
+        force.token,
+        client.pid,
+        client.uid,
+        "" if allowed else ": refused",
+    )
+    if not allowed:
+        raise _Forbidden(
+            f"the user with uid {client.uid} may not take locks by force: run as root, or as the daemon's user "
+            f"(uid {os.geteuid()})"
+        )
 
 
 class Line:
     """A connection, as the lock server has it."""
 
     def __init__(self, host: Host, client: Client, *, may_force: bool) -> None:
+        self.may_force = may_force
         self._host = host
         self._line = host.connect(client.put, may_force=may_force)
 

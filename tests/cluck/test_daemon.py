@@ -4,6 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 import trio
@@ -144,6 +147,43 @@ async def test_force_is_recorded(cluckd):
     _, log = await cluckd.end()
     assert rf"lock back\nup is taken by force from the holder of token {held.token}, by process {os.getpid()}" in log
     assert f"of the user with uid {os.geteuid()}" in log
+
+
+FORCING = """
+import os, trio
+from tests.cluck.daemons import Speaker
+from cluck.commands import Force
+from cluck.protocol import Goodbye
+
+async def main():
+    os.setuid(65534)  # here, since this interpreter may not be for everybody
+    speaker = await Speaker("{path}").greet()
+    speaker.say(Force(b"backup", {token}))
+    print((await speaker.hear(Goodbye)).text)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to be another user needs root")
+async def test_force_is_for_administrators(tmp_path, config):
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("uidgid {\n    uid: 65534\n}\n")
+    daemon = Cluckd(tmp_path, 1, "-c", config)
+    with tempfile.TemporaryDirectory() as folder, closing(daemon):
+        os.chmod(folder, 0o755)
+        daemon.path = Path(folder, "socket")
+        await daemon.start().running()
+        one = await daemon.speaker().greet()
+        one.acquire(b"backup")
+        held = await one.hear(Held)
+        text = FORCING.format(path=daemon.path, token=held.token)
+        done = await trio.run_process([sys.executable, "-c", text], capture_stdout=True)
+        assert b"the user with uid 65534 may not take locks by force: run as root" in done.stdout
+        one.say(Release(b"backup", held.token))
+        assert (await one.hear(Ended)).why is None
+        _, log = await daemon.end()
+        assert "of the user with uid 65534: refused" in log
 
 
 @pytest.mark.parametrize(
