@@ -59,19 +59,25 @@ def serve(system: type[System], address: Any, places: Sequence[int], pipe: Conne
     clients = [system.client(address) for _ in places]
 
     async def main() -> None:
-        await all_of(system, [client.open for client in clients])
+        for client in clients:
+            await client.open()
         pipe.send(None)
         while (order := await anyio.to_thread.run_sync(pipe.recv)) is not None:
             load, *arguments = order
             loads = [partial(load, client, place, *arguments) for client, place in zip(clients, places, strict=True)]
             pipe.send(await all_of(system, loads))
-        await all_of(system, [client.close for client in clients])
+        for client in reversed(clients):
+            await client.close()
 
     anyio.run(main)
 
 
 async def all_of(system: type[System], functions: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
-    """Call all at once, as tasks or in threads."""
+    """Call all at once, as tasks or in threads; one alone in the task that calls this, so that a lock may be taken in
+    one order and given in the next where it is bound to a task.
+    """
+    if len(functions) == 1 and not system.are_threads:
+        return [await functions[0]()]
     limiter = anyio.CapacityLimiter(len(functions))
     results: list[Any] = []
 

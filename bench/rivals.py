@@ -20,7 +20,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -43,7 +42,7 @@ class Client(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Connect."""
+        """Connect. All clients of a process are opened one after the other in one task, and closed there in turn."""
 
     @abstractmethod
     async def acquire(self, name: str) -> Any:
@@ -346,9 +345,8 @@ class ZooKeeperClient(Client):
         self._locks: dict[str, Any] = {}
 
     async def open(self) -> None:
-        with _opening:
-            if not self._session.connected:
-                self._session.start(timeout=PATIENCE)
+        if not self._session.connected:
+            self._session.start(timeout=PATIENCE)
 
     async def acquire(self, name: str) -> Any:
         lock = self._locks.get(name)
@@ -361,12 +359,7 @@ class ZooKeeperClient(Client):
         held.release()
 
     async def close(self) -> None:
-        with _opening:
-            self._session.stop()
-
-
-_opening = threading.Lock()
-"""Clients open, and close, a session that they share."""
+        self._session.stop()
 
 
 @cache
