@@ -104,6 +104,10 @@ class SocketLine:
         self._behind = Waiters()
         self._turn = 0
 
+    def fileno(self) -> int:
+        """The socket's descriptor; -1 where it is closed."""
+        return self._line.sock.fileno()
+
     def say(self, said: Sequence[Upward]) -> None:
         """Give this to the server, now if the socket has room."""
         if not self._line.is_behind:
@@ -167,6 +171,17 @@ class Locks(Body):
     def why_not_ready(self) -> str:
         """Why they do not; empty where they do."""
         return "" if self._session.ready else self._session.why_not_ready
+
+    def fileno(self) -> int:
+        """The descriptor of the connection to `cluckd`; another one after each loss of the connection.
+
+        The daemon takes a program for gone when all copies of it are closed: a process that guards what is done under
+        a lock keeps one, and nobody is given the lock before it has ended.
+        """
+        line = self._line
+        if not isinstance(line, SocketLine):
+            raise ValueError("this client has no connection to a daemon: its lock server is in its own process")
+        return line.fileno()
 
     async def wait_ready(self) -> None:
         """Wait until the lock servers decide."""

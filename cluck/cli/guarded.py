@@ -59,6 +59,11 @@ class Guarded:
         """The command may run on until this boot-time."""
         self._say(until=until)
 
+    def keep(self, descriptor: int) -> None:
+        """Have a copy of this connection to the lock server kept open until the command has ended; of no former one."""
+        with suppress(OSError):
+            socket.send_fds(self._control, [b"{}"], [descriptor])
+
     def forward(self, number: int) -> None:
         """Send a signal to the command's group."""
         self._say(signal=number)

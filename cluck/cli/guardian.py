@@ -3,7 +3,8 @@
 A small process of its own, of the standard library alone, that is ready while the lock is still waited for. It starts
 the command as the first of a process group, and is told until when that may run. At that time the group gets SIGTERM,
 and SIGKILL when the grace behind it is over: so a `cluck run` that is stopped, or hangs, leaves no command at work
-under a lock that is somebody else's. When `cluck run` has died, the group is killed at once.
+under a lock that is somebody else's. When `cluck run` has died, the group is killed at once; and before that is done
+the lock server does not see that death, since this process has a copy of the connection.
 
 If this process is killed itself, the kernel kills the command (PR_SET_PDEATHSIG, which goes by the thread that has
 made a process: here there is one), and `cluck run` kills what else is in its group.
@@ -16,6 +17,7 @@ Started as `python guardian.py DESCRIPTOR GRACE COMMAND…`; the descriptor is a
 
     down  {"start": {"NAME": "value", …}, "until": time}      what the environment has more
           {"until": time}, {"signal": number}                 times on the boot-time clock
+          {}, and with it the connection to the lock server, to be kept open
     up    {"started": process id}                             which is also that of its group
           {"failed": errno}
           {"ended": exit code, "overdue": whether its time was over}      128 + N where signal N has ended it
@@ -61,6 +63,8 @@ class Guardian:
         """Its exit code."""
         self._until = float("inf")
         self._kill_at = float("inf")
+        self._kept: int | None = None
+        """A copy of the connection to the lock server: as long as it is open, `cluck run` is not taken for dead."""
         self._is_overdue = False
         """It was ended since its time was over."""
         self._is_over = False
@@ -98,9 +102,14 @@ class Guardian:
     def _listen(self) -> bool:
         """Do what `cluck run` says; whether it is still there."""
         try:
-            record = self._control.recv(RECORD)
+            record, descriptors, _, _ = socket.recv_fds(self._control, RECORD, 1)
         except OSError:
-            record = b""
+            record, descriptors = b"", []
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+            if self._kept is not None:
+                os.close(self._kept)
+            self._kept = descriptor
         if not record:
             self._is_over = not self._pid
             self._kill_at = 0.0

@@ -74,7 +74,7 @@ async def run(options: argparse.Namespace) -> int:
             code: int = Exit.LOST
             try:
                 async with wanted as held:
-                    code = await _run_held(held, runner.guard, options)
+                    code = await _run_held(locks, held, runner.guard, options)
                     runner.is_done = True
                     await _see_lock_server(locks, held)
             except LockLost:
@@ -85,12 +85,13 @@ async def run(options: argparse.Namespace) -> int:
     return await _under_signals(body)
 
 
-async def _run_held(held: client.Held, guard: Guarded, options: argparse.Namespace) -> int:
+async def _run_held(locks: client.Locks, held: client.Held, guard: Guarded, options: argparse.Namespace) -> int:
     """Run the command until it ends; cancelled, since the lock is lost, end it."""
     try:
+        guard.keep(locks.fileno())
         guard.start(_environment(options, "CLUCK_LOCK", held.token), until=_deadline(held))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_renew, held, guard, options.duration / RENEWALS)
+            nursery.start_soon(_renew, locks, held, guard, options.duration / RENEWALS)
             code = await guard.ended()
             nursery.cancel_scope.cancel()
         return code
@@ -98,12 +99,13 @@ async def _run_held(held: client.Held, guard: Guarded, options: argparse.Namespa
         await guard.end()
 
 
-async def _renew(held: client.Held, guard: Guarded, interval: float) -> None:
+async def _renew(locks: client.Locks, held: client.Held, guard: Guarded, interval: float) -> None:
     while True:
         await trio.sleep(interval)
         with suppress(LockError):  # then the lease runs out, or its end comes out of the block
             await held.renew()
             guard.extend(_deadline(held))
+            guard.keep(locks.fileno())
 
 
 async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:
@@ -129,6 +131,7 @@ async def elect(options: argparse.Namespace) -> int:
             while True:
                 async with guarded(options.command_line, options.grace) as runner.guard:
                     token = await _leadership(roles)
+                    runner.guard.keep(locks.fileno())
                     code = await _run_leading(roles, runner.guard, _environment(options, "CLUCK_ELECTION", token))
                     if code is not None:
                         runner.is_done = True

@@ -35,6 +35,9 @@ class Held:
 
 
 class Locks:
+    def fileno(self):
+        return 0
+
     async def wait_ready(self):
         await trio.lowlevel.checkpoint()
 

@@ -108,6 +108,19 @@ async def test_the_next_one_goes_on_where_the_holder_is_killed(cluster):
     assert cluster.tokens() == sorted(set(cluster.tokens()))
 
 
+async def test_a_lock_is_not_passed_on_before_the_group_is_dead(cluster):
+    """Here the guardian takes its time."""
+    one = cluster.run(1, "--duration", "600", then="echo $PPID; exec sleep 1000")
+    assert await line(one) == "up"
+    guardian = int(await line(one))
+    os.kill(guardian, signal.SIGSTOP)
+    one.kill()
+    one.wait()
+    assert (await ended(cluster.run(2, "--timeout", "0")))[0] == 124
+    os.kill(guardian, signal.SIGCONT)
+    assert (await ended(cluster.run(2, "--timeout", "20", then="exit 3")))[0] == 3
+
+
 async def test_the_next_one_goes_on_where_the_holders_node_is_lost(cluster):
     one = cluster.run(1, "--duration", "1", "--grace", "1")
     assert await line(one) == "up"
