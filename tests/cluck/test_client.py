@@ -315,10 +315,11 @@ async def test_acquire_and_release_are_safe_wherever_they_are_cancelled(cluster,
 
 @on_both_loops
 async def test_a_program_that_is_cancelled_as_a_whole_gives_its_locks_back_in_order(cluster):
-    held = anyio.Event()
+    held, tickets = anyio.Event(), []
 
     async def program():
-        async with to(cluster) as locks, locks.candidate("scheduler"), locks.lock("backup"):
+        async with to(cluster) as locks, locks.candidate("scheduler"), locks.lock("backup") as lock:
+            tickets.append(lock._ticket)
             held.set()
             await anyio.sleep_forever()
 
@@ -327,6 +328,8 @@ async def test_a_program_that_is_cancelled_as_a_whole_gives_its_locks_back_in_or
         await held.wait()
         tasks.cancel_scope.cancel()
     assert cluster.kinds_said[-3:] == ["Release", "Withdraw", "Bye"]
+    assert tickets[0].is_over
+    assert tickets[0].failure is None, "the answer was not heard"
     assert cluster.state.table.locks == {}
 
 
