@@ -1,4 +1,4 @@
-"""Locks: how late and how many, beside etcd, Redis and ZooKeeper.
+"""Locks: how late and how many, ours beside etcd, Redis and ZooKeeper.
 
     python -m bench.locks [--rounds 5] [--seconds 3] [--systems etcd,Redis] [--folder /dev/shm]
 
@@ -10,7 +10,7 @@ N clients   Each takes and releases one of 16 locks of its own after the other: 
 hand-over   Two processes: one holds a lock, the other waits for it; from the call of the release to the return of the
             acquire.
 
-`bench.rivals` tells how each system's clients are run, and what its servers do for durability; `--folder` is where they
+`bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability; `--folder` is where they
 keep their data. The table has medians over the rounds, and in brackets each figure as a multiple of the first system's.
 """
 
@@ -35,9 +35,10 @@ import anyio
 import anyio.to_thread
 
 from bench.history import append
+from bench.ours import OURS
 from bench.rivals import RIVALS, Client, System
 
-SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in RIVALS}
+SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in (*OURS, *RIVALS)}
 CLIENTS = (16, 64)
 LOCKS = 16
 """Of each client."""
@@ -56,18 +57,19 @@ _processes = multiprocessing.get_context("spawn")  # threads of gRPC do not live
 
 def serve(system: type[System], address: Any, places: Sequence[int], pipe: Connection) -> None:
     """Run clients, which do what is said at the other end of the pipe, and tell what comes of it, until it is None."""
-    clients = [system.client(address) for _ in places]
 
     async def main() -> None:
-        for client in clients:
-            await client.open()
-        pipe.send(None)
-        while (order := await anyio.to_thread.run_sync(pipe.recv)) is not None:
-            load, *arguments = order
-            loads = [partial(load, client, place, *arguments) for client, place in zip(clients, places, strict=True)]
-            pipe.send(await all_of(system, loads))
-        for client in reversed(clients):
-            await client.close()
+        async with system.joined(address) as joined:
+            clients = [system.client(joined) for _ in places]
+            for client in clients:
+                await client.open()
+            pipe.send(None)
+            while (order := await anyio.to_thread.run_sync(pipe.recv)) is not None:
+                load, *arguments = order
+                loads = [partial(load, *client, *arguments) for client in zip(clients, places, strict=True)]
+                pipe.send(await all_of(system, loads))
+            for client in reversed(clients):
+                await client.close()
 
     anyio.run(main)
 
@@ -155,9 +157,9 @@ def clients(system: type[System], address: Any, total: int, processes: int) -> I
     """So many clients in so many processes; gives the pipes to these."""
     with ExitStack() as stack:
         pipes = []
-        for number in range(processes):
+        for number in range(max(processes, system.least_processes)):
             ours, theirs = _processes.Pipe()
-            places = range(number, total, processes)
+            places = range(number, total, processes) if number < processes else range(0)
             process = _processes.Process(target=serve, args=(system, address, places, theirs), daemon=True)
             process.start()
             theirs.close()  # so that its end is seen
@@ -165,7 +167,7 @@ def clients(system: type[System], address: Any, total: int, processes: int) -> I
             pipes.append(ours)
         for pipe in pipes:
             pipe.recv()
-        yield pipes
+        yield pipes[:processes]
         for pipe in pipes:
             pipe.send(None)
 

@@ -23,7 +23,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -68,6 +68,8 @@ class System(ABC):
     """A thread for each client, which may block it; else all clients of a process are tasks of one loop of asyncio."""
     processes: ClassVar[int] = 2
     """For many clients."""
+    least_processes: ClassVar[int] = 1
+    """For any number of clients: those that have none only take part (`joined`)."""
 
     @classmethod
     def missing(cls) -> str:
@@ -79,6 +81,11 @@ class System(ABC):
     @abstractmethod
     def servers(folder: Path) -> Any:
         """A block in which servers run; gives the address for clients."""
+
+    @classmethod
+    def joined(cls, address: Any) -> AbstractAsyncContextManager[Any]:
+        """A block in which a process takes part; what it gives is handed to `client` instead of the address."""
+        return nullcontext(address)
 
     @staticmethod
     @abstractmethod
