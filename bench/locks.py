@@ -10,8 +10,9 @@ N clients   Each takes and releases one of 16 locks of its own after the other: 
 hand-over   Two processes: one holds a lock, the other waits for it; from the call of the release to the return of the
             acquire.
 
-`bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability; `--folder` is where they
-keep their data. The table has medians over the rounds, and in brackets each figure as a multiple of the first system's.
+`bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability;
+`--folder` is where they keep their data. The table has medians over the rounds, and in brackets each figure as a
+multiple of the first system's.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def serve(system: type[System], address: Any, places: Sequence[int], pipe: Conne
             for client in reversed(clients):
                 await client.close()
 
-    anyio.run(main)
+    anyio.run(main, backend=system.loop)
 
 
 async def all_of(system: type[System], functions: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:

@@ -34,6 +34,7 @@ system {{
     state_dir: {folder}
 }}
 """
+DAEMON = (sys.executable, "-m", "cluck.daemon", "-c")
 NODE = """    node {{
         nodeid: {number}
         ring0_addr: 127.0.7.{number}
@@ -97,9 +98,8 @@ class Cluckd(System):
         path = ring(folder)
         sockets = [folder / f"socket{number}" for number in range(1, NODES + 1)]
         commands = [
-            [sys.executable, "-m", "cluck.daemon", "-c", path, "--node", number, "--socket", socket]
-            + ["--state-dir", folder / f"state{number}"]
-            for number, socket in enumerate(sockets, 1)
+            [*DAEMON, path, "--node", number, "--socket", place, "--state-dir", folder / f"state{number}"]
+            for number, place in enumerate(sockets, 1)
         ]
         with running(commands, sockets, folder):
             yield folder
@@ -120,6 +120,7 @@ class Cluckd(System):
 class InProcess(System):
     name = "in process"
     are_threads = False
+    loop = "trio"
     processes = NODES
     least_processes = NODES
 

@@ -65,7 +65,9 @@ class System(ABC):
     """Of Python."""
     programs: ClassVar[Sequence[str]] = ()
     are_threads: ClassVar[bool] = True
-    """A thread for each client, which may block it; else all clients of a process are tasks of one loop of asyncio."""
+    """A thread for each client, which may block it; else all clients of a process are tasks of one loop."""
+    loop: ClassVar[str] = "asyncio"
+    """Or trio."""
     processes: ClassVar[int] = 2
     """For many clients."""
     least_processes: ClassVar[int] = 1
@@ -106,8 +108,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def running(commands: Sequence[Sequence[object]], ports: Sequence[int], folder: Path) -> Iterator[None]:
-    """Run servers until the block ends; it begins when all of them take connections."""
+def running(commands: Sequence[Sequence[object]], places: Sequence[int | Path], folder: Path) -> Iterator[None]:
+    """Run servers until the block ends; it begins when all take connections, at TCP ports or sockets of their own."""
     with ExitStack() as stack:
         started = []
         for number, command in enumerate(commands):
@@ -117,16 +119,19 @@ def running(commands: Sequence[Sequence[object]], ports: Sequence[int], folder: 
             )
             stack.callback(_kill, process)
             started.append(process)
-        for process, port in zip(started, ports, strict=True):
-            _wait(process, port, folder)
+        for process, place in zip(started, places, strict=True):
+            _wait(process, place, folder)
         yield
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], place: int | Path, folder: Path) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port)).close()
+            if isinstance(place, Path):
+                place.stat()
+            else:
+                socket.create_connection(("127.0.0.1", place)).close()
             return
         except OSError:
             time.sleep(0.05)
