@@ -13,9 +13,10 @@ from os import PathLike
 import anyio
 
 from cluck.client import Locks, over
+from cluck.clock import boot_time
 from cluck.electorate import Electorate
 from cluck.errors import ConnectionLost
-from cluck.host import GROUP, Host, Store, boot_time
+from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward
 from cluck.replica import Settings
 from cluck.store import Disk

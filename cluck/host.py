@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -29,11 +28,6 @@ GROUP: Final = "cluck"
 """The lock servers' group."""
 LONGEST_SLEEP: Final = 1.0
 """Seconds after which the clock is looked at again: it goes on while the machine is suspended, sleeps do not."""
-
-
-def boot_time() -> float:
-    """Return the seconds of the clock that leases are counted by (ruling E7)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Store(Protocol):

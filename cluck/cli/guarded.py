@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import trio
 
 from cluck.cli import guardian
 from cluck.cli.common import CommandFailed, Exit
+from cluck.clock import boot_time
 
 FORWARDED: Final = (
     signal.SIGTERM,
@@ -143,8 +143,3 @@ async def guarded(command: Sequence[str], grace: float) -> AsyncGenerator[Guarde
                 await process.wait()
             if process.returncode is None:
                 one.kill()
-
-
-def boot_time() -> float:
-    """Seconds since the machine was started, those of suspension included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -19,7 +19,8 @@ import trio
 from cluck import client
 from cluck.asked import Leader
 from cluck.cli.common import Exit
-from cluck.cli.guarded import FORWARDED, Guarded, boot_time, guarded
+from cluck.cli.guarded import FORWARDED, Guarded, guarded
+from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
 
 RENEWALS: Final = 3

@@ -18,11 +18,12 @@ from typing import Any, Final
 
 import trio
 
+from cluck.clock import boot_time
 from cluck.daemon import settings as reading
 from cluck.daemon.backends import electorate_of, ring_of
 from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
-from cluck.host import Host, boot_time
+from cluck.host import Host
 from cluck.place import default_socket
 from cluck.replica import Settings as ServerSettings
 from cluck.store import Disk
