@@ -227,14 +227,14 @@ class World:
         if self.programs is None:
             return self.cluster.settle(limit)
         self.programs.rest()
-        # More than once, since what they wait for may make them send something.
+        # More than once, since what they wait for may make them send something, and a change of ring may come of that.
         for _ in range(_MOST_ANSWERS):
             if not self.cluster.settle(limit):
                 return False
-            if not self.programs.busy:
-                break
+            if not self.programs.busy and self.cluster.settle(limit) and not self.programs.busy:
+                return True
             self.cluster.run_for(self.config.token)
-        return self.cluster.settle(limit)
+        return True
 
     # What happens.
 
