@@ -268,3 +268,20 @@ def refusal(what: str, refused: Refused) -> LockError:
             return LockLost(f"{what}: it was not held any more")
         case _:
             return OutcomeUnknown(f"{what}: refused ({refused.why}), what was asked for before may have been done")
+
+
+OnQueued = Callable[[int], object]
+
+
+class Place:
+    """Tells who waits for a lock how many tickets are ahead, whenever that has changed."""
+
+    def __init__(self, on_queued: OnQueued | None) -> None:
+        self._on_queued = on_queued
+        self._told: int | None = None
+
+    def tell(self, ahead: int | None) -> None:
+        """Tell it, in the task or thread that waits."""
+        if self._on_queued is not None and ahead is not None and ahead != self._told:
+            self._told = ahead
+            self._on_queued(ahead)

@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
-from cluck.asked import Candidacy, Observation, Request, Role, RolesTold, Tasks, Ticket, name_of
+from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, RolesTold, Tasks, Ticket, name_of
 from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
@@ -159,18 +159,25 @@ class Locks:
         duration: float | None = None,
         grace: float = GRACE,
         priority: bool = False,
+        on_queued: OnQueued | None = None,
     ) -> AbstractContextManager[Held]:
         """Hold a lock for the time of a block, alone; as `cluck.client.Locks.lock`, but for what the loss of it does:
         `LockLost` comes out at the end of the block, or of `held.check()`.
         """
         mode = Mode.PRIORITY if priority else Mode.EXCLUSIVE
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode, on_queued=on_queued)
 
     def shared(
-        self, name: str | bytes, *, timeout: float | None = None, duration: float | None = None, grace: float = GRACE
+        self,
+        name: str | bytes,
+        *,
+        timeout: float | None = None,
+        duration: float | None = None,
+        grace: float = GRACE,
+        on_queued: OnQueued | None = None,
     ) -> AbstractContextManager[Held]:
         """Hold a lock beside others that share it; else as `lock`."""
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=Mode.SHARED)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=Mode.SHARED, on_queued=on_queued)
 
     def semaphore(
         self,
@@ -180,11 +187,12 @@ class Locks:
         timeout: float | None = None,
         duration: float | None = None,
         grace: float = GRACE,
+        on_queued: OnQueued | None = None,
     ) -> AbstractContextManager[Held]:
         """Hold one of so many permits, the same number wherever the name is used; else as `lock`."""
         if permits < 1:
             raise ValueError(f"permits={permits}: a semaphore has at least one")
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits, on_queued=on_queued)
 
     @contextmanager
     def _hold(
@@ -196,11 +204,12 @@ class Locks:
         grace: float,
         mode: Mode = Mode.EXCLUSIVE,
         permits: int = 0,
+        on_queued: OnQueued | None = None,
     ) -> Iterator[Held]:
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
         with self._using():
-            held = Held(self, self._condition())
+            held = Held(self, self._condition(), on_queued)
             held._ticket = self._session.locks.acquire(
                 self._task(),
                 name_of(name),
@@ -486,7 +495,8 @@ class Locks:
 class Held:
     """A lock that is held. Made by `Locks.lock` and its sisters."""
 
-    def __init__(self, locks: Locks, changed: threading.Condition) -> None:
+    def __init__(self, locks: Locks, changed: threading.Condition, on_queued: OnQueued | None = None) -> None:
+        self._place = Place(on_queued)
         self.lost = threading.Event()
         """Set when the lock is lost; the block raises `LockLost` at its end."""
         self.unlocking = threading.Event()
@@ -543,6 +553,7 @@ class Held:
         self._changed.notify_all()
 
     def _is_decided(self) -> bool:
+        self._place.tell(self._ticket.ahead)
         return self._ticket.is_held or self._ticket.is_over
 
     def _obtain(self, timeout: float | None) -> None:

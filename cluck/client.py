@@ -19,7 +19,19 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
-from cluck.asked import Candidacy, Leader, Observation, Request, Role, RolesTold, Tasks, Ticket, name_of
+from cluck.asked import (
+    Candidacy,
+    Leader,
+    Observation,
+    OnQueued,
+    Place,
+    Request,
+    Role,
+    RolesTold,
+    Tasks,
+    Ticket,
+    name_of,
+)
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
@@ -199,6 +211,7 @@ class Locks(Body):
         duration: float | None = None,
         grace: float = GRACE,
         priority: bool = False,
+        on_queued: OnQueued | None = None,
     ) -> AbstractAsyncContextManager[Held]:
         """Hold a lock for the time of a block, alone: `async with locks.lock("backup") as held`.
 
@@ -209,18 +222,26 @@ class Locks(Body):
                 a lease of 5 seconds is renewed while the block runs.
             grace: Seconds behind the lease until the lock is taken from a program that cannot be reached.
             priority: Go in front of all that wait to share it.
+            on_queued: Called with the number of tickets ahead, of holders and waiters, when it has changed; at most
+                twice a second. What it raises comes out, and nothing is waited for any more.
 
         Raises before the body begins: `LockTimeout`, `NotReady`, `DeadlockError`, `KindMismatch`, `Overflow`,
         `OutcomeUnknown`. A lock that is lost cancels the body, and `LockLost` comes out of the block.
         """
         mode = Mode.PRIORITY if priority else Mode.EXCLUSIVE
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode, on_queued=on_queued)
 
     def shared(
-        self, name: str | bytes, *, timeout: float | None = None, duration: float | None = None, grace: float = GRACE
+        self,
+        name: str | bytes,
+        *,
+        timeout: float | None = None,
+        duration: float | None = None,
+        grace: float = GRACE,
+        on_queued: OnQueued | None = None,
     ) -> AbstractAsyncContextManager[Held]:
         """Hold a lock beside others that share it; else as `lock`."""
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=Mode.SHARED)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=Mode.SHARED, on_queued=on_queued)
 
     def semaphore(
         self,
@@ -230,11 +251,12 @@ class Locks(Body):
         timeout: float | None = None,
         duration: float | None = None,
         grace: float = GRACE,
+        on_queued: OnQueued | None = None,
     ) -> AbstractAsyncContextManager[Held]:
         """Hold one of so many permits, the same number wherever the name is used; else as `lock`."""
         if permits < 1:
             raise ValueError(f"permits={permits}: a semaphore has at least one")
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits, on_queued=on_queued)
 
     @asynccontextmanager
     async def _hold(
@@ -246,11 +268,12 @@ class Locks(Body):
         grace: float,
         mode: Mode = Mode.EXCLUSIVE,
         permits: int = 0,
+        on_queued: OnQueued | None = None,
     ) -> AsyncGenerator[Held, None]:
         self._check()
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
-        held = Held(self)
+        held = Held(self, on_queued)
         held._ticket = self._session.locks.acquire(
             self._task(),
             name_of(name),
@@ -516,8 +539,9 @@ class Locks(Body):
 class Held(Body):
     """A lock that is held. Made by `Locks.lock` and its sisters."""
 
-    def __init__(self, locks: Locks) -> None:
+    def __init__(self, locks: Locks, on_queued: OnQueued | None = None) -> None:
         super().__init__()
+        self._place = Place(on_queued)
         self.lost = anyio.Event()
         """Set when the lock is lost; the body is cancelled then."""
         self.unlocking = anyio.Event()
@@ -580,6 +604,7 @@ class Held(Body):
         self._raise_failure()
 
     def _is_decided(self) -> bool:
+        self._place.tell(self._ticket.ahead)
         return self._ticket.is_held or self._ticket.is_over
 
     async def _obtain(self, timeout: float | None) -> None:

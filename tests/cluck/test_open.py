@@ -105,3 +105,36 @@ async def test_a_program_that_is_cancelled_gives_its_lock_back_first(autojump_cl
             await ended.wait()
             async with one.lock("lock"):
                 pass
+
+
+async def test_who_waits_is_told_how_many_are_ahead(autojump_clock, open_locks):
+    world, told = World(1), []
+    async with world.open_ring(1) as ring, open_locks(ring) as locks, trio.open_nursery() as nursery:
+
+        async def hold(seconds):
+            async with locks.lock("lock"):
+                await trio.sleep(seconds)
+
+        for seconds in (5, 10):
+            nursery.start_soon(hold, seconds)
+            await trio.sleep(1)
+        async with locks.lock("lock", on_queued=told.append):
+            assert told == [2, 1]
+
+
+async def test_what_is_raised_on_being_told_ends_the_wait(autojump_clock, open_locks):
+    def refuse(ahead):
+        raise RuntimeError(f"{ahead} are too many")
+
+    world = World(1)
+    async with world.open_ring(1) as ring, open_locks(ring) as locks, trio.open_nursery() as nursery:
+
+        async def hold():
+            async with locks.lock("lock"):
+                await trio.sleep(5)
+
+        nursery.start_soon(hold)
+        await trio.sleep(1)
+        with pytest.raises(RuntimeError, match="1 are too many"):
+            await locks.lock("lock", on_queued=refuse).__aenter__()
+        nursery.cancel_scope.cancel()
