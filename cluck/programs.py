@@ -2,9 +2,10 @@
 
 `Locks` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
 totem.testing.soak --application cluck.programs:Locks`). A node has one lock server in the servers' group, which stands
-on the executive layer, and some clients, which acquire, renew, release, forget and die at moments that the seed
-chooses. What they were told is recorded in the cluster's own time, which no real program could know, and judged at the
-end: `check`.
+on the executive layer, and some clients (`cluck.actors`), which live with the server or outlive it. Settings, faults
+and deeds are what the seed chooses. What everybody was told is recorded in the cluster's own time, which no real
+program could know, and judged at the end: by `cluck.checkers`, and here for what only those see who look into the
+servers: that all came to the same state, and that nobody waits in vain.
 """
 
 from __future__ import annotations
@@ -12,31 +13,33 @@ from __future__ import annotations
 import random
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import combinations, pairwise
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from msgspec.msgpack import encode
 
+from cluck.actors import ELECTIONS, Actor, Forced
+from cluck.checkers import End, Grant, Load, Order, Run, check
 from cluck.commands import (
-    Acquire,
     Command,
+    Depose,
     Ended,
-    Mode,
+    Gone,
+    Granted,
+    Leadership,
     Outcome,
-    Owner,
-    Refused,
-    Release,
-    Renew,
     RequestId,
+    Resign,
     Server,
     Withdraw,
 )
 from cluck.electorate import Electorate
-from cluck.protocol import VERSION, Bye, Downward, Failed, Held, Hello, Renounced, Upward, Welcome
+from cluck.histories import Kind
+from cluck.leaders import Stage
 from cluck.replica import Phase, Settings
-from cluck.service import Connection, Service
+from cluck.service import Service
+from cluck.state import State
 from cluck.wire import Record
 from cpg.engine import Engine, Membership
 from cpg.events import Event, Member, Message, Transitional
@@ -50,8 +53,6 @@ if TYPE_CHECKING:
     from totem.testing.cluster import Node
 
 GROUP: Final = b"cluck"
-NAMES: Final = (b"one", b"two", b"three")
-LEASES: Final = (0.2, 0.5, 2.0)
 DISK: Final = (0.0, 0.001, 0.05)
 """Seconds that it takes to store something."""
 MOST_DEEDS: Final = 200
@@ -59,32 +60,20 @@ MISCHIEF: Final = (0.0, 0.02, 0.2)
 """How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
 
 
-@dataclass(slots=True)
-class Hold:
-    """That a client held a lock, as it was told, in true time."""
-
-    name: bytes
-    mode: Mode
-    token: int
-    since: float
-    until: float
-    """When it gave the lock back, or knew that it was lost; else the deadline that it was told."""
-    who: str
+RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
+"""Seconds for which a world's lock servers and clients go on when nothing new is asked for."""
+AN_ELECTION: Final = 6.0
+"""Seconds of rest by which each election that can have a leader has one."""
 
 
 @dataclass(slots=True)
 class History:
-    """What is known of a whole run."""
+    """What is known of a whole run beside what clients were told."""
 
-    holds: list[Hold] = field(default_factory=list)
     outcomes: dict[tuple[object, int], dict[Server, int]] = field(default_factory=lambda: defaultdict(dict))
     """By view and number: what came of it at each server, as checksums."""
     final: dict[object, int] = field(default_factory=dict)
     """By view: up to which number somebody could tell."""
-    tokens: dict[int, tuple[bytes, RequestId]] = field(default_factory=dict)
-    """Whom each token was told to."""
-    twice: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
 
 
 class Locks:
@@ -92,73 +81,113 @@ class Locks:
 
     def __init__(self) -> None:
         self.history = History()
+        self.run = Run()
+        self.forced = Forced()
         self.disks: dict[int, Record] = {}
-        """What each node's disk knows; disks outlive everything."""
+        """What each node's disk knows; disks outlive everything, but one may be lost."""
+        self.outliving: dict[int, list[Actor]] = defaultdict(list)
+        """Clients that do not live in their lock server's process."""
+        self.actors: list[Actor] = []
         self.nodes: list[NodeLocks] = []
-        self.resting = False
-        self.safe: dict[int, bool] | None = None
+        self.rested: float | None = None
+        """Since when nothing new is asked for."""
+        self.electorate = Electorate({})
+        self.safe: dict[int, bool] = {}
+        self.in_process: dict[int, bool] = {}
         self.mischief = 0.0
+        self.rest_for = 0.0
+        self._may_lose_disk = False
 
     def __call__(self, node: Node) -> NodeLocks:
         """Begin a life of a node."""
-        if self.safe is None:
-            kind = node.cluster.dice.random()
-            ids = list(node.cluster.nodes)
-            self.mischief = node.cluster.dice.choice(MISCHIEF)
-            self.safe = {i: kind < 0.5 or (kind < 0.7 and node.cluster.dice.random() < 0.5) for i in ids}
+        if not self.nodes:
+            self._choose(node.cluster.dice, list(node.cluster.nodes))
+        for former in self.nodes:
+            if former.node is node:
+                former.end()
+        if self._may_lose_disk and node.node_id in self.disks and node.cluster.dice.random() < 0.2:
+            self._may_lose_disk = False
+            del self.disks[node.node_id]
         life = NodeLocks(node, self)
         self.nodes.append(life)
         return life
 
+    def _choose(self, dice: random.Random, ids: list[int]) -> None:
+        """Choose the settings of a world."""
+        kind = dice.random()
+        self.mischief = dice.choice(MISCHIEF)
+        self.safe = {i: kind < 0.5 or (kind < 0.7 and dice.random() < 0.5) for i in ids}
+        in_process = dice.choice((0.0, 0.5, 1.0))
+        self.in_process = {i: dice.random() < in_process for i in ids}
+        votes = dict.fromkeys(ids, 1) if dice.random() < 0.7 else {i: dice.choice((0, 1, 1, 2, 3)) for i in ids}
+        votes[ids[0]] = max(votes[ids[0]], 1)
+        self.electorate = Electorate(votes, tie_breaker=dice.choice([None, *ids]))
+        self.rest_for = dice.choice(RESTS)
+        self._may_lose_disk = dice.random() < 0.3
+
+    @property
+    def resting(self) -> bool:
+        """Whether what is under way is to come to its end."""
+        return self.rested is not None
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether lock servers do nothing more of their own accord."""
+        return self.rested is not None and now >= self.rested + self.rest_for
+
     def rest(self) -> None:
         """Begin nothing new, so that what is under way can come to its end."""
-        self.resting = True
+        if self.nodes:
+            self.rested = self.nodes[0].now
+        for actor in self.actors:
+            actor.rest()
 
     @property
     def busy(self) -> bool:
         """Whether a lock server still has something to say."""
-        return any(life.is_busy for life in self.nodes if life.is_alive)
+        alive = [life for life in self.nodes if life.is_alive]
+        return bool(alive) and (not self.is_quiet(alive[0].now) or any(life.is_busy for life in alive))
 
     def check(self) -> list[Violation]:
         """Everything that is wrong."""
-        history = self.history
+        for life in self.nodes:
+            if not life.is_alive:
+                life.end()
+        for actor in self.actors:
+            actor.write()
+        self.run.operations.sort(key=lambda operation: operation.invoked)
         return [
-            *exclusion(history.holds),
-            *growth(history.holds),
-            *agreement(history),
-            *(Violation("lock: one token, two holders", text) for text in history.twice),
+            *check(self.run),
+            *agreement(self.history),
             *(Violation("lock: liveness", text) for text in self.standstill()),
         ]
 
     def standstill(self) -> Iterable[str]:
-        """After the end of all faults somebody must decide, where a majority could."""
+        """After the end of all faults somebody must decide, where enough are there."""
         alive = [life for life in self.nodes if life.is_alive]
-        if len(alive) * 2 > len(self.safe or ()) and all(life.service for life in alive):
+        if self.electorate.is_quorum([life.node.node_id for life in alive]) and all(life.service for life in alive):
             for life in alive:
                 assert life.service is not None
                 ready, why = life.service.readiness
                 if ready:
                     yield from life.unanswered()
+                    yield from self._waiting_in_vain(life.service)
                 elif "no state is left" not in why and "a first start" not in why:
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
-
-def exclusion(holds: list[Hold]) -> Iterable[Violation]:
-    """No two that may not hold a lock together do so at any moment of true time."""
-    for one, other in combinations(sorted(holds, key=lambda hold: hold.since), 2):
-        if one.name == other.name and not one.mode == other.mode == Mode.SHARED and other.since < one.until:
-            yield Violation("lock: exclusion", f"{one} and {other}")
-
-
-def growth(holds: list[Hold]) -> Iterable[Violation]:
-    """Who holds a lock later has a larger token."""
-    by_name = defaultdict(list)
-    for hold in sorted(holds, key=lambda hold: hold.token):
-        by_name[hold.name].append(hold)
-    for several in by_name.values():
-        for one, other in pairwise(several):
-            if other.until < one.since:
-                yield Violation("lock: growth", f"{other} came before {one}")
+    def _waiting_in_vain(self, service: Service) -> Iterable[str]:
+        """Locks that nobody holds and somebody waits for, elections that nobody wins."""
+        state = service.replica.state
+        assert state is not None
+        for name, lock in state.table.locks.items():
+            if lock.waiting and lock.admits(lock.waiting[0]):
+                yield f"{service.server}: {name!r} could be held by {lock.waiting[0]}, which waits"
+        if self.rest_for < AN_ELECTION or not service.replica.leaders:
+            return
+        ready = {actor.client for life in self.nodes for actor in life.clients if not actor.is_dead}
+        for election in state.leaders.elections.values():
+            can = [one.request for one in election.candidates if one.request.owner.client in ready]
+            if can and election.stage is not Stage.LED:
+                yield f"{service.server}: nobody leads {election.name!r}, for which {can} stand"
 
 
 def agreement(history: History) -> Iterable[Violation]:
@@ -169,21 +198,91 @@ def agreement(history: History) -> Iterable[Violation]:
 
 
 class WatchedService(Service):
-    """A service that tells the history what came of each command."""
+    """A service that writes down what came of each command, and what of it became final."""
 
-    history: History
+    def watch(self, history: History, run: Run) -> None:
+        """Write it there from now on."""
+        self.history = history
+        self.run = run
+        self.order = Order(self.server)
+        self.cuts = 0
+        """How often it was cut off, or took over another's state."""
+        run.orders.append(self.order)
+        self._live: dict[int, bytes] = {}
+        """By token: the locks that are held."""
+        self._not_final: list[tuple[int, Grant | End | Load]] = []
+        self._leading: dict[bytes, int] = {}
+        """By election: the leader's token."""
+        self._former: State | None = None
+
+    def on_primary(self) -> None:
+        """Write down what is held."""
+        super().on_primary()
+        state = self.replica.state
+        assert state is not None
+        self.cuts += state is not self._former
+        self._former = state
+        held = [ticket for ticket in state.table.tickets() if ticket.token]
+        self._live = {ticket.token: ticket.name for ticket in held}
+        grants = tuple(self._grant(state, ticket.request, ticket.token) for ticket in held)
+        self._not_final = [(0, Load(grants))]
+        self._leading = {name: state.leaders.of(name).token for name in ELECTIONS}
+
+    def on_phase(self) -> None:
+        """Count how often it is cut off."""
+        self.cuts += self.replica.phase in (Phase.MINORITY, Phase.BIRTH)
+        super().on_phase()
+
+    def _grant(self, state: State, request: RequestId, token: int) -> Grant:
+        ticket = state.table.ticket(request)
+        assert ticket is not None
+        kind = Kind.of(ticket.mode, state.table.locks[ticket.name].permits)
+        return Grant(ticket.name, token, request, kind, self._now)
 
     def on_applied(self, number: int, command: Command, server: Server, outcomes: list[Outcome]) -> None:
-        """Write down a checksum."""
+        """Write down a checksum, and what has changed."""
         sums = self.history.outcomes[self.replica.view_id, number]
         sums[self.server] = zlib.crc32(encode([command, outcomes]), sums.get(self.server, 0))
+        self._follow(number, command, outcomes)
         super().on_applied(number, command, server, outcomes)
+
+    def _follow(self, number: int, command: Command, outcomes: Sequence[Outcome]) -> None:
+        state = self.replica.state
+        assert state is not None
+        for outcome in outcomes:
+            match outcome:
+                case Granted(request, token) if token not in self._live:
+                    grant = self._grant(state, request, token)
+                    self._live[token] = grant.name
+                    self._not_final.append((number, grant))
+                case Ended(_, token) if token in self._live:
+                    self._not_final.append((number, End(self._live.pop(token), token)))
+                case Leadership(election, _, token):
+                    former = self._leading.get(election, 0)
+                    if former not in (0, token) and isinstance(command, Resign | Depose | Withdraw | Gone):
+                        self.run.yielded.add(former)
+                    self._leading[election] = token
 
     def on_final(self, number: int) -> None:
         """Write it down."""
         view, final = self.replica.view_id, self.history.final
         final[view] = max(number, final.get(view, -1))
+        while self._not_final and self._not_final[0][0] <= number:
+            event = self._not_final.pop(0)[1]
+            self.order.events.append(_at(event, self._now))
         super().on_final(number)
+
+    def on_suspended(self) -> None:
+        """What is not final may be lost."""
+        self._not_final.clear()
+        super().on_suspended()
+
+
+def _at(event: Grant | End | Load, now: float) -> Grant | End | Load:
+    """Give it the time at which it became final."""
+    if isinstance(event, Grant):
+        return replace(event, at=now)
+    return Load(tuple(replace(grant, at=now) for grant in event.grants)) if isinstance(event, Load) else event
 
 
 class NodeLocks:
@@ -203,11 +302,11 @@ class NodeLocks:
         self._disk = self._dice.choice(DISK)
         self._pids = 0
         self._timer = 0.0
-        self._clients: list[Actor] = []
+        self.clients: list[Actor] = []
         self._deeds = self._dice.randrange(MOST_DEEDS)
         self._pace = self._dice.choice((0.005, 0.02, 0.1))
-        assert locks.safe is not None
         self._safe = locks.safe[node.node_id]
+        self._in_process = locks.in_process[node.node_id]
 
     @property
     def now(self) -> float:
@@ -231,6 +330,7 @@ class NodeLocks:
         self.engine.deliver([delivery])
         if self.engine.synced and self._membership is None:
             self._join()
+            self._at(self._pace, self._act)
         self._pump()
 
     def _join(self) -> None:
@@ -239,18 +339,61 @@ class NodeLocks:
         self._stream = Stream(member)
         self._membership = self.engine.join(GROUP, member.pid, self._stream)
         settings = Settings(
-            electorate=Electorate(dict.fromkeys(self.node.cluster.nodes, 1)),
+            electorate=self.locks.electorate,
             safe=self._safe,
             usual=0.7,
-            priority=self._dice.choice((1, 14, 14)),
+            priority=self._dice.choice((0, 1, 14, 14)),
+            in_process=self._in_process,
+            survivors=not self._in_process,
         )
         record = self.locks.disks.get(self.node.node_id)
-        self.service = WatchedService(member, settings, record, dice=self._dice, now=self.now)
-        self.service.history = self.locks.history
+        key = b"" if self._in_process else b"of node %d" % self.node.node_id
+        self.service = WatchedService(member, settings, record, dice=self._dice, now=self.now, key=key)
+        self.service.watch(self.locks.history, self.locks.run)
         self._outbox.clear()
         self._storing = None
-        self._clients = [Actor(self) for _ in range(self._dice.choice((1, 2, 4)))]
-        self._at(self._pace, self._act)
+        self._begin_clients(self.service)
+
+    def _begin_clients(self, service: WatchedService) -> None:
+        """Have clients, new ones and those that have outlived their former lock server."""
+        self.clients = self.locks.outliving[self.node.node_id] if not self._in_process else []
+        for actor in self.clients:
+            actor.lose(tells=False)
+        for _ in range(self._dice.choice((1, 2, 4)) - len(self.clients)):
+            actor = Actor(len(self.locks.actors), self.locks.run, self.locks.forced, self._clock)
+            self.locks.actors.append(actor)
+            self.clients.append(actor)
+        for actor in self.clients:
+            if not actor.is_dead:
+                actor.connect(service, self._cuts(service))
+
+    def _clock(self) -> float:
+        return self.node.cluster.now
+
+    def end(self) -> None:
+        """This life is over: so are the clients that lived in the process; others notice that it has ended."""
+        service, self.service = self.service, None
+        for actor in self.clients if service is not None else ():
+            if self._in_process:
+                actor.die(is_known=True)
+            else:
+                actor.lose(tells=False)
+
+    def _leave(self) -> None:
+        """Leave the group, with all that lives in this process, and join anew."""
+        assert self._membership is not None
+        self.end()
+        self._outbox.clear()
+        self._membership.leave()
+        self._at(0.1, self._join_again)
+
+    def _join_again(self) -> None:
+        if self._membership is not None and self._membership.left:
+            self._join()
+            self._pump()
+        else:
+            self._at(0.1, self._join_again)
+        self.node.kick()
 
     def _pump(self) -> None:
         service, stream = self.service, self._stream
@@ -260,12 +403,12 @@ class NodeLocks:
             for event in batch:
                 if (shown := self._as_told(event)) is not None:
                     service.event(shown, self.now)
-        holds = len(self.locks.history.holds)
-        for actor in self._clients:
-            actor.hear()
+        told = len(self.locks.run.holdings), len(self.locks.run.roles)
+        for actor in self.clients:
+            actor.hear(is_quiet=self.locks.is_quiet(self.now))
         self._work()
         hangs = service.has_untold or service.replica.phase in (Phase.LOADING, Phase.BIRTH)
-        if hangs or len(self.locks.history.holds) > holds:
+        if hangs or (len(self.locks.run.holdings), len(self.locks.run.roles)) != told:
             self._perhaps_do_mischief()
 
     def _perhaps_do_mischief(self) -> None:
@@ -297,8 +440,8 @@ class NodeLocks:
     def _work(self) -> None:
         """Send and store what the lock server wants to, and wake it in time."""
         service, membership = self.service, self._membership
-        assert service is not None
-        assert membership is not None
+        if service is None or membership is None:
+            return  # it leaves
         if service.record_to_store is not None and self._storing is None:
             self._storing = service.record_to_store
             self._at(self._disk, self._stored, service)
@@ -331,7 +474,7 @@ class NodeLocks:
     def _on_time(self, deadline: float) -> None:
         if deadline == self._timer and self.service is not None:
             self._timer = 0.0
-            if not self.locks.resting:
+            if not self.locks.is_quiet(self.now):
                 self.service.advance(self.now)
             elif self.service.replica.phase is not Phase.PRIMARY:  # what is under way may go on
                 self.service.replica.advance(self.now)
@@ -353,143 +496,24 @@ class NodeLocks:
 
     def unanswered(self) -> Iterable[str]:
         """The requests of clients that the state does not know, although nothing is under way."""
-        for actor in self._clients:
+        for actor in self.clients:
             yield from actor.unanswered()
 
     def _act(self) -> None:
         """Let a client do something."""
-        if self._membership is not None and not self._membership.left:
+        if self.service is not None and self._membership is not None and not self._membership.left:
             if self._deeds and not self.locks.resting:
                 self._deeds -= 1
-                self._dice.choice(self._clients).act(self._dice)
+                self._dice.choice(self.clients).act(self._dice)
+                if self._dice.random() < 0.003:
+                    self._leave()
             self._pump()
             self.node.kick()
+        for actor in self.clients if not self.locks.is_quiet(self.now) else ():
+            if self.service is not None and not (actor.is_dead or actor.is_connected) and self._dice.random() < 0.1:
+                actor.connect(self.service, self._cuts(self.service))
         self._at(self._dice.expovariate(1 / self._pace), self._act)
 
-
-class Actor:
-    """One client."""
-
-    def __init__(self, home: NodeLocks) -> None:
-        self._home = home
-        assert home.service is not None
-        self._told: list[Downward] = []
-        self._connection: Connection = home.service.connect(self._told.append)
-        self._connection.say([Hello(VERSION)], home.now)
-        (welcome, *_) = self._told
-        self._told.clear()
-        assert isinstance(welcome, Welcome)
-        self.client = welcome.client
-        self._numbers = 0
-        self._open: dict[RequestId, Acquire] = {}
-        self._held: dict[int, tuple[Acquire, Hold]] = {}
-        self._is_dead = False
-
-    def _say(self, said: Upward) -> None:
-        self._connection.say([said], self._home.now)
-
-    def hear(self) -> None:
-        """Take what was told."""
-        told, now = list(self._told), self._home.now
-        self._told.clear()
-        if self._is_dead:
-            return
-        for said in told:
-            match said:
-                case Held(request, token, deadline):
-                    self._on_held(request, token, deadline)
-                case Ended(request, token) | Renounced(request, token):
-                    self._open.pop(request, None)
-                    self._give_up(token)
-                    if isinstance(said, Renounced):
-                        self._say(Release(b"?", token))
-                case Refused(request) | Failed(request):
-                    self._open.pop(request, None)
-                case _:
-                    pass
-        for token, (_, hold) in list(self._held.items()):
-            if hold.until <= now and not self._home.locks.resting:  # the deadline has come
-                self._give_up(token)
-                self._say(Release(hold.name, token))
-
-    def _on_held(self, request: RequestId, token: int, deadline: float) -> None:
-        now, history = self._home.now, self._home.locks.history
-        former = history.tokens.setdefault(token, (b"", request))
-        if former[1] != request:
-            history.twice.append(f"{token}: {former[1]} and {request}")
-        if token in self._held:
-            self._held[token][1].until = max(self._held[token][1].until, deadline)
-            return
-        command = self._open.pop(request, None)
-        if command is None or deadline <= now:
-            self._say(Withdraw(request))
-            return
-        hold = Hold(command.name, command.mode, token, now, deadline, str(request))
-        history.holds.append(hold)
-        self._held[token] = command, hold
-
-    def _give_up(self, token: int) -> None:
-        held = self._held.pop(token, None)
-        if held is not None:
-            held[1].until = min(held[1].until, self._home.now)
-
-    def unanswered(self) -> Iterable[str]:
-        """What was asked for, is wanted still, and stands in no queue."""
-        service = self._home.service
-        assert service is not None
-        state = service.replica.state
-        assert state is not None
-        for request in self._open if not self._is_dead else ():
-            if state.table.ticket(request) is None:
-                yield f"{request} was never answered"
-
-    def act(self, dice: random.Random) -> None:
-        """Do something."""
-        if self._is_dead:
-            return
-        self.hear()
-        deed = dice.random()
-        if deed < 0.45 and not self._open:
-            self._acquire(dice)
-        elif deed < 0.8 and self._held:
-            token = dice.choice(list(self._held))
-            name = self._held[token][0].name
-            if dice.random() < 0.6:
-                self._give_up(token)
-                self._say(Release(name, token))
-            else:
-                self._say(Renew(name, token))
-        elif deed < 0.9 and self._open:
-            request = dice.choice(list(self._open))
-            del self._open[request]
-            self._say(Withdraw(request))
-        elif deed < 0.92:
-            self._die(dice)
-
-    def _acquire(self, dice: random.Random) -> None:
-        self._numbers += 1
-        request = RequestId(Owner(self.client, dice.randrange(2)), self._numbers)
-        settled = min((open.number for open in self._open), default=self._numbers) - 1
-        command = Acquire(
-            request,
-            dice.choice(NAMES),
-            dice.choice(tuple(Mode)),
-            lease=dice.choice(LEASES),
-            grace=dice.choice((0.0, 0.1)),
-            waits=dice.random() < 0.8,
-            settled=settled,
-        )
-        self._open[request] = command
-        self._say(command)
-
-    def _die(self, dice: random.Random) -> None:
-        """End: so that it is noticed, or not."""
-        dead = dice.random() < 0.7
-        if dead:
-            for token in list(self._held):
-                self._give_up(token)
-        self._is_dead = True
-        if dead and dice.random() < 0.5:
-            self._say(Bye())
-        else:
-            self._connection.lost(self._home.now, dead=dead)
+    @staticmethod
+    def _cuts(service: WatchedService) -> Callable[[], int]:
+        return lambda: service.cuts
