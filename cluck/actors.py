@@ -195,10 +195,11 @@ class Actor:
             else:
                 connection.lost(now, dead=is_known)
 
-    def hear(self, *, is_quiet: bool = False) -> None:
+    def hear(self, *, is_calm: bool = False, is_quiet: bool = False) -> None:
         """Take in what was told, and say what follows from it, and, unless all is quiet, from time."""
         if self.is_dead:
             return
+        self._is_stuck = self._is_stuck and not is_calm
         for _ in range(20):
             told = list(self._told)
             self._told.clear()
@@ -351,13 +352,14 @@ class Actor:
 
     # ---- deeds
 
-    def act(self, dice: random.Random) -> None:
-        """Do something."""
+    def act(self, dice: random.Random) -> bool:
+        """Do something, if that is worth while: rarely where nobody answers."""
         if self.is_dead:
-            return
+            return False
         self.hear()
-        if self._connection is None or not self._session.is_connected:
-            return
+        is_worth_while = self._session.ready or dice.random() < 0.1
+        if self._connection is None or not self._session.is_connected or not is_worth_while:
+            return False
         deeds: tuple[tuple[Callable[[random.Random], None], float], ...] = (
             (self._acquire, 6.0),
             (self._give_back, 5.0),
@@ -377,6 +379,7 @@ class Actor:
         actions, weights = zip(*deeds, strict=True)
         dice.choices(actions, weights)[0](dice)
         self.hear()
+        return True
 
     def _who(self, task: int) -> Hashable:
         return self._number, task
@@ -507,10 +510,6 @@ class Actor:
 
     def _end(self, dice: random.Random) -> None:
         self.die(is_known=dice.random() < 0.7, dice=dice)
-
-    def rest(self) -> None:
-        """Answer from now on."""
-        self._is_stuck = False
 
     # ---- the end
 

@@ -55,13 +55,17 @@ if TYPE_CHECKING:
 GROUP: Final = b"cluck"
 DISK: Final = (0.0, 0.001, 0.05)
 """Seconds that it takes to store something."""
-MOST_DEEDS: Final = 200
+MOST_DEEDS: Final = 400
 MISCHIEF: Final = (0.0, 0.02, 0.2)
 """How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
 
 
+CALMS: Final = (0.0, 0.0, 2.0, 6.0)
+"""Seconds for which clients go on to ask for things when the network has healed for good."""
 RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
 """Seconds for which a world's lock servers and clients go on when nothing new is asked for."""
+FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
+"""Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
 """Seconds of rest by which each election that can have a leader has one."""
 
@@ -95,7 +99,7 @@ class Locks:
         self.safe: dict[int, bool] = {}
         self.in_process: dict[int, bool] = {}
         self.mischief = 0.0
-        self.rest_for = 0.0
+        self.calm = self.rest_for = 0.0
         self._may_lose_disk = False
 
     def __call__(self, node: Node) -> NodeLocks:
@@ -122,24 +126,21 @@ class Locks:
         votes = dict.fromkeys(ids, 1) if dice.random() < 0.7 else {i: dice.choice((0, 1, 1, 2, 3)) for i in ids}
         votes[ids[0]] = max(votes[ids[0]], 1)
         self.electorate = Electorate(votes, tie_breaker=dice.choice([None, *ids]))
-        self.rest_for = dice.choice(RESTS)
+        self.calm, self.rest_for = dice.choice(CALMS), dice.choice(RESTS)
         self._may_lose_disk = dice.random() < 0.3
 
-    @property
-    def resting(self) -> bool:
-        """Whether what is under way is to come to its end."""
-        return self.rested is not None
+    def is_calm(self, now: float) -> bool:
+        """Whether nothing new is to be asked for."""
+        return self.rested is not None and now >= self.rested + self.calm
 
     def is_quiet(self, now: float) -> bool:
         """Whether lock servers do nothing more of their own accord."""
-        return self.rested is not None and now >= self.rested + self.rest_for
+        return self.rested is not None and now >= self.rested + self.calm + self.rest_for
 
     def rest(self) -> None:
-        """Begin nothing new, so that what is under way can come to its end."""
+        """Make no trouble any more, and soon begin nothing new, so that what is under way can come to its end."""
         if self.nodes:
             self.rested = self.nodes[0].now
-        for actor in self.actors:
-            actor.rest()
 
     @property
     def busy(self) -> bool:
@@ -171,7 +172,7 @@ class Locks:
                 if ready:
                     yield from life.unanswered()
                     yield from self._waiting_in_vain(life.service)
-                elif "no state is left" not in why and "a first start" not in why:
+                elif not any(reason in why for reason in FORGIVEN):
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
     def _waiting_in_vain(self, service: Service) -> Iterable[str]:
@@ -405,7 +406,7 @@ class NodeLocks:
                     service.event(shown, self.now)
         told = len(self.locks.run.holdings), len(self.locks.run.roles)
         for actor in self.clients:
-            actor.hear(is_quiet=self.locks.is_quiet(self.now))
+            actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
         self._work()
         hangs = service.has_untold or service.replica.phase in (Phase.LOADING, Phase.BIRTH)
         if hangs or (len(self.locks.run.holdings), len(self.locks.run.roles)) != told:
@@ -414,7 +415,7 @@ class NodeLocks:
     def _perhaps_do_mischief(self) -> None:
         """Have a fault come now, and be mended some time later."""
         dice, cluster, me = self._dice, self.node.cluster, self.node.node_id
-        if self.locks.resting or dice.random() >= self.locks.mischief:
+        if self.locks.rested is not None or dice.random() >= self.locks.mischief:
             return
         others = [node_id for node_id in cluster.nodes if node_id != me]
         match dice.randrange(5):
@@ -502,9 +503,8 @@ class NodeLocks:
     def _act(self) -> None:
         """Let a client do something."""
         if self.service is not None and self._membership is not None and not self._membership.left:
-            if self._deeds and not self.locks.resting:
-                self._deeds -= 1
-                self._dice.choice(self.clients).act(self._dice)
+            if self._deeds and not self.locks.is_calm(self.now):
+                self._deeds -= self._dice.choice(self.clients).act(self._dice)
                 if self._dice.random() < 0.003:
                     self._leave()
             self._pump()
