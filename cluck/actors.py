@@ -180,11 +180,9 @@ class Actor:
 
     def die(self, *, is_known: bool, dice: random.Random | None = None) -> None:
         """End; `is_known`: the lock server is told, and may take what the client holds."""
-        if self.is_dead:
-            return
         self.is_dead = True
         now = self.now
-        if is_known:
+        if is_known and (self._number, 0) not in self._run.died:
             self._run.died.update(((self._number, task), now) for task in range(TASKS))
             for asked in self._asked:
                 asked.ended = min(asked.ended, now)

@@ -486,8 +486,10 @@ class Replica:
             self.record_to_store = record
 
     def _merged(self, record: Record) -> Record:
-        mine = self._record or Record(0, 0.0)
-        return Record(max(mine.epoch, record.epoch), max(mine.longest, record.longest))
+        known = [known for known in (self._record, self.record_to_store) if known is not None]
+        return Record(
+            max([record.epoch, *(one.epoch for one in known)]), max([record.longest, *(one.longest for one in known)])
+        )
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:

@@ -417,7 +417,7 @@ class Service:
         """Tell a client of an election from now on."""
         local.observed.add(election)
         state = self.replica.state
-        if state is not None and self._is_resumed and self.replica.is_primary:
+        if state is not None and self.readiness[0] and not self._has_news_of(election):
             local.tell(state.leaders.of(election))
         else:
             local.tell(Leadership(election, None))
@@ -498,11 +498,7 @@ class Service:
         if candidacy is None or state is None:
             return
         leadership = state.leaders.of(candidacy.election)
-        is_told = all(
-            type(untold.outcome) is not Leadership or untold.outcome.election != candidacy.election
-            for untold in self._untold
-        )
-        if leadership.leader == candidate and is_told:
+        if leadership.leader == candidate and not self._has_news_of(candidacy.election):
             candidacy.token = leadership.token
             local.tell(Leads(candidate, leadership.token))
 
@@ -521,18 +517,29 @@ class Service:
                 local.tell(leadership)
 
     def _tell_what_changed(self) -> None:
-        """After a change: what clients were told they hold, and does not hold any more, and who leads."""
+        """After a change: what clients were told they hold, and does not hold any more, and who leads.
+
+        The state may be further than what is final; what it is further by is told when that is.
+        """
         state = self.replica.state
         assert state is not None
+        ends = {untold.outcome.token for untold in self._untold if type(untold.outcome) is Ended}
         for local in self.clients.values():
             for token, holding in list(local.held.items()):
-                if state.table.holder(holding.name, token) is None:
+                if token not in ends and state.table.holder(holding.name, token) is None:
                     del local.held[token]
                     local.tell(Ended(holding.request, token, Why.EXPIRED))
         elections = {name for local in self.clients.values() for name in local.observed}
         elections |= {c.election for local in self.clients.values() for c in local.candidates.values()}
         for election in sorted(elections):
-            self._tell_leadership(state.leaders.of(election))
+            if not self._has_news_of(election):
+                self._tell_leadership(state.leaders.of(election))
+
+    def _has_news_of(self, election: bytes) -> bool:
+        """Whether the state is further with an election than what is final, and that is told soon."""
+        return any(
+            type(untold.outcome) is Leadership and untold.outcome.election == election for untold in self._untold
+        )
 
     def _renounce(self) -> None:
         """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluck.commands import Ended, Refused, Why
+from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
 from cluck.electorate import Electorate
-from cluck.protocol import Failed, Held, Renounced
+from cluck.protocol import Failed, Held, Leads, Observe, Renounced
 from cluck.replica import PATIENCE, Phase
 from cluck.tokens import TOKENS_OF_AN_EPOCH
 from cluck.wire import Ack, Record, Report, decode
@@ -588,3 +588,62 @@ def test_reports_say_what_they_should():
     assert isinstance(report, Report)
     assert report.lineage == (1, 1, 1, 0)
     assert report.record == Record(1, 10.0)
+
+
+# ---- what is told at the end of a change
+
+
+def test_what_was_given_back_during_a_change_is_not_told_as_lost():
+    """The release is applied before what the view began with is final: it is told when it is, and as what it was."""
+    order = started(5, safe=False)
+    order[2].acquire()
+    order.settle()
+    order.ring([1, 2, 3, 4, 5])
+    order[2].release(order[2].held[0])
+    order.settle()
+    assert [ended.why for ended in order[2].of(Ended)] == [None]
+
+
+def test_who_leads_is_told_behind_a_change_only_when_it_is_final():
+    """The commit is applied before what the view began with is final: nobody hears of it until it is final, too."""
+    order = started(5, safe=False)
+    order[2].say(Stand(RequestId(Owner(order[2].client, 0), 1), b"head"))
+    order[2].say(Observe(b"head"))
+    held_back = []
+    while not held_back:
+        messages = order.said(1, 2, 3, 4, 5)
+        held_back = [message for message in messages if _commits(message[1])]
+        order.deliver([message for message in messages if message not in held_back], [1, 2, 3, 4, 5])
+    order.ring([1, 2, 3, 4, 5])  # and it is said again
+    final = []
+    watched, on_final = order[2].service, order[2].service.on_final
+
+    def note(number):
+        on_final(number)
+        final.append((number, len(order[2].of(Leads))))
+
+    watched.on_final = note
+    order.settle()
+    assert final[0] == (0, 0)
+    assert final[-1][1] == 1
+    assert [told.leader is not None for told in order[2].of(Leadership)][-1]
+
+
+def _commits(data):
+    said = decode(data)
+    return any(isinstance(command, Commit) for command in getattr(said, "commands", ()))
+
+
+# ---- records
+
+
+def test_a_shorter_lease_that_is_proposed_next_does_not_displace_a_longer_one():
+    """Two servers ask at the same time that disks know of long leases; both are granted."""
+    order = started(usual=1.0)
+    order[1].acquire(b"long", lease=60.0)
+    order[2].acquire(b"short", lease=30.0)
+    proposals = order.said(1) + order.said(2)
+    order.deliver(proposals, [1, 2, 3])
+    order.settle()
+    assert len(order[1].held) == 1
+    assert len(order[2].held) == 1
