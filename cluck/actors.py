@@ -114,6 +114,8 @@ class Actor:
 
     def __init__(self, number: int, run: Run, forced: Forced, clock: Callable[[], float]) -> None:
         self.is_dead = False
+        self.may_vanish = True
+        """It may end unseen; not where it lives in its lock server's process, which tells it of all that it loses."""
         self._number = number
         self._run = run
         self._forced = forced
@@ -507,7 +509,7 @@ class Actor:
             self.connect(service, cuts)
 
     def _end(self, dice: random.Random) -> None:
-        self.die(is_known=dice.random() < 0.7, dice=dice)
+        self.die(is_known=dice.random() < 0.7 or not self.may_vanish, dice=dice)
 
     # ---- the end
 

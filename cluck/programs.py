@@ -363,6 +363,7 @@ class NodeLocks:
         for _ in range(self._dice.choice((1, 2, 4)) - len(self.clients)):
             actor = Actor(len(self.locks.actors), self.locks.run, self.locks.forced, self._clock)
             self.locks.actors.append(actor)
+            actor.may_vanish = not self._in_process
             self.clients.append(actor)
         for actor in self.clients:
             if not actor.is_dead:
