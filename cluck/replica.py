@@ -556,7 +556,7 @@ class Replica:
         recorded = self._nodes(member for member, report in self._reports.items() if report.record is not None)
         longest = max((report.record.longest for report in reports if report.record is not None), default=0.0)
         if any(report.force_birth for report in reports) or (
-            is_everyone and not any(report.survivors for report in reports)
+            is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
         ):
             longest = 0.0
         elif not is_everyone and not self.settings.electorate.is_quorum(recorded):

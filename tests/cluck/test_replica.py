@@ -373,6 +373,23 @@ def test_all_that_start_again_wait_where_clients_may_have_survived():
     assert len(order[2].held) == 1
 
 
+def test_all_wait_where_one_still_has_a_state_that_is_no_base():
+    """Its clients may rely on what they were granted, above all one whose connection is lost."""
+    order = started(2)
+    order[1].acquire(lease=60.0)
+    order.settle()
+    order[1].connection.lost(order.now, dead=False)
+    order.restart(2)
+    order.ring([1, 2])
+    order[2].acquire()
+    order.settle()
+    assert order[2].held == []
+    order.pass_time(64)
+    assert order[2].held == []
+    order.pass_time(3)
+    assert len(order[2].held) == 1
+
+
 def test_an_operator_may_say_that_nobody_holds_anything():
     order = started()
     for node in (1, 2):
