@@ -141,6 +141,8 @@ class Replica:
         """Why this server cannot go on."""
         self.number = 0
         """Messages with commands that were applied in this view."""
+        self.was_there = False
+        """In a primary view: all that its state has come to was applied here in its time."""
         self._listener = listener
         self._record = record
         self._outbox: list[bytes] = []
@@ -223,6 +225,9 @@ class Replica:
         self.deadline = math.inf
         if self.phase is Phase.ROUND:
             self._hurry()
+            self.deadline = now + PATIENCE
+        elif self.phase is Phase.LOADING:
+            self._call_round()  # who has the base's state does not say it, and will not report either
             self.deadline = now + PATIENCE
         elif self.phase is Phase.BIRTH:
             self._propose_birth()
@@ -332,7 +337,7 @@ class Replica:
             case Exclude():
                 self._on_exclude(said, now)
             case Snapshot():
-                self._on_snapshot(said)
+                self._on_snapshot(said, now)
             case Propose():
                 self._on_propose(said)
             case Stored():
@@ -394,7 +399,7 @@ class Replica:
         self._safe = all(report.safe for report in reports.values())
         electorate = self.settings.electorate
         present = self._nodes(reports)
-        with_state = self._nodes(member for member, report in reports.items() if report.lineage is not None)
+        with_state = {member.node_id for member, report in reports.items() if report.lineage is not None}
         if self.member in self._excluded:
             self._enter(Phase.MINORITY, "the others went on without this server, which did not answer")
         elif not all(report.quorate for report in reports.values()):
@@ -405,7 +410,7 @@ class Replica:
         elif not self.leaders:
             self._enter(Phase.MINORITY, "no lock server here may lead: each has its priority off")
         elif electorate.is_quorum(with_state):
-            self._begin_with_base()
+            self._begin_with_base(now)
         else:
             self._wait_for_birth(present, now)
 
@@ -416,35 +421,39 @@ class Replica:
         return [member for _, _, member in sorted(able)[:MOST_LEADERS]]
 
     def _nodes(self, members: Collection[Member] | Iterator[Member]) -> set[int]:
-        """The nodes all of whose servers are among these."""
+        """The nodes all of whose servers are among these: such a node is there, or knows, whichever of them is left."""
         chosen = set(members)
         return {member.node_id for member in chosen} - {
             member.node_id for member in self._members if member not in chosen
         }
 
-    def _begin_with_base(self) -> None:
+    def _begin_with_base(self, now: float) -> None:
         lineages = {member: report.lineage for member, report in self._reports.items() if report.lineage is not None}
         best = max(lineages.values())
         owners = [member for member, lineage in lineages.items() if lineage == best]
         owner = min(owners, key=lambda member: (member not in self.leaders[:1], member))
         wanted = self._reports[owner].digest
+        mine = self._reports[self.member]
+        self.was_there = mine.digest == wanted and mine.lineage is not None and mine.lineage.is_of_view(best)
         if all(report.lineage and report.digest == wanted for report in self._reports.values()):
             self._become_primary(best)
             return
         self._enter(Phase.LOADING, f"the state of node {owner.node_id} is on its way to those who have another")
+        self.deadline = now + PATIENCE
         if owner == self.member:
             assert self.state is not None
             assert self._round is not None
             for part in cut(freeze(self.state.image()), self._round):
                 self._say(part)
 
-    def _on_snapshot(self, said: Snapshot) -> None:
+    def _on_snapshot(self, said: Snapshot, now: float) -> None:
         if said.round != self._round or self.phase is not Phase.LOADING:
             return
         if said.part != len(self._parts):
             self.malformed += 1
             return
         self._parts.append(said)
+        self.deadline = now + PATIENCE
         if len(self._parts) < said.parts:
             return
         try:
@@ -622,6 +631,7 @@ class Replica:
                 return
 
     def _give_birth(self, record: Record) -> None:
+        self.was_there = False
         state = self.state = State(record.epoch)
         state.longest = record.longest
         self._become_primary(Lineage(record.epoch, 0, 0, 0))

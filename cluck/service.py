@@ -296,6 +296,8 @@ class Service:
         assert state is not None
         self._is_resumed = False
         self._says_again = True
+        if not self.replica.was_there:  # what was granted here may never have been, and its token be another's
+            self.leases = Leases()
         self.leases.load((ticket for ticket in state.table.tickets() if ticket.token), self._now)
         self._moved.update(state.table.locks)
         self._canvass.forget()

@@ -51,6 +51,10 @@ class Lineage(NamedTuple):
     mark: Number
     """Commands of that view: applied, or, where the ring has no SAFE, acknowledged."""
 
+    def is_of_view(self, other: Lineage) -> bool:
+        """Whether both have decided last in the same view."""
+        return self[:-1] == other[:-1]
+
 
 class Record(NamedTuple):
     """What a lock server keeps on its disk."""

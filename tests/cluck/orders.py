@@ -152,6 +152,18 @@ class Order:
         for part in parts:
             self._install(part)
 
+    def join(self, node_id, pid):
+        """Another server comes on a node, and is in its ring from then on; it is known by node and pid."""
+        key = (node_id, pid)
+        joined = self.servers[key] = Server(self, node_id, self.servers[node_id].record, pid, **self.settings)
+        nodes = [*self.rings[node_id], key]
+        members = tuple(sorted(self.servers[node].member for node in nodes))
+        for node in nodes:
+            self.rings[node] = nodes
+            self.servers[node].hear(Confchg(members, {}, {joined.member: Reason.JOIN}))
+        joined.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted({member.node_id for member in members}))))
+        return joined
+
     def _install(self, part):
         seq = next(self._seq)
         members = tuple(sorted(self.servers[node_id].member for node_id in part))

@@ -1,5 +1,7 @@
 """When a grant may be told, whose state is the base of all, and where a state is born: rulings E1 to E7, one by one."""
 
+from dataclasses import replace
+
 import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
@@ -10,6 +12,17 @@ from cluck.tokens import TOKENS_OF_AN_EPOCH
 from cluck.wire import Ack, Record, Report, decode
 from tests.cluck.orders import Order, started
 from totem.configuration import Level
+
+
+def led_by_the_first():
+    """Servers that have begun, 1 being the first leader."""
+    order = Order()
+    order[1].service.replica.settings = replace(order[1].service.replica.settings, priority=1)
+    order.ring([1, 2, 3])
+    order.settle()
+    assert order[3].service.replica.leaders[0] == order[1].member
+    return order
+
 
 # ---- E1: who decides
 
@@ -82,6 +95,34 @@ def test_votes_are_those_of_nodes_all_of_whose_servers_have_the_state():
     assert electorate.is_quorum({1})
     assert not electorate.is_quorum({2, 3})
     assert electorate.missing({1}) == (2, 3)
+
+
+def test_a_second_server_on_a_node_takes_nothing_from_who_holds_locks_through_the_first():
+    """It has no state yet; the node has one all the same."""
+    order = started(1)
+    order[1].acquire()
+    order.settle()
+    (token,) = order[1].held
+    second = order.join(1, 2)
+    second.acquire()
+    order.settle()
+    assert order[1].held == [token]
+    assert second.held == []
+    order[1].release(token)
+    order.settle()
+    assert second.held[0] > token
+
+
+def test_second_servers_on_all_nodes_at_once_take_nothing_from_anybody():
+    order = started()
+    order[1].acquire()
+    order.settle()
+    (token,) = order[1].held
+    for node in (1, 2, 3):
+        order.join(node, 2)
+    order.settle()
+    assert order[1].held == [token]
+    assert order[1, 2].state.table.holder(b"lock", token) is not None
 
 
 # ---- E2: the base of all
@@ -173,6 +214,36 @@ def test_a_server_that_does_not_report_is_left_out_by_order():
         order.deliver(messages, awake)
     assert order[1].ready
     assert not order[3].ready
+
+
+def test_a_server_that_does_not_hand_over_its_state_is_left_out():
+    """Server 1 reports that it has the base of all, and stands still."""
+    order = led_by_the_first()
+    order.ring([1, 2], [3])
+    order.settle()
+    order[2].acquire()
+    order.settle()
+    order.ring([1, 2, 3])
+    for _ in range(3):
+        order.deliver(order.said(1, 2, 3), [1, 2, 3])
+        if order[2].service.replica.phase is Phase.LOADING:
+            break
+    assert order[2].service.replica.phase is Phase.LOADING
+    awake = [2, 3]
+    order.said(1)  # and it never comes
+
+    def turn():
+        order.deliver(order.said(*awake), awake)
+
+    for _ in range(2):
+        order.now += PATIENCE + 0.1
+        for node in awake:
+            order[node].service.advance(order.now)
+        for _ in range(6):
+            turn()
+    assert order[2].ready
+    assert order[3].ready
+    assert order[3].state.table.holder(b"lock", order[2].held[0]) is not None
 
 
 def test_a_server_that_was_left_out_asks_to_be_counted_again():
@@ -489,6 +560,25 @@ def test_a_waiter_that_has_not_said_so_renews_before_it_begins():
     assert order[2].held == []
     order.settle()
     assert order[2].of(Held)[0].deadline == pytest.approx(order.now + 0.999)
+
+
+def test_a_grant_that_never_was_says_nothing_of_the_lease_of_another_one_with_its_token():
+    """Server 1, which proposes what is due, did for itself alone what the others did later for somebody else."""
+    order = led_by_the_first()
+    order[1].acquire(lease=5.0, grace=0.0)
+    order.ring([1], [2, 3], tails=[(order.said(1), [1])])
+    order.settle()
+    order.pass_time(3)
+    order[2].acquire(lease=5.0, grace=0.0)
+    order.settle()
+    (held,) = order[2].of(Held)
+    order.ring([1, 2, 3])
+    order.settle()
+    while order.now < held.deadline - 0.3:
+        order.pass_time(0.25)
+    assert order[2].of(Ended) == []
+    order.pass_time(4)
+    assert [ended.why for ended in order[2].of(Ended)] == [Why.EXPIRED]
 
 
 def test_a_renewal_in_time_keeps_the_lock():
