@@ -154,6 +154,11 @@ class Actor:
         return self._connection is not None
 
     @property
+    def woken(self) -> int:
+        """How many of its waits on conditions are over."""
+        return sum(awaited.ended < inf for awaited in self._awaited)
+
+    @property
     def _era(self) -> Era:
         return Era(self._connections, self._cuts())
 

@@ -2,10 +2,11 @@
 
 `Locks` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
 totem.testing.soak --application cluck.programs:Locks`). A node has one lock server in the servers' group, which stands
-on the executive layer, and some clients (`cluck.actors`), which live with the server or outlive it. Settings, faults
-and deeds are what the seed chooses. What everybody was told is recorded in the cluster's own time, which no real
-program could know, and judged at the end: by `cluck.checkers`, and here for what only those see who look into the
-servers: that all came to the same state, and that nobody waits in vain.
+on the executive layer, perhaps programs beside it that are lock servers themselves, and some clients (`cluck.actors`),
+which live with their server or outlive it. Settings, faults and deeds are what the seed chooses. What everybody was
+told is recorded in the cluster's own time, which no real program could know, and judged at the end: by
+`cluck.checkers`, and here for what only those see who look into the servers: that all came to the same state, and that
+nobody waits in vain.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from cluck.service import Service
 from cluck.state import State
 from cluck.wire import Record
 from cpg.engine import Engine, Membership
-from cpg.events import Event, Member, Message, Transitional
+from cpg.events import Event, Member, Message, Reason, Transitional
 from cpg.programs import Numbered
 from cpg.stream import Stream
 from totem.configuration import Delivery, Guarantee, Level
@@ -58,8 +59,9 @@ DISK: Final = (0.0, 0.001, 0.05)
 MOST_DEEDS: Final = 400
 MISCHIEF: Final = (0.0, 0.02, 0.2)
 """How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
-
-
+COMPANY: Final = (0.0, 0.0, 0.01)
+"""How often another program of a node begins to be a lock server, too, when there is something to do."""
+MOST_COMPANY: Final = 2
 CALMS: Final = (0.0, 0.0, 2.0, 6.0)
 """Seconds for which clients go on to ask for things when the network has healed for good."""
 RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
@@ -98,7 +100,7 @@ class Locks:
         self.electorate = Electorate({})
         self.safe: dict[int, bool] = {}
         self.in_process: dict[int, bool] = {}
-        self.mischief = 0.0
+        self.mischief = self.company = 0.0
         self.calm = self.rest_for = 0.0
         self._may_lose_disk = False
 
@@ -119,7 +121,7 @@ class Locks:
     def _choose(self, dice: random.Random, ids: list[int]) -> None:
         """Choose the settings of a world."""
         kind = dice.random()
-        self.mischief = dice.choice(MISCHIEF)
+        self.mischief, self.company = dice.choice(MISCHIEF), dice.choice(COMPANY)
         self.safe = {i: kind < 0.5 or (kind < 0.7 and dice.random() < 0.5) for i in ids}
         in_process = dice.choice((0.0, 0.5, 1.0))
         self.in_process = {i: dice.random() < in_process for i in ids}
@@ -287,11 +289,14 @@ def _at(event: Grant | End | Load, now: float) -> Grant | End | Load:
 
 
 class NodeLocks:
-    """One life of one node: the executive layer, a lock server, clients."""
+    """One life of one node: the executive layer, a lock server, clients.
 
-    def __init__(self, node: Node, locks: Locks) -> None:
+    Or of one more program on that node (`beside`) that is a lock server itself.
+    """
+
+    def __init__(self, node: Node, locks: Locks, beside: NodeLocks | None = None) -> None:
         self.node = node
-        self.engine = Engine(Numbered(node))
+        self.engine: Engine = beside.engine if beside is not None else Engine(Numbered(node))
         self.service: WatchedService | None = None
         self.locks = locks
         self._incarnation = node.incarnation
@@ -301,13 +306,16 @@ class NodeLocks:
         self._outbox: list[bytes] = []
         self._storing: Record | None = None
         self._disk = self._dice.choice(DISK)
-        self._pids = 0
+        self._company: list[NodeLocks] = []
+        """The other programs."""
+        self._may_have_company = beside is None
+        self._pids = 1000 * (len(beside._company) + 1) if beside is not None else 0
         self._timer = 0.0
         self.clients: list[Actor] = []
         self._deeds = self._dice.randrange(MOST_DEEDS)
         self._pace = self._dice.choice((0.005, 0.02, 0.1))
         self._safe = locks.safe[node.node_id]
-        self._in_process = locks.in_process[node.node_id]
+        self._in_process = locks.in_process[node.node_id] or beside is not None
 
     @property
     def now(self) -> float:
@@ -327,8 +335,12 @@ class NodeLocks:
     # ---- the node's side
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Let the engine have it, then the lock server, then the clients."""
+        """Let the engine have it, then the lock servers, then their clients."""
         self.engine.deliver([delivery])
+        for life in (self, *self._company):
+            life._take_up()
+
+    def _take_up(self) -> None:
         if self.engine.synced and self._membership is None:
             self._join()
             self._at(self._pace, self._act)
@@ -381,12 +393,19 @@ class NodeLocks:
             else:
                 actor.lose(tells=False)
 
+    def _have_company(self) -> None:
+        """Another program of this node begins."""
+        other = NodeLocks(self.node, self.locks, beside=self)
+        self._company.append(other)
+        self.locks.nodes.append(other)
+        other._take_up()
+
     def _leave(self) -> None:
         """Leave the group, with all that lives in this process, and join anew."""
         assert self._membership is not None
         self.end()
         self._outbox.clear()
-        self._membership.leave()
+        self._membership.leave(self._dice.choice((Reason.LEAVE, Reason.PROCDOWN)))
         self._at(0.1, self._join_again)
 
     def _join_again(self) -> None:
@@ -405,13 +424,18 @@ class NodeLocks:
             for event in batch:
                 if (shown := self._as_told(event)) is not None:
                     service.event(shown, self.now)
-        told = len(self.locks.run.holdings), len(self.locks.run.roles)
+        told = self._told
         for actor in self.clients:
             actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
         self._work()
-        hangs = service.has_untold or service.replica.phase in (Phase.LOADING, Phase.BIRTH)
-        if hangs or (len(self.locks.run.holdings), len(self.locks.run.roles)) != told:
+        phase, is_storing = service.replica.phase, self._storing is not None
+        if service.has_untold or is_storing or phase in (Phase.LOADING, Phase.BIRTH) or self._told != told:
             self._perhaps_do_mischief()
+
+    @property
+    def _told(self) -> tuple[int, ...]:
+        """Grows with what clients are told that they act upon."""
+        return len(self.locks.run.holdings), len(self.locks.run.roles), sum(actor.woken for actor in self.clients)
 
     def _perhaps_do_mischief(self) -> None:
         """Have a fault come now, and be mended some time later."""
@@ -419,7 +443,7 @@ class NodeLocks:
         if self.locks.rested is not None or dice.random() >= self.locks.mischief:
             return
         others = [node_id for node_id in cluster.nodes if node_id != me]
-        match dice.randrange(5):
+        match dice.randrange(6):
             case 0 | 1:
                 cluster.network.partition([me], others)
             case 2:
@@ -429,7 +453,14 @@ class NodeLocks:
                 self.node.crash(dice.randint(1, 30))
             case 4:
                 cluster.network.cut([me], dice.sample(others, dice.randint(1, len(others))))
+            case 5:
+                self.node.pause()
+                cluster.network.at(self.now + dice.choice((0.05, 0.5, 3.0)), self._resume)
         cluster.network.at(self.now + dice.choice((0.05, 0.5, 1.0, 3.0)), cluster.network.heal)
+
+    def _resume(self) -> None:
+        if self.is_alive:
+            self.node.resume()
 
     def _as_told(self, event: Event) -> Event | None:
         """What a ring without SAFE tells."""
@@ -468,7 +499,10 @@ class NodeLocks:
     def _stored(self, service: WatchedService) -> None:
         record, self._storing = self._storing, None
         assert record is not None
-        self.locks.disks[self.node.node_id] = record
+        former = self.locks.disks.get(self.node.node_id, record)
+        self.locks.disks[self.node.node_id] = Record(
+            max(former.epoch, record.epoch), max(former.longest, record.longest)
+        )
         if service is self.service:
             service.stored(record)
             self._work_again()
@@ -508,6 +542,9 @@ class NodeLocks:
                 self._deeds -= self._dice.choice(self.clients).act(self._dice)
                 if self._dice.random() < 0.003:
                     self._leave()
+                elif self._may_have_company and self._dice.random() < self.locks.company:
+                    self._may_have_company = len(self._company) + 1 < MOST_COMPANY
+                    self._have_company()
             self._pump()
             self.node.kick()
         for actor in self.clients if not self.locks.is_quiet(self.now) else ():
