@@ -124,7 +124,7 @@ class Service:
         self.clients: dict[Client, LocalClient] = {}
         """Those of this server."""
         self._key = key or dice.randbytes(32)
-        self._canvass = Canvass(self.server, self.clients)
+        self.canvass = Canvass(self.server, self.clients)
         self._now = now
         self._numbers = 0
         self._pending: list[Command] = []
@@ -239,7 +239,7 @@ class Service:
             elif kind is Ended:
                 self.leases.end(outcome.token)  # type: ignore[union-attr]
             elif kind in _OF_ELECTIONS:
-                self._pending += self._canvass.hear(outcome, self._now)  # type: ignore[arg-type]
+                self._pending += self.canvass.hear(outcome, self._now)  # type: ignore[arg-type]
                 if kind is Leadership:
                     self._untold.append(Untold(number, outcome, None))
                 continue
@@ -300,9 +300,9 @@ class Service:
             self.leases = Leases()
         self.leases.load((ticket for ticket in state.table.tickets() if ticket.token), self._now)
         self._moved.update(state.table.locks)
-        self._canvass.forget()
+        self.canvass.forget()
         for outcome in state.leaders.pending():
-            self._pending += self._canvass.hear(outcome, self._now)
+            self._pending += self.canvass.hear(outcome, self._now)
 
     def on_suspended(self) -> None:
         """The view has ended."""
@@ -577,7 +577,7 @@ class Service:
         deadline = min(self.replica.deadline, self._next_tick)
         rank = self._rank
         if rank is not None:
-            deadline = min(deadline, self._canvass.deadline, self.leases.deadline(rank))
+            deadline = min(deadline, self.canvass.deadline, self.leases.deadline(rank))
         return deadline
 
     @property
@@ -595,9 +595,9 @@ class Service:
         rank = self._rank
         if rank is not None:
             self._pending += self.leases.due(now, rank)
-            state = self.replica.state
-            assert state is not None
-            self._pending += self._canvass.due(now, state.leaders.elections, is_first=rank == 0)
+        state = self.replica.state
+        if state is not None and self.replica.is_primary:
+            self._pending += self.canvass.due(now, state.leaders.elections, is_first=rank == 0)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             self._tick(now, is_first=rank == 0)
@@ -664,7 +664,7 @@ class Service:
                 continue
             local.strikes += 1
             if local.strikes > STRIKES and state is not None and self.replica.is_primary:
-                self._pending += self._canvass.depose(local, state.leaders.elections)
+                self._pending += self.canvass.depose(local, state.leaders.elections)
             local.tell(Ping())
 
     # ---- questions

@@ -7,9 +7,9 @@ delivered that there is to say, as a calm ring would; `said` and `deliver` take 
 import random
 from itertools import count
 
-from cluck.commands import Acquire, Ended, Owner, Release, Renew, RequestId, Withdraw
+from cluck.commands import Acquire, Ended, Owner, Release, Renew, RequestId, Stand, Withdraw
 from cluck.electorate import Electorate
-from cluck.protocol import VERSION, Held, Hello, Renounced
+from cluck.protocol import VERSION, Held, Hello, Renounced, Welcome
 from cluck.replica import Settings
 from cluck.service import Service
 from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
@@ -53,6 +53,23 @@ class Server:
         request = RequestId(Owner(self.client, task), self.numbers)
         self.say(Acquire(request, name, **options))
         return request
+
+    def stand(self, election=b"head", task=0, **options):
+        self.numbers += 1
+        request = RequestId(Owner(self.client, task), self.numbers)
+        self.say(Stand(request, election, **options))
+        return request
+
+    def lose(self, *, dead=False):
+        """The connection of its client ends."""
+        self.connection.lost(self.order.now, dead=dead)
+
+    def come_back(self, secret=None):
+        """The client connects again; with another secret than its own nobody needs to believe it."""
+        (welcome, *_) = self.of(Welcome)
+        self.connection = self.service.connect(self.told.append)
+        self.say(Hello(VERSION, resumes=self.client, secret=welcome.secret if secret is None else secret))
+        return self.of(Welcome)[-1]
 
     def release(self, token, name=b"lock"):
         self.say(Release(name, token))
@@ -163,6 +180,15 @@ class Order:
             self.servers[node].hear(Confchg(members, {}, {joined.member: Reason.JOIN}))
         joined.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted({member.node_id for member in members}))))
         return joined
+
+    def end(self, key, reason):
+        """A server that has come by `join` ends, and its node goes on."""
+        member = self.servers.pop(key).member
+        nodes = [node for node in self.rings.pop(key) if node != key]
+        members = tuple(sorted(self.servers[node].member for node in nodes))
+        for node in nodes:
+            self.rings[node] = nodes
+            self.servers[node].hear(Confchg(members, {member: reason}, {}))
 
     def _install(self, part):
         seq = next(self._seq)

@@ -1,0 +1,304 @@
+"""What a lock server does for its clients: elections that it hurries on, leases, connections that end and come back."""
+
+import math
+
+import pytest
+
+from cluck.canvass import PATIENCE
+from cluck.commands import Close, Commit, Ended, Leadership, Next, Queued, Refused, Why
+from cluck.leases import STANDBY
+from cluck.protocol import Held, Leads, Observe, Ping, Pong
+from cluck.service import PING, RESUME
+from cluck.wire import decode
+from cpg.events import Reason
+from tests.cluck.orders import started
+
+
+def commands(messages, *kinds):
+    """The commands of these kinds in messages."""
+    said = [command for _, data in messages for command in getattr(decode(data), "commands", ())]
+    return [command for command in said if isinstance(command, kinds)]
+
+
+def leader(order, node=1):
+    """Who leads, as a server knows it."""
+    return order[node].state.leaders.of(b"head").leader
+
+
+def answer_pings(order, seconds, *nodes):
+    """Let time pass in which only the clients of these answer."""
+    for _ in range(int(seconds / PING)):
+        order.pass_time(PING)
+        for node in nodes:
+            order[node].say(Pong())
+        order.settle()
+
+
+def deliver_up_to(order, *kinds):
+    """Say and deliver, up to messages with such commands; those are handed over instead."""
+    nodes = list(order.rings)
+    for _ in range(100):
+        messages = order.said(*nodes)
+        if commands(messages, *kinds):
+            return messages
+        order.deliver(messages, nodes)
+    raise AssertionError("nobody says it")
+
+
+# ---- elections
+
+
+def test_a_candidate_leads_and_all_that_observe_are_told():
+    order = started()
+    order[3].say(Observe(b"head"))
+    candidate = order[1].stand()
+    order.settle()
+    (leads,) = order[1].of(Leads)
+    assert leads.candidate == candidate
+    assert [(told.leader, told.token) for told in order[3].of(Leadership)] == [(None, 0), (candidate, leads.token)]
+    order[1].withdraw(candidate)
+    order.settle()
+    assert order[3].of(Leadership)[-1].leader is None
+
+
+def test_who_does_not_answer_pings_is_not_chosen_and_not_waited_for_long():
+    """3 has stood for longer than 2, and would be preferred."""
+    order = started()
+    first = order[1].stand()
+    order.settle()
+    order[3].stand()
+    order.settle()
+    second = order[2].stand()
+    order.settle()
+    answer_pings(order, 4, 1, 2)
+    assert leader(order) == first
+    order[1].withdraw(first)
+    order.settle()
+    assert leader(order) is None
+    answer_pings(order, PATIENCE + 1, 2)
+    assert leader(order) == second
+
+
+def test_a_winner_that_does_not_come_is_replaced():
+    """Its connection is lost when it has given its status and does not know yet that it has won."""
+    order = started()
+    first = order[1].stand()
+    order.settle()
+    order[3].stand()
+    order.settle()
+    second = order[2].stand()
+    order.settle()
+    order[1].withdraw(first)
+    named = deliver_up_to(order, Next)
+    order.deliver([message for message in named if not commands([message], Next)], [1, 2, 3])
+    order[3].lose()
+    answer_pings(order, 2 * PATIENCE + 1, 2)
+    assert leader(order) is None or leader(order) == second
+    answer_pings(order, 2, 2)
+    assert leader(order) == second
+
+
+def test_only_the_first_leader_of_the_service_hurries_elections():
+    order = started()
+    order[1].stand()
+    order.settle()
+    order[1].lose()
+    order[2].stand()
+    order.settle()
+    proposed = []
+    for _ in range(12):
+        order.now += 0.5
+        for node in (1, 2, 3):
+            order[node].service.advance(order.now)
+        messages = order.said(1, 2, 3)
+        proposed += [sender for sender, data in messages if commands([(sender, data)], Close)]
+        order.deliver(messages, [1, 2, 3])
+        order[2].say(Pong())
+        order.settle()
+    assert set(proposed) <= {order[1].service.replica.leaders[0]}
+
+
+def test_a_leader_that_comes_back_is_told_that_it_leads():
+    order = started()
+    order[1].stand()
+    order.settle()
+    (leads,) = order[1].of(Leads)
+    order[1].lose()
+    order[1].come_back()
+    order[1].told.clear()
+    order[1].numbers -= 1
+    order[1].stand()
+    order.settle()
+    assert order[1].of(Leads) == [leads]
+
+
+def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
+    """The fourth server proposes nothing, and nothing of what it hears piles up there."""
+    order = started(4)
+    (fourth,) = {server.node_id for server in order.servers.values()} - {
+        member.node_id for member in order[1].service.replica.leaders
+    }
+    for number in range(5):
+        candidate = order[1].stand(b"election %d" % number)
+        deliver_up_to(order, Commit)  # and it is lost
+        order[1].withdraw(candidate)
+        order.settle()
+    order.pass_time(2)
+    assert order[fourth].service.canvass.deadline == math.inf
+
+
+# ---- leases
+
+
+def test_a_change_of_the_ring_gives_nobody_more_time():
+    order = started()
+    order[3].acquire(lease=5.0, grace=1.0)
+    order.settle()
+    order.ring([1, 2], [3])
+    order.settle()
+    order[1].acquire()
+    order.pass_time(4)
+    order.ring([1, 2])
+    order.settle()
+    order.pass_time(1.5)
+    assert order[1].held == []
+    order.pass_time(1)
+    assert len(order[1].held) == 1
+
+
+def test_where_the_first_leader_stands_still_another_one_proposes_what_is_over():
+    order = started()
+    _, second, third = (member.node_id for member in order[1].service.replica.leaders)
+    order[third].acquire(lease=5.0, grace=0.0)
+    order.settle()
+    order[second].acquire()
+    order.settle()
+    end = order.now + 5 + STANDBY
+    while order.now < end + 2:
+        order.now += 0.5
+        for node in (second, third):
+            order[node].service.advance(order.now)
+        order.settle()
+        assert order[second].held == [] or order.now > end
+    assert len(order[second].held) == 1
+
+
+# ---- connections
+
+
+def test_a_client_that_comes_back_is_known_by_its_secret_alone():
+    order = started()
+    order[1].acquire()
+    order.settle()
+    order[1].lose()
+    assert order[1].come_back(b"guessed").client != order[1].client
+    assert not order[1].of(Ended)
+    assert order[1].come_back().was_resumed
+
+
+def test_a_client_that_does_not_come_back_waits_for_nothing_any_more_and_holds_to_the_end_of_its_lease():
+    order = started()
+    order[1].acquire(b"held", lease=60.0)
+    order[2].acquire(b"wanted", lease=60.0)
+    order.settle()
+    waiting = order[1].acquire(b"wanted")
+    order.settle()
+    order[1].lose()
+    order.pass_time(RESUME - 1)
+    assert order[3].state.table.ticket(waiting) is not None
+    order.pass_time(2)
+    assert order[3].state.table.ticket(waiting) is None
+    assert order[3].state.table.holder(b"held", order[1].held[0]) is not None
+
+
+def test_a_client_that_comes_back_in_time_waits_on():
+    order = started()
+    order[2].acquire(b"wanted", lease=60.0)
+    order.settle()
+    waiting = order[1].acquire(b"wanted")
+    order.settle()
+    order[1].lose()
+    order.pass_time(RESUME - 1)
+    order[1].come_back()
+    order.pass_time(5)
+    assert order[3].state.table.ticket(waiting) is not None
+    order[2].release(order[2].held[0], b"wanted")
+    order.settle()
+    assert {held.request for held in order[1].of(Held)} == {waiting}  # and again, as who has waited renews as it begins
+
+
+@pytest.mark.parametrize("reason", [Reason.LEAVE, Reason.PROCDOWN])
+def test_clients_that_lived_in_a_server_that_has_ended_free_their_locks_at_once(reason):
+    order = started()
+    other = order.join(1, 2)
+    order.settle()
+    other.acquire()
+    order.settle()
+    order[2].acquire()
+    order.settle()
+    order.end((1, 2), reason)
+    order.settle()
+    order.pass_time(1)
+    assert len(order[2].held) == 1
+
+
+def test_clients_of_a_daemon_that_has_ended_may_be_alive():
+    order = started(in_process=False)
+    other = order.join(1, 2)
+    order.settle()
+    other.acquire(lease=5.0, grace=0.0)
+    order.settle()
+    order[2].acquire()
+    order.settle()
+    order.end((1, 2), Reason.PROCDOWN)
+    order.settle()
+    order.pass_time(4.5)
+    assert order[2].held == []
+    order.pass_time(1)
+    assert len(order[2].held) == 1
+
+
+def test_what_a_client_asks_again_after_its_goodbye_is_nobodys():
+    order = started()
+    request = order[1].acquire()
+    order.settle()
+    order[1].lose(dead=True)
+    order.settle()
+    assert order[2].state.clients_of(order[1].service.server) == []
+    assert order[2].state.table.ticket(request) is None
+
+
+def test_nobody_is_asked_for_pongs_that_does_not_stand():
+    order = started()
+    order[1].stand()
+    order.pass_time(3)
+    assert order[1].of(Ping)
+    assert not order[2].of(Ping)
+
+
+def test_the_place_in_a_queue_is_told_when_it_changes_and_not_again():
+    order = started()
+    order[2].acquire()
+    order[3].acquire()
+    order.settle()
+    order[1].acquire()
+    order.settle()
+    order.pass_time(3)
+    assert [queued.ahead for queued in order[1].of(Queued)] == [2]
+    order[2].release(order[2].held[0])
+    order.pass_time(3)
+    assert [queued.ahead for queued in order[1].of(Queued)] == [2, 1]
+
+
+def test_a_withdrawal_is_answered_whatever_there_was():
+    order = started()
+    order[2].acquire()
+    order.settle()
+    waiting = order[1].acquire()
+    order.settle()
+    order[1].withdraw(waiting)
+    order.settle()
+    assert order[1].of(Refused)[-1].why is Why.WITHDRAWN
+    order[1].withdraw(waiting)
+    order.settle()
+    assert len(order[1].of(Refused)) == 2
