@@ -429,9 +429,8 @@ class Service:
         self._now = now
         local.put = None
         local.lost = now
-        if dead or not (local.open or local.held):
-            self.clients.pop(local.client, None)
-            self._pending.append(Gone(local.client))
+        if dead or self._has_nothing(local):
+            self._forget(local)
 
     # ---- telling
 
@@ -649,12 +648,26 @@ class Service:
         for local in list(self.clients.values()):
             if local.lost is None or now - local.lost <= RESUME:
                 continue
-            if not local.open and not local.held:
-                del self.clients[local.client]
-                self._pending.append(Gone(local.client))
-            elif not local.is_given_up:
+            if self._has_nothing(local):
+                self._forget(local)
+            elif not local.is_given_up and self.replica.is_primary:
                 local.is_given_up = True
-                self._pending += [Withdraw(request) for request in local.open]
+                self._pending += [Withdraw(request) for request in local.open if not self._is_granted(request)]
+
+    def _has_nothing(self, local: LocalClient) -> bool:
+        """Whether nothing is lost with a client; it may still hold what an earlier life of this server granted."""
+        state = self.replica.state if self.replica.is_primary else None
+        return state is not None and not (local.open or local.held or state.table.has_tickets(local.client))
+
+    def _is_granted(self, request: RequestId) -> bool:
+        """Whether a client may rely on what it asked for: it may have been told by an earlier life of this server."""
+        ticket = self._ticket(request)
+        return ticket is not None and ticket.token != 0
+
+    def _forget(self, local: LocalClient) -> None:
+        """A client is not there any more, and what it had is free."""
+        self.clients.pop(local.client, None)
+        self._pending.append(Gone(local.client))
 
     def _ping(self) -> None:
         """Ask clients with candidates whether they run; have those replaced that lead and do not."""

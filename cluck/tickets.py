@@ -123,6 +123,10 @@ class Table:
         """Return the ticket of a request."""
         return self._tickets.get(request)
 
+    def has_tickets(self, client: Client) -> bool:
+        """Whether a client holds a lock, or waits for one."""
+        return client in self._owners
+
     def present(self, request: RequestId) -> list[ConditionOutcome]:
         """What has become of a request so far, if it has a ticket. Hot."""
         ticket = self._tickets.get(request)

@@ -17,6 +17,7 @@ from cluck.tokens import Tokens
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_replica as replicas
+from tests.cluck import test_service as services
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
 from tests.cluck.test_state import World, test_nothing_is_left_when_all_have_gone
@@ -817,6 +818,18 @@ REPLICAS = [
         "E1",
         [Change(Service, "on_phase", "self._renounce()", "pass")],
         replicas.test_a_holder_in_the_minority_is_told_at_once,
+    ),
+    Bug(
+        "free what was granted by an earlier life of the server",
+        "E7a",
+        [Change(Service, "_has_nothing", "or state.table.has_tickets(local.client)", "")],
+        services.test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection,
+    ),
+    Bug(
+        "give up locks together with requests",
+        "E7a",
+        [Change(Service, "_look_after_the_lost", " if not self._is_granted(request)", "")],
+        services.test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds,
     ),
     Bug(
         "the dead wait on",

@@ -30,6 +30,7 @@ class Server:
             record,
             dice=random.Random(f"{node_id} {next(order.lives)}"),
             now=order.now,
+            key=b"of node %d" % node_id,
         )
         self.told = []
         self.connection = self.service.connect(self.told.append)
@@ -64,10 +65,15 @@ class Server:
         """The connection of its client ends."""
         self.connection.lost(self.order.now, dead=dead)
 
-    def come_back(self, secret=None):
-        """The client connects again; with another secret than its own nobody needs to believe it."""
-        (welcome, *_) = self.of(Welcome)
+    def come_back(self, secret=None, former=None):
+        """The client connects again; with another secret than its own nobody needs to believe it.
+
+        `former`: an earlier life of this server, whose client it is.
+        """
+        former = former or self
+        (welcome, *_) = former.of(Welcome)
         self.connection = self.service.connect(self.told.append)
+        self.client = former.client
         self.say(Hello(VERSION, resumes=self.client, secret=welcome.secret if secret is None else secret))
         return self.of(Welcome)[-1]
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cluck.canvass import PATIENCE
-from cluck.commands import Close, Commit, Ended, Leadership, Next, Queued, Refused, Why
+from cluck.commands import Acquire, Close, Commit, Ended, Leadership, Next, Queued, Refused, Why
 from cluck.leases import STANDBY
 from cluck.protocol import Held, Leads, Observe, Ping, Pong
 from cluck.service import PING, RESUME
@@ -225,6 +225,57 @@ def test_a_client_that_comes_back_in_time_waits_on():
     order[2].release(order[2].held[0], b"wanted")
     order.settle()
     assert {held.request for held in order[1].of(Held)} == {waiting}  # and again, as who has waited renews as it begins
+
+
+def outlived():
+    """The client of server 1 holds a lock for a minute, and its server has been restarted."""
+    order = started(in_process=False)
+    request = order[1].acquire(lease=60.0)
+    order.settle()
+    former = order[1]
+    order.restart(1)
+    return order, former, request
+
+
+def test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection():
+    order, former, request = outlived()
+    order.ring([1, 2, 3])
+    order.settle()
+    order[1].come_back(former=former)
+    order[1].lose()
+    order.pass_time(RESUME + 2)
+    assert order[2].state.table.ticket(request) is not None
+    order.pass_time(60)
+    assert order[2].state.table.ticket(request) is None
+    assert not order[1].service.clients.keys() & {former.client}
+
+
+def test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds():
+    order, former, request = outlived()
+    order.ring([1], [2, 3])
+    order.settle()
+    order[1].come_back(former=former)
+    order[1].say(Acquire(request, b"lock", lease=60.0))
+    order[1].lose()
+    order.pass_time(RESUME + 2)
+    order.ring([1, 2, 3])
+    while not order[1].service.replica.is_primary:
+        order.deliver(order.said(1, 2, 3), [1, 2, 3])
+    order[1].service.advance(order.now + 1)
+    order.settle()
+    assert order[2].state.table.ticket(request) is not None
+
+
+def test_who_was_not_there_to_be_told_that_its_server_is_cut_off_holds():
+    order = started()
+    request = order[1].acquire(lease=60.0)
+    order.settle()
+    order[1].lose()
+    order.ring([1], [2, 3])
+    order.pass_time(RESUME + 2)
+    order.ring([1, 2, 3])
+    order.pass_time(2)
+    assert order[2].state.table.ticket(request) is not None
 
 
 @pytest.mark.parametrize("reason", [Reason.LEAVE, Reason.PROCDOWN])
