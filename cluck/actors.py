@@ -36,6 +36,7 @@ class Era(NamedTuple):
     """A time in which a client's lock server was there and cut off from nothing: what differs ends what is certain."""
 
     connection: int
+    """How often there has been one, or none any more."""
     cuts: int
 
 
@@ -180,6 +181,7 @@ class Actor:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._told = []
+            self._connections += 1
             self._session.lose(ConnectionLost("so the dice say"))
             self._look(None)
             if tells:

@@ -16,6 +16,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from msgspec.msgpack import encode
@@ -69,7 +70,7 @@ RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
 FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
 """Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
-"""Seconds of rest by which each election that can have a leader has one."""
+"""Seconds in one view by which each election that can have a leader has one."""
 
 
 @dataclass(slots=True)
@@ -137,7 +138,11 @@ class Locks:
 
     def is_quiet(self, now: float) -> bool:
         """Whether lock servers do nothing more of their own accord."""
-        return self.rested is not None and now >= self.rested + self.calm + self.rest_for
+        return now >= self._quiet_from
+
+    @property
+    def _quiet_from(self) -> float:
+        return inf if self.rested is None else self.rested + self.calm + self.rest_for
 
     def rest(self) -> None:
         """Make no trouble any more, and soon begin nothing new, so that what is under way can come to its end."""
@@ -177,14 +182,15 @@ class Locks:
                 elif not any(reason in why for reason in FORGIVEN):
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
-    def _waiting_in_vain(self, service: Service) -> Iterable[str]:
+    def _waiting_in_vain(self, service: WatchedService) -> Iterable[str]:
         """Locks that nobody holds and somebody waits for, elections that nobody wins."""
         state = service.replica.state
         assert state is not None
         for name, lock in state.table.locks.items():
             if lock.waiting and lock.admits(lock.waiting[0]):
                 yield f"{service.server}: {name!r} could be held by {lock.waiting[0]}, which waits"
-        if self.rest_for < AN_ELECTION or not service.replica.leaders:
+        rest = min(self.rest_for, self._quiet_from - service.began)
+        if rest < AN_ELECTION or not service.replica.leaders:
             return
         ready = {actor.client for life in self.nodes for actor in life.clients if not actor.is_dead}
         for election in state.leaders.elections.values():
@@ -210,6 +216,8 @@ class WatchedService(Service):
         self.order = Order(self.server)
         self.cuts = 0
         """How often it was cut off, or took over another's state."""
+        self.began = inf
+        """When its latest primary view did."""
         run.orders.append(self.order)
         self._live: dict[int, bytes] = {}
         """By token: the locks that are held."""
@@ -221,6 +229,7 @@ class WatchedService(Service):
     def on_primary(self) -> None:
         """Write down what is held."""
         super().on_primary()
+        self.began = self._now
         state = self.replica.state
         assert state is not None
         self.cuts += state is not self._former
