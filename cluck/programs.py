@@ -91,7 +91,7 @@ class Locks:
         self.run = Run()
         self.forced = Forced()
         self.disks: dict[int, Record] = {}
-        """What each node's disk knows; disks outlive everything, but one may be lost."""
+        """What each node's disk knows; disks outlive everything, but one may be lost, unless its node decides alone."""
         self.outliving: dict[int, list[Actor]] = defaultdict(list)
         """Clients that do not live in their lock server's process."""
         self.actors: list[Actor] = []
@@ -112,7 +112,8 @@ class Locks:
         for former in self.nodes:
             if former.node is node:
                 former.end()
-        if self._may_lose_disk and node.node_id in self.disks and node.cluster.dice.random() < 0.2:
+        others_know = not self.electorate.is_quorum([node.node_id])
+        if self._may_lose_disk and others_know and node.node_id in self.disks and node.cluster.dice.random() < 0.2:
             self._may_lose_disk = False
             del self.disks[node.node_id]
         life = NodeLocks(node, self)
