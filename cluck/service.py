@@ -366,15 +366,19 @@ class Service:
 
     def _request(self, local: LocalClient, command: Any) -> None:
         request: RequestId = command.request
-        if not self.replica.is_primary and type(command) is Acquire and not command.waits:
-            local.tell(Failed(request, self.readiness[1], not_ready=True))
-        elif request.number - command.settled > MOST_UNSETTLED or len(self._pending) >= MOST_KEPT:
-            local.tell(Failed(request, "too many requests are open", not_ready=False))
-        else:
-            local.open.setdefault(request, Open(command))
+        known = local.open.get(request)
+        if known is None:
+            if not self.replica.is_primary and type(command) is Acquire and not command.waits:
+                local.tell(Failed(request, self.readiness[1], not_ready=True))
+                return
+            if request.number - command.settled > MOST_UNSETTLED or len(self._pending) >= MOST_KEPT:
+                local.tell(Failed(request, "too many requests are open", not_ready=False))
+                return
+            local.open[request] = Open(command)
             if type(command) is Stand:
                 since = self._now - command.running
                 local.candidates.setdefault(request, Candidacy(command.election, since, command.restart_interval))
+        if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
             self._queue(command)
 
     def _queue(self, command: Command) -> None:

@@ -826,6 +826,12 @@ REPLICAS = [
         services.test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection,
     ),
     Bug(
+        "keep a request twice that is said again",
+        "E",
+        [Change(Service, "_request", "if known is None or known.is_submitted:", "if True:")],
+        partial(services.test_what_was_withdrawn_before_the_group_heard_of_it_never_comes, 1),
+    ),
+    Bug(
         "give up locks together with requests",
         "E7a",
         [Change(Service, "_look_after_the_lost", " if not self._is_granted(request)", "")],

@@ -319,6 +319,24 @@ def test_what_a_client_asks_again_after_its_goodbye_is_nobodys():
     assert order[2].state.table.ticket(request) is None
 
 
+@pytest.mark.parametrize("again", [0, 1, 2])
+def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
+    """However often its client came back and said it again."""
+    order = started()
+    order.ring([1], [2, 3])
+    order.settle()
+    request = order[1].acquire()
+    for _ in range(again):
+        order[1].lose()
+        order[1].come_back()
+        order[1].say(Acquire(request, b"lock"))
+    order[1].withdraw(request)
+    assert [refused.request for refused in order[1].of(Refused)] == [request]
+    order.ring([1, 2, 3])
+    order.settle()
+    assert order[2].state.table.ticket(request) is None
+
+
 def test_nobody_is_asked_for_pongs_that_does_not_stand():
     order = started()
     order[1].stand()
