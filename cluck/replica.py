@@ -1,35 +1,35 @@
-"""One lock server's copy of the state, and when what it says may be told: rulings E1 to E6.
+"""One lock server's copy of the state, from view to view: rulings E1 to E6.
 
 A machine on the stream of the lock servers' group. Whatever changes who is there begins a round: the lowest member
-calls it, each reports what it has, and from then on all decide alike, by what was ordered alone. The largest lineage is
-the base of all; who has something else gets it as a snapshot. Where the nodes that have a state are a majority, the
-view is then primary and commands are applied as they come; what comes before is void, and who sent it says it again. A
-server that does not report is left out by order: it counts for nothing in that view.
+calls it, each reports what it has, and from then on all decide alike, by what was ordered alone (`cluck.census`). The
+largest lineage is the base of all; who has something else gets it as a snapshot. Where the nodes that have a state are
+a majority, the view is then primary and commands are applied as they come; what comes before is void, and who sent it
+says it again. A server that does not report is left out by order: it counts for nothing in that view.
 
-Applying is not telling. A command is final where it was delivered as SAFE, or where the ring has no SAFE, when servers
-on a majority of nodes have acknowledged it before the next change. Number 0 is the view's beginning itself: what the
-base has already done and nobody was told is told when that is final.
+Applying is not telling: what is applied may be told when it is final (`cluck.finality`). Number 0 is the view's
+beginning itself: what the base has already done and nobody was told is told when that is final.
 
-A state is born where all configured nodes are there, or a majority whose disks know their epoch; not before the longest
-lease on record is over, unless nobody who was granted one can be alive.
+A state is born where all configured nodes are there, or a majority whose disks know their epoch (`cluck.records`); not
+before the longest lease on record is over, unless nobody who was granted one can be alive.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cluck.census import Base, Birth, Census, Minority
 from cluck.commands import Command, Outcome, Server
 from cluck.electorate import Electorate
+from cluck.finality import Finality
+from cluck.records import Records
 from cluck.state import State
 from cluck.wire import (
     Ack,
     Commands,
     Exclude,
-    Lineage,
     Malformed,
     Propose,
     Record,
@@ -51,7 +51,6 @@ from totem.configuration import Level
 
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
-MOST_LEADERS: Final = 3
 
 _BY_RING: Final = {Reason.NODEDOWN, Reason.NODEUP}
 
@@ -132,8 +131,6 @@ class Replica:
         """Who has reported in this view."""
         self.leaders: list[Member] = []
         """Of the service in this view: the first proposes, the others stand by."""
-        self.record_to_store: Record | None = None
-        """What is to be made durable; then `stored` is to be called."""
         self.deadline = math.inf
         """When `advance` wants to be called."""
         self.malformed = 0
@@ -144,7 +141,7 @@ class Replica:
         self.was_there = False
         """In a primary view: all that its state has come to was applied here in its time."""
         self._listener = listener
-        self._record = record
+        self._records = Records(record)
         self._outbox: list[bytes] = []
         self._rounds = 0
         self._serial = 0
@@ -157,20 +154,12 @@ class Replica:
         """Somebody was told to call a round since the last change."""
         self._stated: bool | None = None
         """What was said of quorum in this round."""
-        # of the view
-        self._round: RoundId | None = None
-        self._since = 0.0
-        """When its round was called, as it was delivered here."""
-        self._reports: dict[Member, Report] = {}
-        self._excluded: set[Member] = set()
+        self._census: Census | None = None
+        """Of this round, and of the view that it makes."""
         self._parts: list[Snapshot] = []
-        self._lineage: Lineage | None = None
-        self._safe = True
-        self._acks: dict[Member, int] = {}
-        self._ack_under_way = False
-        self._final = -1
-        self._stored: dict[Member, Record] = {}
-        self._proposed: Record | None = None
+        """Of the base's state, which is on its way here."""
+        self._finality: Finality | None = None
+        """Of this primary view, or of the last one: as far as it came, so far is the state. None: there is no state."""
 
     # ---- in
 
@@ -203,14 +192,18 @@ class Replica:
 
     def begin_epoch(self) -> None:
         """Have tokens of a later epoch: this one's run short."""
-        if self.state is not None and self.is_primary and self._proposed is None:
-            self._propose(Record(self._merged(Record(self.state.tokens.epoch, 0.0)).epoch + 1, self.state.longest))
+        if self.state is not None and self.is_primary and self._records.proposed is None:
+            known = self._records.merged(Record(self.state.tokens.epoch, self.state.longest))
+            self._propose(Record(known.epoch + 1, self.state.longest))
+
+    @property
+    def record_to_store(self) -> Record | None:
+        """What is to be made durable; then `stored` is to be called."""
+        return self._records.to_store
 
     def stored(self, record: Record) -> None:
         """`record_to_store` is durable."""
-        self._record = record
-        if self.record_to_store == record:
-            self.record_to_store = None
+        self._records.on_stored(record)
         self._say(Stored(record))
 
     def take(self) -> list[bytes]:
@@ -234,11 +227,10 @@ class Replica:
 
     def _hurry(self) -> None:
         """Go on without who does not call the round, or does not report."""
-        if self._round is None:
+        if self._census is None:
             self._call_round()
-        elif self.member in self._reports:
-            silent = [(*member,) for member in self._members if not self._has_reported(member)]
-            self._say(Exclude(self._round, silent))
+        elif self._census.has_report_of(self.member):
+            self._say(Exclude(self._census.id, [(*member,) for member in self._census.silent]))
 
     @property
     def is_primary(self) -> bool:
@@ -248,17 +240,13 @@ class Replica:
     @property
     def view_id(self) -> RoundId | None:
         """The view's name: the round that made it."""
-        return self._round
+        return self._census.id if self._census is not None else None
 
     @property
     def is_busy(self) -> bool:
-        """Whether it waits for a disk, or for its own acknowledgement."""
-        return self.record_to_store is not None or self._ack_under_way
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the present view is known to last: what its base has done may be told."""
-        return self._final >= 0
+        """In a primary view: whether it waits for a disk, or for its own acknowledgement."""
+        is_ack_under_way = self._finality is not None and self._finality.is_ack_under_way
+        return self.record_to_store is not None or is_ack_under_way
 
     # ---- changes
 
@@ -284,22 +272,16 @@ class Replica:
     def _suspend(self, why: str) -> None:
         if self.phase is Phase.PRIMARY:
             self._listener.on_suspended()
-        self._round = None
+        self._census = None
         self._round_is_due = False
         self._stated = None
-        self._reports = {}
-        self._excluded = set()
         self._forget_view()
         self._enter(Phase.ROUND, why)
         self.deadline = math.inf
 
     def _forget_view(self) -> None:
         self._parts = []
-        self._acks = {}
-        self._ack_under_way = False
-        self._final = -1
-        self._stored = {}
-        self._proposed = None
+        self._records.forget_view()
 
     def _call_round(self) -> None:
         self._rounds += 1
@@ -325,8 +307,10 @@ class Replica:
             self._on_ack(sender, said)
         else:
             self._on_rare(sender, said, now)
-        if message.level is Level.SAFE and self._safe and self.phase is Phase.PRIMARY:
-            self._finalize(self.number)
+        if message.level is Level.SAFE and self.phase is Phase.PRIMARY:
+            assert self._finality is not None
+            if self._finality.on_safe(self.number):
+                self._listener.on_final(self.number)
 
     def _on_rare(self, sender: Member, said: Said, now: float) -> None:
         match said:
@@ -343,13 +327,17 @@ class Replica:
             case Stored():
                 self._on_stored(sender, said)
 
+    def _census_of(self, round_id: RoundId | None) -> Census | None:
+        """Find what a message speaks of; None: it speaks of another round than the present one, and is void."""
+        census = self._census
+        return census if census is not None and census.id == round_id else None
+
     # ---- rounds
 
     def _on_round(self, said: Round, now: float) -> None:
         """A round begins, whatever there was before."""
         self._suspend("servers are still to report")
-        self._round = said.id
-        self._since = now
+        self._census = Census(said.id, self._members, self.settings.electorate)
         self._stated = self._quorate
         self.deadline = now + PATIENCE
         frozen = freeze(self.state.image()) if self.state is not None else b""
@@ -357,9 +345,9 @@ class Replica:
             Report(
                 round=said.id,
                 start=self.server.start,
-                lineage=self._lineage,
+                lineage=self._finality.lineage if self._finality is not None else None,
                 digest=digest(frozen),
-                record=self._record,
+                record=self._records.on_disk,
                 survivors=self.settings.survivors,
                 safe=self.settings.safe,
                 priority=self.settings.priority,
@@ -370,84 +358,52 @@ class Replica:
         )
 
     def _on_report(self, sender: Member, said: Report, now: float) -> None:
-        if said.round != self._round or self.phase is not Phase.ROUND or sender in self._excluded:
+        census = self._census_of(said.round)
+        if census is None or self.phase is not Phase.ROUND or sender in census.excluded:
             return
-        self._reports[sender] = said
+        census.add(sender, said)
         if said.in_process:
             self._in_process[sender] = Server(sender.node_id, said.start)
-        self._conclude_if_complete(now)
+        if census.is_complete:
+            self._conclude(census, now)
 
     def _on_exclude(self, said: Exclude, now: float) -> None:
-        if said.round != self._round or self.phase is not Phase.ROUND:
+        census = self._census_of(said.round)
+        if census is None or self.phase is not Phase.ROUND:
             return
-        silent = {Member(*numbers) for numbers in said.members} - set(self._reports)
-        self._excluded |= silent
-        if self.member in silent:
+        excluded = census.exclude({Member(*numbers) for numbers in said.members})
+        if self.member in excluded:
             self._call_round()  # this one has come to again: it wants to count
-        self._conclude_if_complete(now)
+        if census.is_complete:
+            self._conclude(census, now)
 
-    def _has_reported(self, member: Member) -> bool:
-        return member in self._reports or member in self._excluded
+    def _conclude(self, census: Census, now: float) -> None:
+        """The last has reported: go on as all do."""
+        self.servers = census.servers
+        self.leaders = census.leaders
+        match census.verdict(self.member):
+            case Minority(why):
+                self._enter(Phase.MINORITY, why)
+            case Base() as base:
+                self._begin_with(base, census, now)
+            case Birth() as birth:
+                self._wait_for(birth, now)
 
-    def _conclude_if_complete(self, now: float) -> None:
-        """When the last has reported all decide alike what this view is."""
-        if not self._reports or not all(map(self._has_reported, self._members)):
+    def _begin_with(self, base: Base, census: Census, now: float) -> None:
+        self.was_there = base.was_there
+        if base.is_everywhere:
+            self._become_primary(census, census.epoch)
             return
-        reports = self._reports
-        self.servers = {member: Server(member.node_id, report.start) for member, report in reports.items()}
-        self.leaders = self._rank(reports)
-        self._safe = all(report.safe for report in reports.values())
-        electorate = self.settings.electorate
-        present = self._nodes(reports)
-        with_state = {member.node_id for member, report in reports.items() if report.lineage is not None}
-        if self.member in self._excluded:
-            self._enter(Phase.MINORITY, "the others went on without this server, which did not answer")
-        elif not all(report.quorate for report in reports.values()):
-            self._enter(Phase.MINORITY, "the ring is not quorate")
-        elif not electorate.is_quorum(present):
-            missing = ", ".join(map(str, electorate.missing(present)))
-            self._enter(Phase.MINORITY, f"too few lock servers are here: nothing from node {missing}")
-        elif not self.leaders:
-            self._enter(Phase.MINORITY, "no lock server here may lead: each has its priority off")
-        elif electorate.is_quorum(with_state):
-            self._begin_with_base(now)
-        else:
-            self._wait_for_birth(present, now)
-
-    @staticmethod
-    def _rank(reports: dict[Member, Report]) -> list[Member]:
-        """Who leads the service: by priority, then by what each drew when it started."""
-        able = [(report.priority, report.start, member) for member, report in reports.items() if report.priority]
-        return [member for _, _, member in sorted(able)[:MOST_LEADERS]]
-
-    def _nodes(self, members: Collection[Member] | Iterator[Member]) -> set[int]:
-        """The nodes all of whose servers are among these: such a node is there, or knows, whichever of them is left."""
-        chosen = set(members)
-        return {member.node_id for member in chosen} - {
-            member.node_id for member in self._members if member not in chosen
-        }
-
-    def _begin_with_base(self, now: float) -> None:
-        lineages = {member: report.lineage for member, report in self._reports.items() if report.lineage is not None}
-        best = max(lineages.values())
-        owners = [member for member, lineage in lineages.items() if lineage == best]
-        owner = min(owners, key=lambda member: (member not in self.leaders[:1], member))
-        wanted = self._reports[owner].digest
-        mine = self._reports[self.member]
-        self.was_there = mine.digest == wanted and mine.lineage is not None and mine.lineage.is_of_view(best)
-        if all(report.lineage and report.digest == wanted for report in self._reports.values()):
-            self._become_primary(best)
-            return
-        self._enter(Phase.LOADING, f"the state of node {owner.node_id} is on its way to those who have another")
+        self._enter(Phase.LOADING, f"the state of node {base.owner.node_id} is on its way to those who have another")
         self.deadline = now + PATIENCE
-        if owner == self.member:
+        if base.owner == self.member:
             assert self.state is not None
-            assert self._round is not None
-            for part in cut(freeze(self.state.image()), self._round):
+            for part in cut(freeze(self.state.image()), census.id):
                 self._say(part)
 
     def _on_snapshot(self, said: Snapshot, now: float) -> None:
-        if said.round != self._round or self.phase is not Phase.LOADING:
+        census = self._census_of(said.round)
+        if census is None or self.phase is not Phase.LOADING:
             return
         if said.part != len(self._parts):
             self.malformed += 1
@@ -462,43 +418,26 @@ class Replica:
             self.failure = f"the state of the other lock servers cannot be read: {malformed}"
             return
         self.state = State.of(image)
-        lineages = [report.lineage for report in self._reports.values() if report.lineage is not None]
-        self._become_primary(max(lineages))
+        self._become_primary(census, census.epoch)
 
     # ---- the primary view
 
-    def _become_primary(self, base: Lineage) -> None:
+    def _become_primary(self, census: Census, epoch: int) -> None:
         """The state is the base's, and this the place in the order from which on commands count."""
         state, ring_seq = self.state, self._ring_seq
         assert state is not None
         assert ring_seq is not None
-        views = [
-            report.lineage.view
-            for report in self._reports.values()
-            if report.lineage is not None and report.lineage.ring_seq == ring_seq
-        ]
         self._forget_view()
-        self._lineage = Lineage(base.epoch, ring_seq, max(views, default=0) + 1, 0)
+        self._finality = Finality(
+            census.lineage(epoch, ring_seq), self.member, is_safe=census.is_safe, is_quorum=census.is_quorum
+        )
         self.number = 0
         self.deadline = math.inf
         state.keep(set(self.servers.values()))
-        self._remember_record()
+        self._records.remember(Record(state.tokens.epoch, state.longest))
         self._enter(Phase.PRIMARY)
         self._listener.on_primary()
         self._acknowledge()
-
-    def _remember_record(self) -> None:
-        """Have the disk know at least what the state knows, for a later birth."""
-        assert self.state is not None
-        record = self._merged(Record(self.state.tokens.epoch, self.state.longest))
-        if record != self._record:
-            self.record_to_store = record
-
-    def _merged(self, record: Record) -> Record:
-        known = [known for known in (self._record, self.record_to_store) if known is not None]
-        return Record(
-            max([record.epoch, *(one.epoch for one in known)]), max([record.longest, *(one.longest for one in known)])
-        )
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:
@@ -516,125 +455,74 @@ class Replica:
         on_applied = self._listener.on_applied
         for command in said.commands:
             on_applied(number, command, server, state.apply(command, server))
-        if self._safe:
-            self._mark(number)
-
-    def _mark(self, number: int) -> None:
-        assert self._lineage is not None
-        self._lineage = self._lineage._replace(mark=number)
-
-    # ---- what may be told
-
-    def _finalize(self, number: int) -> None:
-        if number > self._final:
-            self._final = number
-            self._listener.on_final(number)
+        assert self._finality is not None
+        self._finality.on_applied(number)
 
     def _acknowledge(self) -> None:
-        """Where the ring has no SAFE: say how far this server is, once what it said last is back."""
-        if not self._safe and not self._ack_under_way and self.phase is Phase.PRIMARY:
-            assert self._round is not None
-            if self._acks.get(self.member, -1) < self.number:
-                self._ack_under_way = True
-                self._say(Ack(self._round, self.number))
+        """Say how far this server is, where that is how the others learn it."""
+        if self._finality is not None and self._census is not None and self._finality.begin_ack(self.number):
+            self._say(Ack(self._census.id, self.number))
 
     def _on_ack(self, sender: Member, said: Ack) -> None:
         """A server is so far. Only what it says in this very view counts (ruling E4)."""
-        if said.round != self._round or self.phase is not Phase.PRIMARY or self._safe or sender not in self.servers:
+        if self._census_of(said.round) is None or self.phase is not Phase.PRIMARY or sender not in self.servers:
             return
-        self._acks[sender] = said.number
-        if sender == self.member:
-            self._ack_under_way = False
-            self._mark(said.number)
-            self._acknowledge()
-        mine = self._acks.get(self.member, -1)
-        for number in sorted({min(mine, acked) for acked in self._acks.values()}, reverse=True):
-            if number <= self._final:
-                break
-            nodes = self._nodes(member for member, acked in self._acks.items() if acked >= number)
-            if self.settings.electorate.is_quorum(nodes):
-                self._finalize(number)
-                break
+        assert self._finality is not None
+        is_news = self._finality.on_ack(sender, said.number)
+        self._acknowledge()
+        if is_news:
+            self._listener.on_final(self._finality.number)
 
     # ---- records, and birth
 
-    def _wait_for_birth(self, present: set[int], now: float) -> None:
-        """Nobody has what was told before: begin anew, if all or enough know that, and when nobody relies on it."""
-        reports = self._reports.values()
-        is_everyone = self.settings.electorate.is_everyone(present)
-        recorded = self._nodes(member for member, report in self._reports.items() if report.record is not None)
-        longest = max((report.record.longest for report in reports if report.record is not None), default=0.0)
-        if any(report.force_birth for report in reports) or (
-            is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
-        ):
-            longest = 0.0
-        elif not is_everyone and not self.settings.electorate.is_quorum(recorded):
-            missing = ", ".join(map(str, self.settings.electorate.missing(present)))
-            what = "no state is left" if recorded else "a first start needs all lock servers"
-            self._enter(Phase.MINORITY, f"{what}: nothing from node {missing}")
+    def _propose(self, record: Record) -> None:
+        if self._records.propose(record):
+            self._say(Propose(record))
+
+    def _on_propose(self, said: Propose) -> None:
+        is_birth = self.phase is Phase.BIRTH and self._census_of(said.birth) is not None
+        if is_birth:
+            self._records.proposed = said.record
+        elif not (self.phase is Phase.PRIMARY and said.birth is None):
             return
-        left = f"leases of up to {longest:g} s may be left of an earlier life"
-        self._enter(Phase.BIRTH, left if longest else "a first state is being stored")
-        rank = sorted(self._reports).index(self.member)
-        self.deadline = now + longest + rank * PATIENCE
+        self._records.store(said.record)
+
+    def _on_stored(self, sender: Member, said: Stored) -> None:
+        census, records = self._census, self._records
+        if census is None or sender not in self.servers or self.phase not in (Phase.BIRTH, Phase.PRIMARY):
+            return
+        records.hear(sender, said.record)
+        if self.phase is Phase.PRIMARY:
+            self._take_records(census)
+        elif records.proposed is not None and records.is_known(records.proposed, census.is_quorum):
+            self._give_birth(census, records.proposed)
+
+    def _take_records(self, census: Census) -> None:
+        """Go on with what a majority's disks know of by now."""
+        state, known = self.state, self._records.known(census.is_quorum)
+        assert state is not None
+        if known is not None:
+            state.tokens.begin(known.epoch)
+            state.longest = max(state.longest, known.longest)
+            self._listener.on_phase()
+
+    def _wait_for(self, birth: Birth, now: float) -> None:
+        """There is no state to go on with: begin anew when nobody relies on one any more."""
+        left = f"leases of up to {birth.after:g} s may be left of an earlier life"
+        self._enter(Phase.BIRTH, left if birth.after else "a first state is being stored")
+        self.deadline = now + birth.after + birth.rank * PATIENCE
         if self.deadline == now:
             self.advance(now)
 
     def _propose_birth(self) -> None:
-        """Begin anew, with an epoch above all that anybody here knows of."""
-        known = [report.record for report in self._reports.values() if report.record is not None]
-        epoch = 1 + max((record.epoch for record in known), default=0)
-        longest = max((record.longest for record in known), default=self.settings.usual)
-        self._say(Propose(Record(epoch, longest), self._round))
+        assert self._census is not None
+        self._say(Propose(self._census.record_of_birth(self.settings.usual), self._census.id))
 
-    def _propose(self, record: Record) -> None:
-        if self._proposed is None or self._proposed < record:
-            self._proposed = record
-            self._say(Propose(record))
-
-    def _on_propose(self, said: Propose) -> None:
-        is_birth = self.phase is Phase.BIRTH and said.birth is not None and said.birth == self._round
-        if is_birth:
-            self._proposed = said.record
-        elif not (self.phase is Phase.PRIMARY and said.birth is None):
-            return
-        self.record_to_store = self._merged(said.record)
-
-    def _on_stored(self, sender: Member, said: Stored) -> None:
-        if sender not in self.servers or self.phase not in (Phase.BIRTH, Phase.PRIMARY):
-            return
-        former = self._stored.get(sender, Record(0, 0.0))
-        self._stored[sender] = Record(max(former.epoch, said.record.epoch), max(former.longest, said.record.longest))
-        if self.phase is Phase.PRIMARY:
-            self._take_records()
-        elif self._proposed is not None and self._is_known(self._proposed):
-            self._give_birth(self._proposed)
-
-    def _is_known(self, record: Record) -> bool:
-        """Whether a majority's disks know of a record."""
-        nodes = self._nodes(
-            member
-            for member, stored in self._stored.items()
-            if stored.epoch >= record.epoch and stored.longest >= record.longest
-        )
-        return self.settings.electorate.is_quorum(nodes)
-
-    def _take_records(self) -> None:
-        """Go on with what a majority's disks know of by now."""
-        state = self.state
-        assert state is not None
-        for stored in sorted(self._stored.values(), reverse=True):
-            if self._is_known(stored):
-                state.tokens.begin(stored.epoch)
-                state.longest = max(state.longest, stored.longest)
-                self._listener.on_phase()
-                return
-
-    def _give_birth(self, record: Record) -> None:
+    def _give_birth(self, census: Census, record: Record) -> None:
         self.was_there = False
         state = self.state = State(record.epoch)
         state.longest = record.longest
-        self._become_primary(Lineage(record.epoch, 0, 0, 0))
+        self._become_primary(census, record.epoch)
 
     # ---- out
 

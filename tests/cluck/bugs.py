@@ -4,8 +4,10 @@ from functools import partial
 
 import pytest
 
+from cluck.census import Census
 from cluck.conditions import Conditions
 from cluck.electorate import Electorate
+from cluck.finality import Finality
 from cluck.leaders import Election, Leaders
 from cluck.leases import Leases
 from cluck.replica import Replica
@@ -640,7 +642,7 @@ REPLICAS = [
     Bug(
         "tell before it is safe",
         "E3",
-        [Change(Replica, "_on_message", "message.level is Level.SAFE and self._safe", "self._safe")],
+        [Change(Replica, "_on_message", "message.level is Level.SAFE and", "")],
         replicas.test_nothing_is_told_that_is_not_known_to_be_everywhere,
     ),
     Bug(
@@ -659,13 +661,13 @@ REPLICAS = [
     Bug(
         "tell what this server alone has acknowledged",
         "E4",
-        [Change(Replica, "_on_ack", "if self.settings.electorate.is_quorum(nodes):", "if nodes:")],
+        [Change(Finality, "on_ack", "self._is_quorum([", "bool([")],
         replicas.test_without_safe_a_majority_must_have_acknowledged,
     ),
     Bug(
         "count acknowledgements of another view",
         "E4",
-        [Change(Replica, "_on_ack", "said.round != self._round or self.phase", "self.phase")],
+        [Change(Replica, "_on_ack", "self._census_of(said.round) is None or self.phase", "self.phase")],
         replicas.test_acknowledgements_of_another_view_are_void,
     ),
     Bug(
@@ -673,10 +675,10 @@ REPLICAS = [
         "E4",
         [
             Change(
-                Replica,
-                "_acknowledge",
-                "self._ack_under_way = True",
-                "self._ack_under_way = True\n            self._mark(self.number)",
+                Finality,
+                "begin_ack",
+                "self.is_ack_under_way = True",
+                "self.is_ack_under_way = True\n    self._mark = number",
             )
         ],
         replicas.test_the_mark_is_what_was_acknowledged_and_not_what_was_applied,
@@ -684,26 +686,19 @@ REPLICAS = [
     Bug(
         "count the mark when a command is applied",
         "E4",
-        [Change(Replica, "_apply", "if self._safe:", "if True:")],
+        [Change(Finality, "on_applied", "if self._is_safe:", "if True:")],
         replicas.test_the_mark_is_what_was_acknowledged_and_not_what_was_applied,
     ),
     Bug(
         "each follows the rule of its own ring",
         "E4",
-        [
-            Change(
-                Replica,
-                "_conclude_if_complete",
-                "all(report.safe for report in reports.values())",
-                "self.settings.safe",
-            )
-        ],
+        [Change(Replica, "_become_primary", "is_safe=census.is_safe", "is_safe=self.settings.safe")],
         replicas.test_one_server_without_safe_makes_the_rule_that_of_all,
     ),
     Bug(
         "the smallest lineage is the base",
         "E2",
-        [Change(Replica, "_begin_with_base", "best = max(lineages.values())", "best = min(lineages.values())")],
+        [Change(Census, "_base", "best = max(lineages.values())", "best = min(lineages.values())")],
         replicas.test_the_state_that_saw_more_is_the_base_and_others_get_it,
     ),
     Bug(
@@ -711,10 +706,10 @@ REPLICAS = [
         "E2",
         [
             Change(
-                Replica,
-                "_become_primary",
-                "Lineage(base.epoch, ring_seq, max(views, default=0) + 1, 0)",
-                "Lineage(base.epoch, 0, 0, 0)",
+                Census,
+                "lineage",
+                "Lineage(epoch, ring_seq, max(views, default=0) + 1, 0)",
+                "Lineage(epoch, 0, 0, 0)",
             )
         ],
         replicas.test_a_later_view_counts_for_more_than_many_commands_of_an_earlier_one,
@@ -728,19 +723,26 @@ REPLICAS = [
     Bug(
         "wait for ever for who does not report",
         "E2",
-        [Change(Replica, "_hurry", "self._say(Exclude(self._round, silent))", "pass")],
+        [
+            Change(
+                Replica,
+                "_hurry",
+                "self._say(Exclude(self._census.id, [(*member,) for member in self._census.silent]))",
+                "pass",
+            )
+        ],
         replicas.test_a_server_that_does_not_report_is_left_out_by_order,
     ),
     Bug(
         "go on although left out",
         "E2",
-        [Change(Replica, "_conclude_if_complete", "if self.member in self._excluded:", "if False:")],
+        [Change(Census, "verdict", "if member in self.excluded:", "if False:")],
         replicas.test_a_server_that_was_left_out_asks_to_be_counted_again,
     ),
     Bug(
         "those who have lost their memory count",
         "E1",
-        [Change(Replica, "_conclude_if_complete", "electorate.is_quorum(with_state)", "with_state")],
+        [Change(Census, "verdict", "self._electorate.is_quorum(with_state)", "with_state")],
         replicas.test_what_a_minority_remembers_is_no_base,
     ),
     Bug(
@@ -752,13 +754,13 @@ REPLICAS = [
     Bug(
         "a state is born at once",
         "E5",
-        [Change(Replica, "_wait_for_birth", "self.deadline = now + longest", "self.deadline = now")],
+        [Change(Replica, "_wait_for", "self.deadline = now + birth.after", "self.deadline = now")],
         replicas.test_those_who_have_lost_their_memory_are_no_majority_for_a_state,
     ),
     Bug(
         "a first state without all",
         "E5",
-        [Change(Replica, "_wait_for_birth", "elif not is_everyone and not", "elif False and not")],
+        [Change(Census, "_birth", "elif not is_everyone and not", "elif False and not")],
         replicas.test_a_first_state_needs_all,
     ),
     Bug(
@@ -768,7 +770,7 @@ REPLICAS = [
             Change(
                 Replica,
                 "_on_propose",
-                "self.record_to_store = self._merged(said.record)",
+                "self._records.store(said.record)",
                 "self._say(Stored(said.record))",
             )
         ],
@@ -777,7 +779,7 @@ REPLICAS = [
     Bug(
         "the same epoch again",
         "E6",
-        [Change(Replica, "_propose_birth", "epoch = 1 + max(", "epoch = max(")],
+        [Change(Census, "record_of_birth", "epoch = 1 + max(", "epoch = max(")],
         replicas.test_all_that_start_again_begin_at_once_where_nobody_holds_anything_any_more,
     ),
     Bug(
