@@ -202,6 +202,11 @@ class Actor:
             else:
                 connection.lost(now, dead=is_known)
 
+    @property
+    def has_news(self) -> bool:
+        """Whether it was told something, or time has come for something."""
+        return bool(self._told) or self.now >= self._session.deadline
+
     def hear(self, *, is_calm: bool = False, is_quiet: bool = False) -> None:
         """Take in what was told, and say what follows from it, and, unless all is quiet, from time."""
         if self.is_dead:

@@ -434,12 +434,15 @@ class NodeLocks:
             for event in batch:
                 if (shown := self._as_told(event)) is not None:
                     service.event(shown, self.now)
-        told = self._told
+        may_be_hit = self.locks.rested is None
+        told = self._told if may_be_hit else ()
         for actor in self.clients:
-            actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
+            if actor.has_news:
+                actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
         self._work()
         phase, is_storing = service.replica.phase, self._storing is not None
-        if service.has_untold or is_storing or phase in (Phase.LOADING, Phase.BIRTH) or self._told != told:
+        hangs = service.has_untold or is_storing or phase in (Phase.LOADING, Phase.BIRTH)
+        if may_be_hit and (hangs or self._told != told):
             self._perhaps_do_mischief()
 
     @property
@@ -450,7 +453,7 @@ class NodeLocks:
     def _perhaps_do_mischief(self) -> None:
         """Have a fault come now, and be mended some time later."""
         dice, cluster, me = self._dice, self.node.cluster, self.node.node_id
-        if self.locks.rested is not None or dice.random() >= self.locks.mischief:
+        if dice.random() >= self.locks.mischief:
             return
         others = [node_id for node_id in cluster.nodes if node_id != me]
         match dice.randrange(6):
