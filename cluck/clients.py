@@ -41,6 +41,8 @@ class LocalClient:
     program: str
     put: Callable[[Downward], None] | None
     """None while the connection is lost."""
+    is_known: bool = False
+    """The group may have heard of it, through this server or an earlier life of it."""
     lost: float | None = None
     """When it was lost."""
     is_given_up: bool = False

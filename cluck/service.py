@@ -343,6 +343,7 @@ class Service:
         local = self.clients.get(client)
         if local is None:
             local = self.clients[client] = LocalClient(client, hello.program, put)
+            local.is_known = client.server != self.server
         elif local.put is not None:
             local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
         local.put, local.lost, local.strikes, local.is_given_up = put, None, 0, False
@@ -356,6 +357,7 @@ class Service:
     def command(self, local: LocalClient, command: Command, now: float) -> None:
         """Do what a client asks for. Hot."""
         self._now = now
+        local.is_known = True
         kind = type(command)
         if kind in _REQUESTS:
             self._request(local, command)
@@ -660,6 +662,8 @@ class Service:
 
     def _has_nothing(self, local: LocalClient) -> bool:
         """Whether nothing is lost with a client; it may still hold what an earlier life of this server granted."""
+        if not local.is_known:
+            return True
         state = self.replica.state if self.replica.is_primary else None
         return state is not None and not (local.open or local.held or state.table.has_tickets(local.client))
 
@@ -671,7 +675,8 @@ class Service:
     def _forget(self, local: LocalClient) -> None:
         """A client is not there any more, and what it had is free."""
         self.clients.pop(local.client, None)
-        self._pending.append(Gone(local.client))
+        if local.is_known:
+            self._pending.append(Gone(local.client))
 
     def _ping(self) -> None:
         """Ask clients with candidates whether they run; have those replaced that lead and do not."""

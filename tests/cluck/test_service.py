@@ -5,9 +5,9 @@ import math
 import pytest
 
 from cluck.canvass import PATIENCE
-from cluck.commands import Acquire, Close, Commit, Ended, Leadership, Next, Queued, Refused, Why
+from cluck.commands import Acquire, Close, Commit, Ended, Gone, Leadership, Next, Queued, Refused, Why
 from cluck.leases import STANDBY
-from cluck.protocol import Held, Leads, Observe, Ping, Pong
+from cluck.protocol import VERSION, Held, Hello, Leads, Observe, Ping, Pong
 from cluck.service import PING, RESUME
 from cluck.wire import decode
 from cpg.events import Reason
@@ -335,6 +335,22 @@ def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
     order.ring([1, 2, 3])
     order.settle()
     assert order[2].state.table.ticket(request) is None
+
+
+def test_the_group_hears_of_no_client_that_asked_it_for_nothing():
+    """Else those that come and go while this server is cut off would pile up."""
+    order = started()
+    order.ring([1], [2, 3])
+    order.settle()
+    for dead in (False, True):
+        connection = order[1].service.connect(lambda said: None)
+        connection.say([Hello(VERSION)], order.now)
+        connection.lost(order.now, dead=dead)
+    assert order[1].service.clients.keys() == {order[1].client}
+    order.ring([1, 2, 3])
+    while messages := order.said(1, 2, 3):
+        assert not commands(messages, Gone)
+        order.deliver(messages, [1, 2, 3])
 
 
 def test_nobody_is_asked_for_pongs_that_does_not_stand():
