@@ -1,7 +1,5 @@
 """A thousand clients on one daemon; and what ten that do not read do to another one.
 
-    python -m bench.clients [--clients 1000] [--pairs 5] [--seconds 3]
-
 Three daemons on loopback. First: so many clients, each in a group of its own, join, exchange a message and leave; their
 time, and the daemon's memory. Then, in turns, the latencies of a program that sends 200 messages a second while another
 sends 2 MB a second to its own group: alone there, and with ten that do not read and are put out meanwhile.
@@ -9,10 +7,8 @@ sends 2 MB a second to its own group: alone there, and with ten that do not read
 
 from __future__ import annotations
 
-import argparse
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
@@ -23,9 +19,15 @@ from typing import Any
 import trio
 
 import cpg
-from bench.history import append
+from bench.notes import Bench
+from bench.rings import OURS
 from tests.app.processes import Program, write_config
 
+METHOD = """\
+A thousand clients, each in a group of its own on one daemon of three: what each costs. Then a program that sends 200
+messages a second beside one that floods another group with 2 MB a second: alone there, and with ten that do not read
+and are put out meanwhile."""
+CLIENTS = 1000
 RATE = 200
 SLOW = 10
 FLOOD = [bytes(1000)] * 20
@@ -93,10 +95,10 @@ async def many(path: Path, pid: int, count: int) -> dict[str, float]:
         at_exchange = time.perf_counter()
     end = time.perf_counter()
     return {
-        "join, ms a client": (at_join - start) / count * 1e3,
-        "exchange, ms a client": (at_exchange - at_join) / count * 1e3,
-        "leave, ms a client": (end - at_exchange) / count * 1e3,
-        "memory, kB a client": (held - before) / count / 1e3,
+        "join": (at_join - start) / count * 1e3,
+        "exchange a message": (at_exchange - at_join) / count * 1e3,
+        "leave": (end - at_exchange) / count * 1e3,
+        "memory": (held - before) / count / 1e3,
     }
 
 
@@ -158,40 +160,15 @@ async def flood(path: Path, readers: int) -> AsyncGenerator[None, None]:
         nursery.cancel_scope.cancel()
 
 
-async def compare(path: Path, options: argparse.Namespace) -> float:
-    """How many times the p99 beside slow clients is that beside none."""
-    alone, beside = [], []
-    for _ in range(options.pairs):
-        for readers, found in ((0, alone), (SLOW, beside)):
-            async with flood(path, readers):
-                p99, changes = await latency(path, options.seconds)
-            if changes:
-                sys.exit(f"the ring or the group changed {changes} times")
-            found.append(p99)
-        print(f"p99 {alone[-1] * 1e3:.2f} ms, beside {SLOW} slow clients {beside[-1] * 1e3:.2f} ms", flush=True)
-    return statistics.median(beside) / statistics.median(alone)
-
-
-async def run(options: argparse.Namespace) -> None:
-    """Measure and print."""
+async def measure(bench: Bench) -> None:
+    """Note what a client costs, and how late messages are beside those that do not read."""
     with tempfile.TemporaryDirectory(prefix="cpgd-") as name:
         async with daemons(Path(name)) as (paths, programs):
-            figures = await many(paths[0], programs[0].process.pid, options.clients)
-            for what, value in figures.items():
-                print(f"{options.clients} clients: {what}: {value:.2f}", flush=True)
-            ratio = await compare(paths[0], options)
-            print(f"medians: {ratio:.2f} times")
-            append("clients", {"clients": options.clients, **figures, "p99 ratio": ratio})
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.clients", description=__doc__.splitlines()[0])
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    trio.run(run, parser.parse_args())
-
-
-if __name__ == "__main__":
-    main()
+            for what, cost in (await many(paths[0], programs[0].process.pid, CLIENTS)).items():
+                bench.note(what, OURS.name, "kB a client" if what == "memory" else "ms a client", cost)
+            for _ in bench.turns():
+                for what, readers in (("alone", 0), (f"beside {SLOW} that do not read", SLOW)):
+                    async with flood(paths[0], readers):
+                        p99, changes = await latency(paths[0], 2 * bench.seconds)
+                    flaw = "membership changed" if changes else ""
+                    bench.note(what, OURS.name, "ms, p99", p99 * 1e3, flaw=flaw)

@@ -1,21 +1,17 @@
 """Processors wired by lists, no sockets and no heap: what the machines themselves can do, in one process.
 
-    python -m bench.core [--nodes 3] [--seconds 1]
-
-Each row keeps the senders' queues filled for some seconds and counts the messages that *every* node was delivered. `us`
-is the time of one node for one message, sending and receiving taken together. `totem` is the Processor alone, `cpg` has
-an engine, a group and a stream above it.
+The senders' queues are kept filled for some seconds, and the messages counted that *every* node was delivered. `totem`
+is the Processor alone, `cpg` has an engine, a group and a stream above it.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from bench.history import append
+from bench.notes import Bench
 from cpg.engine import Engine
 from cpg.events import Member
 from cpg.stream import Stream
@@ -111,9 +107,15 @@ class Wires:
         node.deliver(ready.deliveries)
 
 
-def measure(make: type[Node], count: int, senders: int, size: int, seconds: float) -> tuple[float, float]:
-    """Return messages a second delivered at every node, and microseconds for each node and message."""
-    wires = Wires(count, make)
+NODES = 3
+SIZES = (64, 1000, 16000)
+SHARE = 0.3
+"""Of the seconds that other parts measure: nothing here waits for anything."""
+
+
+def rate(make: type[Node], senders: int, size: int, seconds: float) -> float:
+    """Return messages a second delivered at every node."""
+    wires = Wires(NODES, make)
     nodes = list(wires.nodes.values())
     send = [node.sender(size) for node in nodes[:senders]]
     before = min(node.delivered for node in nodes)
@@ -127,27 +129,14 @@ def measure(make: type[Node], count: int, senders: int, size: int, seconds: floa
                 pass
         for _ in range(20):
             wires.step()
-    rate = (min(node.delivered for node in nodes) - before) / took
-    return rate, 1e6 / rate / count
+    return (min(node.delivered for node in nodes) - before) / took
 
 
-def main() -> None:
-    """Print the table, and keep its main figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each row")
-    options = parser.parse_args()
-    figures: dict[str, float | str] = {}
-    print(f"{options.nodes} processors in one process\n")
-    print(f"{'':8}{'senders':>8}{'bytes':>8}{'msgs/s':>12}{'us':>8}{'MB/s':>8}")
-    for name, make in (("totem", Bare), ("cpg", Grouped)):
-        for senders in (1, options.nodes):
-            for size in (64, 1000, 16000):
-                rate, micros = measure(make, options.nodes, senders, size, options.seconds)
-                print(f"{name:8}{senders:8}{size:8}{rate:12,.0f}{micros:8.2f}{rate * size / 1e6:8.1f}", flush=True)
-                figures[f"{name}_{senders}x{size}_msgs_per_s"] = round(rate)
-    append("core", figures)
-
-
-if __name__ == "__main__":
-    main()
+def measure(bench: Bench) -> None:
+    """Note the rates of both floors, with one sender and with all."""
+    for _ in bench.turns():
+        for name, make in (("totem", Bare), ("cpg", Grouped)):
+            for what, senders in (("one sender", 1), ("three senders", NODES)):
+                for size in SIZES:
+                    speed = rate(make, senders, size, bench.seconds * SHARE)
+                    bench.note(what, name, "messages/s", speed, at=size)

@@ -1,40 +1,88 @@
-"""The file to which every bench appends a line, so that a loss is seen: bench/history.jsonl."""
+"""What was measured when: a file with one line for each run of a part, from which all else is drawn.
+
+So parts may be run by themselves: what is shown of each is its last run, beside the one before on the same machine.
+"""
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parent / "history.jsonl"
+from bench.figures import Figure
+
+HERE = Path(__file__).parent
+WRITTEN = ("RESULTS.md", "history.jsonl", "plots")
+"""What a bench itself writes into this folder."""
 
 
-def append(bench: str, figures: Mapping[str, float | str]) -> None:
-    """Add one line: when, which commit, which Python, and the figures."""
-    line = {
-        "bench": bench,
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "python": platform.python_version(),
-        **figures,
-    }
-    with FILE.open("a") as file:
-        print(json.dumps(line), file=file)
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of one part."""
+
+    part: str
+    at: str
+    """Date and time, UTC."""
+    commit: str
+    machine: str
+    nice: int
+    load: float
+    """Processes that ran before it began, the average of a minute."""
+    versions: Mapping[str, str]
+    rounds: int
+    seconds: float
+    """Of each measurement."""
+    took: float
+    missing: Mapping[str, str]
+    """Rivals that were not there, and how they come."""
+    figures: tuple[Figure, ...]
+
+    def compares_with(self, other: Run) -> bool:
+        """Whether it makes sense to put their figures side by side."""
+        return (self.part, self.machine, self.nice) == (other.part, other.machine, other.nice)
+
+
+def append(file: Path, run: Run) -> None:
+    """Add a line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as lines:
+        print(json.dumps(asdict(run), ensure_ascii=False), file=lines)
+
+
+def read(file: Path) -> list[Run]:
+    """All runs, the last one last; none if there is no file. Lines that an older form of it had are passed over."""
+    if not file.exists():
+        return []
+    found = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+    return [
+        Run(**line | {"figures": tuple(Figure(**one) for one in line["figures"])})
+        for line in found
+        if "figures" in line
+    ]
+
+
+def last_two(runs: Iterable[Run]) -> dict[str, tuple[Run, Run | None]]:
+    """Of each part the last run, and the last one before that compares with it."""
+    found: dict[str, tuple[Run, Run | None]] = {}
+    runs = list(runs)
+    for place, run in enumerate(runs):
+        earlier = [other for other in runs[:place] if run.compares_with(other)]
+        found[run.part] = (run, earlier[-1] if earlier else None)
+    return found
 
 
 def commit() -> str:
     """The commit that is measured, with a mark if files have changed since; empty outside of a work tree."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=FILE.parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        head = _git("rev-parse", "--short", "HEAD")
+        changed = _git("status", "--porcelain", "--", ":/", *(f":(exclude){name}" for name in WRITTEN))
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return head + "-dirty" * bool(changed)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -1,7 +1,5 @@
 """Locks: how late and how many, ours beside etcd, Redis and ZooKeeper.
 
-    python -m bench.locks [--rounds 5] [--seconds 3] [--systems etcd,Redis] [--folder /dev/shm]
-
 All servers run on loopback, each system's only while it is measured, in turns. Cases:
 
 alone       One client takes and releases a lock that nobody else wants: from call to return, of the acquire alone and
@@ -10,21 +8,17 @@ N clients   Each takes and releases one of 16 locks of its own after the other: 
 hand-over   Two processes: one holds a lock, the other waits for it; from the call of the release to the return of the
             acquire.
 
-`bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability;
-`--folder` is where they keep their data. The table has medians over the rounds, and in brackets each figure as a
-multiple of the first system's.
+`bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability; they
+keep their data in the folder for temporary files.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
-import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import cycle
@@ -35,11 +29,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from bench.history import append
+from bench.notes import Bench
 from bench.ours import OURS
 from bench.rivals import RIVALS, Client, System
 
-SYSTEMS: Mapping[str, type[System]] = {system.name: system for system in (*OURS, *RIVALS)}
+SYSTEMS: Sequence[type[System]] = (*RIVALS, *OURS)
 CLIENTS = (16, 64)
 LOCKS = 16
 """Of each client."""
@@ -150,7 +144,8 @@ held: dict[int, Any] = {}
 
 # ---- what is measured
 
-Figures = dict[str, float]
+Found = list[tuple[str, str, float]]
+"""What, its unit, its value."""
 
 
 @contextmanager
@@ -186,21 +181,21 @@ def times(seconds: float) -> tuple[float, float]:
     return start, start + WARM + seconds
 
 
-def alone(system: type[System], address: Any, seconds: float) -> Figures:
+def alone(system: type[System], address: Any, seconds: float) -> Found:
     with clients(system, address, 1, 1) as pipes:
         (found,) = ask(pipes, time_alone, *times(seconds))
     acquires, boths = zip(*found, strict=True)
-    return {**percentiles("alone, acquire", acquires), **percentiles("alone, acquire + release", boths)}
+    return percentiles("alone, acquire", acquires) + percentiles("alone, acquire and release", boths)
 
 
-def many(total: int, system: type[System], address: Any, seconds: float) -> Figures:
+def many(total: int, system: type[System], address: Any, seconds: float) -> Found:
     with clients(system, address, total, system.processes) as pipes:
         ask(pipes, prepare)
         done = sum(ask(pipes, count, *times(seconds)))
-    return {f"{total} clients, acquire + release a second": done / seconds}
+    return [(f"{total} clients, acquire and release", "locks/s", done / seconds)]
 
 
-def hand_over(system: type[System], address: Any, seconds: float) -> Figures:
+def hand_over(system: type[System], address: Any, seconds: float) -> Found:
     found = []
     with clients(system, address, 2, 2) as both:
         ask(both[:1], take)
@@ -218,58 +213,35 @@ def hand_over(system: type[System], address: Any, seconds: float) -> Figures:
     return percentiles("hand-over", found)
 
 
-def percentiles(what: str, seconds: Sequence[float]) -> Figures:
-    """p50 and p99 in milliseconds."""
+def percentiles(what: str, seconds: Sequence[float]) -> Found:
+    """Their p50 and p99, in milliseconds."""
     cuts = statistics.quantiles(seconds, n=100, method="inclusive")
-    return {f"{what}, p50 in ms": cuts[49] * 1e3, f"{what}, p99 in ms": cuts[98] * 1e3}
+    return [(what, "ms, p50", cuts[49] * 1e3), (what, "ms, p99", cuts[98] * 1e3)]
 
 
-CASES: Sequence[Callable[[type[System], Any, float], Figures]] = (
+CASES: Sequence[Callable[[type[System], Any, float], Found]] = (
     alone,
     *(partial(many, total) for total in CLIENTS),
     hand_over,
 )
 
 
-def measure(systems: Mapping[str, type[System]], options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Measure all, in turns; the medians, by what and by system."""
-    found: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for number in range(options.rounds):
-        for name, system in systems.items():
-            with (
-                tempfile.TemporaryDirectory(prefix="locks-", dir=options.folder) as folder,
-                system.servers(Path(folder)) as address,
-            ):
+METHOD = """\
+Three servers of each system on loopback (Redis: one), each system's only while it is measured. Alone: one client, a
+lock that nobody else wants. N clients: each takes and releases locks of its own; how often in a second, all together.
+Hand-over: from the call of the release in one process to the return of the acquire in another. etcd and ZooKeeper sync
+each lock to the disk; Redis is a single server that keeps them in memory; ours keep them in the memory of all three."""
+
+
+def measure(bench: Bench) -> None:
+    """Note all cases of all systems that are there, in turns."""
+    for system in SYSTEMS:
+        if why := system.missing():
+            bench.missing[system.name] = f"{why} not there; {system.install}"
+    there = [system for system in SYSTEMS if not system.missing()]
+    for _ in bench.turns():
+        for system in there:
+            with tempfile.TemporaryDirectory(prefix="locks-") as folder, system.servers(Path(folder)) as address:
                 for case in CASES:
-                    for what, value in case(system, address, options.seconds).items():
-                        found[what][name].append(value)
-                        print(f"round {number + 1}: {name}: {what}: {value:,.3g}", file=sys.stderr, flush=True)
-    return {what: {name: statistics.median(v) for name, v in values.items()} for what, values in found.items()}
-
-
-def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m bench.locks", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each case")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"some of {','.join(SYSTEMS)}")
-    parser.add_argument("--folder", help="where servers keep their data, instead of a folder for temporary files")
-    options = parser.parse_args()
-    wanted = options.systems.split(",")
-    if unknown := [name for name in wanted if name not in SYSTEMS]:
-        parser.error(f"{unknown[0]!r} is none of {', '.join(SYSTEMS)}")
-    missing = {name: reason for name in wanted if (reason := SYSTEMS[name].missing())}
-    systems = {name: SYSTEMS[name] for name in wanted if name not in missing}
-    medians = measure(systems, options)
-    first = next(iter(systems), None)
-    print(f"{'':44}" + "".join(f"{name:>20}" for name in systems))
-    for what, values in medians.items():
-        cells = (f"{value:,.6g} ({value / values[first]:.2f})" for value in values.values())
-        print(f"{what:44}" + "".join(f"{cell:>20}" for cell in cells))
-    for name, reason in missing.items():
-        print(f"{name} is missing, since these are: {reason}")
-    append("locks", {"missing": missing, **medians})
-
-
-if __name__ == "__main__":
-    main()
+                    for what, unit, value in case(system, address, bench.seconds):
+                        bench.note(what, system.name, unit, value)

@@ -64,6 +64,8 @@ class System(ABC):
     packages: ClassVar[Sequence[str]] = ()
     """Of Python."""
     programs: ClassVar[Sequence[str]] = ()
+    install: ClassVar[str] = ""
+    """How it comes, on Debian."""
     are_threads: ClassVar[bool] = True
     """A thread for each client, which may block it; else all clients of a process are tasks of one loop."""
     loop: ClassVar[str] = "asyncio"
@@ -151,6 +153,7 @@ class Etcd(System):
     name = "etcd"
     packages = ("grpc",)
     programs = ("etcd",)
+    install = "apt-get install etcd-server; pip install grpcio"
     are_threads = False
 
     @staticmethod
@@ -253,6 +256,7 @@ class Redis(System):
     name = "Redis"
     packages = ("redis", "hiredis")
     programs = ("redis-server",)
+    install = "apt-get install redis-server; pip install redis hiredis"
 
     @staticmethod
     @contextmanager
@@ -310,6 +314,7 @@ class ZooKeeper(System):
     name = "ZooKeeper"
     packages = ("kazoo",)
     programs = ("java",)
+    install = "apt-get install zookeeper; pip install kazoo"
 
     @classmethod
     def missing(cls) -> str:

@@ -121,9 +121,9 @@ async def flood(group: Group, plan: Plan) -> dict[str, object]:
         tally.confchgs = 0
         if not plan.quiet:
             sent = await (_send_paced(group, plan) if plan.rate else _send_fast(group, plan))
-        await group.send(_message(plan.size, group.member.node_id, END))
+        await group.send(message(plan.size, group.member.node_id, END))
         nursery.cancel_scope.deadline = trio.current_time() + END_PATIENCE
-    return _report(group, sent, tally)
+    return report(group.member.node_id, sent, tally)
 
 
 async def _wait_company(group: Group, plan: Plan) -> None:
@@ -141,7 +141,8 @@ async def _receive(group: Group, plan: Plan, tally: Tally) -> None:
             return
 
 
-def _message(size: int, node_id: int, seq: int) -> bytes:
+def message(size: int, node_id: int, seq: int) -> bytes:
+    """Build a message of so many bytes that is sent now."""
     return STAMP.pack(time.monotonic_ns(), node_id, seq) + bytes(size - STAMP.size)
 
 
@@ -164,7 +165,7 @@ async def _send_paced(group: Group, plan: Plan) -> int:
     sent = 0
     for due in _beats(begin, plan):
         await trio.sleep_until(due)
-        await group.send(_message(plan.size, group.member.node_id, sent), plan.guarantee)
+        await group.send(message(plan.size, group.member.node_id, sent), plan.guarantee)
         sent += 1
     return sent
 
@@ -174,10 +175,11 @@ def _beats(begin: float, plan: Plan) -> Iterator[float]:
         yield begin + beat / plan.rate
 
 
-def _report(group: Group, sent: int, tally: Tally) -> dict[str, object]:
+def report(node_id: int, sent: int, tally: Tally) -> dict[str, object]:
+    """Say what a node has seen, with cpgflood's keys and `level`."""
     seconds = (tally.last - tally.first) / 1e9
-    report: dict[str, object] = {
-        "node": group.member.node_id,
+    said: dict[str, object] = {
+        "node": node_id,
         "sent": sent,
         "delivered": tally.delivered,
         "seconds": round(seconds, 3),
@@ -192,5 +194,5 @@ def _report(group: Group, sent: int, tally: Tally) -> dict[str, object]:
     if tally.latencies:
         ordered = sorted(tally.latencies)
         picks = {"p50": len(ordered) // 2, "p99": len(ordered) * 99 // 100, "max": -1}
-        report["latency_us"] = {name: round(ordered[pick] / 1000) for name, pick in picks.items()}
-    return report
+        said["latency_us"] = {name: round(ordered[pick] / 1000) for name, pick in picks.items()}
+    return said

@@ -85,9 +85,9 @@ class Program:
                 self._news.unpark_all()
         self._ended.set()
 
-    async def until(self, condition):
+    async def until(self, condition, patience=PATIENCE):
         """Wait until `condition` holds of the events."""
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(patience):
             while not condition(self.events):
                 await self._news.park()
             return

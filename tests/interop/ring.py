@@ -60,14 +60,19 @@ class MixedRing:
         served=False,
         daemon=(),
         mtu=1500,
+        debug="on",
+        network=Network,
     ):
-        """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines."""
+        """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines.
+
+        `network`: what makes the places.
+        """
         self.folder = folder
         self.served = served
         """Whether programs on our nodes are behind `cpgd`."""
         self._sockets = tempfile.TemporaryDirectory(prefix="cpgd-")  # names of sockets must be short
         self.has_quorum = bool(quorum)
-        self.network = Network(count, ipv6=ipv6, mtu=mtu)
+        self.network = network(count, ipv6=ipv6, mtu=mtu)
         self.corosyncs = {}
         """Real nodes that run, by place."""
         self.config = {k: folder / str(k) / "corosync.conf" for k in self.network.places}
@@ -91,7 +96,7 @@ class MixedRing:
                     *totem,
                 )
                 + _section("system", f"state_dir: {path.parent / 'state'}", "sched_rr: no", "move_to_root_cgroup: no")
-                + _section("logging", "to_stderr: yes", "to_syslog: no", "timestamp: hires", "debug: on")
+                + _section("logging", "to_stderr: yes", "to_syslog: no", "timestamp: hires", f"debug: {debug}")
                 + (_section("quorum", *quorum) if quorum else "")
                 + (_section("cpgd", *daemon) if daemon else "")
                 + _section("nodelist", *(_section("node", *lines) for lines in nodes))
