@@ -68,7 +68,7 @@ def say(text: str) -> None:
 def rivals(folder: Path) -> tuple[Path | None, dict[str, str]]:
     """Build `cpgflood` if it can be had; what is not there otherwise."""
     if why := missing_corosync():
-        return None, {COROSYNC: f"{why}; {INSTALL_COROSYNC}"}
+        return None, {COROSYNC: why}
     try:
         return build_cpgflood(folder), {}
     except subprocess.CalledProcessError as failure:
@@ -126,6 +126,8 @@ def main() -> int:
                 failed[part.name] = f"{type(failure).__name__}: {failure}"
                 continue
             missing |= run.missing
+            if not run.figures:
+                continue
             history.append(options.output / "history.jsonl", run)
             runs = write(options.output)
             done.append(part)

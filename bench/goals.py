@@ -33,7 +33,7 @@ class Goal:
     def text(self) -> str:
         """What is to be reached."""
         if self.limit is not None:
-            return f"at most {number(self.limit)}"
+            return f"at most {number(self.limit)} {self.key.unit}"
         if self.share:
             return f"{percent(self.share)} of ours without loss, and above the rival's"
         if self.most is not None:

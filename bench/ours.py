@@ -20,6 +20,7 @@ import cluck
 import cluck.aio
 import cpg
 from bench.rivals import LEASE, NODES, Client, System, running
+from cpg.demo import NODE, free_ports
 
 RING = """
 totem {{
@@ -28,23 +29,18 @@ totem {{
     transport: udpu
 }}
 nodelist {{
-{nodes}
-}}
+{nodes}}}
 system {{
     state_dir: {folder}
 }}
 """
 DAEMON = (sys.executable, "-m", "cluck.daemon", "-c")
-NODE = """    node {{
-        nodeid: {number}
-        ring0_addr: 127.0.7.{number}
-    }}"""
 
 
 def ring(folder: Path) -> Path:
     """Write a ring's configuration."""
     path = folder / "ring.conf"
-    nodes = "\n".join(NODE.format(number=number) for number in range(1, NODES + 1))
+    nodes = "".join(NODE.format(node=node, port=port) for node, port in enumerate(free_ports(NODES), 1))
     path.write_text(RING.format(nodes=nodes, folder=folder))
     return path
 

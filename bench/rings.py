@@ -212,9 +212,9 @@ def namespaces() -> str:
 
 
 def missing_corosync() -> str:
-    """What is needed for rings of Corosync and not there; empty if nothing is missing."""
-    absent = [program for program in ("corosync", "cc") if shutil.which(program) is None]
-    return namespaces() or ", ".join(absent)
+    """What is needed for rings of Corosync and not there, and how it comes; empty if nothing is missing."""
+    absent = [program for program in ("corosync", "cc") if shutil.which(program) is None] + missing()
+    return f"not installed: {', '.join(absent)}; {INSTALL_COROSYNC}" if absent else namespaces()
 
 
 def build_cpgflood(folder: Path) -> Path:
@@ -232,12 +232,12 @@ class _Here:
 
 
 class Loopback:
-    """In the place of a network: addresses of loopback, others for each ring."""
+    """In the place of a network: addresses of loopback, others for each ring of each process."""
 
     _blocks = itertools.count(1)
 
     def __init__(self, count: int, *, ipv6: bool = False, mtu: int = 1500) -> None:
-        self.address = f"127.77.{next(self._blocks)}.{{}}".format
+        self.address = f"127.{64 + os.getpid() % 128}.{next(self._blocks)}.{{}}".format
         self.places = {k: _Here() for k in range(1, count + 1)}
 
     def close(self) -> None:

@@ -74,7 +74,7 @@ def test_the_file_has_the_machine_the_goals_and_the_parts_that_were_measured():
     assert "## Machine and versions\n\na machine, 2 cores.\n\nCorosync 3.1.7.\n\n- etcd is missing: grpc not" in text
     assert "| 64 B, one sender | 40,000 messages/s | 82,000 messages/s | 2.05 | 2 times | yes |\n" in text
     assert "| 1 KiB, one sender | 20,000 messages/s | ~~99 messages/s~~ | – | 2 times | does not count |\n" in text
-    assert "| idle | – | – | – | at most 1 | not measured |\n" in text
+    assert "| idle | – | – | – | at most 1 messages/s | not measured |\n" in text
     assert SECTION in text
     assert "\n![Throughput](plots/throughput-messages-s.svg)\n" in text
     assert "Latency" not in text
