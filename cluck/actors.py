@@ -16,10 +16,11 @@ from typing import Final, NamedTuple
 from cluck.asked import Candidacy, Notice, Observation, Ticket
 from cluck.checkers import Holding, Notify, Role, Run, Sight, Wait, Waited
 from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Why
+from cluck.connection import Connection
 from cluck.errors import ConnectionLost
 from cluck.histories import Kind, Operation, Outcome, What
 from cluck.protocol import Bye, Downward, Goodbye, Pong
-from cluck.service import Connection, Service
+from cluck.service import Service
 from cluck.session import Session
 
 LOCKS: Final = (b"one", b"two", b"three")

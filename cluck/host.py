@@ -14,9 +14,10 @@ from typing import Final, Protocol
 
 import anyio
 
+from cluck.connection import Connection
 from cluck.protocol import Downward
 from cluck.replica import Settings
-from cluck.service import Connection, Service
+from cluck.service import Service
 from cluck.wire import Record
 from cpg.block import Waiters
 from cpg.group import BestEffort, Group

@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluck.census import Base, Birth, Census, Minority
-from cluck.commands import Command, Outcome, Server
+from cluck.commands import Command, Outcome, RequestId, Server
 from cluck.electorate import Electorate
 from cluck.finality import Finality
 from cluck.records import Records
 from cluck.state import State
+from cluck.tickets import Ticket
 from cluck.wire import (
     Ack,
     Commands,
@@ -247,6 +248,10 @@ class Replica:
         """In a primary view: whether it waits for a disk, or for its own acknowledgement."""
         is_ack_under_way = self._finality is not None and self._finality.is_ack_under_way
         return self.record_to_store is not None or is_ack_under_way
+
+    def ticket(self, request: RequestId) -> Ticket | None:
+        """Return the ticket of a request, if the state has one."""
+        return self.state.table.ticket(request) if self.state is not None else None
 
     # ---- changes
 

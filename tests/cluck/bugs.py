@@ -10,12 +10,15 @@ from cluck.electorate import Electorate
 from cluck.finality import Finality
 from cluck.leaders import Election, Leaders
 from cluck.leases import Leases
+from cluck.outgoing import Outgoing
 from cluck.replica import Replica
 from cluck.requests import Places, Requests
 from cluck.service import Service
 from cluck.state import State
+from cluck.telling import Teller
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
+from cluck.upkeep import Upkeep
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_replica as replicas
@@ -717,7 +720,7 @@ REPLICAS = [
     Bug(
         "say nothing again after a change",
         "E2",
-        [Change(Service, "take", "self._pending[:0] = self._what_is_open()", "pass")],
+        [Change(Outgoing, "give", "self._pending[:0] = self._what_is_open()", "pass")],
         replicas.test_what_was_asked_for_during_a_change_is_done_after_it,
     ),
     Bug(
@@ -786,7 +789,7 @@ REPLICAS = [
         "grant longer leases than disks know of",
         "E5",
         [
-            Change(Service, "_queue", "if needed > state.longest:", "if False:"),
+            Change(Outgoing, "ask", "if needed > state.longest:", "if False:"),
             Change(State, "_acquire", "command.lease + command.grace > self.longest", "False"),
         ],
         replicas.test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted,
@@ -806,25 +809,25 @@ REPLICAS = [
     Bug(
         "waiters say nothing while they wait",
         "E7",
-        [Change(Service, "_tell_places", "self._pending.append(Still(ticket.request))", "pass")],
+        [Change(Upkeep, "_tell_places", "self._outgoing.say(Still(ticket.request))", "pass")],
         replicas.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
     ),
     Bug(
         "begin with a lease that is over",
         "E7",
-        [Change(Service, "_tell_held", "if deadline <= self._now:", "if False:")],
+        [Change(Teller, "_tell_held", "if deadline <= now:", "if False:")],
         replicas.test_a_waiter_that_has_not_said_so_renews_before_it_begins,
     ),
     Bug(
         "a holder in the minority is told nothing",
         "E1",
-        [Change(Service, "on_phase", "self._renounce()", "pass")],
+        [Change(Service, "on_phase", "self._teller.renounce()", "pass")],
         replicas.test_a_holder_in_the_minority_is_told_at_once,
     ),
     Bug(
         "free what was granted by an earlier life of the server",
         "E7a",
-        [Change(Service, "_has_nothing", "or state.table.has_tickets(local.client)", "")],
+        [Change(Upkeep, "_has_nothing", "or state.table.has_tickets(local.client)", "")],
         services.test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection,
     ),
     Bug(
@@ -836,7 +839,7 @@ REPLICAS = [
     Bug(
         "give up locks together with requests",
         "E7a",
-        [Change(Service, "_look_after_the_lost", " if not self._is_granted(request)", "")],
+        [Change(Upkeep, "_look_after_the_lost", " if not self._is_granted(request)", "")],
         services.test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds,
     ),
     Bug(

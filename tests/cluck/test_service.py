@@ -8,7 +8,7 @@ from cluck.canvass import PATIENCE
 from cluck.commands import Acquire, Close, Commit, Ended, Gone, Leadership, Next, Queued, Refused, Why
 from cluck.leases import STANDBY
 from cluck.protocol import VERSION, Held, Hello, Leads, Observe, Ping, Pong
-from cluck.service import PING, RESUME
+from cluck.upkeep import PING, RESUME
 from cluck.wire import decode
 from cpg.events import Reason
 from tests.cluck.orders import started

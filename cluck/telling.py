@@ -1,0 +1,241 @@
+"""What a lock server tells its clients: what came of their requests, once it is final, and what a change has done.
+
+What is applied is noted here, and told when the view is known to have come so far; what was only noted when a view ends
+is never told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from cluck.clients import Holding, LocalClient, Untold
+from cluck.commands import (
+    Asked,
+    Chosen,
+    Client,
+    Ended,
+    Granted,
+    Leadership,
+    Outcome,
+    Queued,
+    Refused,
+    Rejected,
+    Renew,
+    Renewed,
+    RequestId,
+    Revoked,
+    Standing,
+    Wait,
+    Waiting,
+    Why,
+    Woken,
+)
+from cluck.leases import usable
+from cluck.outgoing import Outgoing
+from cluck.protocol import Held, Leads, Readiness, Renounced
+from cluck.replica import Replica
+
+SHORT: Final = 1.0
+"""Seconds of a change that clients are not told of as unreadiness."""
+
+
+class Teller:
+    """What is to be told to the clients of one server, and what they were told of its readiness."""
+
+    def __init__(self, replica: Replica, clients: Mapping[Client, LocalClient], outgoing: Outgoing, now: float) -> None:
+        self.is_resumed = False
+        """Whether the clients were told what the view began with."""
+        self._replica = replica
+        self._clients = clients
+        self._outgoing = outgoing
+        self._untold: deque[Untold] = deque()
+        self._suspended: float | None = now
+        """Since when the view is not primary and final."""
+        self._told_ready: tuple[bool, str] = (False, "")
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether something was done that may not be told yet."""
+        return bool(self._untold)
+
+    # ---- the view
+
+    def note(self, number: int, outcome: Outcome, base: float | None) -> None:
+        """Something was done that is to be told when it is final; `base`: of a renewal, when it was sent. Hot."""
+        self._untold.append(Untold(number, outcome, base))
+
+    def on_final(self, number: int, now: float) -> None:
+        """What was done up to here may be told."""
+        if not self.is_resumed:
+            self.is_resumed = True
+            self._suspended = None
+            self.tell_ready()
+            self._tell_what_changed()
+        while self._untold and self._untold[0].number <= number:
+            untold = self._untold.popleft()
+            self._tell(untold.outcome, untold.base, now)
+
+    def on_primary(self) -> None:
+        """A view has begun; nothing of it is final yet."""
+        self.is_resumed = False
+
+    def on_suspended(self, now: float) -> None:
+        """The view has ended: what is not final may be lost."""
+        self._suspended = now
+        self._untold.clear()
+
+    def _tell_what_changed(self) -> None:
+        """After a change: what clients were told they hold, and does not hold any more, and who leads.
+
+        The state may be further than what is final; what it is further by is told when that is.
+        """
+        state = self._replica.state
+        assert state is not None
+        ends = {untold.outcome.token for untold in self._untold if type(untold.outcome) is Ended}
+        for local in self._clients.values():
+            for token, holding in list(local.held.items()):
+                if token not in ends and state.table.holder(holding.name, token) is None:
+                    del local.held[token]
+                    local.tell(Ended(holding.request, token, Why.EXPIRED))
+        elections = {name for local in self._clients.values() for name in local.observed}
+        elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
+        for election in sorted(elections):
+            if not self._has_news_of(election):
+                self._tell_leadership(state.leaders.of(election))
+
+    def renounce(self) -> None:
+        """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
+        for local in self._clients.values():
+            for token, holding in list(local.held.items()):
+                local.tell(Renounced(holding.request, token))
+            local.held.clear()
+            for candidate, candidacy in local.candidates.items():
+                if candidacy.token:
+                    candidacy.token = 0
+                    local.tell(Leads(candidate, 0))
+            for election in sorted(local.observed):
+                local.tell(Leadership(election, None))
+
+    # ---- readiness
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """Whether requests are answered now; if not, why."""
+        is_ready = self._replica.is_primary and self.is_resumed
+        return is_ready, "" if is_ready else self._replica.why or "what was decided is being made sure of"
+
+    def tell_ready(self) -> None:
+        """Tell all clients whether requests are answered now, if that has changed."""
+        readiness = self.readiness
+        if readiness != self._told_ready:
+            self._told_ready = readiness
+            for local in self._clients.values():
+                local.tell(Readiness(*readiness))
+
+    def on_tick(self, now: float) -> None:
+        """Tell of a change that has lasted longer than is worth keeping quiet about."""
+        if self._suspended is not None and now - self._suspended > SHORT:
+            self.tell_ready()
+
+    # ---- one by one
+
+    def observe(self, local: LocalClient, election: bytes) -> None:
+        """Tell a client of an election from now on."""
+        local.observed.add(election)
+        state = self._replica.state
+        if state is not None and self.readiness[0] and not self._has_news_of(election):
+            local.tell(state.leaders.of(election))
+        else:
+            local.tell(Leadership(election, None))
+
+    def _tell(self, outcome: Outcome, base: float | None, now: float) -> None:
+        """Tell a client of this server what came of its request. Hot."""
+        if type(outcome) is Leadership:
+            self._tell_leadership(outcome)
+            return
+        request: RequestId = outcome.request  # type: ignore[union-attr]
+        local = self._clients.get(request.owner.client)
+        if local is None:
+            return
+        match outcome:
+            case Granted(_, token):
+                known = local.open.get(request)
+                self._tell_held(local, request, token, known.base if known is not None else None, now)
+            case Renewed(_, token, _):
+                self._tell_held(local, request, token, base, now)
+            case Queued(_, ahead):
+                known = local.open.get(request)
+                if known is not None and known.ahead != ahead:
+                    known.ahead = ahead
+                    local.tell(outcome)
+            case Ended(_, token, _):
+                local.held.pop(token, None)
+                local.open.pop(request, None)
+                local.tell(outcome)
+            case Refused(_, Why.UNRECORDED):
+                known = local.open.get(request)
+                if known is not None:
+                    self._outgoing.ask(known.command)
+            case Waiting() | Revoked():
+                local.tell(outcome)
+            case Standing():
+                local.tell(outcome)
+                self._tell_role(local, request)
+            case Woken():
+                known = local.open.get(request)
+                if known is not None and not (isinstance(known.command, Wait) and known.command.reacquires):
+                    del local.open[request]
+                local.tell(outcome)
+            case Asked() | Chosen() | Rejected():
+                pass
+            case _:
+                local.open.pop(request, None)
+                local.tell(outcome)
+
+    def _tell_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
+        """Tell a holder until when, if that is worth beginning with; otherwise renew first."""
+        ticket = self._replica.ticket(request)
+        if ticket is None or ticket.token != token:
+            return  # and its end is told next
+        deadline = base + usable(ticket.lease) if base is not None else -math.inf
+        if deadline <= now:
+            self._outgoing.say(Renew(ticket.name, token))
+            return
+        local.open.pop(request, None)
+        local.held[token] = Holding(request, ticket.name, ticket.lease)
+        local.tell(Held(request, token, deadline))
+
+    def _tell_role(self, local: LocalClient, candidate: RequestId) -> None:
+        """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
+        where something newer is to be told soon.
+        """
+        candidacy, state = local.candidates.get(candidate), self._replica.state
+        if candidacy is None or state is None:
+            return
+        leadership = state.leaders.of(candidacy.election)
+        if leadership.leader == candidate and not self._has_news_of(candidacy.election):
+            candidacy.token = leadership.token
+            local.tell(Leads(candidate, leadership.token))
+
+    def _tell_leadership(self, leadership: Leadership) -> None:
+        """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
+        for local in self._clients.values():
+            for candidate, candidacy in local.candidates.items():
+                if candidacy.election == leadership.election:
+                    token = leadership.token if leadership.leader == candidate else 0
+                    if candidacy.token and candidacy.token != token:
+                        local.tell(Leads(candidate, 0))
+                    if token and candidacy.token != token:
+                        local.tell(Leads(candidate, token))
+                    candidacy.token = token
+            if leadership.election in local.observed:
+                local.tell(leadership)
+
+    def _has_news_of(self, election: bytes) -> bool:
+        """Whether the state is further with an election than what is final, and that is told soon."""
+        return any(
+            type(untold.outcome) is Leadership and untold.outcome.election == election for untold in self._untold
+        )
