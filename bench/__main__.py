@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from bench.notes import Bench
 from bench.parts import PARTS, Part
 from bench.rings import COROSYNC, INSTALL_COROSYNC, build_cpgflood, missing_corosync
 
-ROUNDS, SECONDS = 5, 1.5
+ROUNDS, SECONDS = 5, 1.2
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.5
 
 
@@ -77,10 +78,15 @@ def rivals(folder: Path) -> tuple[Path | None, dict[str, str]]:
 
 
 def measure(part: Part, options: argparse.Namespace, cpgflood: Path | None, missing: dict[str, str]) -> Run:
-    """Run a part."""
+    """Run a part, to its end or until it fails."""
     bench = Bench(options.rounds, options.seconds, cpgflood, missing=dict(missing))
     at, load, start = datetime.datetime.now(datetime.UTC), os.getloadavg()[0], time.monotonic()
-    part.measure(bench)
+    failure = ""
+    try:
+        part.measure(bench)
+    except Exception as error:
+        traceback.print_exc()
+        failure = describe(error)
     return Run(
         part=part.name,
         at=at.isoformat(timespec="seconds"),
@@ -93,8 +99,16 @@ def measure(part: Part, options: argparse.Namespace, cpgflood: Path | None, miss
         seconds=bench.seconds,
         took=round(time.monotonic() - start, 1),
         missing=bench.missing,
+        failure=failure,
         figures=tuple(summarize(bench.samples)),
     )
+
+
+def describe(error: BaseException) -> str:
+    """Name an error, or the first one of a group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def write(folder: Path) -> dict[str, tuple[Run, Run | None]]:
@@ -109,6 +123,7 @@ def write(folder: Path) -> dict[str, tuple[Run, Run | None]]:
 def main() -> int:
     """Run the command line."""
     options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that everything is put away
     done: list[Part] = []
     failed: dict[str, str] = {}
     start = time.monotonic()
@@ -119,13 +134,10 @@ def main() -> int:
         for place, part in enumerate(options.only, 1):
             minutes = (time.monotonic() - start) / 60
             say(f"[{place}/{len(options.only)}, {minutes:.1f} min] {part.title}")
-            try:
-                run = measure(part, options, cpgflood, missing)
-            except Exception as failure:
-                traceback.print_exc()
-                failed[part.name] = f"{type(failure).__name__}: {failure}"
-                continue
+            run = measure(part, options, cpgflood, missing)
             missing |= run.missing
+            if run.failure:
+                failed[part.name] = run.failure
             if not run.figures:
                 continue
             history.append(options.output / "history.jsonl", run)
@@ -136,7 +148,7 @@ def main() -> int:
     for name, why in missing.items():
         print(f"{name} is missing: {why}")
     for name, why in failed.items():
-        print(f"{name} failed: {why}")
+        print(f"{name} ended early: {why}")
     if lost := report.losses(runs[part.name] for part in done):
         print("Worse than the last run:", *lost, sep="\n    ")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes; {options.output / 'RESULTS.md'}")
@@ -144,4 +156,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was complete is kept")

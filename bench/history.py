@@ -37,6 +37,8 @@ class Run:
     took: float
     missing: Mapping[str, str]
     """Rivals that were not there, and how they come."""
+    failure: str
+    """Why it ended early, with what it had measured until then; empty if it did not."""
     figures: tuple[Figure, ...]
 
     def compares_with(self, other: Run) -> bool:

@@ -86,6 +86,7 @@ def flood(log: Any, number: int, plan: Plan) -> dict[str, object]:
     tally = Tally(1)
     with suppress(queue.Empty):
         tally = log.tallies.get(timeout=plan.seconds + PATIENCE)
+        tally.finished = plan.members  # the leader's end is that of all
     return report(number, sent, tally)
 
 

@@ -76,6 +76,7 @@ def section(part: Part, run: Run, before: Run | None) -> str:
     when += f", beside the run of {_day(before)}, commit {before.commit or 'unknown'}" if before else ""
     quiet = f" Processes that ran before it began: {run.load:.1f}." if run.load >= 0.5 else ""
     quiet += f" Measured with nice {run.nice}." if run.nice else ""
+    quiet += f"\n\n**It ended early:** {run.failure}." if run.failure else ""
     head = f"## {part.title}\n\n{part.method}\n\n{when}.{quiet}\n"
     units = dict.fromkeys(figure.unit for figure in run.figures)
     return "\n".join([head, *(_unit_table(part, unit, run, before) for unit in units), *_flaws(run)])

@@ -70,11 +70,9 @@ class Flood:
             return f"failed ({self.failures[0]})"
         if any(report["confchgs"] for report in self.reports):
             return "membership changed"
-        if len({report["order"] for report in self.reports}) > 1:
-            return "orders differ"
-        if len({report["finished"] for report in self.reports}) > 1 or not self.reports[0]["finished"]:
+        if any(report["finished"] < len(self.reports) for report in self.reports):
             return "ended before it was complete"
-        return ""
+        return "orders differ" if len({report["order"] for report in self.reports}) > 1 else ""
 
     @property
     def rate(self) -> float:

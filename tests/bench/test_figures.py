@@ -94,6 +94,7 @@ def report(**changes):
         ({"confchgs": 1}, "membership changed"),
         ({"order": "2f"}, "orders differ"),
         ({"finished": 2}, "ended before it was complete"),
+        ({"finished": 2, "order": "2f"}, "ended before it was complete"),
     ],
 )
 def test_a_flood_counts_only_if_all_saw_the_same_ring_and_order(changes, flaw):
@@ -184,6 +185,7 @@ def a_run(**changes):
         "seconds": 1.5,
         "took": 60.0,
         "missing": {},
+        "failure": "",
         "figures": (figure(100), figure(5, DELAY, flaw="1 of 5 runs: orders differ")),
     }
     return history.Run(**values | changes)

@@ -56,6 +56,11 @@ def test_a_part_tells_what_disturbed_it():
     assert "commit abc; one round. Processes that ran before it began: 2.0. Measured with nice 19.\n" in text
 
 
+def test_a_part_that_failed_shows_what_it_had():
+    text = section(PART, replace(RUN, failure="OSError: no more of it"), None)
+    assert "\n\n**It ended early:** OSError: no more of it.\n\n| messages/s | bytes |" in text
+
+
 def test_parts_without_an_axis_have_no_column_for_it():
     figures = (Figure("a node", None, "ours", "% of a core", 0.2, 0.2, 0.2, 5),)
     text = section(replace(PART, axis=""), replace(RUN, figures=figures), None)
