@@ -37,9 +37,9 @@ class Run:
     took: float
     missing: Mapping[str, str]
     """Rivals that were not there, and how they come."""
-    failure: str
-    """Why it ended early, with what it had measured until then; empty if it did not."""
     figures: tuple[Figure, ...]
+    failure: str = ""
+    """Why it ended early, with what it had measured until then; empty if it did not."""
 
     def compares_with(self, other: Run) -> bool:
         """Whether it makes sense to put their figures side by side."""

@@ -15,7 +15,7 @@ import trio
 
 from bench import clients, codec, core, locks, replicated, rings
 from bench.notes import Bench
-from bench.rings import OURS, SETTINGS, Flood, Ring, Setting
+from bench.rings import ALL, ANYTHING, ONE, OURS, SETTINGS, Flood, Ring, Setting
 from cpg.flood import Plan
 
 
@@ -77,11 +77,11 @@ async def three_nodes(bench: Bench, stack: AsyncExitStack, settings: Sequence[Se
     return found
 
 
-ONE, ALL = "one sender", "three senders"
 SIZES = (64, 1024, 8192, 65536)
 LOADS = ((ONE, 1, 200), (ALL, 3, 100), (ALL, 3, 1000), (ALL, 3, 3000))
 """Who sends, and messages a second of each."""
 LOSSES = (0, 1, 5)
+LOST = {ANYTHING: None, "messages, no tokens": "mcast"}
 COUNTS = (2, 4, 8, 16, 32)
 FEW = 8
 """Nodes. Where more of them send as fast as they may, it is the machine's scheduler that is measured."""
@@ -108,11 +108,12 @@ async def loss(bench: Bench) -> None:
         members = await three_nodes(bench, stack)
         for _ in bench.turns():
             for percent in LOSSES:
-                for ring in members:
-                    ring.lose(percent)
-                    case = Case(ONE, 1, at=percent)
-                    note_flood(bench, case, ring, await ring.flood([1], case.plan(bench)))
-                    ring.lose(0)
+                for what, kind in LOST.items():
+                    for ring in members:
+                        ring.lose(percent, kind)
+                        case = Case(what, 1, at=percent)
+                        note_flood(bench, case, ring, await ring.flood([1], case.plan(bench)))
+                        ring.lose(0)
 
 
 async def nodes(bench: Bench) -> None:
@@ -128,6 +129,7 @@ async def nodes(bench: Bench) -> None:
                 for what, senders in ((ONE, 1), *([("all send", count)] if count <= FEW else [])):
                     for ring in members:
                         case = Case(what, senders, at=count)
+                        await ring.settle()
                         flood = await ring.flood(range(1, senders + 1), case.plan(bench))
                         note_flood(bench, case, ring, flood)
                         bench.note(what, ring.name, COST, flood.cost, at=count, flaw=flood.flaw)
@@ -207,9 +209,9 @@ Three nodes, messages of 64 bytes, AGREED. From the send to the delivery, at the
         "loss",
         "Throughput by loss",
         """\
-Three nodes, one sends messages of 64 bytes. Each node loses a part of all datagrams that come, tokens too, at random
-(nftables). Trains of frames are cut at their senders (`gso_max_segs 1`), also where nothing is lost, so that single
-frames are lost and not trains.""",
+Three nodes, one sends messages of 64 bytes. Each node loses a part of the datagrams that come, at random (nftables): of
+all, or of all but tokens, each of which is waited for until it is sent again. Trains of frames are cut at their senders
+(`gso_max_segs 1`), also where nothing is lost, so that single frames are lost and not trains.""",
         _on_trio(loss),
         axis="% of datagrams lost",
     ),

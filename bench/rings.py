@@ -30,6 +30,8 @@ from tests.interop.ring import MixedRing
 
 SOURCE = Path(__file__).parent.parent / "tests" / "interop" / "cpgflood.c"
 COROSYNC = "Corosync"
+ONE, ALL, ANYTHING = "one sender", "three senders", "all that comes"
+"""What several tables and the goals name in the same way."""
 INSTALL_COROSYNC = "as root: apt-get install corosync libcpg-dev gcc nftables iproute2 util-linux"
 PATIENCE = 100
 """Seconds for an answer: more than the programs of a flood have."""
@@ -180,13 +182,16 @@ class Ring:
                 nursery.start_soon(run, k, flooder)
         return Flood(reports, failures, self.cpu() - before)
 
-    def lose(self, percent: int) -> None:
-        """Have every place lose a part of the datagrams that come, and each frame by itself, from now on."""
+    async def settle(self) -> None:
+        """Wait until all nodes are in one ring, which others that were busy may have cost them."""
+
+    def lose(self, percent: int, kind: str | None = None) -> None:
+        """Have every place lose a part of the datagrams of a kind (or of all) from now on, and each frame by itself."""
         self.network.heal()
         self.network.one_by_one()
         if percent:
             for k in self.network.places:
-                self.network.drop(k, percent=percent)
+                self.network.drop(k, kind=kind, percent=percent)
 
 
 def _cpu(pid: int) -> float:
@@ -260,15 +265,27 @@ def _cpgflood(places: MixedRing, program: Path, numbers: Iterable[int]) -> dict[
     return {k: Started(places.place(k).command(program)) for k in numbers}
 
 
+class Real(Ring):
+    """Programs on Corosync's nodes."""
+
+    def __init__(self, places: MixedRing, cpgflood: Path) -> None:
+        nodes = [process.pid for process in places.corosyncs.values()]
+        super().__init__(COROSYNC, places.network, _cpgflood(places, cpgflood, places.config), nodes)
+        self._places = places
+
+    async def settle(self) -> None:
+        with trio.fail_after(OPENING):
+            await self._places.wait_ring(*self._places.config)
+
+
 @asynccontextmanager
 async def corosync(cpgflood: Path, count: int = 3) -> AsyncIterator[Ring]:
     """Real nodes."""
     async with places_of(count) as (places, _):
         await places.start_corosync(*places.config)
-        with trio.fail_after(OPENING):
-            await places.wait_ring(*places.config)
-        flooders = _cpgflood(places, cpgflood, places.config)
-        yield Ring(COROSYNC, places.network, flooders, [process.pid for process in places.corosyncs.values()])
+        ring = Real(places, cpgflood)
+        await ring.settle()
+        yield ring
 
 
 class Embedded(Ring):
