@@ -47,6 +47,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one short round, kept apart from true runs")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="for RESULTS.md, plots and history.jsonl")
     options = parser.parse_args()
+    if (options.rounds or 1) < 1 or (options.seconds or 1) <= 0:
+        parser.error("rounds and seconds must be more than 0")
     options.rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
     options.seconds = options.seconds or (QUICK_SECONDS if options.quick else SECONDS)
     options.output = options.output or (HERE / "quick" if options.quick else HERE)
@@ -150,7 +152,7 @@ def main() -> int:
     for name, why in failed.items():
         print(f"{name} ended early: {why}")
     if lost := report.losses(runs[part.name] for part in done):
-        print("Worse than the last run:", *lost, sep="\n    ")
+        print("Worse than the last run; rivals tell how much of it is the machine's:", *lost, sep="\n    ")
     print(f"{(time.monotonic() - start) / 60:.1f} minutes; {options.output / 'RESULTS.md'}")
     return 1 if failed else 0
 

@@ -76,7 +76,7 @@ class Change:
     ratio: float
     better: bool
     sure: bool
-    """Whether it is more than noise: the two times' ranges are apart, and the medians by a tenth."""
+    """Whether it is more than noise: the ranges of several rounds are apart, and the medians by a tenth."""
 
 
 def change(now: Figure, before: Figure | None) -> Change | None:
@@ -84,7 +84,7 @@ def change(now: Figure, before: Figure | None) -> Change | None:
     if before is None or now.flaw or before.flaw or not before.value:
         return None
     ratio = now.value / before.value
-    apart = now.low > before.high or now.high < before.low
+    apart = min(now.runs, before.runs) > 1 and (now.low > before.high or now.high < before.low)
     return Change(ratio, (ratio > 1) == (now.unit in MORE_IS_BETTER), apart and abs(ratio - 1) > NOISE)
 
 

@@ -57,6 +57,8 @@ def note_flood(bench: Bench, case: Case, ring: Ring, flood: Flood) -> None:
             bench.note(case.what, ring.name, f"µs, {which}", flood.latency(which), at=case.at, flaw=flood.flaw)
     else:
         bench.note(case.what, ring.name, "messages/s", flood.rate, at=case.at, flaw=flood.flaw)
+    if case.at == case.size:
+        bench.note(case.what, ring.name, "MB/s", flood.rate * case.size / 1e6, at=case.at, flaw=flood.flaw)
 
 
 async def compare(bench: Bench, cases: Sequence[Case], members: Sequence[Ring]) -> None:

@@ -40,7 +40,7 @@ def draw(folder: Path, part: Part, run: Run) -> list[str]:
 def _draw(file: Path, part: Part, unit: str, figures: list[Figure]) -> None:
     from matplotlib import pyplot  # noqa: PLC0415  # may be missing
 
-    canvas, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    canvas, axes = pyplot.subplots(figsize=(9.5, 4.2), layout="constrained")
     systems = list(dict.fromkeys(figure.system for figure in figures))
     kinds = list(dict.fromkeys(figure.what for figure in figures))
     for system in systems:
@@ -64,7 +64,7 @@ def _draw(file: Path, part: Part, unit: str, figures: list[Figure]) -> None:
         axes.set_ylim(bottom=0)
     axes.set(xlabel=part.axis, ylabel=unit, title=part.title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    canvas.legend(loc="outside right upper", fontsize="small")
     canvas.savefig(file, metadata={"Date": None})
     pyplot.close(canvas)
 

@@ -56,8 +56,9 @@ def test_a_figure_of_which_no_run_counts_still_has_a_value():
         (figure(120, DELAY), figure(100, DELAY), Change(1.2, better=False, sure=True)),
         (figure(80, low=70, high=95), figure(100, low=90, high=110), Change(0.8, better=False, sure=False)),
         (figure(95), figure(100), Change(0.95, better=False, sure=False)),
+        (replace(figure(80), runs=1), figure(100), Change(0.8, better=False, sure=False)),
     ],
-    ids=["more", "less", "sooner", "later", "ranges overlap", "less than a tenth"],
+    ids=["more", "less", "sooner", "later", "ranges overlap", "less than a tenth", "one round"],
 )
 def test_changes(now, before, expected):
     assert change(now, before) == expected
