@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from bench import accelerated
+from bench.accelerated import ACCELERATED, PLAIN, TRANSPORTS, WINDOWS
 from bench.figures import Figure, Key, number, percent
 from bench.replicated import NAME as PYSYNCOBJ
 from bench.rings import ALL, ANYTHING, COROSYNC, CPGD, ONE, OURS
+from totem.configuration import Guarantee
 
 Figures = Mapping[tuple[str, Key], Figure]
 """By part and key."""
@@ -110,6 +113,14 @@ def _delays(what: str, row: str, at: float) -> list[Goal]:
     ]
 
 
+def _faster(row: str, least: float) -> Goal:
+    return Goal(f"accelerated: {row}", "accelerated", Key(row, None, ACCELERATED, "messages/s"), PLAIN, least=least)
+
+
+def _sooner(row: str, most: float) -> Goal:
+    return Goal(f"accelerated: {row}", "accelerated", Key(row, None, ACCELERATED, "µs"), PLAIN, most=most)
+
+
 GOALS: Sequence[Goal] = (
     _rate("64 B, one sender, embedded", "throughput", ONE, 5, at=64),
     _rate("64 B, three senders, embedded", "throughput", ALL, 5, at=64),
@@ -124,6 +135,12 @@ GOALS: Sequence[Goal] = (
     Goal("1 % random loss", "loss", Key(ANYTHING, 1, OURS.name, "messages/s"), share=0.7),
     Goal("5 % random loss", "loss", Key(ANYTHING, 5, OURS.name, "messages/s"), share=0.4),
     Goal("a replicated log, PySyncObj", "log", Key(ONE, None, OURS.name, "messages/s"), PYSYNCOBJ, least=20),
+    *(_faster(accelerated.saturated(transport, windows), 1.25) for transport in TRANSPORTS for windows in WINDOWS),
+    *(
+        _sooner(accelerated.loaded(transport, guarantee, 50), 0.8)
+        for transport in TRANSPORTS
+        for guarantee in Guarantee
+    ),
     Goal("idle, default timers", "idle", Key("a node", None, OURS.name, "% of a core"), limit=1),
     Goal("32 members form, from the last socket's opening", "nodes", Key("forming", 32, OURS.name, "s"), limit=5),
 )

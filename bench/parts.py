@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from bench import clients, codec, core, locks, replicated, rings
+from bench import accelerated, clients, codec, core, locks, replicated, rings
 from bench.notes import Bench
 from bench.rings import ALL, ANYTHING, ONE, OURS, SETTINGS, Flood, Ring, Setting
 from cpg.flood import Plan
@@ -258,6 +258,7 @@ Three processors wired by lists in one process, without sockets: messages a seco
         core.measure,
         axis="bytes",
     ),
+    Part("accelerated", "The accelerated ring", accelerated.METHOD, accelerated.measure),
     Part("codec", "Hot functions", "Each by itself: nanoseconds for a message or a call.", codec.measure),
     Part(
         "mixed",

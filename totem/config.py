@@ -165,6 +165,8 @@ class Config:
     miss_count_const: int = 5
     window_size: int = 50
     max_messages: int = 17
+    accelerated_window: int = 64
+    """So many frames may leave behind the token that tells of them, in a ring whose members all do this; 0: none."""
 
     send_queue_bytes: int = 4 * 1024 * 1024
     """Bound of what waits for the token; beyond it `QueueFull`."""
@@ -335,6 +337,7 @@ class Config:
         # up to three rotations to be released.
         _check_range("window_size", self.window_size, 1, MAX_WINDOW)
         _check_range("max_messages", self.max_messages, 1, MAX_WINDOW)
+        _check_range("accelerated_window", self.accelerated_window, 0, MAX_WINDOW)
         _check_range("send_queue_bytes", self.send_queue_bytes, 1024 * 1024, 2**31)
 
 

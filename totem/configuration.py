@@ -11,6 +11,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Feature(enum.IntFlag):
+    """Extensions of the protocol, which are used in a ring if all of its members have them."""
+
+    ACCELERATED = 2
+    """The token goes on before the last frames of a visit."""
+
+
 class RingId(NamedTuple):
     """Identity of one ring: its representative's node id and a sequence number that is never used twice."""
 

@@ -254,7 +254,7 @@ _Readers = dict[str, Callable[[str], Any]]
 _TOTEM_NUMBERS: _Readers = {
     **dict.fromkeys(("token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck"), _seconds),
     **dict.fromkeys(("token_retransmits_before_loss_const", "fail_recv_const", "seqno_unchanged_const"), number),
-    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "netmtu"), number),
+    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "accelerated_window", "netmtu"), number),
 }
 _TOTEM_TEXTS: _Readers = {
     **dict.fromkeys(("cluster_name", "transport"), _text),

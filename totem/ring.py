@@ -6,7 +6,7 @@ from one to the other: at the install the new ring takes the old one's place, an
 
 from __future__ import annotations
 
-from totem.configuration import RingId
+from totem.configuration import Feature, RingId
 from totem.flow import FlowControl
 from totem.sequence import earlier, later
 from totem.window import MessageWindow
@@ -23,6 +23,7 @@ class Ring:
         "features",
         "flow",
         "forwarded_aru",
+        "held_back",
         "id",
         "id_bytes",
         "last_token",
@@ -50,13 +51,15 @@ class Ring:
         self.delivered = first
         """All up to here has been delivered (or, below a ring's first application message, never will be)."""
         self.pure = False
-        self.features = 0
+        self.features = Feature(0)
 
         # The token, as of my last accepted visit.
         self.last_token = b""
         """What I passed on, to be sent again until a sign of life comes."""
         self.seen_token_seq: int | None = None
         """`token_seq` with which the last token came; an equal or earlier one is a duplicate."""
+        self.held_back: list[bytes] = []
+        """Frames that have their numbers and leave behind the token."""
         self.previous_seq: int | None = None
         """`seq` with which the last token came."""
         self.forwarded_aru: int | None = None

@@ -21,6 +21,7 @@ class Counters:
     tokens_sent: int = 0
     multicasts_received: int = 0
     multicasts_sent: int = 0
+    multicasts_behind_token: int = 0
     retransmits_sent: int = 0
     retransmits_requested: int = 0
     joins_received: int = 0
@@ -54,6 +55,8 @@ class Statistics:
     """`mcast_rx`: datagrams, duplicates included."""
     multicasts_sent: int
     """`mcast_tx`: frames sent for the first time."""
+    multicasts_behind_token: int
+    """Those of them that left behind the token, in an accelerated ring."""
     retransmits_sent: int
     """`mcast_retx`: frames that others missed."""
     retransmits_requested: int

@@ -14,7 +14,7 @@ from totem.sequence import MASK
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
-from totem.wire.messages import Hello, HoldCancel, Join, Mcast, MergeDetect
+from totem.wire.messages import Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
 
 def processor(node_id=1, count=3, **settings):
@@ -366,6 +366,22 @@ def test_a_token_sent_again_in_a_pure_ring_is_the_same():
     last = ring.last_token
     machine.resend_token(cluster.now)
     assert machine.take().datagrams[-1][1] == [last]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_frame_that_came_with_a_token_is_not_missed(place):
+    """Also one that its sender sent behind the token (D2)."""
+    cluster = formed()
+    machine = cluster[2].machine
+    ring = machine.ring
+    seq = ring.window.aru + 1
+    token = Token(1, ring.id, seq, ring.seen_token_seq + 1, aru=seq)
+    batch = [codec.encode(token)]
+    batch.insert(place, codec.seal_mcast(1, seq, 0, ring.id_bytes, 0, False, [codec.frame([1], 0, 0), b"m"]))
+    machine.receive_all(batch, cluster.now)
+    ((_, (passed_on,)),) = machine.take().datagrams
+    assert codec.decode(passed_on).aru == seq
+    assert not ring.misses
 
 
 def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():

@@ -399,6 +399,74 @@ BUGS = [
         [Change(sequence, "before", "if a > _HALF or b > _HALF:", "if False:")],
         scenarios.numbers_wrap_while_traffic_goes_on,
     ),
+    # The accelerated ring.
+    Bug(
+        "keep what is held back",
+        "D2",
+        [Change(Processor, "forward_token", "self.send_to_all(ring.held_back)", "pass")],
+        scenarios.the_token_goes_first,
+    ),
+    Bug(
+        "number what is held back only when it leaves",
+        "D2",
+        [
+            Change(
+                Operational,
+                "multicast",
+                "token.seq = seq",
+                "token.seq = after(seq, -min(len(train), self._held_back(token.fcc + len(train))))",
+            )
+        ],
+    ),
+    Bug(
+        "ask at once for what may be on its way",
+        "D5",
+        [Change(Ordering, "_request_missing", "needed = 2 if ring.pure else", "needed = 1 if ring.pure else")],
+        scenarios.the_token_goes_first,
+    ),
+    Bug(
+        "take what is on its way for received",
+        "B1",
+        [Change(Ordering, "_update_aru", "aru = ring.window.aru", "aru = token.seq if ring.pure else ring.window.aru")],
+        scenarios.safe_waits_for_what_is_behind_the_token,
+    ),
+    Bug(
+        "go first though a member does not",
+        "D1",
+        [Change(Recovery, "_install", "reduce(int.__and__", "reduce(int.__or__")],
+        scenarios.the_token_waits_for_one_who_does_not,
+    ),
+    Bug(
+        "go first though a real node is in the ring",
+        "D2",
+        [
+            Change(Recovery, "_install", "if new.pure:", "if True:"),
+            Change(
+                Recovery, "_install", "hellos[member].features for member in new.members", "processor.own_features,"
+            ),
+        ],
+        scenarios.the_token_waits_beside_corosync,
+    ),
+    Bug(
+        "go first while sync runs",
+        "D2",
+        [Change(Operational, "_held_back", "processor.syncing or", "")],
+        scenarios.the_token_waits_while_sync_runs,
+    ),
+    Bug(
+        "deliver past what died with its sender",
+        "A6",
+        [
+            Change(Processor, "flush", "while seq != window.aru:", "while seq != window.high_seq:"),
+            Change(
+                Processor,
+                "flush",
+                "frame = frames[expected]",
+                "frame = frames.get(expected)\n        if not frame:\n            seq = expected\n            continue",
+            ),
+        ],
+        scenarios.a_node_dies_behind_its_token,
+    ),
     # Membership.
     Bug(
         "use a ring id before it is stored",

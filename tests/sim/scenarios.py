@@ -5,14 +5,19 @@ Each is a plain function that asserts, so that it serves as a test and as the hu
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from totem.config import Config
 from totem.configuration import Guarantee, Level, Messages
+from totem.processor import Processor
+from totem.sequence import up_to
 from totem.states.table import State
 from totem.testing.checkers import check
 from totem.testing.cluster import BarrierSync, Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Conditions, Filter, flip_or_cut
 from totem.wire import codec
+from totem.wire.messages import Token
 
 AGREED, SAFE = Guarantee.AGREED, Guarantee.SAFE
 
@@ -373,6 +378,7 @@ def numbers_wrap_while_traffic_goes_on() -> None:
     ring_id = cluster.installed_ring
     swallow: Filter = lambda source, target, datagram: cluster.dice.random() < 0.02  # noqa: E731
     cluster.network.filters.append(swallow)
+    behind = BehindTheToken(cluster)
     for turn in range(60):
         for node in cluster.running:
             node.send([node.compose(400) for _ in range(3)], Guarantee(turn % 2))
@@ -380,6 +386,7 @@ def numbers_wrap_while_traffic_goes_on() -> None:
     cluster.network.filters.clear()
     judge(cluster)
     assert cluster.installed_ring == ring_id
+    assert {codec.mcast_seq(frame) > 2**31 for _, frame in behind.frames} == {False, True}
 
 
 def a_node_id_in_use_is_refused() -> None:
@@ -402,6 +409,169 @@ def _overheard(cluster: Cluster, seconds: float) -> list[tuple[int, int, bytes]]
         cluster.run_for(seconds / 5)
     cluster.network.filters.pop()
     return heard
+
+
+class BehindTheToken:
+    """The frames of a cluster that have left their senders behind the token that tells of them, as they leave."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._told: dict[int, int] = {}
+        """How far each node's last token went."""
+        self._sent: set[bytes] = set()
+        self.frames: list[tuple[int, bytes]] = []
+        """(source, datagram)"""
+        self.of_syncing = 0
+        """Those of nodes in the middle of their sync."""
+        cluster.network.filters.append(self._look)
+
+    def _look(self, source: int, target: int, datagram: bytes) -> bool:
+        kind = codec.packet_type(datagram)
+        if kind == codec.TYPE_TOKEN:
+            token = codec.decode(datagram)
+            assert isinstance(token, Token)
+            self._told[source] = token.seq
+        elif kind == codec.TYPE_MCAST and codec.mcast_origin(datagram) == source and datagram not in self._sent:
+            self._sent.add(datagram)
+            machine = self._cluster[source].machine
+            assert machine is not None
+            if source in self._told and up_to(codec.mcast_seq(datagram), self._told[source]):
+                self.frames.append((source, datagram))
+                self.of_syncing += machine.syncing
+        return False
+
+
+def busy(cluster: Cluster, seconds: float = 0.1) -> None:
+    """Have all nodes send enough for the token to go first."""
+    for _ in range(10):
+        for node in cluster.running:
+            node.send([frameful(cluster, node.node_id) for _ in range(3)])
+        cluster.run_for(seconds / 10)
+
+
+def the_token_goes_first() -> None:
+    """In a ring of nodes that all do this; nobody asks for what is on its way (D2)."""
+    cluster = cluster_of(3)
+    behind = BehindTheToken(cluster)
+    busy(cluster)
+    assert len(behind.frames) > 50
+    judge(cluster)
+    for node in cluster.running:
+        assert node.machine is not None
+        assert not node.machine.counters.retransmits_requested
+
+
+def the_token_waits_for_one_who_does_not() -> None:
+    """One member has it switched off, so nobody does it, until the ring is formed without that one (D1, D2)."""
+    cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03))
+    cluster[2].config = replace(cluster.config, accelerated_window=0)
+    cluster.start()
+    cluster.form()
+    behind = BehindTheToken(cluster)
+    busy(cluster)
+    assert not behind.frames
+    cluster[2].crash()
+    cluster.form(1, 3)
+    busy(cluster)
+    assert behind.frames
+    cluster[2].start()
+    judge(cluster)
+
+
+def the_token_waits_beside_corosync() -> None:
+    """A real node knows nothing of it (D2)."""
+    config = Config.for_nodes(3, token=0.2)
+    cluster = Cluster(3, config=config, makers={2: CorosyncModel})
+    cluster.start()
+    cluster.form()
+    behind = BehindTheToken(cluster)
+    busy(cluster)
+    assert not behind.frames
+    judge(cluster)
+
+
+def the_token_waits_while_sync_runs() -> None:
+    """Recovery and the sync of what is above run on the plain ring, however much they send (D2)."""
+
+    class LongSync(BarrierSync):
+        def _send(self, kind: bytes, size: int = 0) -> None:
+            super()._send(kind, 5 * size)
+
+    cluster = Cluster(4, config=Config.for_nodes(4, token=0.2, merge=0.03), application=LongSync)
+    behind = BehindTheToken(cluster)
+    cluster.start()
+    cluster.form()
+    busy(cluster)
+    cluster[3].crash()
+    cluster.form(1, 2, 4)
+    busy(cluster)
+    judge(cluster)
+    assert behind.frames
+    assert not behind.of_syncing
+
+
+def safe_waits_for_what_is_behind_the_token() -> None:
+    """The token tells of SAFE messages that one member does not get: nobody is told them as safe (B1)."""
+    cluster = cluster_of(3)
+    behind = BehindTheToken(cluster)
+
+    def swallows(source: int, target: int, datagram: bytes) -> bool:
+        return target == 3 and any(datagram == frame for _, frame in behind.frames)
+
+    cluster.network.filters.append(swallows)
+    messages = [frameful(cluster, 2) for _ in range(6)]
+    cluster[2].send(messages, SAFE)
+    assert cluster.run_until(lambda: len(behind.frames) == 6, 0.1)
+    cluster.run_for(0.02)
+    assert not any(was_told(cluster, node_id, messages[-1]) for node_id in (1, 2, 3))
+    cluster.network.filters.pop()
+    assert cluster.run_until(lambda: was_told(cluster, 2, messages[-1]) is Level.SAFE, 1)
+    judge(cluster)
+
+
+def a_node_dies_behind_its_token() -> None:
+    """It has passed the token on and sends no more of what that tells, or some of it to some (A6).
+
+    The others' messages behind that hole stay where they are until a recovery has settled it.
+    """
+    for sends in range(16):
+        _die_behind_the_token(sends)
+
+
+def _die_behind_the_token(sends: int) -> None:
+    cluster = cluster_of(4)
+
+    def kills(source: int, target: int, datagram: bytes) -> bool:
+        if source == 2 and codec.packet_type(datagram) == codec.TYPE_TOKEN and lost[0] in cluster_frames(cluster, 2):
+            cluster[2].crash(1 + sends)
+        return False
+
+    lost = [frameful(cluster, 2) for _ in range(5)]
+    later = {node_id: cluster[node_id].compose(100) for node_id in (1, 3, 4)}
+    cluster.network.filters.append(kills)
+    cluster[2].send(lost)
+    assert cluster.run_until(lambda: not cluster[2].running, 1)
+    cluster.network.filters.pop()
+    for node_id, message in later.items():
+        cluster[node_id].send([message])
+    ring_id = machine_of(cluster, 3).ring.id
+    assert cluster.run_until(lambda: later[4] in cluster_frames(cluster, 1), 0.1)
+    complete = [node_id for node_id in later if cluster.delivered(node_id)[:5] == lost]
+    for node_id in later:
+        assert machine_of(cluster, node_id).ring.id == ring_id
+        assert node_id in complete or not any(was_told(cluster, node_id, message) for message in later.values())
+    cluster.form(1, 3, 4)
+    for node_id in later:
+        *of_the_dead, first, second, third = cluster.delivered(node_id)
+        assert of_the_dead == lost[: len(of_the_dead)]
+        assert {first, second, third} == set(later.values())
+    judge(cluster)
+
+
+def machine_of(cluster: Cluster, node_id: int) -> Processor:
+    machine = cluster[node_id].machine
+    assert machine is not None
+    return machine
 
 
 def damaged_datagrams_break_nothing() -> None:
@@ -442,6 +612,12 @@ SCENARIOS = [
     a_sender_dies_in_the_middle_of_a_message,
     crash_at_every_step_of_a_start,
     numbers_wrap_while_traffic_goes_on,
+    the_token_goes_first,
+    the_token_waits_for_one_who_does_not,
+    the_token_waits_beside_corosync,
+    the_token_waits_while_sync_runs,
+    safe_waits_for_what_is_behind_the_token,
+    a_node_dies_behind_its_token,
     a_node_id_in_use_is_refused,
     damaged_datagrams_break_nothing,
 ]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from totem.testing.network import Conditions, Network, Storm, flip_or_cut, spoil_header
+from totem.testing.network import Cables, Conditions, Network, Storm, SwitchedNetwork, flip_or_cut, spoil_header
 
 STEADY = Conditions(delay=0.001, jitter=0.0)
 
@@ -152,3 +152,56 @@ def test_a_storm_ends_the_story() -> None:
     network.broadcast(1, b"x")
     with pytest.raises(Storm, match="1000 events"):
         network.run(1)
+
+
+class Switched(Listener):
+    """The same three on a switch; 100 bytes take 1 ms on a cable, and 2 ms in between."""
+
+    def __init__(self, buffer: int = 10_000) -> None:
+        cables = Cables(rate=100_000, delay=0.002, overhead=0, buffer=buffer)
+        self.network: SwitchedNetwork = SwitchedNetwork((1, 2, 3), random.Random(1), cables)
+        self.heard = {1: [], 2: [], 3: []}
+        for node in self.heard:
+            self.network.attach(node, lambda datagram, node=node: self.hear(node, datagram))
+
+    def times(self, node: int) -> list[float]:
+        self.arrived(node)
+        return [round(time, 6) for time, _ in self.heard[node]]
+
+
+def test_on_a_cable_datagrams_come_one_after_the_other() -> None:
+    listener = Switched()
+    sent = listener.send(1, 2, 3)
+    assert listener.times(2) == [0.004, 0.005, 0.006]
+    assert [datagram for _, datagram in listener.heard[2]] == sent
+
+
+def test_a_switch_makes_the_copies_of_a_multicast() -> None:
+    listener = Switched()
+    for _ in range(2):
+        listener.network.broadcast(1, bytes(100))
+    assert listener.times(2) == listener.times(3) == [0.004, 0.005]
+    assert not listener.heard[1]
+
+
+def test_two_senders_share_the_cable_of_a_third() -> None:
+    listener = Switched()
+    listener.send(1, 3, 2)
+    listener.send(2, 3, 2)
+    assert listener.times(3) == [0.004, 0.005, 0.006, 0.007]
+
+
+def test_what_a_switch_cannot_keep_is_lost() -> None:
+    listener = Switched(buffer=250)
+    listener.send(1, 3, 10)
+    listener.send(2, 3, 10)
+    assert len(listener.arrived(3)) == 20 - listener.network.overruns
+    assert listener.network.overruns > 5
+
+
+def test_a_cut_link_carries_nothing_on_a_switch() -> None:
+    listener = Switched()
+    listener.network.partition([1, 2], [3])
+    listener.network.broadcast(1, bytes(100))
+    assert listener.times(2) == [0.004]
+    assert not listener.heard[3]

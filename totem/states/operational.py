@@ -6,7 +6,7 @@ alone does, in a queue and reassembly of its own (rulings, C1).
 
 from __future__ import annotations
 
-from totem.configuration import RingId
+from totem.configuration import Feature, RingId
 from totem.packing import Packer
 from totem.ring import Ring
 from totem.sequence import after
@@ -38,7 +38,7 @@ class Operational(Ordering):
         return self._stream().queued_frames
 
     def multicast(self, token: Token, allowed: int) -> int:
-        """Cut frames from the queue and give them their numbers: the frames of this visit leave as one train. Hot."""
+        """Cut frames from the queue and give them their numbers; what is not held back leaves as one train. Hot."""
         stream = self._stream()
         if not stream:
             return 0
@@ -52,8 +52,30 @@ class Operational(Ordering):
             train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
         token.seq = seq
         processor.counters.multicasts_sent += len(train)
-        processor.send_to_all(train)
+        at_once = len(train) - self._held_back(token.fcc + len(train))
+        if at_once > 0:
+            ring.held_back = train[at_once:]
+            processor.send_to_all(train[:at_once])
+        else:
+            ring.held_back = train
         return len(train)
+
+    def _held_back(self, busy: int) -> int:
+        """How many frames of a visit leave behind the token, which tells their numbers already (D2).
+
+        My successor then sends while mine are still on the wire. Nobody asks for them before they have been sent: what
+        is asked for had a whole rotation to come. What all members have under way at once waits in the switch for each
+        of them, so they share the window.
+
+        `busy` are the frames of the last rotation and of this visit. Where there are fewer than members nobody waits
+        for the token, and to know a frame as safe would take a rotation more: my successor, who cannot have it yet,
+        lowers the aru.
+        """
+        processor = self.processor
+        ring = processor.ring
+        if processor.syncing or busy <= len(ring.members) or Feature.ACCELERATED not in ring.features:
+            return 0
+        return max(1, processor.config.accelerated_window // max(1, len(ring.members) - 1))
 
     def conclude_visit(self, token: Token, now: float) -> bool:
         """Deliver what has become safe and forget what everybody has."""

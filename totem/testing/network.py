@@ -66,6 +66,27 @@ class Conditions:
         return bool(self.loss or self.duplicate or self.reorder or self.straggle or self.corrupt)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cables:
+    """A switch and a cable from it to each node: what datagrams cost of time, in place of a link's delay.
+
+    A node's datagrams leave one after the other, and so do those that the switch has for a node.
+    """
+
+    rate: float = 125e6
+    """Bytes a second, each way: 1 Gbit/s."""
+    delay: float = 5e-6
+    """Seconds from the end of a datagram at the switch to its beginning on the next cable."""
+    overhead: int = 66
+    """Bytes of a datagram besides its own: preamble, gap, Ethernet, IPv4 and UDP headers."""
+    buffer: int = 512 * 1024
+    """Bytes that wait for a node at the switch; what comes on top of that is lost."""
+
+    def seconds(self, datagram: bytes) -> float:
+        """How long a datagram is on a cable."""
+        return (len(datagram) + self.overhead) / self.rate
+
+
 class Storm(Exception):
     """More happens than a story may need: somebody answers everything with more of the same."""
 
@@ -254,3 +275,47 @@ class Network:
         for source, target, link in self._links():
             if node in (source, target):
                 yield source, target, link
+
+
+class SwitchedNetwork(Network):
+    """Nodes on one switch: a datagram takes the time that its bytes take, behind those before it.
+
+    What is sent to all leaves its node once, and the switch makes the copies. The links' loss and cuts hold, their
+    other faults do not.
+    """
+
+    def __init__(self, node_ids: Collection[int], dice: random.Random, cables: Cables | None = None) -> None:
+        super().__init__(node_ids, dice, Conditions(delay=0.0, jitter=0.0))
+        self.cables = cables or Cables()
+        self.overruns = 0
+        """Datagrams lost because the switch's buffer was full."""
+        self._out = dict.fromkeys(node_ids, 0.0)
+        """When the cable from each node to the switch is free."""
+        self._in = dict.fromkeys(node_ids, 0.0)
+        """When the one to each node is."""
+
+    def broadcast(self, source: int, datagram: bytes) -> None:
+        """Send to every other node, in one copy."""
+        self._leave(source, tuple(target for target in self.links if target != source), datagram)
+
+    def send(self, source: int, target: int, datagram: bytes) -> None:
+        """Send to one node."""
+        self._leave(source, (target,), datagram)
+
+    def _leave(self, source: int, targets: tuple[int, ...], datagram: bytes) -> None:
+        cables = self.cables
+        self._out[source] = max(self.now, self._out[source]) + cables.seconds(datagram)
+        self.at(self._out[source] + cables.delay, self._switch, source, targets, datagram)
+
+    def _switch(self, source: int, targets: tuple[int, ...], datagram: bytes) -> None:
+        cables = self.cables
+        for target in targets:
+            link = self.links[source][target]
+            if link.cut or (link.conditions.loss and self.dice.random() < link.conditions.loss):
+                continue
+            begins = max(self.now, self._in[target])
+            if (begins - self.now) * cables.rate > cables.buffer:
+                self.overruns += 1
+                continue
+            self._in[target] = begins + cables.seconds(datagram)
+            self.at(self._in[target], self._receivers[target], datagram)

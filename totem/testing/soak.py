@@ -22,12 +22,13 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
 from totem.config import Config
 from totem.configuration import Guarantee, Messages, RegularConfiguration, RingId
+from totem.processor import Processor
 from totem.states.table import TRANSITIONS, Cause
 from totem.testing.checkers import History, Process, Violation, check
 from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node
@@ -56,6 +57,7 @@ SOMETIMES = frozenset(
     "drop stale join",
     "drop multicast of a former ring",
     "numbers wrapped around",
+    "frames behind the token",
 }
 """What some world of a large batch must reach."""
 
@@ -137,6 +139,7 @@ class World:
             first_token_seq=dice.choice((0, 0, 0, _NEAR_WRAP)),
             on_trace=self._on_trace,
         )
+        self._choose_extensions(random.Random(f"extensions {seed}"))
         self.cluster.network.limit = _MOST_EVENTS
         self.pace = dice.choice((0.005, 0.03, 0.1, 0.5)) * self.config.token
         """Mean time between two things that happen."""
@@ -176,6 +179,13 @@ class World:
             fail_recv_const=dice.choice((30, 2500)),
             send_queue_bytes=1 << 20,
         )
+
+    def _choose_extensions(self, dice: random.Random) -> None:
+        """All, some, or none of our nodes have the accelerated ring, each its own window."""
+        share = dice.choice((1.0, 1.0, 0.7, 0.0))
+        for node in self.cluster.nodes.values():
+            window = dice.choice((1, 4, 64, 4096)) if dice.random() < share else 0
+            node.config = replace(self.config, accelerated_window=window)
 
     def _choose_makers(self, count: int, makers: list[Maker]) -> dict[int, Maker]:
         if not makers:
@@ -402,6 +412,9 @@ class World:
 
     def _mark(self, history: History) -> None:
         """Look for rare things that only the traces tell."""
+        for node in self.cluster.running:
+            if isinstance(node.machine, Processor):
+                self.marks["frames behind the token"] += node.machine.counters.multicasts_behind_token
         for ring in history.rings.values():
             for segment in ring.segments.values():
                 last = None
