@@ -254,8 +254,12 @@ _Readers = dict[str, Callable[[str], Any]]
 _TOTEM_NUMBERS: _Readers = {
     **dict.fromkeys(("token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck"), _seconds),
     **dict.fromkeys(("token_retransmits_before_loss_const", "fail_recv_const", "seqno_unchanged_const"), number),
-    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "accelerated_window", "netmtu"), number),
+    **dict.fromkeys(("miss_count_const", "window_size", "max_messages", "netmtu"), number),
 }
+_TOTEM_OURS: _Readers = {
+    "accelerated_window": number,
+}
+"""Of these 0 is a value."""
 _TOTEM_TEXTS: _Readers = {
     **dict.fromkeys(("cluster_name", "transport"), _text),
     "ip_version": one_of(*IP_VERSIONS),
@@ -408,6 +412,7 @@ class _Reader:
         self._take(totem, "version", one_of("2"), "2")
         # 0 asks for the default, as in Corosync.
         numbers = {name: value for name, value in self._read(totem, _TOTEM_NUMBERS).items() if value}
+        numbers |= self._read(totem, _TOTEM_OURS)
         texts = self._read(totem, _TOTEM_TEXTS)
         if texts.get("transport", "knet") == "knet":
             self._refuse(

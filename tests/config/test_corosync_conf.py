@@ -132,6 +132,11 @@ def test_zero_asks_for_the_default():
     assert (config.join, config.consensus, config.window_size, config.netmtu) == (0.05, 3.6, 50, 1500)
 
 
+def test_zero_turns_the_accelerated_ring_off():
+    assert parse(small_with("accelerated_window: 0"), "x").config.accelerated_window == 0
+    assert parse(small_with("accelerated_window: 5"), "x").config.accelerated_window == 5
+
+
 def test_the_last_of_several_values_counts():
     assert parse(small_with("join: 70\njoin: 80"), "x").config.join == 0.08
     assert parse(SMALL + "totem {\n join: 90\n}", "x").config.join == 0.09
