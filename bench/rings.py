@@ -52,7 +52,11 @@ class Setting:
 
 OURS = Setting("ours")
 """As users get it."""
-SETTINGS = (OURS, Setting("ours, windows 1000/400", ("window_size: 1000", "max_messages: 400")))
+SETTINGS = (
+    OURS,
+    Setting("ours, windows 50/17", ("window_size: 50", "max_messages: 17")),
+    Setting("ours, windows 1000/400", ("window_size: 1000", "max_messages: 400")),
+)
 """What is shown side by side. Another one needs no more than a line here."""
 
 

@@ -24,6 +24,8 @@ MIN_NETMTU, MAX_NETMTU = 576, 65507
 MCAST_HEADER = 45
 """Bytes before a multicast's data; recovery puts as many before an old multicast."""
 IP_UDP_HEADERS = {4: 28, 6: 48}
+WINDOW_SIZE, MAX_MESSAGES = 50, 17
+"""Corosync's."""
 MAX_WINDOW = 4096
 
 TRANSPORTS = ("udpu", "udp")
@@ -163,8 +165,12 @@ class Config:
     fail_recv_const: int = 2500
     seqno_unchanged_const: int = 30
     miss_count_const: int = 5
-    window_size: int = 50
-    max_messages: int = 17
+    window_size: int = 0
+    """Frames on the ring in one rotation. Default 50."""
+    max_messages: int = 0
+    """Frames of one node in one visit. Default 17."""
+    windows_configured: bool = True
+    """Whether one of the two was set by hand; if not, a ring of our nodes alone chooses for itself (`totem.flow`)."""
     accelerated_window: int = 64
     """So many frames may leave behind the token that tells of them, in a ring whose members all do this; 0: none."""
 
@@ -190,6 +196,7 @@ class Config:
     def __post_init__(self) -> None:
         self._compute_addresses()
         self._compute_timeouts()
+        self._compute_windows()
         self._check_nodes()
         self._check_quorum()
         self._check_transport()
@@ -254,6 +261,14 @@ class Config:
         if not self.consensus:
             # Corosync's (int)(float)(1.2 * token), without the rounding that the cast to float is there for.
             self._set("consensus", token_ms * 6 // 5 / 1000)
+
+    def _compute_windows(self) -> None:
+        if not self.window_size and not self.max_messages:
+            self._set("windows_configured", False)
+        self._set("window_size", self.window_size or WINDOW_SIZE)
+        self._set("max_messages", self.max_messages or MAX_MESSAGES)
+        if (self.window_size, self.max_messages) != (WINDOW_SIZE, MAX_MESSAGES):
+            self._set("windows_configured", True)  # also where they come through dataclasses.replace()
 
     def _check_nodes(self) -> None:
         if not 1 <= len(self.nodes) <= MAX_NODES:

@@ -106,6 +106,7 @@ class Node:
             raise
         endpoint.drops = processor.counters.drops
         endpoint.notice = processor.notice
+        processor.receive_buffer = endpoint.receive_buffer
         return cls(processor, endpoint, store)
 
     async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -41,7 +41,7 @@ from totem.configuration import (
     RingId,
 )
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
-from totem.flow import FlowControl
+from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
 from totem.sequence import after, before, up_to
@@ -124,6 +124,8 @@ class Processor:
         self.own_features = FEATURES
         if not config.accelerated_window:
             self.own_features &= ~Feature.ACCELERATED
+        self.receive_buffer = RECEIVE_BUFFER
+        """Bytes, as the kernel counts them, that may wait for this processor while it is busy."""
         self.counters = Counters()
         self.timers = Timers()
         self._room: Room = Room(self)
@@ -223,6 +225,13 @@ class Processor:
     def features(self) -> Feature:
         """The extensions that all members of the installed ring have."""
         return self.ring.features
+
+    @property
+    def own_window(self) -> int:
+        """Frames that may wait for this processor, for the hello; 0 if the windows are configured (D4)."""
+        if self.config.windows_configured:
+            return 0
+        return frames_that_fit(self.receive_buffer, self.config.max_frame)
 
     @property
     def room(self) -> int:

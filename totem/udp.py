@@ -125,6 +125,11 @@ class UdpEndpoint:
         # Read later, handed on earlier: the multicasts that a token followed are here by now.
         return self._read(self._group, limit) + own
 
+    @property
+    def receive_buffer(self) -> int:
+        """What may wait to be received, in bytes as the kernel counts them."""
+        return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
+
     def overflows(self) -> int:
         """Count the datagrams that the kernel dropped because a receive buffer was full."""
         size = 4 * (_SO_MEMINFO_DROPS + 1)

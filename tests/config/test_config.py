@@ -51,6 +51,15 @@ def test_a_token_set_by_hand_is_told_from_a_computed_one():
     assert dataclasses.replace(computed, token=1.0).token_configured
 
 
+def test_windows_set_by_hand_are_told_from_those_left_out():
+    computed = Config.for_nodes(3)
+    assert not computed.windows_configured
+    assert not dataclasses.replace(computed, token=1.0).windows_configured
+    assert dataclasses.replace(computed, window_size=20).windows_configured
+    for settings in ({"window_size": 50}, {"max_messages": 17}, {"window_size": 50, "max_messages": 17}):
+        assert Config.for_nodes(3, **settings).windows_configured
+
+
 def test_nodes_of_a_test_configuration():
     config = Config.for_nodes(300, port=5500)
     assert config.node(1) == NodeEntry(1, "node1", "127.0.0.1", 5500)
@@ -135,9 +144,9 @@ FIRST = NodeEntry(1, "a", "127.0.0.1", 5405)
         ({"consensus": 0.2, "join": 0.3}, ["consensus", "200 ms", "at least 300 ms", "not below join"]),
         ({"send_join": -0.001}, ["send_join", "-1 ms"]),
         ({"token_retransmits_before_loss_const": 0}, ["token_retransmits_before_loss_const", "at least 1"]),
-        ({"window_size": 0}, ["window_size", "0"]),
+        ({"window_size": -1}, ["window_size", "-1"]),
         ({"window_size": 16384}, ["window_size", "16384"]),
-        ({"max_messages": 0}, ["max_messages"]),
+        ({"max_messages": -1}, ["max_messages"]),
         ({"miss_count_const": 0}, ["miss_count_const"]),
         ({"fail_recv_const": -1}, ["fail_recv_const"]),
         ({"seqno_unchanged_const": 2**32}, ["seqno_unchanged_const"]),

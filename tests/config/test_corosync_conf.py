@@ -130,6 +130,7 @@ def test_the_nodelist_stretches_the_token_timeout(nodes, lines, token):
 def test_zero_asks_for_the_default():
     config = parse(small_with("join: 0\nconsensus: 0\nwindow_size: 0\nnetmtu: 0\nsend_join: 0"), "x").config
     assert (config.join, config.consensus, config.window_size, config.netmtu) == (0.05, 3.6, 50, 1500)
+    assert not config.windows_configured
 
 
 def test_zero_turns_the_accelerated_ring_off():

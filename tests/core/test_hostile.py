@@ -82,7 +82,15 @@ class Liar:
     def recovered(self):
         dice, old = self.dice, self.machine.ring.id
         hello = Hello(
-            1, dice.getrandbits(64), old, self.seq(), self.ids(dice.choice([0, 1000])), MASK, MASK, daemon=False
+            1,
+            dice.getrandbits(64),
+            old,
+            self.seq(),
+            self.ids(dice.choice([0, 1000])),
+            MASK,
+            MASK,
+            daemon=False,
+            window=dice.choice([0, 1, MASK]),
         )
         hello_data = codec.encode_hello(hello)
         inner = dice.choice(

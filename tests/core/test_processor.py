@@ -229,7 +229,7 @@ def test_only_what_is_received_counts_as_sent_by_another():
 
 def test_nobody_is_obliged_who_was_not_in_the_old_ring():
     cluster, machine = recovering()
-    hello = Hello(1, 0, machine.ring.id, 0, tuple(range(1, 1000)), 0, 1400, daemon=False)
+    hello = Hello(1, 0, machine.ring.id, 0, tuple(range(1, 1000)), 0, 1400, daemon=False, window=0)
     for origin in (1, 2):
         inner = Mcast(origin, origin, 0, NO_RING, data=codec.encode_hello(hello))
         machine.receive(encapsulated(machine, origin, origin, inner), cluster.now)

@@ -169,7 +169,7 @@ def test_a_train_of_old_messages_and_one_behind_a_hello():
     old = mcast(9, bytes(100), ring_id=RingId(1, 9))
     encapsulated = [mcast(seq, encapsulated=old) for seq in (2, 3)]
     assert train(b"".join(encapsulated)) == encapsulated
-    block = codec.encode_hello(messages.Hello(1, 0, RING, 0, (), 0, 1427, False))
+    block = codec.encode_hello(messages.Hello(1, 0, RING, 0, (), 0, 1427, False, 0))
     hello = mcast(1, encapsulated=codec.encode(messages.Mcast(1, 1, 0, NO_RING, data=block)))
     shorter = mcast(4, encapsulated=mcast(9, b"", ring_id=RingId(1, 9)))
     assert train(hello + shorter) == [hello, shorter]

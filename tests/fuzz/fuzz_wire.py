@@ -33,6 +33,7 @@ BLOCKS = [
             old_ring_id=RingId(1, 5),
             safe_line=8,
             obligations=(1, 2, 3),
+            window=800,
             largest_pause_ms=20,
             frame_size=1427,
             daemon=True,

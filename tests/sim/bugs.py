@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.sim import scenarios
-from totem import sequence
-from totem.flow import FlowControl
+from totem import flow, sequence
+from totem.flow import FlowControl, Pace
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.ring import Ring
@@ -540,9 +540,58 @@ BUGS = [
             Change(
                 FlowControl,
                 "allowed",
-                "allowed = max(0, min(self.max_messages, self.window_size - token.fcc))",
+                "allowed = max(0, min(self._max_messages, self._narrow - token.fcc))",
                 "allowed = 1 << 30",
             )
         ],
+    ),
+    Bug(
+        "choose windows with one of theirs in the ring",
+        "D4",
+        [
+            Change(
+                Recovery,
+                "_install",
+                "min(hellos[member].window for member in new.members) if new.pure else 0",
+                "min(hello.window for hello in hellos.values())",
+            )
+        ],
+        scenarios.windows_are_as_configured_unless_all_choose,
+    ),
+    Bug(
+        "choose windows where a member's are configured",
+        "D4",
+        [Change(Recovery, "_install", "min(hellos[member].window for", "max(hellos[member].window for")],
+        scenarios.windows_are_as_configured_unless_all_choose,
+    ),
+    Bug(
+        "go by my own receive buffer alone",
+        "D4",
+        [Change(Recovery, "_install", "new.flow.choose(window,", "new.flow.choose(processor.own_window,")],
+        scenarios.who_falls_behind_loses_nothing,
+    ),
+    Bug(
+        "take the kernel's bytes for frames",
+        "D4",
+        [Change(flow, "kernel_bytes", "return -(-size // _PAGE) * _PAGE + _RECORD", "return size // 4")],
+        scenarios.who_falls_behind_loses_nothing,
+    ),
+    Bug(
+        "fill the window whatever a rotation takes",
+        "D4",
+        [Change(Pace, "note_visit", "int(wanted * self._frames / self._seconds)", "self._window")],
+        scenarios.a_slow_member_does_not_make_the_token_late,
+    ),
+    Bug(
+        "never widen the window",
+        "D4",
+        [Change(Pace, "note_visit", "int(wanted * self._frames / self._seconds)", "0")],
+        scenarios.a_ring_finds_its_pace,
+    ),
+    Bug(
+        "share by the queues alone",
+        "D4",
+        [Change(FlowControl, "allowed", "max(share, pace.budget // pace.members)", "share")],
+        scenarios.who_sends_little_is_not_kept_waiting,
     ),
 ]

@@ -593,7 +593,108 @@ def damaged_datagrams_break_nothing() -> None:
         assert not cluster.failures
 
 
+KERNEL_BYTES = 425_984
+"""What the kernel gives a process without privileges for what it has not received yet."""
+
+
+def _busy_ring(*buffers: int, labour: float = 0.00003, **settings: object) -> Cluster:
+    """A ring whose members are busy with each datagram, and have these receive buffers for what comes meanwhile."""
+    cluster = Cluster(
+        len(buffers), config=Config.for_nodes(len(buffers), **settings), conditions=Conditions(delay=8e-5)
+    )
+    for node, buffer in zip(cluster.nodes.values(), buffers, strict=True):
+        node.socket_buffer = buffer
+        node.labour = labour
+    cluster.start()
+    cluster.form()
+    return cluster
+
+
+def _flood(cluster: Cluster, senders: int, size: int, seconds: float) -> int:
+    """Keep the queues of some nodes full; the bytes that came to the one that got least."""
+    before = {node: len(node.trace.events) for node in cluster.running}
+    end = cluster.now + seconds
+    while cluster.now < end:
+        for node in cluster.running[:senders]:
+            while node.try_send([node.compose(size)]):
+                pass
+        cluster.run_for(0.01)
+    return min(
+        sum(
+            len(message)
+            for event in node.trace.events[start:]
+            if isinstance(event, Messages)
+            for message in event.messages
+        )
+        for node, start in before.items()
+    )
+
+
+def a_ring_finds_its_pace() -> None:
+    """Left to itself a ring carries about what it carries with the best of fixed windows (D4)."""
+    for senders in (1, 3):
+        rates = [
+            _flood(_busy_ring(*[4 << 20] * 3, send_queue_bytes=1 << 20, **windows), senders, 60_000, 0.15)
+            for windows in ({}, {"window_size": 50, "max_messages": 17}, {"window_size": 1000, "max_messages": 400})
+        ]
+        assert rates[0] > 0.9 * max(rates)
+        assert senders > 1 or rates[0] > 1.3 * rates[1]
+
+
+def who_falls_behind_loses_nothing() -> None:
+    """No member's receive buffer is given more than it holds, be it smaller than the others' (D4)."""
+    buffers = (4 << 20, 4 << 20, KERNEL_BYTES)
+    by_itself = _busy_ring(*buffers, send_queue_bytes=1 << 20)
+    too_wide = _busy_ring(*buffers, send_queue_bytes=1 << 20, window_size=1000, max_messages=400)
+    rates = [_flood(cluster, 3, 65_000, 0.15) for cluster in (by_itself, too_wide)]
+    _flood(by_itself, 1, 65_000, 0.05)
+    assert too_wide[3].overflows
+    assert not any(node.overflows for node in by_itself.running)
+    assert rates[0] > 10 * rates[1]
+    judge(by_itself)
+
+
+def a_slow_member_does_not_make_the_token_late() -> None:
+    """However wide the window, a rotation takes no longer than with Corosync's when a member is slow (D4)."""
+    cluster = _busy_ring(4 << 20, 4 << 20, 4 << 20, send_queue_bytes=1 << 20)
+    cluster[3].labour = 0.001
+    _flood(cluster, 2, 8000, 1.0)
+    machine = cluster[1].machine
+    assert machine is not None
+    assert machine.statistics().rotation_time < 0.06
+
+
+def who_sends_little_is_not_kept_waiting() -> None:
+    """Beside senders that keep their queues full, a burst goes out at the next visit."""
+    cluster = _busy_ring(4 << 20, 4 << 20, 4 << 20, send_queue_bytes=1 << 20)
+    _flood(cluster, 2, 8000, 0.1)
+    burst = [frameful(cluster, 3) for _ in range(20)]
+    cluster[3].send(burst)
+    assert cluster.run_until(lambda: burst[-1] in cluster.delivered(1), 0.03, 0.001)
+
+
+def windows_are_as_configured_unless_all_choose() -> None:
+    """With one of theirs in the ring, or one whose windows are configured, nobody chooses (D4)."""
+    pure = Cluster(3, config=Config.for_nodes(3))
+    mixed = Cluster(3, config=Config.for_nodes(3), makers={3: CorosyncModel})
+    told = Cluster(3, config=Config.for_nodes(3))
+    told[3].config = Config.for_nodes(3, window_size=50, max_messages=17)
+    windows = []
+    for cluster in (pure, mixed, told):
+        cluster.start()
+        cluster.form()
+        assert cluster[1].machine is not None
+        windows.append(cluster[1].machine.ring.flow.window_size)
+    assert windows[0] > 50
+    assert windows[1:] == [50, 50]
+
+
 SCENARIOS = [
+    a_ring_finds_its_pace,
+    who_falls_behind_loses_nothing,
+    a_slow_member_does_not_make_the_token_late,
+    who_sends_little_is_not_kept_waiting,
+    windows_are_as_configured_unless_all_choose,
     a_lost_frame_is_sent_again,
     safe_waits_for_the_member_that_lacks_it,
     safe_needs_two_visits,

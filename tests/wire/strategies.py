@@ -98,6 +98,7 @@ hello = st.builds(
     old_ring_id=ring_id,
     safe_line=u32,
     obligations=node_ids,
+    window=u32,
     largest_pause_ms=u32,
     frame_size=u32,
     daemon=st.booleans(),

@@ -54,7 +54,7 @@ class Ordering(Room):
         processor.note_visit(now)
         self._note_activity(ring, token, now)
         flow = ring.flow
-        allowed = flow.allowed(token, self.queued_frames())
+        allowed = flow.allowed(token, self.queued_frames(), now)
         resent = self._answer_requests(ring, token, allowed)
         allowed -= resent
         if distance(ring.window.released, token.seq) + allowed + flow.window_size > RANGE:

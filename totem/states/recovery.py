@@ -78,6 +78,7 @@ class Recovery(Ordering):
             largest_pause_ms=min(round(processor.largest_pause * 1000), _LONGEST_PAUSE_MS),
             frame_size=processor.config.frame_size,
             daemon=False,
+            window=processor.own_window,
         )
         inner = Mcast(processor.node_id, processor.node_id, 0, NO_RING, data=codec.encode_hello(hello))
         self.to_rebroadcast.append((None, codec.encode(inner)))
@@ -256,6 +257,9 @@ class Recovery(Ordering):
             )
         )
         pauses = (hellos[member].largest_pause_ms for member in new.members if member in hellos)
+        window = min(hellos[member].window for member in new.members) if new.pure else 0
+        if window:
+            new.flow.choose(window, len(new.members))
         processor.install(new, max(pauses, default=0) / 1000)
 
     def _deliver_old_messages(self, hellos: dict[int, Hello], obliged: set[int]) -> None:

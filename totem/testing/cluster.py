@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration, RingId
 from totem.errors import QueueFull
+from totem.flow import kernel_bytes
 from totem.processor import Processor, Ready
 from totem.testing.checkers import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network
@@ -109,8 +110,8 @@ class _Crash(BaseException):
 class Node:
     """One machine of a cluster: its id and its store, and the process that runs on it, if any."""
 
-    SOCKET_BUFFER = 212_992
-    """Bytes that wait for a paused process; the rest is lost, as in the kernel."""
+    SOCKET_BUFFER = 425_984
+    """What the kernel gives a process without privileges for what it has not received yet; the rest is lost."""
     DRAIN_BUDGET = 64
     """Datagrams that a shell takes at once, unless its processor was paused."""
 
@@ -130,6 +131,14 @@ class Node:
         self._network = cluster.network
         self._inbox: deque[bytes] = deque()
         self._inbox_bytes = 0
+        self.socket_buffer = self.SOCKET_BUFFER
+        """In bytes, as the kernel counts them."""
+        self.labour = 0.0
+        """Seconds that the process is busy with each datagram; what comes meanwhile waits in the socket."""
+        self.overflows = 0
+        """Datagrams that found the socket's buffer full."""
+        self._working = False
+        """`_work` will be called."""
         self._wake = float("inf")
         """When the network calls `_on_timer` next."""
         self._fuse = 0
@@ -162,6 +171,7 @@ class Node:
             first_token_seq=cluster.first_token_seq,
             trace=self._on_trace if cluster.on_trace else None,
         )
+        self.machine.receive_buffer = self.socket_buffer
         self._application = cluster.application(self)
         self._composed = 0
         self._fuse = 0
@@ -221,13 +231,32 @@ class Node:
         machine = self.machine
         if machine is None:
             return
-        if self.paused:
-            if self._inbox_bytes < self.SOCKET_BUFFER:
+        if self.paused or self.labour or self._inbox:
+            if self._inbox_bytes < self.socket_buffer:
                 self._inbox.append(datagram)
-                self._inbox_bytes += len(datagram)
+                self._inbox_bytes += kernel_bytes(len(datagram))
+            else:
+                self.overflows += 1
+            self._begin_work()
             return
         machine.overdue(self._network.now)
         self.turn((datagram,))
+
+    def _begin_work(self) -> None:
+        if self._inbox and not self._working and not self.paused:
+            self._working = True
+            self._network.at(self._network.now + self.labour, self._work)
+
+    def _work(self) -> None:
+        """Be through with the oldest datagram."""
+        self._working = False
+        machine = self.machine
+        if machine is not None and self._inbox and not self.paused:
+            datagram = self._inbox.popleft()
+            self._inbox_bytes -= kernel_bytes(len(datagram))
+            machine.overdue(self._network.now)
+            self.turn((datagram,))
+            self._begin_work()
 
     def _on_timer(self, time: float) -> None:
         # Deadlines mostly move later; then an early call finds nothing due and asks for another one.

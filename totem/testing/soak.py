@@ -141,6 +141,8 @@ class World:
         )
         self._choose_extensions(random.Random(f"extensions {seed}"))
         self.cluster.network.limit = _MOST_EVENTS
+        if not makers:
+            self._slow_down()
         self.pace = dice.choice((0.005, 0.03, 0.1, 0.5)) * self.config.token
         """Mean time between two things that happen."""
         self.safe = dice.choice((0.0, 0.3, 1.0))
@@ -170,8 +172,7 @@ class World:
             send_join=dice.choice((0.0, 0.0, 0.01)),
             merge=0.2 if mixed else dice.choice((0.03, 0.2)),
             netmtu=dice.choice((576, 1500, 1500, 9000)),
-            window_size=dice.choice((1, 4, 50, 50, 200)),
-            max_messages=dice.choice((1, 3, 17, 17, 50)),
+            **self._choose_windows(mixed=mixed),
             miss_count_const=dice.choice((1, 5)),
             # Corosync counts idle visits in Recovery, too: with small constants it holds the token there, or announces
             # a ring that its neighbours have not installed yet, and rings drive each other round for ever.
@@ -186,6 +187,18 @@ class World:
         for node in self.cluster.nodes.values():
             window = dice.choice((1, 4, 64, 4096)) if dice.random() < share else 0
             node.config = replace(self.config, accelerated_window=window)
+
+    def _choose_windows(self, *, mixed: bool) -> dict[str, int]:
+        """Configured ones, oddly small ones above all; or none, where the nodes may choose."""
+        window_size, max_messages = self.dice.choice((1, 4, 50, 0, 200)), self.dice.choice((1, 3, 17, 17, 50))
+        return {"window_size": window_size, "max_messages": max_messages} if window_size or mixed else {}
+
+    def _slow_down(self) -> None:
+        """Have some nodes be busy with each datagram for a while, and hold more or less of what waits."""
+        dice = random.Random(f"labour {self.seed}")
+        for node in self.cluster.nodes.values():
+            node.socket_buffer = dice.choice((212_992, node.SOCKET_BUFFER, 4 << 20))
+            node.labour = dice.choice((0.0, 0.0, 0.00003, 0.0003))
 
     def _choose_makers(self, count: int, makers: list[Maker]) -> dict[int, Maker]:
         if not makers:

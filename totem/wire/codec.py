@@ -506,6 +506,7 @@ def encode_hello(hello: Hello) -> bytes:
             layout.TAG_OBLIGATIONS: struct.pack(f"<{len(hello.obligations)}I", *hello.obligations),
             layout.TAG_LARGEST_PAUSE_MS: layout.U32.pack(hello.largest_pause_ms),
             layout.TAG_DAEMON: layout.FLAG.pack(hello.daemon),
+            layout.TAG_WINDOW: layout.U32.pack(hello.window),
         },
     )
 
@@ -524,6 +525,7 @@ def decode_hello(block: bytes) -> Hello | None:
             largest_pause_ms=layout.U32.unpack(values[layout.TAG_LARGEST_PAUSE_MS])[0],
             frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
             daemon=layout.FLAG.unpack(values[layout.TAG_DAEMON])[0],
+            window=layout.U32.unpack(values[layout.TAG_WINDOW])[0],
         )
     except _UNREADABLE:
         return None

@@ -63,7 +63,7 @@ U32: Final = Struct("<I")
 U64: Final = Struct("<Q")
 
 HELLO_MAGIC: Final = b"TtmH"
-HELLO_VERSION: Final = 1
+HELLO_VERSION: Final = 2
 HINT_MAGIC: Final = b"TtmJ"
 HINT_VERSION: Final = 1
 MAX_BLOCK: Final = 4096
@@ -76,6 +76,7 @@ TAG_OBLIGATIONS: Final = 5
 TAG_LARGEST_PAUSE_MS: Final = 6
 TAG_DAEMON: Final = 7
 TAG_CLUSTER_NAME: Final = 8
+TAG_WINDOW: Final = 9
 
 assert HEADER.size == 13
 assert RING_ID.size == 12

@@ -135,6 +135,8 @@ class Hello:
     """Largest datagram the node sends in plain, in bytes."""
     daemon: bool
     """Nothing but this node runs in the process."""
+    window: int
+    """Frames that may wait for the node while it does not read; 0: its windows are configured (D4)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,6 +257,7 @@ HELLO_VALUES = {
     / exactly(Int32ul)
     * "longest time that the process was seen not to run",
     layout.TAG_DAEMON: "daemon" / exactly(Flag) * "1: nothing but the node runs in the process",
+    layout.TAG_WINDOW: "window" / exactly(Int32ul) * "frames that may wait for the node; 0: its windows are configured",
 }
 HINT_VALUES = {
     layout.TAG_FEATURES: FEATURES,
