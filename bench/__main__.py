@@ -122,10 +122,16 @@ def write(folder: Path) -> dict[str, tuple[Run, Run | None]]:
     return runs
 
 
+def end_in_order() -> None:
+    """Have SIGTERM put everything away as SIGINT does, also where a shell has that ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def main() -> int:
     """Run the command line."""
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # so that everything is put away
+    end_in_order()
     done: list[Part] = []
     failed: dict[str, str] = {}
     start = time.monotonic()
@@ -158,7 +164,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    code: int | str = "stopped; what was complete is kept"
     try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("stopped; what was complete is kept")
+        code = main()
+    except* KeyboardInterrupt:
+        pass
+    sys.exit(code)

@@ -159,13 +159,20 @@ def clients(system: type[System], address: Any, total: int, processes: int) -> I
             process = _processes.Process(target=serve, args=(system, address, places, theirs), daemon=True)
             process.start()
             theirs.close()  # so that its end is seen
-            stack.callback(process.join)
+            stack.push(partial(_end, process))
             pipes.append(ours)
         for pipe in pipes:
             pipe.recv()
         yield pipes[:processes]
         for pipe in pipes:
             pipe.send(None)
+
+
+def _end(process: Any, failure: object, *_: object) -> None:
+    """Wait for a process, which waits for orders itself where something has failed."""
+    if failure is not None:
+        process.kill()
+    process.join()
 
 
 def ask(pipes: Sequence[Connection], load: Callable[..., Any], *arguments: float) -> list[Any]:

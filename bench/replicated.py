@@ -92,12 +92,13 @@ def flood(log: Any, number: int, plan: Plan) -> dict[str, object]:
 
 def send(log: Any, number: int, plan: Plan) -> int:
     """Send for some seconds, and at last the end; how many messages that were."""
+    log.tally = Tally(1)  # nothing is on its way yet
     sent, begin = 0, time.monotonic()
     while (now := time.monotonic()) < begin + plan.seconds:
-        if plan.rate and begin + sent / plan.rate > now:
-            time.sleep(begin + sent / plan.rate - now)
-        elif sent - log.tally.delivered * (sent > 0) >= WAY:
-            time.sleep(PAUSE)
+        early = begin + sent / plan.rate - now if plan.rate else 0
+        if early > 0 or sent - log.tally.delivered >= WAY:
+            time.sleep(max(early, PAUSE))
+            continue
         log.put(message(plan.size, number, sent))
         sent += 1
     log.put(message(plan.size, number, END))

@@ -37,7 +37,7 @@ def render(runs: Runs, plots: Iterable[str], parts: Sequence[Part] = PARTS, goal
 
 def plot_name(part: str, unit: str) -> str:
     """The file of a plot."""
-    return f"{part}-{re.sub(r'[^a-z0-9]+', '-', unit.lower()).strip('-')}.svg"
+    return f"{part}-{re.sub(r'[^a-z0-9]+', '-', unit.lower().replace('µ', 'u')).strip('-')}.svg"
 
 
 def _machine(runs: Sequence[Run]) -> str:

@@ -87,7 +87,7 @@ def test_the_file_has_the_machine_the_goals_and_the_parts_that_were_measured():
 
 
 def test_plots_have_names_for_files():
-    assert plot_name("nodes", "µs of CPU for a message") == "nodes-s-of-cpu-for-a-message.svg"
+    assert plot_name("nodes", "µs of CPU for a message") == "nodes-us-of-cpu-for-a-message.svg"
     assert plot_name("throughput", "messages/s") == "throughput-messages-s.svg"
 
 
