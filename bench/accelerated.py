@@ -25,7 +25,9 @@ from totem.wire.codec import MCAST_HEADER
 
 NODES = 3
 TRANSPORTS = ("udpu", "udp")
-WINDOWS = ((50, 17), (200, 50), (1000, 400))
+COROSYNCS, CHOSEN = (50, 17), (0, 0)
+WINDOWS = (COROSYNCS, (200, 50), (1000, 400), CHOSEN)
+"""`window_size` and `max_messages`; what is not configured the ring chooses."""
 SHARES = (10, 50, 80)
 PLAIN, ACCELERATED = "plain", "accelerated"
 SECONDS = 0.1
@@ -248,7 +250,8 @@ class Ring:
 
 def saturated(transport: str, windows: tuple[int, int]) -> str:
     """What a row of throughput is called."""
-    return f"saturated, {transport}, windows {windows[0]}/{windows[1]}"
+    chosen = f"windows {windows[0]}/{windows[1]}" if any(windows) else "windows as it chooses"
+    return f"saturated, {transport}, {chosen}"
 
 
 def loaded(transport: str, guarantee: Guarantee, share: int) -> str:
@@ -263,9 +266,9 @@ def measure(bench: Bench) -> None:
             for system in (PLAIN, ACCELERATED):
                 rate = Ring(transport, windows, system).flood()
                 bench.note(saturated(transport, windows), system, "messages/s", rate)
-        full = Ring(transport, WINDOWS[0], PLAIN).flood()
+        full = Ring(transport, COROSYNCS, PLAIN).flood()
         for guarantee in Guarantee:
             for share in SHARES:
                 for system in (PLAIN, ACCELERATED):
-                    latency = Ring(transport, WINDOWS[0], system).pace(full * share / 100, guarantee)
+                    latency = Ring(transport, COROSYNCS, system).pace(full * share / 100, guarantee)
                     bench.note(loaded(transport, guarantee, share), system, "µs", latency * 1e6)

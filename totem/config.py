@@ -171,7 +171,7 @@ class Config:
     """Frames of one node in one visit. Default 17."""
     windows_configured: bool = True
     """Whether one of the two was set by hand; if not, a ring of our nodes alone chooses for itself (`totem.flow`)."""
-    accelerated_window: int = 64
+    accelerated_window: int = 128
     """So many frames may leave behind the token that tells of them, in a ring whose members all do this; 0: none."""
 
     send_queue_bytes: int = 4 * 1024 * 1024

@@ -52,7 +52,7 @@ def frames_that_fit(receive_buffer: int, frame_size: int) -> int:
 class FlowControl:
     """One member's account in one ring."""
 
-    __slots__ = ("_max_messages", "_narrow", "_pace", "_queued", "_sent", "window_size")
+    __slots__ = ("_max_messages", "_narrow", "_pace", "_queued", "_read", "_sent", "window_size")
 
     def __init__(self, window_size: int, max_messages: int) -> None:
         self.window_size = window_size
@@ -62,6 +62,8 @@ class FlowControl:
         self._max_messages = max_messages
         self._sent = 0
         """Frames sent on the previous visit (`my_trc`)."""
+        self._read = 0
+        """Those of them that everybody has read when the token is back."""
         self._queued = 0
         """Frames queued at the previous visit (`my_pbl`)."""
         self._pace: Pace | None = None
@@ -85,19 +87,23 @@ class FlowControl:
         if pace is None:
             return allowed
         pace.note_visit(token, now)
-        # What I sent on my last visit has been read by all meanwhile.
-        room = max(0, self.window_size + self._sent - token.fcc)
+        # What I sent before the token on my last visit has been read by all meanwhile.
+        room = max(0, self.window_size + self._read - token.fcc)
         if pace.rests and queued > 1:
             return min(room, len(token.requests))
         share = pace.budget * queued // all_queued if all_queued else 0
         # A short queue need not wait for many rotations while others have long ones.
         return max(allowed, min(room, max(share, pace.budget // pace.members)))
 
-    def account(self, token: Token, sent: int, queued: int) -> None:
-        """Write this visit into the token: `sent` frames, new and repeated, and `queued` still waiting."""
+    def account(self, token: Token, sent: int, queued: int, held_back: int = 0) -> None:
+        """Write this visit into the token: `sent` frames, new and repeated, and `queued` still waiting.
+
+        `held_back`: so many of those sent leave behind the token.
+        """
         token.fcc = (token.fcc + sent - self._sent) & MASK
         token.backlog = (token.backlog + queued - self._queued) & MASK
         self._sent = sent
+        self._read = sent - held_back
         self._queued = queued
         if self._pace is not None:
             self._pace.idle = not (token.fcc or token.backlog) and token.aru == token.seq

@@ -1,5 +1,7 @@
 """Flow control by Corosync's formulas (wire: seen 17, 17, 17, 10 for a queue of 61)."""
 
+import pytest
+
 from totem.configuration import RingId
 from totem.flow import RECEIVE_BUFFER, ROTATION, FlowControl, frames_that_fit
 from totem.wire.messages import Token
@@ -123,6 +125,16 @@ def test_corosyncs_windows_are_the_least():
     lap.queues = [61, 0, 0]
     lap.go_round()
     assert lap.sent[0] == 17
+
+
+@pytest.mark.parametrize("held_back", [0, 10])
+def test_what_left_behind_the_token_may_not_have_been_read_when_it_is_back(held_back):
+    flow = FlowControl(50, 17)
+    flow.choose(100, 2)
+    ring = token(token_seq=20)
+    flow.account(ring, 40, 1000, held_back)
+    flow._pace.budget, flow._pace.idle = 1000, True  # this rotation is not measured
+    assert flow.allowed(ring, 1000, 1.0) == 100 - held_back
 
 
 def test_no_more_is_on_its_way_than_the_window():

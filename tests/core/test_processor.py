@@ -9,7 +9,7 @@ from totem import Config, MessageTooLong, QueueFull, RingId, State
 from totem.config import MAX_NODES
 from totem.configuration import NO_RING, Guarantee, Messages, RegularConfiguration
 from totem.packing import MAX_MESSAGE
-from totem.processor import ALL, Processor
+from totem.processor import ALL, FEATURES, Processor
 from totem.sequence import MASK
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
@@ -382,6 +382,14 @@ def test_a_frame_that_came_with_a_token_is_not_missed(place):
     ((_, (passed_on,)),) = machine.take().datagrams
     assert codec.decode(passed_on).aru == seq
     assert not ring.misses
+
+
+def test_features_that_only_others_know_are_nobodys():
+    cluster = Cluster(3)
+    cluster.start()
+    cluster[2].machine.own_features |= 1 << 63 | 1 << 40
+    cluster.form()
+    assert {node.machine.features for node in cluster.running} == {FEATURES}
 
 
 def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():

@@ -60,7 +60,7 @@ class Ordering(Room):
         if distance(ring.window.released, token.seq) + allowed + flow.window_size > RANGE:
             allowed = 0  # a real node's queue would overflow
         sent = self.multicast(token, allowed) if allowed else 0
-        flow.account(token, resent + sent, self.queued_frames())
+        flow.account(token, resent + sent, self.queued_frames(), len(ring.held_back))
         self._update_aru(ring, token)
         self._request_missing(ring, token)
         if self._is_deaf(ring, token, now):
