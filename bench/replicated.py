@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
-from bench.rings import Driven, Ring, places_of
+from bench.rings import Driven, Ring, namespaces, places_of
+from bench.rivals import free_ports
 from cpg.events import Member, Message
 from cpg.flood import END, SETTLE, STAMP, Plan, Tally, message, report
 from totem.configuration import Level
@@ -42,7 +43,10 @@ def missing() -> str:
 async def ring() -> AsyncIterator[Ring]:
     """Three nodes."""
     async with places_of(3) as (places, nursery):
-        addresses = [places.network.address(k) for k in places.config]
+        if namespaces():
+            addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]  # on others of loopback it does not connect
+        else:
+            addresses = [f"{places.network.address(k)}:{PORT}" for k in places.config]
         drivers = {
             k: Driven(await places.start_program(nursery, k, "bench.replicated", k, *addresses)) for k in places.config
         }
@@ -71,9 +75,8 @@ def make_log(addresses: list[str], number: int) -> Any:
             if self.tally.finished:
                 self.tallies.put(self.tally)
 
-    places = [f"{address}:{PORT}" for address in addresses]
-    own = places.pop(number - 1)
-    return Log(own, places)
+    others = [*addresses]
+    return Log(others.pop(number - 1), others)
 
 
 def flood(log: Any, number: int, plan: Plan) -> dict[str, object]:
