@@ -20,10 +20,10 @@ from totem.wire.messages import Token
 RECEIVE_BUFFER = 4 << 20
 """Bytes, as the kernel counts them, of the receive buffer that a node gets where it may have what it wants."""
 
-ROTATION = 0.008
+ROTATION = 0.002
 """Seconds that a rotation may take, however soon the token passes: there is little to win beyond."""
-PASSINGS = 4
-"""A rotation may take so many times the time in which the token passes round bare: a quarter is lost at most."""
+PASSINGS = 10
+"""A rotation may take so many times the time in which the token passes round bare: a tenth is lost at most."""
 LONGEST = 0.1
 """No rotation shall take longer than this; one that did says that somebody stood still, not what the ring carries."""
 
@@ -141,7 +141,7 @@ class Pace:
         if not self.idle and now > self._at:
             seconds = min(now - self._at, LONGEST)
             if turn == _RESTS - 1:
-                self._passing += (seconds - self._passing) / 2
+                self._passing += (seconds - self._passing) / (2 if self._passing else 1)
             elif turn > _RESTS:
                 progress = distance(self._aru, token.aru) if before(self._aru, token.aru) else 0
                 self._frames += (progress - self._frames) / _SMOOTHED

@@ -75,6 +75,11 @@ _PATIENCE = 5
 _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
+_ROTATIONS_TO_MISS = 2
+_SOON = 0.02
+"""A pure ring that does not rest sends its token again, for the first time, after so many rotations, and not within so
+many seconds (rulings, F4)."""
+
 Trace = Callable[[str, str], None]
 """Called with what happened (`enter`, `drop`, `notice`) and to what."""
 
@@ -796,6 +801,11 @@ class Processor:
             self.send_to_all(ring.held_back)
             ring.held_back = []
         self._arm_token_timers(now)
+        if ring.token_held:
+            self._last_visit = inf  # it rests, which is no rotation
+        elif ring.pure:
+            soon = max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
+            self.timers.arm(Timer.TOKEN_RETRANSMIT, now + min(soon, self.config.token_retransmit))
 
     def _arm_token_timers(self, now: float) -> None:
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)

@@ -577,6 +577,24 @@ BUGS = [
         scenarios.who_falls_behind_loses_nothing,
     ),
     Bug(
+        "wait for a lost token as Corosync does",
+        "F4",
+        [Change(Processor, "forward_token", "elif ring.pure:", "elif False:")],
+        scenarios.a_lost_token_is_missed_soon,
+    ),
+    Bug(
+        "be impatient for the token in a mixed ring",
+        "F4",
+        [Change(Processor, "forward_token", "elif ring.pure:", "else:")],
+        scenarios.a_lost_token_is_missed_soon,
+    ),
+    Bug(
+        "be impatient for a token that rests",
+        "F4",
+        [Change(Processor, "forward_token", "elif ring.pure:", "if ring.pure:")],
+        scenarios.a_lost_token_is_missed_soon,
+    ),
+    Bug(
         "fill the window whatever a rotation takes",
         "D4",
         [Change(Pace, "note_visit", "int(wanted * self._frames / self._seconds)", "self._window")],
