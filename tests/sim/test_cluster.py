@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,8 +36,8 @@ class Script:
     def start(self, now: float) -> None:
         self.calls.append("start")
 
-    def receive(self, datagram: bytes, now: float) -> None:
-        self.calls.append(datagram)
+    def receive_all(self, datagrams: Iterable[bytes], now: float) -> None:
+        self.calls += datagrams
 
     def overdue(self, now: float) -> bool:
         return self.late
@@ -194,10 +194,10 @@ def test_what_cannot_go_on_is_named(cluster: Cluster) -> None:
 
 
 def test_the_assertion_of_a_foreign_node_ends_it_alone(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(datagram: bytes, now: float) -> None:
+    def die(datagrams: Sequence[bytes], now: float) -> None:
         raise AssertionError("a real node dies")
 
-    monkeypatch.setattr(script(cluster, 1), "receive", die)
+    monkeypatch.setattr(script(cluster, 1), "receive_all", die)
     cluster.network.send(2, 1, b"x")
     cluster.run_for(1)
     assert cluster.failures == ["1*: a real node dies"]

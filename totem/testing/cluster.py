@@ -327,8 +327,7 @@ class Node:
         assert machine is not None
         now = self._network.now
         try:
-            for datagram in datagrams:
-                machine.receive(datagram, now)
+            machine.receive_all(datagrams, now)
             if machine.deadline <= now:
                 machine.advance(now)
             self._asked = True

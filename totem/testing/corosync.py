@@ -483,6 +483,11 @@ class CorosyncModel:
         self._memb_state_gather_enter("interface change")
         self._settle()
 
+    def receive_all(self, datagrams: Iterable[bytes], now: float) -> None:
+        """Take datagrams in the order in which they came."""
+        for datagram in datagrams:
+            self.receive(datagram, now)
+
     def receive(self, datagram: bytes, now: float) -> None:
         """Take a datagram."""
         self._now = now
