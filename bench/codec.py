@@ -9,11 +9,22 @@ from bench.notes import Bench
 from bench.rings import OURS
 from cpg.engine import Engine, Membership
 from cpg.events import Confchg, Member, RingEvent
-from cpg.wire import Barrier, Mcast, Procjoin, ServiceBuild, mcast_prefix
+from cpg.wire import (
+    LARGEST_PLAIN,
+    MCAST_PREFIX,
+    Barrier,
+    Mcast,
+    Procjoin,
+    ServiceBuild,
+    mcast_label,
+    mcast_prefix,
+)
 from totem.configuration import Guarantee, Level, Messages, RegularConfiguration, RingId
+from totem.labels import Envelope, Labels, Numbers
 from totem.packing import Assembler, Packer
 from totem.window import MessageWindow
 from totem.wire import codec
+from totem.wire.layout import FRAME_COMPACT
 from totem.wire.messages import Token
 
 RING = RingId(1, 4)
@@ -49,6 +60,29 @@ TOKEN = Token(1, RING, seq=7, token_seq=9, aru=7)
 TOKEN_BYTES = codec.encode(TOKEN)
 
 
+PAYLOADS = [bytes(64)] * 20
+
+
+class Flood(dict[int, bytes]):
+    """An envelope."""
+
+    label, header_size, largest = mcast_label(b"flood", 100), MCAST_PREFIX, LARGEST_PLAIN
+
+
+ENVELOPE = Flood({64: mcast_prefix(b"flood", 100, 64, 1)})
+
+
+def compact_frame(labels: Labels) -> bytes:
+    """A compact frame of all payloads, whose label is known."""
+    packer = Packer(1427)
+    for _ in range(2):
+        packer.extend(PAYLOADS, Guarantee.AGREED, ENVELOPE)
+        _, parts = packer.next_frame(last=True, numbers=labels.own)
+        frame = codec.seal_mcast(1, 7, 7, RING_BYTES, 0, False, parts)
+        labels.runs(1, frame, Assembler().take(1, frame, FRAME_COMPACT), print)
+    return frame
+
+
 def seal() -> None:
     codec.seal_mcast(1, 7, 7, RING_BYTES, 0, False, PARTS)
 
@@ -68,11 +102,19 @@ def check_frame() -> None:
 
 def floor_1() -> dict[str, float]:
     """The ring's hot functions."""
-    assembler, packer = Assembler(), Packer(1427)
+    assembler, packer, labels = Assembler(), Packer(1427), Labels()
+    compact = compact_frame(labels)
 
     def pack() -> None:
         packer.extend(MESSAGES, Guarantee.AGREED)
         packer.next_frame(last=True)
+
+    def pack_payloads(numbers: Numbers | None, count: int) -> None:
+        packer.extend(PAYLOADS[:count], Guarantee.AGREED, ENVELOPE)
+        packer.next_frame(last=True, numbers=numbers)
+
+    def take_compact() -> None:
+        labels.runs(1, compact, assembler.take(1, compact, FRAME_COMPACT), print)
 
     return {
         "token: decode": nanoseconds(lambda: codec.decode(TOKEN_BYTES)),
@@ -81,7 +123,10 @@ def floor_1() -> dict[str, float]:
         "frame of 5: into the window and out": nanoseconds(file_frames, 100),
         "frame of 5: seal": nanoseconds(seal),
         "message: queue and cut": nanoseconds(pack, len(MESSAGES)),
+        "payload: queue and cut with its header, 5 a frame": nanoseconds(lambda: pack_payloads(None, 5), 5),
+        "payload: queue and cut with a label, 20 a frame": nanoseconds(lambda: pack_payloads(labels.own, 20), 20),
         "message: take out of its frame": nanoseconds(lambda: assembler.take(1, FRAME), len(MESSAGES)),
+        "payload: take out of a compact frame of 20": nanoseconds(take_compact, len(PAYLOADS)),
     }
 
 
@@ -93,7 +138,9 @@ class Nowhere:
 
     node_id = 1
 
-    def multicast(self, messages: object, guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def multicast(
+        self, messages: object, guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
         pass
 
     def multicast_sync(self, messages: object) -> None:
@@ -135,6 +182,13 @@ def receive(sizes: list[int], pids: tuple[int, ...] = (100,)) -> float:
     return nanoseconds(lambda: engine.deliver((batch,)), len(sizes))
 
 
+def receive_payloads() -> float:
+    """Cost of a payload in a frame of one label."""
+    engine, _ = joined_engine()
+    batch = frame(*PAYLOADS)._replace(label=ENVELOPE.label)
+    return nanoseconds(lambda: engine.deliver((batch,)), len(PAYLOADS))
+
+
 def send(size: int, count: int) -> float:
     """Cost of a message in a list of so many."""
     _, membership = joined_engine()
@@ -150,6 +204,7 @@ def floor_2() -> dict[str, float]:
         "receive 64 bytes, 30 a frame": receive([64] * 30),
         "receive 64 bytes, 5 a frame, two members": receive([64] * 5, (100, 101)),
         "receive 10 to 90 bytes, 5 a frame": receive([10, 30, 50, 70, 90]),
+        "receive 64 bytes with a label, 20 a frame": receive_payloads(),
         "receive 1000 bytes, 1 a frame": receive([1000]),
         "send 64 bytes, 1 a list": send(64, 1),
         "send 64 bytes, 100 a list": send(64, 100),

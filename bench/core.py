@@ -69,8 +69,8 @@ Node = Bare | Grouped
 class Wires:
     """Nodes and the datagrams between them, in one queue."""
 
-    def __init__(self, count: int, make: type[Node]) -> None:
-        config = Config.for_nodes(count)
+    def __init__(self, count: int, make: type[Node], *, compact: bool = True) -> None:
+        config = Config.for_nodes(count, compact_headers=compact)
         self.nodes = {
             node_id: make(Processor(config, node_id, ring_seq=0, dice=random.Random(node_id)))
             for node_id in range(1, count + 1)
@@ -108,14 +108,19 @@ class Wires:
 
 
 NODES = 3
+KINDS: tuple[tuple[str, type[Node], bool], ...] = (
+    ("totem", Bare, True),
+    ("cpg", Grouped, True),
+    ("cpg, Corosync's headers", Grouped, False),
+)
 SIZES = (64, 1000, 16000)
 SHARE = 0.3
 """Of the seconds that other parts measure: nothing here waits for anything."""
 
 
-def rate(make: type[Node], senders: int, size: int, seconds: float) -> float:
+def rate(make: type[Node], senders: int, size: int, seconds: float, *, compact: bool = True) -> float:
     """Return messages a second delivered at every node."""
-    wires = Wires(NODES, make)
+    wires = Wires(NODES, make, compact=compact)
     nodes = list(wires.nodes.values())
     send = [node.sender(size) for node in nodes[:senders]]
     before = min(node.delivered for node in nodes)
@@ -135,8 +140,8 @@ def rate(make: type[Node], senders: int, size: int, seconds: float) -> float:
 def measure(bench: Bench) -> None:
     """Note the rates of both floors, with one sender and with all."""
     for _ in bench.turns():
-        for name, make in (("totem", Bare), ("cpg", Grouped)):
+        for name, make, compact in KINDS:
             for what, senders in (("one sender", 1), ("three senders", NODES)):
                 for size in SIZES:
-                    speed = rate(make, senders, size, bench.seconds * SHARE)
+                    speed = rate(make, senders, size, bench.seconds * SHARE, compact=compact)
                     bench.note(what, name, "messages/s", speed, at=size)

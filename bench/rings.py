@@ -52,7 +52,7 @@ class Setting:
 
 OURS = Setting("ours")
 """As users get it."""
-PLAIN = Setting("ours, plain", ("window_size: 50", "max_messages: 17", "accelerated_window: 0"))
+PLAIN = Setting("ours, plain", ("window_size: 50", "max_messages: 17", "accelerated_window: 0", "compact_headers: no"))
 """As Corosync's nodes are: all that goes beyond them is switched off."""
 SETTINGS = (OURS, PLAIN)
 """What is shown side by side. Another one needs no more than a line here."""

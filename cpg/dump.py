@@ -77,6 +77,19 @@ def explain(message: bytes) -> Explanation | None:
     return Explanation(name, text, fields, _group_of(fields.body), fault)
 
 
+def explain_payload(label: bytes, message: bytes) -> Explanation | None:
+    """Explain an mcast that is a payload, from its label."""
+    name = "cpg.mcast"
+    try:
+        wire.decode_label(label)
+        fields = schema.LABEL.parse(label)
+    except (MalformedDatagram, ConstructError) as fault:
+        return Explanation(name, payload(message), None, fault=str(fault) or "not as the schema has it")
+    fields.message = message
+    text = f'"{_text(fields.group_name)}" pid {fields.pid}: {payload(message)}'
+    return Explanation(name, text, fields, fields.group_name)
+
+
 def _unknown(exec_id: int) -> str:
     service, function = exec_id >> 16, exec_id & 0xFFFF
     return f"{_SERVICES.get(service, f'service_{service}')}.function_{function}"
@@ -200,4 +213,4 @@ _TEXTS: Final[dict[str, Callable[[Container], str]]] = {
     "sync.service_build": _service_build,
 }
 
-LAYER: Final = Layer(frozenset({*_NAMES.values(), *_SYNC_NAMES.values()}), explain)
+LAYER: Final = Layer(frozenset({*_NAMES.values(), *_SYNC_NAMES.values()}), explain, explain_payload)

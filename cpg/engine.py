@@ -52,6 +52,7 @@ from cpg.wire import (
     Reconfigure,
     ServiceBuild,
     decode,
+    decode_label,
 )
 from totem.configuration import (
     NO_RING,
@@ -64,6 +65,7 @@ from totem.configuration import (
     TransitionalConfiguration,
 )
 from totem.errors import MalformedDatagram, QueueFull
+from totem.labels import Envelope
 
 __all__ = ["Engine", "EngineStatistics", "Inbox", "Membership", "Transport"]
 
@@ -95,8 +97,10 @@ class Transport(Protocol):
     def node_id(self) -> int:
         """The node's id."""
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Queue separate messages; QueueFull leaves nothing queued."""
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
+        """Queue separate messages, payloads if they have an envelope; QueueFull leaves nothing queued."""
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
         """Queue messages that go out while sync of the present ring runs."""
@@ -195,6 +199,8 @@ class Engine:
         self._routes: dict[int, dict[bytes, _Route]] = {}
         """By node id and header bytes; emptied whenever a group changes."""
         self._channels: dict[tuple[bytes, Member], _Channel] = {}
+        self._labelled: dict[tuple[int, bytes], _Channel] = {}
+        """By node id and label; emptied with the channels."""
         self._messages = 0
         self._malformed: Counter[str] = Counter()
         self._unknown_senders = 0
@@ -298,11 +304,17 @@ class Engine:
             self._push()
 
     def _on_messages(self, batch: Messages) -> None:
-        """Hot: runs for every message. What it does for one mcast after another of the same member and size is two
-        comparisons, a slice and an append. A header that differs costs a look-up, one that was never seen a decoding.
+        """Hot: runs for every message, unless these are payloads with a label, which it need not look at. What it does
+        for one mcast after another of the same member and size is two comparisons, a slice and an append. A header that
+        differs costs a look-up, one that was never seen a decoding.
         """
-        sender, _, _, level, messages = batch
+        sender, _, _, level, messages, label = batch
         self._messages += len(messages)
+        if label:
+            to = self._labelled.get((sender, label)) or self._on_unknown_label(sender, label)
+            if to is not None:
+                self._hand_over(to, level, messages)
+            return
         routes = self._routes.get(sender, _NO_ROUTES)
         prefix, length, channel = b"", -1, None
         payloads: list[bytes] = []
@@ -325,6 +337,15 @@ class Engine:
             payloads.append(message[MCAST_PREFIX:])
         if channel is not None:
             self._hand_over(channel, level, payloads)
+
+    def _on_unknown_label(self, sender: int, label: bytes) -> _Channel | None:
+        try:
+            name, pid = decode_label(label)
+        except MalformedDatagram as malformed:
+            self._malformed[malformed.cause] += 1
+            return None
+        channel = self._labelled[sender, label] = self._channel(name, Member(sender, pid))
+        return channel
 
     def _hand_over(self, channel: _Channel, level: Level, payloads: list[bytes]) -> None:
         if channel.inboxes is None:
@@ -361,6 +382,7 @@ class Engine:
             channel = _Channel(member, inboxes)
             if len(self._channels) >= KNOWN_HEADERS:
                 self._channels.clear()
+                self._labelled.clear()
             self._channels[name, member] = channel
         return channel
 
@@ -413,6 +435,7 @@ class Engine:
         name, confchg = change
         self._routes.clear()
         self._channels.clear()
+        self._labelled.clear()
         self._assembler.forget(name, confchg.left)
         for membership in self._joined(name):
             membership.inbox.event(confchg)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from cpg.errors import NotJoined
 from cpg.events import Confchg, Member, Reason, RingEvent
 from cpg.pieces import LARGEST_MESSAGE, Outgoing
-from cpg.wire import LARGEST_PLAIN, MCAST_PREFIX, Procjoin, Procleave, mcast_prefix
+from cpg.wire import LARGEST_PLAIN, MCAST_PREFIX, Procjoin, Procleave, mcast_label, mcast_prefix
 from totem.configuration import Guarantee, Level
 from totem.errors import MessageTooLong, QueueFull
 
@@ -47,24 +47,26 @@ class _Step(enum.Enum):
     LEFT = enum.auto()
 
 
-_Waiting = tuple[list[bytes], Guarantee] | Outgoing
-"""What an outbox holds: messages that the ring's queue can take at once, or one to be sent in pieces."""
+class _Envelope(dict[int, bytes]):
+    """What stands before the payloads of a member's messages (`totem.labels.Envelope`): a header by payload size."""
 
-
-class _Headers(dict[int, bytes]):
-    """What stands before the payload of a member's messages, by payload size."""
+    header_size = MCAST_PREFIX
+    largest = LARGEST_PLAIN
 
     def __init__(self, name: bytes, member: Member) -> None:
+        self.label = mcast_label(name, member.pid)
         self._name = name
         self._member = member
 
     def __missing__(self, length: int) -> bytes:
-        if length > LARGEST_PLAIN:
-            raise MessageTooLong(f"{length} bytes do not fit into one mcast")
         if len(self) >= KNOWN_HEADERS:
             self.clear()
         header = self[length] = mcast_prefix(self._name, self._member.pid, length, self._member.node_id)
         return header
+
+
+_Waiting = tuple[list[bytes], Guarantee, _Envelope | None] | Outgoing
+"""What an outbox holds: messages that the ring's queue can take at once, or one to be sent in pieces."""
 
 
 class Membership:
@@ -79,7 +81,7 @@ class Membership:
         self.member = Member(engine.node_id, pid)
         self.inbox = inbox
         self._engine = engine
-        self._headers = _Headers(name, self.member)
+        self._envelope = _Envelope(name, self.member)
         self._step = _Step.ACCEPTED
         self.leaving = False
         """`leave` has been called: nothing more can be sent."""
@@ -112,9 +114,8 @@ class Membership:
             raise NotJoined(f"group {self.name!r} has been left")
         if self._outbox:
             raise QueueFull("earlier messages of this member still wait for room")
-        headers = self._headers
         try:
-            self._engine.multicast([headers[len(payload)] + payload for payload in payloads], guarantee)
+            self._engine.multicast(payloads, guarantee, self._envelope)
         except MessageTooLong:
             chunks = self._chunks(payloads, guarantee)
             self._engine.check_room(sum(map(len, payloads)))
@@ -127,13 +128,13 @@ class Membership:
         """
         if not self.leaving:
             self.leaving = True
-            self._put([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED)])
+            self._put([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED, None)])
 
     # The engine's side.
 
     def enter(self) -> None:
         """Announce the join."""
-        self._put([([Procjoin(self.name, self.member.pid).encode()], Guarantee.AGREED)])
+        self._put([([Procjoin(self.name, self.member.pid).encode()], Guarantee.AGREED, None)])
 
     def _put(self, messages: Iterable[_Waiting]) -> None:
         self._outbox.extend(messages)
@@ -154,9 +155,9 @@ class Membership:
             room -= length + MCAST_PREFIX
             if room < 0:
                 chunk = []
-                chunks.append((chunk, guarantee))
+                chunks.append((chunk, guarantee, self._envelope))
                 room = LARGEST_PLAIN - length
-            chunk.append(self._headers[length] + payload)
+            chunk.append(payload)
         return chunks
 
     @property
@@ -175,13 +176,13 @@ class Membership:
         while self._outbox:
             waiting = self._outbox[0]
             if not isinstance(waiting, Outgoing):
-                messages, guarantee = waiting
+                messages, guarantee, envelope = waiting
             elif cut and not waiting.handed_over:
-                messages, guarantee = [waiting.piece()], waiting.guarantee
+                messages, guarantee, envelope = [waiting.piece()], waiting.guarantee, None
             else:
                 return False  # handed over, it must come back whole before others follow: a new ring may cut it
             try:
-                self._engine.multicast(messages, guarantee)
+                self._engine.multicast(messages, guarantee, envelope)
             except QueueFull:
                 return False
             if isinstance(waiting, Outgoing):

@@ -9,8 +9,8 @@ and records what each membership is told. At the end `check` judges all of it, t
     programs.rest()
     assert cluster.settle() and programs.check() == []
 
-The checkers of the ring want no two messages alike, so that each has a number of its own in the padding of its exec
-header, which nobody reads.
+The checkers of the ring want no two messages alike. So each says which life of its node has sent it, and has a number
+of its own: what groups are sent in its payload, the rest in the padding of the exec header, which nobody reads.
 
 The programs act when their node is handed something, so that a world is as busy as its ring is alive; each life of a
 node has a limited number of deeds, so that rings come to rest. A node that starts again uses the same process ids
@@ -31,6 +31,7 @@ from cpg.quorum import Rules, Votequorum
 from cpg.wire import GROUP_A, GROUP_SYNC
 from totem.configuration import Delivery, Guarantee
 from totem.errors import QueueFull
+from totem.labels import Envelope, with_headers
 
 if TYPE_CHECKING:
     from totem.testing.checkers import Violation
@@ -72,16 +73,27 @@ class Programs:
 
 
 class Numbered:
-    """A node, as the transport of an engine, that makes each message unlike all others."""
+    """A node, as the transport of an engine, that makes each message unlike all others.
 
-    def __init__(self, node: Node) -> None:
+    With `labels` those of groups go as payloads, and whoever sends them makes them unlike each other.
+    """
+
+    def __init__(self, node: Node, *, labels: bool = False) -> None:
         self.node_id = node.node_id
         self.sync_complete = node.sync_complete
         self._node = node
+        self._labels = labels
         self._count = 0
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
         """Queue messages."""
+        if envelope is not None and self._labels:
+            self._node.multicast(messages, guarantee, envelope)
+            return
+        if envelope is not None:
+            messages = with_headers(messages, envelope)
         self._node.multicast([self._number(message, len(GROUP_A)) for message in messages], guarantee)
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
@@ -103,13 +115,14 @@ class NodePrograms:
 
     def __init__(self, node: Node, programs: Programs) -> None:
         rules, _ = Rules.of(node.cluster.config, node.node_id)
-        self.engine = Engine(Numbered(node), votes=Votequorum(node.node_id, rules))
+        self.engine = Engine(Numbered(node, labels=True), votes=Votequorum(node.node_id, rules))
         self._programs = programs
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._eagerness = self._dice.choice((0.05, 0.3, 1.0))
         self._deeds = self._dice.randrange(MOST_DEEDS)
         self._memberships: list[tuple[Membership, Record]] = []
         self._pids = 0
+        self._incarnation = node.incarnation
         self._sent = 0
         self._foreign = node.foreign
 
@@ -154,4 +167,4 @@ class NodePrograms:
     def _compose(self) -> bytes:
         """A payload that no other is equal to."""
         self._sent += 1
-        return b"%d " % self._sent + bytes(self._dice.choice(SIZES))
+        return b"%d.%d " % (self._incarnation, self._sent) + bytes(self._dice.choice(SIZES))

@@ -36,6 +36,9 @@ SOURCE = Struct("nodeid" / Int32ul, "pad" / PAD4, "conn" / Int64ul)
 
 HEADER = Struct("id" / Int32sl, "pad1" / PAD4, "size" / Int32sl, "pad2" / PAD4)
 
+LABEL = Struct("pid" / Int32ul, "group_name" / GreedyBytes)
+"""Ours: what mcasts of one process to one group have in common, where they are sent as payloads."""
+
 PROCJOIN = Struct(
     "group_name" / GROUP_NAME,
     "pid" / Int32ul,

@@ -29,6 +29,7 @@ from cpg.quorum import Rules, Votequorum
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
+from totem.labels import Envelope
 from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, Node
@@ -263,10 +264,12 @@ class _Machine:
         """Form the ring anew; the time is the network's."""
         return self._node.running and self.real.restart_sync(silent, self._node.cluster.now)
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
         """Queue messages."""
         if self._node.running:
-            self._node.multicast(messages, guarantee)
+            self._node.multicast(messages, guarantee, envelope)
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
         """Queue messages of sync."""

@@ -46,6 +46,7 @@ _NODEINFO: Final = Struct("<i4xi4x IIII")  # header, nodeid, votes, expected_vot
 _RECONFIGURE: Final = Struct("<i4xi4x IIB7x")  # header, nodeid, value, param
 _BARRIER: Final = Struct("<i4xi4x IQ4x")  # header, ring_id
 _SERVICE_BUILD: Final = Struct("<i4xi4x IQ4x i4x 128i")  # header, ring_id, service_list_entries, service_list
+_LABEL: Final = Struct("<I")  # ours: pid, before the name
 
 assert (_PROCJOIN.size, _MCAST.size, _PARTIAL.size, _DOWNLIST.size) == (168, 184, 200, 1568)
 assert (_JOINLIST.size, _PROCESS.size, _KILLNODE.size) == (24, 144, 288)
@@ -240,6 +241,20 @@ ExecMessage = (
 def mcast_prefix(name: bytes, pid: int, length: int, node_id: int) -> bytes:
     """Everything of an mcast that stands before a payload of `length` bytes."""
     return GROUP_A + _MCAST.pack(_MCAST_ID, _MCAST.size + length, len(name), name, length, pid, node_id, 0)
+
+
+def mcast_label(name: bytes, pid: int) -> bytes:
+    """What mcasts of one process to one group have in common, in short: all that `mcast_prefix` tells of them."""
+    return _LABEL.pack(pid) + name
+
+
+def decode_label(label: bytes) -> tuple[bytes, int]:
+    """Name and pid of a label. Raises MalformedDatagram."""
+    if len(label) <= _LABEL.size:
+        raise MalformedDatagram("short label")
+    (pid,) = _LABEL.unpack_from(label)
+    name = label[_LABEL.size :]
+    return _name(len(name), name), pid
 
 
 def is_mcast(message: bytes) -> bool:

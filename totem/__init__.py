@@ -16,6 +16,7 @@ from totem.config import Config, NodeEntry
 from totem.configuration import (
     Configuration,
     Delivery,
+    Feature,
     Guarantee,
     Level,
     Messages,
@@ -36,6 +37,7 @@ __all__ = [
     "ConfigError",
     "Configuration",
     "Delivery",
+    "Feature",
     "Guarantee",
     "Level",
     "MalformedDatagram",

@@ -173,6 +173,8 @@ class Config:
     """Whether one of the two was set by hand; if not, a ring of our nodes alone chooses for itself (`totem.flow`)."""
     accelerated_window: int = 128
     """So many frames may leave behind the token that tells of them, in a ring whose members all do this; 0: none."""
+    compact_headers: bool = True
+    """Whether this node can use short headers for small messages, in rings whose members all can (`totem.labels`)."""
 
     send_queue_bytes: int = 4 * 1024 * 1024
     """Bound of what waits for the token; beyond it `QueueFull`."""

@@ -14,6 +14,8 @@ from typing import NamedTuple
 class Feature(enum.IntFlag):
     """Extensions of the protocol, which are used in a ring if all of its members have them."""
 
+    COMPACT = 1
+    """Small messages share a header (`totem.labels`)."""
     ACCELERATED = 2
     """The token goes on before the last frames of a visit."""
 
@@ -53,7 +55,7 @@ class Level(enum.StrEnum):
 
 
 class Messages(NamedTuple):
-    """Consecutive messages of one sender, in order: the whole messages that one frame completed."""
+    """Consecutive messages of one sender, in order, with one label: whole messages that one frame completed."""
 
     sender: int
     """Node id of the originator."""
@@ -63,6 +65,8 @@ class Messages(NamedTuple):
     """Number of their frame in that ring's total order."""
     level: Level
     messages: list[bytes]
+    label: bytes = b""
+    """What `totem.labels.Envelope` says of them in short: they are payloads then. Empty for messages without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class RegularConfiguration:
     pure: bool
     """All members are nodes of this make and have said so in this ring."""
     features: int
-    """Bit set of the extensions that all members have; 0 in a mixed ring."""
+    """Bit set of the extensions that all members have (`Feature`); 0 in a mixed ring."""
 
 
 Configuration = TransitionalConfiguration | RegularConfiguration

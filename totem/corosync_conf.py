@@ -263,7 +263,7 @@ _TOTEM_OURS: _Readers = {
 _TOTEM_TEXTS: _Readers = {
     **dict.fromkeys(("cluster_name", "transport"), _text),
     "ip_version": one_of(*IP_VERSIONS),
-    "block_unlisted_ips": switch,
+    **dict.fromkeys(("block_unlisted_ips", "compact_headers"), switch),
 }
 _INTERFACE: _Readers = {
     "mcastaddr": _text,

@@ -8,7 +8,8 @@ when `fragmented` is not 0, and `continuation` then repeats the `fragmented` of 
 Sender (`Packer`). Messages stay whole in the queue until the token is here; frames are cut when they get their
 numbers, never before, so that a configuration change finds no sealed frame without a number. A message that a
 configuration change cuts starts again in the new ring (rulings, C2): a *reset frame* goes first, one piece of one
-byte that continues nothing, which makes every receiver, whatever it saw of the cut message, start afresh.
+byte that continues nothing, which makes every receiver, whatever it saw of the cut message, start afresh. Only then,
+too, is it decided what stands before a payload that has an envelope: a label for all in a row, or a header (`labels`).
 
 Receiver (`Assembler`). It treats frames exactly as Corosync's receivers do, so that all members deliver the same:
 after a frame that does not continue what came before, everything of that sender is thrown away up to and including
@@ -21,7 +22,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from totem.configuration import Guarantee
+from totem.labels import Envelope, Numbers
 from totem.wire import codec
+from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN
 
 MAX_MESSAGE = 1 << 20
 """Largest message in bytes, headers of the layers above included; a longer one kills Corosync nodes."""
@@ -36,24 +39,51 @@ def next_fragment(number: int) -> int:
     return number % 255 + 1
 
 
+class _Run:
+    """Messages in a row of the queue that have one guarantee and one envelope."""
+
+    __slots__ = ("count", "envelope", "guarantee")
+
+    def __init__(self, guarantee: Guarantee, envelope: Envelope | None, count: int) -> None:
+        self.guarantee = guarantee
+        self.envelope = envelope
+        self.count = count
+
+
 class Packer:
     """A bounded queue of messages of one stream, cut into frames of at most `frame_size` bytes of UDP payload."""
 
-    __slots__ = ("_capacity", "_fragment", "_messages", "_offset", "_reset_after", "_runs", "queued_bytes")
+    __slots__ = (
+        "_begun",
+        "_capacity",
+        "_fragment",
+        "_headers",
+        "_messages",
+        "_offset",
+        "_reset_after",
+        "_runs",
+        "queued_bytes",
+    )
 
     def __init__(self, frame_size: int) -> None:
         self._capacity = frame_size - codec.MCAST_HEADER - _FRAME_HEADER
         """Bytes for pieces and their lengths."""
         self._messages: deque[bytes] = deque()
-        self._runs: deque[list[int]] = deque()
-        """[guarantee, count] for consecutive messages of one guarantee: together as long as the queue."""
+        """As they were queued; those with an envelope are payloads."""
+        self._runs: deque[_Run] = deque()
+        """Together as long as the queue."""
+        self._begun = b""
+        """The first message, with its header if it goes out with one, while it is partly sent."""
         self._offset = 0
-        """Bytes of the first message that have been cut off into frames already."""
+        """Bytes of it that have been cut off into frames already."""
         self._fragment = 0
         """`fragmented` of the frame before."""
         self._reset_after = 0
         """`fragmented` of the last frame before a configuration change cut a message; a reset frame is due."""
+        self._headers = 0
+        """Bytes of the headers that the queue needs where labels are not known."""
         self.queued_bytes = 0
+        """These headers included."""
 
     def __bool__(self) -> bool:
         """Whether something waits to be sent."""
@@ -63,75 +93,141 @@ class Packer:
         """Messages queued, the one that is partly sent included."""
         return len(self._messages)
 
-    @property
-    def queued_frames(self) -> int:
-        """About how many frames the queue makes (the wire's backlog counts frames)."""
+    def queued_frames(self, *, compact: bool = False) -> int:
+        """About how many frames the queue makes (the wire's backlog counts frames), with labels or without."""
         size = self.queued_bytes - self._offset + _PIECE_HEADER * len(self._messages)
+        if compact and self._headers:
+            size += len(self._runs) * (_PIECE_HEADER + codec.RUN_HEADER) - self._headers
         return -(-size // self._capacity)
 
-    def extend(self, messages: Sequence[bytes], guarantee: Guarantee) -> None:
-        """Queue messages. Hot: constant work for each call but for the sum of the lengths."""
+    def extend(self, messages: Sequence[bytes], guarantee: Guarantee, envelope: Envelope | None = None) -> None:
+        """Queue messages, which are payloads if they have an envelope.
+
+        Hot: constant work for each call but for the sum of the lengths.
+        """
         if not messages:
             return
         self._messages.extend(messages)
         self.queued_bytes += sum(map(len, messages))
-        if self._runs and self._runs[-1][0] == guarantee:
-            self._runs[-1][1] += len(messages)
+        if envelope is not None:
+            headers = envelope.header_size * len(messages)
+            self._headers += headers
+            self.queued_bytes += headers
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last.guarantee is guarantee and last.envelope is envelope:
+            last.count += len(messages)
         else:
-            self._runs.append([guarantee, len(messages)])
+            self._runs.append(_Run(guarantee, envelope, len(messages)))
 
-    def next_frame(self, *, last: bool) -> tuple[int, list[bytes]]:
+    def next_frame(self, *, last: bool, numbers: Numbers | None = None) -> tuple[int, list[bytes]]:
         """Cut the next frame: its guarantee, and its parts to be joined behind the multicast's header.
 
         SAFE and AGREED messages never share a frame. With `last` the frame is the visit's last one and does not begin
-        a message that it cannot finish, unless it would be empty. Hot: one call for each frame, one loop turn for
-        each message. The queue must not be empty.
+        a message that it cannot finish, unless it would be empty. `numbers`: mine, in a ring whose members know labels,
+        else None; the frame is compact if it begins a message while one with a label waits. The queue must not be
+        empty.
         """
         if self._reset_after:
             continuation = next_fragment(self._reset_after)
             self._reset_after = self._fragment = 0
             return Guarantee.AGREED, [codec.frame([1], 0, continuation), b"\0"]
-        messages = self._messages
-        run = self._runs[0]
-        available = run[1]
-        room = self._capacity
-        offset = self._offset
         continuation = self._fragment
+        guarantee = self._runs[0].guarantee
+        waiting = len(self._messages)
         pieces: list[bytes] = []
-        taken = 0
-        fragmented = 0
-        while taken < available:
-            piece = messages[0]
-            size = len(piece) - offset
-            room -= _PIECE_HEADER
-            if size > room:
-                if room > 0 and (not last or not pieces):
-                    pieces.append(piece[offset : offset + room])
-                    offset += room
-                    fragmented = next_fragment(continuation)
+        room = self._capacity
+        if self._offset:
+            room = self._cut_rest(pieces, room)
+        if not self._headers:
+            numbers = None
+        kind = FRAME_PLAIN
+        while not self._offset and self._runs and self._runs[0].guarantee is guarantee:
+            run = self._runs[0]
+            if numbers is None:
+                room = self._cut_run(pieces, room, run, run.envelope, last=last)
+            else:
+                count = len(pieces)
+                room = self._cut_labelled(pieces, room, run, numbers, last=last)
+                if len(pieces) > count:
+                    kind = FRAME_COMPACT
+            if run.count:
                 break
-            pieces.append(piece[offset:] if offset else piece)
-            self.queued_bytes -= len(piece)
-            room -= size
-            offset = 0
-            messages.popleft()
-            taken += 1
-        guarantee = run[0]
-        if taken == available:
             self._runs.popleft()
-        else:
-            run[1] -= taken
-        self._offset = offset
-        self._fragment = fragmented
+        self._fragment = next_fragment(continuation) if self._offset else 0
         # The level of a message is that of the frame with its last piece, so a frame without one says AGREED.
-        if not taken:
+        if len(self._messages) == waiting:
             guarantee = Guarantee.AGREED
-        return guarantee, [codec.frame(list(map(len, pieces)), fragmented, continuation), *pieces]
+        return guarantee, [codec.frame(list(map(len, pieces)), self._fragment, continuation, kind), *pieces]
+
+    def _cut_rest(self, pieces: list[bytes], room: int) -> int:
+        """Cut what is left of the message that the frame before begins, or as much as there is room for."""
+        room -= _PIECE_HEADER
+        begun, offset = self._begun, self._offset
+        size = len(begun) - offset
+        if size > room:
+            pieces.append(begun[offset : offset + room])
+            self._offset += room
+            return 0
+        pieces.append(begun[offset:])
+        self._begun = b""
+        self._offset = 0
+        run = self._runs[0]
+        self._forget(run, 1, len(self._messages.popleft()))
+        if not run.count:
+            self._runs.popleft()
+        return room - size
+
+    def _cut_labelled(self, pieces: list[bytes], room: int, run: _Run, numbers: Numbers, *, last: bool) -> int:
+        """Cut messages of a run, or as many as there is room for, behind a run header."""
+        label = run.envelope.label if run.envelope is not None else b""
+        left = room - _PIECE_HEADER - numbers.run_header_size(label)
+        place, count = len(pieces), run.count
+        left = self._cut_run(pieces, left, run, None, last=last)
+        if len(pieces) == place:
+            return 0
+        pieces.insert(place, numbers.run_header(label, count - run.count))
+        return left
+
+    def _cut_run(self, pieces: list[bytes], room: int, run: _Run, headers: Envelope | None, *, last: bool) -> int:
+        """Cut messages of a run, or as many as there is room for, the last one perhaps in part; return what is left.
+
+        Hot: one turn for each message. `headers`: what makes a header for each, if it needs one.
+        """
+        messages = self._messages
+        size = 0
+        available = run.count
+        while available:
+            piece = messages[0]
+            if headers is not None:
+                piece = headers[len(piece)] + piece
+            rest = room - _PIECE_HEADER - len(piece)
+            if rest < 0:
+                break
+            room = rest
+            pieces.append(piece)
+            size += len(messages.popleft())
+            available -= 1
+        self._forget(run, run.count - available, size)
+        room -= _PIECE_HEADER
+        if available and room > 0 and (not last or not pieces):
+            pieces.append(piece[:room])
+            self._begun = piece
+            self._offset = room
+        return room
+
+    def _forget(self, run: _Run, count: int, size: int) -> None:
+        """So many messages of a run have been cut, with so many bytes of their own."""
+        run.count -= count
+        self.queued_bytes -= size
+        if run.envelope is not None:
+            self._headers -= count * run.envelope.header_size
+            self.queued_bytes -= count * run.envelope.header_size
 
     def restart(self) -> None:
         """A new ring begins: a message that was cut by the end of the old one starts again."""
         if self._offset:
             self._reset_after = self._fragment
+            self._begun = b""
             self._offset = 0
 
     def drop_unsent(self) -> None:
@@ -139,6 +235,7 @@ class Packer:
         self.restart()
         self._messages.clear()
         self._runs.clear()
+        self._headers = 0
         self.queued_bytes = 0
 
 
@@ -163,12 +260,13 @@ class Assembler:
         self._streams: dict[int, _Stream] = {}
         """Only senders that are not between two whole messages."""
 
-    def take(self, sender: int, frame: bytes) -> list[bytes]:
+    def take(self, sender: int, frame: bytes, newest: int = FRAME_PLAIN) -> list[bytes]:
         """The messages that this frame (a whole multicast) completes; MalformedDatagram if it is none.
 
+        `newest`: the largest type of frame that may come. The run headers of a compact one are among the messages.
         Hot: a frame of whole messages of a sender in a clean state is handed through.
         """
-        fragmented, continuation, pieces = codec.parse_frame(frame)
+        fragmented, continuation, pieces = codec.parse_frame(frame, codec.MCAST_HEADER, newest)
         stream = self._streams.get(sender)
         if stream is None:
             if not fragmented and not continuation:

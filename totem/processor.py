@@ -42,6 +42,7 @@ from totem.configuration import (
 )
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
 from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
+from totem.labels import Envelope
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
 from totem.sequence import after, before, up_to
@@ -55,12 +56,13 @@ from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.wire import codec
 from totem.wire.codec import GUARANTEE_OFFSET, MCAST_HEADER, Hello, Hint
+from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Message, Token
 
 ALL = 0
 """Target of a datagram for every other node of the nodelist (0 is no node id)."""
 
-FEATURES = Feature.ACCELERATED
+FEATURES = Feature.COMPACT | Feature.ACCELERATED
 """Extensions of the protocol that this version has."""
 
 _RING_SEQ_LIMIT = 1 << 62
@@ -127,6 +129,8 @@ class Processor:
         self.first_token_seq = first_token_seq
         self.trace = trace
         self.own_features = FEATURES
+        if not config.compact_headers:
+            self.own_features &= ~Feature.COMPACT
         if not config.accelerated_window:
             self.own_features &= ~Feature.ACCELERATED
         self.receive_buffer = RECEIVE_BUFFER
@@ -325,23 +329,36 @@ class Processor:
             else:
                 self._room.on_timer(timer, now)
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def multicast(
+        self,
+        messages: Sequence[bytes],
+        guarantee: Guarantee = Guarantee.AGREED,
+        envelope: Envelope | None = None,
+    ) -> None:
         """Queue messages of the application, to be delivered everywhere in this order.
 
-        Raises QueueFull if the bounded queue has no room for all of them, MessageTooLong if one has more than 1 MiB;
-        nothing is queued then. Hot: constant work for each call but for a sum and a maximum of lengths.
+        With an envelope they are payloads: receivers are given them with its label, or with headers before them, as
+        the ring has it in which they get their numbers. What is bounded are their sizes with headers.
+
+        Raises QueueFull if the bounded queue has no room for all of them, MessageTooLong if one has more than 1 MiB, or
+        than the envelope allows; nothing is queued then. Hot: constant work for each call but for a sum and a maximum
+        of lengths.
         """
         if not messages:
             return
         sizes = list(map(len, messages))
         size = sum(sizes)
-        if max(sizes) > MAX_MESSAGE:
-            raise MessageTooLong(f"a message of {max(sizes)} bytes; a ring carries at most {MAX_MESSAGE} in one")
+        largest = MAX_MESSAGE
+        if envelope is not None:
+            size += envelope.header_size * len(sizes)
+            largest = envelope.largest
+        if max(sizes) > largest:
+            raise MessageTooLong(f"a message of {max(sizes)} bytes; a ring carries at most {largest} in one")
         if size > self.config.send_queue_bytes - self.packer.queued_bytes:
             raise QueueFull(
                 f"{size} bytes do not fit in the send queue: {self.room} of {self.config.send_queue_bytes} are free"
             )
-        self.packer.extend(messages, guarantee)
+        self.packer.extend(messages, guarantee, envelope)
         self.counters.messages_sent += len(messages)
         self.counters.bytes_sent += size
         if self.ring.token_held and not self.syncing:
@@ -900,6 +917,8 @@ class Processor:
     def _assemble(self, ring: Ring, frames: list[bytes], safe_level: Level) -> Iterator[Messages]:
         """The messages of consecutive frames. Hot: one turn for each frame."""
         ring_id = ring.id
+        labels = ring.labels
+        newest = FRAME_PLAIN if labels is None else FRAME_COMPACT
         members = ring.members
         agreed = Level.AGREED
         for frame in frames:
@@ -911,12 +930,17 @@ class Processor:
                 continue
             assembler = self._assembler if self._delivered_ring_id is None else self._sync_assembler
             try:
-                messages = assembler.take(origin, frame)
+                messages = assembler.take(origin, frame, newest)
             except MalformedDatagram as fault:
                 self.drop(fault.cause)
                 continue
-            if messages:
-                yield Messages(origin, ring_id, seq, safe_level if frame[GUARANTEE_OFFSET] else agreed, messages)
+            level = safe_level if frame[GUARANTEE_OFFSET] else agreed
+            if labels is None:
+                if messages:
+                    yield Messages(origin, ring_id, seq, level, messages)
+                continue
+            for label, run in labels.runs(origin, frame, messages, self.drop):
+                yield Messages(origin, ring_id, seq, level, run, label)
 
     def _new_ring(self, ring_id: RingId, members: tuple[int, ...]) -> Ring:
         flow = FlowControl(self.config.window_size, self.config.max_messages)

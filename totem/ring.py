@@ -6,8 +6,12 @@ from one to the other: at the install the new ring takes the old one's place, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 from totem.configuration import Feature, RingId
 from totem.flow import FlowControl
+from totem.labels import Labels
 from totem.sequence import earlier, later
 from totem.window import MessageWindow
 from totem.wire import codec
@@ -26,6 +30,7 @@ class Ring:
         "held_back",
         "id",
         "id_bytes",
+        "labels",
         "last_token",
         "members",
         "misses",
@@ -52,6 +57,8 @@ class Ring:
         """All up to here has been delivered (or, below a ring's first application message, never will be)."""
         self.pure = False
         self.features = Feature(0)
+        self.labels: Labels | None = None
+        """None: the members have not all `Feature.COMPACT`."""
 
         # The token, as of my last accepted visit.
         self.last_token = b""
@@ -84,6 +91,12 @@ class Ring:
     def is_representative(self) -> bool:
         """Whether that is this member."""
         return self.id.representative == self.node_id
+
+    def agree(self, features: Iterable[int]) -> None:
+        """The ring has the features that each of its members has."""
+        self.features = Feature(reduce(int.__and__, features))
+        if Feature.COMPACT in self.features:
+            self.labels = Labels()
 
     def note_forwarded(self, aru: int) -> None:
         """Move the safe line: what the aru covered *as forwarded* on two accepted visits in a row is everywhere.

@@ -127,6 +127,11 @@ def test_the_nodelist_stretches_the_token_timeout(nodes, lines, token):
     assert milliseconds(parse(text, "x").config.token) == token
 
 
+@pytest.mark.parametrize(("line", "on"), [("", True), ("compact_headers: yes", True), ("compact_headers: no", False)])
+def test_extensions_can_be_turned_off(line, on):
+    assert parse(small_with(line), "x").config.compact_headers is on
+
+
 def test_zero_asks_for_the_default():
     config = parse(small_with("join: 0\nconsensus: 0\nwindow_size: 0\nnetmtu: 0\nsend_join: 0"), "x").config
     assert (config.join, config.consensus, config.window_size, config.netmtu) == (0.05, 3.6, 50, 1500)

@@ -45,7 +45,7 @@ def test_what_goes_in_comes_out(seed):
     assert all(len(frame) <= FRAME_SIZE for _, frame in frames)
     assert assemble(frames) == sent
     assert packer.queued_bytes == 0
-    assert packer.queued_frames == 0
+    assert packer.queued_frames() == 0
 
 
 def test_frames_of_a_visit_are_full_and_equal():

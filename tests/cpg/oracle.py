@@ -24,7 +24,8 @@ from totem.configuration import (
     RingId,
     TransitionalConfiguration,
 )
-from totem.errors import QueueFull
+from totem.errors import MessageTooLong, QueueFull
+from totem.labels import Envelope
 
 LARGEST_FRAME = 6
 
@@ -33,12 +34,15 @@ class Entry(NamedTuple):
     sender: int
     message: bytes
     guarantee: Guarantee
+    label: bytes = b""
 
 
 @dataclass
 class Ring:
     ring_id: RingId
     members: tuple[int, ...]
+    compact: bool
+    """Messages have labels, not headers."""
     log: list[Entry] = field(default_factory=list)
 
 
@@ -48,17 +52,27 @@ class Node:
     def __init__(self, world: World, node_id: int) -> None:
         self.world = world
         self.node_id = node_id
-        self.queue: deque[tuple[bytes, Guarantee]] = deque()
+        self.queue: deque[tuple[bytes, Guarantee, Envelope | None]] = deque()
         self.sync_queue: deque[bytes] = deque()
         self.syncing = True
         self.ring: Ring | None = None
         self.position = 0
         self.engine = Engine(self, sync_limit=1.0)
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
-        if sum(map(len, messages)) + sum(len(message) for message, _ in self.queue) > self.world.queue_limit:
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
+        if envelope is not None and max(map(len, messages), default=0) > envelope.largest:
+            raise MessageTooLong
+        added = [(message, guarantee, envelope) for message in messages]
+        if sum(map(self._size, [*self.queue, *added])) > self.world.queue_limit:
             raise QueueFull
-        self.queue.extend((message, guarantee) for message in messages)
+        self.queue.extend(added)
+
+    @staticmethod
+    def _size(queued: tuple[bytes, Guarantee, Envelope | None]) -> int:
+        message, _, envelope = queued
+        return len(message) + (envelope.header_size if envelope is not None else 0)
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
         self.sync_queue.extend(messages)
@@ -84,10 +98,18 @@ class Node:
             if self.sync_queue:
                 entry = Entry(self.node_id, self.sync_queue.popleft(), Guarantee.AGREED)
             elif self.queue and not self.syncing:
-                entry = Entry(self.node_id, *self.queue.popleft())
+                entry = self._entry(*self.queue.popleft())
             else:
                 return
             self.ring.log.append(entry)
+
+    def _entry(self, message: bytes, guarantee: Guarantee, envelope: Envelope | None) -> Entry:
+        assert self.ring is not None
+        if envelope is None:
+            return Entry(self.node_id, message, guarantee)
+        if self.ring.compact:
+            return Entry(self.node_id, message, guarantee, envelope.label)
+        return Entry(self.node_id, envelope[len(message)] + message, guarantee)
 
     def hand_over(self, entries: Iterable[Entry], *, transitional: bool = False) -> None:
         """Deliver in frames: consecutive messages of one sender and one guarantee, not too many."""
@@ -102,7 +124,7 @@ class Node:
 
     def _begins_frame(self, frame: list[Entry], entry: Entry) -> bool:
         last = frame[-1]
-        same = (last.sender, last.guarantee) == (entry.sender, entry.guarantee)
+        same = (last.sender, last.guarantee, last.label) == (entry.sender, entry.guarantee, entry.label)
         return not same or len(frame) == LARGEST_FRAME
 
     def _deliver_frame(self, frame: list[Entry], *, transitional: bool) -> None:
@@ -110,7 +132,8 @@ class Node:
         if frame[0].guarantee is Guarantee.SAFE:
             level = Level.TRANSITIONAL if transitional else Level.SAFE
         messages = [entry.message for entry in frame]
-        self.engine.deliver([Messages(frame[0].sender, self.ring.ring_id, self.position, level, messages)])
+        sender, _, _, label = frame[0]
+        self.engine.deliver([Messages(sender, self.ring.ring_id, self.position, level, messages, label)])
 
     def catch_up(self, end: int) -> None:
         """Deliver the log up to there."""
@@ -120,12 +143,13 @@ class Node:
 
 
 class World:
-    """Nodes and their rings. `pure` is what the next configurations say."""
+    """Nodes and their rings. `pure` is what the next configurations say; with `compact`, pure rings know labels."""
 
-    def __init__(self, seed: int = 0, *, queue_limit: int = 4 << 20, pure: bool = True) -> None:
+    def __init__(self, seed: int = 0, *, queue_limit: int = 4 << 20, pure: bool = True, compact: bool = True) -> None:
         self.dice = random.Random(seed)
         self.queue_limit = queue_limit
         self.pure = pure
+        self.compact = compact
         self.nodes: dict[int, Node] = {}
         self._ring_seq = 0
 
@@ -147,7 +171,7 @@ class World:
         for component in components:
             members = tuple(sorted(component))
             self._ring_seq += 4
-            rings.append(Ring(RingId(members[0], self._ring_seq), members))
+            rings.append(Ring(RingId(members[0], self._ring_seq), members, self.pure and self.compact))
         for ring in rings:
             for along in self._transitional_sets(ring.members):
                 self._move(along, ring)

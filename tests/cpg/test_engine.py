@@ -23,6 +23,7 @@ from cpg.wire import (
     Procjoin,
     Procleave,
     ServiceBuild,
+    mcast_label,
 )
 from tests.cpg.oracle import Entry, World
 from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration, RingId
@@ -199,8 +200,9 @@ def test_all_members_are_told_the_same_messages_in_one_order():
         assert [e.data for e in record.events if e.sender == record.member] == record.sent
 
 
-def test_messages_of_every_size_arrive_as_they_were_sent():
-    world = world_of(1)
+@pytest.mark.parametrize("compact", [False, True])
+def test_messages_of_every_size_arrive_as_they_were_sent(compact):
+    world = world_of(1, compact=compact)
     ((membership, record),) = programs(world, 1)
     payloads = [bytes([size % 256]) * size for size in [0, 1, 2, 64, 0, 1400, 65536, LARGEST_PLAIN]]
     membership.send(payloads)
@@ -208,12 +210,13 @@ def test_messages_of_every_size_arrive_as_they_were_sent():
     assert [event.data for event in record.events] == payloads
 
 
-def test_a_frame_is_handed_to_an_inbox_in_one_call_for_each_sender():
-    world = world_of(1)
+@pytest.mark.parametrize("compact", [False, True])
+def test_a_frame_is_handed_to_an_inbox_in_one_call_for_each_sender(compact):
+    world = world_of(1, compact=compact)
     ((membership, record),) = programs(world, 1)
     calls = []
     record.messages = lambda sender, level, payloads: calls.append((sender, level, payloads))
-    for _ in range(2):  # the first time the headers are new
+    for _ in range(2):  # the first time the headers, or the label, are new
         calls.clear()
         membership.send([b"a", b"bb", b"a"])
         world[1].originate(3)
@@ -749,15 +752,70 @@ def test_hostile_messages_neither_raise_nor_touch_the_groups_of_others(data):
 
 
 def test_caches_of_headers_are_bounded():
-    world = world_of(1)
+    world = world_of(1, compact=False)
     ((membership, record),) = programs(world, 1)
     for size in range(3000):
         membership.send([bytes(size)])
         world.run()
     engine = world[1].engine
     assert [len(event.data) for event in record.events] == list(range(3000))
-    assert len(membership._headers) <= 1024
+    assert 0 < len(membership._envelope) <= 1024
     assert sum(map(len, engine._routes.values())) <= 1024
+
+
+def labelled(label, *payloads, sender=2):
+    return [Entry(sender, payload, Guarantee.AGREED, label) for payload in payloads]
+
+
+def test_payloads_with_a_label_are_messages_of_its_process_to_its_group():
+    world = world_of(1, 2)
+    (_, record), _ = programs(world, 1, 2)
+    world[1].hand_over(labelled(mcast_label(b"g", 9), b"a", b"b"))
+    assert record.events == [Message(Member(2, 9), b"a", AGREED), Message(Member(2, 9), b"b", AGREED)]
+
+
+def test_payloads_follow_the_members_that_their_group_has_at_their_place():
+    world = world_of(1)
+    (pair,) = programs(world, 1)
+    other, record = join(world, 1, pid=8)
+    world[1].queue.clear()
+    label = mcast_label(b"g", 7)
+    world[1].hand_over(labelled(label, b"before", sender=1))
+    for noun, payload in ((Procjoin(b"g", 8), b"while"), (Procleave(b"g", 8), b"behind")):
+        raw(world, 1, 1, noun)
+        world[1].hand_over(labelled(label, payload, sender=1))
+    assert [event.data for event in only(Message, record)] == [b"while"]
+    assert [event.data for event in only(Message, pair[1])] == [b"before", b"while", b"behind"]
+    assert other.left
+
+
+def test_payloads_of_a_node_without_a_process_in_the_group_are_dropped_and_counted():
+    world = world_of(1, 2)
+    ((_, record),) = programs(world, 1)
+    world[1].hand_over(labelled(mcast_label(b"g", 7), b"x", b"y"))
+    assert not record.events
+    assert world[1].engine.statistics().unknown_senders == 2
+
+
+@pytest.mark.parametrize(
+    ("label", "cause"),
+    [(b"1", "short label"), (bytes(4), "short label"), (bytes(4 + 129), "group name length")],
+)
+def test_payloads_with_a_label_that_says_nothing_are_dropped_and_counted(label, cause):
+    world = world_of(1, 2)
+    (_, record), _ = programs(world, 1, 2)
+    world[1].hand_over(labelled(label, b"x"))
+    assert not record.events
+    assert world[1].engine.statistics().malformed == {cause: 1}
+
+
+def test_caches_of_labels_are_bounded():
+    world = world_of(1, 2)
+    (_, record), _ = programs(world, 1, 2)
+    for pid in range(3000):
+        world[1].hand_over(labelled(mcast_label(b"g", pid), b"%d" % pid))
+    assert [(event.sender.pid, event.data) for event in record.events] == [(pid, b"%d" % pid) for pid in range(3000)]
+    assert 0 < len(world[1].engine._labelled) <= 1024
 
 
 def test_killnode_is_read_and_never_written():

@@ -24,6 +24,8 @@ from cpg.wire import (
     Reconfigure,
     ServiceBuild,
     decode,
+    decode_label,
+    mcast_label,
     mcast_prefix,
 )
 from tests.wire.captures import CAPTURES, group_messages
@@ -159,6 +161,25 @@ def test_a_message_that_is_cut_short_is_malformed(noun):
 
 def test_the_prefix_is_what_stands_before_every_payload_of_its_size():
     assert mcast_prefix(b"demo", 7, 5, 3) + b"12345" == Mcast(b"demo", 7, b"12345").encode(3)
+
+
+@hostile
+@given(st.binary(min_size=1, max_size=128), st.integers(0, 2**32 - 1))
+def test_a_label_says_the_same_to_all(name, pid):
+    label = mcast_label(name, pid)
+    assert label == schema.LABEL.build({"pid": pid, "group_name": name})
+    assert decode_label(label) == (name, pid)
+
+
+@hostile
+@given(st.binary(max_size=140))
+def test_random_labels(label):
+    try:
+        name, pid = decode_label(label)
+    except MalformedDatagram:
+        assert not 5 <= len(label) <= 132
+    else:
+        assert mcast_label(name, pid) == label
 
 
 def patched(noun, offset, value):

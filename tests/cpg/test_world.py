@@ -20,7 +20,7 @@ class Life:
     """A world with programs in it that join, send and leave at random."""
 
     def __init__(self, seed, *, nodes=4, pure=True):
-        self.world = World(seed, queue_limit=6000, pure=pure)
+        self.world = World(seed, queue_limit=6000, pure=pure, compact=seed % 4 > 0)
         self.dice = self.world.dice
         self.records: list[Record] = []
         self.memberships: dict[int, list[tuple[Membership, Record]]] = {}
@@ -131,6 +131,7 @@ def test_groups_keep_their_promises(seed):
 def small_pieces(monkeypatch):
     """Messages of more than 40 bytes go in pieces."""
     monkeypatch.setattr("cpg.membership.LARGEST_PLAIN", 40)
+    monkeypatch.setattr("cpg.membership._Envelope.largest", 40)
     monkeypatch.setattr("cpg.pieces.LARGEST_PLAIN", 40)
 
 
@@ -257,7 +258,7 @@ def leave_overtakes_what_waits(patch):
     def leave(self):
         if not self.leaving:
             self.leaving = True
-            self._outbox.appendleft(([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED))
+            self._outbox.appendleft(([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED, None))
             self._put([])
 
     patch(Membership, "leave", leave)

@@ -100,7 +100,7 @@ def test_the_messages_are_those_that_the_tests_own_reader_finds(path):
         (message.ring_id, message.seq, message.sender, prefix[message.group] + message.data)
         for message in reference.group_messages(path)
     ]
-    found = [tuple(message) for record in records(path) for message, _ in record.messages]
+    found = [tuple(message)[:4] for record in records(path) for message, _ in record.messages]
     assert sorted(found) == sorted(expected)
     for ring_id in {ring_id for ring_id, *_ in expected}:
         numbers = [seq for found_in, seq, *_ in found if found_in == ring_id]

@@ -19,6 +19,7 @@ import pytest
 from tests.sim import scenarios
 from totem import flow, sequence
 from totem.flow import FlowControl, Pace
+from totem.labels import Labels
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.ring import Ring
@@ -125,9 +126,7 @@ BUGS = [
         "take a ring for pure in which not all have said hello",
         "A1",
         [
-            Change(
-                Recovery, "_install", "new.pure = all(member in hellos for member in new.members)", "new.pure = True"
-            ),
+            Change(Recovery, "_install", "all(member in hellos for member in new.members)", "True"),
             Change(Recovery, "_install", "hellos[member].features for member in new.members", "0 for member in hellos"),
         ],
         partial(random_worlds, mixed=True),
@@ -270,10 +269,68 @@ BUGS = [
     Bug(
         "safe and agreed messages share a frame",
         "B4",
+        [Change(Packer, "extend", "last.guarantee is guarantee", "len(self._runs) < 99")],
+    ),
+    # Labels.
+    Bug(
+        "go on with the numbers of the ring before",
+        "D3",
         [
             Change(
-                Packer, "extend", "self._runs and self._runs[-1][0] == guarantee", "self._runs and len(self._runs) < 99"
+                Operational, "multicast", "ring.labels.own if", 'vars(processor).setdefault("own", ring.labels.own) if'
             )
+        ],
+    ),
+    Bug(
+        "read the old ring's numbers as those of the new one",
+        "D3",
+        [Change(Processor, "_assemble", "labels = ring.labels", "labels = ring.labels and self.ring.labels")],
+    ),
+    Bug(
+        "take one sender's numbers for another's",
+        "D3",
+        [Change(Labels, "_label", "heard = self._heard.get(sender)", "sender = 0; heard = self._heard.get(sender)")],
+    ),
+    Bug(
+        "forget the label of a message that is not whole yet",
+        "D3",
+        [Change(Labels, "runs", "if fragmented and label", "if False and label")],
+    ),
+    Bug(
+        "go on with the last label where the frame begins another message",
+        "D3",
+        [
+            Change(Labels, "runs", 'self._open.pop(sender, b"")', 'self._open.get(sender, b"")'),
+            Change(Labels, "runs", "self._open.pop(sender, None)", "pass"),
+        ],
+    ),
+    Bug(
+        "send labels where one of ours knows none",
+        "D3",
+        [Change(Ring, "agree", "int.__and__", "int.__or__")],
+        scenarios.what_waits_gets_the_form_of_the_ring,
+    ),
+    Bug(
+        "send labels where a Corosync node is in the ring",
+        "D3",
+        [
+            Change(Recovery, "_install", "if new.pure:", "if len(hellos) > 1:"),
+            Change(
+                Recovery,
+                "_install",
+                "hellos[member].features for member in new.members",
+                "hello.features for hello in hellos.values()",
+            ),
+        ],
+        partial(random_worlds, mixed=True),
+    ),
+    Bug(
+        "go on in the old form with a message that a new ring begins again",
+        "D3",
+        [
+            Change(Packer, "restart", 'self._begun = b""', "pass"),
+            Change(Packer, "_cut_run", "piece = messages[0]", "piece = self._begun or messages[0]"),
+            Change(Packer, "_cut_run", "if headers is not None:", "if headers is not None and not self._begun:"),
         ],
     ),
     # Packing.
@@ -319,7 +376,6 @@ BUGS = [
         "believe that a sync of an older ring completes this one's",
         "C4",
         [Change(Processor, "sync_complete", "ring_id == self.ring.id and self.syncing", "self.syncing")],
-        partial(random_worlds, mixed=True),
     ),
     Bug(
         "one reassembly for sync and application",
@@ -433,7 +489,7 @@ BUGS = [
     Bug(
         "go first though a member does not",
         "D1",
-        [Change(Recovery, "_install", "reduce(int.__and__", "reduce(int.__or__")],
+        [Change(Ring, "agree", "reduce(int.__and__", "reduce(int.__or__")],
         scenarios.the_token_waits_for_one_who_does_not,
     ),
     Bug(
@@ -442,7 +498,10 @@ BUGS = [
         [
             Change(Recovery, "_install", "if new.pure:", "if True:"),
             Change(
-                Recovery, "_install", "hellos[member].features for member in new.members", "processor.own_features,"
+                Recovery,
+                "_install",
+                "hellos[member].features for member in new.members",
+                "processor.own_features for _ in new.members",
             ),
         ],
         scenarios.the_token_waits_beside_corosync,

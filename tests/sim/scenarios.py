@@ -13,7 +13,7 @@ from totem.processor import Processor
 from totem.sequence import up_to
 from totem.states.table import State
 from totem.testing.checkers import check
-from totem.testing.cluster import BarrierSync, Cluster
+from totem.testing.cluster import BarrierSync, Cluster, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Conditions, Filter, flip_or_cut
 from totem.wire import codec
@@ -255,6 +255,40 @@ def _install_beside_corosync(frames_before_the_gap: int) -> None:
     cluster[1].send([cluster[1].compose(100)])
     cluster.form()
     judge(cluster)
+
+
+def what_waits_gets_the_form_of_the_ring() -> None:
+    """Who joins and leaves, under load, decides who is sent labels; all are told all, in one order (D3).
+
+    Node 3 is a Corosync node, node 4 one of ours that knows no labels. Node 1 has always more in its queue than goes
+    out before the next change of the ring, and a message that each change cuts.
+    """
+    config = Config.for_nodes(4, token=0.2, merge=0.03, seqno_unchanged_const=3)
+    cluster = Cluster(4, config=config, makers={3: CorosyncModel})
+    cluster[4].config = replace(config, compact_headers=False)
+    stamps = [Stamp(number) for number in range(3)]
+    cluster.start(1, 2)
+    cluster.form()
+    for together in ({1, 2}, {1, 2, 3}, {1, 2}, {1, 2, 4}, {1, 2}, {1, 2, 3, 4}, {2, 4}, {1, 2}):
+        _load(cluster, stamps)
+        for node in cluster.nodes.values():
+            if node.node_id in together and not node.running:
+                node.start()
+            elif node.node_id not in together and node.running:
+                node.leave()
+        cluster.form()
+        before = cluster.labelled
+        _load(cluster, stamps)
+        assert cluster.run_until(lambda: cluster.labelled > before, 0.1) is (together == {1, 2})  # noqa: B023
+    judge(cluster)
+
+
+def _load(cluster: Cluster, stamps: list[Stamp]) -> None:
+    for node in cluster.running:
+        for size in (20, 60, 300, 30_000):
+            messages = [node.compose(size, b"") for _ in range(20)]
+            node.try_send(messages, AGREED, cluster.dice.choice(stamps))
+            node.try_send([node.compose(size)], AGREED if node.foreign else SAFE)
 
 
 def swallow_tokens(cluster: Cluster) -> None:
@@ -742,6 +776,7 @@ SCENARIOS = [
     nobody_installs_while_somebody_has_more_to_send,
     an_attempt_counts_afresh,
     a_mixed_ring_installs_in_one_rotation,
+    what_waits_gets_the_form_of_the_ring,
     a_paused_process_drops_what_it_learned_too_late,
     a_long_pause_costs_one_change,
     a_leave_needs_no_timeout,

@@ -13,6 +13,7 @@ from totem.config import Config
 from totem.configuration import Guarantee, Level, Messages, RegularConfiguration, RingId
 from totem.errors import QueueFull
 from totem.flow import kernel_bytes
+from totem.labels import Envelope
 from totem.testing.checkers import Process, Sent
 from totem.testing.cluster import AnswerAtOnce, Cluster, Node
 
@@ -46,7 +47,9 @@ class Script:
         self.calls.append(("advance", now))
         self.deadline = float("inf")
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
         if len(messages) > 3:
             raise QueueFull("full")
         self.calls.append(("multicast", list(messages)))

@@ -51,15 +51,34 @@ def check_frame(datagram: bytes, offset: int = 0) -> str | None:
     except ConstructError:
         expected = None
     try:
-        fragmented, continuation, pieces = codec.parse_frame(datagram, offset)
+        fragmented, continuation, pieces = codec.parse_frame(datagram, offset, layout.FRAME_COMPACT)
     except MalformedDatagram as malformed:
         assert expected is None, "only the schema accepts it"
         return malformed.cause
     assert expected is not None, "only the codec accepts it"
     assert (fragmented, continuation) == (expected.fragmented, expected.continuation)
     assert pieces == list(expected.pieces)
-    header = codec.frame([len(piece) for piece in pieces], fragmented, continuation)
+    header = codec.frame([len(piece) for piece in pieces], fragmented, continuation, expected.type)
     assert b"".join((header, *pieces)) == datagram[offset:]
+    for piece in pieces:
+        check_run_header(piece)
+    return None
+
+
+def check_run_header(piece: bytes) -> str | None:
+    """Check `parse_run_header` and `run_header` against the reference; returns the cause if the piece is malformed."""
+    try:
+        expected = schema.RunHeader.parse(piece)
+    except ConstructError:
+        expected = None
+    try:
+        number, count, label = codec.parse_run_header(piece)
+    except MalformedDatagram as malformed:
+        assert expected is None, "only the schema accepts it"
+        return malformed.cause
+    assert expected is not None, "only the codec accepts it"
+    assert (number, count, label) == (expected.number, expected.count, expected.label)
+    assert codec.run_header(number, count) + label == piece
     return None
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.wire import strategies
-from tests.wire.properties import check_blocks, check_datagram, check_frame
+from tests.wire.properties import check_blocks, check_datagram, check_frame, check_run_header
 from tests.wire.test_agreement import samples, seeded
 from totem.configuration import NO_RING, RingId
 from totem.errors import MalformedDatagram
@@ -99,7 +99,8 @@ MALFORMED = [
 MALFORMED_FRAMES = [
     ("short frame", FRAME[:7]),
     ("other frame version", put(FRAME, 0, b"\1")),
-    ("other frame version", put(FRAME, 2, b"\1")),
+    ("other frame version", put(FRAME, 2, b"\2")),
+    ("other frame version", put(FRAME, 3, b"\1")),
     ("frame without pieces", codec.frame([], 0, 0)),
     ("frame lengths cut", FRAME[:9]),
     ("frame lengths cut", put(FRAME, 6, b"\xff\xff")),
@@ -107,7 +108,7 @@ MALFORMED_FRAMES = [
     ("frame lengths do not fit", FRAME + b"d"),
     ("frame lengths do not fit", put(FRAME, 8, b"\xff\xff")),
 ]
-CAUSES = {cause for cause, _ in MALFORMED} | {cause for cause, _ in MALFORMED_FRAMES}
+CAUSES = {cause for cause, _ in MALFORMED} | {cause for cause, _ in MALFORMED_FRAMES} | {"short run header"}
 
 
 @pytest.mark.parametrize("datagram", VALID.values(), ids=VALID)
@@ -129,6 +130,18 @@ def test_malformed_frame(cause, frame):
         codec.parse_frame(MCAST[:45] + frame)
     assert caught.value.cause == cause
     assert check_frame(frame) == cause
+
+
+def test_a_compact_frame_is_malformed_where_the_ring_knows_none():
+    with pytest.raises(MalformedDatagram, match="other frame version"):
+        codec.parse_frame(MCAST[:45] + put(FRAME, 2, b"\1"))
+
+
+@pytest.mark.parametrize("length", range(codec.RUN_HEADER))
+def test_a_short_run_header(length):
+    with pytest.raises(MalformedDatagram, match="short run header"):
+        codec.parse_run_header(bytes(length))
+    assert check_run_header(bytes(length)) == "short run header"
 
 
 def test_every_cause_has_an_example_and_is_documented():

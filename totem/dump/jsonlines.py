@@ -41,6 +41,7 @@ def to_json(record: Record, *, hexdump: bool = False) -> str:
                 "ring": message.ring_id,
                 "seq": message.seq,
                 "sender": message.sender,
+                **({"label": message.label.hex()} if message.label else {}),
                 **({"group": explanation.group.decode("utf-8", "backslashreplace")} if explanation.group else {}),
                 "text": explanation.text,
                 **({"fault": explanation.fault} if explanation.fault else {}),

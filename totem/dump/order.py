@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, Literal, NamedTuple
 
-from construct import Container
+from construct import ConstructError, Container
 
 from totem.configuration import RingId
 from totem.packing import MAX_MESSAGE
 from totem.sequence import RANGE, after, before, distance
+from totem.wire.layout import FRAME_PLAIN
+from totem.wire.schema import RunHeader
 
 MOST_RINGS: Final = 16
 MOST_REMEMBERED: Final = 4096
-"""Multicasts of a ring that are known again."""
+"""Multicasts of a ring that are known again, and labels of its members."""
 MOST_HELD: Final = 256
 """Multicasts of a ring that wait for one before them."""
 MOST_CHAINS: Final = 2
@@ -43,6 +45,46 @@ class Message(NamedTuple):
     sender: int
     """Node id of the originator."""
     data: bytes
+    label: bytes | None = b""
+    """Of a payload in a compact frame; None if the capture does not tell it, empty for other messages."""
+
+
+class Run(NamedTuple):
+    """Messages in a row with one label."""
+
+    number: int
+    label: bytes
+    """As the run header has it; empty if it was told before."""
+    pieces: list[bytes]
+    """Those that the frame ends."""
+
+
+def runs(frame: Container) -> tuple[list[Run], str]:
+    """The runs of what begins in a frame, and why a node would drop what is behind them, if it would."""
+    pieces = list(frame.pieces)
+    if frame.fragmented:
+        pieces.pop()
+    if frame.continuation and pieces:
+        del pieces[0]
+    if frame.type == FRAME_PLAIN:
+        return [Run(0, b"", pieces)], ""
+    found: list[Run] = []
+    while pieces:
+        try:
+            header = RunHeader.parse(pieces.pop(0))
+        except ConstructError:
+            return found, "short run header"
+        if header.count > len(pieces):
+            return found, "run of too few messages"
+        found.append(Run(header.number, header.label, pieces[: header.count]))
+        del pieces[: header.count]
+    return found, ""
+
+
+class _Chain(list[bytes]):
+    """What there is of a message, and its label."""
+
+    label: bytes | None = b""
 
 
 class Order:
@@ -50,7 +92,7 @@ class Order:
 
     def __init__(self) -> None:
         self._rings: OrderedDict[RingId, _Ring] = OrderedDict()
-        self._chains: OrderedDict[int, OrderedDict[int, list[bytes]]] = OrderedDict()
+        self._chains: OrderedDict[int, OrderedDict[int, _Chain]] = OrderedDict()
         """By sender and the last fragment's number: what there is of a message."""
         self._chained_bytes = 0
 
@@ -60,15 +102,18 @@ class Order:
 
     def add(self, ring_id: RingId, seq: int, sender: int, frame: Container | None) -> list[Message]:
         """Take a multicast at its first sighting (without a frame if there is none); give what is complete now."""
-        return self._join(ring_id, self._ring(ring_id).add(seq, sender, frame))
+        ring = self._ring(ring_id)
+        return self._join(ring_id, ring, ring.add(seq, sender, frame))
 
     def received_by_all(self, ring_id: RingId, aru: int) -> list[Message]:
         """Wait no longer for numbers up to this one."""
-        return self._join(ring_id, self._ring(ring_id).skip(aru))
+        ring = self._ring(ring_id)
+        return self._join(ring_id, ring, ring.skip(aru))
 
     def finish(self) -> list[Message]:
         """Give what still waits, in order: nothing more comes."""
-        return [message for ring_id, ring in self._rings.items() for message in self._join(ring_id, ring.give_up())]
+        rings = self._rings.items()
+        return [message for ring_id, ring in rings for message in self._join(ring_id, ring, ring.give_up())]
 
     def _ring(self, ring_id: RingId) -> _Ring:
         ring = self._rings.get(ring_id)
@@ -80,20 +125,21 @@ class Order:
             self._rings.move_to_end(ring_id)
         return ring
 
-    def _join(self, ring_id: RingId, multicasts: list[_Multicast]) -> list[Message]:
+    def _join(self, ring_id: RingId, ring: _Ring, multicasts: list[_Multicast]) -> list[Message]:
         return [
-            Message(ring_id, multicast.seq, multicast.sender, data)
+            Message(ring_id, multicast.seq, multicast.sender, data, label)
             for multicast in multicasts
             if multicast.frame is not None
-            for data in self._continue(multicast.sender, multicast.frame)
+            for label, data in self._continue(ring, multicast.sender, multicast.frame)
         ]
 
-    def _continue(self, sender: int, frame: Container) -> list[bytes]:
-        """The messages that this frame completes."""
+    def _continue(self, ring: _Ring, sender: int, frame: Container) -> list[tuple[bytes | None, bytes]]:
+        """The messages that this frame completes, with their labels."""
+        told: list[tuple[bytes | None, bytes]] = []
         pieces = list(frame.pieces)
         chains = self._chains.setdefault(sender, OrderedDict())
         self._chains.move_to_end(sender)
-        chain: list[bytes] | None = []
+        chain: _Chain | None = _Chain()
         if frame.continuation:
             chain = chains.pop(frame.continuation, None)
             if is_reset(frame) and chain is None:
@@ -104,17 +150,22 @@ class Order:
         if frame.continuation and pieces:
             rest = pieces.pop(0)
             if chain is not None:
-                pieces.insert(0, b"".join((*chain, rest)))
-            chain = []
+                told.append((chain.label, b"".join((*chain, rest))))
+            chain = _Chain()
+        for run in runs(frame)[0]:
+            label = ring.label(sender, run)
+            told += [(label, piece) for piece in run.pieces]
+            if chain is not None and not chain:
+                chain.label = label
         if tail is not None and chain is not None:
             chain.append(tail)
             if sum(map(len, chain)) <= LARGEST_MESSAGE:
                 self._keep(chains, frame.fragmented, chain)
         if not chains:
             self._chains.pop(sender, None)
-        return pieces
+        return told
 
-    def _keep(self, chains: OrderedDict[int, list[bytes]], number: int, chain: list[bytes]) -> None:
+    def _keep(self, chains: OrderedDict[int, _Chain], number: int, chain: _Chain) -> None:
         self._chained_bytes -= sum(map(len, chains.pop(number, ())))
         chains[number] = chain
         self._chained_bytes += sum(map(len, chain))
@@ -146,6 +197,8 @@ class _Ring:
         self._next: int | None = None
         """The number before which nothing is waited for."""
         self._held: dict[int, _Multicast] = {}
+        self._labels: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        """By sender and number."""
         self._seen: OrderedDict[int, tuple[str, set[str]]] = OrderedDict()
         """By number: the source of its last sending, and this one's destinations so far."""
 
@@ -161,6 +214,17 @@ class _Ring:
             return "copy"
         self._seen[seq] = source, {destination}  # which has copies of its own
         return "retransmission"
+
+    def label(self, sender: int, run: Run) -> bytes | None:
+        """What the number of a run stands for; None if that was told before the capture began."""
+        if not run.number:
+            return b""
+        if run.label:
+            self._labels[sender, run.number] = run.label
+            self._labels.move_to_end((sender, run.number))
+            if len(self._labels) > MOST_REMEMBERED:
+                self._labels.popitem(last=False)
+        return self._labels.get((sender, run.number))
 
     def add(self, seq: int, sender: int, frame: Container | None) -> list[_Multicast]:
         multicast = _Multicast(seq, sender, frame)

@@ -14,7 +14,7 @@ from construct import Construct, ConstructError, Container
 
 from totem.configuration import NO_RING, RingId
 from totem.dump.network import Datagram
-from totem.dump.order import Copy, Message, Order, is_reset
+from totem.dump.order import Copy, Message, Order, is_reset, runs
 from totem.errors import MalformedDatagram
 from totem.wire import codec, layout, schema
 
@@ -70,6 +70,8 @@ class Layer(NamedTuple):
     """Of all kinds of message that it can tell."""
     explain: Callable[[bytes], Explanation | None]
     """Explain a message, group header included; None if it is none of this layer. Must not raise."""
+    explain_payload: Callable[[bytes, bytes], Explanation | None]
+    """The same of a label and a payload in a compact frame."""
 
 
 @dataclass(slots=True)
@@ -205,8 +207,11 @@ class Reader:
             record.frame = schema.TotempgMcast.parse(inner.data)
         except ConstructError:
             if record.datagram.length == len(record.datagram.payload):
-                record.faults.append(_cause(lambda data: codec.parse_frame(data, 0), inner.data))
+                record.faults.append(_cause(lambda data: codec.parse_frame(data, 0, layout.FRAME_COMPACT), inner.data))
             return
+        fault = runs(record.frame)[1]
+        if fault:
+            record.faults.append(fault)
         if is_reset(record.frame):
             record.notes.append("reset frame")
 
@@ -229,17 +234,22 @@ class Reader:
         return ""
 
     def _explain(self, record: Record, messages: Iterable[Message]) -> None:
-        record.messages += [(message, self._explanation(message.data)) for message in messages]
+        record.messages += [(message, self._explanation(message)) for message in messages]
 
-    def _explanation(self, message: bytes) -> Explanation:
+    def _explanation(self, message: Message) -> Explanation:
+        data, label = message.data, message.label
+        if label is None:
+            return Explanation(UNEXPLAINED, f"{len(data)} bytes with a label that was told before", None)
         for layer in self._layers:
-            explanation = layer.explain(message)
+            explanation = layer.explain_payload(label, data) if label else layer.explain(data)
             if explanation is not None:
                 return explanation
+        if label:
+            return Explanation(UNEXPLAINED, f"{len(data)} bytes with the label {label!r}", None)
         try:
-            fields = schema.GroupHeader.parse(message)
+            fields = schema.GroupHeader.parse(data)
         except ConstructError:
-            return Explanation(UNEXPLAINED, f"{len(message)} bytes", None, fault="short group header")
+            return Explanation(UNEXPLAINED, f"{len(data)} bytes", None, fault="short group header")
         names = " ".join(repr(name)[1:] for name in fields.group_name)
         return Explanation(UNEXPLAINED, f"for {names}: {len(fields.message)} bytes", fields)
 

@@ -12,8 +12,9 @@ from typing import Final
 
 from construct import Container
 
-from totem.dump.order import Message
+from totem.dump.order import Message, Run, runs
 from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
+from totem.wire.layout import FRAME_COMPACT
 
 SHORT: Final = 60
 """Bytes of a message's payload, or of what cannot be read, that a line shows."""
@@ -195,13 +196,20 @@ def _mcast(record: Record, packet: Container) -> str:
         else:
             words.append(f"carries the old mcast {inner.system_from} of ring {ring_id(inner.ring_id)} seq {inner.seq}")
     if frame is not None:
-        if frame.msg_count > 1:
+        if frame.type == FRAME_COMPACT:
+            words.append(f"compact runs {' '.join(_run(run) for run in runs(frame)[0]) or '-'}")
+        elif frame.msg_count > 1:
             words.append(f"pieces {frame.msg_count}")
         if frame.continuation:
             words.append(f"continues {frame.continuation}")
         if frame.fragmented:
             words.append(f"fragment {frame.fragmented}")
     return " ".join(words)
+
+
+def _run(run: Run) -> str:
+    """The number of a run's label, with a star if the run header tells it, and how many messages it has."""
+    return f"{run.number}{'*' if run.label else ''}:{len(run.pieces)}"
 
 
 def _join(record: Record, packet: Container) -> str:

@@ -35,7 +35,8 @@ class Operational(Ordering):
 
     def queued_frames(self) -> int:
         """Frames that wait in the stream that is allowed to send."""
-        return self._stream().queued_frames
+        labels = self.processor.ring.labels
+        return self._stream().queued_frames(compact=labels is not None)
 
     def multicast(self, token: Token, allowed: int) -> int:
         """Cut frames from the queue and give them their numbers; what is not held back leaves as one train. Hot."""
@@ -44,10 +45,11 @@ class Operational(Ordering):
             return 0
         processor = self.processor
         ring = processor.ring
+        numbers = ring.labels.own if ring.labels is not None else None
         seq = token.seq
         train: list[bytes] = []
         while stream and len(train) < allowed:
-            guarantee, parts = stream.next_frame(last=len(train) + 1 == allowed)
+            guarantee, parts = stream.next_frame(last=len(train) + 1 == allowed, numbers=numbers)
             seq = after(seq)
             train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
         token.seq = seq

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import reduce
 
-from totem.configuration import NO_RING, Feature, Level, RegularConfiguration, TransitionalConfiguration
+from totem.configuration import NO_RING, Level, RegularConfiguration, TransitionalConfiguration
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
 from totem.states.ordering import Ordering, seal
@@ -244,7 +244,7 @@ class Recovery(Ordering):
         processor.note_hellos(hellos)
         new.pure = all(member in hellos for member in new.members)
         if new.pure:
-            new.features = Feature(reduce(int.__and__, (hellos[member].features for member in new.members)))
+            new.agree(hellos[member].features for member in new.members)
         if old.members:
             self._deliver_old_messages(hellos, obliged)
         processor.deliver(

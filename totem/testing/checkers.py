@@ -316,7 +316,7 @@ class History:
                 segment = next(segments)
 
     def _read_batch(self, process: Process, event: Messages) -> Batch:
-        sender, ring_id, seq, level, contents = event
+        sender, ring_id, seq, level, contents, _ = event
         messages = []
         for content in contents:
             message = self.messages.get(content)

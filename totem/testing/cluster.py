@@ -21,6 +21,8 @@ from totem.config import Config
 from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration, RingId
 from totem.errors import QueueFull
 from totem.flow import kernel_bytes
+from totem.labels import Envelope, with_headers
+from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
 from totem.testing.checkers import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network
@@ -41,6 +43,20 @@ class Application(Protocol):
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take the next delivery; `multicast` and the like of the node may be called in here."""
+
+
+class Stamp:
+    """An envelope of this kit's messages, whose payloads are composed without a header."""
+
+    header_size = SHORTEST
+    largest = MAX_MESSAGE - SHORTEST
+
+    def __init__(self, number: int) -> None:
+        self.label = b"stamp %d" % number
+        self._header = GROUP_HEADER + self.label.rjust(SHORTEST - len(GROUP_HEADER))
+
+    def __getitem__(self, length: int, /) -> bytes:
+        return self._header
 
 
 class AnswerAtOnce:
@@ -268,15 +284,19 @@ class Node:
             machine.overdue(self._network.now)
             self.turn()
 
-    def send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+    def send(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
         """Multicast from outside of a delivery. Raises what the processor raises, QueueFull above all."""
-        self.multicast(messages, guarantee)
+        self.multicast(messages, guarantee, envelope)
         self.turn()
 
-    def try_send(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> bool:
+    def try_send(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> bool:
         """Multicast from outside of a delivery; says whether the queue had room."""
         try:
-            self.send(messages, guarantee)
+            self.send(messages, guarantee, envelope)
         except QueueFull:
             return False
         return True
@@ -299,11 +319,20 @@ class Node:
 
     # What the application may call.
 
-    def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Give messages to the processor, and write it into the trace."""
+    def multicast(
+        self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
+    ) -> None:
+        """Give messages to the processor, and write it into the trace: with their headers, if they have an envelope."""
         assert self.machine is not None
-        self.machine.multicast(messages, guarantee)
-        self.trace.events.append(Sent(tuple(messages), guarantee))
+        whole = tuple(messages)
+        if envelope is not None:
+            self.cluster.envelopes[self.node_id, envelope.label] = envelope
+            whole = tuple(with_headers(messages, envelope))
+        if self.foreign:
+            self.machine.multicast(whole, guarantee)
+        else:
+            self.machine.multicast(messages, guarantee, envelope)
+        self.trace.events.append(Sent(whole, guarantee))
         self._asked = True
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
@@ -360,10 +389,33 @@ class Node:
         for delivery in ready.deliveries:
             if self._fuse:
                 self._burn()
-            events.append(delivery)
+            if isinstance(delivery, Messages):
+                self._write_down(delivery)
+            else:
+                events.append(delivery)
             self._application.on_delivery(delivery)
         if ready.failure is not None:
             self._fail(ready.failure)
+
+    def _write_down(self, delivery: Messages) -> None:
+        """Write messages into the trace as they were sent: with headers, and those of one frame together.
+
+        Also those of the frame that come behind what the application has sent on the first: nobody is given but a part
+        of a frame unless it crashes there, so nothing that is judged depends on it.
+        """
+        events = self.trace.events
+        if delivery.label:
+            self.cluster.labelled += len(delivery.messages)
+            envelope = self.cluster.envelopes[delivery.sender, delivery.label]
+            delivery = delivery._replace(messages=with_headers(delivery.messages, envelope), label=b"")
+        place = len(events) - 1
+        while place >= 0 and isinstance(events[place], Sent):
+            place -= 1
+        last = events[place] if place >= 0 else None
+        if isinstance(last, Messages) and last[:4] == delivery[:4]:
+            events[place] = last._replace(messages=last.messages + delivery.messages)
+        else:
+            events.append(delivery)
 
     def _burn(self) -> None:
         self._fuse -= 1
@@ -444,6 +496,10 @@ class Cluster:
             for node_id in range(1, count + 1)
         }
         self.peers = {node_id: tuple(other for other in self.nodes if other != node_id) for node_id in self.nodes}
+        self.envelopes: dict[tuple[int, bytes], Envelope] = {}
+        """All that were used, by node id and label."""
+        self.labelled = 0
+        """Messages that were delivered with a label."""
         self._losses = 0
 
     def __getitem__(self, node_id: int) -> Node:

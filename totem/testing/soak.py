@@ -2,9 +2,10 @@
 
 A world is a cluster that lives through some dozens of random things: messages of all sizes, crashes between any two
 steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss and delay. Its settings, too, come from
-the seed, oddly small ones above all. In the end the network heals, and then the nodes must come together in one ring
-and deliver what there is. The traces are judged by the checkers, in the mixed column where a model of a Corosync node
-is among the nodes (`--mixed`, see `Neighbour`); such worlds have Corosync's own merge timeout and idle count.
+the seed, oddly small ones above all; in some worlds not all nodes of ours know labels. In the end the network heals,
+and then the nodes must come together in one ring and deliver what there is. The traces are judged by the checkers, in
+the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`); such worlds have
+Corosync's own merge timeout and idle count.
 
 The closing line is `N worlds, M membership changes, V violations`: a change is a ring that somebody installed. A
 violation names its clause, its seed and the command that replays it. Branches of the protocol that a batch should have
@@ -31,7 +32,7 @@ from totem.configuration import Guarantee, Messages, RegularConfiguration, RingI
 from totem.processor import Processor
 from totem.states.table import TRANSITIONS, Cause
 from totem.testing.checkers import History, Process, Violation, check
-from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node
+from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Conditions
 from totem.wire import codec
@@ -58,6 +59,7 @@ SOMETIMES = frozenset(
     "drop multicast of a former ring",
     "numbers wrapped around",
     "frames behind the token",
+    "told with a label",
 }
 """What some world of a large batch must reach."""
 
@@ -147,6 +149,8 @@ class World:
         """Mean time between two things that happen."""
         self.safe = dice.choice((0.0, 0.3, 1.0))
         """Share of messages that are sent as SAFE."""
+        self._stamps = [Stamp(number) for number in range(4)]
+        self._stamper = random.Random(f"stamps {seed}")
         self.faults: list[tuple[Callable[[], None], float]] = [
             (self._crash, 1.0),
             (self._partition, 1.5),
@@ -182,11 +186,14 @@ class World:
         )
 
     def _choose_extensions(self, dice: random.Random) -> None:
-        """All, some, or none of our nodes have the accelerated ring, each its own window."""
+        """All, some, or none of our nodes have each extension; of the accelerated ring each its own window."""
         share = dice.choice((1.0, 1.0, 0.7, 0.0))
         for node in self.cluster.nodes.values():
             window = dice.choice((1, 4, 64, 4096)) if dice.random() < share else 0
             node.config = replace(self.config, accelerated_window=window)
+        share = dice.choice((1.0, 1.0, 0.7, 0.0))
+        for node in self.cluster.nodes.values():
+            node.config = replace(node.config, compact_headers=dice.random() < share)
 
     def _choose_windows(self, *, mixed: bool) -> dict[str, int]:
         """Configured ones, oddly small ones above all; or none, where the nodes may choose."""
@@ -292,9 +299,14 @@ class World:
         for _ in range(self.dice.choice((1, 1, 3, 10))):
             if not node.running:  # its armed crash has struck
                 return
-            messages = [node.compose(self._size()) for _ in range(self.dice.choice((1, 1, 2, 8)))]
-            safe = not node.foreign and self.dice.random() < self.safe
-            node.try_send(messages, Guarantee.SAFE if safe else Guarantee.AGREED)
+            sizes = [self._size() for _ in range(self.dice.choice((1, 1, 2, 8)))]
+            guarantee = Guarantee.SAFE if not node.foreign and self.dice.random() < self.safe else Guarantee.AGREED
+            if self._stamper.random() < 0.2:
+                node.try_send([node.compose(size) for size in sizes], guarantee)
+            else:
+                stamp = self._stamper.choice(self._stamps)
+                payloads = [node.compose(min(size, stamp.largest), b"") for size in sizes]
+                node.try_send(payloads, guarantee, stamp)
 
     def _crash(self) -> None:
         if (node := self._any_running()) is not None:
@@ -428,6 +440,7 @@ class World:
         for node in self.cluster.running:
             if isinstance(node.machine, Processor):
                 self.marks["frames behind the token"] += node.machine.counters.multicasts_behind_token
+        self.marks["told with a label"] += self.cluster.labelled
         for ring in history.rings.values():
             for segment in ring.segments.values():
                 last = None

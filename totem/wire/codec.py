@@ -18,6 +18,8 @@ from totem.configuration import RingId
 from totem.errors import MalformedDatagram
 from totem.wire import layout
 from totem.wire.layout import (
+    FRAME_COMPACT,
+    FRAME_PLAIN,
     HELLO_VERSION,
     MAGIC,
     MAX_DATAGRAM,
@@ -50,6 +52,7 @@ __all__ = [
     "GUARANTEE_OFFSET",
     "HELLO_VERSION",
     "MCAST_HEADER",
+    "RUN_HEADER",
     "TYPE_COMMIT_TOKEN",
     "TYPE_HOLD_CANCEL",
     "TYPE_JOIN",
@@ -66,6 +69,8 @@ __all__ = [
     "encode_hello",
     "encode_hint",
     "frame",
+    "frame_fragments",
+    "frame_is_compact",
     "mcast_guarantee",
     "mcast_is_encapsulated",
     "mcast_origin",
@@ -73,7 +78,9 @@ __all__ = [
     "mcast_seq",
     "packet_type",
     "parse_frame",
+    "parse_run_header",
     "ring_id_bytes",
+    "run_header",
     "seal_mcast",
 ]
 
@@ -95,6 +102,13 @@ _unpack_guarantee = layout.MCAST_GUARANTEE.unpack_from
 _unpack_ring_id = layout.RING_ID.unpack_from
 _unpack_frame = layout.FRAME.unpack_from
 _FRAME = layout.FRAME.size
+_FRAME_TYPE = MCAST_HEADER + 2
+_FRAGMENTED = MCAST_HEADER + 4
+_CONTINUATION = MCAST_HEADER + 5
+RUN_HEADER = layout.RUN.size
+"""Bytes of a run header that brings no label."""
+_pack_run = layout.RUN.pack
+_unpack_run = layout.RUN.unpack_from
 
 _COUNTS = 512  # more pieces than a frame of an Ethernet's size can hold, but for empty ones
 _PACK_FRAME = tuple(struct.Struct(f"{layout.FRAME.format}{count}H").pack for count in range(_COUNTS))
@@ -219,7 +233,7 @@ def seal_mcast(  # noqa: PLR0917 - by position, as the hot path calls it
     return b"".join((header, *body_parts))
 
 
-def frame(lengths: Sequence[int], fragmented: int, continuation: int) -> bytes:
+def frame(lengths: Sequence[int], fragmented: int, continuation: int, kind: int = FRAME_PLAIN) -> bytes:
     """The totempg header, 8 + 2n bytes, of a frame of pieces with these lengths (HOT).
 
     `fragmented` is 0 if the last piece ends a message, else this fragment's number, 1 to 255; `continuation` is that
@@ -227,21 +241,48 @@ def frame(lengths: Sequence[int], fragmented: int, continuation: int) -> bytes:
     """
     count = len(lengths)
     if count < _COUNTS:
-        return _PACK_FRAME[count](0, 0, fragmented, continuation, count, *lengths)
-    return layout.FRAME.pack(0, 0, fragmented, continuation, count) + struct.pack(f"<{count}H", *lengths)
+        return _PACK_FRAME[count](0, kind, fragmented, continuation, count, *lengths)
+    return layout.FRAME.pack(0, kind, fragmented, continuation, count) + struct.pack(f"<{count}H", *lengths)
 
 
-def parse_frame(datagram: bytes, offset: int = MCAST_HEADER) -> tuple[int, int, list[bytes]]:
+def frame_is_compact(datagram: bytes) -> bool:
+    """Whether the frame in a multicast has run headers (HOT)."""
+    return datagram[_FRAME_TYPE] == FRAME_COMPACT
+
+
+def frame_fragments(datagram: bytes) -> tuple[int, int]:
+    """`fragmented` and `continuation` of the frame in a multicast (HOT)."""
+    return datagram[_FRAGMENTED], datagram[_CONTINUATION]
+
+
+def run_header(number: int, count: int) -> bytes:
+    """What says that `count` messages with the label of this number follow; a label may stand behind it (HOT)."""
+    return _pack_run(number, count)
+
+
+def parse_run_header(piece: bytes) -> tuple[int, int, bytes]:
+    """Number, count and label of a run header; the label is empty if it brings none (HOT).
+
+    Raises MalformedDatagram if it is too short.
+    """
+    if len(piece) < RUN_HEADER:
+        raise MalformedDatagram("short run header")
+    number, count = _unpack_run(piece)
+    return number, count, piece[RUN_HEADER:]
+
+
+def parse_frame(datagram: bytes, offset: int = MCAST_HEADER, newest: int = FRAME_PLAIN) -> tuple[int, int, list[bytes]]:
     """`fragmented`, `continuation` and the pieces of the totempg frame that begins at `offset` (HOT).
 
-    Raises MalformedDatagram unless there is a piece and the pieces fill the rest of the datagram exactly.
+    `newest`: the largest type of frame that may come in the ring. Raises MalformedDatagram for another type, and unless
+    there is a piece and the pieces fill the rest of the datagram exactly.
     """
     lengths_at = offset + _FRAME
     size = len(datagram)
     if size < lengths_at:
         raise MalformedDatagram("short frame")
     version, kind, fragmented, continuation, count = _unpack_frame(datagram, offset)
-    if version or kind:
+    if version or kind > newest:
         raise MalformedDatagram("other frame version")
     if not count:
         raise MalformedDatagram("frame without pieces")

@@ -54,6 +54,10 @@ MCAST_RING_ID_OFFSET: Final = 25
 
 # totempg: struct totempg_mcast and its msg_len array.
 FRAME: Final = Struct("<HHBBH")  # version, type, fragmented, continuation, msg_count
+FRAME_PLAIN: Final = 0
+FRAME_COMPACT: Final = 1
+"""Type of a frame with run headers, which is ours."""
+RUN: Final = Struct("<HH")  # ours: number, count
 
 # Ours: the hello of recovery and the hint behind a join's lists are a block header and tagged values.
 BLOCK: Final = Struct("<4sH")  # magic, version
@@ -94,4 +98,5 @@ assert MCAST_ORIGIN_AND_SEQ.size == 21
 assert MCAST_GUARANTEE.size == MCAST.size
 assert MCAST_RING_ID_OFFSET + RING_ID.size + 8 == MCAST.size
 assert FRAME.size == 8
+assert RUN.size == 4
 assert BLOCK.size == 6

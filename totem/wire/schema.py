@@ -37,6 +37,8 @@ from construct import (
 
 from totem.wire import layout
 from totem.wire.layout import (
+    FRAME_COMPACT,
+    FRAME_PLAIN,
     MAGIC,
     MAX_PROCESSORS,
     MAX_REQUESTS,
@@ -193,7 +195,7 @@ def build(packet: Container) -> bytes:
 
 TotempgMcast = Struct(
     "version" / Const(0, Int16ul) * "0",
-    "type" / Const(0, Int16ul) * "0",
+    "type" / OneOf(Int16ul, [FRAME_PLAIN, FRAME_COMPACT]) * "0; from us 1 if it has run headers",
     "fragmented" / Int8ul * "0: the last piece ends a message; else the number of this fragment",
     "continuation" / Int8ul * "0: the first piece begins a message; else `fragmented` of the frame that it continues",
     "msg_count" / Rebuild(Int16ul, len_(this.pieces)) * "pieces in the frame, at least 1",
@@ -203,6 +205,12 @@ TotempgMcast = Struct(
     * "length of each",
     "pieces" / Array(this.msg_count, Bytes(lambda context: context.msg_len[context._index])) * "back to back",
     Terminated,
+)
+
+RunHeader = Struct(
+    "number" / Int16ul * "of the label, at most 1024; 0: these messages have none",
+    "count" / Int16ul * "messages of the run that the frame ends; it may begin one more",
+    "label" / GreedyBytes * "at most 255 bytes: what the number stands for from here on; empty if that is known",
 )
 
 GroupHeader = Struct(
