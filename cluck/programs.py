@@ -147,8 +147,7 @@ class Locks:
 
     def rest(self) -> None:
         """Make no trouble any more, and soon begin nothing new, so that what is under way can come to its end."""
-        if self.nodes:
-            self.rested = self.nodes[0].now
+        self.rested = self.nodes[0].now if self.nodes else 0.0
 
     @property
     def busy(self) -> bool:

@@ -247,6 +247,8 @@ class World:
             self.cluster.run_for(self.dice.expovariate(1 / self.pace))
 
     def _come_together(self) -> bool:
+        if self.programs is not None:
+            self.programs.rest()  # before a node goes on: programs may make trouble, too
         self._heal()
         for node in self.cluster.nodes.values():
             node.disarm()
@@ -256,7 +258,6 @@ class World:
         limit = 30 * (self.config.token + self.config.consensus)
         if self.programs is None:
             return self.cluster.settle(limit)
-        self.programs.rest()
         # More than once, since what they wait for may make them send something, and a change of ring may come of that.
         for _ in range(_MOST_ANSWERS):
             if not self.cluster.settle(limit):
