@@ -285,8 +285,11 @@ class WatchedService(Service):
         super().on_final(number)
 
     def on_suspended(self) -> None:
-        """What is not final may be lost."""
+        """What is not final may be lost; what was not acknowledged, as behind a gap, nobody counts (ruling E4)."""
         self._not_final.clear()
+        lineage = self.replica.lineage
+        for number in range(lineage.mark + 1 if lineage is not None else 1, self.replica.number + 1):
+            self.history.outcomes[self.replica.view_id, number].pop(self.server, None)
         super().on_suspended()
 
 

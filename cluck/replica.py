@@ -31,6 +31,7 @@ from cluck.wire import (
     Ack,
     Commands,
     Exclude,
+    Lineage,
     Malformed,
     Propose,
     Record,
@@ -239,6 +240,11 @@ class Replica:
         return self.phase is Phase.PRIMARY
 
     @property
+    def lineage(self) -> Lineage | None:
+        """How far its state has come, as far as that counts; None: it has none."""
+        return self._finality.lineage if self._finality is not None else None
+
+    @property
     def view_id(self) -> RoundId | None:
         """The view's name: the round that made it."""
         return self._census.id if self._census is not None else None
@@ -350,7 +356,7 @@ class Replica:
             Report(
                 round=said.id,
                 start=self.server.start,
-                lineage=self._finality.lineage if self._finality is not None else None,
+                lineage=self.lineage,
                 digest=digest(frozen),
                 record=self._records.on_disk,
                 survivors=self.settings.survivors,
