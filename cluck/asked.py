@@ -118,6 +118,10 @@ class Ticket(Request):
         """The lock should be given back now."""
         self.is_ending = False
         """It is not wanted any more, and that is said, or will be."""
+        self.answer_due = math.inf
+        """Until when its last answer is worth waiting for, on the own clock."""
+        self.is_overdue = False
+        """That is over."""
         self.is_waiting = False
         """On its condition."""
         self.ends_wait = False
@@ -137,6 +141,8 @@ class Ticket(Request):
     @property
     def due(self) -> float:
         """When there is something to do for it; while a wait is about to give it back, that decides what."""
+        if self.is_ending:
+            return self.answer_due
         return min(self.deadline, self.next_renewal) if self.is_held and not self.is_passing else math.inf
 
 

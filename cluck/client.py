@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import anyio
@@ -54,9 +55,9 @@ READ_TURN: Final = 16
 LONGEST_REST: Final = 1.0
 """Seconds after which the clock of leases is looked at again: it goes on in a suspended machine, sleeps do not."""
 PATIENCE: Final = 5.0
-"""Seconds that a task waits for the last answer when it has been cancelled, gives back a lock, or tries one without
-waiting for others; then the session goes on alone. So long a client that ends waits for a connection, to give back what
-it has not given back without one."""
+"""Seconds that a task waits for the last answer when it has been cancelled, or tries a lock without waiting for others;
+then the session goes on alone. So long a client that ends waits for a connection, to give back what it has not given
+back without one."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last words of a client may take."""
 
@@ -258,8 +259,7 @@ class Locks(Body):
             raise ValueError(f"permits={permits}: a semaphore has at least one")
         return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits, on_queued=on_queued)
 
-    @asynccontextmanager
-    async def _hold(
+    def _hold(
         self,
         name: str | bytes,
         *,
@@ -269,33 +269,23 @@ class Locks(Body):
         mode: Mode = Mode.EXCLUSIVE,
         permits: int = 0,
         on_queued: OnQueued | None = None,
-    ) -> AsyncGenerator[Held, None]:
-        self._check()
+    ) -> Held:
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
-        held = Held(self, on_queued)
-        held._ticket = self._session.locks.acquire(
-            self._task(),
-            name_of(name),
-            held._on_change,
-            mode=mode,
-            permits=permits,
-            duration=duration,
-            grace=grace,
-            waits=timeout != 0,
-        )
-        await held._obtain(timeout)
-        outcome: BaseException | None = None
-        try:
-            with held._body:
-                yield held
-        except BaseException as error:
-            outcome = error
-        await held._give_back()
-        if outcome is None or isinstance(outcome, Exception):
-            held._raise_lost(outcome)
-        if outcome is not None:
-            raise outcome
+
+        def ask(held: Held) -> Ticket:
+            return self._session.locks.acquire(
+                self._task(),
+                name_of(name),
+                held._on_change,
+                mode=mode,
+                permits=permits,
+                duration=duration,
+                grace=grace,
+                waits=timeout != 0,
+            )
+
+        return Held(self, ask, timeout, on_queued)
 
     async def force(self, name: str | bytes, token: int) -> None:
         """Take a lock from whoever holds it with this token, as an administrator: it is lost there.
@@ -537,17 +527,48 @@ class Locks(Body):
 
 
 class Held(Body):
-    """A lock that is held. Made by `Locks.lock` and its sisters."""
+    """A lock that is held, for the time of one block. Made by `Locks.lock` and its sisters."""
 
-    def __init__(self, locks: Locks, on_queued: OnQueued | None = None) -> None:
+    def __init__(
+        self, locks: Locks, ask: Callable[[Held], Ticket], timeout: float | None, on_queued: OnQueued | None
+    ) -> None:
         super().__init__()
-        self._place = Place(on_queued)
-        self.lost = anyio.Event()
-        """Set when the lock is lost; the body is cancelled then."""
-        self.unlocking = anyio.Event()
-        """Set when the lock should be given back now: its lease comes to its end, and somebody may wait."""
         self._locks = locks
+        self._ask = ask
+        self._timeout = timeout
+        self._place = Place(on_queued)
+        self._is_used = False
         self._ticket: Ticket
+        self._lost: anyio.Event | None = None
+        self._unlocking: anyio.Event | None = None
+
+    async def __aenter__(self) -> Self:
+        """Wait for the lock. Hot, as `__aexit__`: no scope and no event that is not needed."""
+        self._locks._check()
+        if self._is_used:
+            raise RuntimeError("a lock is asked for anew for each block: call `lock` again")
+        self._is_used = True
+        self._ticket = self._ask(self)
+        await self._obtain(self._timeout)
+        self._body.__enter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        """Give the lock back; what ended the body goes on, unless that was its loss."""
+        outcome = error
+        try:
+            if self._body.__exit__(kind, error, traceback):
+                outcome = None
+        except BaseException as rest:  # what is left of a group of exceptions
+            outcome = rest
+        await self._give_back()
+        if outcome is None or isinstance(outcome, Exception):
+            self._raise_lost(outcome)
+        if outcome is not None and outcome is not error:
+            raise outcome
+        return outcome is None
 
     @property
     def name(self) -> bytes:
@@ -575,6 +596,22 @@ class Held(Body):
         """Raise `LockLost` if the lock is not held any more, by the clock of this moment."""
         self._locks._session.locks.check(self._ticket)
 
+    @property
+    def lost(self) -> anyio.Event:
+        """Set when the lock is lost; the body is cancelled then."""
+        if self._lost is None:
+            self._lost = anyio.Event()
+            self._tell()
+        return self._lost
+
+    @property
+    def unlocking(self) -> anyio.Event:
+        """Set when the lock should be given back now: its lease comes to its end, and somebody may wait."""
+        if self._unlocking is None:
+            self._unlocking = anyio.Event()
+            self._tell()
+        return self._unlocking
+
     async def renew(self) -> None:
         """Hold the lock for another `duration` from now on. Raises `LockLost` where it is too late for that."""
         await anyio.lowlevel.checkpoint()
@@ -587,15 +624,22 @@ class Held(Body):
         self.check()
 
     def _on_change(self) -> None:
-        ticket = self._ticket
-        if ticket.is_unlocking:
-            self.unlocking.set()
-        elif self.unlocking.is_set():
-            self.unlocking = anyio.Event()
-        if isinstance(ticket.failure, LockLost):
-            self.lost.set()
-            self.fail(ticket.failure)
+        failure = self._ticket.failure
+        if failure is not None and isinstance(failure, LockLost):
+            self.fail(failure)
+        self._tell()
         self._wake()
+
+    def _tell(self) -> None:
+        """Set the events that the program has asked for, or have a new one where it is over what one was set for."""
+        ticket = self._ticket
+        if self._lost is not None and isinstance(ticket.failure, LockLost):
+            self._lost.set()
+        if self._unlocking is not None:
+            if ticket.is_unlocking:
+                self._unlocking.set()
+            elif self._unlocking.is_set():
+                self._unlocking = anyio.Event()
 
     def _raise_lost(self, outcome: Exception | None) -> None:
         """Raise that the lock was lost, if it was; what the body raised beside that is the context."""
@@ -613,7 +657,9 @@ class Held(Body):
         self._locks._say_soon()
         is_tried = timeout == 0
         try:
-            if not (is_tried and not session.is_connected):
+            if timeout is None:
+                await self._until(self._is_decided)
+            elif session.is_connected or not is_tried:
                 with anyio.move_on_after(PATIENCE if is_tried else timeout):
                     await self._until(self._is_decided)
         except BaseException:
@@ -628,13 +674,22 @@ class Held(Body):
         raise ticket.failure
 
     async def _give_back(self) -> None:
-        """Give the lock back, or want it no more, and wait for the last answer as long as there is hope for it."""
-        locks, ticket = self._locks, self._ticket
-        locks._session.locks.give_up(ticket)
+        """Give the lock back, or want it no more, and wait for the last answer as long as there is hope for it, also
+        where the task is cancelled.
+        """
+        locks = self._locks
+        locks._session.locks.give_up(self._ticket)
         locks._say_soon()
-        if not ticket.is_over:
-            with anyio.move_on_after(PATIENCE, shield=True):
-                await self._until(lambda: ticket.is_over or not locks.ready)
+        try:
+            await self._until(self._is_settled)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._until(self._is_settled)
+            raise
+
+    def _is_settled(self) -> bool:
+        ticket = self._ticket
+        return ticket.is_over or ticket.is_overdue or not self._locks.ready
 
 
 class Condition:

@@ -41,6 +41,8 @@ LEASE: Final = 5.0
 """Seconds that a lock is held without renewal, if nothing else is asked for."""
 GRACE: Final = 5.0
 """Seconds behind the lease, if nothing else is asked for."""
+ANSWER_PATIENCE: Final = 5.0
+"""Seconds that the last answer to what is given back is worth waiting for: then the session goes on alone."""
 _WHY: Final = {
     Why.EXPIRED: "its lease ended without renewal",
     Why.FORCED: "an administrator took it",
@@ -89,6 +91,10 @@ class Tickets:
 
     def _look(self, ticket: Ticket, now: float) -> None:
         if now < ticket.due:
+            return
+        if ticket.is_ending:
+            ticket.is_overdue, ticket.answer_due = True, math.inf
+            ticket.changed()
             return
         if now >= ticket.next_renewal:
             self._renew(ticket)
@@ -147,6 +153,8 @@ class Tickets:
     def _give_up(self, ticket: Ticket) -> None:
         ticket.is_ending = True
         ticket.is_held = False
+        ticket.answer_due = self._clock() + ANSWER_PATIENCE
+        self._arm(ticket)
         if ticket.token:
             self._book.say(Release(ticket.name, ticket.token))
         else:

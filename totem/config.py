@@ -163,7 +163,8 @@ class Config:
     merge: float = 0.2
     downcheck: float = 1.0
     fail_recv_const: int = 2500
-    seqno_unchanged_const: int = 30
+    seqno_unchanged_const: int | None = None
+    """Visits without new messages after which the token of an idle ring rests; None: `rest_after` chooses."""
     miss_count_const: int = 5
     window_size: int = 0
     """Frames on the ring in one rotation. Default 50."""
@@ -204,6 +205,16 @@ class Config:
         self._check_transport()
         self._check_timeouts()
         self._check_constants()
+
+    def rest_after(self, *, pure: bool) -> int:
+        """Visits without new messages after which the token may rest: Corosync's 30 where there are real nodes.
+
+        Among ours alone it is one: that the latest message is everywhere is known at its sender since the visit before,
+        at the others on this one.
+        """
+        if self.seqno_unchanged_const is not None:
+            return self.seqno_unchanged_const
+        return 1 if pure else 30
 
     @property
     def ip_family(self) -> int:
@@ -348,8 +359,10 @@ class Config:
         _check_at_least("send_join", self.send_join, 0)
 
     def _check_constants(self) -> None:
-        for name in ("fail_recv_const", "seqno_unchanged_const", "miss_count_const"):
+        for name in ("fail_recv_const", "miss_count_const"):
             _check_range(name, getattr(self, name), 1, _UINT32)
+        if self.seqno_unchanged_const is not None:
+            _check_range("seqno_unchanged_const", self.seqno_unchanged_const, 1, _UINT32)
         # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message kept, and a window takes
         # up to three rotations to be released.
         _check_range("window_size", self.window_size, 1, MAX_WINDOW)

@@ -804,15 +804,12 @@ class Processor:
         return up_to(after(self.commit_token_seq, len(token.members) - 1), token.token_seq)
 
     def forward_token(self, ring: Ring, token: Token, now: float) -> None:
-        """Pass the token on, unless I am the representative of an idle ring and hold it for a while."""
+        """Pass the token on."""
         token.token_seq = after(token.token_seq)
         token.sender = self.node_id
         ring.last_token = codec.encode(token)
-        if ring.token_held and ring.is_representative:
-            self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
-        else:
-            self.counters.tokens_sent += 1
-            self._send(ring.successor, ring.last_token)
+        self.counters.tokens_sent += 1
+        self._send(ring.successor, ring.last_token)
         if ring.held_back:
             self.counters.multicasts_behind_token += len(ring.held_back)
             self.send_to_all(ring.held_back)
@@ -823,6 +820,13 @@ class Processor:
         elif ring.pure:
             soon = max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
             self.timers.arm(Timer.TOKEN_RETRANSMIT, now + min(soon, self.config.token_retransmit))
+
+    def rest_token(self, ring: Ring, token: Token, now: float) -> None:
+        """Keep the token of an idle ring for a while."""
+        ring.resting = token
+        self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
+        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
+        self.timers.disarm(Timer.TOKEN_RETRANSMIT)
 
     def _arm_token_timers(self, now: float) -> None:
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
@@ -862,10 +866,13 @@ class Processor:
         self.stirred = True
         ring.token_held = False
         self.counters.holds_cancelled += 1
-        self.send_message_to_all(HoldCancel(self.node_id, ring.id))
-        if ring.is_representative:
+        if not ring.pure:
+            self.send_message_to_all(HoldCancel(self.node_id, ring.id))  # which real nodes reset their counts for
             ring.unchanged = 0
-            self._send_again(ring)
+        elif (keeper := ring.keeper or ring.representative) != self.node_id:
+            self._send(keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
+        if ring.resting is not None:
+            self.timers.arm(Timer.TOKEN_HOLD, -inf)
 
     # Delivering.
 

@@ -15,6 +15,7 @@ from totem.labels import Labels
 from totem.sequence import earlier, later
 from totem.window import MessageWindow
 from totem.wire import codec
+from totem.wire.messages import Token
 
 
 class Ring:
@@ -30,6 +31,7 @@ class Ring:
         "held_back",
         "id",
         "id_bytes",
+        "keeper",
         "labels",
         "last_token",
         "members",
@@ -37,6 +39,7 @@ class Ring:
         "node_id",
         "previous_seq",
         "pure",
+        "resting",
         "safe_line",
         "seen_token_seq",
         "successor",
@@ -76,7 +79,11 @@ class Ring:
         self.unchanged = 0
         """Visits in a row on which no message had been sent."""
         self.token_held = False
-        """The representative holds the token, or would."""
+        """The keeper holds the token, or would."""
+        self.keeper = 0
+        """Who holds it when a pure ring is idle: who has sent last; 0: the representative."""
+        self.resting: Token | None = None
+        """The token while it is held here: the visit goes on when somebody has something to send."""
         self.misses: dict[int, int] = {}
         """Visits on which a message was found missing."""
         self.aru_count = 0
@@ -84,7 +91,7 @@ class Ring:
 
     @property
     def representative(self) -> int:
-        """The member that starts the token and holds it when the ring is idle: the lowest."""
+        """The member that starts the token: the lowest."""
         return self.id.representative
 
     @property

@@ -39,7 +39,7 @@ def test_other_defaults():
         1000,
     ]
     assert (config.window_size, config.max_messages, config.miss_count_const) == (50, 17, 5)
-    assert (config.fail_recv_const, config.seqno_unchanged_const) == (2500, 30)
+    assert (config.fail_recv_const, config.rest_after(pure=False), config.rest_after(pure=True)) == (2500, 30, 1)
     assert (config.transport, config.port, config.netmtu, config.block_unlisted_ips) == ("udpu", 5405, 1500, True)
 
 

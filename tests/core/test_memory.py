@@ -46,7 +46,7 @@ def test_memory_is_flat_over_a_thousand_rings():
         reform(cluster, dice, 50)
         before = held()
         installed = cluster[1].machine.statistics().rings_installed
-        reform(cluster, dice, 530)
+        reform(cluster, dice, 580)
         after = held()
     finally:
         tracemalloc.stop()

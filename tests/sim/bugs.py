@@ -236,9 +236,7 @@ BUGS = [
         "safe by the aru received before and forwarded now",
         "B1",
         [
-            Change(
-                Ordering, "on_token", "self._update_aru(ring, token)", "was = token.aru; self._update_aru(ring, token)"
-            ),
+            Change(Ordering, "on_token", "self._use(ring, token, now)", "was = token.aru; self._use(ring, token, now)"),
             Change(
                 Ordering,
                 "on_token",
@@ -247,6 +245,18 @@ BUGS = [
             ),
         ],
         scenarios.safe_needs_two_visits,
+    ),
+    Bug(
+        "rest the token where it comes next though somebody has called for it",
+        "D7",
+        [Change(Ordering, "on_hold_cancel", "ring.unchanged = -1 if ring.pure else 0", "ring.unchanged = 0")],
+        scenarios.a_token_that_is_called_for_does_not_rest,
+    ),
+    Bug(
+        "rest the token before all know that the ring is idle",
+        "D7",
+        [Change(Operational, "enter", "self.processor.ring.unchanged = 0", "pass")],
+        scenarios.a_new_ring_does_not_rest_too_soon,
     ),
     Bug(
         "count a repeated token as a visit",

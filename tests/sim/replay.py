@@ -288,7 +288,7 @@ def put_into_ring(model: CorosyncModel, now: float, token: Token, members: list[
     model.my_aru = model.my_high_seq_received = model.my_high_delivered = token.aru
     model.my_last_aru = model.last_released = model.my_last_seq = token.aru
     model.regular_sort_queue = SortQueue(token.aru + 1)
-    model.my_seq_unchanged = model.config.seqno_unchanged_const + 1 if held else 0
+    model.my_seq_unchanged = model.config.rest_after(pure=False) + 1 if held else 0
     model.my_token_held = held
     model._token_target = members[(members.index(model.node_id) + 1) % len(members)]
     model.take()

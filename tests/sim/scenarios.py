@@ -117,6 +117,60 @@ def safe_needs_two_visits() -> None:
     judge(cluster)
 
 
+def resting_cluster() -> Cluster:
+    """Three nodes whose token rests at the second, which has sent last."""
+    cluster = cluster_of(3, seqno_unchanged_const=None)
+    cluster[2].send([cluster[2].compose(10)])
+    cluster.run_for(0.02)
+    assert cluster[2].machine is not None
+    assert cluster[2].machine.ring.resting is not None
+    return cluster
+
+
+def a_resting_token_is_no_second_visit() -> None:
+    """A SAFE message goes with a token that rested, to nobody (B1)."""
+    cluster = resting_cluster()
+    swallow_multicasts(cluster, {1, 2, 3}, {1, 3})
+    cluster[2].send([cluster[2].compose(10)], SAFE)
+    cluster.run_for(0.004)
+    cluster.network.partition([1, 3], [2])
+    assert cluster.run_until(lambda: cluster.one_ring(1, 3) and cluster.one_ring(2), 10)
+    cluster.network.filters.clear()
+    cluster.network.heal()
+    judge(cluster)
+
+
+def is_told_soon(cluster: Cluster, node_id: int) -> None:
+    """What a node sends now comes without a wait for the end of a hold."""
+    start, message = cluster.now, cluster[node_id].compose(10)
+    cluster[node_id].send([message])
+    told = [cluster[other].trace.events for other in cluster.nodes]
+    assert cluster.run_until(lambda: all(message in delivered_messages(events) for events in told), 1)
+    assert cluster.now - start < cluster.config.hold / 2, "it waited for the end of a hold"
+
+
+def delivered_messages(events: list[object]) -> list[bytes]:
+    return [message for event in events if isinstance(event, Messages) for message in event.messages]
+
+
+def a_token_that_is_called_for_does_not_rest() -> None:
+    """Somebody calls for the token just before it would come to rest."""
+    for wait in range(24):
+        cluster = resting_cluster()
+        cluster[2].send([cluster[2].compose(10)])
+        cluster.run_for(wait / 2000)
+        is_told_soon(cluster, 3)
+
+
+def a_new_ring_does_not_rest_too_soon() -> None:
+    """Each of three sends something soon after the install."""
+    for wait in range(24):
+        for sender in (1, 2, 3):
+            cluster = cluster_of(3, seqno_unchanged_const=None)
+            cluster.run_for(wait / 2000)
+            is_told_soon(cluster, sender)
+
+
 def a_repeated_token_is_no_visit() -> None:
     """The same token twice proves nothing about the others (B1)."""
     cluster = cluster_of(3)
@@ -745,7 +799,7 @@ def _time_of_a_lost_token(cluster: Cluster) -> float:
 def a_lost_token_is_missed_soon() -> None:
     """A pure ring at work soon sends the token again; a mixed one, and one at rest, as configured (F4)."""
     for makers in ({}, {3: CorosyncModel}):
-        cluster = Cluster(3, config=Config.for_nodes(3), makers=makers)
+        cluster = Cluster(3, config=Config.for_nodes(3, seqno_unchanged_const=30), makers=makers)
         cluster.start()
         cluster.form()
         cluster.run_for(2.0)
@@ -771,6 +825,9 @@ SCENARIOS = [
     safe_waits_for_the_member_that_lacks_it,
     safe_needs_two_visits,
     a_repeated_token_is_no_visit,
+    a_resting_token_is_no_second_visit,
+    a_token_that_is_called_for_does_not_rest,
+    a_new_ring_does_not_rest_too_soon,
     what_an_attempt_brought_outlives_it,
     what_a_member_owes_all_deliver,
     nobody_installs_while_somebody_has_more_to_send,

@@ -22,8 +22,9 @@ class Operational(Ordering):
     state = State.OPERATIONAL
 
     def enter(self) -> None:
-        """The token is here: its visit arms all timers."""
+        """The token is here: its visit arms all timers. Who knows that the ring rests begins to count now."""
         self.processor.timers.disarm_all()
+        self.processor.ring.unchanged = 0
 
     def ring(self) -> Ring:
         """The installed ring."""

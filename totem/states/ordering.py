@@ -20,6 +20,8 @@ from totem.wire.messages import HoldCancel, Token
 
 _MISSES_COUNTED = 512
 """Holes that are looked at on one visit."""
+_CERTAINLY_IDLE = 30
+"""Visits without new messages after which a ring is idle, whatever its token says."""
 _DEAF_SECONDS = 1.0
 """A fast ring makes its fail_recv_const visits in a moment; nobody is given up sooner than this (rulings, A9)."""
 
@@ -53,6 +55,21 @@ class Ordering(Room):
             return
         processor.note_visit(now)
         self._note_activity(ring, token, now)
+        self._use(ring, token, now)
+        self._request_missing(ring, token)
+        if self._is_deaf(ring, token, now):
+            return
+        ring.note_forwarded(token.aru)
+        ring.seen_token_seq = token.token_seq
+        if not self.conclude_visit(token, now):
+            return
+        if self._may_rest(ring, token):
+            processor.rest_token(ring, token, now)
+        else:
+            processor.forward_token(ring, token, now)
+
+    def _use(self, ring: Ring, token: Token, now: float) -> None:
+        """Send what others ask for, and what is queued here."""
         flow = ring.flow
         allowed = flow.allowed(token, self.queued_frames(), now)
         resent = self._answer_requests(ring, token, allowed)
@@ -62,13 +79,31 @@ class Ordering(Room):
         sent = self.multicast(token, allowed) if allowed else 0
         flow.account(token, resent + sent, self.queued_frames(), len(ring.held_back))
         self._update_aru(ring, token)
-        self._request_missing(ring, token)
-        if self._is_deaf(ring, token, now):
-            return
-        ring.note_forwarded(token.aru)
-        ring.seen_token_seq = token.token_seq
-        if self.conclude_visit(token, now):
-            processor.forward_token(ring, token, now)
+
+    @staticmethod
+    def _may_rest(ring: Ring, token: Token) -> bool:
+        """Whether the token may stay here until somebody has something to send: everybody has everything.
+
+        In a pure ring nobody has anything queued either, which a ring that finds its pace may leave for a rotation. A
+        forged token may say for ever that it is not so; it counts no longer than in Corosync.
+        """
+        if not ring.token_held or (ring.keeper or ring.representative) != ring.node_id:
+            return False
+        is_quiet = token.seq == ring.previous_seq == token.aru and not token.requests
+        return (is_quiet and not (ring.pure and token.backlog)) or ring.unchanged > _CERTAINLY_IDLE
+
+    def _go_on(self, now: float) -> None:
+        """The token rests here no longer; what was queued meanwhile goes first.
+
+        It is the same visit still: the token has not been round, so that this counts for no second look at the aru.
+        """
+        ring = self.ring()
+        token, ring.resting = ring.resting, None
+        if token is not None:
+            self._use(ring, token, now)
+            ring.forwarded_aru = token.aru
+            if self.conclude_visit(token, now):
+                self.processor.forward_token(ring, token, now)
 
     @staticmethod
     def _ignores_token(ring: Ring, token: Token) -> str:
@@ -88,7 +123,10 @@ class Ordering(Room):
         return ""
 
     def _note_activity(self, ring: Ring, token: Token, now: float) -> None:
-        """Count visits without new messages, which let an idle ring rest."""
+        """Count visits without new messages, which let an idle ring rest.
+
+        In a pure ring who has sent last keeps the token: as a rule it is who sends next.
+        """
         processor = self.processor
         timers = processor.timers
         if token.seq == ring.previous_seq:
@@ -100,7 +138,12 @@ class Ordering(Room):
             timers.disarm(Timer.MERGE_DETECT)
             timers.disarm(Timer.TOKEN_HOLD)
         ring.previous_seq = token.seq
-        idle = processor.config.seqno_unchanged_const + ring.is_representative
+        latest = ring.window.get(token.seq) if ring.pure else None
+        if latest is not None and not codec.mcast_is_encapsulated(latest):
+            sender = codec.mcast_origin(latest)
+            ring.keeper = sender if sender in ring.members else 0
+        # One visit more at the representative where it has not sent: the others are to know before it that it rests.
+        idle = processor.config.rest_after(pure=ring.pure) + (not ring.keeper and ring.is_representative)
         # A recovery is never idle: it waits for its rotations.
         ring.token_held = ring.unchanged >= idle and self.state is State.OPERATIONAL
 
@@ -180,17 +223,16 @@ class Ordering(Room):
         if message.ring_id != ring.id:
             self.processor.drop("hold cancel of another ring")
             return
-        ring.unchanged = 0
+        ring.unchanged = -1 if ring.pure else 0  # the next visit is not one at which it may rest
         ring.token_held = False
-        if ring.is_representative and ring.last_token:
-            self.processor.resend_token(now)
+        self._go_on(now)
 
     def on_timer(self, timer: Timer, now: float) -> None:
         """Send the token again; judge its loss."""
         processor = self.processor
         match timer:
             case Timer.TOKEN_HOLD:
-                processor.resend_token(now)
+                self._go_on(now)
             case Timer.TOKEN_RETRANSMIT:
                 processor.counters.token_retransmits += 1
                 processor.resend_token(now)

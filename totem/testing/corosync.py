@@ -757,7 +757,7 @@ class CorosyncModel:
             self._cancel(Timer.HOLD)
         self.my_last_seq = token.seq
         representative = self.my_ring_id.representative == self.node_id
-        self.my_token_held = self.my_seq_unchanged >= self.config.seqno_unchanged_const + representative
+        self.my_token_held = self.my_seq_unchanged >= self.config.rest_after(pure=False) + representative
         repeated = token.ring_id != self.my_ring_id or sq_lte_compare(token.token_seq, self.my_token_seq)
         if self.state is State.OPERATIONAL and (not repeated or self.frees_on_repeated_tokens):
             self._messages_free(token.aru)

@@ -330,7 +330,7 @@ def _value(name: str, text: str) -> Any:
     types = {field.name: field.type for field in fields(Config)}
     if name not in types:
         raise Mistake(f"no such setting: {name}")
-    return _seconds(text) if types[name] == "float" else int(text) if types[name] == "int" else text
+    return _seconds(text) if types[name] == "float" else int(text) if "int" in str(types[name]) else text
 
 
 def retell(text: str) -> str:
