@@ -37,8 +37,8 @@ class Store(Protocol):
     def load(self) -> Record | None:
         """Return what is known."""
 
-    def save(self, record: Record) -> None:
-        """Remember at least this, durably; may block."""
+    async def save(self, record: Record) -> None:
+        """Remember at least this, durably."""
 
 
 class Host:
@@ -136,7 +136,7 @@ class Host:
         while True:
             while (record := self.service.record_to_store) is None:
                 await self._jobs.wait()
-            await anyio.to_thread.run_sync(self._store.save, record)
+            await self._store.save(record)
             self.service.stored(record)
             self.work()
 

@@ -17,6 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import anyio
+import anyio.to_thread
 from msgspec import ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
@@ -66,8 +68,11 @@ class Disk:
         memory = self._read()
         return memory is not None and memory.boot == _boot()
 
-    def save(self, record: Record) -> None:
+    async def save(self, record: Record) -> None:
         """Remember at least this; when it returns no crash can take it back. Takes as long as the disk does."""
+        await anyio.to_thread.run_sync(self._save, record)
+
+    def _save(self, record: Record) -> None:
         with self._locked():
             memory = self._read()
             if memory is not None:

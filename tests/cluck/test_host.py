@@ -25,7 +25,7 @@ class Memory:
     def load(self):
         return self.record
 
-    def save(self, record):
+    async def save(self, record):
         self.record = record
 
 
