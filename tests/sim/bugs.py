@@ -181,6 +181,7 @@ BUGS = [
                 "if True:",
             )
         ],
+        partial(random_worlds, mixed=True),
     ),
     Bug(
         "deliver nobody's messages past a gap",
@@ -305,6 +306,7 @@ BUGS = [
         "forget the label of a message that is not whole yet",
         "D3",
         [Change(Labels, "runs", "if fragmented and label", "if False and label")],
+        partial(random_worlds, mixed=True),
     ),
     Bug(
         "go on with the last label where the frame begins another message",
@@ -386,6 +388,7 @@ BUGS = [
         "believe that a sync of an older ring completes this one's",
         "C4",
         [Change(Processor, "sync_complete", "ring_id == self.ring.id and self.syncing", "self.syncing")],
+        partial(random_worlds, 200),
     ),
     Bug(
         "one reassembly for sync and application",
