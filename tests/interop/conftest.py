@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.interop.cast", "tests.interop.ring")
-
-from tests.interop.network import missing  # noqa: E402
-from tests.interop.ring import MixedRing  # noqa: E402
+from tests.interop.network import missing
+from tests.interop.ring import MixedRing
 
 HERE = Path(__file__).parent
 

@@ -11,11 +11,9 @@ from pathlib import Path
 import pytest
 import trio
 
-pytest.register_assert_rewrite("tests.interop.ring", "tests.libqb.ring")
-
-from tests.interop.network import missing  # noqa: E402
-from tests.interop.test_libcpg import whole  # noqa: E402
-from tests.libqb.ring import RingOfOurs  # noqa: E402
+from tests.interop.network import missing
+from tests.interop.test_libcpg import whole
+from tests.libqb.ring import RingOfOurs
 
 TOOLS = ("corosync-cpgtool", "corosync-quorumtool", "corosync-cfgtool", "corosync-cmapctl")
 HERE = Path(__file__).parent
