@@ -5,8 +5,10 @@ All servers run on loopback, each system's only while it is measured, in turns. 
 alone       One client takes and releases a lock that nobody else wants: from call to return, of the acquire alone and
             of both.
 N clients   Each takes and releases one of 16 locks of its own after the other: how often in a second, all together.
-hand-over   Two processes: one holds a lock, the other waits for it; from the call of the release to the return of the
-            acquire.
+contended   Clients in processes of their own want one lock without end: from the call of a release to the return of
+            the next acquire, where that is another client's.
+hand-over   Two processes: one holds a lock, the other waits for it, and for a while nothing happens; from the call of
+            the release to the return of the acquire.
 
 `bench.ours` and `bench.rivals` tell how each system's clients are run, and what its servers do for durability; they
 keep their data in the folder for temporary files.
@@ -21,7 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import cycle
+from itertools import chain, cycle, pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,8 @@ from bench.rivals import RIVALS, Client, System
 
 SYSTEMS: Sequence[type[System]] = (*RIVALS, *OURS)
 CLIENTS = (16, 64)
+RIVALRY = 3
+"""Clients that want one lock, each on a server of its own where there are so many."""
 LOCKS = 16
 """Of each client."""
 START = 0.5
@@ -112,6 +116,17 @@ async def count(client: Client, place: int, start: float, end: float) -> int:
         now = time.monotonic()
         done += start + WARM <= now < end
     return done
+
+
+async def contend(client: Client, place: int, start: float, end: float) -> list[tuple[float, int]]:
+    """Take and release the lock that all others want too; when each acquire returned, and to whom."""
+    times = []
+    await anyio.sleep(start - time.monotonic())
+    while time.monotonic() < end:
+        held = await client.acquire("contended")
+        times.append((time.monotonic(), place))
+        await client.release(held)
+    return [(taken, place) for taken, place in times if taken >= start + WARM]
 
 
 async def prepare(client: Client, place: int) -> None:
@@ -202,6 +217,13 @@ def many(total: int, system: type[System], address: Any, seconds: float) -> Foun
     return [(f"{total} clients, acquire and release", "locks/s", done / seconds)]
 
 
+def contended(system: type[System], address: Any, seconds: float) -> Found:
+    with clients(system, address, RIVALRY, RIVALRY) as pipes:
+        found = sorted(chain.from_iterable(ask(pipes, contend, *times(seconds))))
+    between = [later - before for (before, giver), (later, taker) in pairwise(found) if giver != taker]
+    return percentiles(f"contended by {RIVALRY}, hand-over", between)
+
+
 def hand_over(system: type[System], address: Any, seconds: float) -> Found:
     found = []
     with clients(system, address, 2, 2) as both:
@@ -217,7 +239,7 @@ def hand_over(system: type[System], address: Any, seconds: float) -> Found:
             if time.monotonic() >= end:
                 ask([waiter], give)
                 break
-    return percentiles("hand-over", found)
+    return percentiles("hand-over after a pause", found)
 
 
 def percentiles(what: str, seconds: Sequence[float]) -> Found:
@@ -229,6 +251,7 @@ def percentiles(what: str, seconds: Sequence[float]) -> Found:
 CASES: Sequence[Callable[[type[System], Any, float], Found]] = (
     alone,
     *(partial(many, total) for total in CLIENTS),
+    contended,
     hand_over,
 )
 
@@ -236,7 +259,8 @@ CASES: Sequence[Callable[[type[System], Any, float], Found]] = (
 METHOD = """\
 Three servers of each system on loopback (Redis: one), each system's only while it is measured. Alone: one client, a
 lock that nobody else wants. N clients: each takes and releases locks of its own; how often in a second, all together.
-Hand-over: from the call of the release in one process to the return of the acquire in another. etcd and ZooKeeper sync
+Hand-over: from the call of the release in one process to the return of the acquire in another, of a lock that all want
+without end, and of one for which another waits while nothing happens. etcd and ZooKeeper sync
 each lock to the disk; Redis is a single server that keeps them in memory; ours keep them in the memory of all three."""
 
 

@@ -27,6 +27,8 @@ IP_UDP_HEADERS = {4: 28, 6: 48}
 WINDOW_SIZE, MAX_MESSAGES = 50, 17
 """Corosync's."""
 MAX_WINDOW = 4096
+REAL_REST_AFTER = 30
+"""Visits without new messages after which Corosync's ring is idle (its seqno_unchanged_const)."""
 
 TRANSPORTS = ("udpu", "udp")
 IP_VERSIONS = ("ipv4", "ipv6", "ipv4-6", "ipv6-4")
@@ -207,14 +209,14 @@ class Config:
         self._check_constants()
 
     def rest_after(self, *, pure: bool) -> int:
-        """Visits without new messages after which the token may rest: Corosync's 30 where there are real nodes.
+        """Visits without new messages after which the token may rest: Corosync's where there are real nodes.
 
         Among ours alone it is one: that the latest message is everywhere is known at its sender since the visit before,
         at the others on this one.
         """
         if self.seqno_unchanged_const is not None:
             return self.seqno_unchanged_const
-        return 1 if pure else 30
+        return 1 if pure else REAL_REST_AFTER
 
     @property
     def ip_family(self) -> int:

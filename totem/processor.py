@@ -825,7 +825,7 @@ class Processor:
         """Keep the token of an idle ring for a while."""
         ring.resting = token
         self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
-        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
+        self._arm_token_timers(now)
         self.timers.disarm(Timer.TOKEN_RETRANSMIT)
 
     def _arm_token_timers(self, now: float) -> None:
@@ -834,14 +834,12 @@ class Processor:
 
     def resend_token(self, now: float) -> None:
         """Send the last token or commit token again; whoever has it already drops it."""
-        self._send_again(self.new_ring or self.ring)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
-
-    def _send_again(self, ring: Ring) -> None:
+        ring = self.new_ring or self.ring
         if ring is self.ring and not ring.pure:
             self._make_harmless(ring)
         self.counters.tokens_sent += 1
         self._send(ring.successor, ring.last_token)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
 
     def _make_harmless(self, ring: Ring) -> None:
         """Let a copy of the token claim no more than what is safe.
@@ -869,8 +867,8 @@ class Processor:
         if not ring.pure:
             self.send_message_to_all(HoldCancel(self.node_id, ring.id))  # which real nodes reset their counts for
             ring.unchanged = 0
-        elif (keeper := ring.keeper or ring.representative) != self.node_id:
-            self._send(keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
+        elif ring.keeper != self.node_id:
+            self._send(ring.keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
         if ring.resting is not None:
             self.timers.arm(Timer.TOKEN_HOLD, -inf)
 

@@ -31,8 +31,8 @@ class Ring:
         "held_back",
         "id",
         "id_bytes",
-        "keeper",
         "labels",
+        "last_sender",
         "last_token",
         "members",
         "misses",
@@ -80,8 +80,8 @@ class Ring:
         """Visits in a row on which no message had been sent."""
         self.token_held = False
         """The keeper holds the token, or would."""
-        self.keeper = 0
-        """Who holds it when a pure ring is idle: who has sent last; 0: the representative."""
+        self.last_sender = 0
+        """Who of a pure ring has sent the latest message; 0: not known."""
         self.resting: Token | None = None
         """The token while it is held here: the visit goes on when somebody has something to send."""
         self.misses: dict[int, int] = {}
@@ -98,6 +98,11 @@ class Ring:
     def is_representative(self) -> bool:
         """Whether that is this member."""
         return self.id.representative == self.node_id
+
+    @property
+    def keeper(self) -> int:
+        """The member that holds the token of an idle ring."""
+        return self.last_sender or self.representative
 
     def agree(self, features: Iterable[int]) -> None:
         """The ring has the features that each of its members has."""

@@ -61,15 +61,19 @@ def test_a_candidate_leads_and_all_that_observe_are_told():
     assert order[3].of(Leadership)[-1].leader is None
 
 
+def stood_in_turn(order, *nodes):
+    """Have candidates stand one after the other, and return what each is told of."""
+    candidates = []
+    for node in nodes:
+        candidates.append(order[node].stand())
+        order.settle()
+    return candidates
+
+
 def test_who_does_not_answer_pings_is_not_chosen_and_not_waited_for_long():
     """3 has stood for longer than 2, and would be preferred."""
     order = started()
-    first = order[1].stand()
-    order.settle()
-    order[3].stand()
-    order.settle()
-    second = order[2].stand()
-    order.settle()
+    first, _, second = stood_in_turn(order, 1, 3, 2)
     answer_pings(order, 4, 1, 2)
     assert leader(order) == first
     order[1].withdraw(first)
@@ -82,12 +86,7 @@ def test_who_does_not_answer_pings_is_not_chosen_and_not_waited_for_long():
 def test_a_winner_that_does_not_come_is_replaced():
     """Its connection is lost when it has given its status and does not know yet that it has won."""
     order = started()
-    first = order[1].stand()
-    order.settle()
-    order[3].stand()
-    order.settle()
-    second = order[2].stand()
-    order.settle()
+    first, _, second = stood_in_turn(order, 1, 3, 2)
     order[1].withdraw(first)
     named = deliver_up_to(order, Next)
     order.deliver([message for message in named if not commands([message], Next)], [1, 2, 3])

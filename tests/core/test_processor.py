@@ -406,11 +406,6 @@ def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():
     assert cluster.now - start < cluster.config.hold / 10
 
 
-def messages_of(node):
-    """What a node's application was handed, so far."""
-    return [event for event in node.trace.events if isinstance(event, Messages)]
-
-
 def rested(cluster, sender):
     """Have a node send a message, and let the ring come to rest with the token there."""
     cluster[sender].send([cluster[sender].compose(10)])
@@ -423,10 +418,10 @@ def rested(cluster, sender):
 def test_who_has_sent_last_keeps_the_token_and_sends_with_it_at_once(sender):
     cluster = formed()
     rested(cluster, sender)
-    before, start = len(messages_of(cluster[sender])), cluster.now
+    before, start = len(cluster.delivered(sender)), cluster.now
     cancelled = cluster[sender].machine.statistics().holds_cancelled
     cluster[sender].send([cluster[sender].compose(10)])
-    assert cluster.run_until(lambda: len(messages_of(cluster[sender])) > before, 1)
+    assert cluster.run_until(lambda: len(cluster.delivered(sender)) > before, 1)
     assert cluster.now == start
     assert cluster[sender].machine.statistics().holds_cancelled == cancelled + 1
 

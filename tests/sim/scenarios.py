@@ -52,10 +52,14 @@ def frameful(cluster: Cluster, node_id: int) -> bytes:
     return cluster[node_id].compose(cluster.config.frame_size - codec.MCAST_HEADER - 10)
 
 
-def state(cluster: Cluster, node_id: int) -> State:
+def machine_of(cluster: Cluster, node_id: int) -> Processor:
     machine = cluster[node_id].machine
     assert machine is not None
-    return machine.state
+    return machine
+
+
+def state(cluster: Cluster, node_id: int) -> State:
+    return machine_of(cluster, node_id).state
 
 
 def was_told(cluster: Cluster, node_id: int, message: bytes) -> Level | None:
@@ -122,8 +126,7 @@ def resting_cluster() -> Cluster:
     cluster = cluster_of(3, seqno_unchanged_const=None)
     cluster[2].send([cluster[2].compose(10)])
     cluster.run_for(0.02)
-    assert cluster[2].machine is not None
-    assert cluster[2].machine.ring.resting is not None
+    assert machine_of(cluster, 2).ring.resting is not None
     return cluster
 
 
@@ -144,13 +147,8 @@ def is_told_soon(cluster: Cluster, node_id: int) -> None:
     """What a node sends now comes without a wait for the end of a hold."""
     start, message = cluster.now, cluster[node_id].compose(10)
     cluster[node_id].send([message])
-    told = [cluster[other].trace.events for other in cluster.nodes]
-    assert cluster.run_until(lambda: all(message in delivered_messages(events) for events in told), 1)
+    assert cluster.run_until(lambda: all(message in cluster.delivered(other) for other in cluster.nodes), 1)
     assert cluster.now - start < cluster.config.hold / 2, "it waited for the end of a hold"
-
-
-def delivered_messages(events: list[object]) -> list[bytes]:
-    return [message for event in events if isinstance(event, Messages) for message in event.messages]
 
 
 def a_token_that_is_called_for_does_not_rest() -> None:
@@ -195,9 +193,7 @@ def a_repeated_token_is_no_visit() -> None:
 
 
 def cluster_frames(cluster: Cluster, node_id: int) -> bytes:
-    machine = cluster[node_id].machine
-    assert machine is not None
-    return b"".join(machine.ring.window.frames.values())
+    return b"".join(machine_of(cluster, node_id).ring.window.frames.values())
 
 
 def _attempt_that_only_node_1_finishes() -> tuple[Cluster, bytes]:
@@ -237,9 +233,7 @@ def what_an_attempt_brought_outlives_it() -> None:
 def what_a_member_owes_all_deliver() -> None:
     """The same where node 3 has promised nothing (A6)."""
     cluster, message = _attempt_that_only_node_1_finishes()
-    machine = cluster[3].machine
-    assert machine is not None
-    machine.obligations = set()
+    machine_of(cluster, 3).obligations = set()
     _go_on_without_node_1(cluster, message)
 
 
@@ -405,9 +399,7 @@ def a_member_that_never_syncs_is_put_out() -> None:
     cluster.start()
     cluster.form()
     cluster.run_for(2 * config.consensus)
-    machine = cluster[1].machine
-    assert machine is not None
-    machine.restart_sync([3], cluster.now)
+    machine_of(cluster, 1).restart_sync([3], cluster.now)
     cluster[1].turn()
     assert cluster.run_until(lambda: cluster.one_ring(1, 2), 1)
     cluster[3].crash()
@@ -521,11 +513,9 @@ class BehindTheToken:
             self._told[source] = token.seq
         elif kind == codec.TYPE_MCAST and codec.mcast_origin(datagram) == source and datagram not in self._sent:
             self._sent.add(datagram)
-            machine = self._cluster[source].machine
-            assert machine is not None
             if source in self._told and up_to(codec.mcast_seq(datagram), self._told[source]):
                 self.frames.append((source, datagram))
-                self.of_syncing += machine.syncing
+                self.of_syncing += machine_of(self._cluster, source).syncing
         return False
 
 
@@ -656,12 +646,6 @@ def _die_behind_the_token(sends: int) -> None:
     judge(cluster)
 
 
-def machine_of(cluster: Cluster, node_id: int) -> Processor:
-    machine = cluster[node_id].machine
-    assert machine is not None
-    return machine
-
-
 def damaged_datagrams_break_nothing() -> None:
     """Bits flip and ends are cut off on all links: nothing raises, and when it is over the nodes are a ring again.
 
@@ -747,9 +731,7 @@ def a_slow_member_does_not_make_the_token_late() -> None:
     cluster = _busy_ring(4 << 20, 4 << 20, 4 << 20, send_queue_bytes=1 << 20)
     cluster[3].labour = 0.001
     _flood(cluster, 2, 8000, 1.0)
-    machine = cluster[1].machine
-    assert machine is not None
-    assert machine.statistics().rotation_time < 0.06
+    assert machine_of(cluster, 1).statistics().rotation_time < 0.06
 
 
 def who_sends_little_is_not_kept_waiting() -> None:
@@ -771,16 +753,14 @@ def windows_are_as_configured_unless_all_choose() -> None:
     for cluster in (pure, mixed, told):
         cluster.start()
         cluster.form()
-        assert cluster[1].machine is not None
-        windows.append(cluster[1].machine.ring.flow.window_size)
+        windows.append(machine_of(cluster, 1).ring.flow.window_size)
     assert windows[0] > 50
     assert windows[1:] == [50, 50]
 
 
 def _time_of_a_lost_token(cluster: Cluster) -> float:
     """Seconds from the loss of a token that node 1 has passed on until it comes to node 2."""
-    machine = cluster[2].machine
-    assert machine is not None
+    machine = machine_of(cluster, 2)
     lost: list[float] = []
 
     def swallows(source: int, _: int, datagram: bytes) -> bool:
@@ -803,8 +783,6 @@ def a_lost_token_is_missed_soon() -> None:
         cluster.start()
         cluster.form()
         cluster.run_for(2.0)
-        machine = cluster[1].machine
-        assert machine is not None
         machines = [cluster[node_id].machine for node_id in (1, 2, 3)]
         resent = [each.counters.token_retransmits for each in machines if isinstance(each, Processor)]
         cluster.run_for(5.0)

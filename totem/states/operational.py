@@ -55,12 +55,10 @@ class Operational(Ordering):
             train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
         token.seq = seq
         processor.counters.multicasts_sent += len(train)
-        at_once = len(train) - self._held_back(token.fcc + len(train))
-        if at_once > 0:
-            ring.held_back = train[at_once:]
+        at_once = max(0, len(train) - self._held_back(token.fcc + len(train)))
+        ring.held_back = train[at_once:]
+        if at_once:
             processor.send_to_all(train[:at_once])
-        else:
-            ring.held_back = train
         return len(train)
 
     def _held_back(self, busy: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from totem.config import REAL_REST_AFTER
 from totem.configuration import RingId
 from totem.ring import Ring
 from totem.sequence import RANGE, before, distance
@@ -20,8 +21,6 @@ from totem.wire.messages import HoldCancel, Token
 
 _MISSES_COUNTED = 512
 """Holes that are looked at on one visit."""
-_CERTAINLY_IDLE = 30
-"""Visits without new messages after which a ring is idle, whatever its token says."""
 _DEAF_SECONDS = 1.0
 """A fast ring makes its fail_recv_const visits in a moment; nobody is given up sooner than this (rulings, A9)."""
 
@@ -87,10 +86,10 @@ class Ordering(Room):
         In a pure ring nobody has anything queued either, which a ring that finds its pace may leave for a rotation. A
         forged token may say for ever that it is not so; it counts no longer than in Corosync.
         """
-        if not ring.token_held or (ring.keeper or ring.representative) != ring.node_id:
+        if not ring.token_held or ring.keeper != ring.node_id:
             return False
         is_quiet = token.seq == ring.previous_seq == token.aru and not token.requests
-        return (is_quiet and not (ring.pure and token.backlog)) or ring.unchanged > _CERTAINLY_IDLE
+        return (is_quiet and not (ring.pure and token.backlog)) or ring.unchanged > REAL_REST_AFTER
 
     def _go_on(self, now: float) -> None:
         """The token rests here no longer; what was queued meanwhile goes first.
@@ -141,9 +140,9 @@ class Ordering(Room):
         latest = ring.window.get(token.seq) if ring.pure else None
         if latest is not None and not codec.mcast_is_encapsulated(latest):
             sender = codec.mcast_origin(latest)
-            ring.keeper = sender if sender in ring.members else 0
+            ring.last_sender = sender if sender in ring.members else 0
         # One visit more at the representative where it has not sent: the others are to know before it that it rests.
-        idle = processor.config.rest_after(pure=ring.pure) + (not ring.keeper and ring.is_representative)
+        idle = processor.config.rest_after(pure=ring.pure) + (not ring.last_sender and ring.is_representative)
         # A recovery is never idle: it waits for its rotations.
         ring.token_held = ring.unchanged >= idle and self.state is State.OPERATIONAL
 
