@@ -12,7 +12,7 @@ from functools import reduce
 from totem.configuration import Feature, RingId
 from totem.flow import FlowControl
 from totem.labels import Labels
-from totem.sequence import earlier, later
+from totem.sequence import earlier, later, up_to
 from totem.window import MessageWindow
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -24,6 +24,7 @@ class Ring:
     __slots__ = (
         "aru_count",
         "aru_since",
+        "complete",
         "delivered",
         "features",
         "flow",
@@ -74,8 +75,10 @@ class Ring:
         """`seq` with which the last token came."""
         self.forwarded_aru: int | None = None
         """`aru` of the last token as forwarded."""
+        self.complete = False
+        """Nobody lacked anything when I forwarded it."""
         self.safe_line = first
-        """Every member has all messages up to here (see `note_forwarded`)."""
+        """Every member has all messages up to here (see `note_visit`)."""
         self.unchanged = 0
         """Visits in a row on which no message had been sent."""
         self.token_held = False
@@ -110,16 +113,27 @@ class Ring:
         if Feature.COMPACT in self.features:
             self.labels = Labels()
 
-    def note_forwarded(self, aru: int) -> None:
+    def note_visit(self, token: Token) -> None:
         """Move the safe line: what the aru covered *as forwarded* on two accepted visits in a row is everywhere.
 
         A node that lacked a message between the two would have lowered the aru, and none but that node may raise it
         again (rulings, B1). The aru as received must not take either place: I may have lowered and raised it myself.
         What was safe once stays so, whatever a later token says.
+
+        In a pure ring the member before the only sender knows it on the first visit, if nobody was behind before: since
+        the sender the token has been with everybody. What I have sent on this visit myself is not meant.
         """
         if self.forwarded_aru is not None:
-            self.safe_line = later(self.safe_line, earlier(aru, self.forwarded_aru))
-        self.forwarded_aru = aru
+            self.safe_line = later(self.safe_line, earlier(token.aru, self.forwarded_aru))
+        came = self.previous_seq
+        if self.complete and self.last_sender == self.successor and came is not None and up_to(came, token.aru):
+            self.safe_line = later(self.safe_line, came)
+        self.note_forwarded(token)
+
+    def note_forwarded(self, token: Token) -> None:
+        """Keep what the token says as I pass it on."""
+        self.forwarded_aru = token.aru
+        self.complete = token.aru_holder == 0
 
     def release_safe(self) -> None:
         """Forget the frames that are delivered here and known to be everywhere."""

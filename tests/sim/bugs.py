@@ -227,11 +227,27 @@ BUGS = [
         [
             Change(
                 Ring,
-                "note_forwarded",
-                "self.safe_line = later(self.safe_line, earlier(aru, self.forwarded_aru))",
-                "self.safe_line = aru",
+                "note_visit",
+                "self.safe_line = later(self.safe_line, earlier(token.aru, self.forwarded_aru))",
+                "self.safe_line = token.aru",
             )
         ],
+    ),
+    Bug(
+        "safe on the first visit whoever has sent",
+        "B1",
+        [Change(Ring, "note_visit", "self.last_sender == self.successor", "self.last_sender")],
+    ),
+    Bug(
+        "safe on the first visit though somebody was behind",
+        "B1",
+        [Change(Ring, "note_visit", "self.complete and", "self.forwarded_aru is not None and")],
+        scenarios.safe_needs_two_visits_where_somebody_was_behind,
+    ),
+    Bug(
+        "safe on the first visit with what was sent on it",
+        "B1",
+        [Change(Ring, "note_visit", "came = self.previous_seq", "came = token.seq")],
     ),
     Bug(
         "safe by the aru received before and forwarded now",
@@ -241,8 +257,8 @@ BUGS = [
             Change(
                 Ordering,
                 "on_token",
-                "ring.note_forwarded(token.aru)",
-                "ring.note_forwarded(token.aru); ring.forwarded_aru = was",
+                "ring.note_visit(token)",
+                "ring.note_visit(token); ring.forwarded_aru = was",
             ),
         ],
         scenarios.safe_needs_two_visits,
@@ -267,7 +283,7 @@ BUGS = [
                 Ordering,
                 "on_token",
                 "processor.drop(dropped)",
-                "processor.drop(dropped); dropped != 'repeated token' or ring.note_forwarded(ring.forwarded_aru)",
+                "processor.drop(dropped); dropped != 'repeated token' or ring.note_visit(token)",
             )
         ],
         scenarios.a_repeated_token_is_no_visit,

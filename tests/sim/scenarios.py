@@ -101,22 +101,32 @@ def safe_waits_for_the_member_that_lacks_it() -> None:
 
 def safe_needs_two_visits() -> None:
     """Node 1 lowers the aru and raises it again while node 2, hidden behind that, lacks another message (B1)."""
-    cluster = cluster_of(3)
-    late, lost = frameful(cluster, 3), frameful(cluster, 3)
+    _one_lacks_what_another_hides(cluster_of(3), sender=3, behind=1, hidden=2)
+
+
+def safe_needs_two_visits_where_somebody_was_behind() -> None:
+    """The same where the node before the sender sees an aru that node 4 has raised past what node 3 lacks (B1)."""
+    _one_lacks_what_another_hides(cluster_of(4), sender=2, behind=4, hidden=3)
+
+
+def _one_lacks_what_another_hides(cluster: Cluster, *, sender: int, behind: int, hidden: int) -> None:
+    late, lost = frameful(cluster, sender), frameful(cluster, sender)
 
     def swallows(source: int, target: int, datagram: bytes) -> bool:
-        if target == 1 and late in datagram:
-            cluster.network.at(cluster.now + 0.0015, cluster[1].receive, datagram)  # between two visits
+        if target == behind and late in datagram:
+            between_two_visits = cluster.now + 0.0015
+            cluster.network.at(between_two_visits, cluster[behind].receive, datagram)
             return True
-        return target == 2 and lost in datagram
+        return target == hidden and lost in datagram
 
     cluster.network.filters.append(swallows)
-    cluster[3].send([late, lost], SAFE)
-    assert cluster.run_until(lambda: lost in cluster_frames(cluster, 1), 1)
+    cluster[sender].send([late, lost], SAFE)
+    assert cluster.run_until(lambda: lost in cluster_frames(cluster, behind), 1)
     cluster.run_for(0.01)
     cluster.network.filters.clear()
-    cluster.network.partition([1, 3], [2])
-    assert cluster.run_until(lambda: cluster.one_ring(1, 3) and cluster.one_ring(2), 10)
+    others = sorted(set(cluster.nodes) - {hidden})
+    cluster.network.partition(others, [hidden])
+    assert cluster.run_until(lambda: cluster.one_ring(*others) and cluster.one_ring(hidden), 10)
     cluster.network.heal()
     judge(cluster)
 
@@ -803,6 +813,7 @@ SCENARIOS = [
     a_lost_frame_is_sent_again,
     safe_waits_for_the_member_that_lacks_it,
     safe_needs_two_visits,
+    safe_needs_two_visits_where_somebody_was_behind,
     a_repeated_token_is_no_visit,
     a_resting_token_is_no_second_visit,
     a_token_that_is_called_for_does_not_rest,

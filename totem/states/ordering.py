@@ -58,7 +58,7 @@ class Ordering(Room):
         self._request_missing(ring, token)
         if self._is_deaf(ring, token, now):
             return
-        ring.note_forwarded(token.aru)
+        ring.note_visit(token)
         ring.seen_token_seq = token.token_seq
         if not self.conclude_visit(token, now):
             return
@@ -100,7 +100,7 @@ class Ordering(Room):
         token, ring.resting = ring.resting, None
         if token is not None:
             self._use(ring, token, now)
-            ring.forwarded_aru = token.aru
+            ring.note_forwarded(token)
             if self.conclude_visit(token, now):
                 self.processor.forward_token(ring, token, now)
 
