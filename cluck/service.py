@@ -63,6 +63,8 @@ from cluck.upkeep import Upkeep
 from cluck.wire import Record
 from cpg.events import Event, Member
 
+_SPENT: Final = 0.01
+"""Who has waited for a larger part of the lease, since it last said so, renews as it begins."""
 _OF_ELECTIONS: Final = frozenset((Leadership, Asked, Chosen, Rejected))
 """Outcomes that are no answer to a request."""
 
@@ -184,7 +186,7 @@ class Service:
         known.base = known.sent
         if known.ahead is not None:  # it has waited: ruling E7
             ticket = self.replica.ticket(outcome.request)
-            if ticket is not None:
+            if ticket is not None and (known.base is None or self._now - known.base > _SPENT * ticket.lease):
                 self._outgoing.say(Renew(ticket.name, ticket.token))
 
     def _begin_lease(self, request: RequestId) -> None:

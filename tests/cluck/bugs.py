@@ -813,6 +813,12 @@ REPLICAS = [
         replicas.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
     ),
     Bug(
+        "begin without saying so however long one has waited",
+        "E7",
+        [Change(Service, "_on_granted", "_SPENT * ticket.lease", "ticket.lease")],
+        replicas.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
+    ),
+    Bug(
         "begin with a lease that is over",
         "E7",
         [Change(Teller, "_tell_held", "if deadline <= now:", "if False:")],

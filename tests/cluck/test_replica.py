@@ -539,12 +539,25 @@ def test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits():
         order.pass_time(1.0)
         order[1].renew(first)
     order.settle()
+    order.now += 0.5
     order[1].release(first)
     order.deliver(order.said(1), [1, 2, 3])
     (held,) = order[2].of(Held)
     assert order.now < held.deadline <= order.now + 5.0
     order.settle()
-    assert order[2].of(Held)[-1].deadline >= held.deadline  # and has renewed at once
+    assert order[2].of(Held)[-1].deadline > held.deadline, "and has renewed at once"
+
+
+def test_who_has_hardly_waited_does_not_renew_as_it_begins():
+    order = started()
+    order[1].acquire(lease=60.0)
+    order[2].acquire(lease=60.0)
+    order.settle()
+    asked, order.now = order.now, order.now + 0.5
+    order[1].release(*order[1].held)
+    order.settle()
+    (held,) = order[2].of(Held)
+    assert asked + 59.9 < held.deadline < asked + 60.0
 
 
 def test_a_waiter_that_has_not_said_so_renews_before_it_begins():

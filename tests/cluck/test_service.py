@@ -223,7 +223,7 @@ def test_a_client_that_comes_back_in_time_waits_on():
     assert order[3].state.table.ticket(waiting) is not None
     order[2].release(order[2].held[0], b"wanted")
     order.settle()
-    assert {held.request for held in order[1].of(Held)} == {waiting}  # and again, as who has waited renews as it begins
+    assert {held.request for held in order[1].of(Held)} == {waiting}  # again, if it renews as it begins
 
 
 def outlived():
