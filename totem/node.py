@@ -81,8 +81,11 @@ class Node:
         self._endpoint = endpoint
         self._store = store
         self._deliver: Deliver
-        self._in_turn = False
+        self._in_turn = True
+        """Or not live: then a kick does nothing."""
         self._kicked = False
+        """A kick has made a turn, and no other task has run since."""
+        self._kicked_again = False
         self._kicks = trio.lowlevel.ParkingLot()
         self._sleep = trio.CancelScope()
         self._life = trio.CancelScope()
@@ -130,10 +133,18 @@ class Node:
             raise self._error
 
     def kick(self) -> None:
-        """Say that something was queued in the processor: a resting token must be called for at once."""
-        if not self._in_turn:
-            self._kicked = True
-            self._kicks.unpark()
+        """Say that something was queued in the processor: a resting token must be called for at once.
+
+        The first makes a turn here and now; others make one together, once other tasks have run.
+        """
+        if self._in_turn:
+            return
+        if self._kicked:
+            self._kicked_again = True
+            return
+        self._kicked = True
+        self._kicks.unpark()
+        self._turn()
 
     def leave(self) -> None:
         """End `run`, in good order."""
@@ -167,7 +178,9 @@ class Node:
         while True:
             while not self._kicked:
                 await self._kicks.park()
-            self._turn()
+            self._kicked = False
+            if self._kicked_again:
+                self._turn()
 
     # A turn.
 
@@ -176,7 +189,7 @@ class Node:
         if self._error is not None:
             return
         self._in_turn = True
-        self._kicked = False
+        self._kicked_again = False
         try:
             self._read_and_act(trio.current_time())
         except Exception as error:
@@ -245,6 +258,7 @@ class Node:
             self._perform()
 
     def _finish(self) -> None:
+        self._in_turn = True
         if self._error is None:
             self.processor.leave(trio.current_time())
             for target, train in self.processor.take().datagrams:

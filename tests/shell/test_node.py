@@ -219,26 +219,32 @@ async def test_a_deadline_that_moves_later_costs_nothing(world, autojump_clock):
     assert len(world.called("advance")) == 1
 
 
-async def test_a_kick_makes_one_turn_however_often(world):
+async def test_a_kick_makes_a_turn_at_once_and_others_one_together(world):
     world.processor.promise(datagrams=[(0, [b"cancel"])])
+    world.node.kick()
+    assert world.called("send") == [("send", 0, [b"cancel"])]
     for _ in range(5):
         world.node.kick()
-    await wait_all_tasks_blocked()
-    assert world.called("send") == [("send", 0, [b"cancel"])]
     assert len(world.endpoint.limits) == 1
-    world.node.kick()
     await wait_all_tasks_blocked()
     assert len(world.endpoint.limits) == 2
+    world.node.kick()
+    assert len(world.endpoint.limits) == 3
+    await wait_all_tasks_blocked()
+    assert len(world.endpoint.limits) == 3
 
 
-async def test_a_kick_before_the_start_counts(autojump_clock):
+async def test_a_kick_does_nothing_before_the_start_which_makes_a_turn_and_after_the_end(autojump_clock):
     world = World()
     world.node.kick()
+    assert not world.endpoint.limits
     async with trio.open_nursery() as nursery:
         await nursery.start(world.node.run, world.deliver)
-        await wait_all_tasks_blocked()
+        assert len(world.endpoint.limits) == 1
         world.node.leave()
-    assert world.endpoint.limits
+    calls = list(world.calls)
+    world.node.kick()
+    assert world.calls == calls
 
 
 async def test_a_processor_that_is_always_due_leaves_room_for_others(world):
