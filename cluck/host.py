@@ -51,6 +51,8 @@ class Host:
         self.service = Service(
             group.member, settings, store.load(), dice=random.Random(os.urandom(16)), now=clock(), key=key
         )
+        self.worked: Callable[[], None] = lambda: None
+        """Called when everything that clients may be told now has been put."""
         self._group = group
         self._store = store
         self._outbox: deque[bytes] = deque()
@@ -112,6 +114,7 @@ class Host:
         if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
             self._jobs.wake()
         self._tell_phase()
+        self.worked()
 
     def _tell_phase(self) -> None:
         ready, why = self.service.readiness

@@ -131,7 +131,6 @@ async def _run(options: argparse.Namespace) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow_signals, signals, life, partial(_reload, options, access))
             nursery.start_soon(server.accept, listener)
-            nursery.start_soon(server.write_on)
             with life.starting:
                 await _serve(settings, options, server, life)
             nursery.cancel_scope.cancel()

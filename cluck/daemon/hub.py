@@ -9,7 +9,6 @@ place. What it holds stays its own until the lease ends, as with every connectio
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from typing import Final
 
 from cluck.protocol import Downward, Farewell, Goodbye, records
@@ -24,17 +23,14 @@ MOST_CLIENTS: Final = 8192
 class Hub:
     """All clients of one daemon."""
 
-    def __init__(
-        self, written: Callable[[], None], *, client_limit: int = CLIENT_LIMIT, total_limit: int = TOTAL_LIMIT
-    ) -> None:
-        """`written` is called when there is something for `take_written`. Limits in bytes."""
+    def __init__(self, *, client_limit: int = CLIENT_LIMIT, total_limit: int = TOTAL_LIMIT) -> None:
+        """Limits in bytes."""
         self.clients: set[Client] = set()
         self.client_limit = client_limit
         self.dropped = 0
         """Clients that were put out since they did not read."""
         self.waiting = 0
         """Bytes that wait for all."""
-        self._written = written
         self._total_limit = total_limit
         self._told: set[Client] = set()
 
@@ -71,8 +67,6 @@ class Hub:
 
     def told(self, client: Client) -> None:
         """Something is to be written for a client."""
-        if not self._told:
-            self._written()
         self._told.add(client)
 
     def check(self, client: Client) -> None:

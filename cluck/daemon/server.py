@@ -50,14 +50,14 @@ class Server:
         self._connections: dict[Client, Connection] = {}
         self._listening: dict[Client, trio.CancelScope] = {}
         """To those who have not been told goodbye."""
-        self._news = trio.Event()
         self._watched = 0
-        self.hub = Hub(self._wake)
+        self.hub = Hub()
 
     @asynccontextmanager
     async def standing(self, host: Host) -> AsyncGenerator[None, None]:
         """Serve clients by this lock server for the time of a block; others are told goodbye, with the reason."""
         self._host = host
+        host.worked = self.write
         try:
             yield
         finally:
@@ -68,16 +68,6 @@ class Server:
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
         await accept(listener, self._serve_one)
-
-    def _wake(self) -> None:
-        self._news.set()
-
-    async def write_on(self) -> None:
-        """Write what was queued, all that came in one turn at once."""
-        while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            self.write()
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn."""

@@ -314,8 +314,7 @@ async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
 
 
 def test_who_does_not_read_is_put_out_with_a_goodbye():
-    told = []
-    hub = Hub(lambda: told.append(1), client_limit=1000, total_limit=1500)
+    hub = Hub(client_limit=1000, total_limit=1500)
     slow, other = hub.connect(1, 0), hub.connect(2, 0)
     for _ in range(100):
         slow.put(Readiness(False, "x" * 8))
