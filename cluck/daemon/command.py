@@ -150,7 +150,7 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
                 raise
             if server.why != str(lost):
                 _log.warning("no lock server until there is a ring: %s", lost)
-            server.why = str(lost)
+            server.lacks(str(lost))
         await trio.sleep(PAUSE)
 
 

@@ -35,6 +35,8 @@ GOODBYE_PATIENCE: Final = 60.0
 """Seconds that a goodbye waits for a client that does not read."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that clients have to take their goodbye when the daemon ends."""
+START_PATIENCE: Final = 10.0
+"""Seconds that a client waits for a daemon that was started just now to know whether it has a ring."""
 MOST_WATCHED: Final = 1024
 """Processes without their connections whose end is waited for."""
 
@@ -44,8 +46,9 @@ class Server:
 
     def __init__(self, may_connect: MayConnect) -> None:
         self.why = "it is starting"
-        """Why there is no lock server now."""
+        """Why there is no lock server now: see `lacks`."""
         self._host: Host | None = None
+        self._has_started = trio.Event()
         self._may_connect = may_connect
         self._connections: dict[Client, Connection] = {}
         self._listening: dict[Client, trio.CancelScope] = {}
@@ -58,12 +61,18 @@ class Server:
         """Serve clients by this lock server for the time of a block; others are told goodbye, with the reason."""
         self._host = host
         host.worked = self.write
+        self._has_started.set()
         try:
             yield
         finally:
             self._host = None
-            self.why = "it ends"
+            self.lacks("it ends")
             await self._farewell("the lock server has ended, or its ring")
+
+    def lacks(self, why: str) -> None:
+        """There is no lock server for now, and why."""
+        self.why = why
+        self._has_started.set()
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
@@ -95,10 +104,10 @@ class Server:
         try:
             if not self._may_connect(peer.uid, peer.gid):
                 client.dismiss(Farewell.ACCESS, refusal(peer.pid, peer.uid))
-            elif self._host is None:
+            elif (host := await self._started()) is None:
                 client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
             else:
-                line = Line(self._host, client, may_force=peer.uid in (0, os.geteuid()))
+                line = Line(host, client, may_force=peer.uid in (0, os.geteuid()))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
                 if line is not None:
@@ -127,6 +136,12 @@ class Server:
         finally:
             self._watched -= 1
             process.close()
+
+    async def _started(self) -> Host | None:
+        """The lock server, if there is one; a daemon that is just starting has a moment to make it."""
+        with trio.move_on_after(START_PATIENCE):
+            await self._has_started.wait()
+        return self._host
 
     async def _read(self, connection: Connection, client: Client, line: Line) -> None:
         """Hand on what the client says until it is gone, or is told goodbye."""

@@ -256,15 +256,30 @@ async def test_what_cannot_be_used_is_named(config, tmp_path, arguments, text):
     assert text in done.stderr.decode()
 
 
+async def test_who_comes_while_it_starts_is_welcomed_when_there_is_a_ring(tmp_path, config):
+    daemon = Cluckd(tmp_path, 1, "-c", config).start()
+    speaker = await first_to_come(daemon)
+    await speaker.greet()
+    assert await daemon.end() == (0, daemon.logged())
+    daemon.close()
+
+
+async def first_to_come(daemon):
+    """A client that connects as soon as somebody listens."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                return daemon.speaker()
+            except (FileNotFoundError, ConnectionRefusedError):
+                await trio.sleep(0.001)
+
+
 async def test_without_a_ring_it_says_so_and_waits(tmp_path):
     daemon = Cluckd(tmp_path, 1, "--cpg-socket", tmp_path / "nowhere").start()
-    with trio.fail_after(30):
-        while not daemon.path.exists():
-            await trio.sleep(0.01)
-        speaker = daemon.speaker()
-        goodbye = await speaker.hear(Goodbye)
-        assert goodbye.why is Farewell.ENDING
-        assert "this machine's lock server has no ring" in goodbye.text
+    speaker = await first_to_come(daemon)
+    goodbye = await speaker.hear(Goodbye)
+    assert goodbye.why is Farewell.ENDING
+    assert "this machine's lock server has no ring: no daemon listens at" in goodbye.text
     code, log = await daemon.end()
     assert code == 0
     assert log.count("no lock server until there is a ring: no daemon listens at") <= 1

@@ -41,6 +41,8 @@ from totem.wire.messages import Token
 HEALED = Conditions()
 _MOST_EVENTS = 1_000_000
 _MOST_ANSWERS = 100
+_LONGEST_REST = 40.0
+"""Seconds in which programs come to rest, when everything is healed."""
 _HOMEMADE_DEATH = "no room for a frame"
 """Sync messages of many dead rounds have filled a Corosync node's own queue, which nobody else can help."""
 _NEAR_WRAP = (1 << 32) - 100
@@ -264,8 +266,8 @@ class World:
                 return False
             if not self.programs.busy and self.cluster.settle(limit) and not self.programs.busy:
                 return True
-            self.cluster.run_for(self.config.token)
-        return True
+            self.cluster.run_for(max(self.config.token, _LONGEST_REST / _MOST_ANSWERS))
+        return False
 
     # What happens.
 
