@@ -78,7 +78,7 @@ class Upkeep:
                 if ticket is not None and not ticket.token:
                     waiting[request] = local, known, ticket
         moved, self.moved = self.moved, set()
-        for name in {ticket.name for _, _, ticket in waiting.values()}:
+        for name in dict.fromkeys(ticket.name for _, _, ticket in waiting.values()):
             lock = state.table.locks[name]
             for place, ticket in enumerate(lock.waiting):
                 if ticket.request not in waiting:

@@ -1,10 +1,24 @@
 """Lock servers and clients in random worlds: `python -m totem.testing.soak --application cluck.programs:Locks`."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from totem.testing.soak import Worlds
 
 WORLDS = Worlds(range(3, 8), application="cluck.programs:Locks")
+TELL = """
+import hashlib, sys
+from cluck.programs import Locks
+from totem.testing.soak import World
+
+for seed in sys.argv[1:]:
+    world = World(int(seed), range(3, 8), [], programs=Locks())
+    world.run()
+    print(hashlib.sha256(repr([trace.events for trace in world.cluster.traces]).encode()).hexdigest())
+"""
 PAIRS = Worlds(range(2, 3), application="cluck.programs:Locks")
 
 
@@ -18,3 +32,17 @@ def test_locks_keep_their_promises(seed):
 def test_two_nodes_keep_them_too(seed):
     outcome = PAIRS.run_world(seed)
     assert not outcome.violations, f"{outcome.violations[0]}; replay: {PAIRS.replay(seed)}"
+
+
+def test_a_world_goes_the_same_way_in_each_process():
+    """Whatever the hashes of names are there; else a seed could not be replayed."""
+    ways = [
+        subprocess.run(
+            [sys.executable, "-c", TELL, "3", "5", "10"],
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    ]
+    assert ways[0] == ways[1]
