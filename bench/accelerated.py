@@ -20,7 +20,7 @@ from totem.config import Config
 from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration
 from totem.node import BURST, LOOKS, SLICE
 from totem.processor import ALL, Processor
-from totem.testing.network import SwitchedNetwork
+from totem.testing.network import Cables, SwitchedNetwork
 from totem.wire.codec import MCAST_HEADER
 
 NODES = 3
@@ -195,11 +195,11 @@ class Machine:
 class Ring:
     """One ring's run."""
 
-    def __init__(self, transport: str, windows: tuple[int, int], system: str) -> None:
+    def __init__(self, transport: str, windows: tuple[int, int], system: str, cables: Cables | None = None) -> None:
         config = Config.for_nodes(NODES, transport=transport, window_size=windows[0], max_messages=windows[1])
         if system == PLAIN:
             config = replace(config, accelerated_window=0)
-        self.network = SwitchedNetwork(range(1, NODES + 1), random.Random("cables"))
+        self.network = SwitchedNetwork(range(1, NODES + 1), random.Random("cables"), cables)
         self.machines = [Machine(node, config, self.network, self._took) for node in range(1, NODES + 1)]
         self._size = config.frame_size - MCAST_HEADER - _FRAME_HEADER
         self._sent: list[float] = []
@@ -215,9 +215,9 @@ class Ring:
     def _took(self, message: bytes) -> None:
         self._latencies.append(self.network.now - self._sent[int.from_bytes(message[:8], "little")])
 
-    def flood(self) -> float:
-        """Messages a second that a node is delivered while all queues are full."""
-        for machine in self.machines:
+    def flood(self, senders: int = NODES) -> float:
+        """Messages a second that a node is delivered while the queues of so many are full."""
+        for machine in self.machines[:senders]:
             machine.refill = partial(self._refill, machine)
             machine.send(self._message())
         return len(self._measure()) / SECONDS / NODES

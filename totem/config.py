@@ -175,7 +175,7 @@ class Config:
     windows_configured: bool = True
     """Whether one of the two was set by hand; if not, a ring of our nodes alone chooses for itself (`totem.flow`)."""
     accelerated_window: int = 128
-    """So many frames may leave behind the token that tells of them, in a ring whose members all do this; 0: none."""
+    """So many frames may come to a node at once behind the token, in a ring whose members all do this; 0: none."""
     compact_headers: bool = True
     """Whether this node can use short headers for small messages, in rings whose members all can (`totem.labels`)."""
 

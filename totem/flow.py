@@ -95,6 +95,10 @@ class FlowControl:
         # A short queue need not wait for many rotations while others have long ones.
         return max(allowed, min(room, max(share, pace.budget // pace.members)))
 
+    def sent_by_others(self, token: Token) -> int:
+        """Frames that the other members have sent since the previous visit."""
+        return (token.fcc - self._sent) & MASK
+
     def account(self, token: Token, sent: int, queued: int, held_back: int = 0) -> None:
         """Write this visit into the token: `sent` frames, new and repeated, and `queued` still waiting.
 

@@ -243,6 +243,14 @@ class Processor:
         return frames_that_fit(self.receive_buffer, self.config.max_frame)
 
     @property
+    def burst(self) -> int:
+        """Frames that may go to another member at once behind the token (D2).
+
+        All others share the window, since what they send at the same time waits in the switch for that member.
+        """
+        return max(1, self.config.accelerated_window // max(1, len(self.ring.members) - 1))
+
+    @property
     def room(self) -> int:
         """Bytes of messages that `multicast` accepts now."""
         return max(0, self.config.send_queue_bytes - self.packer.queued_bytes)
@@ -812,7 +820,8 @@ class Processor:
         self._send(ring.successor, ring.last_token)
         if ring.held_back:
             self.counters.multicasts_behind_token += len(ring.held_back)
-            self.send_to_all(ring.held_back)
+            for start in range(0, len(ring.held_back), self.burst):
+                self.send_to_all(ring.held_back[start : start + self.burst])
             ring.held_back = []
         self._arm_token_timers(now)
         if ring.token_held:

@@ -55,6 +55,15 @@ def test_accounts_add_up_around_the_ring():
     assert ring.backlog == 0 + 10 + 20
 
 
+def test_what_the_others_have_sent_is_all_but_mine():
+    flow = FlowControl(50, 17)
+    ring = token(fcc=30)
+    flow.account(ring, 12, 0)
+    assert flow.sent_by_others(ring) == 30
+    ring.fcc -= 5
+    assert flow.sent_by_others(ring) == 25
+
+
 # A ring that chooses (rulings, D4).
 
 

@@ -488,8 +488,23 @@ BUGS = [
     Bug(
         "keep what is held back",
         "D2",
-        [Change(Processor, "forward_token", "self.send_to_all(ring.held_back)", "pass")],
+        [Change(Processor, "forward_token", "self.send_to_all(ring.held_back[start : start + self.burst])", "pass")],
         scenarios.the_token_goes_first,
+    ),
+    Bug(
+        "take turns where visits are long",
+        "D2",
+        [Change(Operational, "_held_back", "max(processor.burst, ring.flow.sent_by_others(token))", "processor.burst")],
+        scenarios.senders_use_their_cables_at_the_same_time,
+    ),
+    Bug(
+        "give a node all that is behind a token at once",
+        "D2",
+        [
+            Change(Processor, "forward_token", "len(ring.held_back), self.burst)", "len(ring.held_back), 4096)"),
+            Change(Processor, "forward_token", "start : start + self.burst", "start : start + 4096"),
+        ],
+        scenarios.a_small_switch_loses_nothing,
     ),
     Bug(
         "number what is held back only when it leaves",
@@ -499,7 +514,7 @@ BUGS = [
                 Operational,
                 "multicast",
                 "token.seq = seq",
-                "token.seq = after(seq, -min(len(train), self._held_back(token.fcc + len(train))))",
+                "token.seq = after(seq, -min(len(train), self._held_back(token, len(train))))",
             )
         ],
     ),

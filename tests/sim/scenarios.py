@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bench import accelerated
 from totem.config import Config
 from totem.configuration import Guarantee, Level, Messages
 from totem.processor import Processor
@@ -15,7 +16,7 @@ from totem.states.table import State
 from totem.testing.checkers import check
 from totem.testing.cluster import BarrierSync, Cluster, Stamp
 from totem.testing.corosync import CorosyncModel
-from totem.testing.network import Conditions, Filter, flip_or_cut
+from totem.testing.network import Cables, Conditions, Filter, flip_or_cut
 from totem.wire import codec
 from totem.wire.messages import Token
 
@@ -736,6 +737,22 @@ def who_falls_behind_loses_nothing() -> None:
     judge(by_itself)
 
 
+def senders_use_their_cables_at_the_same_time() -> None:
+    """Where cables are the limit, a ring that chooses carries much more than what one of them does (D2).
+
+    Each of three sends two copies, so that one cable carries 42,000 messages a second and all together 126,000.
+    """
+    assert accelerated.Ring("udpu", (0, 0), accelerated.ACCELERATED).flood() > 90_000
+
+
+def a_small_switch_loses_nothing() -> None:
+    """What all have behind their tokens fits into 128 KiB for each port (D2)."""
+    for senders in (2, 3):
+        ring = accelerated.Ring("udpu", (0, 0), accelerated.ACCELERATED, Cables(buffer=128 << 10))
+        ring.flood(senders)
+        assert not ring.network.overruns
+
+
 def a_slow_member_does_not_make_the_token_late() -> None:
     """However wide the window, a rotation takes no longer than with Corosync's when a member is slow (D4)."""
     cluster = _busy_ring(4 << 20, 4 << 20, 4 << 20, send_queue_bytes=1 << 20)
@@ -807,6 +824,8 @@ SCENARIOS = [
     a_lost_token_is_missed_soon,
     a_ring_finds_its_pace,
     who_falls_behind_loses_nothing,
+    senders_use_their_cables_at_the_same_time,
+    a_small_switch_loses_nothing,
     a_slow_member_does_not_make_the_token_late,
     who_sends_little_is_not_kept_waiting,
     windows_are_as_configured_unless_all_choose,

@@ -55,28 +55,31 @@ class Operational(Ordering):
             train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
         token.seq = seq
         processor.counters.multicasts_sent += len(train)
-        at_once = max(0, len(train) - self._held_back(token.fcc + len(train)))
+        at_once = max(0, len(train) - self._held_back(token, len(train)))
         ring.held_back = train[at_once:]
         if at_once:
             processor.send_to_all(train[:at_once])
         return len(train)
 
-    def _held_back(self, busy: int) -> int:
-        """How many frames of a visit leave behind the token, which tells their numbers already (D2).
+    def _held_back(self, token: Token, count: int) -> int:
+        """How many of a visit's frames leave behind the token, which tells their numbers already (D2).
 
         My successor then sends while mine are still on the wire. Nobody asks for them before they have been sent: what
-        is asked for had a whole rotation to come. What all members have under way at once waits in the switch for each
-        of them, so they share the window.
+        is asked for had a whole rotation to come. One burst leaves so at least. Where each node gets its copies, there
+        leave as many as the others send meanwhile: my cable goes to each of them a part of the time only, so that they
+        do not pile up in the switch. A multicast is at all of them at once.
 
-        `busy` are the frames of the last rotation and of this visit. Where there are fewer than members nobody waits
-        for the token, and to know a frame as safe would take a rotation more: my successor, who cannot have it yet,
-        lowers the aru.
+        Where the last rotation and this visit have no more frames than the ring members nobody waits for the token, and
+        to know a frame as safe would take a rotation more: my successor, who cannot have it yet, lowers the aru.
         """
         processor = self.processor
         ring = processor.ring
+        busy = token.fcc + count
         if processor.syncing or busy <= len(ring.members) or Feature.ACCELERATED not in ring.features:
             return 0
-        return max(1, processor.config.accelerated_window // max(1, len(ring.members) - 1))
+        if processor.config.transport == "udp":
+            return processor.burst
+        return max(processor.burst, ring.flow.sent_by_others(token))
 
     def conclude_visit(self, token: Token, now: float) -> bool:
         """Deliver what has become safe and forget what everybody has."""
