@@ -21,6 +21,7 @@ MAX_NODES = 384
 """Processors in one ring (Corosync's PROCESSOR_COUNT_MAX)."""
 MIN_NETMTU, MAX_NETMTU = 576, 65507
 """What every IPv4 host accepts; and the largest at which an encapsulated frame is still one UDP datagram."""
+ETHERNET_MTU = 1500
 MCAST_HEADER = 45
 """Bytes before a multicast's data; recovery puts as many before an old multicast."""
 IP_UDP_HEADERS = {4: 28, 6: 48}
@@ -143,7 +144,7 @@ class Config:
     """udp: the group; the default is made from `cluster_name` as Corosync makes it."""
     ttl: int = 1
     """udp: how many routers a multicast may pass."""
-    netmtu: int = 1500
+    netmtu: int = ETHERNET_MTU
     """The largest IP packet that every link of the ring carries."""
     block_unlisted_ips: bool = True
     """Drop datagrams whose source address is not in the nodelist."""

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from totem.config import MAX_NODES, Config
+from totem.config import ETHERNET_MTU, MAX_NODES, Config
 from totem.configuration import (
     Configuration,
     Delivery,
@@ -246,9 +246,12 @@ class Processor:
     def burst(self) -> int:
         """Frames that may go to another member at once behind the token (D2).
 
-        All others share the window, since what they send at the same time waits in the switch for that member.
+        All others share the window, since what they send at the same time waits in the switch for that member, where
+        room is bytes: a window of larger frames than Ethernet's has fewer.
         """
-        return max(1, self.config.accelerated_window // max(1, len(self.ring.members) - 1))
+        config = self.config
+        frames = config.accelerated_window * ETHERNET_MTU // max(ETHERNET_MTU, config.netmtu)
+        return max(1, frames // max(1, len(self.ring.members) - 1))
 
     @property
     def room(self) -> int:

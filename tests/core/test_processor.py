@@ -600,3 +600,8 @@ def test_every_target_is_all_or_a_member():
         machine.receive(machine.ring.last_token, cluster.now)
         targets |= {target for target, _ in machine.take().datagrams}
     assert targets <= {ALL, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("netmtu", "burst"), [(576, 128), (1500, 128), (9000, 21), (65507, 2)])
+def test_what_may_wait_in_a_switch_is_bytes(netmtu, burst):
+    assert processor(netmtu=netmtu).burst == burst
