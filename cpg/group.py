@@ -231,7 +231,7 @@ class Group(Block):
         return event
 
     def batches(self) -> Batches:
-        """Iterate over lists of events: all that has come since the last list, at most some dozens of frames."""
+        """Iterate over lists of events: all that has come since the last list; of much at most an eighth."""
         self._stream.iterate()
         return Batches(self)
 

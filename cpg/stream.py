@@ -30,7 +30,11 @@ MESSAGE_OVERHEAD = 64
 """Bytes counted for each message and event beside its data: what the objects around it take."""
 
 TURN = 32
-"""Runs handed to callbacks before others get a turn."""
+"""Runs handed to the program before others get a turn."""
+SHARE = 8
+"""Or an eighth of what waits, if that is more: else a ring that brings more in each turn would leave the program behind
+for good, however fast it is.
+"""
 
 
 _NEW_MESSAGE: Callable[[tuple[Member, bytes, Level]], Message] = partial(tuple.__new__, Message)
@@ -157,7 +161,7 @@ class Stream:
 
         An exception of a callback comes out; its event counts as taken, and the next call goes on behind it.
         """
-        for _ in range(TURN):
+        for _ in range(self._turn()):
             if not self._queue:
                 return False
             entry = self._queue[0]
@@ -201,13 +205,16 @@ class Stream:
     def take_batch(self) -> list[Event]:
         """Return what waits, at most one turn; empty if nothing waits."""
         batch: list[Any] = []
-        for entry in list(islice(self._queue, TURN)):
+        for entry in list(islice(self._queue, self._turn())):
             if type(entry) is Run:
                 batch += map(_NEW_MESSAGE, zip(repeat(entry.sender), entry.payloads, repeat(entry.level)))
             else:
                 batch.append(entry)
             self._pop()
         return batch
+
+    def _turn(self) -> int:
+        return max(TURN, len(self._queue) // SHARE)
 
     def __bool__(self) -> bool:
         return bool(self._queue)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.stream import MESSAGE_OVERHEAD, TURN, Stream
+from cpg.stream import MESSAGE_OVERHEAD, SHARE, TURN, Stream
 from totem.configuration import Level, RingId
 
 ME, OTHER = Member(1, 100), Member(2, 200)
@@ -67,6 +67,20 @@ def test_a_batch_is_bounded():
     fill(stream, [[OTHER, b"%d" % k] for k in range(TURN + 1)])
     assert len(stream.take_batch()) == TURN
     assert len(stream.take_batch()) == 1
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_who_is_behind_is_given_more_at_a_time_and_catches_up(is_called):
+    """A ring that brings twice a turn's worth in each turn leaves nobody behind for good."""
+    stream = Stream(ME)
+    if is_called:
+        stream.register(Message, lambda sender, data: None)
+    most = 0
+    for _ in range(200):
+        fill(stream, [[OTHER, b"x"]] * (2 * TURN))
+        stream.dispatch() if is_called else stream.take_batch()
+        most = max(most, stream.waiting)
+    assert most < 2 * SHARE * 2 * TURN * (MESSAGE_OVERHEAD + 1)
 
 
 def test_callbacks_get_the_same_stream():
