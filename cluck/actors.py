@@ -61,7 +61,14 @@ class Asked:
     """When it gave the lock back, or was told of the loss."""
     release_era: tuple[Era, object] | None = None
     """When it was given back: in which era and view."""
+    given_up: float = inf
+    """When it was asked for no longer; if it had the lock unheard, it may be free from then on."""
     is_written: bool = False
+
+    @property
+    def unheard_until(self) -> float:
+        """Until when it keeps the lock at least, if it ever had it, where it was not told of that."""
+        return min(self.invoked + self.ticket.lease, self.given_up)
 
 
 @dataclass(slots=True, eq=False)
@@ -261,7 +268,7 @@ class Actor:
     def _look_at_lock(self, asked: Asked) -> None:
         ticket, now = asked.ticket, self.now
         if ticket.id != asked.request:  # asked again in the name of another client, or since it was lost unheard
-            self._operate(asked, What.ACQUIRE, Outcome.UNKNOWN, until=asked.invoked + ticket.lease)
+            self._operate(asked, What.ACQUIRE, Outcome.UNKNOWN, until=asked.unheard_until)
             asked.request = ticket.id
         if asked.ended == inf and ticket.is_held:
             if asked.since == inf:
@@ -280,7 +287,7 @@ class Actor:
             return
         asked.is_written = True
         if asked.since == inf:
-            self._operate(asked, What.ACQUIRE, self._why_not(asked), until=asked.invoked + asked.ticket.lease)
+            self._operate(asked, What.ACQUIRE, self._why_not(asked), until=asked.unheard_until)
             return
         self._operate(asked, What.ACQUIRE, Outcome.OK, returned=asked.since, until=asked.until)
         ended = min(asked.ended, asked.until, self._forced.calls.get(asked.token, inf))
@@ -438,6 +445,7 @@ class Actor:
             for awaited in self._awaited:
                 if awaited.ticket is asked.ticket:
                     awaited.left = min(awaited.left, self.now)
+            asked.given_up = self.now
             self._session.locks.give_up(asked.ticket)
 
     def _force(self, dice: random.Random) -> None:

@@ -108,7 +108,7 @@ class Operation:
     """Of an acquire."""
     until: float = 0.0
     """Of an acquire or a renewal: earlier the service may not take the lock by itself. The deadline that the holder was
-    told; where the outcome is unknown, a lease behind the call."""
+    told; where the outcome is unknown, a lease behind the call, or when it was given up."""
 
     def __post_init__(self) -> None:
         if self.outcome not in _OUTCOMES[self.what]:
