@@ -80,7 +80,7 @@ _PAUSE_FACTOR = 4
 _ROTATIONS_TO_MISS = 2
 _SOON = 0.02
 """A pure ring that does not rest sends its token again, for the first time, after so many rotations, and not within so
-many seconds (rulings, F4)."""
+many seconds; then after twice as long each time (rulings, F4)."""
 
 Trace = Callable[[str, str], None]
 """Called with what happened (`enter`, `drop`, `notice`) and to what."""
@@ -177,6 +177,8 @@ class Processor:
         """The application's messages wait until what is above has finished its sync of the ring."""
         self._this_seqno = 0
         self._token_timeout = config.token
+        self._resend_after = config.token_retransmit
+        """Seconds until the token is sent again, if nothing comes."""
         self._max_frame = config.max_frame
 
         # Receiving.
@@ -831,7 +833,8 @@ class Processor:
             self._last_visit = inf  # it rests, which is no rotation
         elif ring.pure:
             soon = max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
-            self.timers.arm(Timer.TOKEN_RETRANSMIT, now + min(soon, self.config.token_retransmit))
+            self._resend_after = min(soon, self.config.token_retransmit)
+            self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
 
     def rest_token(self, ring: Ring, token: Token, now: float) -> None:
         """Keep the token of an idle ring for a while."""
@@ -841,8 +844,9 @@ class Processor:
         self.timers.disarm(Timer.TOKEN_RETRANSMIT)
 
     def _arm_token_timers(self, now: float) -> None:
+        self._resend_after = self.config.token_retransmit
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
 
     def resend_token(self, now: float) -> None:
         """Send the last token or commit token again; whoever has it already drops it."""
@@ -851,7 +855,8 @@ class Processor:
             self._make_harmless(ring)
         self.counters.tokens_sent += 1
         self._send(ring.successor, ring.last_token)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self.config.token_retransmit)
+        self._resend_after = min(2 * self._resend_after, self.config.token_retransmit)
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
 
     def _make_harmless(self, ring: Ring) -> None:
         """Let a copy of the token claim no more than what is safe.

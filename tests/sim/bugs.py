@@ -686,6 +686,12 @@ BUGS = [
         scenarios.a_lost_token_is_missed_soon,
     ),
     Bug(
+        "wait as Corosync does for a token that is lost again",
+        "F4",
+        [Change(Processor, "resend_token", "min(2 * self._resend_after, self", "max(2 * self._resend_after, self")],
+        scenarios.a_token_lost_again_is_missed_soon_too,
+    ),
+    Bug(
         "be impatient for the token in a mixed ring",
         "F4",
         [Change(Processor, "forward_token", "elif ring.pure:", "else:")],

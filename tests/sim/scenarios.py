@@ -785,13 +785,13 @@ def windows_are_as_configured_unless_all_choose() -> None:
     assert windows[1:] == [50, 50]
 
 
-def _time_of_a_lost_token(cluster: Cluster) -> float:
-    """Seconds from the loss of a token that node 1 has passed on until it comes to node 2."""
+def _time_of_a_lost_token(cluster: Cluster, *, times: int = 1) -> float:
+    """Seconds from the loss of a token that node 1 has passed on, so many times, until it comes to node 2."""
     machine = machine_of(cluster, 2)
     lost: list[float] = []
 
     def swallows(source: int, _: int, datagram: bytes) -> bool:
-        if source != 1 or codec.packet_type(datagram) != codec.TYPE_TOKEN or lost:
+        if source != 1 or codec.packet_type(datagram) != codec.TYPE_TOKEN or len(lost) == times:
             return False
         lost.append(cluster.now)
         return True
@@ -820,8 +820,20 @@ def a_lost_token_is_missed_soon() -> None:
         assert seconds >= cluster.config.token_retransmit if makers else seconds < 0.03
 
 
+def a_token_lost_again_is_missed_soon_too() -> None:
+    """As soon as may be without more and more copies where a node has only stopped for a while (F4)."""
+    cluster = Cluster(3, config=Config.for_nodes(3, seqno_unchanged_const=30))
+    cluster.start()
+    cluster.form()
+    cluster.run_for(7.0)
+    cluster[1].send([cluster[1].compose(100)])
+    cluster.run_for(0.01)
+    assert 0.14 <= _time_of_a_lost_token(cluster, times=3) < 0.21
+
+
 SCENARIOS = [
     a_lost_token_is_missed_soon,
+    a_token_lost_again_is_missed_soon_too,
     a_ring_finds_its_pace,
     who_falls_behind_loses_nothing,
     senders_use_their_cables_at_the_same_time,
