@@ -12,6 +12,7 @@ import subprocess
 
 PORT = 5405
 IPV4, IPV6 = "10.77.0.{}", "fd77::{}"
+MAC = "02:00:00:00:00:{:02x}"
 
 TYPES = {"token": 0, "mcast": 1, "merge": 2, "join": 3, "commit": 4, "cancel": 5}
 """Of totem's messages: the fourth byte of a datagram."""
@@ -82,6 +83,8 @@ class Network:
             )
             for k in range(1, count + 1):
                 self._add_place(k, ipv6, mtu)
+            for k, place in self.places.items():
+                self._introduce(place, set(self.places) - {k})
         except BaseException:
             self.close()
             raise
@@ -98,12 +101,20 @@ class Network:
         )
         self._ip(
             place,
-            "link set eth0 mtu {mtu}",
+            "link set eth0 mtu {mtu} address {mac}",
             f"addr add {self.address(k)}/{64 if ipv6 else 24} dev eth0{' nodad' * ipv6}",
             "link set eth0 up",
             "route add 224.0.0.0/4 dev eth0",
             mtu=mtu,
+            mac=MAC.format(k),
         )
+
+    def _introduce(self, place, others):
+        """Tell a place where the others are: what all namespaces find out for themselves has one bound in the kernel,
+        of 1,024 neighbours, which two networks of 32 places are beyond.
+        """
+        line = "neigh add {} lladdr {} dev eth0 nud permanent"
+        self._ip(place, *(line.format(self.address(k), MAC.format(k)) for k in others))
 
     @staticmethod
     def _ip(place, *lines, **values):
