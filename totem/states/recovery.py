@@ -61,7 +61,7 @@ class Recovery(Ordering):
         self._visits = 0
         self._quiet_visits = 0
         self._complete_rotations = 0
-        self._progress = (ring.window.aru, 0, 0)
+        self._progress = (ring.window.aru, ring.window.aru)
         self._progress_at = now
         self._queue_hello()
         self._queue_old_messages([entries[member] for member in self.transitional])
@@ -190,8 +190,12 @@ class Recovery(Ordering):
         return self._makes_progress(token, now)
 
     def _makes_progress(self, token: Token, now: float) -> bool:
-        """Whether anything has moved within the consensus timeout; the ring is given up otherwise (A4)."""
-        progress = (token.seq, token.aru, token.retransmit_flag)
+        """Whether anything has come further within the consensus timeout; the ring is given up otherwise (A4).
+
+        What goes back and forth has not: a forged token may go round beside the true one.
+        """
+        seq, aru = self._progress
+        progress = (later(seq, token.seq), later(aru, token.aru))
         if progress != self._progress:
             self._progress = progress
             self._progress_at = now
