@@ -29,7 +29,7 @@ from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
-from cluck.holding import GRACE
+from cluck.holding import GRACE, may_wait
 from cluck.place import default_socket
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
@@ -206,8 +206,7 @@ class Locks:
         permits: int = 0,
         on_queued: OnQueued | None = None,
     ) -> Iterator[Held]:
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
+        waits = may_wait(timeout)
         with self._using():
             held = Held(self, self._condition(), on_queued)
             held._ticket = self._session.locks.acquire(
@@ -218,7 +217,7 @@ class Locks:
                 permits=permits,
                 duration=duration,
                 grace=grace,
-                waits=timeout != 0,
+                waits=waits,
             )
             held._obtain(timeout)
         try:

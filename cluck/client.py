@@ -36,7 +36,7 @@ from cluck.asked import (
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
-from cluck.holding import GRACE
+from cluck.holding import GRACE, may_wait
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
 from cluck.session import Session
@@ -270,8 +270,7 @@ class Locks(Body):
         permits: int = 0,
         on_queued: OnQueued | None = None,
     ) -> Held:
-        if timeout is not None and timeout < 0:
-            raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
+        waits = may_wait(timeout)
 
         def ask(held: Held) -> Ticket:
             return self._session.locks.acquire(
@@ -282,7 +281,7 @@ class Locks(Body):
                 permits=permits,
                 duration=duration,
                 grace=grace,
-                waits=timeout != 0,
+                waits=waits,
             )
 
         return Held(self, ask, timeout, on_queued)

@@ -59,6 +59,13 @@ def _checked(what: str, seconds: float, *, may_be_zero: bool) -> float:
     return float(seconds)
 
 
+def may_wait(timeout: float | None) -> bool:
+    """Whether an acquire with this timeout (seconds) waits for others. Raises `ValueError` where it is none."""
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
+    return timeout != 0
+
+
 class Tickets:
     """The locks that one client asks for, holds and waits for."""
 

@@ -810,7 +810,8 @@ class Processor:
         ring.last_token = codec.encode(token)
         self.counters.commit_tokens_sent += 1
         self._send(ring.successor, ring.last_token)
-        self._arm_token_timers(now)
+        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
+        self._arm_resend(self.config.token_retransmit, now)
 
     def has_gone_round(self, token: CommitToken) -> bool:
         """Whether all others have passed the commit token on since I did: what comes late from before has not (A8)."""
@@ -825,28 +826,28 @@ class Processor:
         self._send(ring.successor, ring.last_token)
         if ring.held_back:
             self.counters.multicasts_behind_token += len(ring.held_back)
-            for start in range(0, len(ring.held_back), self.burst):
-                self.send_to_all(ring.held_back[start : start + self.burst])
+            burst = self.burst
+            for start in range(0, len(ring.held_back), burst):
+                self.send_to_all(ring.held_back[start : start + burst])
             ring.held_back = []
-        self._arm_token_timers(now)
+        resend_after = self.config.token_retransmit
         if ring.token_held:
             self._last_visit = inf  # it rests, which is no rotation
         elif ring.pure:
-            soon = max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
-            self._resend_after = min(soon, self.config.token_retransmit)
-            self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
+            resend_after = min(max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time), resend_after)
+        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
+        self._arm_resend(resend_after, now)
 
     def rest_token(self, ring: Ring, token: Token, now: float) -> None:
         """Keep the token of an idle ring for a while."""
         ring.resting = token
         self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
-        self._arm_token_timers(now)
+        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
         self.timers.disarm(Timer.TOKEN_RETRANSMIT)
 
-    def _arm_token_timers(self, now: float) -> None:
-        self._resend_after = self.config.token_retransmit
-        self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
+    def _arm_resend(self, seconds: float, now: float) -> None:
+        self._resend_after = seconds
+        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + seconds)
 
     def resend_token(self, now: float) -> None:
         """Send the last token or commit token again; whoever has it already drops it."""
@@ -855,8 +856,7 @@ class Processor:
             self._make_harmless(ring)
         self.counters.tokens_sent += 1
         self._send(ring.successor, ring.last_token)
-        self._resend_after = min(2 * self._resend_after, self.config.token_retransmit)
-        self.timers.arm(Timer.TOKEN_RETRANSMIT, now + self._resend_after)
+        self._arm_resend(min(2 * self._resend_after, self.config.token_retransmit), now)
 
     def _make_harmless(self, ring: Ring) -> None:
         """Let a copy of the token claim no more than what is safe.

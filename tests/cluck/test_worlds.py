@@ -9,6 +9,7 @@ import pytest
 from totem.testing.soak import Worlds
 
 WORLDS = Worlds(range(3, 8), application="cluck.programs:Locks")
+PAIRS = Worlds(range(2, 3), application="cluck.programs:Locks")
 TELL = """
 import hashlib, sys
 from cluck.programs import Locks
@@ -19,7 +20,6 @@ for seed in sys.argv[1:]:
     world.run()
     print(hashlib.sha256(repr([trace.events for trace in world.cluster.traces]).encode()).hexdigest())
 """
-PAIRS = Worlds(range(2, 3), application="cluck.programs:Locks")
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -488,22 +488,19 @@ BUGS = [
     Bug(
         "keep what is held back",
         "D2",
-        [Change(Processor, "forward_token", "self.send_to_all(ring.held_back[start : start + self.burst])", "pass")],
+        [Change(Processor, "forward_token", "self.send_to_all(ring.held_back[start : start + burst])", "pass")],
         scenarios.the_token_goes_first,
     ),
     Bug(
         "take turns where visits are long",
         "D2",
-        [Change(Operational, "_held_back", "max(processor.burst, ring.flow.sent_by_others(token))", "processor.burst")],
+        [Change(Operational, "_held_back", "max(burst, ring.flow.sent_by_others(token))", "burst")],
         scenarios.senders_use_their_cables_at_the_same_time,
     ),
     Bug(
         "give a node all that is behind a token at once",
         "D2",
-        [
-            Change(Processor, "forward_token", "len(ring.held_back), self.burst)", "len(ring.held_back), 4096)"),
-            Change(Processor, "forward_token", "start : start + self.burst", "start : start + 4096"),
-        ],
+        [Change(Processor, "forward_token", "burst = self.burst", "burst = 4096")],
         scenarios.a_small_switch_loses_nothing,
     ),
     Bug(

@@ -77,9 +77,10 @@ class Operational(Ordering):
         busy = token.fcc + count
         if processor.syncing or busy <= len(ring.members) or Feature.ACCELERATED not in ring.features:
             return 0
+        burst = processor.burst
         if processor.config.transport == "udp":
-            return processor.burst
-        return max(processor.burst, ring.flow.sent_by_others(token))
+            return burst
+        return max(burst, ring.flow.sent_by_others(token))
 
     def conclude_visit(self, token: Token, now: float) -> bool:
         """Deliver what has become safe and forget what everybody has."""
