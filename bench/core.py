@@ -91,10 +91,9 @@ class Wires:
                     node.processor.advance(now)
                 self._perform(node_id)
             return
-        for _ in range(len(self._queue)):
-            target, datagram = self._queue.popleft()
-            self.nodes[target].processor.receive(datagram, now)
-        for node_id in self.nodes:
+        arrived, self._queue = self._queue, deque()
+        for node_id, node in self.nodes.items():
+            node.processor.receive_all([datagram for target, datagram in arrived if target == node_id], now)
             self._perform(node_id)
 
     def _perform(self, node_id: int) -> None:

@@ -34,7 +34,7 @@ from totem.udp import UdpEndpoint
 
 _log = logging.getLogger(__name__)
 
-BURST = 64
+BURST = 256
 """Datagrams that one turn reads; the token is passed on only at the end of a turn."""
 SLICE = 4
 """Deliveries (each the messages of one frame) between two looks for the token."""

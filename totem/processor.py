@@ -45,7 +45,7 @@ from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.labels import Envelope
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
-from totem.sequence import after, before, up_to
+from totem.sequence import after, before, row_to, up_to
 from totem.states.commit import Commit
 from totem.states.gather import Gather
 from totem.states.operational import Operational
@@ -280,7 +280,7 @@ class Processor:
         Hot: one turn for each datagram. Plain multicasts of my ring, which are nearly all, are recognised by two
         comparisons and filed by their number; that is all that any state does with them.
         """
-        count = 0
+        mine: list[bytes] = []
         others: list[bytes] = []
         for datagram in datagrams:
             if (
@@ -288,12 +288,13 @@ class Processor:
                 and datagram[:5] == codec.PLAIN_MCAST
                 and MCAST_HEADER <= len(datagram) <= self._max_frame
             ):
-                count += 1
-                if self.filing is not None:
-                    self.filing.window.insert(codec.mcast_seq(datagram), datagram)
+                mine.append(datagram)
             else:
                 others.append(datagram)
-        self.counters.multicasts_received += count
+        if mine:
+            self.counters.multicasts_received += len(mine)
+            if self.filing is not None:
+                self.filing.window.insert_all(codec.mcast_seqs(mine), mine)
         for datagram in others:
             if self._room.state is State.LEFT:
                 return
@@ -762,10 +763,11 @@ class Processor:
             self._rotation_time += (now - self._last_visit - self._rotation_time) / 8
         self._last_visit = now
 
-    def next_seqno(self) -> int:
-        """My own running count of multicasts, which nobody reads."""
-        self._this_seqno = (self._this_seqno + 1) & 0x7FFFFFFF
-        return self._this_seqno
+    def next_seqno(self, count: int) -> int:
+        """The first of so many numbers of my own running count of multicasts, which nobody reads."""
+        first = self._this_seqno + 1 & 0x7FFFFFFF
+        self._this_seqno = first + count - 1
+        return first
 
     # Sending.
 
@@ -898,19 +900,14 @@ class Processor:
         """
         ring = self.ring
         window = ring.window
-        if ring.delivered == window.aru:
-            return
         frames = window.frames
         batch: list[bytes] = []
-        seq = ring.delivered
-        while seq != window.aru:
-            expected = (seq + 1) & 0xFFFFFFFF
-            frame = frames[expected]
-            if frame[GUARANTEE_OFFSET] and before(ring.safe_line, expected):
+        for seq in row_to(ring.delivered, window.aru):
+            frame = frames[seq]
+            if frame[GUARANTEE_OFFSET] and before(ring.safe_line, seq):
                 break
             batch.append(frame)
-            seq = expected
-        ring.delivered = seq
+            ring.delivered = seq
         self.deliver_frames(ring, batch, Level.SAFE)
 
     def deliver_frames(self, ring: Ring, frames: list[bytes], safe_level: Level) -> None:
@@ -937,20 +934,26 @@ class Processor:
                 yield item
 
     def _assemble(self, ring: Ring, frames: list[bytes], safe_level: Level) -> Iterator[Messages]:
-        """The messages of consecutive frames. Hot: one turn for each frame."""
+        """The messages of consecutive frames. Hot: one turn for each frame that begins or ends a message."""
         ring_id = ring.id
         labels = ring.labels
         newest = FRAME_PLAIN if labels is None else FRAME_COMPACT
         members = ring.members
         agreed = Level.AGREED
-        for frame in frames:
+        place = 0
+        while place < len(frames):
+            assembler = self._assembler if self._delivered_ring_id is None else self._sync_assembler
+            if middles := assembler.take_middles(frames, place):
+                place += middles
+                continue
+            frame = frames[place]
+            place += 1
             origin, seq = codec.mcast_origin_and_seq(frame)
             if codec.mcast_is_encapsulated(frame):
                 continue  # belongs to the recovery of this ring
             if origin not in members:
                 self.drop("multicast of a non-member")
                 continue
-            assembler = self._assembler if self._delivered_ring_id is None else self._sync_assembler
             try:
                 messages = assembler.take(origin, frame, newest)
             except MalformedDatagram as fault:

@@ -7,6 +7,8 @@ each other, and all that is ever compared is closer than 16384, that equals the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 MASK = 0xFFFFFFFF
 _HALF = 0x80000000
 _ROLLOVER = 0x10000
@@ -45,3 +47,14 @@ def distance(start: int, end: int) -> int:
 def after(seq: int, steps: int = 1) -> int:
     """The number `steps` after `seq`."""
     return (seq + steps) & MASK
+
+
+def row(start: int, count: int) -> Sequence[int]:
+    """The next `count` numbers after `start`, in order. Hot: nearly always a plain range."""
+    end = start + count
+    return range(start + 1, end + 1) if end <= MASK else [after(start, steps) for steps in range(1, count + 1)]
+
+
+def row_to(start: int, end: int) -> Sequence[int]:
+    """The numbers after `start` up to and including `end`, in order; none if `end` comes before `start`."""
+    return row(start, distance(start, end)) if up_to(start, end) else ()

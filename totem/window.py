@@ -7,9 +7,9 @@ part. A frame enters once and leaves once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from totem.sequence import MASK, RANGE, after, distance, up_to
+from totem.sequence import MASK, RANGE, row_to, up_to
 
 _HALF = 0x80000000
 
@@ -50,21 +50,41 @@ class MessageWindow:
             expected = (expected + 1) & MASK
         return True
 
+    def insert_all(self, seqs: Sequence[int], frames: Sequence[bytes]) -> None:
+        """Take many in, which mostly are a train: numbers in a row, none of which is here. Hot: no turn for each."""
+        held = self.frames
+        first, last = seqs[0], seqs[-1]
+        if (
+            last - first != len(seqs) - 1
+            or list(seqs) != list(range(first, last + 1))
+            or not 0 < (first - self.released) & MASK <= (last - self.released) & MASK < RANGE
+            or (self.aru - first) & MASK < RANGE
+            or not held.keys().isdisjoint(seqs)
+        ):
+            for seq, frame in zip(seqs, frames, strict=True):
+                self.insert(seq, frame)
+            return
+        held.update(zip(seqs, frames, strict=True))
+        if (last - self.high_seq) & MASK < _HALF:
+            self.high_seq = last
+        if first == (self.aru + 1) & MASK:
+            self.aru = last
+            while self.aru != self.high_seq and (expected := (self.aru + 1) & MASK) in held:
+                self.aru = expected
+
     def get(self, seq: int) -> bytes | None:
         """The frame with this number, if held."""
         return self.frames.get(seq)
 
     def missing(self, end: int) -> Iterator[int]:
         """The numbers up to and including `end` that are not here, in order."""
-        for steps in range(1, distance(self.aru, end) + 1 if up_to(self.aru, end) else 1):
-            seq = after(self.aru, steps)
+        for seq in row_to(self.aru, end):
             if seq not in self.frames:
                 yield seq
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
         """What is held of the numbers after `start` up to and including `end`, in order."""
-        for steps in range(1, distance(start, end) + 1 if up_to(start, end) else 1):
-            seq = after(start, steps)
+        for seq in row_to(start, end):
             frame = self.frames.get(seq)
             if frame is not None:
                 yield seq, frame
@@ -72,7 +92,7 @@ class MessageWindow:
     def release(self, end: int) -> None:
         """Forget everything up to and including `end`, which must not lie above `aru`."""
         frames = self.frames
-        for steps in range(1, distance(self.released, end) + 1 if up_to(self.released, end) else 1):
-            del frames[(self.released + steps) & MASK]
+        for seq in row_to(self.released, end):
+            del frames[seq]
         if up_to(self.released, end):
             self.released = end

@@ -6,8 +6,10 @@ from itertools import pairwise
 import pytest
 
 from totem.configuration import Guarantee
-from totem.packing import Assembler, Packer, next_fragment
+from totem.errors import MalformedDatagram
+from totem.packing import Assembler, Packer
 from totem.wire import codec
+from totem.wire.codec import next_fragment
 
 FRAME_SIZE = 200
 HEADER = bytes(codec.MCAST_HEADER)
@@ -46,6 +48,84 @@ def test_what_goes_in_comes_out(seed):
     assert assemble(frames) == sent
     assert packer.queued_bytes == 0
     assert packer.queued_frames() == 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_many_frames_at_once_are_those_that_come_one_by_one(seed):
+    dice = random.Random(seed)
+    packer, one_by_one = Packer(FRAME_SIZE), Packer(FRAME_SIZE)
+    for _ in range(40):
+        messages = random_messages(dice, dice.randrange(4))
+        for each in (packer, one_by_one):
+            each.extend(messages, Guarantee(len(messages) % 2))
+        most = dice.choice([0, 1, 2, 5, 50])
+        singles = []
+        while one_by_one and len(singles) < most:
+            singles.append(one_by_one.next_frame(last=len(singles) + 1 == most))
+        assert [(level, b"".join(parts)) for level, parts in packer.next_frames(most)] == [
+            (level, b"".join(parts)) for level, parts in singles
+        ]
+        assert (len(packer), packer.queued_bytes) == (len(one_by_one), one_by_one.queued_bytes)
+        assert packer.queued_frames() == one_by_one.queued_frames()
+        if dice.random() < 0.1:
+            packer.restart()
+            one_by_one.restart()
+
+
+def disorder(dice, multicasts):
+    """Lose some, repeat some, cut some, and change bytes of some."""
+    for frame in multicasts:
+        fault = dice.choice(["none"] * 200 + ["lost", "twice", "cut", "changed"])
+        if fault == "cut":
+            yield frame[: dice.randrange(codec.MCAST_HEADER, len(frame))]
+        elif fault == "changed":
+            place = dice.randrange(codec.MCAST_HEADER, min(len(frame), codec.MCAST_HEADER + 12))
+            yield frame[:place] + bytes([dice.randrange(256)]) + frame[place + 1 :]
+        elif fault != "lost":
+            yield from [frame] * (1 + (fault == "twice"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_middles_of_long_messages_taken_together_are_as_one_by_one(seed):
+    """Whatever comes from whom, in whatever order: the same messages, dropped and thrown away at the same places."""
+    dice = random.Random(seed)
+    trains = []
+    for sender in (1, 2, 3):
+        packer = Packer(FRAME_SIZE)
+        packer.extend([dice.randbytes(dice.choice([5, 90, 700, 3000, 60_000])) for _ in range(8)], Guarantee.AGREED)
+        frames = packer.next_frames(10_000)
+        trains.append(codec.seal_train(sender, 1, 1, bytes(12), frames))
+    mixed = []
+    while any(trains):
+        train = dice.choice(trains)
+        count = dice.choice([1, 3, 40])
+        mixed += train[:count]
+        del train[:count]
+    multicasts = list(disorder(dice, mixed))
+
+    def take(assembler, frame, got):
+        try:
+            got += assembler.take(codec.mcast_origin(frame), frame)
+        except MalformedDatagram as fault:
+            got.append(fault.cause)
+
+    singly, together = [], []
+    assembler = Assembler()
+    for frame in multicasts:
+        take(assembler, frame, singly)
+    assembler, taken = Assembler(), 0
+    while multicasts:
+        batch, multicasts = multicasts[:50], multicasts[50:]
+        place = 0
+        while place < len(batch):
+            if middles := assembler.take_middles(batch, place):
+                place += middles
+                taken += middles
+            else:
+                take(assembler, batch[place], together)
+                place += 1
+    assert together == singly
+    assert taken
 
 
 def test_frames_of_a_visit_are_full_and_equal():
@@ -154,6 +234,21 @@ def test_a_message_longer_than_any_is_not_collected():
         frame = HEADER + codec.frame([len(piece)], next_fragment(fragment), fragment) + piece
         assert assembler.take(1, frame) == []
         fragment = next_fragment(fragment)
+    assert assembler.take(1, HEADER + codec.frame([1], 0, fragment) + b"x") == []
+
+
+def test_a_message_longer_than_any_is_not_collected_where_its_middles_come_together():
+    frames = [(Guarantee.AGREED, [codec.frame([1300], next_fragment(0), 0), bytes(1300)])]
+    fragment = 1
+    for _ in range(2000):
+        frames.append((Guarantee.AGREED, [codec.middle_headers(1300)[fragment], bytes(1300)]))
+        fragment = next_fragment(fragment)
+    train = codec.seal_train(1, 1, 1, bytes(12), frames)
+    assembler = Assembler()
+    assert assembler.take(1, train[0]) == []
+    assert assembler.take_middles(train, 1) == 2000
+    assert not assembler._streams[1].parts
+    assert assembler.take_middles(train, 1) == 0
     assert assembler.take(1, HEADER + codec.frame([1], 0, fragment) + b"x") == []
 
 

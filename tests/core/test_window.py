@@ -61,6 +61,31 @@ def test_window_equals_its_dumb_twin(first, seed):
         assert held == sorted(twin.held.items())
 
 
+@pytest.mark.parametrize("first", [0, 7, MASK - 100, MASK])
+@pytest.mark.parametrize("seed", range(5))
+def test_many_at_once_are_as_one_by_one(first, seed):
+    dice = random.Random(seed)
+    window, one_by_one = MessageWindow(first), MessageWindow(first)
+    for _ in range(200):
+        start = distance(first, window.aru) + dice.choice([-3, 1, 1, 1, 2, 9, 40, RANGE - 4])
+        offsets = [max(0, start + place) for place in range(dice.choice([1, 1, 2, 7, 30]))]
+        if dice.random() < 0.2:
+            dice.shuffle(offsets)
+        if dice.random() < 0.2:
+            del offsets[dice.randrange(len(offsets)) :: 2]
+        seqs = [after(first, offset) for offset in offsets or [start]]
+        frames = [dice.randbytes(2) for _ in seqs]
+        window.insert_all(seqs, frames)
+        for seq, frame in zip(seqs, frames, strict=True):
+            one_by_one.insert(seq, frame)
+        assert window.frames == one_by_one.frames
+        assert (window.aru, window.high_seq) == (one_by_one.aru, one_by_one.high_seq)
+        if dice.random() < 0.3:
+            end = after(window.released, dice.randint(0, distance(window.released, window.aru)))
+            window.release(end)
+            one_by_one.release(end)
+
+
 def test_release_below_what_is_released_changes_nothing():
     window = MessageWindow(0)
     window.insert(1, b"a")

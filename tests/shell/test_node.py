@@ -164,7 +164,7 @@ async def test_a_burst_is_read_in_turns_and_others_run_between(world, nursery):
             if not world.endpoint.waiting:
                 return
 
-    world.endpoint.arrive(*(bytes([k]) for k in range(3 * BURST)))
+    world.endpoint.arrive(*(k.to_bytes(2, "little") for k in range(3 * BURST)))
     nursery.start_soon(bystander)
     await wait_all_tasks_blocked()
     assert world.endpoint.limits == [BURST] * 3
@@ -175,7 +175,7 @@ async def test_a_burst_is_read_in_turns_and_others_run_between(world, nursery):
 async def test_after_a_pause_everything_is_read_before_timers_fire(world, mock_clock):
     world.processor.paused = True
     world.processor.deadline = 1.0
-    world.endpoint.arrive(*(bytes([k]) for k in range(3 * BURST)))
+    world.endpoint.arrive(*(k.to_bytes(2, "little") for k in range(3 * BURST)))
     mock_clock.jump(10)
     await wait_all_tasks_blocked()
     names = [call[0] for call in world.calls]

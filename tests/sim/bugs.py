@@ -29,6 +29,7 @@ from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
 from totem.testing.soak import Worlds
+from totem.wire import codec
 
 
 class Change(NamedTuple):
@@ -291,7 +292,7 @@ BUGS = [
     Bug(
         "deliver safe messages at once",
         "B1",
-        [Change(Processor, "flush", "if frame[GUARANTEE_OFFSET] and before(ring.safe_line, expected):", "if False:")],
+        [Change(Processor, "flush", "if frame[GUARANTEE_OFFSET] and before(ring.safe_line, seq):", "if False:")],
     ),
     Bug(
         "safe and agreed messages share a frame",
@@ -447,12 +448,12 @@ BUGS = [
         "deliver past a gap on an installed ring",
         "protocol 1.3",
         [
-            Change(Processor, "flush", "while seq != window.aru:", "while seq != window.high_seq:"),
+            Change(Processor, "flush", "row_to(ring.delivered, window.aru)", "row_to(ring.delivered, window.high_seq)"),
             Change(
                 Processor,
                 "flush",
-                "frame = frames[expected]",
-                "frame = frames.get(expected)\n        if not frame:\n            seq = expected\n            continue",
+                "frame = frames[seq]",
+                "frame = frames.get(seq)\n        ring.delivered = seq\n        if not frame:\n            continue",
             ),
         ],
     ),
@@ -477,6 +478,11 @@ BUGS = [
         "forget frames that others still miss",
         "B1",
         [Change(Ring, "release_safe", "earlier(self.safe_line, self.delivered)", "self.delivered")],
+    ),
+    Bug(
+        "put pieces of two senders together",
+        "protocol 1.3",
+        [Change(codec, "middle_pieces", "or datagram[4:17] != identity", "")],
     ),
     Bug(
         "no sense of wrapped numbers",
@@ -510,8 +516,8 @@ BUGS = [
             Change(
                 Operational,
                 "multicast",
-                "token.seq = seq",
-                "token.seq = after(seq, -min(len(train), self._held_back(token, len(train))))",
+                "at_once = max(",
+                "token.seq -= min(len(train), self._held_back(token, len(train)))\n    at_once = max(",
             )
         ],
     ),
@@ -557,12 +563,12 @@ BUGS = [
         "deliver past what died with its sender",
         "A6",
         [
-            Change(Processor, "flush", "while seq != window.aru:", "while seq != window.high_seq:"),
+            Change(Processor, "flush", "row_to(ring.delivered, window.aru)", "row_to(ring.delivered, window.high_seq)"),
             Change(
                 Processor,
                 "flush",
-                "frame = frames[expected]",
-                "frame = frames.get(expected)\n        if not frame:\n            seq = expected\n            continue",
+                "frame = frames[seq]",
+                "frame = frames.get(seq)\n        ring.delivered = seq\n        if not frame:\n            continue",
             ),
         ],
         scenarios.a_node_dies_behind_its_token,

@@ -9,8 +9,7 @@ from __future__ import annotations
 from totem.configuration import Feature, RingId
 from totem.packing import Packer
 from totem.ring import Ring
-from totem.sequence import after
-from totem.states.ordering import Ordering, seal
+from totem.states.ordering import Ordering
 from totem.states.table import Cause, State
 from totem.timers import Timer
 from totem.wire.messages import Join, MergeDetect, Token
@@ -47,14 +46,7 @@ class Operational(Ordering):
         processor = self.processor
         ring = processor.ring
         numbers = ring.labels.own if ring.labels is not None else None
-        seq = token.seq
-        train: list[bytes] = []
-        while stream and len(train) < allowed:
-            guarantee, parts = stream.next_frame(last=len(train) + 1 == allowed, numbers=numbers)
-            seq = after(seq)
-            train.append(seal(ring, seq, processor.next_seqno(), guarantee, parts, encapsulated=False))
-        token.seq = seq
-        processor.counters.multicasts_sent += len(train)
+        train = self.seal(token, stream.next_frames(allowed, numbers))
         at_once = max(0, len(train) - self._held_back(token, len(train)))
         ring.held_back = train[at_once:]
         if at_once:

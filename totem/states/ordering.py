@@ -6,16 +6,18 @@ aru, asks for what it misses itself, and passes the token on. Deliveries wait un
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import islice
 
 from totem.config import REAL_REST_AFTER
 from totem.configuration import RingId
 from totem.ring import Ring
-from totem.sequence import RANGE, before, distance
+from totem.sequence import RANGE, after, before, distance, row
 from totem.states.room import Room
 from totem.states.table import Cause, State
 from totem.timers import Timer
 from totem.wire import codec
+from totem.wire.codec import Frame
 from totem.wire.layout import MAX_REQUESTS
 from totem.wire.messages import HoldCancel, Token
 
@@ -78,6 +80,20 @@ class Ordering(Room):
         sent = self.multicast(token, allowed) if allowed else 0
         flow.account(token, resent + sent, self.queued_frames(), len(ring.held_back))
         self._update_aru(ring, token)
+
+    def seal(self, token: Token, frames: Sequence[Frame], *, encapsulated: bool = False) -> list[bytes]:
+        """Make frames into multicasts with the token's next numbers, and keep them in the ring's window. Hot."""
+        count = len(frames)
+        if not count:
+            return []
+        processor = self.processor
+        ring = self.ring()
+        first, seqno = after(token.seq), processor.next_seqno(count)
+        train = codec.seal_train(ring.node_id, first, seqno, ring.id_bytes, frames, encapsulated=encapsulated)
+        ring.window.insert_all(row(token.seq, count), train)
+        token.seq = after(token.seq, count)
+        processor.counters.multicasts_sent += count
+        return train
 
     @staticmethod
     def _may_rest(ring: Ring, token: Token) -> bool:
@@ -238,10 +254,3 @@ class Ordering(Room):
             case Timer.TOKEN_LOSS:
                 lost = self.state is State.OPERATIONAL
                 processor.gather(Cause.TOKEN_LOST if lost else Cause.TOKEN_LOST_IN_RECOVERY, now)
-
-
-def seal(ring: Ring, seq: int, this_seqno: int, guarantee: int, parts: list[bytes], *, encapsulated: bool) -> bytes:
-    """Make a frame into a datagram with its number, and keep it in the ring's window. Hot."""
-    frame = codec.seal_mcast(ring.node_id, seq, this_seqno, ring.id_bytes, guarantee, encapsulated, parts)
-    ring.window.insert(seq, frame)
-    return frame

@@ -18,13 +18,13 @@ from collections import deque
 from collections.abc import Iterator
 from functools import reduce
 
-from totem.configuration import NO_RING, Level, RegularConfiguration, TransitionalConfiguration
+from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration, TransitionalConfiguration
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
-from totem.states.ordering import Ordering, seal
+from totem.states.ordering import Ordering
 from totem.states.table import Cause, State
 from totem.wire import codec
-from totem.wire.codec import Hello
+from totem.wire.codec import Frame, Hello
 from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token
 
 _LONGEST_PAUSE_MS = 24 * 3600 * 1000
@@ -150,16 +150,13 @@ class Recovery(Ordering):
         """Send old messages inside new ones, except those that somebody else has sent already (A8)."""
         processor = self.processor
         queue = self.to_rebroadcast
-        train: list[bytes] = []
-        while queue and len(train) < allowed:
+        frames: list[Frame] = []
+        while queue and len(frames) < allowed:
             old_seq, inner = queue.popleft()
-            if old_seq is not None and old_seq in self.heard:
-                continue
-            token.seq = after(token.seq)
-            frame = seal(self.new_ring, token.seq, processor.next_seqno(), 0, [inner], encapsulated=True)
-            train.append(frame)
+            if old_seq is None or old_seq not in self.heard:
+                frames.append((Guarantee.AGREED, [inner]))
+        train = self.seal(token, frames, encapsulated=True)
         if train:
-            processor.counters.multicasts_sent += len(train)
             processor.send_to_all(train)
         return len(train)
 

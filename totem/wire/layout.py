@@ -45,6 +45,9 @@ NODE_ID: Final = Struct("<I")
 # is what the hot path compares.
 MCAST: Final = Struct("<HBBBIIIII12sII")
 #   the header's six, system_from, seq, this_seqno, ring_id, node_id, guarantee
+MCAST_PREFIX: Final = Struct("<HBBBIII")  # of these: the header's six, system_from
+MCAST_NUMBERS: Final = Struct("<II")  # seq, this_seqno
+MCAST_SUFFIX: Final = Struct("<II")  # behind the ring id: node_id, guarantee
 MCAST_IDENTITY: Final = Struct("<4xBI4xI")  # of these: encapsulated, nodeid, system_from
 MCAST_SEQ: Final = Struct("<17xI")
 MCAST_ORIGIN: Final = Struct("<13xI")
@@ -92,6 +95,7 @@ assert HEADER.size + COMMIT_TOKEN.size == 41
 assert NODE_ID.size + COMMIT_ENTRY.size == 28
 assert HEADER.size + RING_ID.size == 25  # the whole of token_hold_cancel
 assert MCAST.size == 45
+assert MCAST_PREFIX.size + MCAST_NUMBERS.size + RING_ID.size + MCAST_SUFFIX.size == MCAST.size
 assert MCAST_SEQ.size == 21
 assert MCAST_ORIGIN.size == 17
 assert MCAST_ORIGIN_AND_SEQ.size == 21
