@@ -78,7 +78,7 @@ _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
 _ROTATIONS_TO_MISS = 2
-_SOON = 0.02
+_SOON = 0.005
 """A pure ring that does not rest sends its token again, for the first time, after so many rotations, and not within so
 many seconds; then after twice as long each time (rulings, F4)."""
 
@@ -179,6 +179,8 @@ class Processor:
         self._token_timeout = config.token
         self._resend_after = config.token_retransmit
         """Seconds until the token is sent again, if nothing comes."""
+        self._call_again_after = config.token_retransmit
+        """Seconds until a token that rests elsewhere is called for again."""
         self._max_frame = config.max_frame
 
         # Receiving.
@@ -757,11 +759,21 @@ class Processor:
                 self._name_frame_size(origin, hello.frame_size)
 
     def note_visit(self, now: float) -> None:
-        """Count an accepted visit of the token, and how long the last rotation took."""
+        """Count an accepted visit of the token, and how long the last rotation took.
+
+        What it took beyond the time after which the token is overdue says that a token was lost: told in full, losses
+        would have the next ones noticed later and later.
+        """
         self.counters.tokens_received += 1
         if self._last_visit < now:
-            self._rotation_time += (now - self._last_visit - self._rotation_time) / 8
+            seconds = min(now - self._last_visit, self._overdue_after)
+            self._rotation_time += (seconds - self._rotation_time) / 8
         self._last_visit = now
+
+    @property
+    def _overdue_after(self) -> float:
+        """Seconds after which the token of a pure ring that does not rest should have come back (F4)."""
+        return max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
 
     def next_seqno(self, count: int) -> int:
         """The first of so many numbers of my own running count of multicasts, which nobody reads."""
@@ -833,10 +845,10 @@ class Processor:
                 self.send_to_all(ring.held_back[start : start + burst])
             ring.held_back = []
         resend_after = self.config.token_retransmit
-        if ring.token_held:
-            self._last_visit = inf  # it rests, which is no rotation
+        if ring.token_held and ring.is_quiet(token):
+            self._last_visit = inf  # it will rest, which is no rotation
         elif ring.pure:
-            resend_after = min(max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time), resend_after)
+            resend_after = min(self._overdue_after, resend_after)
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
         self._arm_resend(resend_after, now)
 
@@ -886,10 +898,16 @@ class Processor:
         if not ring.pure:
             self.send_message_to_all(HoldCancel(self.node_id, ring.id))  # which real nodes reset their counts for
             ring.unchanged = 0
-        elif ring.keeper != self.node_id:
-            self._send(ring.keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
-        if ring.resting is not None:
+        if ring.pure or ring.resting is not None:
+            self._call_again_after = self._overdue_after
             self.timers.arm(Timer.TOKEN_HOLD, -inf)
+
+    def call_for_token(self, ring: Ring, now: float) -> None:
+        """Ask the keeper of a pure ring to send the token on, and again if it does not come: that may be lost, too."""
+        if ring.keeper != self.node_id:
+            self._send(ring.keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
+            self.timers.arm(Timer.TOKEN_HOLD, now + self._call_again_after)
+            self._call_again_after *= 2
 
     # Delivering.
 

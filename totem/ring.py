@@ -107,6 +107,14 @@ class Ring:
         """The member that holds the token of an idle ring."""
         return self.last_sender or self.representative
 
+    def is_quiet(self, token: Token) -> bool:
+        """Whether everybody has everything, and nobody has sent on this visit or waits for anything.
+
+        In a pure ring nobody has anything queued either, which a ring that finds its pace may leave for a rotation.
+        """
+        idle = token.seq == self.previous_seq == token.aru and not token.requests
+        return idle and not (self.pure and token.backlog)
+
     def agree(self, features: Iterable[int]) -> None:
         """The ring has the features that each of its members has."""
         self.features = Feature(reduce(int.__and__, features))

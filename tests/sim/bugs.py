@@ -271,6 +271,28 @@ BUGS = [
         scenarios.a_token_that_is_called_for_does_not_rest,
     ),
     Bug(
+        "call for the token once",
+        "D7",
+        [
+            Change(
+                Processor, "call_for_token", "self.timers.arm(Timer.TOKEN_HOLD, now + self._call_again_after)", "pass"
+            )
+        ],
+        scenarios.a_lost_call_for_the_token_is_made_again,
+    ),
+    Bug(
+        "take a token for one that will rest though somebody has sent",
+        "F4",
+        [Change(Processor, "forward_token", "ring.token_held and ring.is_quiet(token)", "ring.token_held")],
+        scenarios.a_token_is_missed_soon_where_somebody_has_just_sent,
+    ),
+    Bug(
+        "reckon what a lost token takes into a rotation",
+        "F4",
+        [Change(Processor, "note_visit", "min(now - self._last_visit, self._overdue_after)", "now - self._last_visit")],
+        scenarios.many_lost_tokens_are_missed_as_soon_as_one,
+    ),
+    Bug(
         "rest the token before all know that the ring is idle",
         "D7",
         [Change(Operational, "enter", "self.processor.ring.unchanged = 0", "pass")],
@@ -332,6 +354,7 @@ BUGS = [
             Change(Labels, "runs", 'self._open.pop(sender, b"")', 'self._open.get(sender, b"")'),
             Change(Labels, "runs", "self._open.pop(sender, None)", "pass"),
         ],
+        scenarios.what_waits_gets_the_form_of_the_ring,
     ),
     Bug(
         "send labels where one of ours knows none",

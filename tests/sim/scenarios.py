@@ -154,21 +154,58 @@ def a_resting_token_is_no_second_visit() -> None:
     judge(cluster)
 
 
-def is_told_soon(cluster: Cluster, node_id: int) -> None:
-    """What a node sends now comes without a wait for the end of a hold."""
+def is_told_soon(cluster: Cluster, node_id: int, seconds: float = 0.0) -> None:
+    """What a node sends now comes without a wait for the end of a hold, or within so many seconds."""
     start, message = cluster.now, cluster[node_id].compose(10)
     cluster[node_id].send([message])
     assert cluster.run_until(lambda: all(message in cluster.delivered(other) for other in cluster.nodes), 1)
-    assert cluster.now - start < cluster.config.hold / 2, "it waited for the end of a hold"
+    assert cluster.now - start < (seconds or cluster.config.hold / 2), "it waited for the end of a hold"
 
 
 def a_token_that_is_called_for_does_not_rest() -> None:
-    """Somebody calls for the token just before it would come to rest."""
+    """Somebody calls for the token just before it would come to rest; none needs to call again."""
     for wait in range(24):
         cluster = resting_cluster()
         cluster[2].send([cluster[2].compose(10)])
         cluster.run_for(wait / 2000)
-        is_told_soon(cluster, 3)
+        is_told_soon(cluster, 3, 0.004)
+
+
+def a_lost_call_for_the_token_is_made_again() -> None:
+    """Who has something to send while the token rests elsewhere asks again where nothing comes of it (D7)."""
+    cluster = resting_cluster()
+    lost: list[bytes] = []
+
+    def swallows(_source: int, _target: int, datagram: bytes) -> bool:
+        if codec.packet_type(datagram) != codec.TYPE_HOLD_CANCEL or len(lost) == 2:
+            return False
+        lost.append(datagram)
+        return True
+
+    cluster.network.filters.append(swallows)
+    is_told_soon(cluster, 3, 0.03)
+    assert len(lost) == 2
+
+
+def a_token_is_missed_soon_where_somebody_has_just_sent() -> None:
+    """On a visit at which the token would come to rest somebody sends; the token that leaves then is lost (F4)."""
+    for wait in range(24):
+        cluster = resting_cluster()
+        cluster[2].send([cluster[2].compose(10)])
+        cluster.run_for(wait / 2000)
+        lost: list[bytes] = []
+
+        def swallows(source: int, _target: int, datagram: bytes, lost: list[bytes] = lost) -> bool:
+            if source != 3 or codec.packet_type(datagram) != codec.TYPE_TOKEN or lost:
+                return False
+            lost.append(datagram)
+            return True
+
+        cluster[3].send([cluster[3].compose(10)])
+        cluster.network.filters.append(swallows)
+        cluster.run_until(lambda lost=lost: lost, 0.1)
+        is_told_soon(cluster, 1, 0.02)
+        assert lost
 
 
 def a_new_ring_does_not_rest_too_soon() -> None:
@@ -757,8 +794,9 @@ def a_slow_member_does_not_make_the_token_late() -> None:
     """However wide the window, a rotation takes no longer than with Corosync's when a member is slow (D4)."""
     cluster = _busy_ring(4 << 20, 4 << 20, 4 << 20, send_queue_bytes=1 << 20)
     cluster[3].labour = 0.001
+    visits = machine_of(cluster, 1).counters.tokens_received
     _flood(cluster, 2, 8000, 1.0)
-    assert machine_of(cluster, 1).statistics().rotation_time < 0.06
+    assert machine_of(cluster, 1).counters.tokens_received - visits > 1.0 / 0.06
 
 
 def who_sends_little_is_not_kept_waiting() -> None:
@@ -817,7 +855,7 @@ def a_lost_token_is_missed_soon() -> None:
         cluster[1].send([cluster[1].compose(100)])
         cluster.run_for(0.01)
         seconds = _time_of_a_lost_token(cluster)
-        assert seconds >= cluster.config.token_retransmit if makers else seconds < 0.03
+        assert seconds >= cluster.config.token_retransmit if makers else seconds < 0.01
 
 
 def a_token_lost_again_is_missed_soon_too() -> None:
@@ -828,11 +866,25 @@ def a_token_lost_again_is_missed_soon_too() -> None:
     cluster.run_for(7.0)
     cluster[1].send([cluster[1].compose(100)])
     cluster.run_for(0.01)
-    assert 0.14 <= _time_of_a_lost_token(cluster, times=3) < 0.21
+    assert 0.035 <= _time_of_a_lost_token(cluster, times=3) < 0.06
+
+
+def many_lost_tokens_are_missed_as_soon_as_one() -> None:
+    """A ring at work that loses one token in ten waits for each no longer than for the first (F4)."""
+    cluster = Cluster(3, config=Config.for_nodes(3))
+    cluster.start()
+    cluster.form()
+    swallow: Filter = lambda source, target, datagram: (  # noqa: E731
+        codec.packet_type(datagram) == codec.TYPE_TOKEN and cluster.dice.random() < 0.1
+    )
+    cluster.network.filters.append(swallow)
+    _flood(cluster, 2, 1000, 2.0)
+    assert machine_of(cluster, 1).statistics().rotation_time < 0.004
 
 
 SCENARIOS = [
     a_lost_token_is_missed_soon,
+    many_lost_tokens_are_missed_as_soon_as_one,
     a_token_lost_again_is_missed_soon_too,
     a_ring_finds_its_pace,
     who_falls_behind_loses_nothing,
@@ -848,6 +900,8 @@ SCENARIOS = [
     a_repeated_token_is_no_visit,
     a_resting_token_is_no_second_visit,
     a_token_that_is_called_for_does_not_rest,
+    a_lost_call_for_the_token_is_made_again,
+    a_token_is_missed_soon_where_somebody_has_just_sent,
     a_new_ring_does_not_rest_too_soon,
     what_an_attempt_brought_outlives_it,
     what_a_member_owes_all_deliver,

@@ -55,6 +55,7 @@ class Ordering(Room):
             processor.drop(dropped)
             return
         processor.note_visit(now)
+        processor.timers.disarm(Timer.TOKEN_HOLD)
         self._note_activity(ring, token, now)
         self._use(ring, token, now)
         self._request_missing(ring, token)
@@ -97,15 +98,13 @@ class Ordering(Room):
 
     @staticmethod
     def _may_rest(ring: Ring, token: Token) -> bool:
-        """Whether the token may stay here until somebody has something to send: everybody has everything.
+        """Whether the token may stay here until somebody has something to send.
 
-        In a pure ring nobody has anything queued either, which a ring that finds its pace may leave for a rotation. A
-        forged token may say for ever that it is not so; it counts no longer than in Corosync.
+        A forged token may say for ever that the ring is not quiet; it counts no longer than in Corosync.
         """
         if not ring.token_held or ring.keeper != ring.node_id:
             return False
-        is_quiet = token.seq == ring.previous_seq == token.aru and not token.requests
-        return (is_quiet and not (ring.pure and token.backlog)) or ring.unchanged > REAL_REST_AFTER
+        return ring.is_quiet(token) or ring.unchanged > REAL_REST_AFTER
 
     def _go_on(self, now: float) -> None:
         """The token rests here no longer; what was queued meanwhile goes first.
@@ -151,7 +150,6 @@ class Ordering(Room):
         else:
             ring.unchanged = 0
             timers.disarm(Timer.MERGE_DETECT)
-            timers.disarm(Timer.TOKEN_HOLD)
         ring.previous_seq = token.seq
         latest = ring.window.get(token.seq) if ring.pure else None
         if latest is not None and not codec.mcast_is_encapsulated(latest):
@@ -246,6 +244,8 @@ class Ordering(Room):
         """Send the token again; judge its loss."""
         processor = self.processor
         match timer:
+            case Timer.TOKEN_HOLD if self.ring().resting is None:
+                processor.call_for_token(self.ring(), now)
             case Timer.TOKEN_HOLD:
                 self._go_on(now)
             case Timer.TOKEN_RETRANSMIT:
