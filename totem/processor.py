@@ -918,6 +918,8 @@ class Processor:
         """
         ring = self.ring
         window = ring.window
+        if ring.delivered == window.aru:
+            return
         frames = window.frames
         batch: list[bytes] = []
         for seq in row_to(ring.delivered, window.aru):

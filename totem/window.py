@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from totem.sequence import MASK, RANGE, row_to, up_to
+from totem.sequence import MASK, RANGE, before, row_to
 
 _HALF = 0x80000000
 
@@ -52,6 +52,9 @@ class MessageWindow:
 
     def insert_all(self, seqs: Sequence[int], frames: Sequence[bytes]) -> None:
         """Take many in, which mostly are a train: numbers in a row, none of which is here. Hot: no turn for each."""
+        if len(seqs) == 1:
+            self.insert(seqs[0], frames[0])
+            return
         held = self.frames
         first, last = seqs[0], seqs[-1]
         if (
@@ -91,8 +94,8 @@ class MessageWindow:
 
     def release(self, end: int) -> None:
         """Forget everything up to and including `end`, which must not lie above `aru`."""
-        frames = self.frames
-        for seq in row_to(self.released, end):
-            del frames[seq]
-        if up_to(self.released, end):
+        if before(self.released, end):
+            frames = self.frames
+            for seq in row_to(self.released, end):
+                del frames[seq]
             self.released = end

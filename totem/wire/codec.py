@@ -103,7 +103,7 @@ _HEADER = layout.HEADER.size
 _PREFIXES = {struct.pack("<HBB", MAGIC, VERSION, kind): kind for kind in range(TYPE_HOLD_CANCEL + 1)}
 _pack_prefix = layout.MCAST_PREFIX.pack
 _pack_numbers = layout.MCAST_NUMBERS.pack
-_pack_suffix = layout.MCAST_SUFFIX.pack
+_SUFFIXES = [layout.MCAST_SUFFIX.pack(0, guarantee) for guarantee in Guarantee]
 _pack_identity = struct.Struct("<BIII").pack
 _unpack_identity = layout.MCAST_IDENTITY.unpack_from
 PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAPSULATED)
@@ -256,7 +256,7 @@ def seal_train(
     """
     marker = MESSAGE_ENCAPSULATED if encapsulated else MESSAGE_NOT_ENCAPSULATED
     prefix = _pack_prefix(MAGIC, VERSION, TYPE_MCAST, marker, node_id, 0, node_id)
-    suffixes = [ring_bytes + _pack_suffix(0, guarantee) for guarantee in Guarantee]
+    suffixes = [ring_bytes + suffix for suffix in _SUFFIXES]
     pack, join = _pack_numbers, b"".join
     return [
         join((prefix, pack((seq + place) & 0xFFFFFFFF, (this_seqno + place) & 0xFFFFFFFF), suffixes[guarantee], *parts))
