@@ -83,15 +83,39 @@ def compact_frame(labels: Labels) -> bytes:
     return frame
 
 
+LONG = bytes(128 * 1024)
+
+
+def cut_long() -> list[codec.Frame]:
+    """The frames of a long message."""
+    packer = Packer(1427)
+    packer.extend([LONG], Guarantee.AGREED)
+    return packer.next_frames(len(LONG))
+
+
+CUT = cut_long()
+TRAIN = codec.seal_train(1, 1, 1, RING_BYTES, CUT)
+
+
 def seal() -> None:
     codec.seal_mcast(1, 7, 7, RING_BYTES, 0, False, PARTS)
 
 
+def seal_long() -> None:
+    codec.seal_train(1, 1, 1, RING_BYTES, CUT)
+
+
+def take_long() -> None:
+    assembler = Assembler()
+    assembler.take(1, TRAIN[0])
+    assembler.take_middles(TRAIN, 1)
+    assembler.take(1, TRAIN[-1])
+
+
 def file_frames() -> None:
     window = MessageWindow(0)
-    for seq in range(1, 101):
-        window.insert(seq, FRAME)
-    window.release(100)
+    window.insert_all(codec.mcast_seqs(TRAIN), TRAIN)
+    window.release(len(TRAIN))
 
 
 def check_frame() -> None:
@@ -120,8 +144,11 @@ def floor_1() -> dict[str, float]:
         "token: decode": nanoseconds(lambda: codec.decode(TOKEN_BYTES)),
         "token: encode": nanoseconds(lambda: codec.encode(TOKEN)),
         "frame of 5: type, check, seq": nanoseconds(check_frame),
-        "frame of 5: into the window and out": nanoseconds(file_frames, 100),
         "frame of 5: seal": nanoseconds(seal),
+        "frame of a train: into the window and out": nanoseconds(file_frames, len(TRAIN)),
+        "frame of a long message: cut": nanoseconds(cut_long, len(TRAIN)),
+        "frame of a long message: seal": nanoseconds(seal_long, len(TRAIN)),
+        "frame of a long message: take": nanoseconds(take_long, len(TRAIN)),
         "message: queue and cut": nanoseconds(pack, len(MESSAGES)),
         "payload: queue and cut with its header, 5 a frame": nanoseconds(lambda: pack_payloads(None, 5), 5),
         "payload: queue and cut with a label, 20 a frame": nanoseconds(lambda: pack_payloads(labels.own, 20), 20),
