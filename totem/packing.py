@@ -116,7 +116,7 @@ class Packer:
             self._runs.append(_Run(guarantee, envelope, len(messages)))
 
     def next_frames(self, most: int, numbers: Numbers | None = None) -> list[Frame]:
-        """Cut up to so many frames, as `next_frame` does. Hot: one turn for each."""
+        """Cut up to so many frames, as `next_frame` does. Hot: one turn for each that begins or ends a message."""
         frames: list[Frame] = []
         while self._messages and len(frames) < most:
             if self._offset and self._cut_middles(frames, most - len(frames)):
@@ -126,17 +126,12 @@ class Packer:
 
     def _cut_middles(self, frames: list[Frame], most: int) -> int:
         """Cut up to so many frames that do not end the message that is partly sent. Hot."""
-        begun, offset, fragment = self._begun, self._offset, self._fragment
         size = self._capacity - _PIECE_HEADER
-        count = min(most, (len(begun) - offset - 1) // size)
-        if count <= 0:
-            return 0
-        headers = codec.middle_headers(size)
-        for _ in range(count):
-            frames.append((Guarantee.AGREED, (headers[fragment], begun[offset : offset + size])))
-            offset += size
-            fragment = fragment % 255 + 1
-        self._offset, self._fragment = offset, fragment
+        count = min(most, (len(self._begun) - self._offset - 1) // size)
+        if count > 0:
+            frames += codec.middle_frames(self._begun, self._offset, size, count, self._fragment)
+            self._offset += count * size
+            self._fragment = next_fragment(self._fragment, count)
         return count
 
     def next_frame(self, *, last: bool, numbers: Numbers | None = None) -> Frame:
@@ -270,6 +265,14 @@ class _Stream:
         self.size = 0
         self.throwing_away = False
 
+    def collect(self, pieces: list[bytes]) -> None:
+        """Keep pieces of equal size, up to the bound."""
+        self.parts += pieces
+        self.size += len(pieces) * len(pieces[0])
+        if self.size > _MAX_ASSEMBLED:
+            self.throwing_away = True
+            self.parts.clear()
+
 
 class Assembler:
     """Frames of many senders back into messages, each sender's in its order."""
@@ -293,10 +296,8 @@ class Assembler:
             return 0
         pieces = codec.middle_pieces(frames, start, sender, stream.last)
         if pieces:
-            stream.parts += pieces
-            stream.size += len(pieces) * len(pieces[0])
-            stream.last = (stream.last + len(pieces) - 1) % 255 + 1
-            self._bound(stream)
+            stream.last = next_fragment(stream.last, len(pieces))
+            stream.collect(pieces)
         return len(pieces)
 
     def take(self, sender: int, frame: bytes, newest: int = FRAME_PLAIN) -> list[bytes]:
@@ -333,16 +334,8 @@ class Assembler:
             stream.parts.clear()
             stream.size = 0
         if tail:
-            stream.parts.append(tail)
-            stream.size += len(tail)
-            Assembler._bound(stream)
+            stream.collect([tail])
         return pieces
-
-    @staticmethod
-    def _bound(stream: _Stream) -> None:
-        if stream.size > _MAX_ASSEMBLED:
-            stream.throwing_away = True
-            stream.parts.clear()
 
     def keep_only(self, senders: Iterable[int]) -> None:
         """Forget unfinished messages of all other senders."""

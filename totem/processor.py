@@ -77,6 +77,8 @@ _PATIENCE = 5
 _PAUSE_FACTOR = 4
 """The token timeout of a pure ring is at least so many times its members' longest pause (rulings, F1)."""
 
+_LONGER = 1.5
+"""No rotation counts for more than so many times those before it: the rest is taken for the wait for a lost token."""
 _ROTATIONS_TO_MISS = 2
 _SOON = 0.005
 """A pure ring that does not rest sends its token again, for the first time, after so many rotations, and not within so
@@ -179,7 +181,7 @@ class Processor:
         self._token_timeout = config.token
         self._resend_after = config.token_retransmit
         """Seconds until the token is sent again, if nothing comes."""
-        self._call_again_after = config.token_retransmit
+        self._call_again_after = 0.0
         """Seconds until a token that rests elsewhere is called for again."""
         self._max_frame = config.max_frame
 
@@ -319,8 +321,11 @@ class Processor:
         If so, drain all sockets, `receive` everything, `advance`, `take`: until then Joins are dropped (they are as old
         as the pause) and neither the token nor the others are judged to be lost (rulings, F2).
         """
-        late = now - self.deadline
-        if late <= self._token_timeout / 2 or late == inf:  # a token to myself was due always, which is no delay
+        deadline = self.deadline
+        if deadline == -inf:  # what is to be done at once, a call for the token or one to myself, tells no delay
+            deadline = self.timers.earliest_of_clock()
+        late = now - deadline
+        if late <= self._token_timeout / 2:
             return False
         self.counters.pauses += 1
         self.largest_pause = max(self.largest_pause, late)
@@ -761,24 +766,24 @@ class Processor:
     def note_visit(self, now: float) -> None:
         """Count an accepted visit of the token, and how long the last rotation took.
 
-        What it took beyond the time after which the token is overdue says that a token was lost: told in full, losses
-        would have the next ones noticed later and later.
+        One that took much longer than those before tells of a lost token: told in full, losses would have the next ones
+        noticed later and later.
         """
         self.counters.tokens_received += 1
         if self._last_visit < now:
-            seconds = min(now - self._last_visit, self._overdue_after)
-            self._rotation_time += (seconds - self._rotation_time) / 8
+            longest = max(_SOON, _LONGER * self._rotation_time)
+            self._rotation_time += (min(now - self._last_visit, longest) - self._rotation_time) / 8
         self._last_visit = now
 
     @property
     def _overdue_after(self) -> float:
         """Seconds after which the token of a pure ring that does not rest should have come back (F4)."""
-        return max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time)
+        return min(max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time), self.config.token_retransmit)
 
     def next_seqno(self, count: int) -> int:
         """The first of so many numbers of my own running count of multicasts, which nobody reads."""
-        first = self._this_seqno + 1 & 0x7FFFFFFF
-        self._this_seqno = first + count - 1
+        first = self._this_seqno + 1
+        self._this_seqno += count
         return first
 
     # Sending.
@@ -848,13 +853,14 @@ class Processor:
         if ring.token_held and ring.is_quiet(token):
             self._last_visit = inf  # it will rest, which is no rotation
         elif ring.pure:
-            resend_after = min(self._overdue_after, resend_after)
+            resend_after = self._overdue_after
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
         self._arm_resend(resend_after, now)
 
     def rest_token(self, ring: Ring, token: Token, now: float) -> None:
         """Keep the token of an idle ring for a while."""
         ring.resting = token
+        self._last_visit = inf
         self.timers.arm(Timer.TOKEN_HOLD, now + self.config.hold)
         self.timers.arm(Timer.TOKEN_LOSS, now + self._token_timeout)
         self.timers.disarm(Timer.TOKEN_RETRANSMIT)
@@ -898,16 +904,18 @@ class Processor:
         if not ring.pure:
             self.send_message_to_all(HoldCancel(self.node_id, ring.id))  # which real nodes reset their counts for
             ring.unchanged = 0
-        if ring.pure or ring.resting is not None:
-            self._call_again_after = self._overdue_after
+        if ring.resting is not None:
             self.timers.arm(Timer.TOKEN_HOLD, -inf)
+        elif ring.pure and ring.keeper != self.node_id:
+            self._call_again_after = self._overdue_after
+            self.timers.arm(Timer.CALL, -inf)
 
-    def call_for_token(self, ring: Ring, now: float) -> None:
+    def call_for_token(self, now: float) -> None:
         """Ask the keeper of a pure ring to send the token on, and again if it does not come: that may be lost, too."""
-        if ring.keeper != self.node_id:
-            self._send(ring.keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
-            self.timers.arm(Timer.TOKEN_HOLD, now + self._call_again_after)
-            self._call_again_after *= 2
+        ring = self.ring
+        self._send(ring.keeper, codec.encode(HoldCancel(self.node_id, ring.id)))
+        self.timers.arm(Timer.CALL, now + self._call_again_after)
+        self._call_again_after = min(2 * self._call_again_after, self.config.token_retransmit)
 
     # Delivering.
 

@@ -56,7 +56,6 @@ def row(start: int, count: int) -> Sequence[int]:
 
 
 def row_to(start: int, end: int) -> Sequence[int]:
-    """The numbers after `start` up to and including `end`, in order; none if `end` comes before `start`. Hot."""
-    if 0 <= end - start < _HALF:
-        return range(start + 1, end + 1)
-    return row(start, distance(start, end)) if up_to(start, end) else ()
+    """The numbers after `start` up to and including `end`, in order; none if `end` is not within the range after it."""
+    count = distance(start, end)
+    return row(start, count) if count < RANGE else ()

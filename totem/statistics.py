@@ -85,7 +85,9 @@ class Statistics:
     window_frames: int
     """Frames held until all members have them."""
     rotation_time: float
-    """Smoothed time between two visits of the token while it does not rest, in seconds; 0 before the second visit."""
+    """Smoothed time between two visits of the token while it does not rest, in seconds; 0 before the second visit.
+
+    Follows slowly where it grows: one rotation counts for at most half as long again as those before."""
 
     @staticmethod
     def freeze(counts: Counter[str]) -> Mapping[str, int]:

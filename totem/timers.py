@@ -6,7 +6,7 @@ Arming stores a number, disarming stores infinity. The shell asks for the earlie
 from __future__ import annotations
 
 import enum
-from math import inf
+from math import inf, isfinite
 
 
 class Timer(enum.IntEnum):
@@ -15,17 +15,19 @@ class Timer(enum.IntEnum):
     LOOPBACK = 0
     """A token to myself, as in a ring of one, is to be handled."""
     TOKEN_HOLD = 1
-    """The representative of an idle ring sends the held token on."""
-    TOKEN_RETRANSMIT = 2
+    """The keeper of an idle ring sends the resting token on."""
+    CALL = 2
+    """I have something to send, and the token rests elsewhere: call for it, and again while it does not come."""
+    TOKEN_RETRANSMIT = 3
     """Nothing has come since I passed the token on: send it again."""
-    MERGE_DETECT = 3
-    SEND_JOIN = 4
+    MERGE_DETECT = 4
+    SEND_JOIN = 5
     """The random delay before a Join (`send_join`) has passed."""
-    ALONE = 5
+    ALONE = 6
     """A processor that all others have failed waits a moment before it is a ring of one."""
-    JOIN = 6
-    CONSENSUS = 7
-    TOKEN_LOSS = 8
+    JOIN = 7
+    CONSENSUS = 8
+    TOKEN_LOSS = 9
 
 
 class Timers:
@@ -57,8 +59,12 @@ class Timers:
         return self._deadlines[timer]
 
     def earliest(self) -> float:
-        """The earliest deadline; infinity if nothing is armed."""
+        """The earliest deadline; infinity if nothing is armed, minus infinity if something is to fire at once."""
         return min(self._deadlines)
+
+    def earliest_of_clock(self) -> float:
+        """The earliest deadline of those that are times; infinity if there is none."""
+        return min(filter(isfinite, self._deadlines), default=inf)
 
     def pop_due(self, now: float) -> Timer | None:
         """The first timer in declared order that is due, disarmed; None if none is."""

@@ -28,7 +28,8 @@ class MessageWindow:
     def insert(self, seq: int, frame: bytes) -> bool:
         """Take a frame in; False if it is here already, released already or out of range.
 
-        Hot: called for each multicast, so differences are written out instead of calling `sequence`.
+        Hot: called for each multicast that comes alone or out of order, so differences are written out instead of
+        calling `sequence`.
         """
         frames = self.frames
         expected = (self.aru + 1) & MASK

@@ -241,7 +241,7 @@ def test_a_message_longer_than_any_is_not_collected_where_its_middles_come_toget
     frames = [(Guarantee.AGREED, [codec.frame([1300], next_fragment(0), 0), bytes(1300)])]
     fragment = 1
     for _ in range(2000):
-        frames.append((Guarantee.AGREED, [codec.middle_headers(1300)[fragment], bytes(1300)]))
+        frames.append((Guarantee.AGREED, [codec.frame([1300], next_fragment(fragment), fragment), bytes(1300)]))
         fragment = next_fragment(fragment)
     train = codec.seal_train(1, 1, 1, bytes(12), frames)
     assembler = Assembler()

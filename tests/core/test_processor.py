@@ -426,6 +426,26 @@ def test_who_has_sent_last_keeps_the_token_and_sends_with_it_at_once(sender):
     assert cluster[sender].machine.statistics().holds_cancelled == cancelled + 1
 
 
+@pytest.mark.parametrize("node_id", [1, 2, 3])
+def test_a_pause_is_noticed_also_where_something_was_sent_at_its_end(node_id):
+    """A program computes for long, and sends: its first call of the processor is no `overdue` (F2)."""
+    cluster = formed()
+    rested(cluster, 2)
+    machine = cluster[node_id].machine
+    now = cluster.now + 2 * cluster.config.token
+    machine.multicast([b"after the pause"])
+    assert machine.overdue(now)
+    assert machine.statistics().pauses == 1
+
+
+def test_a_rest_is_no_rotation():
+    cluster = formed()
+    for _ in range(30):
+        rested(cluster, 1)
+        cluster.run_for(0.1)
+    assert all(cluster[node_id].machine.statistics().rotation_time < 0.004 for node_id in (1, 2, 3))
+
+
 def test_the_hold_cancel_of_another_ring_is_dropped():
     cluster = formed()
     machine = cluster[1].machine

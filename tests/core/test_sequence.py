@@ -28,6 +28,16 @@ def test_order_is_the_sign_of_the_difference_within_the_range(start):
         assert sequence.after(a, sequence.distance(a, b)) == b
 
 
+@pytest.mark.parametrize("start", [0, 1, 0x7FFFFFF0, 0x80000000, 0x80000005, 0xFFFFBF00, 0xFFFFFFFF])
+def test_a_row_leads_from_one_number_to_another(start):
+    for count in (0, 1, 30, sequence.RANGE - 1):
+        end = sequence.after(start, count)
+        numbers = [sequence.after(start, steps) for steps in range(1, count + 1)]
+        assert list(sequence.row(start, count)) == list(sequence.row_to(start, end)) == numbers
+        assert not count or not sequence.row_to(end, start)
+    assert not sequence.row_to(start, sequence.after(start, sequence.RANGE)), "no two live numbers lie so far apart"
+
+
 def test_the_seam_of_corosyncs_comparison():
     """Corosync takes 65536 off both as soon as either is above 2**31 (exec/totemsrp.c, sq_lt_compare)."""
     assert sequence.before(0x7FFFFFFF, 0x80000001)

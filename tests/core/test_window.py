@@ -35,7 +35,7 @@ class Twin:
         self.held = {o: f for o, f in self.held.items() if o > self.released}
 
 
-@pytest.mark.parametrize("first", [0, 7, MASK - 100, MASK])
+@pytest.mark.parametrize("first", [0, 7, 2**31 - 100, 2**31 + 100, MASK - 100, MASK])
 @pytest.mark.parametrize("seed", range(5))
 def test_window_equals_its_dumb_twin(first, seed):
     dice = random.Random(seed)
@@ -61,7 +61,7 @@ def test_window_equals_its_dumb_twin(first, seed):
         assert held == sorted(twin.held.items())
 
 
-@pytest.mark.parametrize("first", [0, 7, MASK - 100, MASK])
+@pytest.mark.parametrize("first", [0, 7, 2**31 - 100, 2**31 + 100, MASK - 100, MASK])
 @pytest.mark.parametrize("seed", range(5))
 def test_many_at_once_are_as_one_by_one(first, seed):
     dice = random.Random(seed)

@@ -273,11 +273,7 @@ BUGS = [
     Bug(
         "call for the token once",
         "D7",
-        [
-            Change(
-                Processor, "call_for_token", "self.timers.arm(Timer.TOKEN_HOLD, now + self._call_again_after)", "pass"
-            )
-        ],
+        [Change(Processor, "call_for_token", "self.timers.arm(Timer.CALL, now + self._call_again_after)", "pass")],
         scenarios.a_lost_call_for_the_token_is_made_again,
     ),
     Bug(
@@ -289,7 +285,7 @@ BUGS = [
     Bug(
         "reckon what a lost token takes into a rotation",
         "F4",
-        [Change(Processor, "note_visit", "min(now - self._last_visit, self._overdue_after)", "now - self._last_visit")],
+        [Change(Processor, "note_visit", "min(now - self._last_visit, longest)", "now - self._last_visit")],
         scenarios.many_lost_tokens_are_missed_as_soon_as_one,
     ),
     Bug(
@@ -505,7 +501,7 @@ BUGS = [
     Bug(
         "put pieces of two senders together",
         "protocol 1.3",
-        [Change(codec, "middle_pieces", "or datagram[4:17] != identity", "")],
+        [Change(codec, "middle_pieces", "or datagram[_IDENTITY] != identity", "")],
     ),
     Bug(
         "no sense of wrapped numbers",

@@ -56,6 +56,8 @@ class Ordering(Room):
             return
         processor.note_visit(now)
         processor.timers.disarm(Timer.TOKEN_HOLD)
+        processor.timers.disarm(Timer.CALL)
+        ring.resting = None
         self._note_activity(ring, token, now)
         self._use(ring, token, now)
         self._request_missing(ring, token)
@@ -114,6 +116,7 @@ class Ordering(Room):
         ring = self.ring()
         token, ring.resting = ring.resting, None
         if token is not None:
+            self.processor.timers.disarm(Timer.TOKEN_HOLD)
             self._use(ring, token, now)
             ring.note_forwarded(token)
             if self.conclude_visit(token, now):
@@ -244,10 +247,10 @@ class Ordering(Room):
         """Send the token again; judge its loss."""
         processor = self.processor
         match timer:
-            case Timer.TOKEN_HOLD if self.ring().resting is None:
-                processor.call_for_token(self.ring(), now)
             case Timer.TOKEN_HOLD:
                 self._go_on(now)
+            case Timer.CALL:
+                processor.call_for_token(now)
             case Timer.TOKEN_RETRANSMIT:
                 processor.counters.token_retransmits += 1
                 processor.resend_token(now)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from operator import lt
 
 from totem.configuration import Guarantee, RingId
@@ -79,7 +78,7 @@ __all__ = [
     "mcast_ring_id",
     "mcast_seq",
     "mcast_seqs",
-    "middle_headers",
+    "middle_frames",
     "middle_pieces",
     "next_fragment",
     "packet_type",
@@ -104,7 +103,8 @@ _PREFIXES = {struct.pack("<HBB", MAGIC, VERSION, kind): kind for kind in range(T
 _pack_prefix = layout.MCAST_PREFIX.pack
 _pack_numbers = layout.MCAST_NUMBERS.pack
 _SUFFIXES = [layout.MCAST_SUFFIX.pack(0, guarantee) for guarantee in Guarantee]
-_pack_identity = struct.Struct("<BIII").pack
+_pack_identity = layout.MCAST_ORIGINATED.pack
+_IDENTITY = layout.MCAST_IDENTITY_BYTES
 _unpack_identity = layout.MCAST_IDENTITY.unpack_from
 PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAPSULATED)
 """How every multicast begins that is not encapsulated."""
@@ -119,6 +119,7 @@ _FRAME_TYPE = MCAST_HEADER + 2
 _FRAGMENTED = MCAST_HEADER + 4
 _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
+_pack_length = struct.Struct("<H").pack
 _MIDDLE = MCAST_HEADER + layout.FRAME.size + 2
 """Where the piece begins in a multicast of one piece."""
 RUN_HEADER = layout.RUN.size
@@ -224,7 +225,7 @@ def ring_id_bytes(ring_id: RingId) -> bytes:
     return layout.RING_ID.pack(*ring_id)
 
 
-def seal_mcast(  # noqa: PLR0917 - by position, as the hot path calls it
+def seal_mcast(  # noqa: PLR0917 - by position, like the fields
     node_id: int,
     seq: int,
     this_seqno: int,
@@ -233,7 +234,7 @@ def seal_mcast(  # noqa: PLR0917 - by position, as the hot path calls it
     encapsulated: bool,
     body_parts: Sequence[bytes],
 ) -> bytes:
-    """The multicast that carries `body_parts`, back to back, as number `seq` of the ring of `ring_bytes` (HOT).
+    """The multicast that carries `body_parts`, back to back, as number `seq` of the ring of `ring_bytes`.
 
     `this_seqno` may grow without bound: only its low 32 bits travel, and nobody reads them.
     """
@@ -276,18 +277,27 @@ def frame(lengths: Sequence[int], fragmented: int, continuation: int, kind: int 
     return layout.FRAME.pack(0, kind, fragmented, continuation, count) + struct.pack(f"<{count}H", *lengths)
 
 
-def next_fragment(number: int) -> int:
-    """The fragment number after `number`: 1 to 255, then 1 again."""
-    return number % 255 + 1
+def next_fragment(number: int, steps: int = 1) -> int:
+    """The fragment number so many after `number`: 1 to 255, then 1 again."""
+    return (number + steps - 1) % 255 + 1
 
 
-@lru_cache(maxsize=64)
-def middle_headers(size: int) -> Sequence[bytes]:
-    """The totempg headers of frames of one piece of so many bytes that neither begins nor ends a message.
+_NEXT_FRAGMENT = tuple(map(next_fragment, range(256)))
+_MIDDLES = tuple(layout.FRAME.pack(0, FRAME_PLAIN, _NEXT_FRAGMENT[number], number, 1) for number in range(256))
+"""By `continuation`: the header of a frame of one piece that neither begins nor ends its message, but its length."""
 
-    By `continuation`, from 1 on; 0 has none.
+
+def middle_frames(message: bytes, start: int, size: int, count: int, continuation: int) -> list[Frame]:
+    """The next `count` frames of a message from `start` on, each of one piece of `size` bytes (HOT).
+
+    None of them ends the message. `continuation`: that of the first of them, not 0.
     """
-    return b"", *(frame([size], next_fragment(number), number) for number in range(1, 256))
+    length = _pack_length(size)
+    frames: list[Frame] = []
+    for place in range(start, start + count * size, size):
+        frames.append((Guarantee.AGREED, (_MIDDLES[continuation] + length, message[place : place + size])))
+        continuation = _NEXT_FRAGMENT[continuation]
+    return frames
 
 
 def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[bytes]:
@@ -298,18 +308,19 @@ def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuat
     size = len(datagrams[start])
     if size <= _MIDDLE or datagrams[start][_COUNT] != 1:
         return []
-    headers = middle_headers(size - _MIDDLE)
+    length = _pack_length(size - _MIDDLE)
     identity = _pack_identity(MESSAGE_NOT_ENCAPSULATED, sender, 0, sender)
     pieces = []
-    for datagram in datagrams[start:]:
+    for place in range(start, len(datagrams)):
+        datagram = datagrams[place]
         if (
-            datagram[MCAST_HEADER:_MIDDLE] != headers[continuation]
-            or datagram[4:17] != identity
+            datagram[MCAST_HEADER:_MIDDLE] != _MIDDLES[continuation] + length
+            or datagram[_IDENTITY] != identity
             or len(datagram) != size
         ):
             break
         pieces.append(datagram[_MIDDLE:])
-        continuation = continuation % 255 + 1
+        continuation = _NEXT_FRAGMENT[continuation]
     return pieces
 
 

@@ -49,6 +49,9 @@ MCAST_PREFIX: Final = Struct("<HBBBIII")  # of these: the header's six, system_f
 MCAST_NUMBERS: Final = Struct("<II")  # seq, this_seqno
 MCAST_SUFFIX: Final = Struct("<II")  # behind the ring id: node_id, guarantee
 MCAST_IDENTITY: Final = Struct("<4xBI4xI")  # of these: encapsulated, nodeid, system_from
+MCAST_IDENTITY_BYTES: Final = slice(4, 17)
+"""Where the four fields are that say whose multicast it is, and of which kind."""
+MCAST_ORIGINATED: Final = Struct("<BIII")  # these: encapsulated, nodeid, target_nodeid, system_from
 MCAST_SEQ: Final = Struct("<17xI")
 MCAST_ORIGIN: Final = Struct("<13xI")
 MCAST_ORIGIN_AND_SEQ: Final = Struct("<13xII")
