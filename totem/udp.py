@@ -308,16 +308,14 @@ def _runs(train: Sequence[bytes], largest: int) -> Iterator[list[bytes]]:
 
     A frame larger than `largest` goes alone, since segments are never fragmented by IP (ruling D6).
     """
-    run: list[bytes] = []
-    size = room = 0
-    for frame in train:
-        length = len(frame)
-        if run and (length > size or len(run[-1]) < size or length > room or len(run) == _MAX_TRAIN_FRAMES):
-            yield run
-            run = []
-        if not run:
-            size, room = length, _MAX_TRAIN_BYTES if length <= largest else length
-        run.append(frame)
-        room -= length
-    if run:
+    start = 0
+    while start < len(train):
+        size = len(train[start])
+        most = min(_MAX_TRAIN_FRAMES, _MAX_TRAIN_BYTES // size) if size <= largest else 1
+        run = list(train[start : start + most])
+        sizes = list(map(len, run))
+        if sizes.count(size) < len(sizes):
+            equal = next(place for place, other in enumerate(sizes) if other != size)
+            del run[equal + (sizes[equal] < size) :]
         yield run
+        start += len(run)

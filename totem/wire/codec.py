@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from operator import lt
 
 from totem.configuration import Guarantee, RingId
@@ -119,7 +120,6 @@ _FRAME_TYPE = MCAST_HEADER + 2
 _FRAGMENTED = MCAST_HEADER + 4
 _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
-_pack_length = struct.Struct("<H").pack
 _MIDDLE = MCAST_HEADER + layout.FRAME.size + 2
 """Where the piece begins in a multicast of one piece."""
 RUN_HEADER = layout.RUN.size
@@ -283,8 +283,12 @@ def next_fragment(number: int, steps: int = 1) -> int:
 
 
 _NEXT_FRAGMENT = tuple(map(next_fragment, range(256)))
-_MIDDLES = tuple(layout.FRAME.pack(0, FRAME_PLAIN, _NEXT_FRAGMENT[number], number, 1) for number in range(256))
-"""By `continuation`: the header of a frame of one piece that neither begins nor ends its message, but its length."""
+
+
+@lru_cache(maxsize=64)
+def _middle_headers(size: int) -> Sequence[bytes]:
+    """By `continuation`: the headers of frames of one piece of so many bytes that neither begins nor ends a message."""
+    return [frame([size], following, number) for number, following in enumerate(_NEXT_FRAGMENT)]
 
 
 def middle_frames(message: bytes, start: int, size: int, count: int, continuation: int) -> list[Frame]:
@@ -292,10 +296,10 @@ def middle_frames(message: bytes, start: int, size: int, count: int, continuatio
 
     None of them ends the message. `continuation`: that of the first of them, not 0.
     """
-    length = _pack_length(size)
+    headers = _middle_headers(size)
     frames: list[Frame] = []
     for place in range(start, start + count * size, size):
-        frames.append((Guarantee.AGREED, (_MIDDLES[continuation] + length, message[place : place + size])))
+        frames.append((Guarantee.AGREED, (headers[continuation], message[place : place + size])))
         continuation = _NEXT_FRAGMENT[continuation]
     return frames
 
@@ -305,16 +309,17 @@ def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuat
 
     `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else.
     """
-    size = len(datagrams[start])
-    if size <= _MIDDLE or datagrams[start][_COUNT] != 1:
-        return []
-    length = _pack_length(size - _MIDDLE)
+    first = datagrams[start]
+    size = len(first)
+    if size <= _MIDDLE or first[_COUNT] != 1 or first[_FRAGMENTED] != _NEXT_FRAGMENT[continuation]:
+        return []  # nobody's headers are kept for the many sizes of frames that end a message
+    headers = _middle_headers(size - _MIDDLE)
     identity = _pack_identity(MESSAGE_NOT_ENCAPSULATED, sender, 0, sender)
     pieces = []
     for place in range(start, len(datagrams)):
         datagram = datagrams[place]
         if (
-            datagram[MCAST_HEADER:_MIDDLE] != _MIDDLES[continuation] + length
+            datagram[MCAST_HEADER:_MIDDLE] != headers[continuation]
             or datagram[_IDENTITY] != identity
             or len(datagram) != size
         ):
