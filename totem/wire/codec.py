@@ -304,10 +304,11 @@ def middle_frames(message: bytes, start: int, size: int, count: int, continuatio
     return frames
 
 
-def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[bytes]:
-    """The pieces of those multicasts from `start` on that only carry on a message of this sender (HOT).
+def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[memoryview]:
+    """The pieces of those multicasts from `start` on that only carry on a message of this sender, to be joined (HOT).
 
-    `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else.
+    `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else. Views,
+    since they are copied once more anyway.
     """
     first = datagrams[start]
     size = len(first)
@@ -324,7 +325,7 @@ def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuat
             or len(datagram) != size
         ):
             break
-        pieces.append(datagram[_MIDDLE:])
+        pieces.append(memoryview(datagram)[_MIDDLE:])
         continuation = _NEXT_FRAGMENT[continuation]
     return pieces
 
