@@ -227,6 +227,20 @@ def test_only_what_is_received_counts_as_sent_by_another():
     assert machine._room.heard == {1}
 
 
+def test_a_forged_token_beside_the_true_one_does_not_keep_a_recovery_going():
+    """Two tokens with near numbers are both accepted, in turn: what one says after the other is no progress (A4)."""
+    cluster, machine = recovering()
+    now, token_seq = cluster.now, 100
+    while machine.state is State.RECOVERY and now < cluster.now + 3 * cluster.config.consensus:
+        token_seq += 1
+        seq, aru = ((5, 0), (3, 1))[token_seq % 2]
+        token = Token(2, machine.ring_id, seq=seq, token_seq=token_seq, aru=aru, aru_holder=2, retransmit_flag=1)
+        machine.receive(codec.encode(token), now)
+        now += cluster.config.consensus / 50
+    assert machine.state is State.GATHER
+    assert machine.counters.entered["gather: recovery made no progress"] == 1
+
+
 def test_nobody_is_obliged_who_was_not_in_the_old_ring():
     cluster, machine = recovering()
     hello = Hello(1, 0, machine.ring.id, 0, tuple(range(1, 1000)), 0, 1400, daemon=False, window=0)
