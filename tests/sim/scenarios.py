@@ -48,6 +48,20 @@ def swallow_multicasts(cluster: Cluster, sources: set[int], targets: set[int]) -
     cluster.network.filters.append(swallows)
 
 
+def swallow_first(cluster: Cluster, kind: int, sources: set[int], *, times: int = 1) -> list[float]:
+    """The next packets of this type from these get lost, so many; when, as they do."""
+    lost: list[float] = []
+
+    def swallows(source: int, _target: int, datagram: bytes) -> bool:
+        if source not in sources or codec.packet_type(datagram) != kind or len(lost) == times:
+            return False
+        lost.append(cluster.now)
+        return True
+
+    cluster.network.filters.append(swallows)
+    return lost
+
+
 def frameful(cluster: Cluster, node_id: int) -> bytes:
     """A message that has a frame of its own."""
     return cluster[node_id].compose(cluster.config.frame_size - codec.MCAST_HEADER - 10)
@@ -174,15 +188,7 @@ def a_token_that_is_called_for_does_not_rest() -> None:
 def a_lost_call_for_the_token_is_made_again() -> None:
     """Who has something to send while the token rests elsewhere asks again where nothing comes of it (D7)."""
     cluster = resting_cluster()
-    lost: list[bytes] = []
-
-    def swallows(_source: int, _target: int, datagram: bytes) -> bool:
-        if codec.packet_type(datagram) != codec.TYPE_HOLD_CANCEL or len(lost) == 2:
-            return False
-        lost.append(datagram)
-        return True
-
-    cluster.network.filters.append(swallows)
+    lost = swallow_first(cluster, codec.TYPE_HOLD_CANCEL, {3}, times=2)
     is_told_soon(cluster, 3, 0.03)
     assert len(lost) == 2
 
@@ -193,16 +199,8 @@ def a_token_is_missed_soon_where_somebody_has_just_sent() -> None:
         cluster = resting_cluster()
         cluster[2].send([cluster[2].compose(10)])
         cluster.run_for(wait / 2000)
-        lost: list[bytes] = []
-
-        def swallows(source: int, _target: int, datagram: bytes, lost: list[bytes] = lost) -> bool:
-            if source != 3 or codec.packet_type(datagram) != codec.TYPE_TOKEN or lost:
-                return False
-            lost.append(datagram)
-            return True
-
         cluster[3].send([cluster[3].compose(10)])
-        cluster.network.filters.append(swallows)
+        lost = swallow_first(cluster, codec.TYPE_TOKEN, {3})
         cluster.run_until(lambda lost=lost: lost, 0.1)
         is_told_soon(cluster, 1, 0.02)
         assert lost
@@ -826,15 +824,7 @@ def windows_are_as_configured_unless_all_choose() -> None:
 def _time_of_a_lost_token(cluster: Cluster, *, times: int = 1) -> float:
     """Seconds from the loss of a token that node 1 has passed on, so many times, until it comes to node 2."""
     machine = machine_of(cluster, 2)
-    lost: list[float] = []
-
-    def swallows(source: int, _: int, datagram: bytes) -> bool:
-        if source != 1 or codec.packet_type(datagram) != codec.TYPE_TOKEN or len(lost) == times:
-            return False
-        lost.append(cluster.now)
-        return True
-
-    cluster.network.filters.append(swallows)
+    lost = swallow_first(cluster, codec.TYPE_TOKEN, {1}, times=times)
     assert cluster.run_until(lambda: lost, 0.1)
     visits = machine.counters.tokens_received
     assert cluster.run_until(lambda: machine.counters.tokens_received > visits, cluster.config.token)

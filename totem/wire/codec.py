@@ -120,7 +120,7 @@ _FRAME_TYPE = MCAST_HEADER + 2
 _FRAGMENTED = MCAST_HEADER + 4
 _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
-_MIDDLE = MCAST_HEADER + layout.FRAME.size + 2
+_MIDDLE = MCAST_HEADER + _FRAME + 2
 """Where the piece begins in a multicast of one piece."""
 RUN_HEADER = layout.RUN.size
 """Bytes of a run header that brings no label."""

@@ -99,6 +99,7 @@ assert NODE_ID.size + COMMIT_ENTRY.size == 28
 assert HEADER.size + RING_ID.size == 25  # the whole of token_hold_cancel
 assert MCAST.size == 45
 assert MCAST_PREFIX.size + MCAST_NUMBERS.size + RING_ID.size + MCAST_SUFFIX.size == MCAST.size
+assert MCAST_ORIGINATED.size == MCAST_IDENTITY_BYTES.stop - MCAST_IDENTITY_BYTES.start
 assert MCAST_SEQ.size == 21
 assert MCAST_ORIGIN.size == 17
 assert MCAST_ORIGIN_AND_SEQ.size == 21
