@@ -331,8 +331,10 @@ async def test_times_may_be_as_long_as_one_likes(daemon):
             chat.on_message(lambda sender, data: None)
             while chat.dispatch(0.1):
                 pass
-            threading.Timer(0.05, chat.send, [b"late"]).start()
+            late = threading.Timer(0.05, chat.send, [b"late"])
+            late.start()
             assert chat.dispatch(1e12)
+            late.join()  # it may still be in its call when the message is here, and this connection ends next
 
     await beside(daemon, program)
 
