@@ -112,7 +112,7 @@ async def test_the_dictionary_of_who_comes_later(start):
     await two.say("apple", "apple=green", "cherry")
     await two.until("cherry is None")
     assert two.lines == ["apple is red", "apple is green", "cherry is None"]
-    await one.say("apple")
+    await one.say("date=brown", "apple")  # what one sets itself comes behind what two has set
     await one.until("apple is green")
     assert await one.finish() == 0
     assert await two.finish() == 0
