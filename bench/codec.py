@@ -94,7 +94,8 @@ def cut_long() -> list[codec.Frame]:
 
 
 CUT = cut_long()
-TRAIN = codec.seal_train(1, 1, 1, RING_BYTES, CUT)
+NUMBERS = range(1, len(CUT) + 1)
+TRAIN = codec.seal_train(1, NUMBERS, NUMBERS, RING_BYTES, CUT)
 
 
 def seal() -> None:
@@ -102,14 +103,17 @@ def seal() -> None:
 
 
 def seal_long() -> None:
-    codec.seal_train(1, 1, 1, RING_BYTES, CUT)
+    codec.seal_train(1, NUMBERS, NUMBERS, RING_BYTES, CUT)
 
 
 def take_long() -> None:
     assembler = Assembler()
-    assembler.take(1, TRAIN[0])
-    assembler.take_middles(TRAIN, 1)
-    assembler.take(1, TRAIN[-1])
+    place = 0
+    while place < len(TRAIN):
+        assembler.take(1, TRAIN[place])
+        place += 1
+        if place < len(TRAIN):
+            place += assembler.take_middles(TRAIN, place)
 
 
 def file_frames() -> None:

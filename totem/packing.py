@@ -127,7 +127,7 @@ class Packer:
     def _cut_middles(self, frames: list[Frame], most: int) -> int:
         """Cut up to so many frames that do not end the message that is partly sent. Hot."""
         size = self._capacity - _PIECE_HEADER
-        count = min(most, (len(self._begun) - self._offset - 1) // size)
+        count = min(most, codec.MOST_MIDDLES, (len(self._begun) - self._offset - 1) // size)
         if count > 0:
             frames += codec.middle_frames(self._begun, self._offset, size, count, self._fragment)
             self._offset += count * size
@@ -261,11 +261,11 @@ class _Stream:
 
     def __init__(self) -> None:
         self.last = 0
-        self.parts: list[bytes | memoryview] = []
+        self.parts: list[bytes] = []
         self.size = 0
         self.throwing_away = False
 
-    def collect(self, pieces: Sequence[bytes | memoryview]) -> None:
+    def collect(self, pieces: Sequence[bytes]) -> None:
         """Keep pieces of equal size, up to the bound."""
         self.parts += pieces
         self.size += len(pieces) * len(pieces[0])

@@ -45,7 +45,7 @@ from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.labels import Envelope
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
-from totem.sequence import after, before, row_to, up_to
+from totem.sequence import after, before, row, row_to, up_to
 from totem.states.commit import Commit
 from totem.states.gather import Gather
 from totem.states.operational import Operational
@@ -780,11 +780,11 @@ class Processor:
         """Seconds after which the token of a pure ring that does not rest should have come back (F4)."""
         return min(max(_SOON, _ROTATIONS_TO_MISS * self._rotation_time), self.config.token_retransmit)
 
-    def next_seqno(self, count: int) -> int:
-        """The first of so many numbers of my own running count of multicasts, which nobody reads."""
-        first = self._this_seqno + 1
-        self._this_seqno += count
-        return first
+    def next_seqnos(self, count: int) -> Sequence[int]:
+        """So many numbers of my own running count of multicasts, which nobody reads."""
+        seqnos = row(self._this_seqno, count)
+        self._this_seqno = after(self._this_seqno, count)
+        return seqnos
 
     # Sending.
 

@@ -27,6 +27,7 @@ import trio
 
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
+from totem.wire.slices import equal_slices
 
 _log = logging.getLogger(__name__)
 
@@ -202,7 +203,10 @@ class UdpEndpoint:
                 continue
             if ancillary:
                 size = int.from_bytes(ancillary[0][2], sys.byteorder)
-                datagrams += [train[start : start + size] for start in range(0, len(train), size)]
+                whole = len(train) // size
+                datagrams += equal_slices(train, 0, size, whole)
+                if whole * size < len(train):
+                    datagrams.append(train[whole * size :])
             else:
                 datagrams.append(train)
             if len(datagrams) >= limit:

@@ -501,7 +501,7 @@ BUGS = [
     Bug(
         "put pieces of two senders together",
         "protocol 1.3",
-        [Change(codec, "middle_pieces", "or datagram[_IDENTITY] != identity", "")],
+        [Change(codec, "middle_pieces", "map(ne, ", "map(lambda one, other: one[1] != other[1], ")],
     ),
     Bug(
         "no sense of wrapped numbers",

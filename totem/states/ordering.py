@@ -91,9 +91,9 @@ class Ordering(Room):
             return []
         processor = self.processor
         ring = self.ring()
-        first, seqno = after(token.seq), processor.next_seqno(count)
-        train = codec.seal_train(ring.node_id, first, seqno, ring.id_bytes, frames, encapsulated=encapsulated)
-        ring.window.insert_all(row(token.seq, count), train)
+        seqs, seqnos = row(token.seq, count), processor.next_seqnos(count)
+        train = codec.seal_train(ring.node_id, seqs, seqnos, ring.id_bytes, frames, encapsulated=encapsulated)
+        ring.window.insert_all(seqs, train)
         token.seq = after(token.seq, count)
         processor.counters.multicasts_sent += count
         return train

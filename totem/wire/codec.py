@@ -11,9 +11,10 @@ The first half is the hot path: plain functions that read or write one multicast
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
-from operator import lt
+from itertools import compress, count, repeat
+from operator import itemgetter, lt, ne
 
 from totem.configuration import Guarantee, RingId
 from totem.errors import MalformedDatagram
@@ -48,11 +49,13 @@ from totem.wire.messages import (
     Message,
     Token,
 )
+from totem.wire.slices import equal_slices
 
 __all__ = [
     "GUARANTEE_OFFSET",
     "HELLO_VERSION",
     "MCAST_HEADER",
+    "MOST_MIDDLES",
     "RUN_HEADER",
     "TYPE_COMMIT_TOKEN",
     "TYPE_HOLD_CANCEL",
@@ -122,6 +125,9 @@ _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
 _MIDDLE = MCAST_HEADER + _FRAME + 2
 """Where the piece begins in a multicast of one piece."""
+_MIDDLE_PIECE = itemgetter(slice(_MIDDLE, None))
+MOST_MIDDLES = 64
+"""Frames of a long message that are cut, or taken apart, together."""
 RUN_HEADER = layout.RUN.size
 """Bytes of a run header that brings no label."""
 _pack_run = layout.RUN.pack
@@ -238,30 +244,31 @@ def seal_mcast(  # noqa: PLR0917 - by position, like the fields
 
     `this_seqno` may grow without bound: only its low 32 bits travel, and nobody reads them.
     """
-    (datagram,) = seal_train(node_id, seq, this_seqno, ring_bytes, [(guarantee, body_parts)], encapsulated=encapsulated)
+    numbers = [seq], [this_seqno & 0xFFFFFFFF]
+    (datagram,) = seal_train(node_id, *numbers, ring_bytes, [(guarantee, body_parts)], encapsulated=encapsulated)
     return datagram
 
 
 def seal_train(
     node_id: int,
-    seq: int,
-    this_seqno: int,
+    seqs: Iterable[int],
+    seqnos: Iterable[int],
     ring_bytes: bytes,
     frames: Iterable[Frame],
     *,
     encapsulated: bool = False,
 ) -> list[bytes]:
-    """The multicasts of many bodies, each a guarantee and its parts, from number `seq` on (HOT).
+    """The multicasts of many bodies, each a guarantee and its parts, with these numbers (HOT).
 
     What they have in common is packed once.
     """
     marker = MESSAGE_ENCAPSULATED if encapsulated else MESSAGE_NOT_ENCAPSULATED
     prefix = _pack_prefix(MAGIC, VERSION, TYPE_MCAST, marker, node_id, 0, node_id)
     suffixes = [ring_bytes + suffix for suffix in _SUFFIXES]
-    pack, join = _pack_numbers, b"".join
+    join = b"".join
     return [
-        join((prefix, pack((seq + place) & 0xFFFFFFFF, (this_seqno + place) & 0xFFFFFFFF), suffixes[guarantee], *parts))
-        for place, (guarantee, parts) in enumerate(frames)
+        join([prefix, numbers, suffixes[guarantee], *parts])
+        for numbers, (guarantee, parts) in zip(map(_pack_numbers, seqs, seqnos), frames, strict=True)
     ]
 
 
@@ -287,47 +294,53 @@ _NEXT_FRAGMENT = tuple(map(next_fragment, range(256)))
 
 @lru_cache(maxsize=64)
 def _middle_headers(size: int) -> Sequence[bytes]:
-    """By `continuation`: the headers of frames of one piece of so many bytes that neither begins nor ends a message."""
-    return [frame([size], following, number) for number, following in enumerate(_NEXT_FRAGMENT)]
+    """The headers of frames of one piece of so many bytes that neither begins nor ends a message.
 
-
-def middle_frames(message: bytes, start: int, size: int, count: int, continuation: int) -> list[Frame]:
-    """The next `count` frames of a message from `start` on, each of one piece of `size` bytes (HOT).
-
-    None of them ends the message. `continuation`: that of the first of them, not 0.
+    By `continuation`, and beyond the last one as they follow it.
     """
-    headers = _middle_headers(size)
-    frames: list[Frame] = []
-    for place in range(start, start + count * size, size):
-        frames.append((Guarantee.AGREED, (headers[continuation], message[place : place + size])))
-        continuation = _NEXT_FRAGMENT[continuation]
-    return frames
+    numbers = (*range(256), *range(1, MOST_MIDDLES))
+    return [frame([size], _NEXT_FRAGMENT[number], number) for number in numbers]
 
 
-def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[memoryview]:
+def middle_frames(message: bytes, start: int, size: int, count: int, continuation: int) -> Iterator[Frame]:
+    """The next `count` frames, at most MOST_MIDDLES, of a message from `start` on, each of one piece of `size` bytes.
+
+    None of them ends the message. `continuation`: that of the first of them, not 0. (HOT)
+    """
+    headers = _middle_headers(size)[continuation : continuation + count]
+    return zip(repeat(Guarantee.AGREED), zip(headers, equal_slices(message, start, size, count), strict=True))
+
+
+@lru_cache(maxsize=64)
+def _middles(sender: int, size: int) -> tuple[Callable[[bytes], tuple[bytes, bytes]], Sequence[tuple[bytes, bytes]]]:
+    """How to read who has sent a middle frame of so many bytes, and its header; by `continuation`: what is to be there.
+
+    `struct.error` is raised for datagrams of another size.
+    """
+    identity = _pack_identity(MESSAGE_NOT_ENCAPSULATED, sender, 0, sender)
+    before, between = _IDENTITY.start, MCAST_HEADER - _IDENTITY.stop
+    layout_of_both = struct.Struct(f"<{before}x{len(identity)}s{between}x{_MIDDLE - MCAST_HEADER}s{size - _MIDDLE}x")
+    return layout_of_both.unpack, [(identity, header) for header in _middle_headers(size - _MIDDLE)]
+
+
+def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[bytes]:
     """The pieces of those multicasts from `start` on that only carry on a message of this sender, to be joined (HOT).
 
-    `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else. Views,
-    since they are copied once more anyway.
+    `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else, and after
+    MOST_MIDDLES.
     """
     first = datagrams[start]
-    size = len(first)
-    if size <= _MIDDLE or first[_COUNT] != 1 or first[_FRAGMENTED] != _NEXT_FRAGMENT[continuation]:
-        return []  # nobody's headers are kept for the many sizes of frames that end a message
-    headers = _middle_headers(size - _MIDDLE)
-    identity = _pack_identity(MESSAGE_NOT_ENCAPSULATED, sender, 0, sender)
-    pieces = []
-    for place in range(start, len(datagrams)):
-        datagram = datagrams[place]
-        if (
-            datagram[MCAST_HEADER:_MIDDLE] != headers[continuation]
-            or datagram[_IDENTITY] != identity
-            or len(datagram) != size
-        ):
-            break
-        pieces.append(memoryview(datagram)[_MIDDLE:])
-        continuation = _NEXT_FRAGMENT[continuation]
-    return pieces
+    if len(first) <= _MIDDLE or first[_COUNT] != 1 or first[_FRAGMENTED] != _NEXT_FRAGMENT[continuation]:
+        return []  # nothing is kept for the many sizes of frames that end a message
+    read, wanted = _middles(sender, len(first))
+    end = start + MOST_MIDDLES
+    differs = map(ne, map(read, datagrams[start:end]), wanted[continuation : continuation + MOST_MIDDLES])
+    places = count(start)
+    try:
+        end = next(compress(places, differs), min(end, len(datagrams)))
+    except struct.error:  # another size; its place has been taken, too
+        end = next(places) - 1
+    return list(map(_MIDDLE_PIECE, datagrams[start:end]))
 
 
 def frame_is_compact(datagram: bytes) -> bool:
