@@ -261,11 +261,11 @@ class _Stream:
 
     def __init__(self) -> None:
         self.last = 0
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
         self.size = 0
         self.throwing_away = False
 
-    def collect(self, pieces: Sequence[bytes]) -> None:
+    def collect(self, pieces: Sequence[bytes | memoryview]) -> None:
         """Keep pieces of equal size, up to the bound."""
         self.parts += pieces
         self.size += len(pieces) * len(pieces[0])

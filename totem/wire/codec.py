@@ -126,6 +126,7 @@ _COUNT = MCAST_HEADER + 6
 _MIDDLE = MCAST_HEADER + _FRAME + 2
 """Where the piece begins in a multicast of one piece."""
 _MIDDLE_PIECE = itemgetter(slice(_MIDDLE, None))
+_view: Callable[[bytes], memoryview] = memoryview
 MOST_MIDDLES = 64
 """Frames of a long message that are cut, or taken apart, together."""
 RUN_HEADER = layout.RUN.size
@@ -323,11 +324,11 @@ def _middles(sender: int, size: int) -> tuple[Callable[[bytes], tuple[bytes, byt
     return layout_of_both.unpack, [(identity, header) for header in _middle_headers(size - _MIDDLE)]
 
 
-def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[bytes]:
+def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[memoryview]:
     """The pieces of those multicasts from `start` on that only carry on a message of this sender, to be joined (HOT).
 
     `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else, and after
-    MOST_MIDDLES.
+    MOST_MIDDLES. Views, since they are copied once more anyway.
     """
     first = datagrams[start]
     if len(first) <= _MIDDLE or first[_COUNT] != 1 or first[_FRAGMENTED] != _NEXT_FRAGMENT[continuation]:
@@ -340,7 +341,7 @@ def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuat
         end = next(compress(places, differs), min(end, len(datagrams)))
     except struct.error:  # another size; its place has been taken, too
         end = next(places) - 1
-    return list(map(_MIDDLE_PIECE, datagrams[start:end]))
+    return list(map(_MIDDLE_PIECE, map(_view, datagrams[start:end])))
 
 
 def frame_is_compact(datagram: bytes) -> bool:
