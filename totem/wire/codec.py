@@ -232,6 +232,14 @@ def ring_id_bytes(ring_id: RingId) -> bytes:
     return layout.RING_ID.pack(*ring_id)
 
 
+@lru_cache(maxsize=64)
+def _around_numbers(node_id: int, ring_bytes: bytes, encapsulated: bool) -> tuple[bytes, Sequence[bytes]]:
+    """What stands before the numbers in a multicast's header and, by guarantee, behind them."""
+    marker = MESSAGE_ENCAPSULATED if encapsulated else MESSAGE_NOT_ENCAPSULATED
+    prefix = _pack_prefix(MAGIC, VERSION, TYPE_MCAST, marker, node_id, 0, node_id)
+    return prefix, [ring_bytes + suffix for suffix in _SUFFIXES]
+
+
 def seal_mcast(  # noqa: PLR0917 - by position, like the fields
     node_id: int,
     seq: int,
@@ -259,13 +267,8 @@ def seal_train(
     *,
     encapsulated: bool = False,
 ) -> list[bytes]:
-    """The multicasts of many bodies, each a guarantee and its parts, with these numbers (HOT).
-
-    What they have in common is packed once.
-    """
-    marker = MESSAGE_ENCAPSULATED if encapsulated else MESSAGE_NOT_ENCAPSULATED
-    prefix = _pack_prefix(MAGIC, VERSION, TYPE_MCAST, marker, node_id, 0, node_id)
-    suffixes = [ring_bytes + suffix for suffix in _SUFFIXES]
+    """The multicasts of many bodies, each a guarantee and its parts, with these numbers (HOT)."""
+    prefix, suffixes = _around_numbers(node_id, ring_bytes, encapsulated)
     join = b"".join
     return [
         join([prefix, numbers, suffixes[guarantee], *parts])
