@@ -110,10 +110,11 @@ def take_long() -> None:
     assembler = Assembler()
     place = 0
     while place < len(TRAIN):
-        assembler.take(1, TRAIN[place])
-        place += 1
-        if place < len(TRAIN):
-            place += assembler.take_middles(TRAIN, place)
+        if middles := assembler.take_middles(TRAIN, place):
+            place += middles
+        else:
+            assembler.take(1, TRAIN[place])
+            place += 1
 
 
 def file_frames() -> None:

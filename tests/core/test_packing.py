@@ -99,7 +99,7 @@ def test_middles_of_long_messages_taken_together_are_as_one_by_one(seed):
     mixed = []
     while any(trains):
         train = dice.choice(trains)
-        count = dice.choice([1, 3, 40])
+        count = dice.choice([1, 3, 40, 200])
         mixed += train[:count]
         del train[:count]
     multicasts = list(disorder(dice, mixed))
@@ -116,7 +116,8 @@ def test_middles_of_long_messages_taken_together_are_as_one_by_one(seed):
         take(assembler, frame, singly)
     assembler, taken = Assembler(), 0
     while multicasts:
-        batch, multicasts = multicasts[:50], multicasts[50:]
+        size = dice.choice([50, 300])
+        batch, multicasts = multicasts[:size], multicasts[size:]
         place = 0
         while place < len(batch):
             if middles := assembler.take_middles(batch, place):
@@ -246,15 +247,19 @@ def test_a_message_longer_than_any_is_not_collected_where_its_middles_come_toget
         fragment = next_fragment(fragment)
     train = codec.seal_train(1, NUMBERS[: len(frames)], NUMBERS[: len(frames)], bytes(12), frames)
     assembler = Assembler()
-    place, most = 0, 0
+    assert assembler.take(1, train[0]) == []
+    assert assembler.take_middles(train, 1) == codec.MOST_MIDDLES
+    place, most = 1 + codec.MOST_MIDDLES, 0
     while place < len(train):
-        assert assembler.take(1, train[place]) == []
-        place += 1
-        if place < len(train):
-            place += assembler.take_middles(train, place)
+        if middles := assembler.take_middles(train, place):
+            place += middles
+        else:
+            assert assembler.take(1, train[place]) == []
+            place += 1
         most = max(most, len(assembler._streams[1].parts))
     assert 500 < most < 1000
     assert not assembler._streams[1].parts
+    assert assembler.take_middles(train, 1) == 0
     assert assembler.take(1, HEADER + codec.frame([1], 0, fragment) + b"x") == []
 
 

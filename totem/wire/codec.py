@@ -126,7 +126,7 @@ _COUNT = MCAST_HEADER + 6
 _MIDDLE = MCAST_HEADER + _FRAME + 2
 """Where the piece begins in a multicast of one piece."""
 _MIDDLE_PIECE = itemgetter(slice(_MIDDLE, None))
-_view: Callable[[bytes], memoryview] = memoryview
+_view: Callable[[bytes], memoryview] = memoryview  # by this name its type is plain to mypy inside `map`
 MOST_MIDDLES = 64
 """Frames of a long message that are cut, or taken apart, together."""
 RUN_HEADER = layout.RUN.size
