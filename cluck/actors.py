@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from cluck.asked import Candidacy, Notice, Observation, Ticket
 from cluck.checkers import Holding, Notify, Role, Run, Sight, Wait, Waited
-from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Why
+from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Server, Why
 from cluck.connection import Connection
 from cluck.errors import ConnectionLost
 from cluck.histories import Kind, Operation, Outcome, What
@@ -41,6 +41,14 @@ class Era(NamedTuple):
     cuts: int
 
 
+class Memory(NamedTuple):
+    """By what lock servers remember a client's requests: where another one is next, they may be done a second time."""
+
+    server: Server | None
+    """Through which it speaks: when it leaves the view, the others forget what its clients asked for."""
+    cuts: int
+
+
 @dataclass(slots=True, eq=False)
 class Asked:
     """A lock that a client asked for."""
@@ -50,6 +58,7 @@ class Asked:
     kind: Kind
     invoked: float
     era: Era
+    memory: Memory
     request: RequestId
     is_wait: bool = False
     token: int = 0
@@ -96,8 +105,11 @@ class Noticed:
     who: Hashable
     invoked: float
     era: Era
+    memory: Memory
     returned: float = inf
     is_certain: bool = True
+    may_be_double: bool = False
+    """It may have been given twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -170,6 +182,10 @@ class Actor:
     @property
     def _era(self) -> Era:
         return Era(self._connections, self._cuts())
+
+    @property
+    def _memory(self) -> Memory:
+        return Memory(self._service.server if self._service is not None else None, self._cuts())
 
     # ---- the connection
 
@@ -258,9 +274,7 @@ class Actor:
         for awaited in self._awaited:
             self._look_at_wait(awaited)
         for noticed in self._noticed:
-            if noticed.notice.is_over and noticed.returned == inf:
-                noticed.returned = self.now
-                noticed.is_certain = noticed.era == self._era and noticed.notice.failure is None
+            self._look_at_notice(noticed)
         for stood in self._stood:
             self._look_at_candidate(stood, view)
         self._asked = [asked for asked in self._asked if not asked.is_written]
@@ -268,11 +282,13 @@ class Actor:
     def _look_at_lock(self, asked: Asked) -> None:
         ticket, now = asked.ticket, self.now
         if ticket.id != asked.request:  # asked again in the name of another client, or since it was lost unheard
-            self._operate(asked, What.ACQUIRE, Outcome.UNKNOWN, until=asked.unheard_until)
+            self._note_unheard(asked)
             asked.request = ticket.id
         if asked.ended == inf and ticket.is_held:
             if asked.since == inf:
                 asked.since, asked.token = now, ticket.token
+                if asked.memory != self._memory:  # asked again in the same name, and forgotten meanwhile
+                    self._note_unheard(asked)
             asked.until = max(asked.until, ticket.deadline)
         elif asked.since < inf and asked.ended == inf:
             asked.ended = min(now, asked.until)
@@ -280,6 +296,10 @@ class Actor:
                 self._operate(asked, What.RELEASE, Outcome.UNKNOWN, invoked=now)
         if ticket.is_over:
             self._write_lock(asked)
+
+    def _note_unheard(self, asked: Asked) -> None:
+        """It may have held the lock, and lost it, unheard, before it was asked for again."""
+        self._operate(asked, What.ACQUIRE, Outcome.UNKNOWN, until=asked.unheard_until)
 
     def _write_lock(self, asked: Asked) -> None:
         """It is over: put it down."""
@@ -343,6 +363,13 @@ class Actor:
                 until,
             )
         )
+
+    def _look_at_notice(self, noticed: Noticed) -> None:
+        if noticed.returned == inf:
+            noticed.may_be_double = noticed.memory != self._memory
+            if noticed.notice.is_over:
+                noticed.returned = self.now
+                noticed.is_certain = noticed.era == self._era and noticed.notice.failure is None
 
     def _look_at_wait(self, awaited: Awaited) -> None:
         ticket = awaited.ticket
@@ -413,18 +440,34 @@ class Actor:
             name = dice.choice(SEMAPHORES)
             permits = len(name) - 2 + (dice.random() < 0.05)
             mode = Mode.EXCLUSIVE
-        task = dice.randrange(TASKS)
-        ticket = self._session.locks.acquire(
-            task,
+        self.ask(
+            dice.randrange(TASKS),
             name,
-            _nothing,
             mode=mode,
             permits=permits,
             duration=None if dice.random() < 0.02 else dice.choice(LEASES),
             grace=dice.choice((0.0, 0.1)),
             waits=dice.random() < 0.8,
         )
-        self._asked.append(Asked(ticket, self._who(task), Kind.of(mode, permits), self.now, self._era, ticket.id))
+
+    def ask(
+        self,
+        task: int,
+        name: bytes,
+        *,
+        mode: Mode = Mode.EXCLUSIVE,
+        permits: int = 0,
+        duration: float | None = None,
+        grace: float = 0.0,
+        waits: bool = True,
+    ) -> None:
+        """Ask for a lock, as `cluck.holding.Tickets.acquire` has it."""
+        ticket = self._session.locks.acquire(
+            task, name, _nothing, mode=mode, permits=permits, duration=duration, grace=grace, waits=waits
+        )
+        self._asked.append(
+            Asked(ticket, self._who(task), Kind.of(mode, permits), self.now, self._era, self._memory, ticket.id)
+        )
 
     def _held(self) -> list[Asked]:
         return [asked for asked in self._asked if asked.ticket.is_held and asked.ended == inf]
@@ -466,7 +509,9 @@ class Actor:
         ticket = self._session.locks.wait(task, asked.ticket, condition, _nothing, reacquires=reacquires)
         self._awaited.append(Awaited(ticket, who, condition, self.now, reacquires, self._era))
         if reacquires:
-            self._asked.append(Asked(ticket, who, asked.kind, self.now, self._era, ticket.id, is_wait=True))
+            self._asked.append(
+                Asked(ticket, who, asked.kind, self.now, self._era, self._memory, ticket.id, is_wait=True)
+            )
 
     def _end_wait(self, dice: random.Random) -> None:
         if waiting := [one for one in self._awaited if one.ended == inf and not one.ticket.is_over]:
@@ -479,7 +524,7 @@ class Actor:
         notice = self._session.locks.notify(
             task, dice.choice(CONDITIONS), _nothing, everyone=everyone, priority=dice.random() < 0.3
         )
-        self._noticed.append(Noticed(notice, self._who(task), self.now, self._era))
+        self._noticed.append(Noticed(notice, self._who(task), self.now, self._era, self._memory))
 
     def _standing(self) -> list[Stood]:
         return [one for one in self._stood if not (one.candidacy.is_over or one.candidacy.is_ending)]
@@ -541,10 +586,13 @@ class Actor:
         for awaited in self._awaited:
             self._write_wait(awaited)
         for noticed in self._noticed:
+            self._look_at_notice(noticed)
             command, is_certain = noticed.notice.command, noticed.returned < inf and noticed.is_certain
             count = noticed.notice.count if is_certain else None
             args = noticed.who, command.condition, noticed.invoked, noticed.returned, count
             self._run.notifies.append(Notify(*args, everyone=command.everyone))
+            if noticed.may_be_double:
+                self._run.notifies.append(Notify(*args, everyone=command.everyone))
 
     def _write_wait(self, awaited: Awaited) -> None:
         ticket = awaited.ticket

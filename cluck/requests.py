@@ -1,8 +1,9 @@
-"""What has become of requests that may come again: each is done once, however often and through whomever it comes.
+"""What has become of requests that may come again: each is done once while its client is remembered.
 
 A client numbers its requests. One that was answered for good is remembered with its answer until the client says that
-it will not come again (`settled`), or has ended, or its lock server has. A client may also call one settled that is
-still open, as a lock that it holds; the answer for good to that is remembered until it calls more settled.
+it will not come again (`settled`), or has ended, or its lock server has left the view: what comes again behind that is
+new. A client may also call one settled that is still open, as a lock that it holds; the answer for good to that is
+remembered until it calls more settled.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 
+from cluck.actors import Actor
 from cluck.census import Census
 from cluck.conditions import Conditions
 from cluck.electorate import Electorate
@@ -19,6 +20,7 @@ from cluck.telling import Teller
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
 from cluck.upkeep import Upkeep
+from tests.cluck import test_actors as actors
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_replica as replicas
@@ -856,4 +858,13 @@ REPLICAS = [
     ),
 ]
 
-BUGS = REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
+ACTORS = [
+    Bug(
+        "judge as if what is asked for again had never been granted",
+        "E7a",
+        [Change(Actor, "_look_at_lock", "asked.memory != self._memory", "False")],
+        actors.test_a_lock_that_was_granted_unheard_and_asked_for_again_makes_a_lock_busy_for_others,
+    ),
+]
+
+BUGS = ACTORS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
