@@ -27,10 +27,11 @@ import trio
 
 from cpg.codes import Code
 from cpg.engine import check_name, refuse_name_for_corosync
-from cpg.errors import AlreadyJoined, CorosyncUnavailable, NotJoined
+from cpg.errors import AlreadyJoined, CorosyncUnavailable, GroupReserved, NotJoined
 from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import MESSAGE_COST
 from cpg.libcpg import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, Run, load
+from cpg.lines import printable
 from cpg.membership import Inbox
 from cpg.ring import Ring
 from totem.configuration import NO_RING, Guarantee, Level, RingId
@@ -181,8 +182,10 @@ class CorosyncRing(Ring):
         check_name(name)
         refuse_name_for_corosync(name)
         connection = Cpg(self._libraries.cpg)
+        is_open = False
         try:
             await _open(connection)
+            is_open = True
             await _insist(connection.join, name)
             self._check()
         except BaseException as error:
@@ -191,6 +194,11 @@ class CorosyncRing(Ring):
                 raise
             if error.code == Code.EXIST:
                 raise AlreadyJoined(f"process {self.member.pid} is in group {name!r} already") from None
+            if error.code == Code.ACCESS and is_open:
+                raise GroupReserved(
+                    f"the group '{printable(name)}' is reserved, and the user with uid {os.geteuid()} may not join "
+                    "it: the node's log tells what to do"
+                ) from None
             raise _lost(error) from None
         membership = _Membership(self, connection, name, inbox)
         self._memberships.add(membership)

@@ -20,6 +20,10 @@ class CorosyncLimit(TotemError, ValueError):
     """Refused because a Corosync node in the ring would not survive it; in a ring without one it is possible."""
 
 
+class GroupReserved(TotemError):
+    """This user may not join that group; the text names what to do."""
+
+
 class OutcomeUnknown(TotemError):
     """The connection was lost before what was sent had come back: it may have been delivered, or not."""
 

@@ -80,6 +80,7 @@ class Refusal(enum.IntEnum):
     NAME = 1
     ALREADY_JOINED = 2
     LIMIT = 3
+    RESERVED = 4
 
 
 class Farewell(enum.IntEnum):

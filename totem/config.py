@@ -98,6 +98,18 @@ class UserRule(NamedTuple):
     gid: int | None = None
 
 
+LOCKS_GROUP = "cluck"
+"""The group of the lock servers, which is reserved in every daemon."""
+
+
+class Reservation(NamedTuple):
+    """A section `reserved` of cpgd: a group that programs of users may not join, but those of whom it names."""
+
+    group: str
+    uid: int | None = None
+    gid: int | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
     """The cpgd section, which is ours: how the daemon serves the programs of its machine."""
@@ -108,6 +120,8 @@ class Daemon:
     """Whether it answers programs that use libcpg, in place of Corosync; None: if none runs here."""
     client_queue: int = CLIENT_QUEUE
     """Bytes that may wait for a program that does not read; at more it is put out. The longest message has 16 MiB."""
+    reserved: tuple[Reservation, ...] = ()
+    """Groups that only root, the daemon's own user and whom these name may join; `LOCKS_GROUP` is one in any case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ from totem.config import (
     Logging,
     NodeEntry,
     Quorum,
+    Reservation,
     UserRule,
     effective_token_ms,
 )
@@ -224,6 +225,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _group_name(text: str) -> str:
+    if not 1 <= len(text.encode()) <= 128:
+        raise ValueError("the name of a group, 1 to 128 bytes")
+    return text
+
+
 def _user(text: str) -> int:
     try:
         return number(text) if text.isdigit() else pwd.getpwnam(text).pw_uid
@@ -320,6 +327,7 @@ _KNOWN_SECTIONS = _IDLE_SECTIONS | {
     "system",
     "uidgid",
     "cpgd",
+    "cpgd.reserved",
 }
 
 
@@ -341,7 +349,9 @@ class _Reader:
         settings |= self._read_token(totem, len(settings["nodes"]))
         settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), _QUORUM))
         settings["logging"] = Logging(**self._read(self._only(root, "logging"), _LOGGING))
-        settings["daemon"] = Daemon(**self._read(self._only(root, "cpgd"), _DAEMON))
+        daemon = self._only(root, "cpgd")
+        reserved = tuple(self._read_reserved(daemon))
+        settings["daemon"] = Daemon(**self._read(daemon, _DAEMON), reserved=reserved)
         settings["user_rules"] = tuple(self._read_user_rules(root))
         settings |= self._read(self._only(root, "system"), {"state_dir": _text})
         self._warn_of_leftovers(root)
@@ -492,6 +502,16 @@ class _Reader:
     def _read_user_rules(self, root: _Section) -> Iterator[UserRule]:
         for section in root.named("uidgid"):
             yield UserRule(
+                uid=self._take(section, "uid", _user, None),
+                gid=self._take(section, "gid", _group, None),
+            )
+
+    def _read_reserved(self, daemon: _Section) -> Iterator[Reservation]:
+        for section in daemon.named("cpgd.reserved"):
+            if "group" not in section.values:
+                self._refuse(section.line, "a reserved group needs its name: a line group: NAME")
+            yield Reservation(
+                group=self._value(section, "group", _group_name),
                 uid=self._take(section, "uid", _user, None),
                 gid=self._take(section, "gid", _group, None),
             )

@@ -9,6 +9,7 @@ from cluck.daemon.settings import Backend, Settings
 from cluck.electorate import Electorate
 from cpg.connect import DaemonRing, connect
 from cpg.corosync import CorosyncRing, open_corosync
+from cpg.daemon.access import Access
 from cpg.embedded import EmbeddedRing, open_ring
 from totem.errors import ConfigError
 
@@ -40,6 +41,18 @@ async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:
     if settings.tie_breaker is not None and settings.tie_breaker not in votes:
         raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {tuple(votes)}")
     return Electorate(votes, settings.tie_breaker, settings.unsafe_half)
+
+
+async def is_reserved(ring: AnyRing, group: str) -> bool:
+    """Whether users cannot join a group, as far as a configuration could say so: a Corosync's cannot.
+
+    What stands in this node's file counts for the others, too: it is to be the same everywhere.
+    """
+    if isinstance(ring, EmbeddedRing):
+        return group in Access(reserved=ring.config.daemon.reserved).reserved_groups
+    if isinstance(ring, DaemonRing):
+        return group in (await ring.ask("status"))["reserved"]
+    return True
 
 
 async def _nodelist(ring: AnyRing, settings: Settings) -> Mapping[int, int]:

@@ -20,7 +20,7 @@ import trio
 
 from cluck.clock import boot_time
 from cluck.daemon import settings as reading
-from cluck.daemon.backends import electorate_of, ring_of
+from cluck.daemon.backends import electorate_of, is_reserved, ring_of
 from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.host import Host
@@ -166,6 +166,13 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
             survivors=disk.is_of_this_boot,
             force_birth=options.force_birth,
         )
+        if not await is_reserved(ring, settings.group):
+            _log.warning(
+                "the lock servers' group %s is open to all users whom the ring's daemons let in: reserve it at all "
+                "nodes with `reserved { group: %s }` in section cpgd, each word on its line",
+                settings.group,
+                settings.group,
+            )
         async with ring.join(settings.group) as group, trio.open_nursery() as nursery:
             host = Host(group, known, disk, clock=boot_time, key=disk.key())
             nursery.start_soon(host.run)

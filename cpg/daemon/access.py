@@ -1,12 +1,18 @@
-"""Who may connect to the daemon: root, the daemon's own user, and whom the configuration lets in (uidgid)."""
+"""Who may connect to the daemon, and join which groups: root, the daemon's own user, and whom the configuration names.
+
+Sections `uidgid` let users connect. Most groups are open to all of those; a section `reserved` keeps a group for whom
+it names. The lock servers' group is always kept: who is in it has a say in who holds which lock.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Iterable
+from typing import Final
 
-from totem.config import UserRule
+from cpg.lines import printable
+from totem.config import LOCKS_GROUP, Reservation, UserRule
 
 _log = logging.getLogger(__name__)
 
@@ -14,17 +20,38 @@ _log = logging.getLogger(__name__)
 class Access:
     """The rules that are in force; a reload replaces them."""
 
-    def __init__(self, rules: Iterable[UserRule]) -> None:
+    def __init__(self, rules: Iterable[UserRule] = (), reserved: Iterable[Reservation] = ()) -> None:
         self.rules = tuple(rules)
+        self.reserved = tuple(reserved)
 
     def allows(self, uid: int, gid: int) -> bool:
         """Whether a process of this user and group may connect.
 
         As in Corosync one rule is enough, and a rule with both names lets in who has either (exec/ipc_glue.c).
         """
-        if uid in (0, os.geteuid()):
+        return _allows(self.rules, uid, gid)
+
+    def may_join(self, name: bytes, uid: int, gid: int) -> bool:
+        """Whether a process of this user and group may join this group, once it is connected."""
+        rules = [rule for rule in self.reserved if rule.group.encode() == name]
+        if not rules and name != LOCKS_GROUP.encode():
             return True
-        return any(rule.uid == uid or rule.gid == gid for rule in self.rules)
+        return _allows(rules, uid, gid)
+
+    @property
+    def reserved_groups(self) -> tuple[str, ...]:
+        """The groups that not everybody may join, in ascending order."""
+        return tuple(sorted({LOCKS_GROUP, *(rule.group for rule in self.reserved)}))
+
+
+DEFAULT_ACCESS: Final = Access()
+"""Of a node whose configuration names nobody."""
+
+
+def _allows(rules: Iterable[UserRule | Reservation], uid: int, gid: int) -> bool:
+    if uid in (0, os.geteuid()):
+        return True
+    return any(rule.uid == uid or rule.gid == gid for rule in rules)
 
 
 def refusal(pid: int, uid: int) -> str:
@@ -33,4 +60,15 @@ def refusal(pid: int, uid: int) -> str:
     return (
         f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or let "
         f"the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and SIGHUP"
+    )
+
+
+def group_refusal(name: bytes, pid: int, uid: int) -> str:
+    """Log that a process may not join a group; return what it is told."""
+    group = printable(name)
+    _log.warning("process %d of the user with uid %d may not join the reserved group '%s'", pid, uid, group)
+    return (
+        f"the group '{group}' is reserved, and the user with uid {uid} may not join it: run as root or as the "
+        f"daemon's user (uid {os.geteuid()}), or let the user in with `reserved {{ group: {group} uid: {uid} }}` in "
+        "section cpgd of the daemon's configuration, each word on its line, and SIGHUP"
     )

@@ -84,7 +84,7 @@ async def _run(options: argparse.Namespace) -> int:
         _log.warning("%s", warning)
     raise_file_limit()
     path = Path(options.socket or config.daemon.socket or default_socket())
-    access = Access(config.user_rules)
+    access = Access(config.user_rules, config.daemon.reserved)
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals, listening(path) as listener:
         ring = prepare_ring(ServedRing, config, options.node)
@@ -98,8 +98,8 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
-    hub = Hub(ring, client_limit=ring.config.daemon.client_queue)
-    hub.answers = answers(ring, hub)
+    hub = Hub(ring, access=access, client_limit=ring.config.daemon.client_queue)
+    hub.answers = answers(ring, hub, access)
     async with serve(listener, ring, hub, access.allows), trio.open_nursery() as nursery:
         await _serve_libqb(ring, access, nursery)
         path = listener.getsockname()
@@ -116,7 +116,7 @@ async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) 
     if wanted is False:
         return
     try:
-        await nursery.start(partial(libqb.serve, ring, may_connect=access.allows))
+        await nursery.start(partial(libqb.serve, ring, may_connect=access.allows, may_join=access.may_join))
     except OSError as error:
         if wanted:
             raise
@@ -131,6 +131,6 @@ def _reload(path: str, access: Access) -> None:
     except (ConfigError, OSError) as error:
         _log.error("not reloaded, the former configuration stays in force: %s", error)
         return
-    access.rules = config.user_rules
+    access.rules, access.reserved = config.user_rules, config.daemon.reserved
     set_level(config.logging)
-    _log.info("reloaded: who may connect, and what is logged; all else needs a restart")
+    _log.info("reloaded: who may connect and join which groups, and what is logged; all else needs a restart")

@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from cpg.errors import AlreadyJoined, CorosyncLimit
+from cpg.daemon.access import DEFAULT_ACCESS, Access, group_refusal
+from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.group import BATCH_BYTES, MESSAGE_COST
 from cpg.ipc import (
@@ -70,11 +71,13 @@ class Hub:
         self,
         ring: Port,
         *,
+        access: Access = DEFAULT_ACCESS,
         client_limit: int = CLIENT_QUEUE,
         total_limit: int = TOTAL_LIMIT,
     ) -> None:
-        """Limits in bytes."""
+        """`access`: who may join which groups. Limits in bytes."""
         self.ring = ring
+        self._access = access
         self.answers: Mapping[str, Callable[[], object]] = {}
         """What a client can ask for, each as values of JSON."""
         self.clients: set[Client] = set()
@@ -100,10 +103,10 @@ class Hub:
 
     # ---- clients come and go
 
-    def connect(self, pid: int, uid: int) -> Client:
+    def connect(self, pid: int, uid: int, gid: int) -> Client:
         """A process has connected."""
         self.connected += 1
-        client = Client(self, pid, uid, self.connected)
+        client = Client(self, pid, uid, gid, self.connected)
         self.clients.add(client)
         if len(self.clients) > MOST_CLIENTS:
             client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
@@ -167,11 +170,15 @@ class Hub:
             return False
         place = _Place(self, client, handle)
         try:
+            if not self._access.may_join(name, client.uid, client.gid):
+                raise GroupReserved(group_refusal(name, client.pid, client.uid))
             place.membership = self.ring.admit(name, client.pid, place)
         except AlreadyJoined as error:
             client.refuse(handle, Refusal.ALREADY_JOINED, error)
         except CorosyncLimit as error:
             client.refuse(handle, Refusal.LIMIT, error)
+        except GroupReserved as error:
+            client.refuse(handle, Refusal.RESERVED, error)
         except ValueError as error:
             client.refuse(handle, Refusal.NAME, error)
         except RingLost as error:
@@ -231,9 +238,10 @@ class Hub:
 class Client:
     """One connection: its requests, its groups, and what waits for it."""
 
-    def __init__(self, hub: Hub, pid: int, uid: int, number: int) -> None:
+    def __init__(self, hub: Hub, pid: int, uid: int, gid: int, number: int) -> None:
         self.pid = pid
         self.uid = uid
+        self.gid = gid
         self.number = number
         """In the order in which they came."""
         self.name = ""

@@ -85,7 +85,7 @@ class Server:
                 await connection.written()
 
     async def _serve_one(self, sock: socket.socket, peer: Peer) -> None:
-        client = self._hub.connect(peer.pid, peer.uid)
+        client = self._hub.connect(*peer)
         connection = self._connections[client] = Connection(sock, client, RECORD)
         try:
             if not self._may_connect(peer.uid, peer.gid):

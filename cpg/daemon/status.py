@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from cpg.daemon.access import Access
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
 from cpg.status import ring_status
@@ -15,13 +16,15 @@ from cpg.status import ring_status
 Answers = Mapping[str, Callable[[], object]]
 
 
-def answers(ring: EmbeddedRing, hub: Hub) -> Answers:
+def answers(ring: EmbeddedRing, hub: Hub, access: Access) -> Answers:
     """What clients can ask for, by question. The daemon's uptime begins here."""
     started = trio.current_time()
     return {
         "groups": partial(_groups, ring),
         "quorum": lambda: ring.quorum,
-        "status": lambda: ring_status(ring, trio.current_time() - started) | _clients(hub),
+        "status": lambda: (
+            ring_status(ring, trio.current_time() - started) | {"reserved": access.reserved_groups} | _clients(hub)
+        ),
     }
 
 

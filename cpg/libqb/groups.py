@@ -232,6 +232,8 @@ class GroupSession(Session):
             return Code.BUSY if self._membership.leaving else Code.EXIST
         if (name, pid) in self._processes:
             return Code.EXIST
+        if not self.client.may_join(name):
+            return Code.ACCESS
         if len(self._node.groups.get(name, ())) >= MOST_MEMBERS:
             return Code.NO_SPACE
         try:

@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 
 import trio
 
+from cpg.daemon.access import DEFAULT_ACCESS, group_refusal
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
@@ -101,16 +102,18 @@ async def serve(
     ring: EmbeddedRing,
     *,
     may_connect: Callable[[int, int], bool],
+    may_join: Callable[[bytes, int, int], bool] = DEFAULT_ACCESS.may_join,
     services: Sequence[str] = SERVICES,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
 
     Call it in the ring's block, under trio. `may_connect(uid, gid)` says whether a user is let in; others get EACCES.
+    `may_join(name, uid, gid)` says whether it may join a group; left out, the lock servers' group is kept.
     `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does.
     Raises OSError where a service's name is taken: a Corosync runs here.
     """
-    server = _Server(ring, may_connect)
+    server = _Server(ring, may_connect, may_join)
     with ExitStack() as stack:
         listeners = []
         for name in services:
@@ -143,8 +146,14 @@ def _listen(name: str) -> socket.socket:
 class _Server:
     """The services of one node, and the clients of all of them."""
 
-    def __init__(self, ring: EmbeddedRing, may_connect: Callable[[int, int], bool]) -> None:
+    def __init__(
+        self,
+        ring: EmbeddedRing,
+        may_connect: Callable[[int, int], bool],
+        may_join: Callable[[bytes, int, int], bool],
+    ) -> None:
         self.ring = ring
+        self.may_join = may_join
         self.buffer = memoryview(bytearray(LARGEST + 1))
         """For one request at a time; one byte more than any may have."""
         self._may_connect = may_connect
@@ -304,7 +313,8 @@ class _Connection:
         self, server: _Server, stream: trio.socket.SocketType, peer: _Peer, places: _Places, whose: str
     ) -> None:
         self.buffers = Buffers(peer.uid)
-        self._uid = peer.uid
+        self._peer = peer
+        self._may_join = server.may_join
         self._ring = server.ring
         self._buffer = server.buffer
         self._stream = stream
@@ -326,6 +336,14 @@ class _Connection:
         """The flow of multicasts."""
 
     # ---- the session's side
+
+    def may_join(self, name: bytes) -> bool:
+        """Whether its user may join a group; a refusal is logged."""
+        pid, uid, gid = self._peer
+        if not self._may_join(name, uid, gid):
+            group_refusal(name, pid, uid)
+            return False
+        return True
 
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events. Hot: once for each frame."""
@@ -444,7 +462,7 @@ class _Connection:
                     self._strangers = False
                     self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 break
-            if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self._uid]:
+            if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self._peer.uid]:
                 _log.warning("%s: somebody else sent in its name", self._whose)
                 continue
             if not self._connected.is_set():

@@ -80,6 +80,9 @@ class Client(Protocol):
     def buffers(self) -> Buffers:
         """For its zero copy."""
 
+    def may_join(self, name: bytes) -> bool:
+        """Whether its user may join a group; a refusal is logged."""
+
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""
 

@@ -450,6 +450,16 @@ async def test_another_ring_object_of_this_process_is_the_same_process(daemon):
             assert await one.list_groups() == {b"chat": (group.member,), b"other": (group.member,)}
 
 
+async def test_a_group_that_is_reserved_for_others(daemon):
+    async with cpg.open_corosync() as ring:
+        daemon.answers["cpg_join"].append(Code.ACCESS)
+        with pytest.raises(cpg.GroupReserved, match=rf"group 'chat' is reserved, .* uid {os.geteuid()} may not join"):
+            async with ring.join("chat"):
+                raise AssertionError
+        async with ring.join("chat"):
+            pass
+
+
 # ---- the commands
 
 

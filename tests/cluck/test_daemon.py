@@ -302,6 +302,27 @@ class Cpgd:
         self.process.wait()
 
 
+@pytest.mark.parametrize("behind_cpgd", [False, True])
+async def test_a_group_that_everybody_may_join_is_warned_of(tmp_path, config, behind_cpgd):
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("cpgd {\n    reserved {\n        group: kept\n    }\n}\n")
+    cpgd = Cpgd(config, tmp_path)
+    ring = ["-c", config]
+    if behind_cpgd:
+        cpgd.start()
+        ring = ["--cpg-socket", cpgd.path]
+    try:
+        for group, is_open in (("mine", True), ("kept", False), ("cluck", False)):
+            daemon = Cluckd(tmp_path, group, *ring, "--group", group)
+            with closing(daemon):
+                await daemon.start().running()
+                _, log = await daemon.end()
+                assert ("the lock servers' group mine is open to all users" in log) is is_open
+    finally:
+        if behind_cpgd:
+            cpgd.kill()
+
+
 async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
     cpgd = Cpgd(config, tmp_path).start()
     daemon = Cluckd(tmp_path, 1, "--cpg-socket", cpgd.path).start()

@@ -3,7 +3,7 @@ from textwrap import dedent
 import pytest
 
 from totem import corosync_conf
-from totem.config import Config, NodeEntry, milliseconds
+from totem.config import Config, NodeEntry, Reservation, milliseconds
 from totem.corosync_conf import load, own_node, parse
 from totem.errors import ConfigError
 
@@ -206,6 +206,28 @@ def test_warned(text, warning):
     assert told.startswith(warning)
 
 
+RESERVED = """
+cpgd {
+    libqb: no
+    reserved {
+        group: cluck
+        uid: root
+        gid: 7
+    }
+    reserved {
+        group: my locks
+    }
+}
+"""
+
+
+def test_reserved_groups():
+    config, warnings = parse(SMALL + RESERVED, "x")
+    assert config.daemon.reserved == (Reservation("cluck", 0, 7), Reservation("my locks"))
+    assert config.daemon.libqb is False
+    assert warnings == ()
+
+
 def test_what_has_no_bearing_on_a_ring_is_read_over():
     text = small_with("config_version: 3\nkeyfile: /x\nknet_mtu: 0\ntoken_warning: 80") + dedent(
         """
@@ -260,6 +282,8 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         (SMALL + "quorum {\nprovider: mine\n}", "x:11: quorum.provider: 'mine'", "corosync_votequorum"),
         (SMALL + "quorum {\ntwo_node: yes\n}", "x:11: quorum.two_node: 'yes'", "0 or 1"),
         (SMALL + "logging {\ndebug: loud\n}", "x:11: logging.debug: 'loud'", "trace"),
+        (SMALL + "cpgd {\nreserved {\nuid: 1\n}\n}", "x:11: a reserved group needs its name", "group: NAME"),
+        (SMALL + "cpgd {\nreserved {\ngroup:\n}\n}", "x:12: cpgd.reserved.group: ''", "1 to 128 bytes"),
         ("totem {\n", "x:1: section totem is not closed", "}"),
         (SMALL + "}\n", "x:10: } closes nothing", ""),
         (SMALL + "totem\n", "x:10: neither", "totem"),

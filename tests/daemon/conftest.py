@@ -4,6 +4,7 @@ import pytest
 import trio
 
 import cpg
+from cpg.daemon.access import Access
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
@@ -20,13 +21,14 @@ class Daemon:
         self.path = path
         self.node = node
         self.allowed = True
+        self.access = Access()
 
     @asynccontextmanager
     async def running(self):
         with listening(self.path) as listener:
             self.ring = prepare_ring(ServedRing, self.config, self.node)
-            self.hub = Hub(self.ring)
-            self.hub.answers = answers(self.ring, self.hub)
+            self.hub = Hub(self.ring, access=self.access)
+            self.hub.answers = answers(self.ring, self.hub, self.access)
             async with serve(listener, self.ring, self.hub, self.may_connect):
                 yield self
 

@@ -39,7 +39,7 @@ class Wire:
 
     def __init__(self, hub, pid):
         self.session = Session()
-        self.client = hub.connect(pid, uid=0)
+        self.client = hub.connect(pid, 0, 0)
         self.session.greet("test")
         self.hub = hub
         self.waits = False
@@ -239,7 +239,7 @@ def items_for(client):
     ],
 )
 def test_who_does_not_keep_to_the_protocol_is_told_and_put_out(hub, record, text):
-    client, other = hub.connect(7, 0), hub.connect(8, 0)
+    client, other = hub.connect(7, 0, 0), hub.connect(8, 0, 0)
     client.receive(b"\0" + record)
     client.work()
     goodbye = items_for(client)[-1]
@@ -252,7 +252,7 @@ def test_who_does_not_keep_to_the_protocol_is_told_and_put_out(hub, record, text
 
 
 def test_another_version_is_told_which(hub):
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     client.receive(b"\0" + head(Kind.HELLO, 0, 0, a=99))
     client.work()
     (goodbye,) = items_for(client)
@@ -262,7 +262,7 @@ def test_another_version_is_told_which(hub):
 
 
 def test_a_join_that_cannot_be_is_refused_and_the_client_stays(hub):
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 0) + head(Kind.JOIN, 2, 1) + b"a")
     assert client.work() is None
     assert [item.kind for item in items_for(client)] == [Kind.WELCOME, Kind.REFUSED]
@@ -270,7 +270,7 @@ def test_a_join_that_cannot_be_is_refused_and_the_client_stays(hub):
 
 
 def test_a_client_that_is_gone_leaves_as_down(hub):
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
     client.work()
     hub.disconnect(client)
@@ -280,7 +280,7 @@ def test_a_client_that_is_gone_leaves_as_down(hub):
 
 def test_of_many_slow_clients_the_slowest_goes():
     hub = Hub(Port(), client_limit=10_000, total_limit=1000)
-    slow, slower = hub.connect(7, 0), hub.connect(8, 0)
+    slow, slower = hub.connect(7, 0, 0), hub.connect(8, 0, 0)
     slower.put(head(Kind.ASK, 0, 600), bytes(600))
     slow.put(head(Kind.ASK, 0, 500), bytes(500))
     assert slower.ended
@@ -290,7 +290,7 @@ def test_of_many_slow_clients_the_slowest_goes():
 
 
 def test_a_list_that_would_never_fit_is_refused(hub):
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     packed = pack([bytes(10_000)] * 100)
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
     client.work()
@@ -313,7 +313,7 @@ def test_no_records_raise_anything(hub):
     ]
     hub.answers = {"groups": list}
     for number in range(3000):
-        client = hub.connect(number, 0)
+        client = hub.connect(number, 0, 0)
         client.receive(b"\0" + HELLO)
         for _ in range(4):
             record = bytearray(b"\0" + b"".join(dice.choices(good, k=3)))
@@ -328,7 +328,7 @@ def test_no_records_raise_anything(hub):
 
 
 def test_a_list_of_very_many_is_refused_before_it_is_taken_apart(hub):
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
     client.work()
     session = Session()
@@ -358,7 +358,7 @@ def test_whatever_a_session_accepts_a_daemon_takes(hub):
 
 
 def test_a_long_message_waits_for_many_clients_and_counts_once(hub):
-    clients = [hub.connect(pid, 0) for pid in range(40)]
+    clients = [hub.connect(pid, 0, 0) for pid in range(40)]
     for client in clients:
         client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
         client.work()
@@ -379,7 +379,7 @@ def test_a_long_message_waits_for_many_clients_and_counts_once(hub):
 
 
 def test_a_change_is_written_once_for_all_members(hub):
-    clients = [hub.connect(pid, 0) for pid in range(3)]
+    clients = [hub.connect(pid, 0, 0) for pid in range(3)]
     for client in clients:
         client.receive(b"\0" + HELLO + head(Kind.JOIN, client.pid + 7, 1) + b"a")
         client.work()
@@ -424,7 +424,7 @@ async def world_of_long_messages():
 def test_a_client_that_asks_a_lot_leaves_the_ring_its_turns(hub):
     asked = []
     hub.answers = {"status": lambda: asked.append(1)}
-    client = hub.connect(7, 0)
+    client = hub.connect(7, 0, 0)
     client.receive(b"\0" + HELLO + (head(Kind.ASK, 1, 6) + b"status") * 100)
     turns = 0
     while (need := client.work()) is not None:

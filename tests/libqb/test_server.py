@@ -41,9 +41,9 @@ def node(tmp_path, prefix):
     path.write_text(path.read_text() + "quorum {\n    provider: corosync_votequorum\n}\n")
 
     @asynccontextmanager
-    async def run(may_connect=lambda uid, gid: True):
+    async def run(may_connect=lambda uid, gid: True, **options):
         async with cpg.open_ring(path) as ring, trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, ring, may_connect=may_connect))
+            await nursery.start(partial(serve, ring, may_connect=may_connect, **options))
             yield ring
             nursery.cancel_scope.cancel()
 
@@ -185,6 +185,26 @@ async def test_what_join_and_leave_return(node, connect):
         assert (await one.ask(leave(b"chat", PID)))[1] == Code.NOT_EXIST
         assert (await one.ask(join(b"x" * 128, PID)))[1] == Code.OK
         assert (await one.ask(request(raw.FINALIZE))) == (12, Code.OK, b"")
+
+
+async def test_a_reserved_group_is_joined_by_whom_a_rule_names(node, connect, caplog):
+    uids = {os.geteuid()}
+    async with node(may_join=lambda name, uid, gid: name != b"cluck" or uid in uids), connect() as one:
+        assert (await one.ask(join(b"cluck", PID)))[1] == Code.OK
+        await one.until(CONFCHG)
+        uids.clear()
+        async with connect() as two:
+            assert (await two.ask(join(b"cluck", PID + 1)))[1] == Code.ACCESS
+            members_of = request(raw.MEMBERSHIP, name(b"cluck"))
+            assert struct.unpack_from("<I", (await two.ask(members_of))[2]) == (1,)
+            await two.send(mcast(b"from outside"))
+            assert (await two.ask(join(b"chat", PID + 1)))[1] == Code.OK
+        await one.send(mcast(b"from inside"))
+        assert (await one.until(DELIVER))[2].endswith(b"from inside")
+    assert (
+        f"process {os.getpid()} of the user with uid {os.geteuid()} may not join the reserved group 'cluck'"
+        in caplog.text
+    )
 
 
 async def test_membership_and_iteration(node, connect):

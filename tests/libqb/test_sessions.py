@@ -101,6 +101,9 @@ class FakeClient:
         self.events = []
         self.ended = None
 
+    def may_join(self, name):
+        return name != b"reserved"
+
     def tell(self, events):
         self.events += events
 
@@ -246,6 +249,11 @@ def test_what_the_ring_refuses(session, node, refusal, code):
     node.refuse = refusal
     assert codes(session.take([join(b"chat", PID)])) == [(0, code)]
     node.refuse = None
+    assert codes(session.take([join(b"chat", PID)])) == [(0, Code.OK)]
+
+
+def test_a_reserved_group_is_not_for_all(session):
+    assert codes(session.take([join(b"reserved", PID)])) == [(0, Code.ACCESS)]
     assert codes(session.take([join(b"chat", PID)])) == [(0, Code.OK)]
 
 
