@@ -24,15 +24,6 @@ class Open:
     """Once granted: from when on the holder counts."""
 
 
-@dataclass(slots=True)
-class Holding:
-    """A lock that the client was told it holds."""
-
-    request: RequestId
-    name: bytes
-    lease: float
-
-
 @dataclass(slots=True, eq=False)
 class LocalClient:
     """A program that is, or was a moment ago, connected to this server."""
@@ -48,8 +39,8 @@ class LocalClient:
     is_given_up: bool = False
     """It has not come back in time: it waits for nothing any more."""
     open: dict[RequestId, Open] = field(default_factory=dict)
-    held: dict[int, Holding] = field(default_factory=dict)
-    """By token."""
+    held: dict[int, RequestId] = field(default_factory=dict)
+    """By token: what was granted, as far as the client was told."""
     observed: set[bytes] = field(default_factory=set)
     """Elections."""
     candidates: dict[RequestId, Candidacy] = field(default_factory=dict)

@@ -121,16 +121,16 @@ class Withdraw(_Said, frozen=True, tag=2):
 
 
 class Release(_Said, frozen=True, tag=3):
-    """Give a lock back."""
+    """Give back the lock that a request was granted under this token."""
 
-    name: Name
+    request: RequestId
     token: Number
 
 
 class Renew(_Said, frozen=True, tag=4):
-    """Go on holding a lock for another lease."""
+    """Go on holding it for another lease."""
 
-    name: Name
+    request: RequestId
     token: Number
 
 
@@ -254,7 +254,8 @@ class Commit(_Said, frozen=True, tag=44):
 class Resign(_Said, frozen=True, tag=45):
     """A leader leads no more, but goes on standing; `to`: who is to be next, if that is another candidate."""
 
-    election: Name
+    request: RequestId
+    """Of the candidate that leads."""
     token: Number
     to: RequestId | None = None
 
@@ -283,6 +284,8 @@ LeaderCommand = Stand | Status | Close | Next | Commit | Resign | Depose | Publi
 Command = LockCommand | ConditionCommand | LeaderCommand
 Request = Acquire | Wait | Notify | Stand | Publish
 """Those that are answered, and may come again."""
+OfClient = Request | Withdraw | Release | Renew | EndWait | Resign
+"""What is done in the name of its `request`'s client; the other commands are the lock servers' own."""
 
 
 # ---- outcomes

@@ -103,7 +103,7 @@ class Conditions:
         condition.waiters.append(Waiter(ticket, self._table.locks[held.name].permits, command.reacquires))
         self.conditions[command.condition] = condition
         self._places.put(request, command.condition)
-        yield from self._table.release(Release(held.name, held.token))
+        yield from self._table.release(Release(held.request, held.token))
         yield Waiting(request)
 
     # ---- waking

@@ -162,12 +162,16 @@ class Tickets:
         ticket.is_held = False
         ticket.answer_due = self._clock() + ANSWER_PATIENCE
         self._arm(ticket)
-        if ticket.token:
-            self._book.say(Release(ticket.name, ticket.token))
+        if not self._is_ours(ticket):
+            self._book.end(ticket)
+        elif ticket.token:
+            self._book.say(Release(ticket.id, ticket.token))
         else:
             self._book.say(Withdraw(ticket.id))
-        if ticket.id.owner.client != self._book.client:
-            self._book.end(ticket)  # nobody answers in the name of who this client was
+
+    def _is_ours(self, ticket: Ticket) -> bool:
+        """Whether the server listens to this client about it: nobody answers in the name of who this client was."""
+        return ticket.id.owner.client == self._book.client
 
     def renew(self, ticket: Ticket) -> None:
         """Ask for another lease; `leases` tells when it has come."""
@@ -180,7 +184,8 @@ class Tickets:
     def _renew(self, ticket: Ticket) -> None:
         if ticket.renews:
             ticket.next_renewal = self._clock() + ticket.lease / 3
-        self._book.say(Renew(ticket.name, ticket.token))
+        if self._is_ours(ticket):
+            self._book.say(Renew(ticket.id, ticket.token))
 
     def force(self, name: bytes, token: int) -> None:
         """Take a lock from its holder, whoever that is."""
@@ -256,7 +261,7 @@ class Tickets:
             self._give_up(ticket)
 
     def _on_ended(self, ended: Ended) -> None:
-        ticket = self._book.find(ended.request, Ticket) if ended.request.number else self._find_token(ended.token)
+        ticket = self._book.find(ended.request, Ticket)
         if ticket is None:
             return
         if not (ended.why is None and (ticket.is_ending or ticket.is_passing)):
@@ -265,10 +270,6 @@ class Tickets:
                 return
             self._lose_held(ticket, _WHY.get(ended.why, str(ended.why)) if ended.why else "it was given back elsewhere")
         self._book.end(ticket)
-
-    def _find_token(self, token: int) -> Ticket | None:
-        """Return whose token this is: a server that knows nobody who holds it does not know the request."""
-        return next((ticket for ticket in self._book.all(Ticket) if ticket.token == token), None)
 
     @staticmethod
     def _is_to_be_had(ticket: Ticket) -> bool:

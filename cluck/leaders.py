@@ -312,8 +312,8 @@ class Leaders:
 
     def resign(self, command: Resign) -> Iterator[LeaderOutcome]:
         """Let a leader lead no more, and the one that it wishes for come next, or whoever wins the next round."""
-        election = self._led(command.election, command.token)
-        if election is None:
+        election = self._led(self._places.get(command.request), command.token)
+        if election is None or election.chosen != command.request:
             return
         leader, wished = election.chosen, election.candidate(command.to)
         if wished is None or wished.request == leader:
@@ -345,7 +345,7 @@ class Leaders:
         yield self._requests.note(Published(command.request, election.version))
         yield election.due()
 
-    def _led(self, name: bytes, token: int) -> Election | None:
+    def _led(self, name: bytes | None, token: int) -> Election | None:
         """Return an election, if it is led under this token."""
-        election = self.elections.get(name)
+        election = self.elections.get(name) if name is not None else None
         return election if election is not None and election.stage is Stage.LED and election.token == token else None

@@ -44,7 +44,7 @@ from cluck.commands import (
 )
 from totem.errors import TotemError
 
-VERSION: Final = 1
+VERSION: Final = 2
 LARGEST_RECORD: Final = 128 * 1024
 MOST_UNSETTLED: Final = 1024
 """Requests of a client that may be open, or answered and not settled."""

@@ -33,7 +33,6 @@ from cluck.commands import (
     Renew,
     Renewed,
     RequestId,
-    Resign,
     Server,
     Stand,
     Still,
@@ -163,9 +162,6 @@ class Service:
                 continue
             if outcome.request.owner.client in self.clients:  # type: ignore[union-attr]
                 self._teller.note(number, outcome, sent)
-        name = getattr(command, "name", None)
-        if name is not None:
-            self._upkeep.moved.add(name)
 
     def _note_sending(self, command: Command, sent: float) -> None:
         """Remember when the latest message on a ticket was sent that came before its grant."""
@@ -187,7 +183,7 @@ class Service:
         if known.ahead is not None:  # it has waited: ruling E7
             ticket = self.replica.ticket(outcome.request)
             if ticket is not None and (known.base is None or self._now - known.base > _SPENT * ticket.lease):
-                self._outgoing.say(Renew(ticket.name, ticket.token))
+                self._outgoing.say(Renew(ticket.request, ticket.token))
 
     def _begin_lease(self, request: RequestId) -> None:
         ticket = self.replica.ticket(request)
@@ -208,7 +204,7 @@ class Service:
         if not self.replica.was_there:  # what was granted here may never have been, and its token be another's
             self.leases = Leases()
         self.leases.load((ticket for ticket in state.table.tickets() if ticket.token), self._now)
-        self._upkeep.moved.update(state.table.locks)
+        state.table.moved.update(state.table.locks)
         self.canvass.forget()
         for outcome in state.leaders.pending():
             self._outgoing.say_all(self.canvass.hear(outcome, self._now))
@@ -267,7 +263,9 @@ class Service:
             self._request(local, command)
         elif kind is Withdraw:
             self._withdraw(local, command)  # type: ignore[arg-type]
-        elif self._is_allowed(local, command):
+        else:
+            if kind in (Release, Renew):
+                self._tell_if_lost(local, command)  # type: ignore[arg-type]
             self._outgoing.ask(command)
 
     def _request(self, local: LocalClient, command: Any) -> None:
@@ -299,19 +297,13 @@ class Service:
                 del local.open[command.request]
             self._outgoing.say(command)
 
-    def _is_allowed(self, local: LocalClient, command: Command) -> bool:
-        """Whether what a client names is its own."""
+    def _tell_if_lost(self, local: LocalClient, command: Release | Renew) -> None:
+        """Answer at once where a lock is not held, and the client was not told here that it is."""
         state = self.replica.state
-        if state is not None and isinstance(command, Release | Renew):
-            ticket = state.table.holder(command.name, command.token)
-            if ticket is None and self.replica.is_primary and command.token not in local.held:
-                nobody = RequestId((local.client, 0), 0)  # type: ignore[arg-type]
-                local.tell(Ended(nobody, command.token, Why.EXPIRED))
-            return ticket is None or ticket.request.owner.client == local.client
-        if state is not None and isinstance(command, Resign):
-            election = state.leaders.elections.get(command.election)
-            return election is None or election.chosen in local.candidates
-        return True
+        if state is None or not self.replica.is_primary or command.token in local.held:
+            return
+        if state.table.held(command.request, command.token) is None:
+            local.tell(Ended(command.request, command.token, Why.EXPIRED))
 
     def observe(self, local: LocalClient, election: bytes) -> None:
         """Tell a client of an election from now on."""

@@ -119,7 +119,7 @@ class Candidacies:
     def resign(self, candidacy: Candidacy, to: RequestId | None) -> None:
         """Lead no more, in favour of another candidate or of whoever is next, and stand on."""
         if candidacy.token:
-            candidacy.resigns = Resign(candidacy.command.election, candidacy.token, to)
+            candidacy.resigns = Resign(candidacy.id, candidacy.token, to)
             self._book.say(candidacy.resigns)
 
     def publish(self, task: int, candidacy: Candidacy, blob: bytes, changed: Callable[[], None]) -> Publication:
@@ -261,6 +261,7 @@ class Candidacies:
     def _stand_again(self, candidacy: Candidacy) -> None:
         """Make a new candidate of one that is none any more, and still wants to be."""
         self._book.forget(candidacy)
+        candidacy.resigns = None
         candidacy.id = self._book.draw(candidacy.id.owner.task)
         self._book.begin(candidacy, self._stand(candidacy))
 

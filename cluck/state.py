@@ -28,6 +28,7 @@ from cluck.commands import (
     Next,
     Notify,
     Number,
+    OfClient,
     Outcome,
     Publish,
     Refused,
@@ -103,7 +104,10 @@ class State:
         """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
 
         A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
+        What comes in a client's name is void where it comes from another node than the client's own.
         """
+        if isinstance(command, OfClient) and command.request.owner.client.server.node_id != server.node_id:
+            return []
         if type(command) is Withdraw:
             return list(self._withdraw(command, server))
         if isinstance(command, Request):

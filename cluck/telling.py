@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from cluck.clients import Holding, LocalClient, Untold
+from cluck.clients import LocalClient, Untold
 from cluck.commands import (
     Asked,
     Chosen,
@@ -96,10 +96,10 @@ class Teller:
         assert state is not None
         ends = {untold.outcome.token for untold in self._untold if type(untold.outcome) is Ended}
         for local in self._clients.values():
-            for token, holding in list(local.held.items()):
-                if token not in ends and state.table.holder(holding.name, token) is None:
+            for token, request in list(local.held.items()):
+                if token not in ends and state.table.held(request, token) is None:
                     del local.held[token]
-                    local.tell(Ended(holding.request, token, Why.EXPIRED))
+                    local.tell(Ended(request, token, Why.EXPIRED))
         elections = {name for local in self._clients.values() for name in local.observed}
         elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
         for election in sorted(elections):
@@ -109,8 +109,8 @@ class Teller:
     def renounce(self) -> None:
         """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
         for local in self._clients.values():
-            for token, holding in list(local.held.items()):
-                local.tell(Renounced(holding.request, token))
+            for token, request in local.held.items():
+                local.tell(Renounced(request, token))
             local.held.clear()
             for candidate, candidacy in local.candidates.items():
                 if candidacy.token:
@@ -202,10 +202,10 @@ class Teller:
             return  # and its end is told next
         deadline = base + usable(ticket.lease) if base is not None else -math.inf
         if deadline <= now:
-            self._outgoing.say(Renew(ticket.name, token))
+            self._outgoing.say(Renew(request, token))
             return
         local.open.pop(request, None)
-        local.held[token] = Holding(request, ticket.name, ticket.lease)
+        local.held[token] = request
         local.tell(Held(request, token, deadline))
 
     def _tell_role(self, local: LocalClient, candidate: RequestId) -> None:

@@ -10,7 +10,8 @@ and `Expire`, and order decides whether a renewal came before.
 * A request that comes again changes nothing and is answered with what has become of it (`cluck.state`).
 * An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
   others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free.
-* What is released is named by token, so that a late release of a former holder touches nobody.
+* What is released or renewed is named by its request and its token: nobody else's can be, and a late word of a former
+  holder touches nobody.
 """
 
 from __future__ import annotations
@@ -105,6 +106,8 @@ class Table:
 
     def __init__(self, tokens: Tokens, requests: Requests) -> None:
         self.locks: dict[bytes, Lock] = {}
+        self.moved: set[bytes] = set()
+        """Locks whose queues have changed since somebody cleared this; no part of what is replicated."""
         self._tokens = tokens
         self._requests = requests
         self._tickets: dict[RequestId, Ticket] = {}
@@ -134,6 +137,11 @@ class Table:
             return []
         outcome = Granted(request, ticket.token) if ticket.token else Queued(request, self.ahead(ticket))
         return [outcome] if ticket.notified is None else [Woken(request, ticket.notified), outcome]
+
+    def held(self, request: RequestId, token: int) -> Ticket | None:
+        """Return the ticket of a request, if it holds its lock under this token."""
+        ticket = self._tickets.get(request)
+        return ticket if ticket is not None and ticket.token == token and token else None
 
     def holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
         """Return the ticket that holds a lock with this token, if it was renewed so many times."""
@@ -178,6 +186,7 @@ class Table:
                 yield self._requests.note(Refused(ticket.request, why, circle))
                 return
         self.locks[ticket.name] = lock
+        self.moved.add(ticket.name)
         self._remember(ticket)
         granted = False
         for outcome in self._grant(lock):
@@ -257,7 +266,7 @@ class Table:
 
     def renew(self, command: Renew) -> Iterator[LockOutcome]:
         """Let a lease begin anew."""
-        ticket = self.holder(command.name, command.token)
+        ticket = self.held(command.request, command.token)
         if ticket is not None:
             ticket.renewals += 1
             ticket.is_revoked = False
@@ -274,7 +283,7 @@ class Table:
 
     def release(self, command: Release) -> Iterator[LockOutcome]:
         """Take a lock back."""
-        yield from self._end(self.holder(command.name, command.token), None)
+        yield from self._end(self.held(command.request, command.token), None)
 
     def expire(self, command: Expire) -> Iterator[LockOutcome]:
         """Take a lock whose lease is over."""
@@ -305,6 +314,7 @@ class Table:
 
     def _take_out(self, ticket: Ticket) -> None:
         lock = self.locks[ticket.name]
+        self.moved.add(ticket.name)
         self._forget(ticket)
         (lock.holders if ticket.token else lock.waiting).remove(ticket)
 

@@ -41,8 +41,6 @@ class Upkeep:
     ) -> None:
         self.deadline = now + TICK
         """When `advance` is to be called."""
-        self.moved: set[bytes] = set()
-        """Locks whose queues have changed since it looked last."""
         self.ended: set[Server] = set()
         """Lock servers that have ended with all their clients, as far as the state does not know it yet."""
         self._replica = replica
@@ -77,7 +75,8 @@ class Upkeep:
                 ticket = state.table.ticket(request)
                 if ticket is not None and not ticket.token:
                     waiting[request] = local, known, ticket
-        moved, self.moved = self.moved, set()
+        moved = state.table.moved.copy()
+        state.table.moved.clear()
         for name in dict.fromkeys(ticket.name for _, _, ticket in waiting.values()):
             lock = state.table.locks[name]
             for place, ticket in enumerate(lock.waiting):

@@ -24,7 +24,7 @@ from cluck.commands import Command, Number
 from cluck.state import Image
 from totem.errors import TotemError
 
-VERSION: Final = 1
+VERSION: Final = 2
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
 

@@ -6,6 +6,8 @@ from cluck.commands import (
     Close,
     Commit,
     Depose,
+    Granted,
+    Leadership,
     Mode,
     Next,
     Notify,
@@ -23,7 +25,8 @@ from cluck.state import State
 from cluck.tokens import TOKENS_OF_AN_EPOCH
 
 FIRST = 7 * TOKENS_OF_AN_EPOCH + 1
-HERE, THERE = Server(1, 99), Server(2, 98)
+HERE, THERE = Server(1, 99), Server(1, 98)
+"""Two lives of one node's server."""
 
 
 class Bench:
@@ -34,9 +37,17 @@ class Bench:
         self.state.longest = 86400.0
         self.table = self.state.table
         self.numbers = {}
+        self.granted = {}
+        """By token: the request that was granted it, or the candidate that was to lead under it."""
 
     def apply(self, command, server=HERE):
-        return self.state.apply(command, server)
+        outcomes = self.state.apply(command, server)
+        for outcome in outcomes:
+            if isinstance(outcome, Granted):
+                self.granted[outcome.token] = outcome.request
+            elif isinstance(outcome, Leadership):
+                self.granted[outcome.token] = outcome.leader
+        return outcomes
 
     def request(self, who, task=0):
         client = Client(HERE, ord(who))
@@ -49,8 +60,8 @@ class Bench:
         request = self.request(who, task)
         return request, self.apply(Acquire(request, name.encode(), mode, **options))
 
-    def release(self, token, name="lock"):
-        return self.apply(Release(name.encode(), token))
+    def release(self, token):
+        return self.apply(Release(self.granted[token], token))
 
     # ---- conditions
 
@@ -95,7 +106,7 @@ class Bench:
         return self.commit(candidate, round)
 
     def resign(self, token, to=None):
-        return self.apply(Resign(b"election", token, to))
+        return self.apply(Resign(self.granted[token], token, to))
 
     def depose(self, candidate, round=1):
         return self.apply(Depose(b"election", round, candidate))

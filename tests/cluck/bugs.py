@@ -1,11 +1,13 @@
 """Planted bugs of the replicated state: the same machine with one mistake in it, and the test that kills it."""
 
 from functools import partial
+from typing import get_args
 
 import pytest
 
 from cluck.actors import Actor
 from cluck.census import Census
+from cluck.commands import OfClient, Renew
 from cluck.conditions import Conditions
 from cluck.electorate import Electorate
 from cluck.finality import Finality
@@ -24,6 +26,7 @@ from tests.cluck import test_actors as actors
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_replica as replicas
+from tests.cluck import test_rights as rights
 from tests.cluck import test_service as services
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
@@ -44,6 +47,11 @@ def watched(test):
     """Run one that puts something of its own into the machine."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         test(Bench(), monkeypatch)
+
+
+def others(kind):
+    """What is done in a client's name, but for this kind."""
+    return " | ".join(other.__name__ for other in get_args(OfClient) if other is not kind)
 
 
 def random_commands():
@@ -97,8 +105,8 @@ TICKETS = [
     Bug(
         "release whoever holds",
         "E",
-        [Change(Table, "holder", "ticket.token == token and", "")],
-        by(tickets.test_a_late_release_touches_nobody),
+        [Change(Table, "held", "ticket.token == token and", "")],
+        by(tickets.test_a_late_release_touches_no_later_grant_of_the_same_request),
     ),
     Bug(
         "take a lock in spite of a renewal",
@@ -284,7 +292,7 @@ CONDITIONS = [
     Bug(
         "wait and go on holding",
         "3.2 cv_wait",
-        [Change(Conditions, "wait", "yield from self._table.release(Release(held.name, held.token))", "pass")],
+        [Change(Conditions, "wait", "yield from self._table.release(Release(held.request, held.token))", "pass")],
         by(conditions.test_to_wait_gives_the_lock_back_in_the_same_step),
     ),
     Bug(
@@ -867,4 +875,28 @@ ACTORS = [
     ),
 ]
 
-BUGS = ACTORS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
+RIGHTS = [
+    Bug(
+        f"take {kind.__name__} from anybody",
+        "E12",
+        [Change(State, "apply", "isinstance(command, OfClient)", f"isinstance(command, {others(kind)})")],
+        partial(rights.test_what_comes_in_a_clients_name_from_another_node_is_void, kind),
+    )
+    for kind in get_args(OfClient)
+] + [
+    Bug(
+        "take a token for a right",
+        "E12",
+        [
+            Change(
+                Table,
+                "held",
+                "self._tickets.get(request)",
+                "next((ticket for ticket in self._tickets.values() if ticket.token == token), None)",
+            )
+        ],
+        partial(rights.test_a_token_that_is_known_or_guessed_is_no_right, Renew),
+    ),
+]
+
+BUGS = ACTORS + RIGHTS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS

@@ -77,11 +77,15 @@ class Server:
         self.say(Hello(VERSION, resumes=self.client, secret=welcome.secret if secret is None else secret))
         return self.of(Welcome)[-1]
 
-    def release(self, token, name=b"lock"):
-        self.say(Release(name, token))
+    def release(self, token):
+        self.say(Release(self.granted(token), token))
 
-    def renew(self, token, name=b"lock"):
-        self.say(Renew(name, token))
+    def renew(self, token):
+        self.say(Renew(self.granted(token), token))
+
+    def granted(self, token):
+        """The request that the client was told to be granted this token."""
+        return next(said.request for said in self.of(Held) if said.token == token)
 
     def withdraw(self, request):
         self.say(Withdraw(request))

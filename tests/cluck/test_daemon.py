@@ -63,7 +63,7 @@ async def test_a_lock_is_held_waited_for_and_passed_on(cluckd):
     held = await one.hear(Held)
     assert held.request == request
     two.acquire(b"backup")
-    one.say(Release(b"backup", held.token))
+    one.say(Release(held.request, held.token))
     assert (await one.hear(Ended)).why is None
     assert (await two.hear(Held)).token > held.token
 
@@ -122,7 +122,7 @@ async def test_what_a_live_process_held_is_kept_without_its_connection(cluckd):
     await again.greet(one.welcome.client, one.welcome.secret)
     assert again.welcome.was_resumed
     two.acquire(b"backup")
-    again.say(Release(b"backup", held.token))
+    again.say(Release(held.request, held.token))
     assert (await two.hear(Held)).token > held.token
 
 
@@ -180,7 +180,7 @@ async def test_force_is_for_administrators(tmp_path, config):
         text = FORCING.format(path=daemon.path, token=held.token)
         done = await trio.run_process([sys.executable, "-c", text], capture_stdout=True)
         assert b"the user with uid 65534 may not take locks by force: run as root" in done.stdout
-        one.say(Release(b"backup", held.token))
+        one.say(Release(held.request, held.token))
         assert (await one.hear(Ended)).why is None
         _, log = await daemon.end()
         assert "of the user with uid 65534: refused" in log

@@ -85,7 +85,7 @@ async def test_three_grant_and_hand_over(autojump_clock, disks):
         b.acquire(b"lock")
         await trio.sleep(1)
         assert not any(isinstance(said, Held) for said in b.told)
-        a.say(Release(b"lock", held.token))
+        a.say(Release(held.request, held.token))
         assert (await a.hear(Ended)).why is None
         assert (await b.hear(Held)).token > held.token
         assert disks[3].record.epoch == 1

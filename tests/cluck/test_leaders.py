@@ -366,13 +366,14 @@ def test_who_names_nobody_that_could_be_next_has_a_round_opened(bench, to):
 
 
 def test_only_the_leader_can_resign(bench):
-    _, b, _ = led_by_first(bench)
+    a, b, _ = led_by_first(bench)
+    for candidate, token in ((b, FIRST), (a, 0), (a, FIRST + 1), (bench.request("D"), FIRST)):
+        assert bench.apply(Resign(candidate, token)) == []
     bench.resign(FIRST)
     for token in (0, FIRST):
-        assert bench.resign(token) == []
+        assert bench.apply(Resign(a, token)) == []
     bench.elect(b, 2)
-    assert bench.resign(FIRST) == []
-    assert bench.apply(Resign(b"unknown", FIRST)) == []
+    assert bench.apply(Resign(a, FIRST)) == []
 
 
 def test_a_deposed_leader_sits_out_the_next_round(bench):

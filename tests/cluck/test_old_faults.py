@@ -18,10 +18,12 @@ from cluck.commands import (
     Owner,
     Refused,
     Rejected,
+    Release,
     RequestId,
     Stand,
     Status,
     Why,
+    Withdraw,
 )
 from cluck.errors import LockTimeout
 from cluck.leases import DRIFT
@@ -126,9 +128,10 @@ def test_nobody_else_can_destroy_a_lock():
     order[1].acquire()
     order.settle()
     (token,) = order[1].held
-    order[2].release(token)
-    with pytest.raises(Malformed):
-        order[2].withdraw(RequestId(Owner(order[1].client, 0), 1))
+    request = RequestId(Owner(order[1].client, 0), 1)
+    for command in (Withdraw(request), Release(request, token)):
+        with pytest.raises(Malformed):
+            order[2].say(command)
     order.settle()
     assert order[1].held == [token]
 

@@ -221,7 +221,7 @@ def test_a_client_that_comes_back_in_time_waits_on():
     order[1].come_back()
     order.pass_time(5)
     assert order[3].state.table.ticket(waiting) is not None
-    order[2].release(order[2].held[0], b"wanted")
+    order[2].release(order[2].held[0])
     order.settle()
     assert {held.request for held in order[1].of(Held)} == {waiting}  # again, if it renews as it begins
 

@@ -37,7 +37,7 @@ from cluck.state import Image, State
 from tests.cluck.bench import HERE, THERE, Bench
 from tests.cluck.judges import ConditionJudge, ElectionJudge, TicketJudge
 
-YONDER = Server(3, 97)
+YONDER = Server(1, 97)
 CLIENTS = "ABCDEF"
 LOCKS = {b"x": 0, b"y": 0, b"z": 0, b"semaphore": 2}
 CONDITIONS = [b"full", b"empty"]
@@ -183,10 +183,10 @@ class World:
         name, token, renewals = ticket.name, ticket.token, ticket.renewals
         return self.dice.choice(
             [
-                Release(name, token),
-                Release(name, token),
-                Release(name, token - 1),
-                Renew(name, token),
+                Release(ticket.request, token),
+                Release(ticket.request, token),
+                Release(ticket.request, token - 1),
+                Renew(ticket.request, token),
                 Revoke(name, token, renewals),
                 Expire(name, token, renewals),
                 Force(name, token),
@@ -240,7 +240,7 @@ class World:
                 self.bench.request(chr(chosen.owner.client.number)), name, token, self.dice.randbytes(2)
             ),
         }
-        unusual = [*usual.values(), Close(name, round), Resign(name, token, to), Depose(name, round, chosen)]
+        unusual = [*usual.values(), Close(name, round), Resign(chosen, token, to), Depose(name, round, chosen)]
         return usual[election.stage] if self.dice.random() < 0.6 else self.dice.choice(unusual)
 
     def again(self):

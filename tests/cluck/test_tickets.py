@@ -16,6 +16,7 @@ from cluck.commands import (
     Owner,
     Queued,
     Refused,
+    Release,
     Renew,
     Renewed,
     RequestId,
@@ -60,6 +61,15 @@ def test_a_late_release_touches_nobody(bench):
     bench.acquire("B")
     bench.release(FIRST)
     assert bench.release(FIRST) == []
+    assert bench.table.holder(b"lock", FIRST + 1)
+
+
+def test_a_late_release_touches_no_later_grant_of_the_same_request(bench):
+    """The state has forgotten its client in between, which asked again."""
+    a, _ = bench.acquire("A")
+    bench.apply(Gone(a.owner.client))
+    assert bench.apply(Acquire(a, b"lock")) == [Granted(a, FIRST + 1)]
+    assert bench.apply(Release(a, FIRST)) == []
     assert bench.table.holder(b"lock", FIRST + 1)
 
 
@@ -155,7 +165,7 @@ def test_a_withdrawn_request_leaves_the_queue_or_releases(bench):
 
 def test_a_renewal_in_time_voids_what_was_proposed(bench):
     a, _ = bench.acquire("A")
-    assert bench.apply(Renew(b"lock", FIRST)) == [Renewed(a, FIRST, 1)]
+    assert bench.apply(Renew(a, FIRST)) == [Renewed(a, FIRST, 1)]
     assert bench.apply(Revoke(b"lock", FIRST, 0)) == []
     assert bench.apply(Expire(b"lock", FIRST, 0)) == []
     assert bench.apply(Revoke(b"lock", FIRST, 1)) == [Revoked(a, FIRST)]
@@ -166,7 +176,7 @@ def test_a_renewal_in_time_voids_what_was_proposed(bench):
 def test_a_renewed_lock_is_asked_for_again(bench):
     a, _ = bench.acquire("A")
     assert bench.apply(Revoke(b"lock", FIRST, 0)) == [Revoked(a, FIRST)]
-    bench.apply(Renew(b"lock", FIRST))
+    bench.apply(Renew(a, FIRST))
     assert bench.apply(Revoke(b"lock", FIRST, 1)) == [Revoked(a, FIRST)]
 
 

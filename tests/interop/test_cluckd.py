@@ -33,7 +33,7 @@ async def test_a_lock_is_passed_on_and_its_holders_node_may_be_lost(daemons):
     one.acquire(b"backup", **LEASE)
     first = await one.hear(Held)
     two.acquire(b"backup", **LEASE)
-    one.say(Release(b"backup", first.token))
+    one.say(Release(first.request, first.token))
     second = await two.hear(Held)
     three = await found[3].speaker().greet()
     three.acquire(b"backup", **LEASE)
@@ -45,7 +45,7 @@ async def test_a_lock_is_passed_on_and_its_holders_node_may_be_lost(daemons):
     await ring.start_corosync(2)
     await found[2].running()
     again = await found[2].speaker().greet()
-    three.say(Release(b"backup", third.token))
+    three.say(Release(third.request, third.token))
     again.acquire(b"backup")
     assert (await again.hear(Held)).token > third.token
     for k in (1, 2, 3):
