@@ -21,11 +21,22 @@ def resolve(host: str, ip_version: str) -> str:
         answers = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except UnicodeError as error:
         raise OSError(errno.EINVAL, f"not a host name ({error})") from None
-    found = {family: str(address[0]) for family, _, _, _, address in reversed(answers)}
+    except socket.gaierror:
+        _, percent, interface = host.partition("%")
+        if percent and interface not in (name for _, name in socket.if_nameindex()):
+            raise OSError(errno.ENODEV, f"this machine has no interface {interface}") from None
+        raise
+    found = {family: _text(address) for family, _, _, _, address in reversed(answers)}
     for family in _FAMILIES[ip_version]:
         if family in found:
             return found[family]
     raise OSError(errno.EADDRNOTAVAIL, f"{host} has no address that ip_version {ip_version} allows")
+
+
+def _text(place: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]) -> str:
+    """Write the address of a socket; one of a single link with its interface, as `fe80::1%eth0`."""
+    scope = place[3] if len(place) == 4 else 0
+    return f"{place[0]}%{socket.if_indextoname(scope)}" if scope else str(place[0])
 
 
 def sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:

@@ -323,6 +323,8 @@ class Config:
             _refuse("ring0_addr", node.address, "an IP address", node)
         if address.is_unspecified or address.is_multicast:
             _refuse("ring0_addr", node.address, "the address of one machine", node)
+        if address.version == 6 and address.is_link_local and not address.scope_id:
+            _refuse("ring0_addr", node.address, f"told with its interface, as {address}%eth0", node)
         if address.version != self.ip_family:
             _refuse("ring0_addr", node.address, f"an IPv{self.ip_family} address, like the first node's", node)
 

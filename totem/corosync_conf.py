@@ -1,22 +1,26 @@
 """Reader for Corosync's configuration files, corosync.conf(5).
 
 A file is read in two steps: `_parse` makes a tree of sections as Corosync's own parser (exec/coroparse.c) would, and
-`_Reader` turns the tree into a `Config`. A value that cannot be right is refused with file and line; a key that
+`_Reader` turns the tree into a `Config`. A value that cannot be right is refused with file and line; a word that
 nobody knows, or that has no effect here, is told as a warning beside the result, since a file may serve real
-Corosync nodes and ours alike.
+Corosync nodes and ours alike, and Corosync takes any word. What looks like a slip of the pen (a word that is nearly a
+known one, a comment behind a value) stands in front of an error, since that may come of it.
 
 One key is ours: `ring0_port` in a node section, so that several nodes can live at one address.
 """
 
 from __future__ import annotations
 
+import difflib
 import grp
 import ipaddress
 import pwd
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from totem.addresses import is_local, resolve
@@ -25,6 +29,7 @@ from totem.config import (
     IP_VERSIONS,
     TOKEN_COEFFICIENT_MS,
     TOKEN_MS,
+    TRANSPORTS,
     Config,
     Daemon,
     Logging,
@@ -76,8 +81,9 @@ def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Cal
     `readers` has the section's keys; they raise ValueError with what is right. All else may be anything that Corosync
     understands. `ConfigError` names file and line, an unreadable file is an `OSError`.
     """
+    text = _read_text(Path(path))
     reader = _Reader(str(path))
-    section = reader.read_section(_tree_of(Path(path)), name, dict(readers))
+    section = reader.read_section(text, name, dict(readers))
     rules, warnings = _rules_beside(Path(path))
     return section._replace(user_rules=(*section.user_rules, *rules), warnings=(*section.warnings, *warnings))
 
@@ -89,23 +95,24 @@ def _rules_beside(path: Path) -> tuple[tuple[UserRule, ...], tuple[str, ...]]:
     for file in sorted(path.parent.glob("uidgid.d/*")):
         if file.is_file():
             reader = _Reader(str(file))
-            rules += reader.read_user_rules(_tree_of(file))
+            rules += reader.read_user_rules(_read_text(file))
             warnings += reader.warnings
     return tuple(rules), tuple(warnings)
 
 
-def _tree_of(path: Path) -> _Section:
-    return _parse(_read_text(path), str(path))
-
-
 def _read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    """Read a file as Corosync would, which looks at bytes; what has zeros in it is no text."""
+    data = path.read_bytes()
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        _wrong(str(path), line, "this is no text: it has a zero byte here (UTF-8 is meant, not UTF-16)")
+    return _LONE_BLANK.sub(b" ", data).decode(errors="replace")
 
 
 def parse(text: str, path: str) -> Loaded:
     """Read the text of a corosync.conf file; `path` is what errors and warnings call it."""
     reader = _Reader(path)
-    return Loaded(reader.read(_parse(text, path)), tuple(reader.warnings))
+    return Loaded(reader.read(text), tuple(reader.warnings))
 
 
 def own_node(config: Config, node: int | str | None = None) -> int:
@@ -149,13 +156,23 @@ class _Section:
     line: int
     values: dict[str, _Value] = field(default_factory=dict)
     """As in Corosync the last of several values counts."""
+    former: list[tuple[str, _Value]] = field(default_factory=list)
+    """The others of several, by key."""
     sections: list[_Section] = field(default_factory=list)
+
+    @property
+    def own_name(self) -> str:
+        """Its name alone."""
+        return self.name.rpartition(".")[2]
 
     def named(self, name: str) -> Iterator[_Section]:
         return (section for section in self.sections if section.name == name)
 
 
-_BLANKS = " \t\r\n\xa0"  # Corosync takes the no-break space for a blank too
+_BYTE_ORDER_MARK = "\ufeff"
+_BLANKS = " \t\r\n\xa0"
+_LONE_BLANK = re.compile(rb"(?<![\x80-\xff])\xa0")
+"""Corosync takes the byte of Latin-1's no-break space for a blank, too."""
 
 
 def _parse(text: str, path: str) -> _Section:
@@ -178,15 +195,22 @@ def _parse(text: str, path: str) -> _Section:
             key, _, value = (part.strip(_BLANKS) for part in line.partition(":"))
             if not key:
                 _wrong(path, number, "a key is missing before the colon")
+            if key in section.values:
+                section.former.append((key, section.values[key]))
             section.values[key] = _Value(value, number)
-        elif line == "}":
+        elif line.startswith("}"):
+            if line != "}":
+                _wrong(path, number, f"nothing may stand behind }}: {line[:40]!r}")
             if len(stack) == 1:
                 _wrong(path, number, "} closes nothing")
             stack.pop()
         else:
-            _wrong(path, number, f"neither 'name {{' nor 'key: value' nor '}}': {line[:40]}")
+            _wrong(path, number, f"neither 'name {{' nor 'key: value' nor '}}': {line[:40]!r}")
     if len(stack) > 1:
-        _wrong(path, stack[-1].line, f"section {stack[-1].name} is not closed by }}")
+        section = stack[-1]
+        swallowed = (inner for inner in section.sections if inner.own_name in _WORDS[""].sections)
+        where = next((f" before {inner.own_name} in line {inner.line}" for inner in swallowed), "")
+        _wrong(path, section.line, f"section {section.name} begins here and is not closed by }}{where}")
     return stack[0]
 
 
@@ -199,13 +223,19 @@ def _wrong(path: str, line: int, text: str) -> NoReturn:
 
 def number(text: str) -> int:
     """Read a number."""
-    if not (text.isascii() and text.isdigit()) or int(text) > 2**32 - 1:
+    if not re.fullmatch(r"[+-]?0*[0-9]{1,10}", text, re.ASCII) or not 0 <= int(text) <= 2**32 - 1:
         raise ValueError("a number from 0 to 4294967295")
     return int(text)
 
 
 def _seconds(text: str) -> float:
     return number(text) / 1000
+
+
+def _small(text: str) -> int:
+    if number(text) > 255:
+        raise ValueError("a number from 0 to 255")
+    return number(text)
 
 
 def switch(text: str) -> bool:
@@ -215,10 +245,17 @@ def switch(text: str) -> bool:
     return text == "yes"
 
 
+def _log_switch(text: str) -> bool:
+    if text not in ("yes", "on", "no", "off"):
+        raise ValueError("yes or no")
+    return text in ("yes", "on")
+
+
 def _digit_switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError("0 or 1")
-    return text == "1"
+    try:
+        return _small(text) != 0
+    except ValueError:
+        raise ValueError("0 or 1") from None
 
 
 def _text(text: str) -> str:
@@ -256,6 +293,13 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return check
 
 
+def _transport(text: str) -> str:
+    if text not in (*TRANSPORTS, _KNET):
+        raise ValueError(" or ".join(TRANSPORTS))
+    return text
+
+
+_KNET = "knet"
 _Readers = dict[str, Callable[[str], Any]]
 
 _TOTEM_NUMBERS: _Readers = {
@@ -268,13 +312,14 @@ _TOTEM_OURS: _Readers = {
 }
 """Of these 0 is a value."""
 _TOTEM_TEXTS: _Readers = {
-    **dict.fromkeys(("cluster_name", "transport"), _text),
+    "cluster_name": _text,
+    "transport": _transport,
     "ip_version": one_of(*IP_VERSIONS),
-    **dict.fromkeys(("block_unlisted_ips", "compact_headers"), switch),
+    "compact_headers": switch,
 }
 _INTERFACE: _Readers = {
     "mcastaddr": _text,
-    "ttl": number,
+    "ttl": _small,
 }
 _QUORUM: _Readers = {
     "provider": one_of("corosync_votequorum"),
@@ -284,51 +329,93 @@ _QUORUM: _Readers = {
     "auto_tie_breaker_node": _text,
     "last_man_standing_window": _seconds,
 }
+_FACILITIES = (
+    *("daemon", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7"),
+    *("auth", "authpriv", "cron", "ftp", "kern", "lpr", "mail", "news", "syslog", "user", "uucp"),
+)
 _LOGGING: _Readers = {
-    **dict.fromkeys(("to_stderr", "to_syslog", "to_logfile"), switch),
-    **dict.fromkeys(("logfile", "syslog_facility"), _text),
+    **dict.fromkeys(("to_stderr", "to_syslog", "to_logfile"), _log_switch),
+    "logfile": _text,
+    "syslog_facility": one_of(*_FACILITIES),
     "timestamp": one_of("off", "on", "hires"),
     "debug": one_of("off", "on", "trace"),
 }
-
+_SYSTEM: _Readers = {
+    "state_dir": _text,
+}
 _DAEMON: _Readers = {
     "socket": _text,
     "libqb": switch,
     "client_queue": number,
 }
 
-# Corosync's keys that have no bearing on what a ring does: read over in silence.
-_IDLE_KEYS = {
-    "totem": {
-        "config_version",
-        "crypto_model",
-        "keyfile",
-        "key",
-        "threads",
-        "token_warning",
-        "link_mode",
-        "ip_dscp",
-        "max_network_delay",
-    },
-    "totem.interface": {"ringnumber", "member"},
-    "quorum": {"leaving_timeout", "votes"},
-    "logging": {"fileline", "function_name", "blackbox", "logfile_priority", "syslog_priority"},
-    "system": {"qb_ipc_type", "sched_rr", "priority", "move_to_root_cgroup", "allow_knet_handle_fallback"},
-}
-_IDLE_SECTIONS = {"resources", "nozzle", "service", "pload", "logging.logger_subsys", "cluckd"}
 
-_KNOWN_SECTIONS = _IDLE_SECTIONS | {
-    "totem",
-    "totem.interface",
-    "nodelist",
-    "nodelist.node",
-    "quorum",
-    "logging",
-    "system",
-    "uidgid",
-    "cpgd",
-    "cpgd.reserved",
+class _Words(NamedTuple):
+    """What is known in a section."""
+
+    taken: frozenset[str]
+    """Keys that have an effect here."""
+    idle: frozenset[str] = frozenset()
+    """Corosync's keys that have no bearing on what a ring does: read over in silence. Those of knet are, too."""
+    undone: Mapping[str, str] = MappingProxyType({})
+    """Corosync's keys, and sections, that have an effect there and none here, and why."""
+    sections: frozenset[str] = frozenset()
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """All of them."""
+        return self.taken | self.idle | self.undone.keys()
+
+
+_WORDS = {
+    "": _Words(
+        frozenset(),
+        sections=frozenset(("totem", "nodelist", "quorum", "logging", "system", "uidgid", "cpgd"))
+        | {"resources", "nozzle", "service", "pload", "cluckd"},
+    ),
+    "totem": _Words(
+        frozenset((*_TOTEM_NUMBERS, *_TOTEM_OURS, *_TOTEM_TEXTS, "version", "token", "token_coefficient"))
+        | {"clear_node_high_bit", "block_unlisted_ips", "crypto_cipher", "crypto_hash", "secauth"},
+        frozenset(("config_version", "crypto_model", "keyfile", "key", "threads", "token_warning", "link_mode"))
+        | {"ip_dscp", "max_network_delay"},
+        {
+            "nodeid": "a node's id stands in the nodelist",
+            "heartbeat_failures_allowed": "the token alone tells of failures",
+            "cancel_token_hold_on_retransmit": "it is no",
+        },
+        frozenset(("interface",)),
+    ),
+    "totem.interface": _Words(
+        frozenset((*_INTERFACE, "linknumber", "mcastport", "broadcast")),
+        frozenset(("ringnumber",)),
+        {"bindnetaddr": "a node binds to its ring0_addr"},
+        frozenset(("member",)),
+    ),
+    "nodelist": _Words(frozenset(), sections=frozenset(("node",))),
+    "nodelist.node": _Words(frozenset(("ring0_addr", "ring0_port", "nodeid", "name", "quorum_votes"))),
+    "quorum": _Words(frozenset(_QUORUM), frozenset(("leaving_timeout", "votes")), {"device": "it gives no votes"}),
+    "logging": _Words(
+        frozenset((*_LOGGING, "to_file")),
+        frozenset(("fileline", "function_name", "blackbox")),
+        dict.fromkeys(("logfile_priority", "syslog_priority", "syslog_level"), "all from info on is written"),
+        frozenset(("logger_subsys", "logging_daemon")),
+    ),
+    "system": _Words(
+        frozenset(_SYSTEM),
+        frozenset(("qb_ipc_type", "sched_rr", "priority", "move_to_root_cgroup", "allow_knet_handle_fallback")),
+    ),
+    "cpgd": _Words(frozenset(_DAEMON), sections=frozenset(("reserved",))),
+    "cpgd.reserved": _Words(frozenset(("group", "uid", "gid"))),
 }
+"""The sections that are read, by their names. Others have any words."""
+
+
+_OF_KNET = re.compile(r"knet_|ring[1-9][0-9]*_addr$")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """Give a hint at the known word that is nearly the same; empty if there is none."""
+    return "".join(f" (did you mean {found}?)" for found in difflib.get_close_matches(word.lower(), known, 1, 0.75))
 
 
 class _Reader:
@@ -337,36 +424,76 @@ class _Reader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self._slips: list[tuple[int, str]] = []
+        """Those of them that are slips of the pen, most likely, by line: an error may come of them."""
         self._lines: dict[tuple[str, object], int] = {}
         """Where a setting was given, by its name and, in the nodelist, its node."""
 
-    def read(self, root: _Section) -> Config:
+    def read(self, text: str) -> Config:
+        """Read a whole file."""
+        root = self._parse(text)
+        self._survey(root)
+        try:
+            return self._config(root)
+        except ConfigError as error:
+            self._blame(error)
+
+    def _config(self, root: _Section) -> Config:
+        self._demand(root)
         totem = self._only(root, "totem")
         self._refuse_secrets(totem)
         settings = self._read_totem(totem)
-        settings |= self._read_interface(totem)
+        settings |= self._read_interface(totem, settings["transport"])
         settings["nodes"] = self._read_nodes(self._only(root, "nodelist"), totem, settings)
         settings |= self._read_token(totem, len(settings["nodes"]))
         settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), _QUORUM))
-        settings["logging"] = Logging(**self._read(self._only(root, "logging"), _LOGGING))
+        settings["logging"] = self._read_logging(root)
         daemon = self._only(root, "cpgd")
         reserved = tuple(self._read_reserved(daemon))
         settings["daemon"] = Daemon(**self._read(daemon, _DAEMON), reserved=reserved)
-        settings["user_rules"] = tuple(self._read_user_rules(root))
-        settings |= self._read(self._only(root, "system"), {"state_dir": _text})
-        self._warn_of_leftovers(root)
+        settings["user_rules"] = tuple(self._user_rules(root))
+        settings |= self._read(self._only(root, "system"), _SYSTEM)
         try:
             return Config(**settings)
         except ConfigError as error:
             line = self._lines.get((error.setting, error.node), totem.line)
             self._refuse(line, str(error))
 
-    def read_section(self, root: _Section, name: str, readers: _Readers) -> Section:
+    def _demand(self, root: _Section) -> None:
+        """Refuse a file that is none of a ring."""
+        if not any(root.named("totem")):
+            what = "has" if root.sections or root.values else "is empty, it has"
+            self._refuse(
+                1, f"this file {what} no section totem: a ring needs 'totem {{', with its transport, and a nodelist"
+            )
+        nodelists = list(root.named("nodelist"))
+        if not nodelists:
+            self._refuse(1, "this file has no section nodelist, with the nodes of the ring")
+        for further in nodelists[1:]:
+            self._refuse(further.line, "a second nodelist, which Corosync lays over the first, node by node: have one")
+
+    def _blame(self, error: ConfigError) -> NoReturn:
+        """Raise an error, behind the slips of the pen that it may come of."""
+        if not self._slips:
+            raise error
+        first = [text for _, text in sorted(self._slips)[:2]]
+        raise ConfigError("; ".join([*first, str(error)]), setting=error.setting, node=error.node) from None
+
+    def read_section(self, text: str, name: str, readers: _Readers) -> Section:
         """Read what concerns one program."""
+        root = self._parse(text)
+        self._survey_sections(root)
+        try:
+            return self._section(root, name, readers)
+        except ConfigError as error:
+            self._blame(error)
+
+    def _section(self, root: _Section, name: str, readers: _Readers) -> Section:
         own = self._only(root, name)
+        self._survey_keys(own, _Words(frozenset(readers)))
         values = self._read(own, readers)
-        logging = Logging(**self._read(self._only(root, "logging"), _LOGGING))
-        rules = tuple(self._read_user_rules(root))
+        logging = self._read_logging(root)
+        rules = tuple(self._user_rules(root))
         is_ring = any(root.named("totem"))
         nodes = [node for nodelist in root.named("nodelist") for node in nodelist.named("nodelist.node")]
         votes = {
@@ -374,11 +501,80 @@ class _Reader:
             for node in nodes
             if "nodeid" in node.values
         }
-        for key, value in own.values.items():
-            self._warn(value.line, f"{name}.{key} is not known here and has no effect")
         return Section(values, logging, rules, votes, is_ring, tuple(self.warnings))
 
-    # Sections. What has been read is taken out of the tree, so that what is left over can be warned of.
+    # Words.
+
+    def _parse(self, text: str) -> _Section:
+        if text.startswith(_BYTE_ORDER_MARK):
+            self._warn(1, "the file begins with a byte order mark, which Corosync does not read over")
+        return _parse(text.removeprefix(_BYTE_ORDER_MARK), self.path)
+
+    def _survey(self, section: _Section) -> None:
+        """Warn of all that has no effect, and of what is meant otherwise than written, most likely."""
+        words = _WORDS.get(section.name)
+        if words is not None:
+            self._survey_keys(section, words)
+            self._survey_sections(section)
+            for inner in section.sections:
+                self._survey(inner)
+
+    def _survey_keys(self, section: _Section, words: _Words) -> None:
+        for key, value in section.values.items():
+            place = f"{section.name}.{key}" if section.name else f"{key} outside all sections"
+            if key in words.taken:
+                self._survey_value(place, value)
+            elif key in words.undone:
+                self._warn(value.line, f"{place} has no effect here: {words.undone[key]}")
+            elif not section.name and key in words.sections:
+                self._slip(value.line, f"'{key}:' begins no section, '{key} {{' does")
+            elif not _OF_KNET.match(key) and key not in words.idle:
+                self._survey_unknown(place, key, value.line, words)
+        for key, value in section.former:
+            last = section.values[key].line
+            self._warn(value.line, f"{section.name}.{key} has no effect, since line {last} has it again")
+
+    def _survey_unknown(self, place: str, key: str, line: int, words: _Words) -> None:
+        hint = _near(key, words.keys)
+        at_home = next((name for name, others in _WORDS.items() if key in others.taken), "")
+        if not hint and at_home:
+            hint = f" (it belongs into section {at_home})"
+        text = f"{place} is not known here and has no effect{hint}"
+        if hint:
+            self._slip(line, text)
+        else:
+            self._warn(line, text)
+
+    def _survey_value(self, place: str, value: _Value) -> None:
+        text = value.text
+        if comment := re.search(r"\s(#.*)", text):
+            self._slip(
+                value.line, f"{place} has '{comment[1]}' in its value, as at Corosync: comments have lines of their own"
+            )
+        elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+            self._slip(value.line, f"{place} has quotes in its value, as at Corosync: leave them out")
+
+    def _survey_sections(self, section: _Section) -> None:
+        words = _WORDS[section.name]
+        for inner in section.sections:
+            if inner.own_name in words.undone:
+                self._warn(inner.line, f"section {inner.name} has no effect here: {words.undone[inner.own_name]}")
+            elif inner.own_name in words.sections:
+                continue
+            elif inner.own_name in _WORDS[""].sections:
+                text = (
+                    f"section {inner.own_name} stands inside {section.name} and has no effect: a }} is missing before"
+                )
+                self._slip(inner.line, text)
+            else:
+                text = f"section {inner.name} is not known here and has no effect"
+                hint = _near(inner.own_name, words.sections)
+                if hint:
+                    self._slip(inner.line, text + hint)
+                else:
+                    self._warn(inner.line, text)
+
+    # Sections.
 
     def _only(self, outer: _Section, name: str) -> _Section:
         """Take the sections of this name out of the tree, as one; empty if there is none."""
@@ -386,6 +582,9 @@ class _Reader:
         merged = _Section(name, found[0].line if found else outer.line)
         for section in found:
             outer.sections.remove(section)
+            merged.former += section.former + [
+                (key, value) for key, value in merged.values.items() if key in section.values
+            ]
             merged.values |= section.values
             merged.sections += section.sections
         outer.sections.append(merged)
@@ -406,17 +605,37 @@ class _Reader:
         except ValueError as right:
             self._refuse(line, f"{section.name}.{name}: '{text}' is wrong, it must be {right}")
 
+    def _choice(self, section: _Section, name: str, default: bool) -> bool:
+        """Take yes or no as Corosync does, for which anything else is the default."""
+        text, line = section.values.pop(name, _Value("", 0))
+        self._lines[name, None] = line
+        if line and text not in ("yes", "no"):
+            word = "yes" if default else "no"
+            self._slip(line, f"{section.name}.{name}: '{text}' is taken for {word}, as at Corosync: write yes or no")
+        return text == "yes" if text in ("yes", "no") else default
+
+    def _read_logging(self, root: _Section) -> Logging:
+        section = self._only(root, "logging")
+        to_file = self._take(section, "to_file", _log_switch, False)  # the former name
+        return Logging(**{"to_logfile": to_file, **self._read(section, _LOGGING)})
+
     # The totem section.
 
     def _refuse_secrets(self, totem: _Section) -> None:
-        for name, plain in (("crypto_cipher", "none"), ("crypto_hash", "none"), ("secauth", "off")):
-            text, line = totem.values.pop(name, _Value(plain, 0))
-            if text != plain:
-                self._refuse(
-                    line,
-                    f"totem.{name}: '{text}' is not supported: udpu and udp travel in plain text, here and in"
-                    f" Corosync. Write '{name}: {plain}', and keep the network to yourself",
-                )
+        names = ("crypto_cipher", "crypto_hash")
+        ciphers: dict[str, _Value] = {name: totem.values.pop(name) for name in names if name in totem.values}
+        secauth = totem.values.pop("secauth", _Value("off", 0))
+        secrets = [(name, value, "none") for name, value in ciphers.items() if value.text != "none"]
+        if secauth.text == "on" and len(ciphers) < 2:
+            secrets.append(("secauth", secauth, "off"))
+        elif secauth.text not in ("on", "off"):
+            self._slip(secauth.line, f"totem.secauth: '{secauth.text}' is taken for off, as at Corosync")
+        for name, value, plain in secrets:
+            self._refuse(
+                value.line,
+                f"totem.{name}: '{value.text}' is not supported: udpu and udp travel in plain text, here and in"
+                f" Corosync. Write '{name}: {plain}', and keep the network to yourself",
+            )
 
     def _read_totem(self, totem: _Section) -> dict[str, Any]:
         self._take(totem, "version", one_of("2"), "2")
@@ -424,24 +643,24 @@ class _Reader:
         numbers = {name: value for name, value in self._read(totem, _TOTEM_NUMBERS).items() if value}
         numbers |= self._read(totem, _TOTEM_OURS)
         texts = self._read(totem, _TOTEM_TEXTS)
-        if texts.get("transport", "knet") == "knet":
+        if texts.get("transport", _KNET) == _KNET:
             self._refuse(
                 self._lines.get(("transport", None), totem.line),
                 "totem.transport is knet (which is also what a missing line means): not supported yet,"
                 " write 'transport: udpu' at all nodes, or udp for multicast",
             )
-        return numbers | texts
+        return {**numbers, **texts, "block_unlisted_ips": self._choice(totem, "block_unlisted_ips", default=True)}
 
-    def _read_interface(self, totem: _Section) -> dict[str, Any]:
-        for further in list(totem.named("totem.interface"))[1:]:
-            self._refuse(further.line, "only one interface: several links need knet, which is not supported")
+    def _read_interface(self, totem: _Section, transport: str) -> dict[str, Any]:
+        for section in totem.named("totem.interface"):
+            if self._take(section, "linknumber", _small, 0):
+                self._refuse(self._lines["linknumber", None], "only link 0: several links need knet")
         interface = self._only(totem, "totem.interface")
-        if self._take(interface, "linknumber", number, 0):
-            self._refuse(self._lines["linknumber", None], "only link 0: several links need knet")
-        if self._take(interface, "broadcast", switch, False):
-            self._refuse(self._lines["broadcast", None], "broadcast is not supported: write a mcastaddr")
-        if bindnetaddr := interface.values.pop("bindnetaddr", None):
-            self._warn(bindnetaddr.line, "bindnetaddr has no effect: a node binds to its ring0_addr")
+        if self._choice(interface, "broadcast", default=False):
+            line = self._lines["broadcast", None]
+            if transport == "udp":
+                self._refuse(line, "broadcast is not supported: write a mcastaddr")
+            self._warn(line, f"totem.interface.broadcast has no effect with transport {transport}")
         port = self._take(interface, "mcastport", number, DEFAULT_PORT)
         return {"port": port, **self._read(interface, _INTERFACE)}
 
@@ -454,7 +673,7 @@ class _Reader:
     # The nodelist.
 
     def _read_nodes(self, nodelist: _Section, totem: _Section, settings: dict[str, Any]) -> tuple[NodeEntry, ...]:
-        clear_high_bit = self._take(totem, "clear_node_high_bit", switch, False)
+        clear_high_bit = self._choice(totem, "clear_node_high_bit", default=False)
         default_version = "ipv4" if settings["transport"] == "udp" else "ipv6-4"
         ip_version = settings.get("ip_version", default_version)
         port = settings["port"]
@@ -466,15 +685,16 @@ class _Reader:
         lines = {name: value.line for name, value in section.values.items()}
         if "ring0_addr" not in lines:
             self._refuse(section.line, "a node needs a ring0_addr")
-        if "ring1_addr" in lines:
-            self._refuse(lines["ring1_addr"], "only ring0_addr: several links need knet, which is not supported")
+        for name, line in lines.items():
+            if _OF_KNET.match(name):
+                self._refuse(line, "only ring0_addr: several links need knet, which is not supported")
         address = self._resolve(section, ip_version)
         node_id = self._take(section, "nodeid", number, 0)
-        if "nodeid" not in lines:
+        if not node_id:
             node_id = self._node_id_of(address, clear_high_bit, section.line)
         node = NodeEntry(
             node_id=node_id,
-            name=self._take(section, "name", _text, f"node{node_id}"),
+            name=self._take(section, "name", _text, "") or f"node{node_id}",
             address=address,
             port=self._take(section, "ring0_port", number, port),
             votes=self._take(section, "quorum_votes", number, 1),
@@ -499,12 +719,20 @@ class _Reader:
 
     # Who may connect to the daemon.
 
-    def _read_user_rules(self, root: _Section) -> Iterator[UserRule]:
+    def _user_rules(self, root: _Section) -> Iterator[UserRule]:
+        """Each line lets somebody in, the members of the group or the user."""
         for section in root.named("uidgid"):
-            yield UserRule(
-                uid=self._take(section, "uid", _user, None),
-                gid=self._take(section, "gid", _group, None),
-            )
+            for key in section.values:
+                if key not in ("uid", "gid"):
+                    self._refuse(section.values[key].line, f"uidgid.{key}: only uid and gid may stand here")
+            former = _Section(section.name, section.line)
+            for key, value in section.former:
+                former.values = {key: value}
+                yield self._user_rule(former)
+            yield self._user_rule(section)
+
+    def _user_rule(self, section: _Section) -> UserRule:
+        return UserRule(uid=self._take(section, "uid", _user, None), gid=self._take(section, "gid", _group, None))
 
     def _read_reserved(self, daemon: _Section) -> Iterator[Reservation]:
         for section in daemon.named("cpgd.reserved"):
@@ -516,25 +744,21 @@ class _Reader:
                 gid=self._take(section, "gid", _group, None),
             )
 
-    def read_user_rules(self, root: _Section) -> Iterator[UserRule]:
+    def read_user_rules(self, text: str) -> list[UserRule]:
         """Read a file of the folder uidgid.d, which has nothing else."""
-        yield from self._read_user_rules(root)
-        self._warn_of_leftovers(root)
+        root = self._parse(text)
+        for section in root.sections:
+            if section.name != "uidgid":
+                self._refuse(section.line, f"section {section.name}: only uidgid may stand in a file of this folder")
+        for key, value in root.values.items():
+            self._refuse(value.line, f"{key} stands outside of a section uidgid")
+        return list(self._user_rules(root))
 
     # What is wrong, and what is only strange.
 
-    def _warn_of_leftovers(self, section: _Section) -> None:
-        if section.name in _IDLE_SECTIONS:
-            return
-        for name, value in section.values.items():
-            if not (name.startswith("knet_") or name in _IDLE_KEYS.get(section.name, ())):
-                place = f"{section.name}.{name}" if section.name else f"{name} outside all sections"
-                self._warn(value.line, f"{place} is not known here and has no effect")
-        for inner in section.sections:
-            if inner.name not in _KNOWN_SECTIONS:
-                self._warn(inner.line, f"section {inner.name} is not known here and has no effect")
-            else:
-                self._warn_of_leftovers(inner)
+    def _slip(self, line: int, text: str) -> None:
+        self._warn(line, text)
+        self._slips.append((line, self.warnings[-1]))
 
     def _warn(self, line: int, text: str) -> None:
         self.warnings.append(f"{self.path}:{line}: {text}")

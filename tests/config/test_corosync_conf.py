@@ -4,7 +4,7 @@ import pytest
 
 from totem import corosync_conf
 from totem.config import Config, NodeEntry, Reservation, milliseconds
-from totem.corosync_conf import load, own_node, parse
+from totem.corosync_conf import load, load_section, own_node, parse
 from totem.errors import ConfigError
 
 # As the trial script writes it for real nodes, with more of what such files have.
@@ -192,18 +192,56 @@ def test_udp():
 @pytest.mark.parametrize(
     ("text", "warning"),
     [
-        (small_with("tokne: 1000"), "x:2: totem.tokne is not known here"),
-        (small_with("heartbeat_failures_allowed: 3"), "x:2: totem.heartbeat_failures_allowed is not known here"),
+        (small_with("tokne: 1000"), "x:2: totem.tokne is not known here and has no effect (did you mean token?)"),
+        (small_with("vsftype: none"), "x:2: totem.vsftype is not known here and has no effect"),
+        (small_with("heartbeat_failures_allowed: 3"), "x:2: totem.heartbeat_failures_allowed has no effect here"),
         (small_with("rnig0_port: 1", "  node"), "x:6: nodelist.node.rnig0_port is not known here"),
-        (small_with("interface {\nbindnetaddr: 10.0.0.0\n}"), "x:3: bindnetaddr has no effect"),
-        (SMALL + "extra {\nkey: value\n}\n", "x:10: section extra is not known here"),
-        (SMALL + "quorum {\ndevice {\nmodel: net\n}\n}\n", "x:11: section quorum.device is not known here"),
+        (small_with("interface {\nbindnetaddr: 10.0.0.0\n}"), "x:3: totem.interface.bindnetaddr has no effect here"),
+        (small_with("interface {\nbroadcast: yes\n}"), "x:3: totem.interface.broadcast has no effect with transport"),
+        (SMALL + "extra {\nkey: value\n}\n", "x:10: section extra is not known here and has no effect"),
+        (SMALL + "loging {\nkey: value\n}\n", "x:10: section loging is not known here and has no effect (did you m"),
+        (SMALL + "quorum {\ndevice {\nmodel: net\n}\n}\n", "x:11: section quorum.device has no effect here"),
+        (SMALL + "logging {\nsyslog_priority: err\n}\n", "x:11: logging.syslog_priority has no effect here"),
         (SMALL + "stray: 1\n", "x:10: stray outside all sections is not known here"),
+        (SMALL + "token: 1\n", "x:10: token outside all sections is not known here and has no effect (it belongs into"),
+        (SMALL + "quorum {\nsystem {\n}\n}\n", "x:11: section system stands inside quorum and has no effect: a } is"),
+        (small_with("join: 70\njoin: 80"), "x:2: totem.join has no effect, since line 3 has it again"),
+        ("\ufeff" + SMALL, "x:1: the file begins with a byte order mark"),
+        (small_with("cluster_name: a # b"), "x:2: totem.cluster_name has '# b' in its value, as at Corosync"),
+        (small_with('cluster_name: "a"'), "x:2: totem.cluster_name has quotes in its value"),
+        (small_with("block_unlisted_ips: off"), "x:2: totem.block_unlisted_ips: 'off' is taken for yes, as at Corosy"),
+        (small_with("clear_node_high_bit: on"), "x:2: totem.clear_node_high_bit: 'on' is taken for no, as at Corosyn"),
+        (small_with("secauth: no"), "x:2: totem.secauth: 'no' is taken for off, as at Corosync"),
     ],
 )
 def test_warned(text, warning):
     (told,) = parse(text, "x").warnings
     assert told.startswith(warning)
+
+
+@pytest.mark.parametrize(
+    ("text", "slip", "error"),
+    [
+        (SMALL.replace("transport", "transprt"), "x:2: totem.transprt is not known", "x:1: totem.transport is knet"),
+        (SMALL.replace("transport", "Transport"), "x:2: totem.Transport is not known", "x:1: totem.transport is knet"),
+        (SMALL.replace("nodelist", "nodelst"), "x:4: section nodelst is not known", "x:1: this file has no section"),
+        (SMALL.replace("totem", "totme"), "x:1: section totme is not known", "x:1: this file has no section totem"),
+        (SMALL.replace("udpu", "udpu  # x"), "x:2: totem.transport has '# x' in its value", "x:2: totem.transport: "),
+        (SMALL.replace("udpu", '"udpu"'), "x:2: totem.transport has quotes", "x:2: totem.transport: "),
+        ("totem:\n  transport: udpu\n", "x:1: 'totem:' begins no section, 'totem {' does", "x:1: this file has no"),
+        (
+            SMALL.replace("}\nnodelist", "nodelist") + "}\n",
+            "x:3: section nodelist stands inside totem",
+            "x:1: this file",
+        ),
+    ],
+)
+def test_slips_of_the_pen_stand_in_front_of_what_may_come_of_them(text, slip, error):
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "x")
+    told = str(caught.value)
+    assert told.startswith(slip)
+    assert f"; {error}" in told
 
 
 RESERVED = """
@@ -240,7 +278,6 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         }
         logging {
           fileline: off
-          syslog_priority: info
         }
         """
     )
@@ -258,33 +295,54 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         (small_with("version: 1"), "x:2: totem.version: '1'", "one of 2"),
         (small_with("netmtu: 70000"), "x:2: netmtu: 70000", "65507"),
         (small_with("ip_version: 4"), "x:2: totem.ip_version: '4'", "ipv4-6"),
-        (small_with("block_unlisted_ips: on"), "x:2: totem.block_unlisted_ips: 'on'", "yes or no"),
+        (small_with("compact_headers: on"), "x:2: totem.compact_headers: 'on'", "yes or no"),
         (small_with("crypto_cipher: aes256"), "x:2: totem.crypto_cipher: 'aes256' is not supported", "none"),
         (small_with("crypto_hash: sha256"), "x:2: totem.crypto_hash: 'sha256' is not supported", "none"),
         (small_with("secauth: on"), "x:2: totem.secauth: 'on' is not supported", "secauth: off"),
         (SMALL.replace("udpu", "knet"), "x:2: totem.transport is knet", "write 'transport: udpu'"),
         (SMALL.replace("  transport: udpu\n", ""), "x:1: totem.transport is knet", "write 'transport: udpu'"),
-        (SMALL.replace("udpu", "tcp"), "x:2: transport: tcp is wrong", "udpu, udp"),
+        (small_with("secauth: on\ncrypto_hash: none"), "x:2: totem.secauth: 'on' is not supported", "secauth: off"),
+        (SMALL.replace("udpu", "tcp"), "x:2: totem.transport: 'tcp' is wrong", "udpu or udp"),
         (SMALL.replace("udpu", "udp"), "x:1: mcastaddr", "cluster_name"),
         (small_with("interface {\nlinknumber: 1\n}"), "x:3: only link 0", "knet"),
-        (small_with("interface {\n}\ninterface {\n}"), "x:4: only one interface", "knet"),
-        (small_with("interface {\nbroadcast: yes\n}"), "x:3: broadcast is not supported", "mcastaddr"),
+        (small_with("interface {\n}\ninterface {\nlinknumber: 1\n}"), "x:5: only link 0", "knet"),
+        (
+            small_with("interface {\nbroadcast: yes\n}").replace("udpu", "udp"),
+            "x:3: broadcast is not supp",
+            "mcastaddr",
+        ),
         (small_with("interface {\nmcastport: 70000\n}"), "x:3: mcastport: 70000", "65535"),
         (small_with("interface {\nttl: 2\n}"), "x:3: ttl: 2", "udp"),
-        (SMALL.replace("nodeid: 1", "nodeid: 0"), "x:7: nodeid of node 0", "1 to"),
         (SMALL.replace("nodeid: 1", "nodeid: one"), "x:7: nodelist.node.nodeid: 'one'", "a number"),
         (small_with("ring1_addr: 10.0.0.1", "  node"), "x:6: only ring0_addr", "knet"),
+        (small_with("ring7_addr: 10.0.0.1", "  node"), "x:6: only ring0_addr", "knet"),
         (small_with("ring0_port: 65536", "  node"), "x:6: ring0_port of node 1: 65536", "65535"),
         (SMALL.replace("    ring0_addr: 127.0.0.1\n", ""), "x:5: a node needs a ring0_addr", ""),
         (SMALL.replace("127.0.0.1", "::1").replace("nodeid: 1", ""), "x:5: a node with an IPv6 address", "nodeid"),
-        (SMALL.split("nodelist", maxsplit=1)[0], "x:1: nodelist: 0 nodes", "1 to 384"),
-        (SMALL + SMALL[SMALL.index("nodelist") :], "x:13: nodeid of node 1: 1 is wrong", "one node's"),
+        (SMALL.split("nodelist", maxsplit=1)[0], "x:1: this file has no section nodelist", ""),
+        (SMALL.split("nodelist", maxsplit=1)[0] + "nodelist {\n}\n", "x:1: nodelist: 0 nodes", "1 to 384"),
+        (SMALL.replace("127.0.0.1", "fe80::1"), "x:6: ring0_addr of node 1: fe80::1 is wrong", "fe80::1%eth0"),
+        ("", "x:1: this file is empty, it has no section totem", "transport"),
+        ("# a comment\n", "x:1: this file is empty", "transport"),
+        (SMALL + SMALL[SMALL.index("nodelist") :], "x:10: a second nodelist", "have one"),
+        (
+            SMALL.replace("  }", "  }\n  node {\nnodeid: 2\nring0_addr: ::1\n}"),
+            "x:11: ring0_addr of node 2",
+            "IPv4",
+        ),
+        (SMALL + "uidgid {\nuser: root\n}\n", "x:11: uidgid.user: only uid and gid", ""),
+        (SMALL + "logging {\nsyslog_facility: loud\n}\n", "x:11: logging.syslog_facility: 'loud'", "daemon, local0"),
+        (SMALL + "logging {\nto_syslog: 1\n}\n", "x:11: logging.to_syslog: '1'", "yes or no"),
+        (SMALL + "quorum {\ntwo_node: 256\n}", "x:11: quorum.two_node: '256'", "0 or 1"),
+        (small_with("interface {\nttl: 256\n}"), "x:3: totem.interface.ttl: '256'", "255"),
         (SMALL + "quorum {\nprovider: mine\n}", "x:11: quorum.provider: 'mine'", "corosync_votequorum"),
         (SMALL + "quorum {\ntwo_node: yes\n}", "x:11: quorum.two_node: 'yes'", "0 or 1"),
         (SMALL + "logging {\ndebug: loud\n}", "x:11: logging.debug: 'loud'", "trace"),
         (SMALL + "cpgd {\nreserved {\nuid: 1\n}\n}", "x:11: a reserved group needs its name", "group: NAME"),
         (SMALL + "cpgd {\nreserved {\ngroup:\n}\n}", "x:12: cpgd.reserved.group: ''", "1 to 128 bytes"),
-        ("totem {\n", "x:1: section totem is not closed", "}"),
+        ("totem {\n", "x:1: section totem begins here and is not closed", "}"),
+        (SMALL.replace("}\nnodelist", "nodelist"), "x:1: section totem begins here", "before nodelist in line 3"),
+        (SMALL + "quorum {\n}  # x\n", "x:11: nothing may stand behind }", "'}  # x'"),
         (SMALL + "}\n", "x:10: } closes nothing", ""),
         (SMALL + "totem\n", "x:10: neither", "totem"),
         (SMALL + "{\n}\n", "x:10: a section begins with its name", ""),
@@ -297,6 +355,186 @@ def test_refused(text, start, words):
         parse(text, "x")
     assert str(caught.value).startswith(start)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "setting", "value"),
+    [
+        ("quorum {\ntwo_node: 2\n}", "quorum.two_node", True),
+        ("quorum {\ntwo_node: +1\nwait_for_all: 00\n}", "quorum.wait_for_all", False),
+        ("logging {\nto_stderr: off\n}", "logging.to_stderr", False),
+        ("logging {\nto_stderr: on\n}", "logging.to_stderr", True),
+        ("logging {\nto_file: yes\n}", "logging.to_logfile", True),
+        ("logging {\nto_file: yes\nto_logfile: no\n}", "logging.to_logfile", False),
+        ("logging {\nsyslog_facility: local3\n}", "logging.syslog_facility", "local3"),
+        ("totem {\ninterface {\nlinknumber: 0\nmcastport: 5500\n}\ninterface {\nttl: 1\n}\n}", "port", 5500),
+        ("totem {\ninterface {\nmcastport: 5500\n}\ninterface {\nmcastport: 5502\n}\n}", "port", 5502),
+        ("totem {\nsecauth: on\ncrypto_cipher: none\ncrypto_hash: none\n}", "transport", "udpu"),
+        ("totem {\ntoken: +1000\n}", "token", 1.0),
+        ("totem {\nblock_unlisted_ips: off\n}", "block_unlisted_ips", True),
+    ],
+)
+def test_values_are_taken_as_corosync_takes_them(line, setting, value):
+    taken = parse(f"{SMALL}{line}\n", "x").config
+    for name in setting.split("."):
+        taken = getattr(taken, name)
+    assert taken == value
+
+
+def test_a_nodeid_of_zero_is_none():
+    text = SMALL.replace("nodeid: 1", "nodeid: 0").replace("127.0.0.1", "192.168.5.1")
+    assert parse(text, "x").config.nodes[0].node_id == 0xC0A80501
+
+
+def test_an_empty_name_is_none():
+    assert parse(small_with("name:", "  node"), "x").config.nodes[0].name == "node1"
+
+
+DEBIAN = """\
+# Please read the corosync.conf.5 manual page
+totem {
+	version: 2
+	cluster_name: debian
+	crypto_cipher: none
+	crypto_hash: none
+	transport: udpu
+}
+logging {
+	fileline: off
+	to_stderr: yes
+	to_logfile: yes
+	logfile: /var/log/corosync/corosync.log
+	to_syslog: yes
+	debug: off
+	logger_subsys {
+		subsys: QUORUM
+		debug: off
+	}
+}
+quorum {
+	provider: corosync_votequorum
+}
+nodelist {
+	# Change/uncomment/add node sections to match cluster configuration
+	node {
+		# Hostname of the node
+		name: node1
+		nodeid: 1
+		ring0_addr: 127.0.0.1
+		# When knet transport is used it's possible to define up to 8 links
+		#ring1_addr: 192.168.1.1
+	}
+}
+"""
+OF_THE_LENS = """\
+totem {
+	version: 2
+	secauth: off
+	crypto_cipher: none
+	crypto_hash: none
+	threads: 0
+	clear_node_high_bit: no
+	rrp_mode: none
+	transport: udp
+	token: 1000
+	interface {
+		ringnumber: 0
+		bindnetaddr: 192.168.122.1
+		mcastaddr: 226.94.1.1
+		ttl: 45
+		mcastport: 5405
+	}
+}
+logging {
+	function_name: on
+	logger_subsys {
+		subsys: MSG
+		tags: enter|trace4
+	}
+}
+quorum {
+    provider: corosync_votequorum
+    votes: 2
+    two_node: 1
+    wait_for_all: 1
+    last_man_standing: 1
+    last_man_standing_window: 10000
+    auto_tie_breaker: 1
+}
+resources {
+	system {
+		memory_used {
+			recovery: reboot
+		}
+	}
+}
+uidgid {
+    uid: 0
+    gid: 0
+}
+nodelist {
+	node {
+		ring0_addr: 192.168.122.1
+		nodeid: 1
+		name: balalaika
+		quorum_votes: 2
+	}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "strange"), [(DEBIAN, []), (OF_THE_LENS, ["totem.rrp_mode", "totem.interface.bindnetaddr"])]
+)
+def test_files_that_come_with_corosync(text, strange):
+    """Debian's default, with another transport, and what the test of Corosync's Augeas lens has, with one link."""
+    assert [warning.split()[1] for warning in parse(text, "x").warnings] == strange
+
+
+def test_each_line_of_uidgid_lets_somebody_in():
+    rules = parse(SMALL + "uidgid {\nuid: 1\nuid: 2\ngid: 3\n}\nuidgid {\ngid: 4\n}\n", "x").config.user_rules
+    assert {rule.uid for rule in rules} == {1, 2, None}
+    assert {rule.gid for rule in rules} == {3, 4, None}
+
+
+def test_what_readers_take_is_known():
+    """A word that is read and not known would be warned of."""
+    words = corosync_conf._WORDS
+    for name, readers in {
+        "totem": corosync_conf._TOTEM_NUMBERS | corosync_conf._TOTEM_OURS | corosync_conf._TOTEM_TEXTS,
+        "totem.interface": corosync_conf._INTERFACE,
+        "quorum": corosync_conf._QUORUM,
+        "logging": corosync_conf._LOGGING,
+        "system": corosync_conf._SYSTEM,
+        "cpgd": corosync_conf._DAEMON,
+    }.items():
+        assert readers.keys() <= words[name].taken
+    for name in words:
+        outer, _, inner = name.rpartition(".")
+        assert not name or inner in words[outer].sections
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_what_is_no_text_is_called_so(tmp_path, encoding):
+    path = tmp_path / "wide"
+    path.write_text(SMALL, encoding=encoding)
+    with pytest.raises(ConfigError, match="wide:1: this is no text"):
+        load(path)
+
+
+def test_a_byte_order_mark_and_other_bytes_than_utf8_in_comments(tmp_path):
+    path = tmp_path / "old"
+    path.write_bytes(
+        b"\xef\xbb\xbf# M\xfcller\n" + SMALL.replace("  transport: ", "\xa0transport:\xa0").encode("latin-1")
+    )
+    assert load(path).config == parse(SMALL, "x").config
+
+
+def test_a_section_for_a_program_that_is_misspelt(tmp_path):
+    path = tmp_path / "conf"
+    path.write_text("cluckdd {\nsocket: /x\n}\nlogging {\ndebug: loud\n}\n")
+    with pytest.raises(ConfigError, match=r"conf:1: section cluckdd .*did you mean cluckd.*; .*conf:5: logging.debug"):
+        load_section(path, "cluckd", {})
 
 
 def test_garbage_is_refused_and_not_more(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from totem import corosync_conf
 from totem.config import Config, NodeEntry, Quorum
 from totem.corosync_conf import parse
 
@@ -48,6 +49,19 @@ def test_the_default_is_true(row):
             assert value == 4 * 2**20
         case text:
             assert text == "" or re.match(r"from|token /|1\.2 ×|0\.8 ×|none", text), text
+
+
+def words(cell):
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+def test_the_words_of_files_are_those_that_the_reader_knows():
+    table = {re.match(r"`([\w.]+)`", row[0])[1]: row[1:] for row in rows("section")}
+    assert {*table, "", "cpgd.reserved"} == corosync_conf._WORDS.keys()
+    for name, (taken, silent, warned, sections) in table.items():
+        known = corosync_conf._WORDS[name]
+        assert (words(taken), words(silent), words(warned)) == (known.taken, known.idle, known.undone.keys())
+        assert words(sections) == known.sections
 
 
 def test_the_example_is_a_good_file():

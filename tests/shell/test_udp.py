@@ -2,7 +2,11 @@
 
 import errno
 import logging
+import os
+import shutil
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -309,6 +313,41 @@ def test_own_addresses():
         addresses.resolve("127.0.0.1", "ipv6")
     with pytest.raises(OSError, match="not a host name"):
         addresses.resolve("x" * 64 + ".de", "ipv6")
+
+
+def test_an_address_of_one_link_keeps_its_interface():
+    at_ipv6(1)
+    assert addresses.resolve("fe80::1%lo", "ipv6-4") == "fe80::1%lo"
+    with pytest.raises(OSError, match="no interface nowhere"):
+        addresses.resolve("fe80::1%nowhere", "ipv6-4")
+
+
+LINK_LOCAL = r"""
+import totem
+from totem.config import NodeEntry
+from totem.udp import ALL, UdpEndpoint
+
+node = "node {{ \n nodeid: {0} \n ring0_addr: fe80::{0}%lo \n }} \n"
+text = "totem {\n transport: udpu \n } \n nodelist { \n" + node.format(1) + node.format(2) + "} \n"
+config, warnings = totem.corosync_conf.parse(text, "x")
+one, two = UdpEndpoint(config, 1), UdpEndpoint(config, 2)
+one.send(ALL, [b"multicast"])
+one.send(2, [b"token"])
+two.send(1, [b"back"])
+print(two.drain(9), one.drain(9), dict(one.drops), dict(two.drops))
+"""
+
+
+def test_nodes_at_addresses_of_one_link():
+    """In a network of its own, which has such addresses."""
+    if os.geteuid() or not shutil.which("ip") or not shutil.which("unshare"):
+        pytest.skip("a network of its own needs root, ip and unshare")
+    add = " && ".join(f"ip address add fe80::{k}/64 dev lo nodad" for k in (1, 2))
+    script = f"ip link set lo up && {add} && exec {sys.executable} -c '{LINK_LOCAL}'"
+    done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode and "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == "[b'multicast', b'token'] [b'back'] {} {}\n", done.stderr
 
 
 def test_the_interface_of_an_address():
