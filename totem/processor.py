@@ -56,7 +56,7 @@ from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.wire import codec
 from totem.wire.codec import GUARANTEE_OFFSET, MCAST_HEADER, Hello, Hint
-from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN
+from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN, MAX_DATAGRAM
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Message, Token
 
 ALL = 0
@@ -67,6 +67,8 @@ FEATURES = Feature.COMPACT | Feature.ACCELERATED
 
 _RING_SEQ_LIMIT = 1 << 62
 """Ring sequences above this are not believed: nobody could count on from them."""
+LONGEST_FRAME = MAX_DATAGRAM - MCAST_HEADER
+"""Bytes of the longest multicast that a Recovery can send again inside another one."""
 _PENDING_LOOPBACK = 64
 _PROOF = 3
 """So many datagrams with my node id prove a second node; one may be another node's, with a flipped bit (G15)."""
@@ -183,7 +185,7 @@ class Processor:
         """Seconds until the token is sent again, if nothing comes."""
         self._call_again_after = 0.0
         """Seconds until a token that rests elsewhere is called for again."""
-        self._max_frame = config.max_frame
+        self._max_frame = min(config.max_frame, LONGEST_FRAME)
 
         # Receiving.
         self._assembler = Assembler()
@@ -297,8 +299,8 @@ class Processor:
                 others.append(datagram)
         if mine:
             self.counters.multicasts_received += len(mine)
-            if self.filing is not None:
-                self.filing.window.insert_all(codec.mcast_seqs(mine), mine)
+            if self.filing is not None and (refused := self.filing.file_all(mine)):
+                self.drop("multicast of a non-member", refused)
         for datagram in others:
             if self._room.state is State.LEFT:
                 return
@@ -482,9 +484,7 @@ class Processor:
         codec.check_mcast(datagram)
         self.counters.multicasts_received += 1
         if datagram[25:37] == self._ring_id_bytes:
-            if len(datagram) > self.config.max_frame:
-                self._name_large_frame(datagram)
-            self._room.on_mcast(datagram)
+            self._receive_own_ring(datagram)
             return
         origin = codec.mcast_origin(datagram)
         ring_id = codec.mcast_ring_id(datagram)
@@ -492,6 +492,20 @@ class Processor:
             self.drop("own multicast of a former ring")  # somebody there has sent it again for one who lacked it
         elif not self._is_stranger(origin, ring_id.seq, now):
             self._room.on_foreign(origin, ring_id, Cause.FOREIGN_MULTICAST, now)
+
+    def _receive_own_ring(self, datagram: bytes) -> None:
+        """What every member would refuse in a Recovery, each refuses at first."""
+        if self.filing is None:
+            return
+        if not self.filing.has_sent(datagram):
+            self.drop("multicast of a non-member")
+            return
+        if not codec.mcast_is_encapsulated(datagram) and len(datagram) > LONGEST_FRAME:
+            self.drop("multicast too long to be sent again")
+            return
+        if len(datagram) > self.config.max_frame:
+            self._name_large_frame(datagram)
+        self._room.on_mcast(datagram)
 
     def _receive_token(self, datagram: bytes, now: float) -> None:
         token = codec.decode(datagram)
@@ -623,9 +637,9 @@ class Processor:
 
     # What the states call.
 
-    def drop(self, cause: str) -> None:
+    def drop(self, cause: str, count: int = 1) -> None:
         """Count something that was dropped."""
-        self.counters.drops[cause] += 1
+        self.counters.drops[cause] += count
         if self.trace is not None:
             self.trace("drop", cause)
 
@@ -966,7 +980,6 @@ class Processor:
         ring_id = ring.id
         labels = ring.labels
         newest = FRAME_PLAIN if labels is None else FRAME_COMPACT
-        members = ring.members
         agreed = Level.AGREED
         place = 0
         while place < len(frames):
@@ -979,9 +992,6 @@ class Processor:
             origin, seq = codec.mcast_origin_and_seq(frame)
             if codec.mcast_is_encapsulated(frame):
                 continue  # belongs to the recovery of this ring
-            if origin not in members:
-                self.drop("multicast of a non-member")
-                continue
             try:
                 messages = assembler.take(origin, frame, newest)
             except MalformedDatagram as fault:

@@ -1,15 +1,18 @@
 """Well-formed packets with plausible lies, from members of the ring: no processor raises, grows, or is lost by them."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from totem import Config, RingId, State
 from totem.config import MAX_NODES
 from totem.configuration import NO_RING, Guarantee
+from totem.processor import LONGEST_FRAME
 from totem.sequence import MASK, RANGE
 from totem.testing.cluster import Cluster
 from totem.wire import codec
+from totem.wire.layout import MAX_DATAGRAM
 from totem.wire.messages import CommitEntry, CommitToken, Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
 NODES = (1, 2, 3)
@@ -135,3 +138,76 @@ def test_plausible_lies_never_raise_and_cost_bounded_memory(seed):
         assert machine.obligations <= set(machine.ring.members)
         assert len(machine.ring.window.frames) < RANGE
     assert cluster.run_until(lambda: all(node.machine.members == NODES for node in cluster.nodes.values()), 60)
+
+
+def formed(**settings):
+    cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, **settings))
+    cluster.start()
+    cluster.form()
+    return cluster
+
+
+FRAME = codec.frame([3], 0, 0) + b"abc"
+NOT_OF_A_MEMBER = [(2, 0), (0, 2), (0, 0), (2, 3), (3, 2), (9, 9), (2, 9), (9, 2)]
+
+
+@pytest.mark.parametrize("encapsulated", [False, True])
+@pytest.mark.parametrize(("sender", "origin"), NOT_OF_A_MEMBER)
+def test_a_multicast_of_nobody_in_the_ring_is_refused_at_first(sender, origin, encapsulated):
+    """Alone, in a batch, and on the path of what is not plain: who holds it would send it again in a Recovery."""
+    cluster = formed()
+    machine = cluster[1].machine
+    ring = machine.ring
+    seq = ring.window.aru + 5
+    data = codec.encode(Mcast(2, 2, 1, ring.id, data=FRAME)) if encapsulated else FRAME
+    lie = Mcast(sender, origin, seq, ring.id, 0, 0, encapsulated, data)
+    good = [codec.encode(Mcast(3, 3, seq + step, ring.id, data=FRAME)) for step in (1, 2)]
+    held = len(ring.window.frames)
+    machine.receive(codec.encode(lie), cluster.now)
+    machine.receive_all([good[0], codec.encode(lie), good[1]], cluster.now)
+    assert ring.window.get(seq) is None
+    assert len(ring.window.frames) == held + 2
+    assert sum(machine.counters.drops.values()) == 2
+
+
+def test_a_multicast_that_no_recovery_could_carry_is_refused_at_first():
+    cluster = formed(netmtu=MAX_DATAGRAM)
+    machine = cluster[1].machine
+    seq = machine.ring.window.aru + 5
+    for size, held in ((LONGEST_FRAME + 1, False), (LONGEST_FRAME, True)):
+        lie = Mcast(2, 2, seq, machine.ring.id, data=bytes(size - codec.MCAST_HEADER))
+        machine.receive(codec.encode(lie), cluster.now)
+        assert (machine.ring.window.get(seq) is not None) is held
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_one_takes_all_take_at_first_and_inside_another(seed):
+    """Whatever is wrong with a multicast: no way into a window is wider than another."""
+    dice = random.Random(seed)
+    cluster = formed()
+    machine = cluster[1].machine
+    ring = machine.ring
+    for _ in range(500):
+        lie = Mcast(2, 2, ring.window.aru + 1 + dice.randrange(50), ring.id, dice.getrandbits(32), data=FRAME)
+        if dice.random() < 0.3:
+            lie = replace(lie, encapsulated=True, data=codec.encode(replace(lie, encapsulated=dice.random() < 0.3)))
+        datagram = bytearray(codec.encode(lie))
+        for _ in range(dice.randrange(3)):
+            datagram[dice.choice([*range(13), *range(13, 25), dice.randrange(len(datagram))])] = dice.randrange(256)
+        datagram = bytes(datagram[: dice.choice([len(datagram), dice.randrange(len(datagram) + 1)])])
+        verdicts = set()
+        for batch in ([datagram], [datagram, good_frame(ring), datagram]):
+            ring.window.frames.clear()
+            ring.window.aru = ring.window.high_seq = ring.window.released = ring.delivered
+            machine.receive_all(batch, cluster.now)
+            verdicts.add(datagram in ring.window.frames.values())
+        assert len(verdicts) == 1
+        if verdicts == {True}:
+            outer = codec.seal_mcast(3, 1, 0, ring.id_bytes, 0, True, [datagram])
+            codec.check_mcast(outer)
+            assert codec.inner_mcast(outer) == datagram
+            assert cluster[3].machine.ring.has_sent(datagram)
+
+
+def good_frame(ring):
+    return codec.encode(Mcast(3, 3, ring.window.released + 60, ring.id, data=FRAME))

@@ -73,6 +73,32 @@ def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BUGS = [
+    # Who has sent what.
+    Bug(
+        "one multicast whose sender nobody looks at",
+        "A11",
+        [Change(Ring, "file_all", "sender != origin or origin not in self._senders", "False")],
+        scenarios.nobody_repeats_what_others_refuse,
+    ),
+    Bug(
+        "multicasts in a row whose senders nobody looks at",
+        "A11",
+        [Change(Ring, "file_all", "senders == origins and self._senders.issuperset(origins)", "True")],
+        scenarios.nobody_repeats_what_others_refuse,
+    ),
+    Bug(
+        "refuse a number for what is inside",
+        "A11",
+        [
+            Change(
+                Processor,
+                "_receive_mcast",
+                "codec.check_mcast(datagram)",
+                "codec.check_mcast(datagram); codec.mcast_is_encapsulated(datagram) and codec.inner_mcast(datagram)",
+            )
+        ],
+        scenarios.what_a_real_node_repeats_stops_nobody,
+    ),
     # Recovery's counters.
     Bug(
         "counters left over from a broken attempt",

@@ -432,6 +432,38 @@ def a_deaf_member_is_put_out() -> None:
     judge(cluster)
 
 
+def nobody_repeats_what_others_refuse() -> None:
+    """A multicast that no member has sent, with a number ahead, reaches one node; then the ring changes."""
+    cluster = cluster_of(3)
+    machine = machine_of(cluster, 1)
+    seq = machine.ring.window.aru + 9
+    forged = codec.seal_mcast(2, seq, 0, machine.ring.id_bytes, 0, False, [codec.frame([3], 0, 0), b"abc"])
+    of_nobody = forged[:13] + bytes(4) + forged[17:]
+    cluster[1].receive(of_nobody)
+    machine.receive_all([of_nobody, of_nobody], cluster.now)
+    cluster[3].crash()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 2)
+    assert machine.counters.drops["multicast of a non-member"] == 3
+    assert not machine.counters.retransmits_sent
+    cluster[3].start()
+    judge(cluster)
+
+
+def what_a_real_node_repeats_stops_nobody() -> None:
+    """A Corosync node looks at no sender, and brings such a multicast into the next Recovery."""
+    config = Config.for_nodes(4, token=0.2, merge=0.03)
+    cluster = Cluster(4, config=config, makers={1: CorosyncModel})
+    cluster.start()
+    cluster.form()
+    ring = machine_of(cluster, 2).ring
+    forged = codec.seal_mcast(2, ring.window.aru + 9, 0, ring.id_bytes, 0, False, [codec.frame([3], 0, 0), b"abc"])
+    cluster[1].receive(forged[:13] + bytes(4) + forged[17:])
+    cluster[3].crash()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 4), 2)
+    cluster[3].start()
+    judge(cluster)
+
+
 def a_member_that_never_syncs_is_put_out() -> None:
     """What is above names those who are silent in sync, and the others go on without them (C4)."""
 
@@ -873,6 +905,8 @@ def many_lost_tokens_are_missed_as_soon_as_one() -> None:
 
 
 SCENARIOS = [
+    nobody_repeats_what_others_refuse,
+    what_a_real_node_repeats_stops_nobody,
     a_lost_token_is_missed_soon,
     many_lost_tokens_are_missed_as_soon_as_one,
     a_token_lost_again_is_missed_soon_too,

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from functools import reduce
 
 from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration, TransitionalConfiguration
+from totem.errors import MalformedDatagram
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
 from totem.states.ordering import Ordering
@@ -30,6 +31,16 @@ from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token
 _LONGEST_PAUSE_MS = 24 * 3600 * 1000
 _BUSY_VISITS = 2
 """My queue counts as not empty on so many visits: that takes back most left-over counters of real nodes (A3)."""
+
+
+def _inner(frame: bytes) -> bytes | None:
+    """The old multicast in one of the new ring; None if there is none that makes sense."""
+    if not codec.mcast_is_encapsulated(frame):
+        return None
+    try:
+        return codec.inner_mcast(frame)
+    except MalformedDatagram:
+        return None
 
 
 class Recovery(Ordering):
@@ -103,17 +114,22 @@ class Recovery(Ordering):
 
     def _file(self, frame: bytes) -> None:
         """Put an old message that came encapsulated into the old ring's window."""
-        inner = frame[codec.MCAST_HEADER :]
-        if codec.mcast_is_encapsulated(frame) and codec.mcast_ring_id(inner) == self.old_ring.id:
+        inner = self._old_message(frame)
+        if inner is not None:
             self.old_ring.window.insert(codec.mcast_seq(inner), inner)
+
+    def _old_message(self, frame: bytes) -> bytes | None:
+        """The multicast of my old ring that this one carries, if any."""
+        inner = _inner(frame)
+        if inner is None or codec.mcast_ring_id(inner) != self.old_ring.id or not self.old_ring.has_sent(inner):
+            return None
+        return inner
 
     def on_mcast(self, datagram: bytes) -> None:
         """File by ring id alone: a plain message of a member that installed before me is the new ring's, too (A4)."""
         is_new = self.new_ring.window.insert(codec.mcast_seq(datagram), datagram)
-        if is_new and codec.mcast_is_encapsulated(datagram):
-            inner = datagram[codec.MCAST_HEADER :]
-            if codec.mcast_ring_id(inner) == self.old_ring.id:
-                self.heard.add(codec.mcast_seq(inner))
+        if is_new and (inner := self._old_message(datagram)) is not None:
+            self.heard.add(codec.mcast_seq(inner))
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
         """The commit token is back at the representative for the second time: it becomes the first token."""
@@ -213,8 +229,8 @@ class Recovery(Ordering):
         """Who of the new ring's members has said hello, and what."""
         hellos = {}
         for frame in self._recovered():
-            inner = frame[codec.MCAST_HEADER :]
-            if codec.mcast_ring_id(inner) == NO_RING:
+            inner = _inner(frame)
+            if inner is not None and codec.mcast_ring_id(inner) == NO_RING:
                 hello = codec.decode_hello(inner[codec.MCAST_HEADER :])
                 if hello is not None:
                     hellos[codec.mcast_origin(frame)] = hello

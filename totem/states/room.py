@@ -36,8 +36,8 @@ class Room:
     def on_mcast(self, datagram: bytes) -> None:
         """A multicast of my ring came. Hot."""
         filing = self.processor.filing
-        if filing is not None:
-            filing.window.insert(codec.mcast_seq(datagram), datagram)
+        assert filing is not None
+        filing.window.insert(codec.mcast_seq(datagram), datagram)
 
     def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
         """A multicast or merge detect of another ring came."""

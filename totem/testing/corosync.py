@@ -609,7 +609,8 @@ class CorosyncModel:
             return
         try:
             if codec.packet_type(datagram) == codec.TYPE_MCAST:
-                codec.check_mcast(datagram)
+                if len(datagram) < MCAST_HEADER:  # all that a real node looks at
+                    raise MalformedDatagram("short mcast")
                 self._message_handler_mcast(datagram)
             else:
                 message = codec.decode(datagram)

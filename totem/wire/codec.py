@@ -76,12 +76,14 @@ __all__ = [
     "frame",
     "frame_fragments",
     "frame_is_compact",
+    "inner_mcast",
     "mcast_guarantee",
+    "mcast_head",
+    "mcast_heads",
     "mcast_is_encapsulated",
     "mcast_origin",
     "mcast_ring_id",
     "mcast_seq",
-    "mcast_seqs",
     "middle_frames",
     "middle_pieces",
     "next_fragment",
@@ -114,6 +116,7 @@ PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAP
 """How every multicast begins that is not encapsulated."""
 _unpack_origin_and_seq = layout.MCAST_ORIGIN_AND_SEQ.unpack_from
 _unpack_seq = layout.MCAST_SEQ.unpack_from
+_unpack_head = layout.MCAST_HEAD.unpack_from
 _unpack_origin = layout.MCAST_ORIGIN.unpack_from
 _unpack_guarantee = layout.MCAST_GUARANTEE.unpack_from
 _unpack_ring_id = layout.RING_ID.unpack_from
@@ -166,27 +169,31 @@ def _prefix_fault(datagram: bytes) -> str:
 def check_mcast(datagram: bytes) -> None:
     """Raise MalformedDatagram unless a datagram of type mcast has a whole and sensible header (HOT).
 
-    Of an encapsulated one the inner header is checked in the same way. It may itself be marked as encapsulated: a
-    message that a Recovery brought is a message of its ring, and the next Recovery may have to bring it again.
+    What is inside an encapsulated one is another matter (`inner_mcast`): it has its number all the same, and members
+    that did not agree on which numbers are there would wait for each other.
     """
     if len(datagram) < MCAST_HEADER:
         raise MalformedDatagram("short mcast")
     encapsulated, sender, origin = _unpack_identity(datagram)
     if not sender or not origin:
         raise MalformedDatagram("mcast without sender")
-    if encapsulated != MESSAGE_NOT_ENCAPSULATED:
-        if encapsulated != MESSAGE_ENCAPSULATED:
-            raise MalformedDatagram("mcast neither plain nor encapsulated")
-        _check_inner(datagram)
+    if encapsulated not in (MESSAGE_NOT_ENCAPSULATED, MESSAGE_ENCAPSULATED):
+        raise MalformedDatagram("mcast neither plain nor encapsulated")
 
 
-def _check_inner(datagram: bytes) -> None:
-    inner = datagram[MCAST_HEADER : 2 * MCAST_HEADER]
+def inner_mcast(datagram: bytes) -> bytes:
+    """The old multicast in an encapsulated one, its header checked as `check_mcast` does.
+
+    It may itself be marked as encapsulated: a message that a Recovery brought is a message of its ring, and the next
+    Recovery may have to bring it again. Raises MalformedDatagram.
+    """
+    inner = datagram[MCAST_HEADER:]
     if len(inner) < MCAST_HEADER or _PREFIXES.get(inner[:4]) != TYPE_MCAST:
         raise MalformedDatagram("encapsulated mcast without inner mcast")
     encapsulated, sender, origin = _unpack_identity(inner)
     if not sender or not origin or encapsulated not in (MESSAGE_ENCAPSULATED, MESSAGE_NOT_ENCAPSULATED):
         raise MalformedDatagram("encapsulated mcast with bad inner header")
+    return inner
 
 
 def mcast_seq(datagram: bytes) -> int:
@@ -195,9 +202,14 @@ def mcast_seq(datagram: bytes) -> int:
     return seq  # type: ignore[no-any-return]
 
 
-def mcast_seqs(datagrams: Iterable[bytes]) -> list[int]:
-    """Numbers of many multicasts (HOT)."""
-    return [seq for (seq,) in map(_unpack_seq, datagrams)]
+def mcast_head(datagram: bytes) -> tuple[int, int, int]:
+    """Sender, originator and number of a multicast."""
+    return _unpack_head(datagram)
+
+
+def mcast_heads(datagrams: Iterable[bytes]) -> Iterator[tuple[int, ...]]:
+    """Senders, originators and numbers of many multicasts: three rows (HOT)."""
+    return zip(*map(_unpack_head, datagrams), strict=True)
 
 
 def mcast_origin(datagram: bytes) -> int:
@@ -456,6 +468,8 @@ def _decode_token(datagram: bytes) -> Token:
 
 def _decode_mcast(datagram: bytes) -> Mcast:
     check_mcast(datagram)
+    if mcast_is_encapsulated(datagram):
+        inner_mcast(datagram)
     _, _, _, encapsulated, sender, _, origin, seq, this_seqno, ring_bytes, _, guarantee = layout.MCAST.unpack_from(
         datagram
     )
