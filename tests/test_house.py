@@ -38,6 +38,7 @@ SHELLS = {
     "cpg.daemon.access",
     "cpg.daemon.command",
     "cpg.daemon.life",
+    "cpg.daemon.rarely",
     "cpg.daemon.server",
     "cpg.daemon.sockets",
     "cpg.daemon.status",

@@ -127,7 +127,7 @@ async def _run(options: argparse.Namespace) -> int:
     access = Access(settings.user_rules)
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals, listening(settings.socket) as listener:
-        server = Server(access.allows)
+        server = Server(access)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow_signals, signals, life, partial(_reload, options, access))
             nursery.start_soon(server.accept, listener)

@@ -34,9 +34,9 @@ class Hub:
         self._total_limit = total_limit
         self._told: set[Client] = set()
 
-    def connect(self, pid: int, uid: int) -> Client:
+    def connect(self, pid: int, uid: int, gid: int) -> Client:
         """A process has connected."""
-        client = Client(self, pid, uid)
+        client = Client(self, pid, uid, gid)
         self.clients.add(client)
         if len(self.clients) > MOST_CLIENTS:
             client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
@@ -82,12 +82,13 @@ class Hub:
 class Client:
     """One connection: what waits for it (a `cpg.daemon.sockets.Outbox`)."""
 
-    def __init__(self, hub: Hub, pid: int, uid: int) -> None:
+    def __init__(self, hub: Hub, pid: int, uid: int, gid: int) -> None:
         self.pid = pid
         self.uid = uid
+        self.gid = gid
         self.ended = False
         """It has been told goodbye, or is gone: nothing is done for it any more."""
-        self.farewell: str | None = None
+        self.farewell: Goodbye | None = None
         """Why it was told goodbye."""
         self.size = 0
         """Bytes in records that wait."""
@@ -107,7 +108,7 @@ class Client:
         self._said.append(said)
         if type(said) is Goodbye:
             self.ended = True
-            self.farewell = said.text
+            self.farewell = said
         self._hub.told(self)
 
     def dismiss(self, why: Farewell, text: str) -> None:

@@ -20,8 +20,8 @@ from cluck.daemon.hub import Client, Hub
 from cluck.daemon.processes import Process
 from cluck.host import Host
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, Upward, upward
-from cpg.daemon.access import refusal
-from cpg.daemon.sockets import Connection, MayConnect, Peer, accept
+from cpg.daemon.access import Access
+from cpg.daemon.sockets import Connection, Peer, accept
 from cpg.lines import printable
 from totem.errors import TotemError
 
@@ -44,12 +44,12 @@ MOST_WATCHED: Final = 1024
 class Server:
     """The clients' connections of one daemon."""
 
-    def __init__(self, may_connect: MayConnect) -> None:
+    def __init__(self, access: Access) -> None:
         self.why = "it is starting"
         """Why there is no lock server now: see `lacks`."""
         self._host: Host | None = None
         self._has_started = trio.Event()
-        self._may_connect = may_connect
+        self._access = access
         self._connections: dict[Client, Connection] = {}
         self._listening: dict[Client, trio.CancelScope] = {}
         """To those who have not been told goodbye."""
@@ -76,7 +76,7 @@ class Server:
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
-        await accept(listener, self._serve_one)
+        await accept(listener, self._serve_one, self._access.rarely)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn."""
@@ -97,13 +97,13 @@ class Server:
 
     async def _serve_one(self, sock: socket.socket, peer: Peer) -> None:
         process = Process(sock, peer.pid)
-        client = self.hub.connect(peer.pid, peer.uid)
+        client = self.hub.connect(*peer)
         connection = self._connections[client] = Connection(sock, client, LARGEST_RECORD)
         listening = self._listening[client] = trio.CancelScope()
         line: Line | None = None
         try:
-            if not self._may_connect(peer.uid, peer.gid):
-                client.dismiss(Farewell.ACCESS, refusal(peer.pid, peer.uid))
+            if not self._access.allows(peer.uid, peer.gid):
+                client.dismiss(Farewell.ACCESS, self._access.refuse(peer.pid, peer.uid))
             elif (host := await self._started()) is None:
                 client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
             else:
@@ -162,8 +162,10 @@ class Server:
 
     async def _see_off(self, connection: Connection, client: Client) -> None:
         """Let a client that was told goodbye read that."""
-        if client.farewell is not None:
-            _log.info("a client was told goodbye: %s", client.farewell)
+        if (goodbye := client.farewell) is not None:
+            if goodbye.why is not Farewell.ACCESS:  # which is logged
+                text = "a client was told goodbye: %s"
+                self._access.rarely.log(logging.INFO, (goodbye.why, client.uid), text, goodbye.text)
             self.write()
             with trio.move_on_after(GOODBYE_PATIENCE):
                 await connection.written()
@@ -173,33 +175,28 @@ class Server:
             said = list(upward(record))
             for force in said:
                 if type(force) is Force:
-                    _record_force(client, force, allowed=line.may_force)
+                    self._record_force(client, force, allowed=line.may_force)
             line.say(said)
         except Malformed as malformed:
             client.dismiss(Farewell.MALFORMED, f"process {client.pid} sent {malformed}")
         except _Forbidden as forbidden:
             client.dismiss(Farewell.ACCESS, str(forbidden))
 
+    def _record_force(self, client: Client, force: Force, *, allowed: bool) -> None:
+        """Log who takes a lock by force. Raises `_Forbidden`, before anything was done."""
+        said = (printable(force.name), force.token, client.pid, client.uid)
+        text = "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d"
+        if not allowed:
+            self._access.rarely.warning(("force", client.uid), text + ": refused", *said)
+            raise _Forbidden(
+                f"the user with uid {client.uid} may not take locks by force: run as root, or as the daemon's user "
+                f"(uid {os.geteuid()})"
+            )
+        _log.warning(text, *said)
+
 
 class _Forbidden(Exception):
     """What a client asks for is not for its user."""
-
-
-def _record_force(client: Client, force: Force, *, allowed: bool) -> None:
-    """Log who takes a lock by force. Raises `_Forbidden`, before anything was done."""
-    _log.warning(
-        "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d%s",
-        printable(force.name),
-        force.token,
-        client.pid,
-        client.uid,
-        "" if allowed else ": refused",
-    )
-    if not allowed:
-        raise _Forbidden(
-            f"the user with uid {client.uid} may not take locks by force: run as root, or as the daemon's user "
-            f"(uid {os.geteuid()})"
-        )
 
 
 class Line:

@@ -6,15 +6,12 @@ it names. The lock servers' group is always kept: who is in it has a say in who 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
-from typing import Final
 
+from cpg.daemon.rarely import Rarely
 from cpg.lines import printable
 from totem.config import LOCKS_GROUP, Reservation, UserRule
-
-_log = logging.getLogger(__name__)
 
 
 class Access:
@@ -23,6 +20,8 @@ class Access:
     def __init__(self, rules: Iterable[UserRule] = (), reserved: Iterable[Reservation] = ()) -> None:
         self.rules = tuple(rules)
         self.reserved = tuple(reserved)
+        self.rarely = Rarely()
+        """What those whom it lets in, or not, can cause in the log."""
 
     def allows(self, uid: int, gid: int) -> bool:
         """Whether a process of this user and group may connect.
@@ -43,32 +42,33 @@ class Access:
         """The groups that not everybody may join, in ascending order."""
         return tuple(sorted({LOCKS_GROUP, *(rule.group for rule in self.reserved)}))
 
+    def refuse(self, pid: int, uid: int) -> str:
+        """Log that a process may not connect; return what it is told."""
+        self.rarely.warning(("connect", uid), "process %d of the user with uid %d may not connect (uidgid)", pid, uid)
+        return (
+            f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or "
+            f"let the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and "
+            "SIGHUP"
+        )
 
-DEFAULT_ACCESS: Final = Access()
-"""Of a node whose configuration names nobody."""
+    def refuse_group(self, name: bytes, pid: int, uid: int) -> str:
+        """Log that a process may not join a group; return what it is told."""
+        group = printable(name)
+        self.rarely.warning(
+            ("join", uid),
+            "process %d of the user with uid %d may not join the reserved group '%s'",
+            pid,
+            uid,
+            group,
+        )
+        return (
+            f"the group '{group}' is reserved, and the user with uid {uid} may not join it: run as root or as the "
+            f"daemon's user (uid {os.geteuid()}), or let the user in with `reserved {{ group: {group} uid: {uid} }}` "
+            "in section cpgd of the daemon's configuration, each word on its line, and SIGHUP"
+        )
 
 
 def _allows(rules: Iterable[UserRule | Reservation], uid: int, gid: int) -> bool:
     if uid in (0, os.geteuid()):
         return True
     return any(rule.uid == uid or rule.gid == gid for rule in rules)
-
-
-def refusal(pid: int, uid: int) -> str:
-    """Log that a process may not connect; return what it is told."""
-    _log.warning("process %d of the user with uid %d may not connect (uidgid)", pid, uid)
-    return (
-        f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or let "
-        f"the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and SIGHUP"
-    )
-
-
-def group_refusal(name: bytes, pid: int, uid: int) -> str:
-    """Log that a process may not join a group; return what it is told."""
-    group = printable(name)
-    _log.warning("process %d of the user with uid %d may not join the reserved group '%s'", pid, uid, group)
-    return (
-        f"the group '{group}' is reserved, and the user with uid {uid} may not join it: run as root or as the "
-        f"daemon's user (uid {os.geteuid()}), or let the user in with `reserved {{ group: {group} uid: {uid} }}` in "
-        "section cpgd of the daemon's configuration, each word on its line, and SIGHUP"
-    )

@@ -100,7 +100,7 @@ async def _run(options: argparse.Namespace) -> int:
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
     hub = Hub(ring, access=access, client_limit=ring.config.daemon.client_queue)
     hub.answers = answers(ring, hub, access)
-    async with serve(listener, ring, hub, access.allows), trio.open_nursery() as nursery:
+    async with serve(listener, ring, hub), trio.open_nursery() as nursery:
         await _serve_libqb(ring, access, nursery)
         path = listener.getsockname()
         _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
@@ -116,7 +116,7 @@ async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) 
     if wanted is False:
         return
     try:
-        await nursery.start(partial(libqb.serve, ring, may_connect=access.allows, may_join=access.may_join))
+        await nursery.start(partial(libqb.serve, ring, access=access))
     except OSError as error:
         if wanted:
             raise

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from cpg.daemon.access import DEFAULT_ACCESS, Access, group_refusal
+from cpg.daemon.access import Access
 from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.group import BATCH_BYTES, MESSAGE_COST
@@ -71,13 +71,13 @@ class Hub:
         self,
         ring: Port,
         *,
-        access: Access = DEFAULT_ACCESS,
+        access: Access | None = None,
         client_limit: int = CLIENT_QUEUE,
         total_limit: int = TOTAL_LIMIT,
     ) -> None:
         """`access`: who may join which groups. Limits in bytes."""
         self.ring = ring
-        self._access = access
+        self.access = access or Access()
         self.answers: Mapping[str, Callable[[], object]] = {}
         """What a client can ask for, each as values of JSON."""
         self.clients: set[Client] = set()
@@ -170,8 +170,8 @@ class Hub:
             return False
         place = _Place(self, client, handle)
         try:
-            if not self._access.may_join(name, client.uid, client.gid):
-                raise GroupReserved(group_refusal(name, client.pid, client.uid))
+            if not self.access.may_join(name, client.uid, client.gid):
+                raise GroupReserved(self.access.refuse_group(name, client.pid, client.uid))
             place.membership = self.ring.admit(name, client.pid, place)
         except AlreadyJoined as error:
             client.refuse(handle, Refusal.ALREADY_JOINED, error)
@@ -252,7 +252,7 @@ class Client:
         self.welcomed = False
         self.ended = False
         """It has been told goodbye, or is gone: nothing is done for it any more."""
-        self.farewell: str | None = None
+        self.farewell: tuple[Farewell, str] | None = None
         """Why it was told goodbye."""
         self.sent = 0
         """Messages it has sent."""
@@ -383,7 +383,7 @@ class Client:
         if self.ended:
             return
         self.end()
-        self.farewell = text
+        self.farewell = why, text
         body = text.encode()
         self.writer.put(head(Kind.GOODBYE, 0, len(body), detail=why), body)
         self._hub.waiting += self.writer.size

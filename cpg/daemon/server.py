@@ -6,7 +6,6 @@ can be. A client whose socket is full has a task that waits for it; everybody el
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -14,15 +13,12 @@ from typing import Final
 
 import trio
 
-from cpg.daemon.access import refusal
 from cpg.daemon.hub import Client, Hub
-from cpg.daemon.sockets import Connection, MayConnect, Peer, accept
+from cpg.daemon.sockets import Connection, Peer, accept
 from cpg.embedded import EmbeddedRing
 from cpg.ipc import RECORD, Farewell
 from totem.configuration import Delivery
 from totem.errors import RingLost
-
-_log = logging.getLogger(__name__)
 
 READ_TURN: Final = 16
 """Records taken from one client before others get a turn."""
@@ -56,10 +52,10 @@ class ServedRing(EmbeddedRing):
 class Server:
     """The clients' connections of one daemon."""
 
-    def __init__(self, ring: ServedRing, hub: Hub, may_connect: MayConnect) -> None:
+    def __init__(self, ring: ServedRing, hub: Hub) -> None:
         self._ring = ring
         self._hub = hub
-        self._may_connect = may_connect
+        self._access = hub.access
         self._connections: dict[Client, Connection] = {}
         ring.hub = hub
         ring.write = self.write
@@ -67,7 +63,7 @@ class Server:
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
-        await accept(listener, self._serve_one)
+        await accept(listener, self._serve_one, self._access.rarely)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn of the ring."""
@@ -88,12 +84,13 @@ class Server:
         client = self._hub.connect(*peer)
         connection = self._connections[client] = Connection(sock, client, RECORD)
         try:
-            if not self._may_connect(peer.uid, peer.gid):
-                client.dismiss(Farewell.ACCESS, refusal(peer.pid, peer.uid))
+            if not self._access.allows(peer.uid, peer.gid):
+                client.dismiss(Farewell.ACCESS, self._access.refuse(peer.pid, peer.uid))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
                 with suppress(RingLost):  # which all clients are told by `farewell`
                     await self._read(connection, client)
+                    await self._see_off(connection, client)
                 nursery.cancel_scope.cancel()
         finally:
             del self._connections[client]
@@ -102,7 +99,7 @@ class Server:
             self.write()
 
     async def _read(self, connection: Connection, client: Client) -> None:
-        """Do what the client asks for until it is gone, or has read its goodbye."""
+        """Do what the client asks for until it is gone, or told goodbye."""
         while not client.ended:
             for _ in range(READ_TURN):
                 record = connection.read()
@@ -123,21 +120,26 @@ class Server:
                 await trio.lowlevel.wait_readable(connection.sock)
             else:
                 await trio.lowlevel.checkpoint()
-        _log.warning("a client was told goodbye: %s", client.farewell)
+
+    async def _see_off(self, connection: Connection, client: Client) -> None:
+        """Let a client that was told goodbye read that."""
+        if client.farewell is None:
+            return
+        why, text = client.farewell
+        if why is not Farewell.ACCESS:  # which is logged
+            self._access.rarely.warning((why, client.uid), "a client was told goodbye: %s", text)
         self.write()
         with trio.move_on_after(GOODBYE_PATIENCE):
             await connection.written()
 
 
 @asynccontextmanager
-async def serve(
-    listener: socket.socket, ring: ServedRing, hub: Hub, may_connect: MayConnect
-) -> AsyncGenerator[Server, None]:
+async def serve(listener: socket.socket, ring: ServedRing, hub: Hub) -> AsyncGenerator[Server, None]:
     """Take part in the ring and serve the clients of a socket for the time of a block.
 
     Entered when the first ring is complete; clients that come earlier wait. Raises `RingLost`.
     """
-    server = Server(ring, hub, may_connect)
+    server = Server(ring, hub)
     async with ring.live(), trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, listener)
         yield server

@@ -7,7 +7,6 @@ for it, and everybody else goes on.
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import stat
 import struct
@@ -18,10 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-_log = logging.getLogger(__name__)
-
-MayConnect = Callable[[int, int], bool]
-"""Whether a user (uid, gid) may connect."""
+from cpg.daemon.rarely import Rarely
 
 BACKLOG: Final = 1024
 SEND_BUFFER: Final = 1 << 20
@@ -54,9 +50,10 @@ class Outbox(Protocol):
         """Throw away what waits: it cannot be told."""
 
 
-async def accept(listener: socket.socket, serve: Callable[[socket.socket, Peer], Awaitable[None]]) -> None:
+async def accept(
+    listener: socket.socket, serve: Callable[[socket.socket, Peer], Awaitable[None]], rarely: Rarely
+) -> None:
     """Accept clients until cancelled and serve each in a task; their connections end with this."""
-    is_short = False
 
     async def serve_one(connection: socket.socket) -> None:
         with connection:
@@ -65,6 +62,7 @@ async def accept(listener: socket.socket, serve: Callable[[socket.socket, Peer],
             await serve(connection, _peer(connection))
 
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(rarely.told)
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -74,12 +72,10 @@ async def accept(listener: socket.socket, serve: Callable[[socket.socket, Peer],
             except OSError as error:
                 if error.errno not in _NO_DESCRIPTORS:
                     raise
-                if not is_short:
-                    _log.warning("no more clients for now: %s; raise LimitNOFILE of the service", error.strerror)
-                is_short = True
+                text = "no more clients for now: %s; raise LimitNOFILE of the service"
+                rarely.warning("descriptors", text, error.strerror)
                 await trio.sleep(ACCEPT_PAUSE)
                 continue
-            is_short = False
             nursery.start_soon(serve_one, connection)
 
 

@@ -21,14 +21,14 @@ import resource
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from struct import Struct
 from typing import Final, NamedTuple
 
 import trio
 
-from cpg.daemon.access import DEFAULT_ACCESS, group_refusal
+from cpg.daemon.access import Access
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
@@ -101,19 +101,18 @@ class _Peer(NamedTuple):
 async def serve(
     ring: EmbeddedRing,
     *,
-    may_connect: Callable[[int, int], bool],
-    may_join: Callable[[bytes, int, int], bool] = DEFAULT_ACCESS.may_join,
+    access: Access,
     services: Sequence[str] = SERVICES,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
 
-    Call it in the ring's block, under trio. `may_connect(uid, gid)` says whether a user is let in; others get EACCES.
-    `may_join(name, uid, gid)` says whether it may join a group; left out, the lock servers' group is kept.
+    Call it in the ring's block, under trio. `access` says which users are let in, and may join which groups; others
+    get EACCES.
     `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does.
     Raises OSError where a service's name is taken: a Corosync runs here.
     """
-    server = _Server(ring, may_connect, may_join)
+    server = _Server(ring, access)
     with ExitStack() as stack:
         listeners = []
         for name in services:
@@ -121,6 +120,7 @@ async def serve(
                 listeners.append((stack.enter_context(_listen(name)), server.add(_KINDS[name](ring))))
         stack.callback(ring.observe(server.on_ring))
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(access.rarely.told)
             for listener, service in listeners:
                 nursery.start_soon(server.accept, nursery, listener, service)
             task_status.started()
@@ -146,17 +146,11 @@ def _listen(name: str) -> socket.socket:
 class _Server:
     """The services of one node, and the clients of all of them."""
 
-    def __init__(
-        self,
-        ring: EmbeddedRing,
-        may_connect: Callable[[int, int], bool],
-        may_join: Callable[[bytes, int, int], bool],
-    ) -> None:
+    def __init__(self, ring: EmbeddedRing, access: Access) -> None:
         self.ring = ring
-        self.may_join = may_join
+        self.access = access
         self.buffer = memoryview(bytearray(LARGEST + 1))
         """For one request at a time; one byte more than any may have."""
-        self._may_connect = may_connect
         self._services: list[Service] = []
         self._connections: dict[_Connection, None] = {}
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -179,6 +173,7 @@ class _Server:
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
         """Take in the clients of one service."""
+        rarely = self.access.rarely
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -186,15 +181,17 @@ class _Server:
             except BlockingIOError:
                 continue
             except OSError as error:  # no descriptors: the machine's, since ours are counted
-                _log.warning("node %d: cannot take in a client of %s: %s", self.ring.node_id, service.name, error)
+                text = "node %d: cannot take in a client of %s: %s"
+                rarely.warning("descriptors", text, self.ring.node_id, service.name, error)
                 await trio.sleep(0.1)
                 continue
             peer = _Peer(
                 *_CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             )
-            welcome = self._may_connect(peer.uid, peer.gid)
+            welcome = self.access.allows(peer.uid, peer.gid)
             if self._there[welcome] >= self._most[welcome]:
-                _log.warning("node %d: %d clients: one more is refused", self.ring.node_id, self._there[welcome])
+                text = "node %d: %d clients: one more is refused"
+                rarely.warning(("full", peer.uid), text, self.ring.node_id, self._there[welcome])
                 with stream, suppress(OSError):
                     stream.setblocking(False)
                     stream.send(refused(errno.EMFILE))
@@ -211,10 +208,11 @@ class _Server:
                 if welcome:
                     await self._connect(stream, peer, service, whose)
                 else:
-                    _log.warning("%s: refused", whose)
+                    self.access.refuse(peer.pid, peer.uid)
                     await stream.send(refused(errno.EACCES))
         except (MalformedRequest, trio.TooSlowError) as error:
-            _log.warning("%s: ended: %s", whose, str(error) or "it has said nothing")
+            text = str(error) or "it has said nothing"
+            self.access.rarely.warning((type(error), peer.uid), "%s: ended: %s", whose, text)
         except OSError as error:
             _log.debug("%s: gone: %s", whose, error)
         finally:
@@ -234,7 +232,7 @@ class _Server:
         try:
             places = _Places(service.name, peer)
         except OSError as error:
-            _log.warning("%s: refused: %s", whose, error)
+            self.access.rarely.warning(("refused", peer.uid), "%s: refused: %s", whose, error)
             await stream.send(refused(error.errno or errno.EIO))
             return
         with places:
@@ -314,7 +312,7 @@ class _Connection:
     ) -> None:
         self.buffers = Buffers(peer.uid)
         self._peer = peer
-        self._may_join = server.may_join
+        self._access = server.access
         self._ring = server.ring
         self._buffer = server.buffer
         self._stream = stream
@@ -340,8 +338,8 @@ class _Connection:
     def may_join(self, name: bytes) -> bool:
         """Whether its user may join a group; a refusal is logged."""
         pid, uid, gid = self._peer
-        if not self._may_join(name, uid, gid):
-            group_refusal(name, pid, uid)
+        if not self._access.may_join(name, uid, gid):
+            self._access.refuse_group(name, pid, uid)
             return False
         return True
 
@@ -360,8 +358,11 @@ class _Connection:
 
     def end(self, reason: str) -> None:
         """End the connection soon."""
+        self._end("ended", reason)
+
+    def _end(self, kind: Hashable, reason: str) -> None:
         if not self._ended:
-            _log.warning("%s: ended: %s", self._whose, reason)
+            self._access.rarely.warning((kind, self._peer.uid), "%s: ended: %s", self._whose, reason)
             self._stop()
 
     def _stop(self) -> None:
@@ -390,7 +391,7 @@ class _Connection:
         try:
             await task()
         except MalformedRequest as malformed:
-            self.end(str(malformed))
+            self._end(MalformedRequest, str(malformed))
         except OSError as error:
             _log.debug("%s: gone: %s", self._whose, error)
             self._stop()
@@ -463,7 +464,8 @@ class _Connection:
                     self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 break
             if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self._peer.uid]:
-                _log.warning("%s: somebody else sent in its name", self._whose)
+                text = "%s: somebody else sent in its name"
+                self._access.rarely.warning(("stranger", self._peer.uid), text, self._whose)
                 continue
             if not self._connected.is_set():
                 self._places.connect()

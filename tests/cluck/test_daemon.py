@@ -351,19 +351,19 @@ async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
 
 def test_who_does_not_read_is_put_out_with_a_goodbye():
     hub = Hub(client_limit=1000, total_limit=1500)
-    slow, other = hub.connect(1, 0), hub.connect(2, 0)
+    slow, other = hub.connect(1, 0, 0), hub.connect(2, 0, 0)
     for _ in range(100):
         slow.put(Readiness(False, "x" * 8))
     other.put(Ping())
     assert set(hub.take_written()) == {slow, other}
     assert (slow.ended, other.ended, hub.dropped) == (True, False, 1)
-    assert "more than 1000 bytes waited for it" in slow.farewell
+    assert "more than 1000 bytes waited for it" in slow.farewell.text
     slow.put(Ping())
     slow.record()
     assert not slow.has_records()
     for _ in range(8):
-        third = hub.connect(3, 0)
+        third = hub.connect(3, 0, 0)
         third.put(Readiness(False, "x" * 900))
         hub.take_written()
     assert hub.waiting <= 1500
-    assert any("for all clients, most of them for it" in (client.farewell or "") for client in hub.clients)
+    assert any(client.farewell and "all clients, most of them for it" in client.farewell.text for client in hub.clients)

@@ -20,7 +20,6 @@ class Daemon:
         self.config = config
         self.path = path
         self.node = node
-        self.allowed = True
         self.access = Access()
 
     @asynccontextmanager
@@ -29,11 +28,8 @@ class Daemon:
             self.ring = prepare_ring(ServedRing, self.config, self.node)
             self.hub = Hub(self.ring, access=self.access)
             self.hub.answers = answers(self.ring, self.hub, self.access)
-            async with serve(listener, self.ring, self.hub, self.may_connect):
+            async with serve(listener, self.ring, self.hub):
                 yield self
-
-    def may_connect(self, uid, gid):
-        return self.allowed
 
     def connect(self):
         """A client in this process."""

@@ -90,6 +90,27 @@ async def test_spoiled_records_and_what_they_leave_behind(daemon):
     assert memory() - before[1] < 8 << 20
 
 
+def knock(path, times):
+    """Connect, be told goodbye, and come again."""
+    for _ in range(times):
+        with connected(path) as sock, contextlib.suppress(OSError):
+            sock.recv(1 << 16)
+
+
+async def test_who_comes_again_and_again_does_not_fill_the_log(daemon, caplog):
+    await trio.to_thread.run_sync(trouble, daemon.path, random.Random(1), 500)
+    await exchange(daemon)
+    await settled(daemon)
+    daemon.access.allows = lambda uid, gid: False
+    await trio.to_thread.run_sync(knock, daemon.path, 100)
+    await settled(daemon)
+    goodbyes, refusals = (
+        [record for record in caplog.records if text in record.getMessage()]
+        for text in ("a client was told goodbye: ", "may not connect (uidgid)")
+    )
+    assert (len(goodbyes), len(refusals)) == (1, 1)
+
+
 def vanish(path, dice, times):
     """Connect, begin something, and be gone."""
     for number in range(times):

@@ -108,7 +108,7 @@ async def test_a_ring_that_is_lost_is_told_with_its_reason(make_daemon, nursery)
 
 
 async def test_a_user_who_may_not_connect_is_told_what_to_do(daemon):
-    daemon.allowed = False
+    daemon.access.allows = lambda uid, gid: False
     with pytest.raises(cpg.DaemonUnavailable, match=rf"uid {os.getuid()}.*uidgid"):
         async with daemon.connect():
             pass

@@ -16,6 +16,7 @@ import trio
 
 import cpg
 from cpg.codes import Code
+from cpg.daemon.access import Access
 from cpg.libqb import SERVICES, layout, serve, server
 from cpg.libqb.session import Session
 from tests.app.processes import write_config
@@ -41,9 +42,11 @@ def node(tmp_path, prefix):
     path.write_text(path.read_text() + "quorum {\n    provider: corosync_votequorum\n}\n")
 
     @asynccontextmanager
-    async def run(may_connect=lambda uid, gid: True, **options):
+    async def run(may_connect=lambda uid, gid: True, may_join=lambda name, uid, gid: True):
+        access = Access()
+        access.allows, access.may_join = may_connect, may_join
         async with cpg.open_ring(path) as ring, trio.open_nursery() as nursery:
-            await nursery.start(partial(serve, ring, may_connect=may_connect, **options))
+            await nursery.start(partial(serve, ring, access=access))
             yield ring
             nursery.cancel_scope.cancel()
 
@@ -370,7 +373,7 @@ async def test_the_end_of_the_server_is_told(node, connect):
 async def test_a_name_that_is_taken(node):
     async with node() as ring:
         with pytest.raises(OSError, match="the abstract socket 'cpg' is taken: a Corosync"):
-            await serve(ring, may_connect=lambda uid, gid: True)
+            await serve(ring, access=Access())
 
 
 async def test_too_many_clients(node, connect, monkeypatch):
@@ -422,6 +425,24 @@ async def test_one_that_says_no_hello(node, connect, monkeypatch, caplog):
             stream.close()
     assert "ended: it has said nothing" in caplog.text
     assert "ended: a connection begins with id -1" in caplog.text
+
+
+async def test_who_comes_again_and_again_does_not_fill_the_log(node, connect, caplog):
+    welcome = False
+    async with node(lambda uid, gid: welcome):
+        for _ in range(50):
+            with pytest.raises(Refused):
+                await connect().connect()
+        welcome = True
+        for _ in range(50):
+            stream = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            await stream.connect(connect()._address("cpg"))
+            await stream.send(b"x" * 24)
+            with trio.fail_after(raw.PATIENCE):
+                assert await stream.recv(1) == b""
+            stream.close()
+    assert caplog.text.count("may not connect (uidgid)") == 1
+    assert caplog.text.count("a connection begins with id -1") == 1
 
 
 KNOWN = {"cpg": range(14), "quorum": range(6), "votequorum": range(11), "cmap": range(11), "cfg": range(13)}
