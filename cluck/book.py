@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from cluck.asked import Request
-from cluck.commands import Client, Owner, RequestId
+from cluck.commands import MOST_UNSETTLED, Client, Owner, RequestId
 from cluck.errors import ConnectionLost, LockError, Overflow
-from cluck.protocol import MOST_UNSETTLED, Upward
+from cluck.protocol import Upward
 
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 from cluck.clients import LocalClient
 from cluck.commands import (
+    LONGEST_AGE,
     Asked,
     Chosen,
     Client,
@@ -64,7 +65,8 @@ class Canvass:
             local = self._clients.get(candidate.owner.client)
             candidacy = local.candidates.get(candidate) if local is not None else None
             if candidacy is not None and self._runs(candidate):
-                yield Status(candidate, number, max(0.0, now - candidacy.since), candidacy.restart_interval)
+                running = min(max(0.0, now - candidacy.since), LONGEST_AGE)
+                yield Status(candidate, number, running, candidacy.restart_interval)
 
     def _runs(self, candidate: RequestId) -> bool:
         """Whether a candidate is this server's, and answers."""

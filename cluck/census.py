@@ -10,7 +10,7 @@ from collections.abc import Collection, Set
 from dataclasses import dataclass
 from typing import Final
 
-from cluck.commands import Server
+from cluck.commands import LARGEST_EPOCH, Server
 from cluck.electorate import Electorate
 from cluck.wire import Lineage, Record, Report, RoundId
 from cpg.events import Member
@@ -171,6 +171,8 @@ class Census:
         is_everyone = self._electorate.is_everyone(present)
         recorded = [member for member, report in self._reports.items() if report.record is not None]
         longest = max((record.longest for record in self._records), default=0.0)
+        if any(record.epoch >= LARGEST_EPOCH for record in self._records):
+            return Minority(f"the epochs of fencing tokens have come to their end, {LARGEST_EPOCH}")
         if any(report.force_birth for report in reports) or (
             is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
         ):

@@ -2,7 +2,8 @@
 
 A command is ordered by the group and applied by every lock server; what it brings about are outcomes, which are the
 same everywhere and concern the one client that made the request, or all that observe. Both travel as msgpack arrays
-(`cluck.wire`, `cluck.protocol`), so the annotations below are the limits that what comes from outside is held to.
+(`cluck.wire`, `cluck.protocol`). The annotations below are the limits of every field, in one place: what comes from
+outside is held to them as it is read, and what is made here keeps to them.
 """
 
 from __future__ import annotations
@@ -14,16 +15,32 @@ from msgspec import Meta, Struct
 
 LARGEST_NAME: Final = 1024
 """Bytes of a lock's name."""
+LEAST_LEASE: Final = 0.1
+"""Seconds; a holder renews three times in a lease, and each renewal goes around the ring."""
 LONGEST_LEASE: Final = 7 * 86400.0
 """Seconds."""
+LONGEST_AGE: Final = 1e10
+"""Seconds: three hundred years."""
+LARGEST_EPOCH: Final = (1 << 31) - 1
+"""Of tokens, which have 63 bits: `cluck.tokens`."""
 LARGEST_BLOB: Final = 64 * 1024
 """Bytes that a leader attaches to its leadership."""
+LARGEST_ADDRESS: Final = 256
+"""Bytes of a candidate's address."""
+MOST_UNSETTLED: Final = 1024
+"""Requests of a client that may be open, or answered and not settled."""
 
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[bytes, Meta(min_length=1, max_length=LARGEST_NAME)]
-Lease = Annotated[float, Meta(gt=0, le=LONGEST_LEASE)]
+Lease = Annotated[float, Meta(ge=LEAST_LEASE, le=LONGEST_LEASE)]
 Grace = Annotated[float, Meta(ge=0, le=LONGEST_LEASE)]
-Seconds = Annotated[float, Meta(ge=0, le=1e10)]
+Longest = Annotated[float, Meta(ge=0, le=2 * LONGEST_LEASE)]
+"""A lease and its grace."""
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST_AGE)]
+Epoch = Annotated[int, Meta(ge=0, le=LARGEST_EPOCH)]
+Address = Annotated[bytes, Meta(max_length=LARGEST_ADDRESS)]
+Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
 
 
 class Server(NamedTuple):
@@ -208,11 +225,11 @@ class Stand(_Said, frozen=True, tag=40):
 
     request: RequestId
     election: Name
-    address: Annotated[bytes, Meta(max_length=256)] = b""
-    port: Annotated[int, Meta(ge=0, lt=1 << 16)] = 0
-    running: Annotated[float, Meta(ge=0)] = 0.0
+    address: Address = b""
+    port: Port = 0
+    running: Seconds = 0.0
     """Seconds since the candidate's program has started, as this was sent."""
-    restart_interval: Annotated[float, Meta(ge=0)] = 0.0
+    restart_interval: Seconds = 0.0
     """Seconds from when its former life was last known to run to that start; 0: there was none."""
     settled: Number = 0
 
@@ -274,7 +291,7 @@ class Publish(_Said, frozen=True, tag=47):
     request: RequestId
     election: Name
     token: Number
-    blob: Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
+    blob: Blob
     settled: Number = 0
 
 

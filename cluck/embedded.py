@@ -17,7 +17,7 @@ from cluck.clock import boot_time
 from cluck.electorate import Electorate
 from cluck.errors import ConnectionLost
 from cluck.host import GROUP, Host, Store
-from cluck.protocol import Bye, Downward, Upward
+from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.replica import Settings
 from cluck.store import Disk
 from cpg.block import Waiters
@@ -137,7 +137,7 @@ class _Line:
     def say(self, said: Sequence[Upward]) -> None:
         """Give this to the server."""
         if not self._has_ended:
-            self._connection.say(said, self._host.clock())
+            self._connection.say(list(held_to_limits(said)), self._host.clock())
             self._host.work_soon()
 
     async def receive(self) -> Iterable[Downward]:

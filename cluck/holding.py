@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from cluck.asked import Notice, Request, Ticket, refusal
 from cluck.book import Book
 from cluck.commands import (
+    LEAST_LEASE,
     LONGEST_LEASE,
     Acquire,
     Ended,
@@ -53,9 +54,9 @@ _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
 """Answers to a request that has come to its end, unheard."""
 
 
-def _checked(what: str, seconds: float, *, may_be_zero: bool) -> float:
-    if not (0 < seconds <= LONGEST_LEASE or (may_be_zero and seconds == 0)):
-        raise ValueError(f"{what}={seconds!r}: seconds, up to {LONGEST_LEASE:.0f} (7 days)")
+def _checked(what: str, seconds: float, least: float) -> float:
+    if not least <= seconds <= LONGEST_LEASE:
+        raise ValueError(f"{what}={seconds!r}: seconds, from {least:g} up to {LONGEST_LEASE:.0f} (7 days)")
     return float(seconds)
 
 
@@ -143,8 +144,8 @@ class Tickets:
 
         Raises `ValueError`, `Overflow`, `ConnectionLost` where the session was closed.
         """
-        lease = LEASE if duration is None else _checked("duration", duration, may_be_zero=False)
-        grace = _checked("grace", grace, may_be_zero=True)
+        lease = LEASE if duration is None else _checked("duration", duration, LEAST_LEASE)
+        grace = _checked("grace", grace, 0.0)
         request = self._book.next(task)
         command = Acquire(request, name, mode, permits, lease, grace, waits, self._book.settled)
         return self._book.begin(Ticket(command, changed, lease, duration is None, None), command)

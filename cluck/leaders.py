@@ -29,7 +29,9 @@ from typing import Final, NamedTuple
 from msgspec import Struct, field
 
 from cluck.commands import (
+    Address,
     Asked,
+    Blob,
     Chosen,
     Client,
     Close,
@@ -40,6 +42,7 @@ from cluck.commands import (
     Name,
     Next,
     Number,
+    Port,
     Publish,
     Published,
     Refused,
@@ -77,8 +80,8 @@ class Candidate(Struct, array_like=True, eq=False):
     """Who stands."""
 
     request: RequestId
-    address: bytes
-    port: int
+    address: Address
+    port: Port
     round: Number = 0
     """The last one that it was asked in."""
     merits: Merits | None = None
@@ -111,7 +114,7 @@ class Election(Struct, array_like=True, eq=False):
     """Of the leadership; 0: nobody leads."""
     version: Number = 0
     """Of what the leader has attached; 0: nothing."""
-    blob: bytes = b""
+    blob: Blob = b""
 
     def candidate(self, request: RequestId | None) -> Candidate | None:
         """Return who stands with this request."""

@@ -35,6 +35,7 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoked,
+    Seconds,
     Stand,
     Standing,
     Wait,
@@ -46,8 +47,6 @@ from totem.errors import TotemError
 
 VERSION: Final = 2
 LARGEST_RECORD: Final = 128 * 1024
-MOST_UNSETTLED: Final = 1024
-"""Requests of a client that may be open, or answered and not settled."""
 
 
 class Malformed(TotemError):
@@ -64,7 +63,7 @@ class _Said(Struct, frozen=True, array_like=True, gc=False):
 class Hello(_Said, frozen=True, tag=100):
     """Who connects; `resumes`: the client that it was before the connection was lost."""
 
-    version: int
+    version: Number
     program: Annotated[str, Meta(max_length=128)] = ""
     """To be shown."""
     resumes: Client | None = None
@@ -110,10 +109,10 @@ Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye
 class Welcome(_Said, frozen=True, tag=100):
     """Who the client is from now on."""
 
-    version: int
+    version: Number
     client: Client
     secret: bytes
-    clock: float
+    clock: Seconds
     """The server's boot-time clock, between `Hello` and this: deadlines are told by it."""
     was_resumed: bool = False
 
@@ -125,8 +124,8 @@ class Held(_Said, frozen=True, tag=101):
     """
 
     request: RequestId
-    token: int
-    deadline: float
+    token: Number
+    deadline: Seconds
 
 
 class Readiness(_Said, frozen=True, tag=102):
@@ -152,7 +151,7 @@ class Leads(_Said, frozen=True, tag=105):
     """A candidate of this client leads, or does not any more (token 0)."""
 
     candidate: RequestId
-    token: int
+    token: Number
 
 
 class Farewell(enum.StrEnum):
@@ -185,7 +184,7 @@ class Renounced(_Said, frozen=True, tag=108):
     """What was held under this token cannot be relied on any more: this server is not in the part that decides."""
 
     request: RequestId
-    token: int
+    token: Number
 
 
 ClientOutcome = Queued | Refused | Ended | Revoked | Waiting | Woken | Notified | Standing | Published | Leadership
@@ -205,6 +204,11 @@ def records(said: Sequence[Upward | Downward]) -> Iterator[bytes]:
         half = len(said) // 2
         yield from records(said[:half])
         yield from records(said[half:])
+
+
+def held_to_limits(said: Sequence[Upward]) -> Iterable[Upward]:
+    """Return what a client in this very process says, as if it had come as a record. Raises Malformed."""
+    return _read(_encoder.encode(said), _upward)
 
 
 def upward(record: bytes) -> Iterable[Upward]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluck.census import Base, Birth, Census, Minority
-from cluck.commands import Command, Outcome, RequestId, Server
+from cluck.commands import LARGEST_EPOCH, Command, Outcome, RequestId, Server
 from cluck.electorate import Electorate
 from cluck.finality import Finality
 from cluck.records import Records
@@ -53,6 +53,9 @@ from totem.configuration import Level
 
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
+
+EPOCH_STEP: Final = 256
+"""By so much a proposed epoch is larger than what is known, at most: it is by one, unless some were lost on the way."""
 
 _BY_RING: Final = {Reason.NODEDOWN, Reason.NODEUP}
 
@@ -158,8 +161,10 @@ class Replica:
         """What was said of quorum in this round."""
         self._census: Census | None = None
         """Of this round, and of the view that it makes."""
+        self._owner: Member | None = None
+        """Who has the base's state, for those who have another."""
         self._parts: list[Snapshot] = []
-        """Of the base's state, which is on its way here."""
+        """Of that, which is on its way here."""
         self._finality: Finality | None = None
         """Of this primary view, or of the last one: as far as it came, so far is the state. None: there is no state."""
 
@@ -196,7 +201,8 @@ class Replica:
         """Have tokens of a later epoch: this one's run short."""
         if self.state is not None and self.is_primary and self._records.proposed is None:
             known = self._records.merged(Record(self.state.tokens.epoch, self.state.longest))
-            self._propose(Record(known.epoch + 1, self.state.longest))
+            if known.epoch < LARGEST_EPOCH:
+                self._propose(Record(known.epoch + 1, self.state.longest))
 
     @property
     def record_to_store(self) -> Record | None:
@@ -308,9 +314,11 @@ class Replica:
     def _on_message(self, message: Message, now: float) -> None:
         try:
             said = decode(message.data)
-        except Malformed:
+        except Malformed as malformed:
             self.malformed += 1
-            return
+            if malformed.rest is None:
+                return
+            said = malformed.rest
         sender = message.sender
         if type(said) is Commands:
             self._on_commands(sender, said)
@@ -330,11 +338,11 @@ class Replica:
             case Report():
                 self._on_report(sender, said, now)
             case Exclude():
-                self._on_exclude(said, now)
+                self._on_exclude(sender, said, now)
             case Snapshot():
-                self._on_snapshot(said, now)
+                self._on_snapshot(sender, said, now)
             case Propose():
-                self._on_propose(said)
+                self._on_propose(sender, said)
             case Stored():
                 self._on_stored(sender, said)
 
@@ -378,9 +386,9 @@ class Replica:
         if census.is_complete:
             self._conclude(census, now)
 
-    def _on_exclude(self, said: Exclude, now: float) -> None:
+    def _on_exclude(self, sender: Member, said: Exclude, now: float) -> None:
         census = self._census_of(said.round)
-        if census is None or self.phase is not Phase.ROUND:
+        if census is None or self.phase is not Phase.ROUND or not census.has_report_of(sender):
             return
         excluded = census.exclude({Member(*numbers) for numbers in said.members})
         if self.member in excluded:
@@ -405,6 +413,7 @@ class Replica:
         if base.is_everywhere:
             self._become_primary(census, census.epoch)
             return
+        self._owner = base.owner
         self._enter(Phase.LOADING, f"the state of node {base.owner.node_id} is on its way to those who have another")
         self.deadline = now + PATIENCE
         if base.owner == self.member:
@@ -412,9 +421,9 @@ class Replica:
             for part in cut(freeze(self.state.image()), census.id):
                 self._say(part)
 
-    def _on_snapshot(self, said: Snapshot, now: float) -> None:
+    def _on_snapshot(self, sender: Member, said: Snapshot, now: float) -> None:
         census = self._census_of(said.round)
-        if census is None or self.phase is not Phase.LOADING:
+        if census is None or self.phase is not Phase.LOADING or sender != self._owner:
             return
         if said.part != len(self._parts):
             self.malformed += 1
@@ -452,16 +461,17 @@ class Replica:
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:
-            self._apply(sender, said)
-            self._acknowledge()
+            server = self.servers.get(sender)
+            if server is not None and server.start == said.start:
+                self._apply(sender, server, said)
+                self._acknowledge()
 
-    def _apply(self, sender: Member, said: Commands) -> None:
-        """Apply what one message says. Hot: once for each message, and for each command in it."""
+    def _apply(self, sender: Member, server: Server, said: Commands) -> None:
+        """Apply what one message of a server says. Hot: once for each message, and for each command in it."""
         state = self.state
         assert state is not None
         self.number = number = self.number + 1
-        server = Server(sender.node_id, said.start)
-        if server == self.server:
+        if sender == self.member:
             self._listener.on_delivered(said.serial)
         on_applied = self._listener.on_applied
         for command in said.commands:
@@ -490,13 +500,23 @@ class Replica:
         if self._records.propose(record):
             self._say(Propose(record))
 
-    def _on_propose(self, said: Propose) -> None:
-        is_birth = self.phase is Phase.BIRTH and self._census_of(said.birth) is not None
-        if is_birth:
-            self._records.proposed = said.record
-        elif not (self.phase is Phase.PRIMARY and said.birth is None):
+    def _on_propose(self, sender: Member, said: Propose) -> None:
+        if sender not in self.servers or not self._is_sensible(said):
             return
+        if said.birth is not None:
+            self._records.proposed = said.record
         self._records.store(said.record)
+
+    def _is_sensible(self, said: Propose) -> bool:
+        """Whether a record is to be stored now, and its epoch one to which servers come from here."""
+        if said.birth is not None:
+            census = self._census_of(said.birth) if self.phase is Phase.BIRTH else None
+            return census is not None and said.record.epoch == census.record_of_birth(self.settings.usual).epoch
+        if self.phase is not Phase.PRIMARY:
+            return False
+        assert self.state is not None
+        known = self._records.merged(Record(self.state.tokens.epoch, self.state.longest))
+        return said.record.epoch <= known.epoch + EPOCH_STEP
 
     def _on_stored(self, sender: Member, said: Stored) -> None:
         census, records = self._census, self._records

@@ -18,6 +18,7 @@ from typing import Any, Final
 from cluck.canvass import Canvass
 from cluck.clients import Candidacy, LocalClient, Open
 from cluck.commands import (
+    MOST_UNSETTLED,
     Acquire,
     Asked,
     Chosen,
@@ -44,7 +45,6 @@ from cluck.connection import Connection
 from cluck.leases import Leases
 from cluck.outgoing import REQUESTS, Outgoing
 from cluck.protocol import (
-    MOST_UNSETTLED,
     VERSION,
     Ask,
     Downward,

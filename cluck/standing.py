@@ -16,7 +16,9 @@ from msgspec.structs import replace
 from cluck.asked import Candidacy, Observation, Publication, refusal
 from cluck.book import Book
 from cluck.commands import (
+    LARGEST_ADDRESS,
     LARGEST_BLOB,
+    LONGEST_AGE,
     Leadership,
     Publish,
     Published,
@@ -31,8 +33,6 @@ from cluck.commands import (
 from cluck.errors import LeadershipLost, LockError
 from cluck.protocol import Ignore, Leads, Observe, Ping, Pong
 
-LARGEST_ADDRESS: Final = 256
-"""Bytes of a candidate's address."""
 SILENCE: Final = 3.0
 """Seconds without a ping after which a candidate leads no more."""
 
@@ -92,7 +92,7 @@ class Candidacies:
         restart_interval: float = 0.0,
     ) -> Candidacy:
         """Be a candidate; the arguments are those of `cluck.commands.Stand`."""
-        if len(address) > LARGEST_ADDRESS or not 0 <= port < 1 << 16 or not 0 <= restart_interval < math.inf:
+        if len(address) > LARGEST_ADDRESS or not 0 <= port < 1 << 16 or not 0 <= restart_interval <= LONGEST_AGE:
             raise ValueError(
                 f"address={address!r}, port={port}, restart_interval={restart_interval}: up to {LARGEST_ADDRESS} "
                 "bytes, 0 to 65535, and seconds"

@@ -21,13 +21,14 @@ from cluck.commands import (
     Commit,
     Depose,
     EndWait,
+    Epoch,
     Expire,
     Force,
     Gone,
+    Longest,
     Name,
     Next,
     Notify,
-    Number,
     OfClient,
     Outcome,
     Publish,
@@ -50,15 +51,15 @@ from cluck.conditions import Condition, Conditions
 from cluck.leaders import Election, Leaders
 from cluck.requests import History, Requests
 from cluck.tickets import Lock, Table
-from cluck.tokens import Tokens
+from cluck.tokens import Drawn, Tokens
 
 
 class Image(Struct, array_like=True):
     """All of a state."""
 
-    epoch: Number
-    drawn: Number
-    longest: float
+    epoch: Epoch
+    drawn: Drawn
+    longest: Longest
     histories: list[tuple[Client, History]]
     locks: list[tuple[Name, Lock]]
     conditions: list[tuple[Name, Condition]]

@@ -6,9 +6,12 @@ servers before its first token; n counts the grants of that epoch, and is part o
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+from msgspec import Meta
 
 TOKENS_OF_AN_EPOCH: Final = 1 << 32
+Drawn = Annotated[int, Meta(ge=0, lt=TOKENS_OF_AN_EPOCH)]
 RESERVE: Final = 1 << 24
 """So many before an epoch's end the next one is asked for."""
 

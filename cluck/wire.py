@@ -9,28 +9,39 @@
     Commands    what is to be done, in order
     Ack         all up to a number has been applied (only where the ring has no SAFE: ruling E4)
 
-Who says it is the message's sender; `start` tells its life. All are hostile until read: a malformed one is no message.
+Who says it is the message's sender; `start` tells its life. All are hostile until read: a malformed one is no message,
+and a malformed command in a message no command.
 """
 
 from __future__ import annotations
 
 import zlib
-from typing import Final, NamedTuple
+from contextlib import suppress
+from typing import Annotated, Final, NamedTuple
 
-from msgspec import Struct, ValidationError
+from msgspec import Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
-from cluck.commands import Command, Number
+from cluck.commands import Command, Epoch, Longest, Number
 from cluck.state import Image
 from totem.errors import TotemError
 
 VERSION: Final = 2
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
+MOST_PARTS: Final = 8192
+MOST_EXCLUDED: Final = 4096
+
+Checksum = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 
 class Malformed(TotemError):
     """Not a message between lock servers; the text names what and where."""
+
+    def __init__(self, text: str, rest: Commands | None = None) -> None:
+        """`rest`: the message without the commands that are none, where everything else is as it should be."""
+        super().__init__(text)
+        self.rest = rest
 
 
 class RoundId(NamedTuple):
@@ -43,7 +54,7 @@ class RoundId(NamedTuple):
 class Lineage(NamedTuple):
     """How far a state has come: of two, the larger one has seen more of what anybody was told (rulings E2 to E4)."""
 
-    epoch: Number
+    epoch: Epoch
     ring_seq: Number
     """Of the last view in which it decided."""
     view: Number
@@ -59,9 +70,9 @@ class Lineage(NamedTuple):
 class Record(NamedTuple):
     """What a lock server keeps on its disk."""
 
-    epoch: Number
+    epoch: Epoch
     """The largest it has known."""
-    longest: float
+    longest: Longest
     """Seconds of the longest lease and its grace that may have been granted."""
 
 
@@ -78,7 +89,7 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     start: Number
     lineage: Lineage | None
     """None: no state."""
-    digest: int
+    digest: Checksum
     """Of the state."""
     record: Record | None
     """None: its disk knows of no epoch."""
@@ -100,7 +111,7 @@ class Exclude(Struct, frozen=True, array_like=True, tag=3):
     """The round goes on without these, who do not answer."""
 
     round: RoundId
-    members: list[tuple[Number, Number]]
+    members: Annotated[list[tuple[Number, Number]], Meta(max_length=MOST_EXCLUDED)]
     """Node id and process id of each."""
 
 
@@ -109,10 +120,10 @@ class Snapshot(Struct, frozen=True, array_like=True, tag=4):
 
     round: RoundId
     part: Number
-    parts: Number
-    checksum: Number
+    parts: Annotated[int, Meta(ge=1, le=MOST_PARTS)]
+    checksum: Checksum
     """Of all parts together: CRC-32."""
-    body: bytes
+    body: Annotated[bytes, Meta(max_length=PART)]
 
 
 class Propose(Struct, frozen=True, array_like=True, tag=5):
@@ -144,10 +155,20 @@ class Ack(Struct, frozen=True, array_like=True, tag=8):
     number: Number
 
 
+class _Sealed(Struct, frozen=True, array_like=True, tag=7):
+    """`Commands` whose commands are not read yet."""
+
+    start: Number
+    serial: Number
+    commands: list[Raw]
+
+
 Said = Round | Report | Exclude | Snapshot | Propose | Stored | Commands | Ack
 
 _encoder = Encoder()
 _decoder: Decoder[Said] = Decoder(Said)
+_sealed: Decoder[_Sealed] = Decoder(_Sealed)
+_commands: Decoder[Command] = Decoder(Command)
 _images: Decoder[Image] = Decoder(Image)
 _VERSION_BYTE: Final = bytes((VERSION,))
 
@@ -164,7 +185,20 @@ def decode(data: bytes) -> Said:
     try:
         return _decoder.decode(memoryview(data)[1:])
     except (ValidationError, ValueError) as error:
-        raise Malformed(f"a message of {len(data)} bytes: {error}") from None
+        raise Malformed(f"a message of {len(data)} bytes: {error}", _rest(data)) from None
+
+
+def _rest(data: bytes) -> Commands | None:
+    """Read commands one by one: what somebody else has asked for is not lost with what cannot be read."""
+    try:
+        sealed = _sealed.decode(memoryview(data)[1:])
+    except (ValidationError, ValueError):
+        return None
+    commands = []
+    for raw in sealed.commands:
+        with suppress(ValidationError, ValueError):
+            commands.append(_commands.decode(raw))
+    return Commands(sealed.start, sealed.serial, commands)
 
 
 # ---- snapshots

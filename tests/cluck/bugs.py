@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from cluck import wire
 from cluck.actors import Actor
 from cluck.census import Census
 from cluck.commands import OfClient, Renew
@@ -22,9 +23,12 @@ from cluck.telling import Teller
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
 from cluck.upkeep import Upkeep
+from cluck.wire import Record
 from tests.cluck import test_actors as actors
+from tests.cluck import test_commands as commands
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_leaders as leaders
+from tests.cluck import test_members as members
 from tests.cluck import test_replica as replicas
 from tests.cluck import test_rights as rights
 from tests.cluck import test_service as services
@@ -896,6 +900,55 @@ RIGHTS = [
             )
         ],
         partial(rights.test_a_token_that_is_known_or_guessed_is_no_right, Renew),
+    ),
+    Bug(
+        "throw a batch away for one command in it",
+        "E12",
+        [Change(wire, "_rest", "return Commands(sealed.start, sealed.serial, commands)", "return None")],
+        partial(commands.test_what_is_beyond_a_limit_is_no_command_and_harms_no_other, Renew),
+    ),
+    Bug(
+        "apply what anybody says",
+        "E12",
+        [
+            Change(
+                Replica,
+                "_on_commands",
+                "self.servers.get(sender)",
+                "self.servers.get(sender) or Server(sender.node_id, said.start)",
+            )
+        ],
+        partial(members.test_commands_of_who_has_not_reported_are_void, members.STRANGER),
+    ),
+    Bug(
+        "believe in any life of a server",
+        "E12",
+        [Change(Replica, "_on_commands", "and server.start == said.start", "")],
+        members.test_a_server_speaks_for_its_present_life_alone,
+    ),
+    Bug(
+        "store what anybody proposes",
+        "E12",
+        [Change(Replica, "_on_propose", "sender not in self.servers or", "")],
+        members.test_a_stranger_proposes_nothing,
+    ),
+    Bug(
+        "store any epoch",
+        "E12",
+        [Change(Replica, "_is_sensible", "said.record.epoch <= known.epoch + EPOCH_STEP", "True")],
+        partial(members.test_a_record_that_nobody_comes_to_is_on_no_disk, members.SERVER, Record(1 << 20, 0.0)),
+    ),
+    Bug(
+        "exclude whom anybody names",
+        "E12",
+        [Change(Replica, "_on_exclude", "or not census.has_report_of(sender)", "")],
+        members.test_who_has_not_reported_excludes_nobody,
+    ),
+    Bug(
+        "take a state from anybody",
+        "E12",
+        [Change(Replica, "_on_snapshot", "or sender != self._owner", "")],
+        members.test_parts_of_a_state_come_from_who_has_it,
     ),
 ]
 

@@ -1,9 +1,15 @@
 """The nouns of the lock floor: an example of each, and the limits that all of them are held to."""
 
+import random
+from typing import get_args
+
+import pytest
+
 from cluck.commands import (
     Acquire,
     Client,
     Close,
+    Command,
     Commit,
     Depose,
     EndWait,
@@ -26,6 +32,10 @@ from cluck.commands import (
     Wait,
     Withdraw,
 )
+from cluck.protocol import ClientCommand, held_to_limits, records, upward
+from cluck.protocol import Malformed as Refused
+from cluck.wire import Commands, Malformed, Said, decode, encode
+from tests.cluck.values import Maker, Spoiler
 
 CLIENT = Client(Server(1, 2), 3)
 REQUEST = RequestId(Owner(CLIENT, 4), 5)
@@ -55,3 +65,61 @@ def examples():
         Depose(b"election", 1, REQUEST),
         Publish(REQUEST, b"election", 6, b"blob"),
     ]
+
+
+def name(kind):
+    return kind.__name__
+
+
+def test_there_is_an_example_of_each():
+    assert {type(example) for example in examples()} == set(get_args(Command))
+
+
+@pytest.mark.parametrize("kind", get_args(Command), ids=name)
+def test_what_is_within_the_limits_is_read_by_every_server(kind):
+    """So nothing that a lock server makes from what it has read can be malformed to another one."""
+    maker = Maker(random.Random(kind.__name__))
+    for _ in range(100):
+        said = Commands(1, 2, [maker.make(kind)])
+        assert decode(encode(said)) == said
+
+
+@pytest.mark.parametrize("kind", get_args(Command), ids=name)
+def test_what_is_beyond_a_limit_is_no_command_and_harms_no_other(kind):
+    spoiler = Spoiler(random.Random(kind.__name__))
+    before, after = examples()[0], examples()[-1]
+    for _ in range(200):
+        spoiled = spoiler.spoil(kind)
+        with pytest.raises(Malformed) as malformed:
+            decode(encode(Commands(1, 2, [before, spoiled, after])))
+        assert malformed.value.rest == Commands(1, 2, [before, after]), spoiled
+
+
+@pytest.mark.parametrize("kind", get_args(ClientCommand), ids=name)
+def test_a_client_is_held_to_the_same_limits_wherever_it_lives(kind):
+    maker, spoiler = (made(random.Random(kind.__name__)) for made in (Maker, Spoiler))
+    for _ in range(100):
+        command = maker.make(kind)
+        assert list(held_to_limits([command])) == [command]
+        spoiled = spoiler.spoil(kind)
+        for entry in (held_to_limits, lambda said: upward(b"".join(records(said)))):
+            with pytest.raises(Refused):
+                list(entry([spoiled]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in get_args(Said) if kind is not Commands], ids=name)
+def test_messages_between_servers_have_limits_too(kind):
+    maker, spoiler = (made(random.Random(kind.__name__)) for made in (Maker, Spoiler))
+    for _ in range(100):
+        said = maker.make(kind)
+        assert decode(encode(said)) == said
+        with pytest.raises(Malformed) as malformed:
+            decode(encode(spoiler.spoil(kind)))
+        assert malformed.value.rest is None
+
+
+def test_a_message_whose_head_is_malformed_is_none():
+    for head in ((-1, 2), (1, "2"), (1, 1 << 63)):
+        with pytest.raises(Malformed) as malformed:
+            decode(encode(Commands(*head, examples())))
+        assert malformed.value.rest is None

@@ -4,6 +4,7 @@ import pytest
 
 from cluck.asked import Follower, Leader, RolesTold
 from cluck.commands import (
+    MOST_UNSETTLED,
     Acquire,
     Client,
     Ended,
@@ -42,7 +43,6 @@ from cluck.errors import (
     WrongLock,
 )
 from cluck.protocol import (
-    MOST_UNSETTLED,
     VERSION,
     Answer,
     Ask,
