@@ -14,12 +14,14 @@ from typing import Final, Protocol
 
 import anyio
 
+from cluck.changes import Changes
 from cluck.connection import Connection
 from cluck.protocol import Downward
 from cluck.replica import Settings
 from cluck.service import Service
 from cluck.wire import Record
 from cpg.block import Waiters
+from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
 
@@ -61,7 +63,7 @@ class Host:
         self._said = Waiters()
         """Of who does what several clients have asked for in one turn."""
         self._asleep_until = 0.0
-        self._last_phase = ""
+        self._changes = Changes(clock())
         self._has_worked = False
         """Something was given to the group since its last event."""
 
@@ -73,6 +75,8 @@ class Host:
             async for batch in self._group.batches():
                 now = self.clock()
                 for event in batch:
+                    if type(event) is Confchg:
+                        self._changes.confchg(event)
                     self.service.event(event, now)
                 self.work()
                 self._has_worked = False
@@ -101,7 +105,8 @@ class Host:
         service = self.service
         if service.failure is not None:
             raise RingLost(service.failure)
-        messages = service.take(self.clock())
+        now = self.clock()
+        messages = service.take(now)
         if messages and not self._outbox:
             try:
                 self._group.send_nowait(messages, BestEffort.SAFE_OR_AGREED)
@@ -113,18 +118,19 @@ class Host:
             self._outbox.extend(messages)
         if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
             self._jobs.wake()
-        self._tell_phase()
+        self._log_change(now)
         self.worked()
 
-    def _tell_phase(self) -> None:
-        ready, why = self.service.readiness
-        phase = str(self.service.replica.phase) if not ready else "ready"
-        if phase != self._last_phase and phase in ("ready", "minority", "birth"):
-            self._last_phase = phase
-            if ready:
-                _log.info("locks are granted by %d lock servers", len(self.service.replica.servers))
-            else:
-                _log.warning("no locks are granted: %s", why)
+    def _log_change(self, now: float) -> None:
+        """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
+        is_warning, text = self._changes.view(self.service.replica, now)
+        if text:
+            _log.log(
+                logging.WARNING if is_warning else logging.INFO,
+                "node %d: %s",
+                self.service.replica.member.node_id,
+                text,
+            )
 
     async def _send_on(self) -> None:
         while True:
@@ -149,6 +155,8 @@ class Host:
             if self.service.deadline <= now:
                 self.service.advance(now)
                 self.work()
+            else:
+                self._log_change(now)
             self._asleep_until = min(self.service.deadline, now + LONGEST_SLEEP)
             with anyio.move_on_after(max(0.0, self._asleep_until - now)):
                 while self.service.deadline >= self._asleep_until:

@@ -23,7 +23,7 @@ from msgspec import ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
 from cluck.wire import Record
-from totem.store import write_durably
+from totem.store import warn_of_others, write_durably
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class Disk:
         except OSError as error:
             text = f"{error.strerror}: the folder {folder} for what lock servers remember; name another one"
             raise OSError(error.errno, text) from None
+        warn_of_others(str(self.folder))
 
     def load(self) -> Record | None:
         """Return what is known; None without a file, or with a damaged one, which is logged."""
@@ -69,8 +70,11 @@ class Disk:
         return memory is not None and memory.boot == _boot()
 
     async def save(self, record: Record) -> None:
-        """Remember at least this; when it returns no crash can take it back. Takes as long as the disk does."""
-        await anyio.to_thread.run_sync(self._save, record)
+        """Remember at least this; when it returns no crash can take it back. Takes as long as the disk does.
+
+        Raises an `OSError` that names the path. Who is cancelled does not wait for a disk that hangs.
+        """
+        await anyio.to_thread.run_sync(self._save, record, abandon_on_cancel=True)
 
     def _save(self, record: Record) -> None:
         with self._locked():
@@ -89,9 +93,7 @@ class Disk:
                 if len(key) == KEY_SIZE:
                     return key
             key = secrets.token_bytes(KEY_SIZE)
-            self._key_path.touch(mode=0o600)
-            write_durably(str(self._key_path), key)
-            self._key_path.chmod(0o600)
+            write_durably(str(self._key_path), key, 0o600)
             return key
 
     def _read(self) -> Memory | None:
@@ -108,10 +110,14 @@ class Disk:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among this node's processes."""
-        with open(f"{self.path}.lock", "w") as lock:
+        """Alone among this node's processes. Who can open the file could keep it locked, so it is nobody else's."""
+        lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            os.fchmod(lock, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
 
 def _boot() -> str:

@@ -18,8 +18,9 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from cpg.changes import Changes
 from cpg.engine import Engine, EngineStatistics, Inbox, Membership, Transport
-from cpg.events import Member, RingEvent, Transitional
+from cpg.events import Member, Quorum, RingEvent, Transitional
 from cpg.group import OnTransitional
 from cpg.lines import nodes
 from cpg.quorum import QuorumStatus, Rules, Votequorum
@@ -29,6 +30,7 @@ from totem.configuration import Delivery, RingId
 from totem.corosync_conf import load, own_node
 from totem.errors import RingLost
 from totem.node import Node
+from totem.processor import Interruption
 from totem.statistics import Statistics
 from totem.store import default_directory, write_durably
 
@@ -48,6 +50,9 @@ class Machine(Transport, Protocol):
     @property
     def stirred(self) -> bool:
         """Whether something was queued that must not wait for the next datagram or timer."""
+
+    def interruption(self, now: float) -> Interruption | None:
+        """What has become of the ring that was complete last; None before the first, and while it goes on."""
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew, where allowed without these members."""
@@ -86,6 +91,7 @@ class EmbeddedRing(Ring):
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
         self._told = (False, False, False)
         """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
+        self._changes = Changes()
         self._observers: list[Callable[[RingEvent], object]] = []
         self._rest = trio.CancelScope()
         """Until the engine wants to be told the time."""
@@ -172,8 +178,22 @@ class EmbeddedRing(Ring):
 
     def _on_ring(self, event: RingEvent) -> None:
         super()._on_ring(event)
+        if type(event) is Quorum:
+            self._log_change()
         for observer in tuple(self._observers):
             observer(event)
+
+    def _log_change(self) -> None:
+        """Tell the administrator of a ring that is complete, and of its votes. Its sync ends with this."""
+        engine = self._engine
+        interruption = self._machine.interruption(trio.current_time())
+        changes = self._changes
+        for is_warning, text in (
+            changes.ring(engine.ring_id, engine.node_ids, engine.transitional, interruption),
+            changes.votes(self.quorum),
+        ):
+            if text:
+                _log.log(logging.WARNING if is_warning else logging.INFO, "node %d: %s", self.node_id, text)
 
     def _notice(self) -> None:
         votes = self._votes
@@ -229,8 +249,8 @@ async def open_ring(
     """Make this process a member of a ring: `async with cpg.open_ring("ring.conf", node=1) as ring`.
 
     `config` is the path of a file in corosync.conf's format, or a `totem.Config`. `node` is an id or a name of its
-    nodelist; left out, the node whose address is this machine's. Raises `ConfigError` (names file and line),
-    `ValueError` (which node?), `OSError` (its address or its state directory cannot be had), later `RingLost`.
+    nodelist; left out, the node whose address is this machine's. Raises `ConfigError` (names file and line, or the
+    nodes there are), `OSError` (its address or its state directory cannot be had), later `RingLost`.
     """
     async with prepare_ring(EmbeddedRing, config, node).live() as ring:
         yield ring

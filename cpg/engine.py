@@ -220,6 +220,11 @@ class Engine:
         """All groups that have members anywhere in the ring, by name in ascending order."""
         return {name: self._groups.members(name) for name in self._groups.names()}
 
+    @property
+    def transitional(self) -> tuple[int, ...]:
+        """Those members of the installed ring that have come to it together with this node."""
+        return self._configuration.transitional if self._configuration is not None else ()
+
     def members(self, name: bytes) -> tuple[Member, ...]:
         """Who is in a group, in order of node id and pid; empty for one that nobody is in."""
         return self._groups.members(name)

@@ -30,7 +30,7 @@ from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
 from totem.labels import Envelope
-from totem.processor import Processor
+from totem.processor import Interruption, Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, Node
 from totem.testing.network import Conditions
@@ -259,6 +259,10 @@ class _Machine:
     def stirred(self) -> bool:
         """Whether something was queued that must not wait."""
         return self._node.running and self.real.stirred
+
+    def interruption(self, now: float) -> Interruption | None:
+        """What has become of the ring that was complete last; the time is the network's."""
+        return self.real.interruption(self._node.cluster.now) if self._node.running else None
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew; the time is the network's."""

@@ -39,7 +39,7 @@ from totem.config import (
     UserRule,
     effective_token_ms,
 )
-from totem.errors import ConfigError
+from totem.errors import ConfigError, NotYet
 
 _T = TypeVar("_T")
 
@@ -118,22 +118,24 @@ def parse(text: str, path: str) -> Loaded:
 def own_node(config: Config, node: int | str | None = None) -> int:
     """Tell which node this program is: the one asked for by id or name, else the one with an address of this machine.
 
-    `ValueError` names the nodes there are, or the candidates where several addresses are this machine's.
+    `ConfigError` names the nodes there are, or the candidates where several addresses are this machine's.
     """
     if node is None:
         return _node_of_this_machine(config)
     for entry in config.nodes:
         if node in (entry.node_id, entry.name) or str(node) == str(entry.node_id):
             return entry.node_id
-    raise ValueError(f"node {node} is not in the nodelist, which has {_names(config.nodes)}")
+    raise ConfigError(f"node {node} is not in the nodelist, which has {_names(config.nodes)}", setting="node")
 
 
 def _node_of_this_machine(config: Config) -> int:
     candidates = [entry for entry in config.nodes if is_local(entry.address)]
     if not candidates:
-        raise ValueError(f"no node of the nodelist has an address of this machine: {_names(config.nodes)}")
+        text = f"no node of the nodelist has an address of this machine: {_names(config.nodes)}"
+        raise NotYet(text, setting="node")
     if len(candidates) > 1:
-        raise ValueError(f"several nodes have an address of this machine, say which: {_names(candidates)}")
+        text = f"several nodes have an address of this machine, say which: {_names(candidates)}"
+        raise ConfigError(text, setting="node")
     return candidates[0].node_id
 
 

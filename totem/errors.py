@@ -37,5 +37,12 @@ class ConfigError(TotemError, ValueError):
         """The nodelist's entry where the setting is a node's."""
 
 
+class NotYet(ConfigError):
+    """A name does not resolve, or no address is this machine's: perhaps it will be so later, as while a machine boots.
+
+    Programs may wait and try again.
+    """
+
+
 class RingLost(TotemError):
     """This node's part in the ring has ended for the reason that the text gives; start afresh to come back."""

@@ -28,6 +28,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from totem.config import ETHERNET_MTU, MAX_NODES, Config
 from totem.configuration import (
@@ -107,6 +108,16 @@ class Ready:
     """What an administrator should read; each text once."""
 
 
+class Interruption(NamedTuple):
+    """What has become of the ring that was complete last: for the administrator."""
+
+    cause: Cause
+    seconds: float
+    """Since messages of it were ordered last."""
+    departed: frozenset[int]
+    """Who has said since then that it leaves, and was not heard again."""
+
+
 class Processor:
     """The Totem single-ring protocol of one node.
 
@@ -168,6 +179,10 @@ class Processor:
         """Who has sent a Join since my last install, and has not left."""
         self.gone: set[int] = set()
         """Who has left since then, in good order."""
+        self._departed: set[int] = set()
+        """Who has left since a ring was complete last."""
+        self._interrupted: tuple[Cause, float] | None = None
+        """Why that ring was given up, and when the last of it was heard."""
         self.obligations: set[int] = set()
         """Whose old messages I have promised to deliver, whatever becomes of the attempt (A6)."""
         self.receive_failed = False
@@ -405,8 +420,17 @@ class Processor:
             self._delivered_ring_id = None
         if ring_id == self.ring.id and self.syncing:
             self.syncing = False
+            self._interrupted = None
+            self._departed.clear()
             if self.ring.token_held and self.packer:
                 self._cancel_hold()
+
+    def interruption(self, now: float) -> Interruption | None:
+        """What has become of the ring that was complete last; None before the first, and while it goes on."""
+        if self._interrupted is None:
+            return None
+        cause, since = self._interrupted
+        return Interruption(cause, now - since, frozenset(self._departed))
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew, since the sync of what is above waits for these members (rulings, C4).
@@ -531,9 +555,11 @@ class Processor:
             if join.is_leave:
                 self._heard.discard(join.origin)
                 self.gone.add(join.origin)
+                self._departed.add(join.origin)
             else:
                 self._heard.add(join.origin)
                 self.gone.discard(join.origin)
+                self._departed.discard(join.origin)
             self._name_unlisted(join)
             self._room.on_join(join, now)
 
@@ -674,6 +700,8 @@ class Processor:
 
     def gather(self, cause: Cause, now: float) -> None:
         """Begin a round of Joins; an attempt to form a ring is given up with it."""
+        if self._interrupted is None and self._room.state is State.OPERATIONAL:
+            self._interrupted = cause, now - self._token_timeout if cause is Cause.TOKEN_LOST else now
         room = Gather(self)
         self._enter(room, State.GATHER, cause)
         if self.new_ring is not None:

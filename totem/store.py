@@ -17,6 +17,8 @@ import logging
 import os
 import time
 import zlib
+from contextlib import suppress
+from functools import cache
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class RingStore:
     def _load(self) -> int:
         new_directory = not os.path.isdir(self.directory)
         os.makedirs(self.directory, exist_ok=True)
+        warn_of_others(self.directory)
         plain, checked = _read(self.path), _read(self._check_path)
         known = [seq for seq in (_sequence(plain), self._checked(checked), self._of_corosync()) if seq is not None]
         # Our own crashes leave both files whole. One that is not was damaged from outside, and the other may be older
@@ -86,7 +89,7 @@ class RingStore:
         if ring_seq <= self._stored:
             return
         plain = ring_seq.to_bytes(_SIZE, "little")
-        _replace(self._check_path, plain + self._checksum(plain))
+        _replace(self._check_path, plain + self._checksum(plain), 0o644)
         write_durably(self.path, plain)
         self._stored = ring_seq
 
@@ -112,10 +115,27 @@ class RingStore:
             return None  # not for us to read, so no Corosync that we take over from
 
 
-def write_durably(path: str, content: bytes) -> None:
-    """Put this in the place of a whole file; when it returns, no crash can take it back."""
-    _replace(path, content)
+def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:
+    """Put this in the place of a whole file; when it returns, no crash can take it back.
+
+    The file has this mode from its first moment. Raises an `OSError` that names the path.
+    """
+    _replace(path, content, mode)
     _sync_directory(os.path.dirname(path))
+
+
+@cache
+def warn_of_others(folder: str) -> None:
+    """Warn, once for each folder, where users other than this one and root can put files of their own in it."""
+    found = os.stat(folder)
+    if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002:
+        _log.warning(
+            "users other than this one may write in %s (owner: uid %d, mode %o), and so change what this node must not "
+            "forget: make it this user's, with mode 755",
+            folder,
+            found.st_uid,
+            found.st_mode & 0o7777,
+        )
 
 
 def _sequence(content: bytes | None) -> int | None:
@@ -136,21 +156,33 @@ def _read(path: str) -> bytes | None:
         os.close(file)
 
 
-def _replace(path: str, content: bytes) -> None:
+def _replace(path: str, content: bytes, mode: int) -> None:
     temporary = f"{path}.new"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        if os.write(file, content) != len(content):
-            raise OSError(f"{temporary}: could not be written whole")
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(temporary, path)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)  # left by a crash, perhaps with another mode
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            if os.write(file, content) != len(content):
+                raise OSError(errno.ENOSPC, "could not be written whole")
+            os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        error.filename = path
+        raise
 
 
 def _sync_directory(path: str) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        error.filename = path
+        raise

@@ -35,6 +35,7 @@ from cpg.daemon.life import (
     Life,
     explain,
     follow_signals,
+    guard_files,
     notify,
     raise_file_limit,
     set_level,
@@ -124,6 +125,7 @@ async def _run(options: argparse.Namespace) -> int:
     for warning in settings.warnings:
         _log.warning("%s", warning)
     raise_file_limit()
+    guard_files()
     access = Access(settings.user_rules)
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals, listening(settings.socket) as listener:
@@ -148,6 +150,8 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
             lost = sole(error)
             if settings.backend is Backend.RING or not isinstance(lost, _LOST):
                 raise
+            if life.is_over:  # both were told to end, and the ring was faster
+                return
             if server.why != str(lost):
                 _log.warning("no lock server until there is a ring: %s", lost)
             server.lacks(str(lost))

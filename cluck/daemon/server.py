@@ -41,6 +41,10 @@ MOST_WATCHED: Final = 1024
 """Processes without their connections whose end is waited for."""
 
 
+_SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
+"""What is no news of one client, or has a line of its own."""
+
+
 class Server:
     """The clients' connections of one daemon."""
 
@@ -163,7 +167,7 @@ class Server:
     async def _see_off(self, connection: Connection, client: Client) -> None:
         """Let a client that was told goodbye read that."""
         if (goodbye := client.farewell) is not None:
-            if goodbye.why is not Farewell.ACCESS:  # which is logged
+            if goodbye.why not in _SAID_ELSEWHERE:
                 text = "a client was told goodbye: %s"
                 self._access.rarely.log(logging.INFO, (goodbye.why, client.uid), text, goodbye.text)
             self.write()

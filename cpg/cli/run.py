@@ -52,11 +52,10 @@ async def _report_errors(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         return DONE  # who read our output has seen enough
     except ConfigError as error:
-        return _complain(str(error), MISUSED)
+        hint = " (--node)" if error.setting == "node" else ""
+        return _complain(f"{error}{hint}", MISUSED)
     except (TotemError, NoCompany, DemoFailed) as error:
         return _complain(str(error), FAILED)
-    except ValueError as error:
-        return _complain(f"{error} (--node)", MISUSED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         hint = " (-c names the ring's configuration file)" if error.filename == options.config else ""

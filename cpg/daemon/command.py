@@ -26,6 +26,7 @@ from cpg.daemon.life import (
     Life,
     explain,
     follow_signals,
+    guard_files,
     notify,
     raise_file_limit,
     set_level,
@@ -83,6 +84,7 @@ async def _run(options: argparse.Namespace) -> int:
     for warning in warnings:
         _log.warning("%s", warning)
     raise_file_limit()
+    guard_files()
     path = Path(options.socket or config.daemon.socket or default_socket())
     access = Access(config.user_rules, config.daemon.reserved)
     life = Life()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import resource
@@ -21,12 +22,23 @@ from totem.errors import ConfigError, TotemError
 
 _log = logging.getLogger(__name__)
 
+_STAYS_WRONG: Final = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+"""What says of a file that there is none, or none for this user."""
+
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 EXIT_CODES: Final = """\
 exit codes:
   0  ended by SIGTERM or SIGINT, in order
-  1  failed: the ring was lost, or an address or a socket cannot be had
+  1  failed: the ring was lost, or a socket or the disk cannot be had
   2  wrong usage, or a configuration that cannot be used
 """
 
@@ -39,6 +51,11 @@ class Life:
         """What a signal breaks off before there is something to end."""
         self._has_started = False
         self._end = trio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the end was told: nothing may begin anew."""
+        return self._end.is_set()
 
     async def lived(self) -> None:
         """Wait for the end."""
@@ -68,21 +85,32 @@ async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callab
 
 
 def explain(error: BaseException, config: str | None) -> int:
-    """Log in one line what went wrong; return the exit code. `config`: the path that was to be read."""
+    """Log in one line what went wrong; return the exit code. `config`: the path that was to be read.
+
+    Service managers start a daemon again that has failed, and one whose configuration cannot be used never: so that is
+    only what stays wrong until somebody mends it. Raises what is a bug.
+    """
     error = sole(error)
     code = FAILED
     match error:
-        case ConfigError() | ValueError():
+        case ConfigError():
             code, text = MISUSED, str(error)
         case TotemError():
             text = str(error)
         case OSError():
-            text = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-            code = MISUSED if error.filename == config else FAILED
+            text = words(error)
+            if error.filename is not None and error.filename == config and error.errno in _STAYS_WRONG:
+                code = MISUSED
         case _:
             raise error
     _log.error("%s", text)
     return code
+
+
+def words(error: OSError) -> str:
+    """Say what went wrong, and with which file if one is known."""
+    reason = str(error.strerror or error)
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 def start_logging(name: str, settings: Logging) -> None:
@@ -105,6 +133,11 @@ def start_logging(name: str, settings: Logging) -> None:
 def set_level(settings: Logging) -> None:
     """Log as much as is wanted."""
     logging.getLogger().setLevel(logging.DEBUG if settings.debug != "off" else logging.INFO)
+
+
+def guard_files() -> None:
+    """Make no file that users other than this one could write, whatever the daemon was started with."""
+    os.umask(os.umask(0o077) | 0o022)
 
 
 def raise_file_limit() -> None:

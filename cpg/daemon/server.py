@@ -29,6 +29,9 @@ GOODBYE_PATIENCE: Final = 600.0
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that clients have to take their goodbye when the daemon ends."""
 
+_SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
+"""What is no news of one client, or has a line of its own."""
+
 
 class ServedRing(EmbeddedRing):
     """The daemon's place in the ring: it tells the hub what happens, and writes to clients when a turn is over."""
@@ -126,7 +129,7 @@ class Server:
         if client.farewell is None:
             return
         why, text = client.farewell
-        if why is not Farewell.ACCESS:  # which is logged
+        if why not in _SAID_ELSEWHERE:
             self._access.rarely.warning((why, client.uid), "a client was told goodbye: %s", text)
         self.write()
         with trio.move_on_after(GOODBYE_PATIENCE):

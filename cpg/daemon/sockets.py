@@ -7,6 +7,7 @@ for it, and everybody else goes on.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import stat
 import struct
@@ -18,7 +19,10 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from cpg.daemon.rarely import Rarely
+from totem.errors import ConfigError
 
+LONGEST_PATH: Final = 107
+"""Bytes of a socket's path that the kernel takes."""
 BACKLOG: Final = 1024
 SEND_BUFFER: Final = 1 << 20
 """Bytes asked for in each client's socket; the kernel may give less."""
@@ -146,8 +150,12 @@ class Connection:
 def listening(path: Path) -> Generator[socket.socket, None, None]:
     """Have the daemon's socket for the time of a block; one that nobody listens at any more is replaced.
 
-    Raises `OSError` that names the path, and who listens there already.
+    Raises `OSError` that names the path, and who listens there already; `ConfigError` for a path that is too long.
     """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ConfigError(
+            f"the daemon's socket {path}: the path has more than {LONGEST_PATH} bytes, name a shorter one"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,15 +7,22 @@ import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from cluck.commands import Ended, Force, Refused, Release
+from cluck.daemon import command
 from cluck.daemon.hub import Hub
+from cluck.daemon.server import Server
+from cluck.daemon.settings import Backend
 from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness, Welcome
+from cpg.daemon.life import Life
 from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
+from totem.errors import RingLost
 
 
 @pytest.fixture
@@ -256,6 +263,22 @@ async def test_what_cannot_be_used_is_named(config, tmp_path, arguments, text):
     assert text in done.stderr.decode()
 
 
+@pytest.mark.parametrize("options", [("-c", "CONFIG"), ()], ids=["with a file", "without"])
+async def test_what_may_get_better_by_itself_is_another_exit_code(config, tmp_path, options):
+    """A service manager starts it again then."""
+    options = [config if option == "CONFIG" else option for option in options]
+    first = Cluckd(tmp_path, 1, "--cpg-socket", tmp_path / "nowhere").start()
+    await first_to_come(first)
+    second = Cluckd(tmp_path, 1, *options)
+    second.folder = tmp_path / "second"
+    second.folder.mkdir()
+    second.start()
+    assert await trio.to_thread.run_sync(second.process.wait, 20) == 1
+    assert f"another daemon listens there: the daemon's socket {first.path}" in second.logged()
+    second.close()
+    first.close()
+
+
 async def test_who_comes_while_it_starts_is_welcomed_when_there_is_a_ring(tmp_path, config):
     daemon = Cluckd(tmp_path, 1, "-c", config).start()
     speaker = await first_to_come(daemon)
@@ -274,16 +297,45 @@ async def first_to_come(daemon):
                 await trio.sleep(0.001)
 
 
-async def test_without_a_ring_it_says_so_and_waits(tmp_path):
+async def test_without_a_ring_it_says_so_once_and_waits(tmp_path):
     daemon = Cluckd(tmp_path, 1, "--cpg-socket", tmp_path / "nowhere").start()
-    speaker = await first_to_come(daemon)
-    goodbye = await speaker.hear(Goodbye)
-    assert goodbye.why is Farewell.ENDING
-    assert "this machine's lock server has no ring: no daemon listens at" in goodbye.text
+    for _ in range(3):
+        speaker = await first_to_come(daemon)
+        goodbye = await speaker.hear(Goodbye)
+        assert goodbye.why is Farewell.ENDING
+        assert "this machine's lock server has no ring: no daemon listens at" in goodbye.text
     code, log = await daemon.end()
     assert code == 0
-    assert log.count("no lock server until there is a ring: no daemon listens at") <= 1
+    assert log.count("no lock server until there is a ring: no daemon listens at") == 1
+    assert "goodbye" not in log
     daemon.close()
+
+
+async def ring_ends_behind(life):
+    """A lock server that was told to end, whose ring was faster."""
+    await life.lived()
+    raise RingLost("the daemon has been told to end")
+
+
+async def ring_ends_with(life):
+    """A lock server whose ring ends in the moment in which it is told to end itself."""
+    with trio.CancelScope() as scope:
+        life.end()
+        scope.cancel()
+        await life.lived()
+    raise RingLost("the daemon has been told to end")
+
+
+@pytest.mark.parametrize("stand", [ring_ends_behind, ring_ends_with])
+async def test_it_ends_also_where_its_ring_ends_with_it(autojump_clock, monkeypatch, stand):
+    monkeypatch.setattr(command, "_stand", lambda settings, options, server, life: stand(life))
+    life = Life()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            settings = SimpleNamespace(backend=Backend.CPGD)
+            nursery.start_soon(command._serve, settings, None, Server(lambda uid, gid: True), life)
+            await wait_all_tasks_blocked()
+            life.end()
 
 
 class Cpgd:

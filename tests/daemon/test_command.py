@@ -105,17 +105,28 @@ async def test_a_ring_that_is_lost_is_an_exit_code(config, tmp_path):
     assert str(tmp_path) in done.stderr
 
 
+async def test_a_second_daemon_is_an_exit_code_with_which_it_is_started_again(cpgd, config):
+    await cpgd.notice()
+    done = await cpgd_fails("-c", config, "--node", "2", "--socket", str(cpgd.path))
+    assert done.returncode == 1
+    assert f"another daemon listens there: the daemon's socket {cpgd.path}" in done.stderr
+    done = await cpgd_fails("-c", config, "--node", "1", "--socket", f"{cpgd.path}2")
+    assert done.returncode == 1
+    assert "a process has it already" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("-c", NOWHERE), f"{NOWHERE}: No such file"),
         (("-c", "CONFIG", "--node", "9"), "node 9 is not in the nodelist"),
+        (("-c", "CONFIG", "--socket", "x" * 200), "name a shorter one"),
         (("--bad",), "unrecognized arguments"),
     ],
 )
 async def test_what_cannot_be_used_is_named(config, tmp_path, arguments, text):
     arguments = [config if argument == "CONFIG" else argument for argument in arguments]
-    done = await cpgd_fails(*arguments, "--socket", str(tmp_path / "socket"))
+    done = await cpgd_fails("--socket", str(tmp_path / "socket"), *arguments)
     assert done.returncode == 2
     assert text in done.stderr
 

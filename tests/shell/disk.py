@@ -8,7 +8,7 @@ import os
 from itertools import product
 from types import SimpleNamespace
 
-O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY = os.O_RDONLY, os.O_WRONLY, os.O_CREAT, os.O_TRUNC, os.O_DIRECTORY
+O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY = os.O_RDONLY, os.O_WRONLY, os.O_CREAT, os.O_EXCL, os.O_DIRECTORY
 
 
 class PowerCut(BaseException):
@@ -29,7 +29,8 @@ class _File:
 class Disk:
     """One folder, and the calls that the store makes. `fuse` calls pass, then the power is cut."""
 
-    O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY = O_RDONLY, O_WRONLY, O_CREAT, O_TRUNC, O_DIRECTORY
+    O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY = O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY
+    geteuid = staticmethod(os.geteuid)
 
     def __init__(self, files=(), fuse=None):
         self.fuse = fuse
@@ -50,6 +51,7 @@ class Disk:
             for change, keep in zip(self._changes, kept, strict=True):
                 if keep:
                     names.update(change)
+            names = {name: file for name, file in names.items() if file is not None}
             for contents in product(*(file.remains() for file in names.values())):
                 yield dict(zip(names, contents, strict=True))
 
@@ -57,6 +59,9 @@ class Disk:
         self.calls += 1
         if self.fuse is not None and self.calls > self.fuse:
             raise PowerCut
+
+    def stat(self, path):
+        return SimpleNamespace(st_uid=0, st_mode=0o755)
 
     def makedirs(self, path, exist_ok):
         self._step()
@@ -66,11 +71,11 @@ class Disk:
         if flags & O_DIRECTORY:
             file = None
         elif flags & O_CREAT:
-            file = self.names.get(path)
-            if file is None:
-                file = self.names[path] = _File()
-                self._changes.append({path: file})
-            file.content = b""
+            assert flags & O_EXCL
+            if path in self.names:
+                raise FileExistsError(path)
+            file = self.names[path] = _File()
+            self._changes.append({path: file})
         elif path in self.names:
             file = self.names[path]
         else:
@@ -99,6 +104,13 @@ class Disk:
 
     def close(self, number):
         self._step()
+
+    def unlink(self, path):
+        self._step()
+        if path not in self.names:
+            raise FileNotFoundError(path)
+        del self.names[path]
+        self._changes.append({path: None})
 
     def replace(self, source, target):
         self._step()

@@ -1,5 +1,6 @@
 """The ring sequence survives a crash at every step, and damage to every byte."""
 
+import errno
 import logging
 import os
 
@@ -7,7 +8,7 @@ import pytest
 
 from tests.shell.disk import Disk, PowerCut
 from totem import store
-from totem.store import RingStore, default_directory
+from totem.store import RingStore, default_directory, write_durably
 
 PLAIN, CHECK = "/state/ringid_3", "/state/ringid_3.check"
 COROSYNC = "/corosync/ringid_3"
@@ -229,3 +230,30 @@ def test_a_full_disk_is_no_success(monkeypatch):
         ring_store.store(13)
     monkeypatch.undo()
     assert on(Disk({name: file.content for name, file in disk.names.items()}), monkeypatch).load() == 9
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o755, False), (0o700, False), (0o777, True), (0o1777, True)])
+def test_a_folder_that_is_not_this_users_alone(mode, warns, tmp_path, caplog):
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(mode)
+    for _ in range(2):
+        RingStore(str(folder), 3, corosync_directory=str(tmp_path)).load()
+    told = [record for record in caplog.records if "users other than this one may write" in record.message]
+    assert len(told) == warns
+    if warns:
+        assert f"{folder} (owner: uid {os.geteuid()}, mode {mode:o})" in told[0].message
+
+
+def test_what_was_half_written_gives_its_room_back(tmp_path, monkeypatch):
+    def full(file, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "file"
+    write_durably(str(path), b"old")
+    monkeypatch.setattr(store.os, "write", full)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write_durably(str(path), b"new")
+    assert caught.value.filename == str(path)
+    assert os.listdir(tmp_path) == ["file"]
+    assert path.read_bytes() == b"old"

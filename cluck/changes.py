@@ -1,0 +1,73 @@
+"""What an administrator is told of the lock servers: one line for each change of who decides, and none in between.
+
+Who came, who left in order, who is lost, who is missing; how long nothing was decided. A view that is given up before
+it decides is not told, unless that lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from cluck.replica import Phase, Replica
+from cpg.changes import NOTHING, Line
+from cpg.events import Confchg, Reason
+from cpg.lines import nodes
+
+PATIENCE: Final = 5.0
+"""Seconds that a change may take before it is told that nothing is decided."""
+
+
+class Changes:
+    """What was told last, and what has happened since."""
+
+    def __init__(self, now: float) -> None:
+        self._present: tuple[int, ...] = ()
+        self._why = ""
+        """Why nothing is decided, as it was told; empty: it is."""
+        self._since: float | None = now
+        """Since when nothing is decided."""
+        self._left: set[int] = set()
+        """Nodes whose servers have ended in order."""
+
+    def confchg(self, confchg: Confchg) -> None:
+        """The group has changed."""
+        self._left |= {member.node_id for member, reason in confchg.left.items() if reason is Reason.LEAVE}
+        self._left -= {member.node_id for member in confchg.joined}
+
+    def view(self, replica: Replica, now: float) -> Line:
+        """Tell what has become of the view, if that is news. Hot: once for each turn."""
+        if replica.phase is Phase.PRIMARY:
+            return self._primary(replica, now) if self._since is not None else NOTHING
+        if self._since is None:
+            self._since = now
+        is_settled = replica.phase in (Phase.MINORITY, Phase.BIRTH)
+        if replica.why == self._why or not (is_settled or (not self._why and now - self._since > PATIENCE)):
+            return NOTHING
+        self._why = replica.why
+        return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {self._why}")
+
+    def _primary(self, replica: Replica, now: float) -> Line:
+        former, present = self._present, _nodes(member.node_id for member in replica.servers)
+        assert self._since is not None
+        seconds, self._since, self._present = now - self._since, None, present
+        if present == former and not self._why:
+            return NOTHING
+        gone = set(former).difference(present)
+        left, self._left = gone & self._left, set()
+        parts = [f"the lock servers of {nodes(present)} decide"]
+        for who, what in (
+            (gone - left, "lost"),
+            (left, "left"),
+            (set(present).difference(former) if former else (), "came"),
+            (replica.settings.electorate.missing(set(present)), "missing"),
+        ):
+            if who:
+                parts.append(f"{nodes(_nodes(who))} {what}")
+        parts.append(f"nothing was decided for {seconds:.3f} s")
+        self._why = ""
+        return Line(bool(gone - left), "; ".join(parts))
+
+
+def _nodes(node_ids: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(node_ids)))

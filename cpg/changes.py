@@ -1,0 +1,69 @@
+"""What an administrator is told of a node's rings: one line for each change, whatever it took to get there.
+
+Who came, who left in order, who is lost; why the former ring ended, and how long there was none; whether the votes are
+enough. A ring that is given up before its sync is complete is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final, NamedTuple
+
+from cpg.lines import nodes, votes
+from cpg.quorum import QuorumStatus
+from totem.configuration import RingId
+from totem.processor import Interruption
+
+
+class Line(NamedTuple):
+    """One line of the log."""
+
+    is_warning: bool
+    text: str
+    """Empty: nothing is to be told."""
+
+
+NOTHING: Final = Line(False, "")
+
+
+class Changes:
+    """What was told last."""
+
+    def __init__(self) -> None:
+        self._node_ids: tuple[int, ...] = ()
+        self._ring_id: RingId | None = None
+        self._quorate: bool | None = None
+
+    def ring(
+        self,
+        ring_id: RingId,
+        node_ids: tuple[int, ...],
+        transitional: Collection[int],
+        interruption: Interruption | None,
+    ) -> Line:
+        """Tell of a ring whose sync is complete, once; `transitional`: who came to it together with this node."""
+        if ring_id == self._ring_id:
+            return NOTHING
+        former, self._node_ids, self._ring_id = self._node_ids, node_ids, ring_id
+        parts = [f"ring {ring_id} of {nodes(node_ids)}"]
+        if interruption is None:
+            return Line(False, parts[0])
+        gone = set(former).difference(node_ids)
+        lost = gone - interruption.departed
+        left = gone - lost
+        came = set(node_ids).difference(former)
+        again = set(node_ids).difference(came, transitional)
+        for who, what in ((lost, "lost"), (left, "left"), (came, "came"), (again, "came back")):
+            if who:
+                parts.append(f"{nodes(tuple(sorted(who)))} {what}")
+        if not (gone or came or again):
+            parts.append("the same nodes")
+        parts.append(f"no ring for {interruption.seconds:.3f} s: {interruption.cause.value}")
+        return Line(bool(lost or again), "; ".join(parts))
+
+    def votes(self, status: QuorumStatus | None) -> Line:
+        """Tell that the votes are enough, or not any more; None: nobody counts them."""
+        if status is None or status.quorate == self._quorate:
+            return NOTHING
+        self._quorate = status.quorate
+        return Line(not status.quorate, f"{'' if status.quorate else 'not '}quorate; {votes(status)}")

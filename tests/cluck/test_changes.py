@@ -1,0 +1,103 @@
+"""The log tells who decides about locks: one line for each change, in virtual time."""
+
+import logging
+import re
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from cluck.changes import PATIENCE, Changes
+from cluck.replica import Phase
+from cpg.testing import World
+from tests.cluck.test_host import Memory, serving
+from totem.errors import RingLost
+
+PLENTY = 30
+"""Seconds after which everything has settled."""
+
+
+@pytest.fixture
+async def world(caplog):
+    """Three nodes, of which the first two run lock servers."""
+    caplog.set_level(logging.INFO)
+    world = World(3)
+    world.disks = {node: Memory() for node in (1, 2, 3)}
+    async with serving(world, 1, world.disks[1]), serving(world, 2, world.disks[2]):
+        await trio.sleep(PLENTY)
+        yield world
+
+
+def told(caplog, node):
+    """What a lock server has logged since the last time: levels, and texts with times rounded to seconds."""
+    own = [record for record in caplog.records if record.name == "cluck.host"]
+    caplog.clear()
+    prefix = f"node {node}: "
+    return [
+        (record.levelname, re.sub(r"\d+\.\d{3}", lambda found: f"{float(found[0]):.0f}", text.removeprefix(prefix)))
+        for record in own
+        if (text := record.getMessage()).startswith(prefix)
+    ]
+
+
+ALL_THREE = "the lock servers of nodes 1 2 3 decide; "
+TWO = "the lock servers of nodes 1 2 decide; "
+FEW = "no locks are granted: "
+
+
+async def test_a_first_start(autojump_clock, world, caplog):
+    waits = ("WARNING", f"{FEW}a first start needs all lock servers: nothing from node 3")
+    assert told(caplog, 1) == [
+        ("WARNING", f"{FEW}too few lock servers are here: nothing from node 2, 3"),
+        waits,
+    ]
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+        assert told(caplog, 1) == [
+            ("INFO", f"{FEW}a first state is being stored"),
+            ("INFO", f"{ALL_THREE}nothing was decided for 30 s"),
+        ]
+    await trio.sleep(PLENTY)
+    assert told(caplog, 1) == [("INFO", f"{TWO}node 3 left; node 3 missing; nothing was decided for 0 s")]
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+        assert told(caplog, 1) == [("INFO", f"{ALL_THREE}node 3 came; nothing was decided for 0 s")]
+        assert told(caplog, 3) == []  # they are read once
+
+
+async def come_and_die(world, caplog):
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+        caplog.clear()
+        world.crash(3)
+        await trio.sleep_forever()
+
+
+async def test_a_node_dies(autojump_clock, world, caplog):
+    with pytest.raises(RingLost):
+        await come_and_die(world, caplog)
+    await trio.sleep(PLENTY)
+    assert told(caplog, 2) == [("WARNING", f"{TWO}node 3 lost; node 3 missing; nothing was decided for 0 s")]
+
+
+async def test_a_node_is_cut_off(autojump_clock, world, caplog):
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+        caplog.clear()
+        world.partition({1, 2}, {3})
+        await trio.sleep(PLENTY)
+        few = f"{FEW}too few lock servers are here: nothing from node 1, 2"
+        assert told(caplog, 3) == [("WARNING", few)]
+        world.heal()
+        await trio.sleep(PLENTY)
+        assert told(caplog, 3) == [("INFO", f"{ALL_THREE}nothing was decided for 23 s")]
+
+
+def test_a_view_that_does_not_come_to_decide_is_told_once():
+    """Nobody is missing, but something is not answered."""
+    changes = Changes(0.0)
+    replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report")
+    assert not changes.view(replica, PATIENCE).text
+    assert changes.view(replica, PATIENCE + 1).text == f"{FEW}servers are still to report"
+    replica.why = "the state of node 1 is on its way to those who have another"
+    assert not changes.view(replica, PATIENCE + 1000).text

@@ -1,0 +1,117 @@
+"""The log tells what becomes of a ring: one line for each change, in virtual time."""
+
+import logging
+import re
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from cpg.testing import World
+from totem.config import Config, Quorum
+from totem.errors import RingLost
+
+CONFIG = Config.for_nodes(3, quorum=Quorum(provider="corosync_votequorum"))
+
+
+@pytest.fixture
+async def world(caplog):
+    """Three nodes, of which the first two run."""
+    caplog.set_level(logging.INFO)
+    world = World(3, config=CONFIG)
+    async with running(world, 1), running(world, 2):
+        await trio.sleep(2)
+        yield world
+
+
+@asynccontextmanager
+async def running(world, node):
+    async with world.open_ring(node) as ring:
+        await ring.wait_members(node)
+        yield ring
+
+
+async def come_and_die(world, caplog):
+    async with running(world, 3):
+        caplog.clear()
+        world.crash(3)
+        await trio.sleep_forever()
+
+
+def told(caplog, node):
+    """What a node has logged since the last time: levels, and texts with times rounded to seconds."""
+    own = [(record.levelname, record.getMessage()) for record in caplog.records]
+    caplog.clear()
+    prefix = f"node {node}: "
+    return [
+        (level, re.sub(r"(\d+\.\d{3}) s", lambda found: f"{float(found[1]):.0f} s", text.removeprefix(prefix)))
+        for level, text in own
+        if text.startswith(prefix)
+    ]
+
+
+async def test_nodes_start_and_votes_become_enough(autojump_clock, world, caplog):
+    assert told(caplog, 1) == [
+        ("INFO", "ring 1.5 of node 1"),
+        ("WARNING", "not quorate; votes: 1 of 3 expected, 2 needed"),
+        ("INFO", "ring 1.9 of nodes 1 2; node 2 came; no ring for 0 s: a processor would join"),
+        ("INFO", "quorate; votes: 2 of 3 expected, 2 needed"),
+    ]
+
+
+async def test_a_node_comes_and_leaves(autojump_clock, world, caplog):
+    caplog.clear()
+    async with running(world, 3):
+        await trio.sleep(5)  # in which nothing is logged
+        came = "ring 1.d of nodes 1 2 3; node 3 came; no ring for 0 s: a processor would join"
+        assert told(caplog, 1) == [("INFO", came)]
+    await trio.sleep(5)
+    assert told(caplog, 1) == [("INFO", "ring 1.11 of nodes 1 2; node 3 left; no ring for 0 s: a member leaves")]
+
+
+async def test_a_node_dies_and_comes_back(autojump_clock, world, caplog):
+    with pytest.raises(RingLost):
+        await come_and_die(world, caplog)
+    await trio.sleep(10)
+    lost = "ring 1.11 of nodes 1 2; node 3 lost; no ring for 8 s: the token was lost on the installed ring"
+    assert told(caplog, 1) == [("WARNING", lost)]
+    async with running(world, 3):
+        assert told(caplog, 1)[0][1].startswith("ring 1.16 of nodes 1 2 3; node 3 came;")
+
+
+async def test_a_node_is_cut_off_and_votes_are_too_few(autojump_clock, world, caplog):
+    caplog.clear()
+    world.partition({1}, {2})
+    await trio.sleep(12)
+    assert told(caplog, 1) == [
+        ("WARNING", "ring 1.d of node 1; node 2 lost; no ring for 8 s: the token was lost on the installed ring"),
+        ("WARNING", "not quorate; votes: 1 of 3 expected, 2 needed"),
+    ]
+    world.heal()
+    await trio.sleep(5)
+    (level, ring), quorum = told(caplog, 1)
+    assert level == "INFO"
+    assert re.fullmatch(r"ring \S+ of nodes 1 2; node 2 came; no ring for 0 s: .*", ring)
+    assert quorum == ("INFO", "quorate; votes: 2 of 3 expected, 2 needed")
+
+
+async def test_a_node_that_was_away_so_briefly_that_no_ring_was_without_it(autojump_clock, world, caplog):
+    """Its groups have ended nevertheless."""
+    with pytest.raises(RingLost):
+        await come_and_die(world, caplog)
+    async with running(world, 3):
+        await trio.sleep(10)
+        (change,) = told(caplog, 1)
+        assert change[0] == "WARNING"
+        assert "of nodes 1 2 3; node 3 came back; no ring for" in change[1]
+
+
+async def test_a_ring_that_breaks_and_comes_again_as_it_was(autojump_clock, world, caplog):
+    caplog.clear()
+    world.pause(2)
+    await trio.sleep(4.5)
+    world.resume(2)
+    await trio.sleep(5)
+    assert told(caplog, 1) == [
+        ("INFO", "ring 1.d of nodes 1 2; the same nodes; no ring for 5 s: the token was lost on the installed ring")
+    ]
