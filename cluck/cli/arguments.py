@@ -105,16 +105,16 @@ def _add_run(adder: Any) -> _Parser:
         description="""\
 Wait for the lock NAME, run COMMAND while it is held, give it back, and exit as
 COMMAND did. The lease is renewed meanwhile. Where the lock is lost, or the
-lease ends since the lock servers cannot be reached, COMMAND's process group
-gets SIGTERM, and SIGKILL before the grace is over: before that, nobody else is
-given the lock (but where an administrator has taken it).
+lease ends since the lock servers cannot be reached, COMMAND and all that
+descends from it get SIGTERM, and SIGKILL before the grace is over: before that,
+nobody else is given the lock (but where an administrator has taken it).
 
-COMMAND has a process group of its own, standard input and output as they are,
-and in its environment CLUCK_LOCK and CLUCK_TOKEN, the fencing token: a number
-that is larger for each later holder. Signals are passed on to the group; if
-cluck run is killed, so is the group. What COMMAND leaves running in its group
-has the grace to end, and is then killed, before the lock is given back; a
-daemon that is to stay begins a session of its own (setsid).""",
+COMMAND has standard input and output as they are, and in its environment
+CLUCK_LOCK and CLUCK_TOKEN, the fencing token: a number that is larger for each
+later holder. Signals are passed on to all that descends from it; if cluck run
+is killed, so is all of it. What COMMAND leaves running has the grace to end,
+and is then killed, before the lock is given back. What another daemon starts
+for it (docker, systemd-run) is beyond that.""",
         epilog=f"""\
 examples:
   cluck run backup -- /usr/local/bin/backup --all
@@ -135,6 +135,7 @@ examples:
         help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
         f"third of it (default {LEASE:g})",
     )
+    _add_leave_daemons(command)
     command.set_defaults(command=under.run, runs_a_command=True)
     return command
 
@@ -161,6 +162,7 @@ examples:
     command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
     command.add_argument("--port", type=_number(0, 65535), default=0, metavar="N", help="the same, its port")
     _add_grace(command, "seconds between SIGTERM and SIGKILL when the leadership is lost")
+    _add_leave_daemons(command)
     command.set_defaults(command=under.elect, runs_a_command=True)
     return command
 
@@ -332,6 +334,14 @@ def _add_wish(command: argparse.ArgumentParser) -> None:
 def _add_grace(command: argparse.ArgumentParser, text: str) -> None:
     command.add_argument(
         "--grace", type=_seconds(0, LONGEST_LEASE), default=GRACE, metavar="S", help=f"{text} (default {GRACE:g})"
+    )
+
+
+def _add_leave_daemons(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--leave-daemons",
+        action="store_true",
+        help="let go what begins a session of its own (setsid, daemons): it is neither ended nor waited for",
     )
 
 

@@ -36,14 +36,21 @@ LEAST_BACKSTOP: Final = 1.0
 class Guarded:
     """The one command of a guardian."""
 
-    def __init__(self, control: socket.socket, process: trio.Process, command: str, grace: float) -> None:
+    def __init__(
+        self, control: socket.socket, process: trio.Process, command: str, grace: float, *, leaves_daemons: bool
+    ) -> None:
         self._control = control
         self._process = process
         self._command = command
         self._grace = grace
+        self._session = process.pid if leaves_daemons else None
+        self._cgroup: str | None = None
         self._is_started = False
-        self._pid = 0
         self._code: int | None = None
+        self._waits = False
+        """The guardian waits for a process that it may not signal."""
+        self._patience = trio.CancelScope()
+        """In which the guardian is to say that all has ended, once it was told to end it."""
 
     @property
     def runs(self) -> bool:
@@ -65,19 +72,21 @@ class Guarded:
             socket.send_fds(self._control, [b"{}"], [descriptor])
 
     def forward(self, number: int) -> None:
-        """Send a signal to the command's group."""
+        """Send a signal to the command and all that descends from it."""
         self._say(signal=number)
 
     async def ended(self) -> int:
-        """Wait for the end of the command and its group; return its exit code.
+        """Wait for the end of the command and all that descends from it; return its exit code.
 
         Raises `CommandFailed` where it cannot be run, was ended since its time was over, or killed since its guardian
         was.
         """
         while self._code is None:
             said = await self._hear()
-            self._pid = said.get("started", self._pid)
+            self._cgroup = said.get("cgroup", self._cgroup)
             self._code = said.get("ended")
+            if "waits" in said:
+                self._waits, self._patience.deadline = True, math.inf
             if number := said.get("failed"):
                 self._is_started = False
                 code = Exit.NO_COMMAND if number == errno.ENOENT else Exit.CANNOT_RUN
@@ -92,18 +101,19 @@ class Guarded:
             return
         self.extend(boot_time())
         with trio.CancelScope(shield=True), suppress(CommandFailed):
-            with trio.move_on_after(self._grace + LEAST_BACKSTOP):
+            if not self._waits:
+                self._patience.deadline = trio.current_time() + self._grace + LEAST_BACKSTOP
+            with self._patience:
                 await self.ended()
                 return
-            self.kill()
-            await self._process.wait()
+            await self.take_over()
 
     async def _hear(self) -> dict[str, Any]:
         """Wait for what the guardian says next; where that has been killed, kill the command."""
         await trio.lowlevel.wait_readable(self._control)
         record = self._control.recv(guardian.RECORD)
         if not record:
-            self.kill()
+            await self.take_over()
             raise CommandFailed("the process that guards the command was killed, so the command was too", Exit.FAILED)
         said: dict[str, Any] = json.loads(record)
         return said
@@ -113,28 +123,54 @@ class Guarded:
         with suppress(OSError):
             self._control.send(json.dumps(said).encode())
 
-    def kill(self) -> None:
-        """Kill all, the guardian too."""
-        if self.runs:
-            if self._pid:  # else it has not begun, and will not without its guardian
-                with suppress(ProcessLookupError):
-                    os.killpg(self._pid, signal.SIGKILL)
-            self._code = Exit.SIGNALLED + signal.SIGKILL
+    async def take_over(self) -> None:
+        """Kill the guardian and all that it has guarded, and wait for their end. Not cancelled on the way."""
         self._process.kill()
+        with trio.CancelScope(shield=True):
+            await self._process.wait()
+            family = guardian.Family(self._session, self._cgroup)  # by now what descends from this process
+            while not family.is_gone():
+                family.kill()
+                for _ in family.bury():
+                    continue
+                await trio.sleep(guardian.KILL_INTERVAL)
+            family.forget()
+        if self.runs:
+            self._code = Exit.SIGNALLED + signal.SIGKILL
 
 
 @asynccontextmanager
-async def guarded(command: Sequence[str], grace: float) -> AsyncGenerator[Guarded, None]:
-    """Have a guardian ready for a command; what still runs at the end of the block is killed."""
+async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool) -> AsyncGenerator[Guarded, None]:
+    """Have a guardian ready for a command; what still runs at the end of the block is killed.
+
+    Args:
+        command: What is to be run, and its arguments.
+        grace: Seconds that it is given to end, once it has to.
+        leaves_daemons: Whether what has begun a session of its own is let go.
+
+    Raises `CommandFailed` where the system does not tell which children a process has.
+    """
+    if not guardian.sees_children():
+        raise CommandFailed("/proc does not tell of a process's children, so no command can be guarded", Exit.FAILED)
+    guardian.adopt_orphans()  # those of a guardian that is killed
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with here:
         with there:
-            arguments = [sys.executable, "-I", "-S", str(Path(guardian.__file__)), str(there.fileno()), str(grace)]
+            which = "session" if leaves_daemons else "all"
+            arguments = [
+                sys.executable,
+                "-I",
+                "-S",
+                str(Path(guardian.__file__)),
+                str(there.fileno()),
+                str(grace),
+                which,
+            ]
             process = await trio.lowlevel.open_process(
                 [*arguments, *command], pass_fds=(there.fileno(),), start_new_session=True
             )
         here.setblocking(False)
-        one = Guarded(here, process, command[0], grace)
+        one = Guarded(here, process, command[0], grace, leaves_daemons=leaves_daemons)
         try:
             yield one
         finally:
@@ -142,4 +178,4 @@ async def guarded(command: Sequence[str], grace: float) -> AsyncGenerator[Guarde
             with trio.move_on_after(LEAST_BACKSTOP, shield=True):
                 await process.wait()
             if process.returncode is None:
-                one.kill()
+                await one.take_over()

@@ -11,7 +11,7 @@ import argparse
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 import trio
@@ -50,6 +50,10 @@ class _Runner:
                 scope.cancel()
 
 
+def _guarded(options: argparse.Namespace) -> AbstractAsyncContextManager[Guarded]:
+    return guarded(options.command_line, options.grace, leaves_daemons=options.leave_daemons)
+
+
 async def _under_signals(body: Callable[[_Runner], Awaitable[int]]) -> int:
     runner = _Runner()
     code: int = Exit.DONE
@@ -67,7 +71,7 @@ async def run(options: argparse.Namespace) -> int:
 
     async def body(runner: _Runner) -> int:
         async with (
-            guarded(options.command_line, options.grace) as runner.guard,
+            _guarded(options) as runner.guard,
             client.connect(options.socket) as locks,
         ):
             lock = locks.shared if options.shared else locks.lock
@@ -130,7 +134,9 @@ async def elect(options: argparse.Namespace) -> int:
         ):
             roles = candidate.roles()
             while True:
-                async with guarded(options.command_line, options.grace) as runner.guard:
+                async with guarded(
+                    options.command_line, options.grace, leaves_daemons=options.leave_daemons
+                ) as runner.guard:
                     token = await _leadership(roles)
                     runner.guard.keep(locks.fileno())
                     code = await _run_leading(roles, runner.guard, _environment(options, "CLUCK_ELECTION", token))

@@ -1,13 +1,15 @@
 """`cluck` on a client of the lock service that is played: `python -m tests.cluck.fake_locks ARGUMENTS`.
 
 In the environment: FAKE_ERROR, the error that the lock raises; FAKE_LOSE, a descriptor at whose end the lock is lost;
-FAKE_MUTE, set where no renewal is answered.
+FAKE_MUTE, set where no renewal is answered; FAKE_ID, by which the processes of the command are known. When the lock is
+given back, it is said on standard error what of the command still runs.
 """
 
 import os
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import trio
 
@@ -15,6 +17,17 @@ from cluck import client, errors
 from cluck.cli import main
 
 TOKEN = 4294967297
+
+
+def running(mark):
+    """The command lines of what runs under a lock, with this FAKE_ID in its environment; who has ended does not."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if {f"FAKE_ID={mark}".encode(), f"CLUCK_TOKEN={TOKEN}".encode()} <= set(environment):
+                found.append(Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip())
+    return list(filter(None, found))  # a zombie has none
 
 
 class Held:
@@ -66,11 +79,14 @@ class Locks:
                     body.cancel()
 
                 nursery.start_soon(lose)
-                yield held
+                try:
+                    yield held
+                finally:
+                    if not lost:
+                        print("given back", *running(os.environ.get("FAKE_ID", "")), file=sys.stderr)
             nursery.cancel_scope.cancel()
         if lost:
             raise errors.LockLost("it was lost")
-        print("given back", file=sys.stderr)
 
     shared = lock
 

@@ -1,14 +1,18 @@
 """`cluck run`: what becomes of its command, whatever becomes of the lock, of the command, and of `cluck run`."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from itertools import count
+from pathlib import Path
 
 import pytest
 import trio
 
-from tests.cluck.fake_locks import TOKEN
+from cluck.cli import guardian
+from tests.cluck.fake_locks import TOKEN, running
 
 PATIENCE = 20
 FAKE = [sys.executable, "-m", "tests.cluck.fake_locks"]
@@ -17,16 +21,21 @@ FAKE = [sys.executable, "-m", "tests.cluck.fake_locks"]
 class Run:
     """A `cluck run` whose lock the test has in its hand."""
 
-    def __init__(self, options, script, **environment):
+    numbers = count()
+
+    def __init__(self, options, script, *, prefix=(), **environment):
+        """`prefix`: a command that runs its arguments as a command, as the same process."""
         self.lost, lose = os.pipe()
         self.lose_end = lose
+        self.mark = f"{os.getpid()}.{next(self.numbers)}"
+        command = ["sh", "-c", script] if isinstance(script, str) else script
         self.process = subprocess.Popen(
-            [*FAKE, "run", "backup", *options, "--", *(["sh", "-c", script] if isinstance(script, str) else script)],
+            [*prefix, *FAKE, "run", "backup", *options, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             pass_fds=(self.lost,),
-            env={**os.environ, "FAKE_LOSE": str(self.lost), **environment},
+            env={**os.environ, "FAKE_LOSE": str(self.lost), "FAKE_ID": self.mark, **environment},
         )
         os.close(self.lost)
 
@@ -37,7 +46,15 @@ class Run:
 
     async def line(self):
         """The next line of its output."""
-        return await trio.to_thread.run_sync(lambda: self.process.stdout.readline().decode().strip())
+        return await line_of(self.process.stdout)
+
+    async def complaint(self):
+        """The next line of its errors."""
+        return await line_of(self.process.stderr)
+
+    def running(self):
+        """What of its command runs."""
+        return running(self.mark)
 
     async def ended(self):
         """Its exit code, output and errors, when all that had its output has ended too."""
@@ -57,12 +74,17 @@ class Run:
             os.close(self.lose_end)
 
 
+async def line_of(stream):
+    with trio.fail_after(PATIENCE):
+        return (await trio.to_thread.run_sync(stream.readline, abandon_on_cancel=True)).decode().strip()
+
+
 @pytest.fixture
 def run():
     runs = []
 
-    def start(script, *options, **environment):
-        runs.append(Run(options, script, **environment))
+    def start(script, *options, **settings):
+        runs.append(Run(options, script, **settings))
         return runs[-1]
 
     yield start
@@ -133,7 +155,8 @@ async def test_a_lease_that_is_not_renewed_ends_the_command(run):
     await trio.to_thread.run_sync(wait_for_children_to_end, one.process.pid)
     one.process.send_signal(signal.SIGCONT)
     code, _, err = await one.ended()
-    assert (code, err) == (120, "cluck: the lease ended without renewal, and the command with it\n")
+    assert code == 120
+    assert err.endswith("cluck: the lease ended without renewal, and the command with it\n")
 
 
 def wait_for_children_to_end(pid):
@@ -219,11 +242,154 @@ async def test_what_the_command_leaves_running_has_the_grace_then_it_is_killed(r
     assert (code, out, err) == (4, "", "given back\n")
 
 
-async def test_who_leaves_the_group_is_let_go(run):
-    one = run("setsid sleep 1000 >/dev/null 2>&1 & echo $!", "--grace", "0.2")
-    code, out, _ = await one.ended()
-    assert code == 0
-    pid = int(out)
+NOBODY = 65534
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+READS_ALL = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+"""Python may stand in a folder of root's."""
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+SLEEPER = "echo up; exec sleep 1000"
+UP = f"sh -c '{SLEEPER}'"
+HIDING = {
+    "in the group": f"{UP} &",
+    "timeout": f"timeout 1000 {UP} &",
+    "nohup": f"nohup {UP} &",
+    "set -m": f"set -m; {UP} & set +m;",
+    "setsid": f"setsid {UP} &",
+    "setpgid": f'python3 -c \'import os; os.setpgid(0, 0); os.execvp("sh", ["sh", "-c", "{SLEEPER}"])\' &',
+    "double fork": f"(setsid --fork {UP} &) &",
+}
+SWAPPED = {"another user": f"setpriv --reuid={NOBODY} {UP} &", "pid namespace": f"unshare --pid --fork {UP} &"}
+ALL = f"echo $$ $PPID; {' '.join([*HIDING.values(), *(SWAPPED.values() if os.geteuid() == 0 else ())])} wait"
+"""Processes that leave their group, their session, and their parents, in each way there is."""
+
+
+@pytest.fixture(params=["this user", pytest.param("nobody", marks=only_root)])
+async def hiding(run, request):
+    """A run whose command has processes everywhere; as root with a cgroup, as nobody without. And its two pids."""
+    as_nobody = request.param == "nobody"
+    script = f"echo $$ $PPID; {' '.join(HIDING.values())} wait" if as_nobody else ALL
+    prefix = (*AS_NOBODY, *READS_ALL) if as_nobody else ()
+    one = run(["bash", "-c", script], "--grace", "0.2", prefix=prefix)
+    command, guard = map(int, (await one.line()).split())
+    for _ in range(script.count("echo up")):
+        assert await one.line() == "up"
+    assert len(one.running()) > script.count("echo up")
+    return one, command, guard
+
+
+async def test_nothing_is_left_where_the_signal_comes(hiding):
+    one, _, _ = hiding
+    one.process.terminate()
+    code, _, err = await one.ended()
+    assert code == 128 + signal.SIGTERM
+    assert err.splitlines()[-1] == "given back"
+
+
+async def test_nothing_is_left_where_the_lock_is_lost(hiding):
+    one, _, _ = hiding
+    one.lose()
+    assert (await one.ended())[0] == 120
+    assert not one.running()
+
+
+async def test_nothing_is_left_where_the_command_ends(hiding):
+    one, command, _ = hiding
+    os.kill(command, signal.SIGKILL)
+    code, _, err = await one.ended()
+    assert code == 128 + signal.SIGKILL
+    assert err.splitlines()[-1] == "given back"
+
+
+async def test_nothing_is_left_where_cluck_run_is_killed(hiding):
+    one, _, _ = hiding
+    one.process.kill()
+    assert (await one.ended())[0] == -signal.SIGKILL
+    assert not one.running()
+
+
+async def test_nothing_is_left_where_the_guardian_is_killed(hiding):
+    one, _, guard = hiding
+    os.kill(guard, signal.SIGKILL)
+    code, _, err = await one.ended()
+    assert code == 125
+    assert "the process that guards the command was killed" in err
+    assert err.splitlines()[0] == "given back"  # in the moment in which it was, nothing else ran
+
+
+async def test_a_cgroup_is_removed(hiding):
+    one, _, guard = hiding
+    folder = cgroup_of(guard)
+    one.process.terminate()
+    await one.ended()
+    assert folder is None or not folder.exists()
+
+
+def cgroup_of(guard):
+    """The folder of the cgroup that a guardian has made for its command; None where it could not."""
+    made = guardian._make_cgroup()
+    if made is None:
+        return None
+    os.rmdir(made)
+    folder = Path(made).with_name(f"cluck-{guard}")
+    return folder if folder.exists() else None
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A command that sleeps as root whoever starts it, as with sudo."""
+    path = tmp_path / "setpriv"
+    shutil.copy(shutil.which("setpriv"), path)
+    path.chmod(0o4755)
+    tmp_path.chmod(0o755)
+    return f"{path} --reuid=0 sleep 1000"
+
+
+@only_root
+async def test_who_may_not_be_signalled_keeps_the_lock(run, foreign):
+    one = run(f"{foreign} & echo $!; exit 3", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
+    pid = int(await one.line())
+    assert await one.complaint() == f"cluck: process {pid} of user root may not be signalled: it is waited for"
+    assert state(pid) in "SR"
+    os.kill(pid, signal.SIGKILL)
+    code, _, err = await one.ended()
+    assert (code, err) == (3, "given back\n")
+
+
+@only_root
+async def test_who_may_not_be_signalled_is_waited_for_where_the_lock_is_lost(run, foreign):
+    one = run(f"{foreign} & echo $!; wait", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
+    pid = int(await one.line())
+    one.lose()
+    assert "may not be signalled" in await one.complaint()
+    os.kill(pid, signal.SIGKILL)
+    assert (await one.ended())[0] == 120
+
+
+@only_root
+async def test_a_cgroup_ends_who_may_not_be_signalled(run, foreign):
+    folder = guardian._make_cgroup()
+    if folder is None:
+        pytest.skip("no cgroup (v2) can be made here")
+    try:
+        for path in (Path(folder), *Path(folder).iterdir()):
+            os.chown(path, NOBODY, NOBODY)
+        enter = ("sh", "-c", f'echo 0 > {folder}/cgroup.procs; exec "$@"', "enter")
+        one = run(f"{foreign} & exit 3", "--grace", "0.1", prefix=(*enter, *AS_NOBODY, *READS_ALL))
+        code, _, err = await one.ended()
+        assert (code, err) == (3, "given back\n")
+    finally:
+        os.rmdir(folder)
+
+
+async def test_daemons_are_let_go_where_that_is_wanted(run):
+    daemon = "setsid --fork sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1'"
+    one = run(f"{daemon}; timeout 1000 {UP} & exit 3", "--grace", "0.2", "--leave-daemons")
+    lines = sorted([await one.line(), await one.line()])
+    pid = int(lines[0])
+    code, _, err = await one.ended()
+    assert (code, lines[1]) == (3, "up")
+    assert err == "given back sleep 1000\n"
     assert state(pid) in "SR"
     os.kill(pid, signal.SIGKILL)
 
