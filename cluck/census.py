@@ -1,17 +1,21 @@
-"""What the reports of one round come to: rulings E1, E2 and E5.
+"""What the reports of one round come to: rulings E1, E2, E5 and E9.
 
 Each server collects the same reports in the same order, and so all come to the same verdict: too few are here, or there
 is a state to go on with, or a new one is to be born. Nothing is done about it here.
+
+Only those count together who are of one cluster and count alike. Who are not each decide among their own, and at most
+one of these parts has a majority.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from cluck.commands import LARGEST_EPOCH, Server
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.wire import Lineage, Record, Report, RoundId
 from cpg.events import Member
 
@@ -53,23 +57,31 @@ Verdict = Minority | Base | Birth
 class Census:
     """One round: who has reported what, and who is left out."""
 
-    def __init__(self, round_id: RoundId, members: tuple[Member, ...], electorate: Electorate) -> None:
-        """`members`: all who are in the group during the round, and in the view that it makes."""
+    def __init__(self, round_id: RoundId, members: tuple[Member, ...], member: Member) -> None:
+        """`members`: all who are in the group during the round, and in the view that it makes; `member`: who asks."""
         self.id = round_id
         self.excluded: set[Member] = set()
         self._members = members
-        self._electorate = electorate
-        self._reports: dict[Member, Report] = {}
+        self._member = member
+        self._all: dict[Member, Report] = {}
+        self._unreadable: dict[Member, str] = {}
+        """Those who have said what cannot be read, and why."""
 
     # ---- in
 
     def add(self, member: Member, report: Report) -> None:
         """A server has reported."""
-        self._reports[member] = report
+        self._all[member] = report
+        self._unreadable.pop(member, None)
+
+    def refuse(self, member: Member, why: str) -> None:
+        """A server has said what cannot be read: unless it reports, it is not waited for, and does not count."""
+        if member not in self._all:
+            self._unreadable[member] = why
 
     def exclude(self, members: Set[Member]) -> Set[Member]:
         """Go on without those of them that have not reported; these are returned."""
-        silent = members - self._reports.keys()
+        silent = members - self._all.keys()
         self.excluded |= silent
         return silent
 
@@ -77,27 +89,95 @@ class Census:
 
     def has_report_of(self, member: Member) -> bool:
         """Whether it has reported."""
-        return member in self._reports
+        return member in self._all
 
     @property
     def silent(self) -> list[Member]:
         """Those who are waited for."""
-        return [member for member in self._members if member not in self._reports and member not in self.excluded]
+        heard = self._all.keys() | self.excluded | self._unreadable.keys()
+        return [member for member in self._members if member not in heard]
 
     @property
     def is_complete(self) -> bool:
         """Whether nobody is waited for any more."""
-        return bool(self._reports) and not self.silent
+        return bool(self._all) and not self.silent
+
+    # ---- once it is complete: who counts
+
+    @cached_property
+    def _reports(self) -> dict[Member, Report]:
+        """Those who count together with who asks."""
+        mine = self._all.get(self._member)
+        if mine is None:
+            return {}
+        return {member: report for member, report in self._all.items() if self._side(report) == self._side(mine)}
+
+    def _side(self, report: Report) -> tuple[int | None, float]:
+        """Who are of one cluster and count leases alike; who is of none yet joins the one that is here."""
+        clusters = self._clusters
+        if report.cluster is None and len(clusters) == 1:
+            return next(iter(clusters)), report.drift
+        return report.cluster, report.drift
+
+    @property
+    def _clusters(self) -> set[int]:
+        return {report.cluster for report in self._all.values() if report.cluster is not None}
+
+    @cached_property
+    def _known(self) -> Voters | None:
+        """What is known last of who decides; None: nothing was decided ever."""
+        known = [voters for report in self._reports.values() for voters in report.known_voters]
+        return max(known, key=lambda voters: voters.rank, default=None)
+
+    @cached_property
+    def voters(self) -> Voters:
+        """Who decides."""
+        known = self._known
+        if known is None:
+            reports = self._reports
+            return Voters(reports[min(reports)].start, 1, reports[self._member].configured)
+        if self._cannot_have_changed(known):
+            return known.undone()
+        return known
+
+    def _cannot_have_changed(self, known: Voters) -> bool:
+        """Whether a change that is under way cannot be finished here, and so few disks know of it that it was nowhere.
+
+        It comes into force when a majority of the former voters has it on disk.
+        """
+        former, with_state = known.former, self._with_state
+        if former is None or known.is_quorum(with_state) or not former.is_quorum(with_state):
+            return False
+        knowing = {
+            member.node_id
+            for member, report in self._reports.items()
+            if report.record is not None and known.says_what(report.record.voters)
+        }
+        return not former.is_quorum(former.votes.keys() - (self._present - knowing))
+
+    @property
+    def _present(self) -> set[int]:
+        return self._nodes(self._reports)
+
+    @property
+    def _with_state(self) -> set[int]:
+        return {member.node_id for member, report in self._reports.items() if report.lineage is not None}
 
     @property
     def servers(self) -> dict[Member, Server]:
-        """The lives of those who have reported."""
+        """The lives of those who count."""
         return {member: Server(member.node_id, report.start) for member, report in self._reports.items()}
+
+    @property
+    def records(self) -> dict[Member, Record]:
+        """What their disks know."""
+        return {member: report.record for member, report in self._reports.items() if report.record is not None}
 
     @property
     def leaders(self) -> list[Member]:
         """Who leads the service: by priority, then by what each drew when it started."""
-        able = [(report.priority, report.start, member) for member, report in self._reports.items() if report.priority]
+        reports = self._reports
+        able = [(report.priority, report.start, member) for member, report in reports.items() if report.priority]
         return [member for _, _, member in sorted(able)[:MOST_LEADERS]]
 
     @property
@@ -105,9 +185,9 @@ class Census:
         """Whether all learn from their rings when a message is safe."""
         return all(report.safe for report in self._reports.values())
 
-    def is_quorum(self, members: Collection[Member]) -> bool:
-        """Whether these decide."""
-        return self._electorate.is_quorum(self._nodes(members))
+    def is_quorum(self, members: Collection[Member], voters: Voters) -> bool:
+        """Whether these decide, where those are the voters."""
+        return voters.is_quorum(self._nodes(members))
 
     def _nodes(self, members: Collection[Member]) -> set[int]:
         """The nodes all of whose servers are among these: such a node is there, or knows, whichever of them is left."""
@@ -116,35 +196,76 @@ class Census:
             member.node_id for member in self._members if member not in chosen
         }
 
+    # ---- who differs
+
+    @cached_property
+    def differences(self) -> tuple[str, ...]:
+        """Who differs from whom in what, as who asks is to name it."""
+        mine = self._all.get(self._member)
+        if mine is None:
+            return ()
+        named = [f"node {member.node_id} does not count here: {why}" for member, why in self._unreadable.items()]
+        for member, report in self._all.items():
+            named += self._differs(member, report, mine)
+        return tuple(sorted(named))
+
+    def _differs(self, member: Member, report: Report, mine: Report) -> Iterator[str]:
+        who = f"node {member.node_id}"
+        if member not in self._reports:
+            if report.drift != mine.drift:
+                drifts = f"{report.drift:g}, and this one's of {mine.drift:g}"
+                yield f"{who} does not count here: its leases allow for a drift of clocks of {drifts}"
+            else:
+                yield f"{who} does not count here: it is of {_cluster(report)}, and this is of {_cluster(mine)}"
+            return
+        if not report.safe and any(other.safe for other in self._reports.values()):
+            yield f"{who}'s ring does not tell what is safe: all go by acknowledgements (ruling E4)"
+        if self._known is None and report.configured != mine.configured:
+            yield f"{who} is configured with other lock servers: {report.configured}; here {mine.configured}"
+        elif self._known is not None and not self._is_in_force(report.configured):
+            said = f"{who} is configured with other lock servers: {report.configured}"
+            yield f"{said}; that changes nothing, those in force are {self.voters.electorate}"
+
+    def _is_in_force(self, electorate: Electorate) -> bool:
+        return electorate in self.voters.electorates
+
     # ---- what follows
 
-    def verdict(self, member: Member) -> Verdict:
-        """Decide what the view is, as all do alike; `member`: who asks."""
-        reports = self._reports
-        present = self._nodes(reports)
-        with_state = {member.node_id for member, report in reports.items() if report.lineage is not None}
-        if member in self.excluded:
+    def verdict(self) -> Verdict:
+        """Decide what the view is, as all do alike."""
+        if self._member in self.excluded:
             return Minority("the others went on without this server, which did not answer")
-        if not all(report.quorate for report in reports.values()):
-            return Minority("the ring is not quorate")
-        if not self._electorate.is_quorum(present):
-            return Minority(f"too few lock servers are here: nothing from node {self._missing(present)}")
+        reports, voters = self._reports, self.voters
+        apart = [member.node_id for member, report in reports.items() if not report.quorate]
+        if apart:
+            return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
+        if self._known is None and self._is_mixed:
+            return Minority(f"a first start needs lock servers that agree: {'; '.join(self.differences)}")
+        if not voters.is_quorum(self._present):
+            return Minority(f"too few lock servers are here: nothing from node {self._missing}")
         if not self.leaders:
             return Minority("no lock server here may lead: each has its priority off")
-        if self._electorate.is_quorum(with_state):
-            return self._base(member)
-        return self._birth(member, present)
+        if voters.is_quorum(self._with_state):
+            return self._base()
+        return self._birth()
 
-    def _missing(self, present: Collection[int]) -> str:
-        return ", ".join(map(str, self._electorate.missing(present)))
+    @property
+    def _is_mixed(self) -> bool:
+        """Whether not all who are in the group could begin together."""
+        configured = {report.configured for report in self._all.values()}
+        return len(configured) > 1 or len(self._reports) < len(self._all) or bool(self._unreadable)
+
+    @property
+    def _missing(self) -> str:
+        return ", ".join(map(str, self.voters.missing(self._present)))
 
     @property
     def _lineages(self) -> dict[Member, Lineage]:
         return {member: report.lineage for member, report in self._reports.items() if report.lineage is not None}
 
-    def _base(self, member: Member) -> Base:
+    def _base(self) -> Base:
         """The largest lineage is the base of all."""
-        lineages, leaders = self._lineages, self.leaders
+        member, lineages, leaders = self._member, self._lineages, self.leaders
         best = max(lineages.values())
         owners = [owner for owner, lineage in lineages.items() if lineage == best]
         owner = min(owners, key=lambda owner: (owner not in leaders[:1], owner))
@@ -165,29 +286,29 @@ class Census:
         views = [lineage.view for lineage in self._lineages.values() if lineage.ring_seq == ring_seq]
         return Lineage(epoch, ring_seq, max(views, default=0) + 1, 0)
 
-    def _birth(self, member: Member, present: Collection[int]) -> Birth | Minority:
+    def _birth(self) -> Birth | Minority:
         """Nobody has what was told before: begin anew, if all or enough know that, and when nobody relies on it."""
         reports = self._reports.values()
-        is_everyone = self._electorate.is_everyone(present)
-        recorded = [member for member, report in self._reports.items() if report.record is not None]
-        longest = max((record.longest for record in self._records), default=0.0)
-        if any(record.epoch >= LARGEST_EPOCH for record in self._records):
+        is_everyone = self.voters.is_everyone(self._present)
+        records = self.records.values()
+        longest = max((record.longest for record in records), default=0.0)
+        if any(record.epoch >= LARGEST_EPOCH for record in records):
             return Minority(f"the epochs of fencing tokens have come to their end, {LARGEST_EPOCH}")
         if any(report.force_birth for report in reports) or (
             is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
         ):
             longest = 0.0
-        elif not is_everyone and not self.is_quorum(recorded):
-            what = "no state is left" if self._nodes(recorded) else "a first start needs all lock servers"
-            return Minority(f"{what}: nothing from node {self._missing(present)}")
-        return Birth(longest, sorted(self._reports).index(member))
-
-    @property
-    def _records(self) -> list[Record]:
-        return [report.record for report in self._reports.values() if report.record is not None]
+        elif not is_everyone and not self.is_quorum(self.records, self.voters):
+            what = "no state is left" if self._nodes(self.records) else "a first start needs all lock servers"
+            return Minority(f"{what}: nothing from node {self._missing}")
+        return Birth(longest, sorted(self._reports).index(self._member))
 
     def record_of_birth(self, usual: float) -> Record:
         """An epoch above all that anybody here knows of; `usual`: the longest lease where no disk knows of any."""
-        known = self._records
+        known = self.records.values()
         epoch = 1 + max((record.epoch for record in known), default=0)
-        return Record(epoch, max((record.longest for record in known), default=usual))
+        return Record(epoch, max((record.longest for record in known), default=usual), self.voters)
+
+
+def _cluster(report: Report) -> str:
+    return "no cluster yet" if report.cluster is None else f"cluster {report.cluster:x}"

@@ -29,6 +29,7 @@ class Changes:
         """Since when nothing is decided."""
         self._left: set[int] = set()
         """Nodes whose servers have ended in order."""
+        self._differences: tuple[str, ...] = ()
 
     def confchg(self, confchg: Confchg) -> None:
         """The group has changed."""
@@ -47,12 +48,19 @@ class Changes:
         self._why = replica.why
         return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {self._why}")
 
+    def differences(self, replica: Replica) -> Iterable[str]:
+        """Name who differs in what must be equal, once for as long as it is so. Hot: once for each turn."""
+        former, self._differences = self._differences, replica.differences
+        return () if former is replica.differences else [text for text in replica.differences if text not in former]
+
     def _primary(self, replica: Replica, now: float) -> Line:
         former, present = self._present, _nodes(member.node_id for member in replica.servers)
         assert self._since is not None
         seconds, self._since, self._present = now - self._since, None, present
         if present == former and not self._why:
             return NOTHING
+        voters = replica.voters
+        assert voters is not None
         gone = set(former).difference(present)
         left, self._left = gone & self._left, set()
         parts = [f"the lock servers of {nodes(present)} decide"]
@@ -60,7 +68,7 @@ class Changes:
             (gone - left, "lost"),
             (left, "left"),
             (set(present).difference(former) if former else (), "came"),
-            (replica.settings.electorate.missing(set(present)), "missing"),
+            (voters.missing(present), "missing"),
         ):
             if who:
                 parts.append(f"{nodes(_nodes(who))} {what}")

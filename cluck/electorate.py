@@ -1,25 +1,49 @@
-"""Which nodes decide: the configured lock servers, their votes, and what is more than half of them (ruling E1).
+"""Which nodes decide: the lock servers that vote, and what is more than half of their votes (rulings E1 and E9).
 
 What the ring calls quorum is a further condition and no substitute: `two_node` makes both halves quorate, and a node
 whose lock server has died has no memory although it still votes.
+
+Who votes is part of the replicated state: configuration counts where a cluster is born, and never again. While it
+changes a majority of the former voters is needed as well as one of the new ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import Meta, Struct
+from msgspec.structs import force_setattr
+
+MOST_VOTERS: Final = 384
+"""Corosync's rings have no more members."""
+MOST_VOTES: Final = 1_000_000
+"""Of one node."""
+
+NodeId = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Votes = Annotated[int, Meta(ge=0, le=MOST_VOTES)]
+_Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Electorate:
-    """The votes of each configured lock server's node."""
+class Electorate(Struct, frozen=True, array_like=True):
+    """The votes of each lock server's node, and when an exact half of them is enough."""
 
-    votes: Mapping[int, int]
-    """By node id."""
-    tie_breaker: int | None = None
+    votes: Annotated[Mapping[NodeId, Votes], Meta(max_length=MOST_VOTERS)]
+    """By node id, ascending."""
+    tie_breaker: NodeId | None = None
     """The node with which an exact half is enough."""
     unsafe_half: bool = False
     """An exact half is always enough: two halves may both grant, and fencing tokens no longer grow over both."""
+
+    def __post_init__(self) -> None:
+        """Sort the votes: the same electorate is the same bytes. Raises `ValueError`."""
+        force_setattr(self, "votes", dict(sorted(self.votes.items())))
+        if self.tie_breaker is not None and self.tie_breaker not in self.votes:
+            raise ValueError(f"tie breaker: node {self.tie_breaker} is none of the lock servers: {tuple(self.votes)}")
+
+    def __hash__(self) -> int:
+        """Tell it from others in sets."""
+        return hash((*self.votes.items(), self.tie_breaker, self.unsafe_half))
 
     def is_quorum(self, node_ids: Collection[int]) -> bool:
         """Whether these nodes decide."""
@@ -29,10 +53,82 @@ class Electorate:
             return self.unsafe_half or self.tie_breaker in node_ids
         return twice > everything
 
+    def __str__(self) -> str:
+        votes = ", ".join(f"{node}" if n == 1 else f"{node} ({n} votes)" for node, n in self.votes.items())
+        half = "any half" if self.unsafe_half else f"a half with {self.tie_breaker}"
+        return votes if self.tie_breaker is None and not self.unsafe_half else f"{votes}; {half} is enough"
+
+
+class View(NamedTuple):
+    """A primary view; of two, the later one is larger."""
+
+    epoch: _Number
+    ring_seq: _Number
+    """Of its ring."""
+    number: _Number
+    """Which one of that ring."""
+
+
+UNBORN: Final = View(0, 0, 0)
+
+
+class Voters(Struct, frozen=True, array_like=True):
+    """Who decides in a cluster, and since when: what state and disks know of it (ruling E9)."""
+
+    cluster: _Number
+    """Drawn at random when the cluster was born."""
+    version: _Number
+    """Counts the changes."""
+    electorate: Electorate
+    former: Electorate | None = None
+    """While a change is under way: the former one, of which a majority is needed, too."""
+    view: View = UNBORN
+    """The last primary view that went by it, as far as who knows this knows."""
+
+    @property
+    def rank(self) -> tuple[View, int, bool]:
+        """Of what two servers know, the larger one is later."""
+        return self.view, self.version, self.former is None
+
+    def says_what(self, other: Voters | None) -> bool:
+        """Whether the other says the same, whenever that was confirmed last."""
+        return other is not None and self.confirmed(other.view) == other
+
+    @property
+    def electorates(self) -> tuple[Electorate, ...]:
+        """All that must agree."""
+        return (self.electorate,) if self.former is None else (self.electorate, self.former)
+
+    # ---- who is enough
+
+    def is_quorum(self, node_ids: Collection[int]) -> bool:
+        """Whether these nodes decide."""
+        return all(electorate.is_quorum(node_ids) for electorate in self.electorates)
+
     def is_everyone(self, node_ids: Collection[int]) -> bool:
-        """Whether all configured nodes are among these."""
-        return set(self.votes) <= set(node_ids)
+        """Whether all who vote are among these."""
+        return not self.missing(node_ids)
 
     def missing(self, node_ids: Collection[int]) -> tuple[int, ...]:
-        """The configured nodes that are not among these."""
-        return tuple(sorted(set(self.votes) - set(node_ids)))
+        """Who votes and is not among these."""
+        voters = {node_id for electorate in self.electorates for node_id in electorate.votes}
+        return tuple(sorted(voters - set(node_ids)))
+
+    # ---- changes
+
+    def confirmed(self, view: View) -> Voters:
+        """The same, as of a later view."""
+        return Voters(self.cluster, self.version, self.electorate, self.former, view)
+
+    def changing(self, electorate: Electorate) -> Voters:
+        """Return what is true until the next electorate is in force."""
+        return Voters(self.cluster, self.version + 1, electorate, self.electorate, self.view)
+
+    def changed(self) -> Voters:
+        """Return what is true once it is."""
+        return Voters(self.cluster, self.version, self.electorate, None, self.view)
+
+    def undone(self) -> Voters:
+        """Return what is true where it cannot have come into force, and does not."""
+        assert self.former is not None
+        return Voters(self.cluster, self.version + 1, self.former, None, self.view)

@@ -123,6 +123,8 @@ class Host:
 
     def _log_change(self, now: float) -> None:
         """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
+        for difference in self._changes.differences(self.service.replica):
+            _log.warning("node %d: %s", self.service.replica.member.node_id, difference)
         is_warning, text = self._changes.view(self.service.replica, now)
         if text:
             _log.log(

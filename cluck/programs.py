@@ -514,10 +514,7 @@ class NodeLocks:
     def _stored(self, service: WatchedService) -> None:
         record, self._storing = self._storing, None
         assert record is not None
-        former = self.locks.disks.get(self.node.node_id, record)
-        self.locks.disks[self.node.node_id] = Record(
-            max(former.epoch, record.epoch), max(former.longest, record.longest)
-        )
+        self.locks.disks[self.node.node_id] = record.and_(self.locks.disks.get(self.node.node_id, record))
         if service is self.service:
             service.stored(record)
             self._work_again()

@@ -1,14 +1,18 @@
-"""What disks know of a state, so that a later one can be born: its epoch, and its longest lease (rulings E5 and E6).
+"""What disks know of a state, so that a later one can be born: epoch, longest lease, voters (rulings E5, E6 and E9).
 
-Nothing is granted under an epoch, nor for longer, before a majority's disks know of it.
+Nothing is granted under an epoch, nor for longer, before a majority's disks know of it; nor by other voters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from functools import reduce
 
+from cluck.electorate import Voters
 from cluck.wire import Record
 from cpg.events import Member
+
+IsQuorum = Callable[[Collection[Member]], bool]
 
 
 class Records:
@@ -32,7 +36,7 @@ class Records:
 
     def merged(self, record: Record) -> Record:
         """A record, and no less than the disk knows, or is about to."""
-        return _most([record, *(known for known in (self.on_disk, self.to_store) if known is not None)])
+        return reduce(Record.and_, (known for known in (self.to_store, self.on_disk) if known is not None), record)
 
     def store(self, record: Record) -> None:
         """Have at least this made durable, and told."""
@@ -40,7 +44,7 @@ class Records:
 
     def remember(self, record: Record) -> None:
         """Have at least this made durable, if it is not."""
-        if self.merged(record) != self.on_disk:
+        if self.on_disk is None or not self.on_disk.covers(record):
             self.store(record)
 
     def on_stored(self, record: Record) -> None:
@@ -51,7 +55,7 @@ class Records:
 
     def propose(self, record: Record) -> bool:
         """Whether to say it: nothing larger was proposed by this server in this view."""
-        if self.proposed is not None and self.proposed >= record:
+        if self.proposed is not None and self.proposed[:2] >= record[:2]:
             return False
         self.proposed = record
         return True
@@ -60,23 +64,22 @@ class Records:
 
     def hear(self, member: Member, record: Record) -> None:
         """A server of this view has made this durable."""
-        self._stored[member] = _most([record, self._stored.get(member, record)])
+        self._stored[member] = self._stored.get(member, record).and_(record)
 
-    def is_known(self, record: Record, is_quorum: Callable[[Collection[Member]], bool]) -> bool:
+    def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
         """Whether a majority's disks know of a record."""
-        return is_quorum(
-            [
-                member
-                for member, stored in self._stored.items()
-                if stored.epoch >= record.epoch and stored.longest >= record.longest
-            ]
-        )
+        return is_quorum([member for member, stored in self._stored.items() if stored.covers(record)])
 
-    def known(self, is_quorum: Callable[[Collection[Member]], bool]) -> Record | None:
-        """Return the largest of which a majority's disks know."""
-        records = sorted(self._stored.values(), reverse=True)
-        return next((record for record in records if self.is_known(record, is_quorum)), None)
+    def known(self, is_quorum: IsQuorum) -> Record | None:
+        """Return the largest epoch and lease of which a majority's disks know."""
+        return next((record for record in self._records if self.is_known(record, is_quorum)), None)
 
+    @property
+    def _records(self) -> Iterator[Record]:
+        for record in sorted({stored[:2] for stored in self._stored.values()}, reverse=True):
+            yield Record(*record)
 
-def _most(records: list[Record]) -> Record:
-    return Record(max(record.epoch for record in records), max(record.longest for record in records))
+    def are_known(self, voters: Voters, is_quorum: IsQuorum) -> bool:
+        """Whether a majority's disks say that these are the voters."""
+        knowing = [member for member, stored in self._stored.items() if voters.says_what(stored.voters)]
+        return is_quorum(knowing)

@@ -17,22 +17,26 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluck.census import Base, Birth, Census, Minority
 from cluck.commands import LARGEST_EPOCH, Command, Outcome, RequestId, Server
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
+from cluck.leases import DRIFT
 from cluck.records import Records
 from cluck.state import State
 from cluck.tickets import Ticket
 from cluck.wire import (
+    NOTICE,
     Ack,
     Commands,
     Exclude,
     Lineage,
     Malformed,
+    OtherVersion,
     Propose,
     Record,
     Report,
@@ -53,6 +57,8 @@ from totem.configuration import Level
 
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
+NOTICE_INTERVAL: Final = 1.0
+"""Seconds between two notices to those who speak another version."""
 
 EPOCH_STEP: Final = 256
 """By so much a proposed epoch is larger than what is known, at most: it is by one, unless some were lost on the way."""
@@ -65,6 +71,7 @@ class Settings:
     """What an administrator says of one lock server."""
 
     electorate: Electorate
+    """Who is to decide in a cluster that is born now."""
     safe: bool = True
     """Its ring tells when a message is safe."""
     priority: int = 14
@@ -75,6 +82,8 @@ class Settings:
     """Clients of an earlier life of this server may be alive."""
     usual: float = 10.0
     """Seconds of a lease and its grace that the disks know of from the beginning."""
+    drift: float = DRIFT
+    """By which share clocks may differ."""
     force_birth: bool = False
     """Begin anew with a majority that has no state, without waiting: an operator's word that nobody holds anything."""
 
@@ -136,6 +145,8 @@ class Replica:
         """Who has reported in this view."""
         self.leaders: list[Member] = []
         """Of the service in this view: the first proposes, the others stand by."""
+        self.differences: tuple[str, ...] = ()
+        """Who differs from whom in what must be equal, or in who is to decide."""
         self.deadline = math.inf
         """When `advance` wants to be called."""
         self.malformed = 0
@@ -165,6 +176,8 @@ class Replica:
         """Who has the base's state, for those who have another."""
         self._parts: list[Snapshot] = []
         """Of that, which is on its way here."""
+        self._silent_until = -math.inf
+        """No notice to those who speak another version before."""
         self._finality: Finality | None = None
         """Of this primary view, or of the last one: as far as it came, so far is the state. None: there is no state."""
 
@@ -195,14 +208,15 @@ class Replica:
     def lengthen(self, longest: float) -> None:
         """Have a majority's disks know of a lease that is longer than `state.longest`; that grows when they do."""
         if self.state is not None and self.is_primary:
-            self._propose(Record(self.state.tokens.epoch, longest))
+            self._propose(self._record(self.state)._replace(longest=longest))
 
     def begin_epoch(self) -> None:
         """Have tokens of a later epoch: this one's run short."""
         if self.state is not None and self.is_primary and self._records.proposed is None:
-            known = self._records.merged(Record(self.state.tokens.epoch, self.state.longest))
-            if known.epoch < LARGEST_EPOCH:
-                self._propose(Record(known.epoch + 1, self.state.longest))
+            known = self._record(self.state)
+            epoch = self._records.merged(known).epoch
+            if epoch < LARGEST_EPOCH:
+                self._propose(known._replace(epoch=epoch + 1))
 
     @property
     def record_to_store(self) -> Record | None:
@@ -249,6 +263,13 @@ class Replica:
     def lineage(self) -> Lineage | None:
         """How far its state has come, as far as that counts; None: it has none."""
         return self._finality.lineage if self._finality is not None else None
+
+    @property
+    def voters(self) -> Voters | None:
+        """Who decides, as far as this server knows; None: it knows nothing but its configuration."""
+        if self.state is not None:
+            return self.state.voters
+        return self._records.on_disk.voters if self._records.on_disk is not None else None
 
     @property
     def view_id(self) -> RoundId | None:
@@ -315,9 +336,10 @@ class Replica:
         try:
             said = decode(message.data)
         except Malformed as malformed:
-            self.malformed += 1
             if malformed.rest is None:
+                self._on_unreadable(message, malformed, now)
                 return
+            self.malformed += 1
             said = malformed.rest
         sender = message.sender
         if type(said) is Commands:
@@ -330,6 +352,23 @@ class Replica:
             assert self._finality is not None
             if self._finality.on_safe(self.number):
                 self._listener.on_final(self.number)
+
+    def _on_unreadable(self, message: Message, malformed: Malformed, now: float) -> None:
+        """A server cannot be understood: it is not waited for, and named. One of another version is told of this one.
+
+        What it is told is a message of a byte, which is not answered, or two versions would never fall silent.
+        """
+        if message.data == NOTICE:
+            return
+        self.malformed += 1
+        if isinstance(malformed, OtherVersion) and len(message.data) > len(NOTICE) and now >= self._silent_until:
+            self._silent_until = now + NOTICE_INTERVAL
+            self._outbox.append(NOTICE)
+        census = self._census
+        if census is not None and self.phase is Phase.ROUND:
+            census.refuse(message.sender, str(malformed))
+            if census.is_complete:
+                self._conclude(census, now)
 
     def _on_rare(self, sender: Member, said: Said, now: float) -> None:
         match said:
@@ -356,7 +395,7 @@ class Replica:
     def _on_round(self, said: Round, now: float) -> None:
         """A round begins, whatever there was before."""
         self._suspend("servers are still to report")
-        self._census = Census(said.id, self._members, self.settings.electorate)
+        self._census = Census(said.id, self._members, self.member)
         self._stated = self._quorate
         self.deadline = now + PATIENCE
         frozen = freeze(self.state.image()) if self.state is not None else b""
@@ -367,6 +406,9 @@ class Replica:
                 lineage=self.lineage,
                 digest=digest(frozen),
                 record=self._records.on_disk,
+                voters=self.state.voters if self.state is not None else None,
+                configured=self.settings.electorate,
+                drift=self.settings.drift,
                 survivors=self.settings.survivors,
                 safe=self.settings.safe,
                 priority=self.settings.priority,
@@ -400,7 +442,8 @@ class Replica:
         """The last has reported: go on as all do."""
         self.servers = census.servers
         self.leaders = census.leaders
-        match census.verdict(self.member):
+        self.differences = census.differences
+        match census.verdict():
             case Minority(why):
                 self._enter(Phase.MINORITY, why)
             case Base() as base:
@@ -448,16 +491,25 @@ class Replica:
         assert state is not None
         assert ring_seq is not None
         self._forget_view()
-        self._finality = Finality(
-            census.lineage(epoch, ring_seq), self.member, is_safe=census.is_safe, is_quorum=census.is_quorum
-        )
+        lineage = census.lineage(epoch, ring_seq)
+        state.voters = census.voters.confirmed(lineage.primary)
+        self._finality = Finality(lineage, self.member, is_safe=census.is_safe, is_quorum=self._is_quorum)
         self.number = 0
         self.deadline = math.inf
         state.keep(set(self.servers.values()))
-        self._records.remember(Record(state.tokens.epoch, state.longest))
+        for member, record in census.records.items():
+            self._records.hear(member, record)
+        self._records.remember(self._record(state))
         self._enter(Phase.PRIMARY)
         self._listener.on_primary()
         self._acknowledge()
+
+    def _is_quorum(self, members: Collection[Member]) -> bool:
+        """Whether these decide, in a primary view, or where a state is to be born."""
+        census = self._census
+        assert census is not None
+        is_born = self.state is not None and self.phase is Phase.PRIMARY
+        return census.is_quorum(members, self.state.voters if is_born else census.voters)  # type: ignore[union-attr]
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:
@@ -505,17 +557,21 @@ class Replica:
             return
         if said.birth is not None:
             self._records.proposed = said.record
-        self._records.store(said.record)
+            self._records.store(said.record)
+        else:
+            assert self.state is not None
+            self._records.store(said.record._replace(voters=self.state.voters))
 
     def _is_sensible(self, said: Propose) -> bool:
         """Whether a record is to be stored now, and its epoch one to which servers come from here."""
         if said.birth is not None:
             census = self._census_of(said.birth) if self.phase is Phase.BIRTH else None
-            return census is not None and said.record.epoch == census.record_of_birth(self.settings.usual).epoch
+            expected = census.record_of_birth(self.settings.usual) if census is not None else None
+            return expected is not None and said.record._replace(longest=expected.longest) == expected
         if self.phase is not Phase.PRIMARY:
             return False
         assert self.state is not None
-        known = self._records.merged(Record(self.state.tokens.epoch, self.state.longest))
+        known = self._records.merged(self._record(self.state))
         return said.record.epoch <= known.epoch + EPOCH_STEP
 
     def _on_stored(self, sender: Member, said: Stored) -> None:
@@ -524,13 +580,18 @@ class Replica:
             return
         records.hear(sender, said.record)
         if self.phase is Phase.PRIMARY:
-            self._take_records(census)
-        elif records.proposed is not None and records.is_known(records.proposed, census.is_quorum):
+            self._take_records()
+        elif records.proposed is not None and records.is_known(records.proposed, self._is_quorum):
             self._give_birth(census, records.proposed)
 
-    def _take_records(self, census: Census) -> None:
+    @staticmethod
+    def _record(state: State) -> Record:
+        """What a disk is to know of a state."""
+        return Record(state.tokens.epoch, state.longest, state.voters)
+
+    def _take_records(self) -> None:
         """Go on with what a majority's disks know of by now."""
-        state, known = self.state, self._records.known(census.is_quorum)
+        state, known = self.state, self._records.known(self._is_quorum)
         assert state is not None
         if known is not None:
             state.tokens.begin(known.epoch)
@@ -551,7 +612,7 @@ class Replica:
 
     def _give_birth(self, census: Census, record: Record) -> None:
         self.was_there = False
-        state = self.state = State(record.epoch)
+        state = self.state = State(record.epoch, census.voters)
         state.longest = record.longest
         self._become_primary(census, record.epoch)
 

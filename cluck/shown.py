@@ -48,7 +48,8 @@ def answer(service: Service, question: str, now: float) -> Any:
 def status(service: Service) -> dict[str, Any]:
     """Whether requests are answered, and why not; who is there."""
     replica, state = service.replica, service.replica.state
-    electorate = replica.settings.electorate
+    voters = replica.voters
+    electorate = voters.electorate if voters is not None else replica.settings.electorate
     ready, why = service.readiness
     present = {member.node_id for member in replica.servers}
     return {
@@ -61,7 +62,9 @@ def status(service: Service) -> dict[str, Any]:
         "leaders": [member.node_id for member in replica.leaders],
         "votes": sum(electorate.votes.get(node, 0) for node in present),
         "expected_votes": sum(electorate.votes.values()),
-        "missing": list(electorate.missing(present)),
+        "missing": sorted(electorate.votes.keys() - present),
+        "cluster": f"{voters.cluster:x}" if voters is not None else None,
+        "differences": list(replica.differences),
         "epoch": state.tokens.epoch if state is not None else 0,
         "longest_lease": state.longest if state is not None else 0.0,
         "locks": len(state.table.locks) if state is not None else 0,

@@ -48,6 +48,7 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.conditions import Condition, Conditions
+from cluck.electorate import Voters
 from cluck.leaders import Election, Leaders
 from cluck.requests import History, Requests
 from cluck.tickets import Lock, Table
@@ -60,6 +61,7 @@ class Image(Struct, array_like=True):
     epoch: Epoch
     drawn: Drawn
     longest: Longest
+    voters: Voters
     histories: list[tuple[Client, History]]
     locks: list[tuple[Name, Lock]]
     conditions: list[tuple[Name, Condition]]
@@ -69,8 +71,10 @@ class Image(Struct, array_like=True):
 class State:
     """Locks, conditions, elections, and the requests that may come again."""
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, voters: Voters) -> None:
         """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
+        self.voters = voters
+        """Who decides."""
         self.tokens = Tokens(epoch)
         self.longest = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
@@ -168,6 +172,7 @@ class State:
             self.tokens.epoch,
             self.tokens.drawn,
             self.longest,
+            self.voters,
             self.requests.image(),
             sorted(self.table.locks.items(), key=itemgetter(0)),
             sorted(self.conditions.conditions.items(), key=itemgetter(0)),
@@ -177,7 +182,7 @@ class State:
     @classmethod
     def of(cls, image: Image) -> State:
         """Make the state of an image, which is its own from then on."""
-        state = cls(image.epoch)
+        state = cls(image.epoch, image.voters)
         state.tokens.drawn = image.drawn
         state.longest = image.longest
         state.requests.histories = dict(image.histories)

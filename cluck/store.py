@@ -1,8 +1,11 @@
-"""What a lock server keeps on disk: the epoch of tokens and the longest lease that may have been granted.
+"""What a lock server keeps on disk: the epoch of tokens, the longest lease that may have been granted, who decides.
 
 One file for each node and group, replaced as a whole and synced before it counts (`totem.store`), with a checksum: one
 that is damaged counts as none, and then its node does not count where a state is born (ruling E5). Beside it is the key
 by which a daemon knows the clients of its former life again.
+
+The file begins with the number of its format. The first format had none, and knew of no voters; a later one than this
+release knows ends the server, since what it may say must not count as nothing.
 """
 
 from __future__ import annotations
@@ -19,15 +22,17 @@ from typing import Final, NamedTuple
 
 import anyio
 import anyio.to_thread
-from msgspec import ValidationError
+from msgspec import Raw, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
 from cluck.wire import Record
+from totem.errors import ConfigError
 from totem.store import warn_of_others, write_durably
 
 _log = logging.getLogger(__name__)
 
 KEY_SIZE: Final = 32
+FORMAT: Final = 2
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -39,7 +44,15 @@ class Memory(NamedTuple):
     """Of which run of the machine."""
 
 
+class _Formatted(NamedTuple):
+    """A file's content, behind the number of its format."""
+
+    format: int
+    content: Raw
+
+
 _encoder = Encoder()
+_formatted = Decoder(_Formatted)
 _decoder = Decoder(Memory)
 
 
@@ -80,9 +93,8 @@ class Disk:
         with self._locked():
             memory = self._read()
             if memory is not None:
-                former = memory.record
-                record = Record(max(former.epoch, record.epoch), max(former.longest, record.longest))
-            body = _encoder.encode(Memory(record, _boot()))
+                record = record.and_(memory.record)
+            body = _encoder.encode(_Formatted(FORMAT, Raw(_encoder.encode(Memory(record, _boot())))))
             write_durably(str(self.path), zlib.crc32(body).to_bytes(4, "little") + body)
 
     def key(self) -> bytes:
@@ -103,10 +115,22 @@ class Disk:
             return None
         checksum, body = content[:4], content[4:]
         if zlib.crc32(body).to_bytes(4, "little") == checksum:
+            content = self._content(body)
             with suppress(ValidationError, ValueError):
-                return _decoder.decode(body)
+                return _decoder.decode(content)
         _log.warning("%s is damaged: what this node knew of earlier tokens counts no more", self.path)
         return None
+
+    def _content(self, body: bytes) -> bytes | Raw:
+        """What is behind the number of the format. Raises `ConfigError` where that is a later one."""
+        try:
+            found = _formatted.decode(body)
+        except ValueError:
+            return body  # the first format
+        if found.format > FORMAT:
+            text = f"{self.path} is of a later release: format {found.format}, and this one reads {FORMAT} and before"
+            raise ConfigError(text)
+        return found.content
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

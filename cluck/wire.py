@@ -11,6 +11,9 @@
 
 Who says it is the message's sender; `start` tells its life. All are hostile until read: a malformed one is no message,
 and a malformed command in a message no command.
+
+Every version of this format begins with its byte of version, and takes one such byte alone for a notice: so servers of
+two versions know of each other, and why they cannot be counted together.
 """
 
 from __future__ import annotations
@@ -23,16 +26,18 @@ from msgspec import Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import Command, Epoch, Longest, Number
+from cluck.electorate import Electorate, View, Voters
 from cluck.state import Image
 from totem.errors import TotemError
 
-VERSION: Final = 2
+VERSION: Final = 3
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
 MOST_PARTS: Final = 8192
 MOST_EXCLUDED: Final = 4096
 
 Checksum = Annotated[int, Meta(ge=0, lt=1 << 32)]
+Drift = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Malformed(TotemError):
@@ -42,6 +47,10 @@ class Malformed(TotemError):
         """`rest`: the message without the commands that are none, where everything else is as it should be."""
         super().__init__(text)
         self.rest = rest
+
+
+class OtherVersion(Malformed):
+    """A message of another version of this format."""
 
 
 class RoundId(NamedTuple):
@@ -64,7 +73,12 @@ class Lineage(NamedTuple):
 
     def is_of_view(self, other: Lineage) -> bool:
         """Whether both have decided last in the same view."""
-        return self[:-1] == other[:-1]
+        return self.primary == other.primary
+
+    @property
+    def primary(self) -> View:
+        """The last view in which it decided."""
+        return View(self.epoch, self.ring_seq, self.view)
 
 
 class Record(NamedTuple):
@@ -74,6 +88,21 @@ class Record(NamedTuple):
     """The largest it has known."""
     longest: Longest
     """Seconds of the longest lease and its grace that may have been granted."""
+    voters: Voters | None = None
+    """Who decides; None: that was never known."""
+
+    def covers(self, other: Record) -> bool:
+        """Whether who knows this knows all of the other."""
+        return self.epoch >= other.epoch and self.longest >= other.longest and _covers(self.voters, other.voters)
+
+    def and_(self, other: Record) -> Record:
+        """All that both know."""
+        voters = self.voters if _covers(self.voters, other.voters) else other.voters
+        return Record(max(self.epoch, other.epoch), max(self.longest, other.longest), voters)
+
+
+def _covers(mine: Voters | None, other: Voters | None) -> bool:
+    return other is None or (mine is not None and (mine.says_what(other) or mine.rank > other.rank))
 
 
 class Round(Struct, frozen=True, array_like=True, tag=1):
@@ -93,6 +122,12 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     """Of the state."""
     record: Record | None
     """None: its disk knows of no epoch."""
+    voters: Voters | None
+    """As its state has it."""
+    configured: Electorate
+    """What its configuration says, which counts at birth."""
+    drift: Drift
+    """By which share clocks may differ: what it counts leases with."""
     survivors: bool
     """Clients of an earlier life of this server may still hold what they were granted."""
     safe: bool
@@ -105,6 +140,18 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     """What its ring says."""
     force_birth: bool
     """An operator says that nobody holds anything any more."""
+
+    @property
+    def known_voters(self) -> list[Voters]:
+        """What its state and its disk say of who decides."""
+        said = (self.voters, self.record.voters if self.record is not None else None)
+        return [voters for voters in said if voters is not None]
+
+    @property
+    def cluster(self) -> int | None:
+        """Of which it is; None: of none yet."""
+        known = self.known_voters
+        return known[0].cluster if known else None
 
 
 class Exclude(Struct, frozen=True, array_like=True, tag=3):
@@ -171,6 +218,8 @@ _sealed: Decoder[_Sealed] = Decoder(_Sealed)
 _commands: Decoder[Command] = Decoder(Command)
 _images: Decoder[Image] = Decoder(Image)
 _VERSION_BYTE: Final = bytes((VERSION,))
+NOTICE: Final = _VERSION_BYTE
+"""What a server says to those who speak another version: which one it speaks."""
 
 
 def encode(said: Said) -> bytes:
@@ -181,7 +230,8 @@ def encode(said: Said) -> bytes:
 def decode(data: bytes) -> Said:
     """Read a message. Raises Malformed. Hot."""
     if data[:1] != _VERSION_BYTE:
-        raise Malformed(f"a message of version {data[:1].hex() or 'missing'}, and this is version {VERSION}")
+        version = data[0] if data else "none"
+        raise OtherVersion(f"it speaks version {version}, and this is version {VERSION}: install the same release")
     try:
         return _decoder.decode(memoryview(data)[1:])
     except (ValidationError, ValueError) as error:

@@ -21,6 +21,7 @@ from cluck.commands import (
     Status,
     Wait,
 )
+from cluck.electorate import Electorate, Voters
 from cluck.state import State
 from cluck.tokens import TOKENS_OF_AN_EPOCH
 
@@ -33,7 +34,7 @@ class Bench:
     """Each client has one task, and speaks through the server here, unless said otherwise."""
 
     def __init__(self):
-        self.state = State(epoch=7)
+        self.state = State(7, Voters(1, 1, Electorate({1: 1})))
         self.state.longest = 86400.0
         self.table = self.state.table
         self.numbers = {}

@@ -753,13 +753,13 @@ REPLICAS = [
     Bug(
         "go on although left out",
         "E2",
-        [Change(Census, "verdict", "if member in self.excluded:", "if False:")],
+        [Change(Census, "verdict", "if self._member in self.excluded:", "if False:")],
         replicas.test_a_server_that_was_left_out_asks_to_be_counted_again,
     ),
     Bug(
         "those who have lost their memory count",
         "E1",
-        [Change(Census, "verdict", "self._electorate.is_quorum(with_state)", "with_state")],
+        [Change(Census, "verdict", "voters.is_quorum(self._with_state)", "self._with_state")],
         replicas.test_what_a_minority_remembers_is_no_base,
     ),
     Bug(

@@ -26,7 +26,7 @@ class Server:
         self.record = record
         self.service = Service(
             self.member,
-            Settings(electorate=order.electorate, safe=order.safe, **settings),
+            Settings(**{"electorate": order.electorate, "safe": order.safe, **settings}),
             record,
             dice=random.Random(f"{node_id} {next(order.lives)}"),
             now=order.now,
@@ -133,8 +133,8 @@ class Order:
         return Level.SAFE if self.safe else Level.AGREED
 
     def restart(self, node_id, *, keeps_disk=True, **settings):
-        """A node's server starts anew, in no ring yet."""
-        record = self.servers[node_id].record if keeps_disk else None
+        """A node's server starts anew, or for the first time, in no ring yet."""
+        record = self.servers[node_id].record if keeps_disk and node_id in self.servers else None
         for other in self.rings.pop(node_id, ()):
             self.rings[other] = [node for node in self.rings.get(other, ()) if node != node_id]
         self.servers[node_id] = Server(self, node_id, record, **{**self.settings, **settings})

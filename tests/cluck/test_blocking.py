@@ -218,7 +218,7 @@ def test_while_the_servers_decide_nothing(server, locks):
     server.cut_off()
     until(lambda: not locks.ready)
     assert not locks.wait_ready(0.01)
-    assert locks.why_not_ready == "the ring is not quorate"
+    assert locks.why_not_ready == "the ring is not quorate, as node 1 is told"
     with pytest.raises(NotReady, match="not quorate"):
         locks.lock("backup", timeout=0.01).__enter__()
     server.merge()

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from cluck.changes import PATIENCE, Changes
-from cluck.replica import Phase
+from cluck.electorate import Electorate
+from cluck.replica import Phase, Settings
 from cpg.testing import World
 from tests.cluck.test_host import Memory, serving
 from totem.errors import RingLost
@@ -101,3 +102,16 @@ def test_a_view_that_does_not_come_to_decide_is_told_once():
     assert changes.view(replica, PATIENCE + 1).text == f"{FEW}servers are still to report"
     replica.why = "the state of node 1 is on its way to those who have another"
     assert not changes.view(replica, PATIENCE + 1000).text
+
+
+async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, caplog):
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+    await trio.sleep(PLENTY)
+    told(caplog, 1)
+    other = Settings(electorate=Electorate({2: 1, 3: 1}))
+    async with serving(world, 3, world.disks[3], other):
+        await trio.sleep(PLENTY)
+        named = "node 3 is configured with other lock servers: 2, 3; that changes nothing, those in force are 1, 2, 3"
+        assert told(caplog, 1)[0] == ("WARNING", named)
+        assert told(caplog, 1) == []

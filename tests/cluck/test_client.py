@@ -353,7 +353,7 @@ async def test_a_cancelled_waiter_leaves_the_queue(cluster):
 async def test_while_the_servers_decide_nothing(cluster):
     cluster.cut_off()
     async with to(cluster) as locks:
-        assert (locks.ready, locks.why_not_ready) == (False, "the ring is not quorate")
+        assert (locks.ready, locks.why_not_ready) == (False, "the ring is not quorate, as node 1 is told")
         with pytest.raises(NotReady, match="not quorate"):
             await locks.lock("backup", timeout=0).__aenter__()
         with pytest.raises(NotReady, match="not quorate"):

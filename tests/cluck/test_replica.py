@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.protocol import Failed, Held, Leads, Observe, Renounced
 from cluck.replica import PATIENCE, Phase
 from cluck.tokens import TOKENS_OF_AN_EPOCH
@@ -94,7 +94,7 @@ def test_votes_are_those_of_nodes_all_of_whose_servers_have_the_state():
     electorate = Electorate({1: 3, 2: 1, 3: 1})
     assert electorate.is_quorum({1})
     assert not electorate.is_quorum({2, 3})
-    assert electorate.missing({1}) == (2, 3)
+    assert Voters(1, 1, electorate).missing({1}) == (2, 3)
 
 
 def test_a_second_server_on_a_node_takes_nothing_from_who_holds_locks_through_the_first():
@@ -406,6 +406,11 @@ def test_one_server_without_safe_makes_the_rule_that_of_all():
 # ---- E5, E6: birth, epochs, tokens
 
 
+def first_voters(order):
+    """Who decides in a cluster that is born now."""
+    return Voters(order[1].service.server.start, 1, order.electorate)
+
+
 def test_a_first_state_needs_all():
     order = Order()
     order.ring([1, 2])
@@ -492,7 +497,7 @@ def test_an_epoch_is_on_a_majority_of_disks_before_its_first_token():
         for node in (1, 2, 3):
             messages = [(order[node].member, data) for data in order[node].service.take(order.now)]
             order.deliver(messages, [1, 2, 3])
-    assert {order[node].service.record_to_store for node in (1, 2, 3)} == {Record(1, 10.0)}
+    assert {order[node].service.record_to_store for node in (1, 2, 3)} == {Record(1, 10.0, first_voters(order))}
     assert not order[1].ready
     order.deliver(order.said(1), [1, 2, 3])
     assert not order[1].ready
@@ -504,11 +509,11 @@ def test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted():
     order = started()
     order[1].acquire(lease=100.0, grace=20.0)
     order.deliver([(order[1].member, data) for data in order[1].service.take(order.now)], [1, 2, 3])
-    assert order[1].service.record_to_store == Record(1, 120.0)
+    assert order[1].service.record_to_store == Record(1, 120.0, order[1].state.voters)
     assert order[1].held == []
     order.settle()
     assert len(order[1].held) == 1
-    assert [order[node].record for node in (1, 2, 3)] == [Record(1, 120.0)] * 3
+    assert [order[node].record[:2] for node in (1, 2, 3)] == [(1, 120.0)] * 3
 
 
 # ---- E7: leases
@@ -707,7 +712,9 @@ def test_reports_say_what_they_should():
     (report,) = (decode(data) for _, data in order.said(2))
     assert isinstance(report, Report)
     assert report.lineage == (1, 1, 1, 0)
-    assert report.record == Record(1, 10.0)
+    assert report.record[:2] == (1, 10.0)
+    assert report.voters == report.record.voters.confirmed((1, 1, 1))
+    assert report.configured == report.voters.electorate == order.electorate
 
 
 # ---- what is told at the end of a change

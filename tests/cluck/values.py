@@ -5,6 +5,8 @@ from functools import cache
 
 from msgspec import inspect
 
+from cluck.electorate import MOST_VOTERS, MOST_VOTES, Electorate
+
 FARTHEST = (1 << 64) - 1
 """More than msgpack has no number for."""
 _types = cache(inspect.type_info)
@@ -20,11 +22,17 @@ class Maker:
     def __init__(self, dice, known=()):
         """`known`: by type, a function that may return a value of it, or None."""
         self.dice = dice
-        self.known = dict(known)
+        self.known = {Electorate: self._electorate, **dict(known)}
 
     def make(self, kind):
         """Return a value of a type within its limits, at them more often than not."""
         return self._make(_types(kind))
+
+    def _electorate(self):
+        """What breaks a tie votes."""
+        dice = self.dice
+        votes = {dice.choice([0, (1 << 32) - 1, dice.randrange(9)]): dice.choice([0, 1, MOST_VOTES]) for _ in range(3)}
+        return Electorate(votes, dice.choice([None, *votes]), dice.random() < 0.5)
 
     def _make(self, info):
         known = self.known.get(getattr(info, "cls", None))
@@ -62,6 +70,9 @@ class Maker:
 
     def ListType(self, info):
         return [self._make(info.item_type) for _ in range(self.dice.choice([0, 1, 3]))]
+
+    def DictType(self, info):
+        return {self._make(info.key_type): self._make(info.value_type) for _ in range(self.dice.choice([0, 1, 3]))}
 
     def TupleType(self, info):
         return tuple(self._make(item) for item in info.item_types)
@@ -102,10 +113,16 @@ class Spoiler(Maker):
     def spoil_EnumType(self, info):
         return self.dice.choice([99, "nothing", None])
 
+    def spoil_DictType(self, info):
+        beyond = [{-1: 1}, {1 << 32: 1}, {"1": 1}, {1: -1}, {1: MOST_VOTES + 1}, None, 5, [1]]
+        return self.dice.choice([*beyond, dict.fromkeys(range(MOST_VOTERS + 1), 1)])
+
     def spoil_NamedTupleType(self, info):
         return tuple(self._spoil_one(info.fields))
 
     def spoil_StructType(self, info):
+        if info.tag is None:
+            return self._spoil_one(info.fields)  # an array is the same bytes, and has no checks of its own
         return info.cls(*self._spoil_one(info.fields))
 
     def _spoil_one(self, fields):
