@@ -33,6 +33,7 @@ from cluck.holding import GRACE, may_wait
 from cluck.place import default_socket
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
+from cpg.block import raise_instead
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 
 _log = logging.getLogger(__name__)
@@ -222,9 +223,13 @@ class Locks:
             held._obtain(timeout)
         try:
             yield held
-        finally:
+        except BaseException as outcome:
             held._give_back()
-        held._raise_lost()
+            if isinstance(outcome, Exception):
+                held._raise_lost(outcome)
+            raise
+        held._give_back()
+        held._raise_lost(None)
 
     def force(self, name: str | bytes, token: int) -> None:
         """Take a lock from whoever holds it with this token; as `cluck.client.Locks.force`."""
@@ -581,9 +586,10 @@ class Held:
                 locks._say_soon()
                 locks._until(self._changed, lambda: ticket.is_over or not locks.ready, PATIENCE)
 
-    def _raise_lost(self) -> None:
+    def _raise_lost(self, outcome: Exception | None) -> None:
+        """Raise that the lock was lost, if it was, instead of what the body has raised."""
         if isinstance(self._ticket.failure, LockLost) and self._locks._is_own:
-            raise self._ticket.failure
+            raise_instead(self._ticket.failure, outcome)
 
 
 class Condition:

@@ -439,7 +439,7 @@ class Locks(Body):
             self._driving.cancel()
         with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
             await self._line.close()
-        self._raise_failure()
+        self._raise_failure(outcome)
         if outcome is not None:
             raise outcome
 
@@ -564,7 +564,7 @@ class Held(Body):
             outcome = rest
         await self._give_back()
         if outcome is None or isinstance(outcome, Exception):
-            self._raise_lost(outcome)
+            self._raise_failure(outcome)
         if outcome is not None and outcome is not error:
             raise outcome
         return outcome is None
@@ -639,12 +639,6 @@ class Held(Body):
                 self._unlocking.set()
             elif self._unlocking.is_set():
                 self._unlocking = anyio.Event()
-
-    def _raise_lost(self, outcome: Exception | None) -> None:
-        """Raise that the lock was lost, if it was; what the body raised beside that is the context."""
-        if outcome is not None and self._failure not in (None, outcome):
-            self._failure.__context__ = outcome
-        self._raise_failure()
 
     def _is_decided(self) -> bool:
         self._place.tell(self._ticket.ahead)

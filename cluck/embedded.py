@@ -20,7 +20,7 @@ from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.replica import Settings
 from cluck.store import Disk
-from cpg.block import Waiters
+from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
 from cpg.ring import Ring
 from totem.store import default_directory
@@ -66,7 +66,7 @@ async def open(
                 outcome = error  # not through the task group, which would wrap it
             server.stop()
         if server.failure is not None:
-            raise server.failure
+            raise_instead(server.failure, outcome)
         if outcome is not None:
             raise outcome
 

@@ -11,7 +11,7 @@ live in trio and in asyncio alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -41,6 +41,27 @@ class Waiters:
             self._woken = None
 
 
+def raise_instead(failure: BaseException, outcome: BaseException | None) -> NoReturn:
+    """Raise a failure instead of what the body has raised, which becomes its context.
+
+    A cancellation does not: that of the body was our own doing. Neither does what the body has raised for the failure,
+    having seen it; each would be the other's context.
+    """
+    context = failure.__context__
+    if isinstance(outcome, Exception) and not _has_in_context(outcome, failure):
+        context = outcome
+    try:
+        raise failure
+    finally:
+        failure.__context__ = context
+
+
+def _has_in_context(error: BaseException | None, other: BaseException) -> bool:
+    while error is not None and error is not other:
+        error = error.__context__
+    return error is not None
+
+
 class Body:
     """A body that may be ended, and tasks that wait for what changes meanwhile."""
 
@@ -57,15 +78,10 @@ class Body:
             self._body.cancel()
         self._wake()
 
-    def _raise_failure(self) -> None:
-        failure = self._failure
-        if failure is None:
-            return
-        context = failure.__context__
-        try:
-            raise failure
-        finally:
-            failure.__context__ = context  # not the cancellation of the body, which is our own doing
+    def _raise_failure(self, outcome: BaseException | None = None) -> None:
+        """Raise the failure, if there is one; what the body has raised beside it is its context."""
+        if self._failure is not None:
+            raise_instead(self._failure, outcome)
 
     def _ended(self) -> bool:
         return self._over or self._failure is not None

@@ -162,7 +162,7 @@ class Group(Block):
         was_ours = bool(self._body.__exit__(kind, error, trace))
         self._over = error is not None
         await self._leave()
-        self._raise_failure()
+        self._raise_failure(error)
         return was_ours
 
     async def _leave(self) -> None:

@@ -207,6 +207,6 @@ class Ring(Block, ABC):
             self._driving.cancel()
             self._tasks.cancel_scope.shield = True
             self._tasks.cancel_scope.cancel()
-        self._raise_failure()
+        self._raise_failure(outcome)
         if outcome is not None:
             raise outcome

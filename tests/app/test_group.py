@@ -169,6 +169,23 @@ async def test_a_callbacks_exception_cancels_the_body_and_comes_out_as_it_is(rin
         assert (await anext(bystander)).data == b"going on"
 
 
+async def test_what_the_body_raises_is_the_context_of_a_callbacks_exception(node, autojump_clock):
+    boom = ValueError("boom")
+
+    def on_message(sender, message):
+        raise boom
+
+    with pytest.raises(ValueError, match="boom"):
+        async with Group(node, "chat") as group:
+            group.on_message(on_message)
+            with trio.CancelScope(shield=True):
+                await group.send(b"bad")
+                while not group._ended():
+                    await trio.sleep(0.01)
+            raise KeyError("in vain")
+    assert isinstance(boom.__context__, KeyError)
+
+
 async def test_a_callback_that_fails_while_leaving_still_comes_out(node, autojump_clock):
     def on_message(sender, message):
         raise ZeroDivisionError

@@ -136,6 +136,54 @@ def test_a_lost_lock_shows_where_one_looks_and_at_the_end_of_the_block(server, l
         body()
 
 
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda locks: locks.lock("backup"),
+        lambda locks: locks.shared("backup"),
+        lambda locks: locks.semaphore("backup", 2),
+        lambda locks: locks.condition("empty", lock="backup"),
+    ],
+    ids=["lock", "shared", "semaphore", "condition"],
+)
+def test_what_the_body_raises_is_the_context_where_the_lock_is_lost(server, locks, hold):
+    def body():
+        with hold(locks) as held:
+            server.force(b"backup")
+            assert getattr(held, "held", held).lost.wait(PATIENCE)
+            raise KeyError("in vain")
+
+    with pytest.raises(LockLost, match="an administrator took it") as caught:
+        body()
+    assert isinstance(caught.value.__context__, KeyError)
+
+
+def test_an_interrupt_goes_before_the_loss(server, locks):
+    def body():
+        with locks.lock("backup") as held:
+            server.force(b"backup")
+            assert held.lost.wait(PATIENCE)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+
+
+def test_what_is_raised_for_the_loss_is_not_its_context_too(server, locks):
+    def body():
+        with locks.lock("backup") as held:
+            server.force(b"backup")
+            assert held.lost.wait(PATIENCE)
+            try:
+                held.check()
+            except LockLost:
+                raise KeyError("not finished") from None
+
+    with pytest.raises(LockLost) as caught:
+        body()
+    assert caught.value.__context__ is None
+
+
 def test_what_the_body_raises_comes_out(server, locks):
     def body():
         with locks.lock("backup"):

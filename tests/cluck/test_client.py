@@ -174,6 +174,27 @@ async def test_a_body_that_runs_on_and_one_that_fails_lose_it_too(cluster):
 
 
 @on_both_loops
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda locks: locks.shared("backup"),
+        lambda locks: locks.semaphore("backup", 2),
+        lambda locks: locks.condition("empty", lock="backup"),
+    ],
+    ids=["shared", "semaphore", "condition"],
+)
+async def test_what_the_body_raises_is_the_context_in_each_kind(cluster, hold):
+    async with to(cluster) as locks:
+        with loses() as caught:
+            async with hold(locks) as held:
+                cluster.force(b"backup")
+                with anyio.CancelScope(shield=True):
+                    await getattr(held, "held", held).lost.wait()
+                raise KeyError("in vain")
+        assert isinstance(caught.value.__context__, KeyError)
+
+
+@on_both_loops
 async def test_what_the_body_raises_comes_out_and_the_lock_is_given_back(cluster):
     async with to(cluster) as locks:
         with pytest.raises(KeyError, match="mine"):
@@ -366,6 +387,22 @@ async def test_while_the_servers_decide_nothing(cluster):
         async with locks.lock("backup"):
             pass
         assert cluster.state.table.locks == {}
+
+
+@on_both_loops
+async def test_what_the_body_raises_is_the_context_where_the_connection_is_lost(cluster):
+    transport = Handed(cluster)
+
+    async def body():
+        async with over(transport) as locks:
+            transport.cut()
+            with anyio.CancelScope(shield=True):
+                await until(locks._ended)
+            raise KeyError("in vain")
+
+    with pytest.raises(ConnectionLost) as caught:
+        await body()
+    assert isinstance(caught.value.__context__, KeyError)
 
 
 @on_both_loops
