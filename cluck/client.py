@@ -219,7 +219,7 @@ class Locks(Body):
         Args:
             name: Of the lock.
             timeout: Seconds to wait for it; None: for ever, 0: try once.
-            duration: Seconds until the body is cancelled, 0.1 up to 7 days, unless `held.renew()` is called; None: no end,
+            duration: Seconds until the body is cancelled, unless `held.renew()` is called: 0.1 to 7 days; None: no end,
                 a lease of 5 seconds is renewed while the block runs.
             grace: Seconds behind the lease until the lock is taken from a program that cannot be reached.
             priority: Go in front of all that wait to share it.

@@ -13,12 +13,14 @@ back, and all that holds for tickets holds for it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct, field
 
 from cluck.commands import (
+    MOST_UNSETTLED,
     Client,
     ConditionOutcome,
     EndWait,
@@ -43,13 +45,15 @@ MOST_WAITING: Final = 10_000
 """Waiters of one condition."""
 MOST_WAITERS: Final = 200_000
 """Of all conditions."""
+MOST_OF_CLIENT: Final = MOST_UNSETTLED
+"""Waiters of one client."""
 
 
 class Waiter(Struct, array_like=True, eq=False):
     """A request that waits on a condition."""
 
     ticket: Ticket
-    """With which it reacquires; of the kind that was given back."""
+    """With which it reacquires; of the kind that was given back, and with its place among those who wait."""
     permits: Number
     """Of that lock."""
     reacquires: bool
@@ -62,6 +66,14 @@ class Condition(Struct, array_like=True, eq=False):
     """What they have given back."""
     waiters: list[Waiter] = field(default_factory=list)
 
+    def index(self, waiter: Waiter) -> int:
+        """Return where a waiter is among them."""
+        return bisect_left(self.waiters, waiter.ticket.place, key=_place)
+
+
+def _place(waiter: Waiter) -> int:
+    return waiter.ticket.place
+
 
 class Conditions:
     """All conditions of the cluster."""
@@ -71,17 +83,22 @@ class Conditions:
         self._table = table
         self._requests = requests
         self._places = Places()
+        self._waiters: dict[RequestId, Waiter] = {}
 
     def load(self, conditions: dict[bytes, Condition]) -> None:
         """Begin with these conditions: those of a snapshot."""
         self.conditions = conditions
         for name, condition in conditions.items():
             for waiter in condition.waiters:
-                self._places.put(waiter.ticket.request, name)
+                self._remember(waiter, name)
 
     def present(self, request: RequestId) -> list[ConditionOutcome]:
         """What has become of a request so far, if it waits on a condition. Hot."""
-        return [] if self._places.get(request) is None else [Waiting(request)]
+        return [Waiting(request)] if request in self._waiters else []
+
+    def _remember(self, waiter: Waiter, name: bytes) -> None:
+        self._waiters[waiter.ticket.request] = waiter
+        self._places.put(waiter.ticket.request, name)
 
     # ---- waiting
 
@@ -96,15 +113,21 @@ class Conditions:
         if condition.lock != command.lock:
             yield self._requests.note(Refused(request, Why.WRONG_LOCK))
             return
-        if len(condition.waiters) >= MOST_WAITING or len(self._places) >= MOST_WAITERS:
+        if self._is_full(condition, request.owner.client):
             yield self._requests.note(Refused(request, Why.OVERFLOW))
             return
-        ticket = Ticket(request, held.name, held.mode, held.lease, held.grace)
-        condition.waiters.append(Waiter(ticket, self._table.locks[held.name].permits, command.reacquires))
+        place = condition.waiters[-1].ticket.place + 1 if condition.waiters else 1
+        ticket = Ticket(request, held.name, held.mode, held.lease, held.grace, place=place)
+        waiter = Waiter(ticket, self._table.locks[held.name].permits, command.reacquires)
+        condition.waiters.append(waiter)
         self.conditions[command.condition] = condition
-        self._places.put(request, command.condition)
+        self._remember(waiter, command.condition)
         yield from self._table.release(Release(held.request, held.token))
         yield Waiting(request)
+
+    def _is_full(self, condition: Condition, client: Client) -> bool:
+        is_full = len(condition.waiters) >= MOST_WAITING or len(self._waiters) >= MOST_WAITERS
+        return is_full or self._places.count(client) >= MOST_OF_CLIENT
 
     # ---- waking
 
@@ -121,8 +144,9 @@ class Conditions:
 
     def end(self, command: EndWait) -> Iterator[ConditionOutcome]:
         """Wake a waiter whose time is over, if it still waits."""
-        if self._places.get(command.request) is not None:
-            yield from self._wake(self._waiter(command.request), notified=False)
+        waiter = self._waiters.get(command.request)
+        if waiter is not None:
+            yield from self._wake(waiter, notified=False)
 
     def _wake(self, waiter: Waiter, notified: bool) -> Iterator[ConditionOutcome]:
         ticket = waiter.ticket
@@ -139,24 +163,21 @@ class Conditions:
 
     def withdraw(self, command: Withdraw) -> Iterator[ConditionOutcome]:
         """End the wait of a request that waits; it does not get its lock again."""
-        self._remove(self._waiter(command.request))
+        self._remove(self._waiters[command.request])
         yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
 
     def drop(self, clients: Iterable[Client]) -> None:
         """These clients have ended, or cannot be reached."""
         for _, requests in self._places.of(clients):
             for request in requests:
-                self._remove(self._waiter(request))
-
-    def _waiter(self, request: RequestId) -> Waiter:
-        waiters = self.conditions[self._places[request]].waiters
-        return next(waiter for waiter in waiters if waiter.ticket.request == request)
+                self._remove(self._waiters[request])
 
     def _remove(self, waiter: Waiter) -> None:
         request = waiter.ticket.request
         name = self._places[request]
         self._places.remove(request)
-        waiters = self.conditions[name].waiters
-        waiters.remove(waiter)
-        if not waiters:
+        del self._waiters[request]
+        condition = self.conditions[name]
+        del condition.waiters[condition.index(waiter)]
+        if not condition.waiters:
             del self.conditions[name]

@@ -187,8 +187,8 @@ class Locks:
         state = service.replica.state
         assert state is not None
         for name, lock in state.table.locks.items():
-            if lock.waiting and lock.admits(lock.waiting[0]):
-                yield f"{service.server}: {name!r} could be held by {lock.waiting[0]}, which waits"
+            if lock.first is not None and lock.admits(lock.first):
+                yield f"{service.server}: {name!r} could be held by {lock.first}, which waits"
         rest = min(self.rest_for, self._quiet_from - service.began)
         if rest < AN_ELECTION or not service.replica.leaders:
             return

@@ -4,17 +4,21 @@ A client numbers its requests. One that was answered for good is remembered with
 it will not come again (`settled`), or has ended, or its lock server has left the view: what comes again behind that is
 new. A client may also call one settled that is still open, as a lock that it holds; the answer for good to that is
 remembered until it calls more settled.
+
+A number is no more than `MOST_UNSETTLED` beyond what the client has called settled. One that is withdrawn before it has
+come may be as much further: what its request would have called settled is not known here then.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from operator import itemgetter
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct, field
 
 from cluck.commands import (
+    MOST_UNSETTLED,
     Client,
     Ended,
     Notified,
@@ -28,10 +32,16 @@ from cluck.commands import (
     Woken,
 )
 
-Final = Refused | Ended | Notified | Woken | Published
-"""Answers for good."""
+Answer = Refused | Ended | Notified | Woken | Published
+"""For good."""
 
-AnyFinal = TypeVar("AnyFinal", Refused, Ended, Notified, Woken, Published)
+AnyAnswer = TypeVar("AnyAnswer", Refused, Ended, Notified, Woken, Published)
+
+
+MOST_CLIENTS: Final = 100_000
+"""Whose requests may come again."""
+MOST_ANSWERS: Final = 1_000_000
+"""That are remembered, of all clients."""
 
 
 class History(Struct, array_like=True):
@@ -40,7 +50,7 @@ class History(Struct, array_like=True):
     server: Server
     """Through which it spoke last."""
     settled: Number = 0
-    ended: dict[int, Final] = field(default_factory=dict)
+    ended: dict[Number, Answer] = field(default_factory=dict)
     """The answer to each request that may come again, by its number."""
 
 
@@ -49,43 +59,63 @@ class Requests:
 
     def __init__(self) -> None:
         self.histories: dict[Client, History] = {}
+        self._answers = 0
+        """How many are remembered."""
+
+    def load(self, histories: Iterable[tuple[Client, History]]) -> None:
+        """Begin with these: those of a snapshot."""
+        self.histories = dict(histories)
+        self._answers = sum(len(history.ended) for history in self.histories.values())
 
     def recall(self, request: RequestId, settled: int, server: Server) -> Outcome | None:
-        """Return the answer to a request that was answered before; None if it is new, or still open."""
+        """Return the answer to a request that was answered before, or has no place; None if it is new, or open."""
         history = self._history(request, server)
+        if history is None or self._answers >= MOST_ANSWERS:
+            return Refused(request, Why.OVERFLOW)
         if settled > history.settled:
             history.settled = settled
             for number in [number for number in history.ended if number <= settled]:
                 del history.ended[number]
+                self._answers -= 1
+        if request.number > history.settled + MOST_UNSETTLED:
+            return Refused(request, Why.OVERFLOW)
         return self._answer(request, history)
 
     def refuse(self, request: RequestId, server: Server) -> Outcome:
         """Have a request that has not come yet refused when it does; return what has become of it."""
-        history = self._history(request, server)
-        return self._answer(request, history) or self.note(Refused(request, Why.WITHDRAWN))
+        history, refused = self._history(request, server), Refused(request, Why.WITHDRAWN)
+        if history is None or request.number > history.settled + 2 * MOST_UNSETTLED:
+            return refused
+        return self._answer(request, history) or self.note(refused)
 
     @staticmethod
     def _answer(request: RequestId, history: History) -> Outcome | None:
         answer = history.ended.get(request.number)
         return Refused(request, Why.SETTLED) if answer is None and request.number <= history.settled else answer
 
-    def _history(self, request: RequestId, server: Server) -> History:
+    def _history(self, request: RequestId, server: Server) -> History | None:
+        """The history of a request's client; None where there is no place for another one."""
         history = self.histories.get(request.owner.client)
         if history is None:
+            if len(self.histories) >= MOST_CLIENTS:
+                return None
             history = self.histories[request.owner.client] = History(server)
         history.server = server
         return history
 
-    def note(self, outcome: AnyFinal) -> AnyFinal:
+    def note(self, outcome: AnyAnswer) -> AnyAnswer:
         """Remember an answer for good."""
         history = self.histories.get(outcome.request.owner.client)
         if history is not None:
+            self._answers += outcome.request.number not in history.ended
             history.ended[outcome.request.number] = outcome
         return outcome
 
     def forget(self, client: Client) -> None:
         """A client has ended, or cannot be reached."""
-        self.histories.pop(client, None)
+        history = self.histories.pop(client, None)
+        if history is not None:
+            self._answers -= len(history.ended)
 
     def stranded(self, servers: Collection[Server]) -> list[Client]:
         """The clients that spoke last through a server which is none of these, in their order."""
@@ -108,6 +138,10 @@ class Places:
 
     def __len__(self) -> int:
         return len(self._names)
+
+    def count(self, client: Client) -> int:
+        """How many there are of a client."""
+        return len(self._requests.get(client, ()))
 
     def put(self, request: RequestId, name: bytes) -> None:
         """A request is open in this place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec import Struct
 
@@ -53,6 +53,9 @@ from cluck.leaders import Election, Leaders
 from cluck.requests import History, Requests
 from cluck.tickets import Lock, Table
 from cluck.tokens import Drawn, Tokens
+
+_REQUESTS: Final = frozenset(get_args(Request))
+_OF_CLIENT: Final = frozenset(get_args(OfClient))
 
 
 class Image(Struct, array_like=True):
@@ -111,21 +114,24 @@ class State:
         A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
         What comes in a client's name is void where it comes from another node than the client's own.
         """
-        if isinstance(command, OfClient) and command.request.owner.client.server.node_id != server.node_id:
-            return []
-        if type(command) is Withdraw:
-            return list(self._withdraw(command, server))
-        if isinstance(command, Request):
-            answer = self.requests.recall(command.request, command.settled, server)
-            if present := self.present(command.request):
-                return present
-            if answer is not None:
-                return [answer]
-        return list(self._actions[type(command)](command))
+        kind = type(command)
+        if kind in _OF_CLIENT:
+            request: RequestId = command.request  # type: ignore[union-attr]
+            if request.owner.client.server.node_id != server.node_id:
+                return []
+            if kind is Withdraw:
+                return list(self._withdraw(command, server))  # type: ignore[arg-type]
+            if kind in _REQUESTS:
+                answer = self.requests.recall(request, command.settled, server)  # type: ignore[union-attr]
+                if present := self.present(request):
+                    return present
+                if answer is not None:
+                    return [answer]
+        return list(self._actions[kind](command))
 
     def present(self, request: RequestId) -> list[Outcome]:
         """What has become of a request that is open; nothing if it is not. Hot."""
-        return [*self.table.present(request), *self.conditions.present(request), *self.leaders.present(request)]
+        return list(self.table.present(request) or self.conditions.present(request) or self.leaders.present(request))
 
     def keep(self, servers: Collection[Server]) -> list[Outcome]:
         """Only these servers are there: those who spoke through others wait and stand for nothing any more."""
@@ -185,7 +191,7 @@ class State:
         state = cls(image.epoch, image.voters)
         state.tokens.drawn = image.drawn
         state.longest = image.longest
-        state.requests.histories = dict(image.histories)
+        state.requests.load(image.histories)
         state.table.load(dict(image.locks))
         state.conditions.load(dict(image.conditions))
         state.leaders.load(image.elections)

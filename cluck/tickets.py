@@ -9,20 +9,26 @@ and `Expire`, and order decides whether a renewal came before.
 * A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6).
 * A request that comes again changes nothing and is answered with what has become of it (`cluck.state`).
 * An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
-  others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free.
+  others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free. A search
+  has an end at so many steps: one request must not hold up all.
 * What is released or renewed is named by its request and its token: nobody else's can be, and a late word of a former
   holder touches nobody.
+* Of the longest queue, too, a ticket is found, counted and taken out in about the same time.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
+from operator import attrgetter
 from typing import Final
 
 from msgspec import Struct, field
 
 from cluck.commands import (
+    MOST_UNSETTLED,
     Acquire,
     Client,
     ConditionOutcome,
@@ -55,7 +61,13 @@ from cluck.tokens import Tokens
 MOST_WAITING: Final = 10_000
 """Tickets that may wait for one lock."""
 MOST_TICKETS: Final = 200_000
-"""Of all locks."""
+"""Of all locks, with those of holders."""
+MOST_OF_CLIENT: Final = MOST_UNSETTLED
+"""Of one client; what it waits for on conditions comes beside that."""
+MOST_STEPS: Final = 20_000
+"""Tickets that are looked at for a deadlock; one behind more of them is not seen."""
+
+_token, _place = attrgetter("token"), attrgetter("place")
 
 
 class Ticket(Struct, array_like=True, eq=False):
@@ -72,6 +84,8 @@ class Ticket(Struct, array_like=True, eq=False):
     is_revoked: bool = False
     notified: bool | None = None
     """Of a request that has waited on a condition: whether it was notified there."""
+    place: Number = 0
+    """Grows along what it waits in."""
 
     @property
     def is_shared(self) -> bool:
@@ -80,11 +94,38 @@ class Ticket(Struct, array_like=True, eq=False):
 
 
 class Lock(Struct, array_like=True, eq=False):
-    """One name: those who hold it, then those who wait, in their order. Without any it is forgotten."""
+    """One name: those who hold it, then those who wait, in their order. Without any it is forgotten.
+
+    All four lists are sorted, and grow at their ends alone.
+    """
 
     permits: Number
     holders: list[Ticket] = field(default_factory=list)
-    waiting: list[Ticket] = field(default_factory=list)
+    """By token."""
+    front: list[Ticket] = field(default_factory=list)
+    """Who waits before the first reader, or for a permit; by place."""
+    rest: list[Ticket] = field(default_factory=list)
+    """Who waits from the first reader on; by place."""
+
+    @property
+    def waiting(self) -> list[Ticket]:
+        """All that wait, in their order."""
+        return [*self.front, *self.rest]
+
+    @property
+    def length(self) -> int:
+        """How many wait."""
+        return len(self.front) + len(self.rest)
+
+    @property
+    def first(self) -> Ticket | None:
+        """Who is next."""
+        part = self.front or self.rest
+        return part[0] if part else None
+
+    def is_last(self, ticket: Ticket) -> bool:
+        """Whether nobody waits behind it."""
+        return (self.rest or self.front)[-1] is ticket
 
     def admits(self, ticket: Ticket) -> bool:
         """Whether the ticket could hold the lock beside those who do."""
@@ -93,12 +134,57 @@ class Lock(Struct, array_like=True, eq=False):
         return not self.holders or (ticket.is_shared and self.holders[0].is_shared)
 
     def queue(self, ticket: Ticket) -> int:
-        """Put a ticket in the queue; its place there."""
-        place = len(self.waiting)
-        if ticket.mode is Mode.PRIORITY and not self.permits:
-            place = next((place for place, other in enumerate(self.waiting) if other.is_shared), place)
-        self.waiting.insert(place, ticket)
-        return place
+        """Put a ticket in the queue; how many wait before it."""
+        is_in_front = self.permits or ticket.mode is Mode.PRIORITY or not (self.rest or ticket.is_shared)
+        append(self.front if is_in_front else self.rest, ticket)
+        return len(self.front) - 1 if is_in_front else self.length - 1
+
+    def ahead(self, ticket: Ticket) -> int:
+        """How many are before one that waits, holders included."""
+        part, index = self._find(ticket)
+        return len(self.holders) + index + (len(self.front) if part is self.rest else 0)
+
+    def all_ahead(self, ticket: Ticket) -> Iterator[Ticket]:
+        """Those who are before one that waits, the nearest first, and the holders."""
+        part, index = self._find(ticket)
+        yield from reversed(part[:index])
+        if part is self.rest:
+            yield from reversed(self.front)
+        yield from self.holders
+
+    def take_out(self, ticket: Ticket) -> None:
+        """A ticket holds, or waits, no longer."""
+        if ticket.token:
+            del self.holders[self._index(ticket.token)]
+            return
+        part, index = self._find(ticket)
+        del part[index]
+        while self.rest and not self.rest[0].is_shared:
+            append(self.front, self.rest.pop(0))
+
+    def _find(self, ticket: Ticket) -> tuple[list[Ticket], int]:
+        for part in (self.front, self.rest):
+            if part and part[0] is ticket:
+                return part, 0
+            index = bisect_left(part, ticket.place, key=_place)
+            if index < len(part) and part[index] is ticket:
+                return part, index
+        raise AssertionError(f"{ticket} does not wait")
+
+    def _index(self, token: int) -> int:
+        """Where among the holders the one with a token is, or would be."""
+        return bisect_left(self.holders, token, key=_token) if len(self.holders) > 1 else 0
+
+    def holder(self, token: int) -> Ticket | None:
+        """Return who holds it under a token."""
+        index = self._index(token)
+        return self.holders[index] if index < len(self.holders) and self.holders[index].token == token else None
+
+
+def append(part: list[Ticket], ticket: Ticket) -> None:
+    """Put a ticket at the end of others."""
+    ticket.place = part[-1].place + 1 if part else 1
+    part.append(ticket)
 
 
 class Table:
@@ -115,6 +201,8 @@ class Table:
         """The same by owner."""
         self._owners: dict[Client, set[Owner]] = {}
         """Those by client."""
+        self._counts: dict[Client, int] = {}
+        """How many tickets each client has."""
 
     # ---- what there is
 
@@ -135,7 +223,8 @@ class Table:
         ticket = self._tickets.get(request)
         if ticket is None:
             return []
-        outcome = Granted(request, ticket.token) if ticket.token else Queued(request, self.ahead(ticket))
+        lock = self.locks[ticket.name]
+        outcome = Granted(request, ticket.token) if ticket.token else Queued(request, lock.ahead(ticket))
         return [outcome] if ticket.notified is None else [Woken(request, ticket.notified), outcome]
 
     def held(self, request: RequestId, token: int) -> Ticket | None:
@@ -146,28 +235,25 @@ class Table:
     def holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
         """Return the ticket that holds a lock with this token, if it was renewed so many times."""
         lock = self.locks.get(name)
-        for ticket in lock.holders if lock is not None else ():
-            if ticket.token == token and renewals in (None, ticket.renewals):
-                return ticket
-        return None
-
-    def ahead(self, ticket: Ticket) -> int:
-        """How many tickets are before one that waits, those of holders included."""
-        lock = self.locks[ticket.name]
-        return len(lock.holders) + lock.waiting.index(ticket)
+        ticket = lock.holder(token) if lock is not None else None
+        return ticket if ticket is not None and renewals in (None, ticket.renewals) else None
 
     def load(self, locks: dict[bytes, Lock]) -> None:
         """Begin with these locks: those of a snapshot."""
         self.locks = locks
-        everything = [ticket for lock in locks.values() for ticket in (*lock.holders, *lock.waiting)]
-        for ticket in everything:
-            self._remember(ticket)
+        for lock in locks.values():
+            for ticket in chain(lock.holders, lock.front, lock.rest):
+                self._remember(ticket)
 
     # ---- acquiring
 
     def acquire(self, command: Acquire) -> Iterator[LockOutcome]:
         """Give a new request its ticket."""
-        ticket = Ticket(command.request, command.name, command.mode, command.lease, command.grace)
+        request = command.request
+        if len(self._tickets) >= MOST_TICKETS or self._counts.get(request.owner.client, 0) >= MOST_OF_CLIENT:
+            yield self._requests.note(Refused(request, Why.OVERFLOW))
+            return
+        ticket = Ticket(request, command.name, command.mode, command.lease, command.grace)
         yield from self.enter(ticket, command.permits, command.waits)
 
     def enter(self, ticket: Ticket, permits: int, waits: bool = True) -> Iterator[LockOutcome]:
@@ -176,59 +262,69 @@ class Table:
         if lock.permits != permits:
             yield self._requests.note(Refused(ticket.request, Why.KIND))
             return
+        if lock.first is None and lock.admits(ticket):
+            self.locks[ticket.name] = lock
+            self._remember(ticket)
+            yield self._grant_to(ticket, lock)
+            return
         place = lock.queue(ticket)
-        if place or not lock.admits(ticket):
-            circle = self._circle(lock, ticket)
-            is_full = len(lock.waiting) > MOST_WAITING or len(self._tickets) >= MOST_TICKETS
-            if circle or is_full or not waits:
-                del lock.waiting[place]
-                why = Why.DEADLOCK if circle else Why.BUSY if not waits else Why.OVERFLOW
-                yield self._requests.note(Refused(ticket.request, why, circle))
-                return
-        self.locks[ticket.name] = lock
+        circle = self._circle(lock, ticket)
+        is_full = lock.length > MOST_WAITING
+        if circle or is_full or not waits:
+            lock.take_out(ticket)
+            why = Why.DEADLOCK if circle else Why.BUSY if not waits else Why.OVERFLOW
+            yield self._requests.note(Refused(ticket.request, why, circle))
+            return
         self.moved.add(ticket.name)
         self._remember(ticket)
-        granted = False
-        for outcome in self._grant(lock):
-            granted = True
-            yield outcome
-        if not granted:
-            yield Queued(ticket.request, len(lock.holders) + place)
+        yield Queued(ticket.request, len(lock.holders) + place)
 
     def _remember(self, ticket: Ticket) -> None:
         request = ticket.request
+        owner = request.owner
+        client = owner.client
         self._tickets[request] = ticket
-        owned = self._owned.get(request.owner)
+        self._counts[client] = self._counts.get(client, 0) + 1
+        owned = self._owned.get(owner)
         if owned is None:
-            self._owned[request.owner] = [ticket]
-            self._owners.setdefault(request.owner.client, set()).add(request.owner)
+            self._owned[owner] = [ticket]
+            self._owners.setdefault(client, set()).add(owner)
         else:
             owned.append(ticket)
 
     def _grant(self, lock: Lock) -> Iterator[LockOutcome]:
-        while lock.waiting and lock.admits(lock.waiting[0]):
-            ticket = lock.waiting.pop(0)
-            lock.holders.append(ticket)
-            ticket.token = self._tokens.draw()
-            yield Granted(ticket.request, ticket.token)
+        while (ticket := lock.first) is not None and lock.admits(ticket):
+            lock.take_out(ticket)
+            yield self._grant_to(ticket, lock)
+
+    def _grant_to(self, ticket: Ticket, lock: Lock) -> Granted:
+        ticket.token = self._tokens.draw()
+        lock.holders.append(ticket)
+        return Granted(ticket.request, ticket.token)
 
     # ---- deadlocks
 
     def _circle(self, lock: Lock, ticket: Ticket) -> tuple[bytes, ...]:
         """The locks of a circle that is closed by this ticket, which is in the queue; empty if there is none."""
         goal = ticket.request.owner
-        if lock.permits or (goal not in self._owned and lock.waiting[-1] is ticket):
+        if lock.permits or (goal not in self._owned and lock.is_last(ticket)):
             return ()  # nobody waits for it
         reached: dict[Owner, Ticket] = {}
         """Who must come to an end first, and a ticket that waits for that."""
         covered: set[RequestId] = set()
         """Their tickets are behind nobody whom another ticket in the same queue is not behind as well."""
         ways = deque([ticket])
+        steps = 0
         while ways:
             waiting = ways.popleft()
             if waiting.request in covered:
                 continue
-            for other in self._waited_for(waiting):
+            for other in self.locks[waiting.name].all_ahead(waiting):
+                steps += 1
+                if steps > MOST_STEPS:
+                    return ()
+                if waiting.is_shared and other.is_shared:
+                    continue  # it need not be gone first
                 owner = other.request.owner
                 if not waiting.is_shared:
                     covered.add(other.request)
@@ -236,15 +332,10 @@ class Table:
                     return self._way(ticket, waiting, reached)
                 if owner not in reached:
                     reached[owner] = waiting
-                    ways.extend(self._waits_of(owner))
+                    waits = self._waits_of(owner)
+                    steps += len(waits)
+                    ways.extend(waits)
         return ()
-
-    def _waited_for(self, ticket: Ticket) -> Iterator[Ticket]:
-        """Of the holders and tickets ahead, the nearest first, those that must be gone before this one is granted."""
-        lock = self.locks[ticket.name]
-        for other in (*reversed(lock.waiting[: lock.waiting.index(ticket)]), *lock.holders):
-            if not (ticket.is_shared and other.is_shared):
-                yield other
 
     @staticmethod
     def _way(first: Ticket, last: Ticket, reached: dict[Owner, Ticket]) -> tuple[bytes, ...]:
@@ -256,11 +347,11 @@ class Table:
                 names.append(last.name)
         return tuple(reversed(names))
 
-    def _waits_of(self, owner: Owner) -> Iterator[Ticket]:
+    def _waits_of(self, owner: Owner) -> list[Ticket]:
         waiting = [ticket for ticket in self._owned.get(owner, ()) if not ticket.token]
         if len(waiting) > 1:
             waiting.sort(key=lambda ticket: ticket.request)  # the same search everywhere, snapshot or not
-        return (ticket for ticket in waiting if not self.locks[ticket.name].permits)
+        return [ticket for ticket in waiting if not self.locks[ticket.name].permits]
 
     # ---- holding
 
@@ -316,18 +407,22 @@ class Table:
         lock = self.locks[ticket.name]
         self.moved.add(ticket.name)
         self._forget(ticket)
-        (lock.holders if ticket.token else lock.waiting).remove(ticket)
+        lock.take_out(ticket)
 
     def _settle(self, name: bytes) -> Iterator[LockOutcome]:
         """Grant what can be granted now; forget a lock that nobody has to do with."""
         lock = self.locks[name]
         yield from self._grant(lock)
-        if not lock.holders and not lock.waiting:
+        if not lock.holders and lock.first is None:
             del self.locks[name]
 
     def _forget(self, ticket: Ticket) -> None:
         owner = ticket.request.owner
+        client = owner.client
         del self._tickets[ticket.request]
+        self._counts[client] -= 1
+        if not self._counts[client]:
+            del self._counts[client]
         owned = self._owned[owner]
         owned.remove(ticket)
         if not owned:

@@ -1,10 +1,13 @@
 """The table of tickets: queues, modes, tokens, requests that come again, deadlocks, and what always holds."""
 
+import random
+
 import pytest
 from msgspec.msgpack import decode, encode
 
 from cluck import tickets
 from cluck.commands import (
+    MOST_UNSETTLED,
     Acquire,
     Client,
     Ended,
@@ -13,6 +16,8 @@ from cluck.commands import (
     Gone,
     Granted,
     Mode,
+    Notified,
+    Notify,
     Owner,
     Queued,
     Refused,
@@ -26,6 +31,7 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.state import Image, State
+from cluck.tickets import Lock, Ticket
 from tests.cluck.bench import FIRST, HERE, THERE, Bench
 
 
@@ -195,7 +201,7 @@ def test_a_client_that_is_gone_holds_and_waits_for_nothing(bench):
     outcomes = bench.apply(Gone(a.owner.client))
     assert Ended(a, FIRST, Why.GONE) in outcomes
     assert Granted(b, FIRST + 2) in outcomes
-    assert bench.table.ahead(bench.table.ticket(c)) == 1
+    assert bench.table.locks[b"lock"].ahead(bench.table.ticket(c)) == 1
     assert [t.request.owner.client.number for t in bench.table.tickets()] == [ord("B"), ord("C")]
 
 
@@ -280,16 +286,117 @@ def test_a_chain_of_waiting_may_be_long(bench):
 def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench, monkeypatch):
     """Who waits in the same queue further ahead is not followed again from each place: that would take for ever."""
     followed = []
-    waited_for = tickets.Table._waited_for
+    all_ahead = tickets.Lock.all_ahead
     bench.acquire("A", "x")
     for number in range(100):
         bench.apply(Acquire(RequestId(Owner(Client(THERE, number), 0), 1), b"x"))
     bench.acquire("B", "y")
     bench.acquire("A", "y")
-    monkeypatch.setattr(tickets.Table, "_waited_for", lambda *a: followed.append(a) or waited_for(*a))
+    monkeypatch.setattr(tickets.Lock, "all_ahead", lambda *a: followed.append(a) or all_ahead(*a))
     b, outcomes = bench.acquire("B", "x")
     assert outcomes == [Refused(b, Why.DEADLOCK, (b"x", b"y"))]
     assert len(followed) == 2
+
+
+def test_a_search_for_a_deadlock_has_an_end(bench, monkeypatch):
+    """Readers are followed from each place: what one of them is behind, another one need not be."""
+    monkeypatch.setattr(tickets, "MOST_STEPS", 100)
+    looked_at = []
+    all_ahead = tickets.Lock.all_ahead
+
+    def counted(lock, ticket):
+        for other in all_ahead(lock, ticket):
+            looked_at.append(other)
+            yield other
+
+    bench.acquire("A", "x")
+    for number in range(200):
+        mode = Mode.SHARED if number % 2 else Mode.EXCLUSIVE
+        owner = Owner(Client(THERE, number), 0)
+        bench.apply(Acquire(RequestId(owner, 1), b"x", mode))
+        bench.apply(Acquire(RequestId(owner, 2), b"%d" % number, Mode.SHARED))
+        bench.apply(Acquire(RequestId(owner, 3), b"%d" % ((7 * number) % 200), mode))
+    bench.acquire("B", "0")
+    bench.acquire("C", "0")
+    monkeypatch.setattr(tickets.Lock, "all_ahead", counted)
+    bench.acquire("C", "x")
+    assert len(looked_at) <= 101
+
+
+def test_one_client_has_no_more_than_its_share(bench, monkeypatch):
+    monkeypatch.setattr(tickets, "MOST_OF_CLIENT", 3)
+    for number in range(3):
+        bench.acquire("A", f"{number}", task=number)
+    a, outcomes = bench.acquire("A", "free")
+    assert outcomes == [Refused(a, Why.OVERFLOW)]
+    assert type(bench.acquire("B", "free")[1][0]) is Granted
+    bench.release(FIRST)
+    assert type(bench.acquire("A", "another")[1][0]) is Granted
+
+
+def test_as_many_locks_are_held_as_may(bench, monkeypatch):
+    """Also where nobody would have to wait."""
+    monkeypatch.setattr(tickets, "MOST_TICKETS", 2)
+    bench.acquire("A", "x")
+    bench.acquire("B", "y")
+    c, outcomes = bench.acquire("C", "z")
+    assert outcomes == [Refused(c, Why.OVERFLOW)]
+    bench.release(FIRST)
+    assert type(bench.acquire("C", "z")[1][0]) is Granted
+
+
+def test_what_is_remembered_of_a_client_has_a_bound(bench):
+    """It says itself what is settled, and need not."""
+    client = Client(HERE, 1)
+    for number in range(1, 5 * MOST_UNSETTLED):
+        request = RequestId(Owner(client, 0), number)
+        outcome = Refused(request, Why.WITHDRAWN) if number % 2 else Notified(request, 0)
+        is_remembered = number <= MOST_UNSETTLED * (2 if number % 2 else 1)
+        command = Withdraw(request) if number % 2 else Notify(request, b"condition")
+        (told,) = bench.apply(command)
+        assert told == outcome if is_remembered or number % 2 else told == Refused(request, Why.OVERFLOW)
+    (history,) = bench.state.requests.histories.values()
+    assert len(history.ended) == 1.5 * MOST_UNSETTLED
+    assert bench.state.requests._answers == len(history.ended)
+
+
+def test_of_clients_and_of_answers_there_are_so_many(bench, monkeypatch):
+    monkeypatch.setattr("cluck.requests.MOST_CLIENTS", 2)
+    monkeypatch.setattr("cluck.requests.MOST_ANSWERS", 3)
+    for who in "AB":
+        bench.apply(Notify(bench.request(who), b"condition"))
+    for command in (Notify(bench.request("C"), b"condition"), Acquire(bench.request("C"), b"lock")):
+        assert bench.apply(command) == [Refused(command.request, Why.OVERFLOW)]
+    bench.apply(Notify(bench.request("A"), b"condition"))
+    b = bench.request("B")
+    assert bench.apply(Notify(b, b"condition")) == [Refused(b, Why.OVERFLOW)]
+    bench.apply(Gone(Client(HERE, ord("A"))))
+    assert bench.apply(Notify(b, b"condition")) == [Notified(b, 0)]
+    assert len(bench.state.requests.histories) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_queue_is_what_a_plain_list_would_be(seed):
+    dice = random.Random(seed)
+    lock, twin = Lock(permits=0), []
+    for number in range(2000):
+        if twin and dice.random() < 0.48:
+            ticket = twin.pop(dice.choice([0, dice.randrange(len(twin))]))
+            lock.take_out(ticket)
+        else:
+            ticket = Ticket(RequestId(Owner(Client(HERE, 1), 0), number), b"lock", dice.choice(list(Mode)), 1.0, 1.0)
+            place = len(twin)
+            if ticket.mode is Mode.PRIORITY:
+                place = next((place for place, other in enumerate(twin) if other.is_shared), place)
+            twin.insert(place, ticket)
+            assert lock.queue(ticket) == place
+        assert lock.waiting == twin
+        assert (lock.first, lock.length) == (twin[0] if twin else None, len(twin))
+        if twin:
+            some = dice.randrange(len(twin))
+            assert lock.ahead(twin[some]) == some
+            assert list(lock.all_ahead(twin[some])) == twin[:some][::-1]
+            assert lock.is_last(twin[some]) == (some == len(twin) - 1)
 
 
 def test_the_circle_that_is_named_is_the_same_behind_a_snapshot(bench):
@@ -403,3 +510,20 @@ def test_permits_make_no_circle(bench, where):
     waits[0]()
     request, outcomes = waits[1]()
     assert outcomes == [Queued(request, 1)]
+
+
+def test_a_ticket_is_found_in_the_longest_queue_in_a_few_steps(bench, monkeypatch):
+    """As many requests come again, and end, as wait: when a server dies, and when it returns."""
+    requests = [bench.acquire("A")[0]]
+    for number in range(1000):
+        mode = Mode.SHARED if number % 3 else Mode.EXCLUSIVE
+        requests.append(RequestId(Owner(Client(THERE, number), 0), 1))
+        bench.apply(Acquire(requests[-1], b"lock", mode))
+    looked_at = []
+    monkeypatch.setattr(tickets, "_place", lambda ticket: looked_at.append(ticket) or ticket.place)
+    for place, request in list(enumerate(requests))[1:]:
+        assert bench.apply(Acquire(request, b"lock")) == [Queued(request, place)]
+    for request in reversed(requests):
+        bench.apply(Withdraw(request))
+    assert len(looked_at) < 2 * len(requests) * 24
+    assert not bench.table.locks
