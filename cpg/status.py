@@ -7,25 +7,31 @@ from typing import Any, Final
 
 from cpg.embedded import EmbeddedRing
 from cpg.lines import figures
+from totem.states.table import State
 from totem.statistics import Statistics
 
-_ELSEWHERE: Final = ("state", "ring_id", "members", "pure")
+_ELSEWHERE: Final = ("state", "since", "ring_id", "members", "pure")
 """Fields of the processor's record that stand beside the counters."""
 
 
-def ring_status(ring: EmbeddedRing, uptime: float) -> dict[str, Any]:
-    """Tell how the node and its ring are. Rates are differences of two of these: `uptime` (seconds) is their clock."""
+def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any]:
+    """Tell how the node, which runs since `started`, and its ring are `now`, both by the event loop's clock.
+
+    Rates are differences of two of these: `uptime` (seconds) is their clock. A ring that is being formed is not
+    quorate, whatever the last one was: it orders nothing.
+    """
     counted, engine = ring.statistics(), ring.engine_statistics()
     return {
         "node": ring.node_id,
         "pid": ring.member.pid,
-        "uptime": uptime,
+        "uptime": now - started,
         "state": counted.state,
+        "state_seconds": now - counted.since,
         "ring": ring.ring_id,
         "members": ring.node_ids,
         "nodes": _nodes(ring),
         "pure": counted.pure,
-        "quorate": ring.quorate,
+        "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,
         "quorum": figures(ring.quorum) if ring.quorum is not None else None,
         "silent": engine.silent,
         "groups": {name.decode("utf-8", "backslashreplace"): len(members) for name, members in ring.groups.items()},

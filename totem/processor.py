@@ -46,6 +46,7 @@ from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.labels import Envelope
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
+from totem.ring_numbers import LIMIT, Claims, is_near
 from totem.sequence import after, before, row, row_to, up_to
 from totem.states.commit import Commit
 from totem.states.gather import Gather
@@ -66,8 +67,6 @@ ALL = 0
 FEATURES = Feature.COMPACT | Feature.ACCELERATED
 """Extensions of the protocol that this version has."""
 
-_RING_SEQ_LIMIT = 1 << 62
-"""Ring sequences above this are not believed: nobody could count on from them."""
 LONGEST_FRAME = MAX_DATAGRAM - MCAST_HEADER
 """Bytes of the longest multicast that a Recovery can send again inside another one."""
 _PENDING_LOOPBACK = 64
@@ -169,6 +168,12 @@ class Processor:
         self.filing: Ring | None = self.ring
         self._ring_id_bytes = self.ring.id_bytes
         self.highest_ring_seq = self.ring_id.seq
+        """Of all that are believed."""
+        self._claims = Claims(config.token)
+        self._doubted: RingId | None = None
+        """My ring id from before I took part in an attempt whose number is far above it, and until it is confirmed."""
+        self.since = 0.0
+        """When the ring was installed, or when it was left and none has been since."""
         self.commit_token_seq = 0
         """`token_seq` with which I sent the commit token on."""
 
@@ -472,6 +477,7 @@ class Processor:
         counters = self.counters
         return Statistics(
             state=self.state.value,
+            since=self.since,
             ring_id=self.ring.id,
             members=self.ring.members,
             pure=self.ring.pure,
@@ -546,12 +552,13 @@ class Processor:
         join = codec.decode(datagram)
         assert isinstance(join, Join)
         self.counters.joins_received += 1
-        if join.ring_seq > _RING_SEQ_LIMIT:
-            self.drop("join with impossible ring sequence")
-        elif self._resuming and not join.is_leave:
+        if self._resuming and not join.is_leave:
             self.drop("join older than my pause")
-        elif not self._is_stranger(join.origin, join.ring_seq, now) and self._hint_fits(join):
-            self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
+        elif (
+            not self._is_stranger(join.origin, join.ring_seq, now)
+            and self._hint_fits(join)
+            and self._believes(join, now)
+        ):
             if join.is_leave:
                 self._heard.discard(join.origin)
                 self.gone.add(join.origin)
@@ -567,8 +574,8 @@ class Processor:
         token = codec.decode(datagram)
         assert isinstance(token, CommitToken)
         self.counters.commit_tokens_received += 1
-        if token.ring_id.seq > _RING_SEQ_LIMIT:
-            self.drop("commit token with impossible ring sequence")
+        if token.ring_id.seq > LIMIT:
+            self.drop("impossible ring sequence")
         else:
             self._room.on_commit_token(token, now)
 
@@ -602,7 +609,32 @@ class Processor:
             self.drop("node not in the nodelist")
             self.notice(f"node {origin} is heard but not in the nodelist; add it there, or give it another port")
             return True
+        if ring_seq > LIMIT:
+            self.drop("impossible ring sequence")
+            self.notice(
+                f"node {origin} has a ring sequence that nobody can count on from, and is ignored: "
+                f"stop it, and remove its file ringid_{origin}"
+            )
+            return True
+        if origin in self.ring.members and not is_near(ring_seq, self._own_seq):
+            self.drop("implausible ring sequence")  # it is in my ring, so it cannot have come so far
+            return True
         return False
+
+    @property
+    def _own_seq(self) -> int:
+        """The ring sequence that is mine beyond doubt."""
+        return (self._doubted or self.ring_id).seq
+
+    def _believes(self, join: Join, now: float) -> bool:
+        """Whether a Join's ring sequence is believed (rulings, G17)."""
+        if is_near(join.ring_seq, self._own_seq):
+            self._claims.forget(join.origin)
+            self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
+        elif not self._claims.hear(join.origin, join.ring_seq, now):
+            self.drop("implausible ring sequence")
+            return False
+        return True
 
     def _name_double(self) -> None:
         text = (
@@ -702,8 +734,12 @@ class Processor:
         """Begin a round of Joins; an attempt to form a ring is given up with it."""
         if self._interrupted is None and self._room.state is State.OPERATIONAL:
             self._interrupted = cause, now - self._token_timeout if cause is Cause.TOKEN_LOST else now
+        if self.state in (State.STARTING, State.OPERATIONAL):
+            self.since = now
         room = Gather(self)
         self._enter(room, State.GATHER, cause)
+        if self._doubted is not None:
+            self.ring_id, self._doubted = self._doubted, None
         if self.new_ring is not None:
             self.new_ring = None
             self.filing = None
@@ -761,20 +797,41 @@ class Processor:
         room.enter(token, now)
 
     def begin_ring(self, ring_id: RingId, members: tuple[int, ...]) -> None:
-        """Make the ring of the commit token mine, and its number durable before anything more is sent."""
+        """Make the ring of the commit token mine, and its number durable before anything more is sent.
+
+        One that is far above mine may be anybody's word. It is not stored, and mine again is what was, unless the
+        commit token comes back and so shows that all members take part.
+        """
+        if not is_near(ring_id.seq, self.ring_id.seq):
+            self._doubted = self.ring_id
         self.ring_id = ring_id
         self.new_ring = self.filing = self._new_ring(ring_id, members)
         self._ring_id_bytes = self.new_ring.id_bytes
-        self.highest_ring_seq = max(self.highest_ring_seq, ring_id.seq)
-        self._ring_seq_to_store = self.highest_ring_seq
+        if self._doubted is None:
+            self._confirm_ring()
+
+    def next_ring_seq(self, members: Iterable[int]) -> int | None:
+        """The sequence of the next ring of these members; None if the numbers are used up."""
+        ring_seq = max(self.highest_ring_seq, self._claims.highest(members)) + 4
+        if ring_seq <= LIMIT:
+            return ring_seq
+        self.notice("the ring sequences are used up: stop all nodes, and remove their files ringid_*")
+        return None
+
+    def _confirm_ring(self) -> None:
+        self._doubted = None
+        self._ring_seq_to_store = self.ring_id.seq
+        self.highest_ring_seq = max(self.highest_ring_seq, self.ring_id.seq)
 
     def recover(self, token: CommitToken, now: float) -> None:
         """The commit token is full: bring the new ring into being."""
+        if self._doubted is not None:
+            self._confirm_ring()
         room = Recovery(self)
         self._enter(room, State.RECOVERY, Cause.COMMIT_TOKEN_FULL)
         room.enter(token, now)
 
-    def install(self, ring: Ring, largest_pause: float) -> None:
+    def install(self, ring: Ring, largest_pause: float, now: float) -> None:
         """Put the new ring in the old one's place; its members' longest pause stretches the token timeout (F1)."""
         self.ring = ring
         self.new_ring = None
@@ -795,6 +852,7 @@ class Processor:
             pause = min(largest_pause, self.config.token)
             self._token_timeout = max(self.config.token, _PAUSE_FACTOR * pause)
         self.counters.rings_installed += 1
+        self.since = now
         room = Operational(self)
         self._enter(room, State.OPERATIONAL, Cause.RECOVERED)
         room.enter()

@@ -43,6 +43,8 @@ class Statistics:
     """A processor at one moment: what it counted since its start, and what it holds now."""
 
     state: str
+    since: float
+    """When the ring was installed or, in any state but operational, when it was left; by the processor's clock."""
     ring_id: RingId
     members: tuple[int, ...]
     pure: bool

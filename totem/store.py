@@ -20,14 +20,14 @@ import zlib
 from contextlib import suppress
 from functools import cache
 
+from totem.ring_numbers import LIMIT, is_near
+
 _log = logging.getLogger(__name__)
 
 COROSYNC_DIRECTORY = "/var/lib/corosync"
 
 _ADVICE = "name a folder with state_dir in section system"
 
-# No ring gets there, neither from 0 nor from the clock: what is larger is garbage, and near 2**64 would overflow.
-_IMPLAUSIBLE = 1 << 48
 _SIZE = 8
 _CHECKED_SIZE = 12
 
@@ -72,10 +72,14 @@ class RingStore:
         os.makedirs(self.directory, exist_ok=True)
         warn_of_others(self.directory)
         plain, checked = _read(self.path), _read(self._check_path)
-        known = [seq for seq in (_sequence(plain), self._checked(checked), self._of_corosync()) if seq is not None]
+        confirmed = self._checked(checked)
+        # What has no checksum is believed as another node's word is: where it is near what is known (rulings, G17).
+        near = max(confirmed or 0, int(time.time()))
+        said = _sequence(plain, near)
+        known = [seq for seq in (said, confirmed, self._of_corosync(near)) if seq is not None]
         # Our own crashes leave both files whole. One that is not was damaged from outside, and the other may be older
         # than that (Corosync does not write the second); without the second, Corosync wrote the first.
-        sound = _sequence(plain) is not None and (checked is None or self._checked(checked) is not None)
+        sound = said is not None and (checked is None or confirmed is not None)
         if sound:
             ring_seq = max(known)
         else:
@@ -103,14 +107,14 @@ class RingStore:
     def _checked(self, content: bytes | None) -> int | None:
         if content is None or len(content) != _CHECKED_SIZE or content[_SIZE:] != self._checksum(content[:_SIZE]):
             return None
-        return _sequence(content[:_SIZE])
+        return _sequence(content[:_SIZE], LIMIT)
 
     def _checksum(self, plain: bytes) -> bytes:
         return zlib.crc32(b"ringid_%d:" % self._node_id + plain).to_bytes(4, "little")
 
-    def _of_corosync(self) -> int | None:
+    def _of_corosync(self, near: int) -> int | None:
         try:
-            return _sequence(_read(self._corosync_path))
+            return _sequence(_read(self._corosync_path), near)
         except OSError:
             return None  # not for us to read, so no Corosync that we take over from
 
@@ -138,11 +142,11 @@ def warn_of_others(folder: str) -> None:
         )
 
 
-def _sequence(content: bytes | None) -> int | None:
+def _sequence(content: bytes | None, near: int) -> int | None:
     if content is None or len(content) != _SIZE:
         return None
     seq = int.from_bytes(content, "little")
-    return seq if seq < _IMPLAUSIBLE else None
+    return seq if is_near(seq, near) else None
 
 
 def _read(path: str) -> bytes | None:

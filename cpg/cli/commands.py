@@ -12,7 +12,7 @@ import trio
 from cpg.cli.common import DONE, FAILED
 from cpg.cli.figures import rates, ring_lines
 from cpg.cli.output import print_lines, standard_input
-from cpg.cli.rings import COMPANY_HINT, own_ring_of, quorum_status, ring_of, status_source, wait_company
+from cpg.cli.rings import is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
 from cpg.demo import demo
 from cpg.events import Quorum
 from cpg.flood import Plan, flood
@@ -94,15 +94,14 @@ async def groups(options: argparse.Namespace) -> int:
 async def quorum(options: argparse.Namespace) -> int:
     """`cpg quorum`."""
     async with ring_of(options) as ring:
-        with trio.move_on_after(COMPANY_HINT):
-            await ring.wait_quorate()
+        quorate = await is_quorate(ring)
         status = await quorum_status(ring)
-        event = Quorum(ring.quorate, ring.node_ids)
+        event = Quorum(quorate, ring.node_ids)
         if options.json:
             await print_lines([quorum_to_json(event, status)])
         else:
             await print_lines(quorum_to_text(event, status))
-        return DONE if ring.quorate else FAILED
+        return DONE if quorate else FAILED
 
 
 async def status(options: argparse.Namespace) -> int:

@@ -91,7 +91,8 @@ def _ring(status: Status) -> list[str]:
     lines = [
         f"node {status['node']} ({listed[status['node']]['name']}), process {status['pid']}, "
         f"up {timedelta(seconds=int(status['uptime']))}",
-        f"ring {RingId(*status['ring'])}: {status['state']}, {'quorate' if status['quorate'] else 'not quorate'}"
+        f"ring {RingId(*status['ring'])}: {status['state']} for {timedelta(seconds=int(status['state_seconds']))}, "
+        f"{'quorate' if status['quorate'] else 'not quorate'}"
         f"{'' if status['pure'] else ', with nodes of another make'}",
         *_table(
             [

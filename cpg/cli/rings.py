@@ -21,6 +21,8 @@ from cpg.status import ring_status
 
 COMPANY_HINT: Final = 3.0
 """Seconds of waiting for a majority after which a person is told what is waited for."""
+_GLANCE: Final = 0.1
+"""Seconds between two looks at a ring that is being formed."""
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
 
@@ -77,6 +79,18 @@ async def _nodes_that_count(ring: AnyRing) -> int | None:
     return None if status["quorum"] is not None else len(status["nodes"])
 
 
+async def is_quorate(ring: AnyRing) -> bool:
+    """Wait a moment for quorum, in a ring that orders messages: one that is being formed does not."""
+    with trio.move_on_after(COMPANY_HINT):
+        await ring.wait_quorate()
+        if not isinstance(ring, CorosyncRing):
+            ask = status_source(ring)
+            while not (await ask())["quorate"]:
+                await trio.sleep(_GLANCE)
+        return True
+    return False
+
+
 async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
     """Ask for the figures; None where there are none: without a quorum provider, and from Corosync."""
     if isinstance(ring, EmbeddedRing):
@@ -95,6 +109,6 @@ def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dic
 
     async def tell() -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
-        return ring_status(ring, trio.current_time() - started)
+        return ring_status(ring, started, trio.current_time())
 
     return tell

@@ -23,7 +23,7 @@ def answers(ring: EmbeddedRing, hub: Hub, access: Access) -> Answers:
         "groups": partial(_groups, ring),
         "quorum": lambda: ring.quorum,
         "status": lambda: (
-            ring_status(ring, trio.current_time() - started) | {"reserved": access.reserved_groups} | _clients(hub)
+            ring_status(ring, started, trio.current_time()) | {"reserved": access.reserved_groups} | _clients(hub)
         ),
     }
 

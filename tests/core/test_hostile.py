@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -9,13 +10,20 @@ from totem import Config, RingId, State
 from totem.config import MAX_NODES
 from totem.configuration import NO_RING, Guarantee
 from totem.processor import LONGEST_FRAME
+from totem.ring_numbers import LIMIT, STEP, Claims
 from totem.sequence import MASK, RANGE
 from totem.testing.cluster import Cluster
+from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
 from totem.wire.layout import MAX_DATAGRAM
 from totem.wire.messages import CommitEntry, CommitToken, Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
 NODES = (1, 2, 3)
+MASK_64 = (1 << 64) - 1
+FAR = (1 << 40, 1 << 62, LIMIT - 8, LIMIT, LIMIT + 1, MASK_64 - 3, MASK_64)
+STATES = (State.OPERATIONAL, State.GATHER, State.COMMIT, State.RECOVERY)
+NEAR = 1 << 20
+"""Where the numbers of a ring are that nobody has lifted far."""
 
 
 class Liar:
@@ -211,3 +219,137 @@ def test_what_one_takes_all_take_at_first_and_inside_another(seed):
 
 def good_frame(ring):
     return codec.encode(Mcast(3, 3, ring.window.released + 60, ring.id, data=FRAME))
+
+
+def told_with_a_number(machine, ring_seq):
+    """One datagram of each kind that has a ring sequence, from node 2, as well formed as it can be."""
+    ring_id, other = RingId(1, ring_seq), RingId(2, ring_seq)
+    members = tuple(sorted(machine.candidates - machine.failed | {machine.node_id}))
+    place = members.index(machine.node_id)
+    entries = [CommitEntry(other, 5, 5, 1) for _ in members]
+    return [
+        Join(2, 2, ring_seq, tuple(machine.candidates), tuple(machine.failed)),
+        Join(2, 2, ring_seq, (2,), ()),
+        Join(0, 2, ring_seq, NODES, (2,)),
+        CommitToken(2, 1, RingId(members[0], ring_seq), members, entries, place),
+        CommitToken(2, 1, RingId(members[0], ring_seq), members, entries, len(members)),
+        CommitToken(2, 9, machine.ring_id, members, entries, len(members)),
+        Token(2, ring_id, 9, 9, 9),
+        Token(2, machine.ring_id, 1, (machine.ring.seen_token_seq or 0) + 1, requests=[(other, 1)] * 30),
+        MergeDetect(2, 2, other),
+        MergeDetect(2, 2, ring_id),
+        HoldCancel(2, ring_id),
+        Mcast(2, 2, 9, other, data=FRAME),
+        Mcast(2, 2, 9, machine.ring_id, 0, 0, True, codec.encode(Mcast(2, 2, 9, other, data=FRAME))),
+    ]
+
+
+@pytest.mark.parametrize("to", [(1,), (3,), (1, 2, 3)])
+@pytest.mark.parametrize(
+    "state", [State.OPERATIONAL, State.GATHER, State.COMMIT, State.RECOVERY], ids=lambda s: s.value
+)
+@pytest.mark.parametrize("away", [False, True], ids=["of a member", "of one who is away"])
+def test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own(away, state, to):
+    for ring_seq in FAR:
+        for kind in range(13):
+            cluster = formed(merge=0.03)
+            if away:
+                cluster[2].crash()
+                assert cluster.run_until(partial(cluster.one_ring, 1, 3), 5)
+            if state is not State.OPERATIONAL:
+                cluster[2].start() if away else cluster[2].crash()
+            machine = cluster[to[0]].machine
+            assert cluster.run_until(lambda: machine.state is state, 5)  # noqa: B023
+            for node_id in to:
+                if cluster[node_id].running:
+                    lie = told_with_a_number(cluster[node_id].machine, ring_seq)[kind]
+                    cluster[node_id].receive(codec.encode(lie))
+            if not cluster[2].running:
+                cluster[2].start()
+            assert cluster.settle(5), f"{cluster}: {lie}"
+            assert all(node.machine.ring_id.seq < NEAR > node.stored for node in cluster.nodes.values()), f"{lie}"
+
+
+@pytest.mark.parametrize("rings", [({1, 2}, {3}), ({1}, {2, 3}), ({2}, {1, 3})])
+@pytest.mark.parametrize("stored", [1_800_000_000, STEP + 99, 1 << 50, 1 << 62])
+@pytest.mark.parametrize("real", [(), (1,), (2,), (3,), (1, 3)])
+def test_a_ring_with_large_numbers_is_joined(stored, rings, real):
+    """Of our make or theirs, as its representative or not, with those who have small numbers apart at first."""
+    cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03), makers=dict.fromkeys(real, CorosyncModel))
+    for node_id in rings[0]:
+        cluster[node_id].stored = stored
+    cluster.network.partition(*rings)
+    cluster.start()
+    assert cluster.run_until(lambda: all(cluster.one_ring(*ring) for ring in rings), 5)
+    cluster.network.heal()
+    assert cluster.settle(10)
+    assert all(stored < node.machine.ring_id.seq < stored + NEAR for node in cluster.nodes.values())
+    assert all(stored < node.stored for node in cluster.nodes.values())
+
+
+@pytest.mark.parametrize("liar", [1, 2])
+def test_a_real_node_that_believes_everything_is_followed(liar):
+    """It lifts its own number by what it has heard, and says so as long as it lives."""
+    cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03), makers={1: CorosyncModel})
+    cluster.start()
+    cluster.form()
+    cluster[1].receive(codec.encode(Join(liar, liar, 1 << 60, NODES, ())))
+    assert cluster.settle(10)
+    cluster[2].crash()
+    cluster[2].start()
+    assert cluster.settle(10)
+
+
+def test_who_lies_for_a_member_all_the_time_lifts_no_number():
+    """The true one is heard as soon as it matters; for one that is down nobody passes the commit token on."""
+    for down in (True, False):
+        cluster = formed(merge=0.03)
+        if down:
+            cluster[2].crash()
+        for _ in range(2000):
+            cluster.run_for(0.002)
+            for node_id in (1, 3):
+                machine = cluster[node_id].machine
+                lie = Join(2, 2, LIMIT - 8, tuple(sorted(machine.candidates)), tuple(sorted(machine.failed)))
+                cluster[node_id].receive(codec.encode(lie))
+        if down:
+            cluster[2].start()
+        assert cluster.settle(10)
+        assert all(node.machine.ring_id.seq < NEAR > node.stored for node in cluster.nodes.values())
+
+
+def test_a_far_number_that_nobody_confirms_is_forgotten():
+    cluster = formed()
+    cluster[2].crash()
+    node, machine = cluster[3], cluster[3].machine
+    assert cluster.run_until(lambda: machine.state is State.GATHER, 5)
+    before = machine.ring_id, node.stored
+    node.receive(codec.encode(CommitToken(1, 1, RingId(1, 1 << 50), NODES, [CommitEntry()] * 3, 2)))
+    assert machine.state is State.COMMIT
+    assert cluster.run_until(lambda: machine.state is State.GATHER, 5)
+    assert (machine.ring_id, node.stored) == before
+
+
+def test_a_claim_holds_while_it_is_repeated():
+    claims = Claims(1.0)
+    assert not claims.hear(2, 1 << 50, 10.0)
+    assert not claims.hear(2, (1 << 50) + 4, 10.9)
+    assert claims.highest([2, 3]) == 0
+    assert claims.hear(2, (1 << 50) + 8, 11.0)
+    assert claims.highest([2, 3]) == (1 << 50) + 8
+    assert claims.highest([3]) == 0
+    assert not claims.hear(2, 1 << 60, 11.1), "it says something else"
+    assert not claims.hear(2, 1 << 60, 12.2), "it has been silent for too long"
+    assert claims.hear(2, 1 << 60, 13.2)
+    claims.forget(2)
+    assert claims.highest([2]) == 0
+
+
+def test_numbers_that_are_used_up_are_named_and_nothing_is_sent():
+    cluster = Cluster(1)
+    cluster[1].stored = LIMIT - 3
+    cluster.start()
+    cluster.run_for(10)
+    machine = cluster[1].machine
+    assert machine.state is State.GATHER
+    assert not machine.counters.commit_tokens_sent

@@ -316,7 +316,8 @@ def test_an_impossible_ring_sequence_is_not_believed():
     machine = ring_of_one()
     machine.receive(codec.encode(Join(2, 2, (1 << 64) - 1, (1, 2), ())), 1.0)
     assert machine.highest_ring_seq == 5
-    assert machine.statistics().drops == {"join with impossible ring sequence": 1}
+    assert machine.statistics().drops == {"impossible ring sequence": 1}
+    assert any("node 2 has a ring sequence" in text for text in machine.take().notices)
 
 
 def test_a_repeated_or_foreign_token_has_no_effect():

@@ -12,10 +12,14 @@ import pytest
 import trio
 
 import cpg
+from cpg.cli import rings
 from cpg.cli.figures import rates, ring_lines
 from cpg.cli.top import picture
 from cpg.quorum import QuorumStatus
+from cpg.status import ring_status
 from tests.app.processes import run
+from totem.states.gather import Gather
+from totem.states.table import Cause
 
 VOTES = "quorum {\n    provider: corosync_votequorum\n    expected_votes: 1\n}\n"
 
@@ -85,6 +89,16 @@ async def test_quorum_has_the_figures_of_the_node(voting):
         assert QuorumStatus.of(await ring.ask("quorum")) == voting.ring.quorum
 
 
+async def test_a_ring_that_never_forms_is_not_quorate(voting, monkeypatch):
+    """Whatever the last one was: it orders nothing."""
+    monkeypatch.setattr(rings, "COMPANY_HINT", 0.3)
+    monkeypatch.setattr(Gather, "enter", lambda room, now: None)  # nobody is heard, and no timeout comes
+    voting.ring._shell.processor.gather(Cause.TOKEN_LOST, trio.current_time())
+    async with voting.connect() as ring:
+        await ring.wait_quorate()
+        assert not await rings.is_quorate(ring)
+
+
 async def test_quorum_without_a_provider(daemon):
     assert await on(daemon, "quorum") == "quorate: node 1\n"
 
@@ -97,7 +111,7 @@ async def test_status(voting):
         out = await on(voting, "status")
         told = json.loads(await on(voting, "status", "--json"))
     assert f"node 1 (node1), process {os.getpid()}, up 0:00:" in out
-    assert f"ring {voting.ring.ring_id}: operational, quorate\n" in out
+    assert re.search(rf"\nring {voting.ring.ring_id}: operational for 0:00:0\d, quorate\n", out)
     port = voting.ring.config.nodes[0].port
     assert re.search(rf"  1  node1  127\.0\.0\.1:{port} *\n  2  node2  127\.0\.0\.1:\d+ +absent\n", out)
     assert "votes: 1 of 1 expected, 1 needed\n" in out
@@ -111,6 +125,18 @@ async def test_status(voting):
     own = told["clients"][0]
     assert (own["pid"], own["groups"], own["sent"], own["received"]) == (os.getpid(), ["chat"], 2, 2)
     assert told["clients"][1]["name"] == "cpg"
+
+
+async def test_a_ring_that_is_being_formed_is_not_quorate(voting, monkeypatch):
+    """It orders nothing, whatever the last one was; the status tells since when."""
+    ring = voting.ring
+    now = trio.current_time()
+    assert (ring_status(ring, now, now)["state"], ring_status(ring, now, now)["quorate"]) == ("operational", True)
+    monkeypatch.setattr(Gather, "enter", lambda room, now: None)
+    ring._shell.processor.gather(Cause.TOKEN_LOST, now)
+    told = ring_status(ring, now, now + 5)
+    assert (told["state"], told["state_seconds"], told["quorate"]) == ("gather", 5, False)
+    assert "gather for 0:00:05, not quorate\n" in "\n".join([*ring_lines(told | {"waiting": 0}, rates(told, told)), ""])
 
 
 async def test_rates_are_what_happened_between_two_looks(daemon):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.core import test_hostile as hostile
 from tests.sim import scenarios
 from totem import flow, sequence
 from totem.flow import FlowControl, Pace
@@ -23,11 +24,13 @@ from totem.labels import Labels
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.ring import Ring
+from totem.ring_numbers import Claims
 from totem.states.commit import Commit
 from totem.states.gather import Gather
 from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
+from totem.states.table import State
 from totem.testing.soak import Worlds
 from totem.wire import codec
 
@@ -47,6 +50,9 @@ def random_worlds(count: int = 120, *, mixed: bool = False) -> None:
     for seed in range(count):
         outcome = worlds.run_world(seed)
         assert not outcome.violations, f"seed {seed}: {outcome.violations[0]}"
+
+
+no_number_lasts = hostile.test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own
 
 
 class Bug(NamedTuple):
@@ -622,12 +628,66 @@ BUGS = [
     Bug(
         "use a ring id before it is stored",
         "G3",
-        [Change(Processor, "begin_ring", "self._ring_seq_to_store = self.highest_ring_seq", "pass")],
+        [Change(Processor, "_confirm_ring", "self._ring_seq_to_store = self.ring_id.seq", "pass")],
     ),
     Bug(
         "number a ring without regard to what others have seen",
         "protocol 1.1",
-        [Change(Gather, "_commit_token", "processor.highest_ring_seq + 4", "processor.ring_id.seq + 4")],
+        [
+            Change(
+                Processor,
+                "next_ring_seq",
+                "max(self.highest_ring_seq, self._claims.highest(members)) + 4",
+                "self.ring_id.seq + 4",
+            )
+        ],
+    ),
+    Bug(
+        "believe any number at once",
+        "G17",
+        [Change(Processor, "_believes", "is_near(join.ring_seq, self._own_seq)", "True")],
+        partial(
+            hostile.test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own, True, State.OPERATIONAL, (1, 2, 3)
+        ),
+    ),
+    Bug(
+        "believe a far number for good once it has been said",
+        "G17",
+        [
+            Change(Claims, "hear", "now - since >= self._patience", "True"),
+            Change(Claims, "highest", "last - since >= self._patience", "True"),
+        ],
+        partial(no_number_lasts, True, State.GATHER, (1,)),
+    ),
+    Bug(
+        "never believe a far number",
+        "G17",
+        [Change(Claims, "hear", "now - since >= self._patience", "False")],
+        partial(hostile.test_a_ring_with_large_numbers_is_joined, 1 << 50, ({2}, {1, 3}), ()),
+    ),
+    Bug(
+        "make a far number mine before it is confirmed",
+        "G17",
+        [Change(Processor, "begin_ring", "self._doubted = self.ring_id", "pass")],
+        partial(no_number_lasts, False, State.GATHER, (1, 2, 3)),
+    ),
+    Bug(
+        "keep a far number that was not confirmed",
+        "G17",
+        [Change(Processor, "gather", "self.ring_id, self._doubted = self._doubted, None", "self._doubted = None")],
+        hostile.test_a_far_number_that_nobody_confirms_is_forgotten,
+    ),
+    Bug(
+        "believe that a member of my ring has come far",
+        "G17",
+        [Change(Processor, "_is_stranger", "not is_near(ring_seq, self._own_seq)", "False")],
+        hostile.test_who_lies_for_a_member_all_the_time_lifts_no_number,
+    ),
+    Bug(
+        "take a commit token in my own name",
+        "G17",
+        [Change(Gather, "_ignores_commit_token", "not token.index", "False")],
+        partial(no_number_lasts, True, State.GATHER, (1,)),
     ),
     Bug(
         "file any multicast as one of my ring",

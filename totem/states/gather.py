@@ -62,7 +62,9 @@ class Gather(Room):
         if members == {processor.node_id} != processor.candidates - processor.gone and not self._may_be_alone:
             self._hesitate(now)
         elif members and min(members) == processor.node_id:
-            processor.commit(self._commit_token(tuple(sorted(members))), Cause.CONSENSUS, now)
+            ring_seq = processor.next_ring_seq(members)
+            if ring_seq is not None:
+                processor.commit(self._commit_token(tuple(sorted(members)), ring_seq), Cause.CONSENSUS, now)
 
     def _hesitate(self, now: float) -> None:
         """Do not be a ring of one at once when others have failed that did not leave.
@@ -74,12 +76,12 @@ class Gather(Room):
         if not processor.timers.armed(Timer.ALONE):
             processor.timers.arm(Timer.ALONE, now + processor.dice.uniform(0, processor.config.join))
 
-    def _commit_token(self, members: tuple[int, ...]) -> CommitToken:
+    def _commit_token(self, members: tuple[int, ...], ring_seq: int) -> CommitToken:
         processor = self.processor
         return CommitToken(
             sender=processor.node_id,
             token_seq=0,
-            ring_id=RingId(processor.node_id, processor.highest_ring_seq + 4),
+            ring_id=RingId(processor.node_id, ring_seq),
             members=members,
             entries=[CommitEntry() for _ in members],
         )
@@ -118,6 +120,7 @@ class Gather(Room):
             or token.ring_id.seq <= processor.ring_id.seq
             or token.ring_id.representative != members[0]
             or token.index >= len(members)
+            or not token.index  # mine to make, if I am the representative
             or members[token.index] != processor.node_id
         )
 

@@ -198,7 +198,7 @@ class Recovery(Ordering):
         else:
             self._complete_rotations = 0
         if self._complete_rotations == 2:
-            self._install()
+            self._install(now)
             return True
         return self._makes_progress(token, now)
 
@@ -248,7 +248,7 @@ class Recovery(Ordering):
             obliged.update(*(hellos[member].obligations for member in self.transitional))
         return obliged.intersection(self.old_ring.members)
 
-    def _install(self) -> None:
+    def _install(self, now: float) -> None:
         """Deliver what is left of the old ring, both configurations, and put the new ring in its place: one step."""
         processor = self.processor
         old, new = self.old_ring, self.new_ring
@@ -277,7 +277,7 @@ class Recovery(Ordering):
         window = min(hellos[member].window for member in new.members) if new.pure else 0
         if window:
             new.flow.choose(window, len(new.members))
-        processor.install(new, max(pauses, default=0) / 1000)
+        processor.install(new, max(pauses, default=0) / 1000, now)
 
     def _deliver_old_messages(self, hellos: dict[int, Hello], obliged: set[int]) -> None:
         """Up to the first gap or unsafe message in the old configuration; the rest after the transitional one (A7)."""
