@@ -79,6 +79,8 @@ class EmbeddedRing(Ring):
     """This process's place in a ring. Leaving the block announces the leave, so that the others need no timeout."""
 
     gives_safe = True
+    votes_file: VotesFile | None = None
+    """Where the highest number of expected votes is kept."""
 
     def __init__(self, config: Config, shell: Shell, *, pid: int, votes: Votequorum | None = None) -> None:
         """`votes`: the node's count of the cluster's votes, if a quorum provider is configured."""
@@ -212,6 +214,8 @@ class EmbeddedRing(Ring):
             now = trio.current_time()
             self._engine.advance(now)
             self._notice()
+            if self.votes_file is not None:
+                self.votes_file.store()
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
@@ -263,11 +267,15 @@ def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node
         for warning in warnings:
             _log.warning("%s", warning)
     shell = Node.open(config, own_node(config, node))
-    return kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, shell.processor.node_id))
+    node_id = shell.processor.node_id
+    votes_file = VotesFile(Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}"))
+    ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))
+    ring.votes_file = votes_file
+    return ring
 
 
-def _count_of_votes(config: Config, node_id: int) -> Votequorum | None:
-    """Make the node's count of votes, if it takes part in that; with its memory in the folder of ring sequences."""
+def _count_of_votes(config: Config, node_id: int, votes_file: VotesFile) -> Votequorum | None:
+    """Make the node's count of votes, if it takes part in that."""
     if not config.quorum.provider:
         return None
     rules, warnings = Rules.of(config, node_id)
@@ -275,8 +283,39 @@ def _count_of_votes(config: Config, node_id: int) -> Votequorum | None:
         _log.warning("%s", warning)
     if not rules.tracking:
         return Votequorum(node_id, rules)
-    path = Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}")
-    barrier = int.from_bytes(path.read_bytes()[:4], "little") if path.exists() else 0
-    return Votequorum(
-        node_id, rules, barrier=barrier, remember=lambda votes: write_durably(str(path), votes.to_bytes(4, "little"))
-    )
+    return Votequorum(node_id, rules, barrier=votes_file.load(), remember=votes_file.remember)
+
+
+class VotesFile:
+    """The file of the highest number of expected votes that a node has seen, in the folder of ring sequences."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._unstored: int | None = None
+        self._is_failing = False
+
+    def load(self) -> int:
+        """Return what is remembered; 0 for nothing."""
+        return int.from_bytes(self._path.read_bytes()[:4], "little") if self._path.exists() else 0
+
+    def remember(self, votes: int) -> None:
+        """Make it durable, now if the disk can be written: until then a restart would count with fewer votes."""
+        self._unstored = votes
+        self.store()
+
+    def store(self) -> None:
+        """Try again to store what could not be stored; what goes wrong is logged once."""
+        if self._unstored is None:
+            return
+        try:
+            write_durably(str(self._path), self._unstored.to_bytes(4, "little"))
+        except OSError as error:
+            if not self._is_failing:
+                text = "the expected votes cannot be stored, so a restart may count with fewer: %s: %s"
+                _log.error(text, error.filename, error.strerror or error)
+            self._is_failing = True
+            return
+        self._unstored = None
+        if self._is_failing:
+            self._is_failing = False
+            _log.warning("the expected votes are stored again in %s", self._path)

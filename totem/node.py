@@ -10,6 +10,9 @@ queued something. Their costs are what shape them. A cancel scope for each packe
 the sleeper's is moved only when the deadline moves earlier; mostly it moves later, and the sleeper wakes for nothing
 once in a token timeout. A wait for the socket is a checkpoint, so one wait for each burst of datagrams lets all other
 tasks run as well.
+
+A ring's number that cannot be stored must not leave this node, nor anything of that ring (rulings, G17). Until it can
+be, the node stands still, as one that is paused: it hears, says and delivers nothing, and the others go on without it.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import logging
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Protocol
 
@@ -42,6 +46,10 @@ LOOKS = 16
 """How often one turn looks for the token while it delivers."""
 ROUNDS = 16
 """How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two tries to store what could not be stored: doubled from the first to the second."""
+STANDING_STILL = "out of the ring until its disk can be written"
+"""What statistics say in place of a state."""
 
 Deliver = Callable[[Iterator[Delivery]], None]
 """Takes one batch of deliveries, all of it, be it nothing; may send meanwhile."""
@@ -70,7 +78,7 @@ class Store(Protocol):
     """Where the ring sequence is kept: `totem.store.RingStore`."""
 
     def store(self, ring_seq: int) -> None:
-        """Make the sequence durable before returning."""
+        """Make the sequence durable before returning. Raises `OSError` that names the file."""
 
 
 class Node:
@@ -92,6 +100,11 @@ class Node:
         self._error: Exception | None = None
         self._failure: str | None = None
         self._finished = False
+        self._unstored: int | None = None
+        """The ring sequence for which this node stands still."""
+        self._changes_of_standing = trio.lowlevel.ParkingLot()
+        self._comes_back = False
+        """It has stood still since the last turn."""
 
     @classmethod
     def open(cls, config: Config, node_id: int, *, trains: bool = True) -> Node:
@@ -115,8 +128,8 @@ class Node:
     async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the ring until `leave` or cancellation; both announce the leave to the others.
 
-        `deliver` is called with each batch. Raises `RingLost` if the ring cannot go on, and whatever `deliver` or the
-        store raises, bare.
+        `deliver` is called with each batch. Raises `RingLost` if the ring cannot go on, and whatever `deliver` raises,
+        bare.
         """
         self._deliver = deliver
         try:
@@ -124,7 +137,7 @@ class Node:
                 self.processor.start(trio.current_time())
                 self._turn()
                 async with trio.open_nursery() as nursery:
-                    for task in (self._listen, self._keep_time, self._follow_kicks):
+                    for task in (self._listen, self._keep_time, self._follow_kicks, self._store_again):
                         nursery.start_soon(task)
                     task_status.started()
         finally:
@@ -154,7 +167,8 @@ class Node:
         """The processor's record, with what the sockets have dropped among its drops."""
         if not self._finished:
             self._count_overflows()
-        return self.processor.statistics()
+        statistics = self.processor.statistics()
+        return statistics if self._unstored is None else replace(statistics, state=STANDING_STILL)
 
     def _count_overflows(self) -> None:
         if overflows := self._endpoint.overflows():
@@ -165,12 +179,16 @@ class Node:
     async def _listen(self) -> None:
         while True:
             await self._endpoint.wait_readable()
+            if self._unstored is not None:
+                await self._until_stored()
             self._turn()
 
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope(deadline=self.processor.deadline) as self._sleep:
                 await trio.sleep_forever()
+            if self._unstored is not None:
+                await self._until_stored()
             if self.processor.deadline <= trio.current_time():
                 self._turn()
 
@@ -182,11 +200,31 @@ class Node:
             if self._kicked_again:
                 self._turn()
 
+    async def _store_again(self) -> None:
+        """Store what could not be stored, as soon as that is possible again."""
+        while True:
+            while self._unstored is None:
+                await self._changes_of_standing.park()
+            began, pause = trio.current_time(), SHORTEST_PAUSE
+            while not self._stores(self._unstored):
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            self._unstored = None
+            self._comes_back = True
+            seconds = trio.current_time() - began
+            _log.warning("node %d: its disk can be written again, after %.1f s", self.processor.node_id, seconds)
+            self._changes_of_standing.unpark_all()
+            self._turn()
+
+    async def _until_stored(self) -> None:
+        while self._unstored is not None:
+            await self._changes_of_standing.park()
+
     # A turn.
 
     def _turn(self) -> None:
         """Hot: once for each burst of datagrams. What goes wrong ends `run`, whichever task asked for the turn."""
-        if self._error is not None:
+        if self._error is not None or self._unstored is not None:
             return
         self._in_turn = True
         self._kicked_again = False
@@ -203,13 +241,18 @@ class Node:
 
     def _read_and_act(self, now: float) -> None:
         processor = self.processor
-        limit = sys.maxsize if processor.overdue(now) else BURST
+        if self._comes_back:
+            self._comes_back = False
+            processor.come_back(now)
+            limit = sys.maxsize
+        else:
+            limit = sys.maxsize if processor.overdue(now) else BURST
         processor.receive_all(self._endpoint.drain(limit), now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:
                 processor.advance(now)
             self._hand_over()
-            if processor.deadline > now:
+            if processor.deadline > now or self._unstored is not None:
                 break
 
     def _hand_over(self) -> None:
@@ -229,14 +272,33 @@ class Node:
     def _perform(self) -> Iterator[Delivery]:
         """Store and send what is ready; what there is to deliver."""
         ready = self.processor.take()
-        if ready.ring_seq is not None:
-            self._store.store(ready.ring_seq)
-        for target, train in ready.datagrams:
-            self._endpoint.send(target, train)
         for notice in ready.notices:
             _log.warning("node %d: %s", self.processor.node_id, notice)
         self._failure = ready.failure
+        if ready.ring_seq is not None and not self._stores(ready.ring_seq):
+            return iter(())  # what was to be sent counts as lost on its way, and what is to be delivered waits
+        for target, train in ready.datagrams:
+            self._endpoint.send(target, train)
         return ready.deliveries
+
+    def _stores(self, ring_seq: int) -> bool:
+        """Make the sequence durable; if that is not possible, say so once, and stand still until it is."""
+        try:
+            self._store.store(ring_seq)
+        except OSError as error:
+            if self._unstored is None:
+                place = f"{error.filename}: " if error.filename is not None else ""
+                _log.error(
+                    "node %d: out of the ring, since the sequence of a new one cannot be stored: %s%s; it comes back "
+                    "as soon as it can be",
+                    self.processor.node_id,
+                    place,
+                    error.strerror or error,
+                )
+                self._unstored = ring_seq
+                self._changes_of_standing.unpark_all()
+            return False
+        return True
 
     def _watchful(self, first: Delivery, deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
         """Hand on deliveries, and look for the token between every few: the ring need not wait for the application.
@@ -261,8 +323,9 @@ class Node:
         self._in_turn = True
         if self._error is None:
             self.processor.leave(trio.current_time())
-            for target, train in self.processor.take().datagrams:
-                self._endpoint.send(target, train)
+            if self._unstored is None:
+                for target, train in self.processor.take().datagrams:
+                    self._endpoint.send(target, train)
         self._count_overflows()
         self._finished = True
         self._endpoint.close()

@@ -351,6 +351,11 @@ class Processor:
             return False
         self.counters.pauses += 1
         self.largest_pause = max(self.largest_pause, late)
+        self.come_back(now)
+        return True
+
+    def come_back(self, now: float) -> None:
+        """This node has stood still, so that its view is stale: as after a pause, which `overdue` notices by itself."""
         self._resuming = True
         timers = self.timers
         for timer, grace in (
@@ -359,7 +364,6 @@ class Processor:
         ):
             if timers.deadline(timer) < now + grace:
                 timers.arm(timer, now + grace)
-        return True
 
     def advance(self, now: float) -> None:
         """Fire every timer that is due."""

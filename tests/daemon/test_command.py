@@ -19,13 +19,18 @@ NOWHERE = "/nowhere/ring.conf"
 class Cpgd:
     """A cpgd of its own process, with what a service manager gives it."""
 
-    def __init__(self, config, folder):
+    def __init__(self, config, folder, node=1, prefix=()):
+        """`prefix`: a command that runs its arguments as a command, as the same process."""
         self.path = folder / "socket"
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(folder / "notify"))
         self.notices.setblocking(False)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cpg.daemon", "-c", config, "--node", "1", "--socket", str(self.path)],
+            [
+                *prefix,
+                *(sys.executable, "-m", "cpg.daemon"),
+                *("-c", config, "--node", str(node), "--socket", str(self.path)),
+            ],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "NOTIFY_SOCKET": str(folder / "notify")},

@@ -1,5 +1,6 @@
 """Stand-ins for what a node drives and is driven by."""
 
+import errno
 import heapq
 from math import inf
 
@@ -32,6 +33,9 @@ class FakeProcessor:
     def overdue(self, now):
         self.turns += 1
         return self.paused
+
+    def come_back(self, now):
+        self.calls.append(("come back", now))
 
     def receive_all(self, datagrams, now):
         self.calls += [("receive", datagram) for datagram in datagrams]
@@ -88,9 +92,12 @@ class FakeEndpoint:
 class FakeStore:
     def __init__(self, calls):
         self.calls = calls
+        self.is_full = False
 
     def store(self, ring_seq):
         self.calls.append(("store", ring_seq))
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device", "/state/ringid_1")
 
 
 class TerribleNetwork:

@@ -1,5 +1,6 @@
 """Rings of live nodes for tests: processors under their shells, and a program that notes what it is told."""
 
+import errno
 import random
 from functools import partial
 
@@ -15,8 +16,11 @@ from totem.testing.checkers import Process, Sent, Trace
 class MemoryStore:
     def __init__(self):
         self.ring_seq = 0
+        self.is_full = False
 
     def store(self, ring_seq):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device", "/state/ringid")
         self.ring_seq = max(self.ring_seq, ring_seq)
 
 

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.shell.fakes import FakeEndpoint, FakeProcessor, FakeStore
 from tests.shell.places import at_one_address
 from totem.errors import RingLost
-from totem.node import BURST, SLICE, Node
+from totem.node import BURST, LONGEST_PAUSE, SLICE, Node
 from totem.states.table import State
 from totem.store import RingStore
 
@@ -24,7 +24,8 @@ class World:
         self.processor = FakeProcessor()
         self.calls = self.processor.calls
         self.endpoint = FakeEndpoint(self.calls)
-        self.node = Node(self.processor, self.endpoint, FakeStore(self.calls))
+        self.store = FakeStore(self.calls)
+        self.node = Node(self.processor, self.endpoint, self.store)
         self.on_delivery = lambda item: None
 
     def deliver(self, deliveries):
@@ -267,11 +268,10 @@ async def test_a_processor_that_is_always_due_leaves_room_for_others(world):
     ("error", "promise"),
     [
         (RingLost("node 2 is there twice"), {"failure": "node 2 is there twice"}),
-        (OSError("disk full"), {"ring_seq": 9}),
         (KeyError("bug"), {"deliveries": ["x"]}),
     ],
 )
-async def test_what_goes_wrong_comes_out_bare_and_no_leave_is_announced(error, promise, monkeypatch, nursery):
+async def test_what_goes_wrong_comes_out_bare_and_no_leave_is_announced(error, promise, nursery):
     world = World()
 
     def fail(*args):
@@ -279,8 +279,6 @@ async def test_what_goes_wrong_comes_out_bare_and_no_leave_is_announced(error, p
 
     if "deliveries" in promise:
         world.on_delivery = fail
-    if "ring_seq" in promise:
-        monkeypatch.setattr(FakeStore, "store", fail)
     outcome = []
 
     async def run():
@@ -299,7 +297,74 @@ async def test_what_goes_wrong_comes_out_bare_and_no_leave_is_announced(error, p
     assert caught.args == error.args
     assert world.calls[-1] == ("close",)
     assert not world.called("leave")
-    assert bool(world.called("send")) == ("ring_seq" not in promise)  # nothing is sent that is not stored
+    assert world.called("send")
+
+
+async def test_what_cannot_be_stored_is_not_told_to_anybody(world, autojump_clock, caplog):
+    """The node stands still until it can be stored, and does not spin."""
+    world.store.is_full = True
+    world.processor.deadline = trio.current_time() + 1
+    world.processor.promise(ring_seq=9, datagrams=[(2, [b"commit token"])], deliveries=["x"], notices=["strange"])
+    world.endpoint.arrive(b"commit token")
+    await trio.sleep(60)
+    turns = world.processor.turns
+    assert world.called("send", "deliver", "advance") == []
+    assert 10 < len(world.called("store")) < 25
+    world.endpoint.arrive(b"late")
+    world.node.kick()
+    await trio.sleep(60)
+    assert world.processor.turns == turns
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "node 1: strange",
+        "node 1: out of the ring, since the sequence of a new one cannot be stored: /state/ringid_1: No space left on "
+        "device; it comes back as soon as it can be",
+    ]
+
+    world.store.is_full = False
+    world.calls.clear()
+    world.processor.promise(datagrams=[(0, [b"join"])], deliveries=["y"])
+    await trio.sleep(LONGEST_PAUSE)
+    names = [name for name, *_ in world.calls]
+    assert names == ["store", "come back", "receive", "advance", "send", "deliver"]
+    assert "its disk can be written again, after 12" in caplog.messages[-1]
+    turns = world.processor.turns
+    world.endpoint.arrive(b"as usual")
+    await wait_all_tasks_blocked()
+    assert world.processor.turns == turns + 1
+
+
+async def test_a_look_between_deliveries_may_find_what_cannot_be_stored(world, autojump_clock):
+    """What was in line is delivered to the end; what comes behind it waits."""
+    world.store.is_full = True
+
+    def on_delivery(item):
+        if item == 0:
+            world.endpoint.arrive(b"commit token")
+            world.processor.promise(ring_seq=9, datagrams=[(2, [b"commit token"])])
+
+    world.on_delivery = on_delivery
+    world.processor.promise(deliveries=range(2 * SLICE))
+    world.endpoint.arrive(b"train")
+    await wait_all_tasks_blocked()
+    assert len(world.called("deliver")) == 2 * SLICE
+    assert not world.called("send")
+    world.store.is_full = False
+    await trio.sleep(LONGEST_PAUSE)
+    assert world.called("come back")
+
+
+async def test_who_stands_still_leaves_without_a_word(autojump_clock):
+    """A leave tells the number of the ring, too."""
+    world = World()
+    world.store.is_full = True
+    world.processor.promise(ring_seq=9, datagrams=[(0, [b"join"])])
+    async with trio.open_nursery() as nursery:
+        await nursery.start(world.node.run, world.deliver)
+        await trio.sleep(5)
+        world.node.leave()
+    assert not world.called("send")
+    assert world.calls[-1] == ("close",)
 
 
 async def test_a_failure_in_the_first_turn(autojump_clock):

@@ -10,7 +10,10 @@ from tests.shell.ring import MemoryStore, on_network, together
 from totem.config import Config
 from totem.configuration import Guarantee, TransitionalConfiguration
 from totem.errors import RingLost
+from totem.node import STANDING_STILL
 from totem.testing.checkers import History, check
+from totem.wire import codec
+from totem.wire.messages import Join
 
 NODES = (1, 2, 3)
 MESSAGES = 60
@@ -88,6 +91,55 @@ async def test_a_node_cut_off_a_restart_and_a_leave(seed, autojump_clock):
         life.cancel_scope.cancel()
     assert_nothing_wrong([*programs.values(), again])
     assert any(isinstance(event, TransitionalConfiguration) for event in programs[1].trace.events)
+
+
+def durable_only(program, store):
+    """Let the test fail where a node sends anything of a ring whose number is not on its disk."""
+    endpoint = program.node._endpoint
+    send = endpoint.send
+
+    def checked(target, train):
+        for frame in train:
+            said = codec.decode(frame)
+            if not isinstance(said, Join):
+                assert said.ring_id.seq <= store.ring_seq, said
+            elif said.is_leave:
+                assert said.ring_seq <= store.ring_seq, said
+        send(target, train)
+
+    endpoint.send = checked
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_others_go_on_without_a_node_whose_disk_is_full(seed, autojump_clock):
+    """It comes back when there is room, has told nobody of a ring that is not on its disk, and slows no ring down."""
+    network = terrible(seed)
+    config = Config.for_nodes(3)
+    stores = {k: MemoryStore() for k in NODES}
+    programs = {k: on_network(network, config, k, stores[k]) for k in NODES}
+    for k, program in programs.items():
+        durable_only(program, stores[k])
+    async with trio.open_nursery() as life:
+        life.start_soon(network.run)
+        for program in programs.values():
+            life.start_soon(program.run)
+        await together(programs)
+        async with trio.open_nursery() as talk:
+            for k in (1, 2):
+                talk.start_soon(chatter, programs[k], random.Random(f"{seed} {k}"))
+            stores[3].is_full = True
+            network.cut = {(3, 1), (3, 2)}
+            await programs[1].until_members(1, 2)
+            network.cut = set()
+            await trio.sleep(100)
+            assert programs[1].processor.members == programs[2].processor.members == (1, 2)
+            assert programs[3].node.statistics().state == STANDING_STILL
+            stores[3].is_full = False
+            await together(programs)
+        await trio.sleep(30)
+        life.cancel_scope.cancel()
+    assert_nothing_wrong(programs.values())
+    assert all(program.processor.largest_pause == 0 for program in programs.values())
 
 
 async def test_a_leave_needs_no_timeout(autojump_clock):

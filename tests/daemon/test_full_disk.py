@@ -1,0 +1,46 @@
+"""A node whose disk is full lives, stays out of rings that it could not remember, and comes back."""
+
+from contextlib import ExitStack
+
+import pytest
+import trio
+
+import cpg
+from tests.app.processes import write_config
+from tests.daemon.full_disk import can_mount, empty, fill, on_own_disk
+from tests.daemon.test_command import Cpgd
+from totem.node import STANDING_STILL
+
+pytestmark = pytest.mark.skipif(not can_mount(), reason="a disk of its own needs root, and leave to mount")
+
+
+async def test_cpgd_goes_on_when_there_is_room(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    path = write_config(tmp_path, 2)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"state_dir: {tmp_path}", f"state_dir: {state}"))
+    with ExitStack() as daemons, trio.fail_after(90):
+        one = Cpgd(path, tmp_path, prefix=on_own_disk(state))
+        daemons.callback(one.close)
+        await one.notice()
+        async with cpg.connect(one.path) as ring:
+            fill(one.process, state)
+            (tmp_path / "two").mkdir()
+            two = Cpgd(path, tmp_path / "two", node=2)
+            daemons.callback(two.close)
+            while (await ring.ask("status"))["state"] != STANDING_STILL:
+                await trio.sleep(0.1)
+            await two.notice()  # it is in a ring, alone
+            async with cpg.connect(two.path) as other:
+                assert other.node_ids == (2,)
+                empty(one.process, state)
+                await ring.wait_members(2)
+                await other.wait_members(2)
+        code, log = await one.end()
+    assert code == 0
+    assert log.count(f"out of the ring, since the sequence of a new one cannot be stored: {state}/ringid_1") == 1
+    assert log.count("No space left on device") == 1
+    assert log.count("its disk can be written again, after") == 1
