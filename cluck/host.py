@@ -24,6 +24,7 @@ from cpg.block import Waiters
 from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
+from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
 
 _log = logging.getLogger(__name__)
 
@@ -144,12 +145,33 @@ class Host:
                 self._outbox.popleft()
 
     async def _store_records(self) -> None:
+        """Store what there is to store; where the disk cannot be written, again and again, while all else goes on."""
+        pause = SHORTEST_PAUSE
         while True:
             while (record := self.service.record_to_store) is None:
                 await self._jobs.wait()
-            await self._store.save(record)
+            try:
+                await self._store.save(record)
+            except OSError as error:
+                self._on_disk_fault(words(error))
+                await anyio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = SHORTEST_PAUSE
+            self._on_disk_fault("")
             self.service.stored(record)
             self.work()
+
+    def _on_disk_fault(self, fault: str) -> None:
+        """Log what is wrong with the disk, or that it is well again, once."""
+        replica = self.service.replica
+        if bool(fault) != bool(replica.disk_fault):
+            if fault:
+                text = "no longer leases and no new epoch are recorded here until the disk can be written: "
+                _log.error("node %d: %s%s", replica.member.node_id, text, fault)
+            else:
+                _log.warning("node %d: records are stored again", replica.member.node_id)
+        replica.disk_fault = fault
 
     async def _watch_time(self) -> None:
         while True:

@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cluck.clients import Batch, LocalClient
-from cluck.commands import Acquire, Client, Command, Notify, Publish, Stand, Wait
+from cluck.commands import Acquire, Client, Command, Notify, Publish, RequestId, Stand, Wait
+from cluck.protocol import Failed
 from cluck.replica import Replica
 
 MOST_KEPT: Final = 100_000
 """Commands that wait for a primary view."""
 LARGEST_BATCH: Final = 256
 """Commands in one message."""
+DISK_PATIENCE: Final = 3.0
+"""Seconds that a request waits for a majority's disks to know of its lease."""
 
 REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
 """Commands that are answered under their own request."""
@@ -34,6 +37,7 @@ class Outgoing:
         """What is to be given to the group next, or when the view is primary."""
         self._gated: list[Acquire] = []
         """Requests whose leases are longer than what a majority's disks know of."""
+        self._gated_since: dict[RequestId, float] = {}
         self._batches: dict[int, Batch] = {}
         """By serial number."""
         self._says_again = False
@@ -74,6 +78,19 @@ class Outgoing:
         gated, self._gated = self._gated, []
         for command in gated:
             self.ask(command)
+
+    def refuse_unrecorded(self, now: float) -> None:
+        """Have no request wait for disks that cannot be written: the client is told whose, and may ask for less."""
+        since = self._gated_since
+        self._gated_since = {command.request: since.get(command.request, now) for command in self._gated}
+        for command in self._gated:
+            local = self._clients.get(command.request.owner.client)
+            if now - self._gated_since[command.request] > DISK_PATIENCE and local is not None:
+                local.open.pop(command.request, None)
+                local.candidates.pop(command.request, None)
+                why = self._replica.unrecorded(command.lease + command.grace)
+                local.tell(Failed(command.request, why, not_ready=True))
+        self._gated = [command for command in self._gated if now - self._gated_since[command.request] <= DISK_PATIENCE]
 
     def take_back(self, command: Command) -> None:
         """It is not to be said after all; the group has never heard of it."""

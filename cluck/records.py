@@ -66,6 +66,10 @@ class Records:
         """A server of this view has made this durable."""
         self._stored[member] = self._stored.get(member, record).and_(record)
 
+    def knowing(self, longest: float) -> set[Member]:
+        """Whose disks know of so long a lease."""
+        return {member for member, stored in self._stored.items() if stored.longest >= longest}
+
     def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
         """Whether a majority's disks know of a record."""
         return is_quorum([member for member, stored in self._stored.items() if stored.covers(record)])

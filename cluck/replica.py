@@ -152,6 +152,8 @@ class Replica:
         self.malformed = 0
         self.failure: str | None = None
         """Why this server cannot go on."""
+        self.disk_fault = ""
+        """Why records cannot be stored here now, and where; empty: they can."""
         self.number = 0
         """Messages with commands that were applied in this view."""
         self.was_there = False
@@ -209,6 +211,14 @@ class Replica:
         """Have a majority's disks know of a lease that is longer than `state.longest`; that grows when they do."""
         if self.state is not None and self.is_primary:
             self._propose(self._record(self.state)._replace(longest=longest))
+
+    def unrecorded(self, longest: float) -> str:
+        """Say whose disks do not know of so long a lease."""
+        silent = sorted({member.node_id for member in self.servers.keys() - self._records.knowing(longest)})
+        text = f"a lease of {longest:g} s with its grace must be on the disks of a majority of the lock servers first"
+        if silent:
+            text += f", and is not stored at node {', '.join(map(str, silent))}"
+        return f"{text}; here: {self.disk_fault}" if self.disk_fault else text
 
     def begin_epoch(self) -> None:
         """Have tokens of a later epoch: this one's run short."""

@@ -70,6 +70,7 @@ def status(service: Service) -> dict[str, Any]:
         "locks": len(state.table.locks) if state is not None else 0,
         "tickets": sum(1 for _ in state.table.tickets()) if state is not None else 0,
         "clients": len(service.clients),
+        "disk": replica.disk_fault,
     }
 
 

@@ -36,7 +36,7 @@ from cluck.commands import (
 from cluck.leases import usable
 from cluck.outgoing import Outgoing
 from cluck.protocol import Held, Leads, Readiness, Renounced
-from cluck.replica import Replica
+from cluck.replica import Phase, Replica
 
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
@@ -124,8 +124,12 @@ class Teller:
     @property
     def readiness(self) -> tuple[bool, str]:
         """Whether requests are answered now; if not, why."""
-        is_ready = self._replica.is_primary and self.is_resumed
-        return is_ready, "" if is_ready else self._replica.why or "what was decided is being made sure of"
+        replica = self._replica
+        is_ready = replica.is_primary and self.is_resumed
+        why = "" if is_ready else replica.why or "what was decided is being made sure of"
+        if replica.phase is Phase.BIRTH and replica.disk_fault:
+            why += f"; here nothing can be stored: {replica.disk_fault}"
+        return is_ready, why
 
     def tell_ready(self) -> None:
         """Tell all clients whether requests are answered now, if that has changed."""

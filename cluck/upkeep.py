@@ -60,6 +60,7 @@ class Upkeep:
             self._next_ping = now + PING
             self._ping()
         if self._replica.is_primary:
+            self._outgoing.refuse_unrecorded(now)
             self._tell_places(now)
             self._look_after_the_cluster(is_first=is_first)
 

@@ -32,7 +32,7 @@ from totem.errors import RingLost
 from totem.node import Node
 from totem.processor import Interruption
 from totem.statistics import Statistics
-from totem.store import default_directory, write_durably
+from totem.store import default_directory, words, write_durably
 
 _log = logging.getLogger(__name__)
 
@@ -311,8 +311,8 @@ class VotesFile:
             write_durably(str(self._path), self._unstored.to_bytes(4, "little"))
         except OSError as error:
             if not self._is_failing:
-                text = "the expected votes cannot be stored, so a restart may count with fewer: %s: %s"
-                _log.error(text, error.filename, error.strerror or error)
+                text = "the expected votes cannot be stored, so a restart may count with fewer: %s"
+                _log.error(text, words(error))
             self._is_failing = True
             return
         self._unstored = None

@@ -33,7 +33,7 @@ from totem.errors import RingLost
 from totem.processor import Processor
 from totem.states.table import State
 from totem.statistics import Statistics
-from totem.store import RingStore, default_directory
+from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, RingStore, default_directory, words
 from totem.udp import UdpEndpoint
 
 _log = logging.getLogger(__name__)
@@ -46,8 +46,6 @@ LOOKS = 16
 """How often one turn looks for the token while it delivers."""
 ROUNDS = 16
 """How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between two tries to store what could not be stored: doubled from the first to the second."""
 STANDING_STILL = "out of the ring until its disk can be written"
 """What statistics say in place of a state."""
 
@@ -287,13 +285,11 @@ class Node:
             self._store.store(ring_seq)
         except OSError as error:
             if self._unstored is None:
-                place = f"{error.filename}: " if error.filename is not None else ""
                 _log.error(
-                    "node %d: out of the ring, since the sequence of a new one cannot be stored: %s%s; it comes back "
-                    "as soon as it can be",
+                    "node %d: out of the ring, since the sequence of a new one cannot be stored: %s; it comes back as "
+                    "soon as it can be",
                     self.processor.node_id,
-                    place,
-                    error.strerror or error,
+                    words(error),
                 )
                 self._unstored = ring_seq
                 self._changes_of_standing.unpark_all()

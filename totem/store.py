@@ -32,6 +32,16 @@ _SIZE = 8
 _CHECKED_SIZE = 12
 
 
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between two tries to store what could not be stored: doubled from the first to the second."""
+
+
+def words(error: OSError) -> str:
+    """Say what went wrong, and with which file if one is known."""
+    reason = str(error.strerror or error)
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
 def default_directory() -> str:
     """Give the folder for ring sequences: /var/lib/totem for root, else one in the user's state directory."""
     if os.geteuid() == 0:

@@ -19,6 +19,7 @@ def status_lines(status: Shown) -> list[str]:
         f"leaders: {_nodes(status['leaders']) or 'none'}; this is node {status['node']}, priority {status['priority']}",
         f"locks: {status['locks']}, tickets: {status['tickets']}, clients here: {status['clients']}",
         f"epoch: {status['epoch']}, longest lease with grace: {status['longest_lease']:g} s",
+        *((f"the disk here cannot be written: {status['disk']}",) if status["disk"] else ()),
     ]
 
 

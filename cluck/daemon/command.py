@@ -45,12 +45,14 @@ from cpg.daemon.sockets import listening
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.lines import nodes
 from totem.errors import ConfigError, RingLost
+from totem.store import words
 
 _log = logging.getLogger(__name__)
 
 PAUSE: Final = 1.0
 """Seconds between two tries to find a ring again."""
-_LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable)
+_LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable, OSError)
+"""What may be over in a while: there is no ring, or what the disk remembers cannot be had."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,9 +154,13 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
                 raise
             if life.is_over:  # both were told to end, and the ring was faster
                 return
-            if server.why != str(lost):
-                _log.warning("no lock server until there is a ring: %s", lost)
-            server.lacks(str(lost))
+            if isinstance(lost, OSError):
+                text, why = "no lock server until its disk can be used: %s", words(lost)
+            else:
+                text, why = "no lock server until there is a ring: %s", str(lost)
+            if server.why != why:
+                _log.warning(text, why)
+            server.lacks(why)
         await trio.sleep(PAUSE)
 
 

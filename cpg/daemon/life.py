@@ -19,6 +19,7 @@ import trio
 from cpg.cli import FAILED, MISUSED, sole
 from totem.config import Logging
 from totem.errors import ConfigError, TotemError
+from totem.store import words
 
 _log = logging.getLogger(__name__)
 
@@ -105,12 +106,6 @@ def explain(error: BaseException, config: str | None) -> int:
             raise error
     _log.error("%s", text)
     return code
-
-
-def words(error: OSError) -> str:
-    """Say what went wrong, and with which file if one is known."""
-    reason = str(error.strerror or error)
-    return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 def start_logging(name: str, settings: Logging) -> None:

@@ -1,5 +1,6 @@
 """The daemon `cluckd`: its life, its clients and their ends, its errors."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
 from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness, Welcome
+from cpg.daemon.access import Access
 from cpg.daemon.life import Life
 from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
@@ -311,6 +313,23 @@ async def test_without_a_ring_it_says_so_once_and_waits(tmp_path):
     daemon.close()
 
 
+async def test_a_disk_that_cannot_be_used_is_waited_for(autojump_clock, monkeypatch, caplog):
+    tries = []
+
+    async def stand(settings, options, server, life):
+        tries.append(server.why)
+        if len(tries) < 5:
+            raise ExceptionGroup("", [OSError(errno.ENOSPC, "No space left on device", "/state/cluck_1.key")])
+
+    monkeypatch.setattr(command, "_stand", stand)
+    await command._serve(SimpleNamespace(backend=Backend.CPGD), None, Server(Access()), Life())
+    assert set(tries[1:]) == {"/state/cluck_1.key: No space left on device"}
+    assert caplog.messages == ["no lock server until its disk can be used: /state/cluck_1.key: No space left on device"]
+    tries.clear()
+    with pytest.raises(ExceptionGroup):
+        await command._serve(SimpleNamespace(backend=Backend.RING), None, Server(Access()), Life())
+
+
 async def ring_ends_behind(life):
     """A lock server that was told to end, whose ring was faster."""
     await life.lived()
@@ -333,7 +352,7 @@ async def test_it_ends_also_where_its_ring_ends_with_it(autojump_clock, monkeypa
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             settings = SimpleNamespace(backend=Backend.CPGD)
-            nursery.start_soon(command._serve, settings, None, Server(lambda uid, gid: True), life)
+            nursery.start_soon(command._serve, settings, None, Server(Access()), life)
             await wait_all_tasks_blocked()
             life.end()
 

@@ -12,9 +12,9 @@ from trio.testing import wait_all_tasks_blocked
 from tests.shell.fakes import FakeEndpoint, FakeProcessor, FakeStore
 from tests.shell.places import at_one_address
 from totem.errors import RingLost
-from totem.node import BURST, LONGEST_PAUSE, SLICE, Node
+from totem.node import BURST, SLICE, Node
 from totem.states.table import State
-from totem.store import RingStore
+from totem.store import LONGEST_PAUSE, RingStore
 
 
 class World:

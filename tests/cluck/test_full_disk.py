@@ -1,0 +1,139 @@
+"""Lock servers whose disks are full live, refuse what needs the disk with its path, and go on when there is room."""
+
+import errno
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+import trio
+
+from cluck.protocol import Failed, Held
+from cpg.testing import World
+from tests.app.processes import write_config
+from tests.cluck.daemons import Cluckd
+from tests.cluck.test_host import Memory, Talker, serving
+from tests.daemon.full_disk import can_mount, empty, fill, on_own_disk
+
+PLENTY = 20
+"""Seconds after which everything has settled."""
+LONG = 1000.0
+"""Seconds of a lease that is longer than any before."""
+
+
+class Disk(Memory):
+    """A disk that may be full."""
+
+    def __init__(self, node):
+        super().__init__()
+        self.is_full = False
+        self.path = f"/disk{node}/cluck"
+
+    async def save(self, record):
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device", self.path)
+        await super().save(record)
+
+
+class Cluster:
+    """Three nodes with lock servers and their disks."""
+
+    def __init__(self):
+        self.world = World(3)
+        self.disks = {node: Disk(node) for node in (1, 2, 3)}
+        self.hosts = {}
+
+    @asynccontextmanager
+    async def running(self, *full):
+        """They are started for the time of a block; these disks are full from the beginning."""
+        self.fill(*full)
+        async with AsyncExitStack() as stack:
+            for node in self.disks:
+                self.hosts[node] = await stack.enter_async_context(serving(self.world, node, self.disks[node]))
+            await trio.sleep(PLENTY)
+            yield self
+
+    def fill(self, *nodes):
+        for node, disk in self.disks.items():
+            disk.is_full = node in nodes
+
+    def talker(self, node):
+        return Talker(self.hosts[node])
+
+    def ready(self):
+        return [host.service.readiness for host in self.hosts.values()]
+
+
+async def test_one_full_disk_keeps_nobody_from_a_longer_lease(autojump_clock):
+    async with Cluster().running() as cluster:
+        client = cluster.talker(1)
+        cluster.fill(1)
+        client.acquire(b"lock", lease=LONG)
+        await client.hear(Held)
+
+
+async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(autojump_clock, caplog):
+    async with Cluster().running() as cluster:
+        client = cluster.talker(1)
+        caplog.clear()
+        cluster.fill(1, 2)
+        refused = client.acquire(b"lock", lease=LONG)
+        client.acquire(b"other")
+        await client.hear(Held)
+        failed = await client.hear(Failed)
+        assert (failed.request, failed.not_ready) == (refused, True)
+        assert "on the disks of a majority of the lock servers first, and is not stored at node 1, 2" in failed.text
+        assert failed.text.endswith("here: /disk1/cluck: No space left on device")
+        await trio.sleep(600)
+        assert cluster.hosts[1].service.answer("status")["disk"] == "/disk1/cluck: No space left on device"
+        faults = [text for text in caplog.messages if "until the disk can be written" in text]
+        assert sorted(fault.split(":")[0] for fault in faults) == ["node 1", "node 2"]
+        assert all(fault.endswith("/cluck: No space left on device") for fault in faults)
+
+        cluster.fill()
+        await trio.sleep(PLENTY)
+        client.acquire(b"lock", lease=LONG)
+        await client.hear(Held)
+        assert cluster.hosts[1].service.answer("status")["disk"] == ""
+        assert sum("records are stored again" in text for text in caplog.messages) == 2
+
+
+async def test_one_full_disk_keeps_nobody_from_the_first_state(autojump_clock):
+    async with Cluster().running(1) as cluster:
+        assert all(ready for ready, _ in cluster.ready())
+
+
+async def test_a_birth_that_a_majority_cannot_store_says_so_and_comes_when_there_is_room(autojump_clock):
+    async with Cluster().running(1, 2) as cluster:
+        assert not any(ready for ready, _ in cluster.ready())
+        assert cluster.ready()[0][1].endswith("; here nothing can be stored: /disk1/cluck: No space left on device")
+        assert "here" not in cluster.ready()[2][1]
+        cluster.fill(1)
+        await trio.sleep(PLENTY)
+        assert all(ready for ready, _ in cluster.ready())
+
+
+@pytest.mark.skipif(not can_mount(), reason="a disk of its own needs root, and leave to mount")
+async def test_cluckd_lives_on_a_full_disk(tmp_path):
+    config = write_config(tmp_path, 1)
+    state = tmp_path / "state1"
+    state.mkdir()
+    daemon = Cluckd(tmp_path, 1, "-c", config, prefix=on_own_disk(state)).start()
+    try:
+        await daemon.running()
+        client = await daemon.speaker().greet()
+        fill(daemon.process, state)
+        request = client.acquire(b"lock", lease=LONG)
+        failed = await client.hear(Failed)
+        assert failed.request == request
+        assert f"here: {state}/cluck_1: No space left on device" in failed.text
+        client.acquire(b"lock")
+        await client.hear(Held)
+        empty(daemon.process, state)
+        while "records are stored again" not in daemon.logged():
+            await trio.sleep(0.1)
+        client.acquire(b"other", lease=LONG)
+        await client.hear(Held)
+        code, log = await daemon.end()
+    finally:
+        daemon.close()
+    assert code == 0
+    assert log.count("No space left on device") == 1
