@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import anyio
 import anyio.lowlevel
 
+from cpg.arguments import callback as checked
 from cpg.events import Event
 from cpg.stream import Stream
 
@@ -104,7 +105,7 @@ class Block(Body):
         self._stream = stream
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
-        self._stream.register(kind, callback)
+        self._stream.register(kind, checked("callback", callback))
         self._wake()
         return callback
 

@@ -19,6 +19,7 @@ Of the threads that wait, one waits for the socket and the others for that one: 
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -28,6 +29,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from cpg.arguments import FOR_EVER, BytesLike, flag, octets, seconds, whole
+from cpg.arguments import callback as checked
 from cpg.connect import (
     LONGEST_PAUSE,
     SHORTEST_PAUSE,
@@ -42,7 +45,7 @@ from cpg.connect import (
 )
 from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
-from cpg.group import BytesLike, payloads_of, split
+from cpg.group import payloads_of, split
 from cpg.session import RemoteMembership, Session
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import NO_RING, Guarantee, RingId
@@ -82,8 +85,8 @@ class CPG:
         self.group: bytes | None = None
         """The name of the group that this process is in; None from `leave` on."""
         self._path = Path(path) if path is not None else None
-        self._limit = limit
-        self._reconnect = reconnect
+        self._limit = whole("limit", limit, 0)
+        self._reconnect = flag("reconnect", reconnect)
         self._changed = threading.Condition()
         self._sending = threading.RLock()
         """Of the thread whose list is being queued."""
@@ -156,11 +159,11 @@ class CPG:
         Raises `AlreadyJoined` (this process is in that group, through this or another connection), `CorosyncLimit`,
         `ValueError` for an empty or too long name, and what `connect` raises.
         """
+        name = octets("group", group)
         self.connect()
         line = self._connected()
         if self.group is not None:
             raise RuntimeError(f"this connection is in group {self.group!r}: leave it first, or use another CPG()")
-        name = group.encode() if isinstance(group, str) else bytes(group)
         assert line.session.member is not None
         with self._changed:
             stream = Stream(line.session.member, limit=self._limit)
@@ -250,7 +253,7 @@ class CPG:
         if callback is None:
             self._callbacks.pop(kind, None)
         else:
-            self._callbacks[kind] = callback
+            self._callbacks[kind] = checked("callback", callback)
         return callback
 
     def dispatch(self, timeout: float = FOREVER) -> bool:
@@ -270,7 +273,7 @@ class CPG:
                 found.append(event)
             return event is not None
 
-        if not self._wait(has_event, None if timeout < 0 else timeout):
+        if not self._wait(has_event, _patience(timeout)):
             return False
         (event,) = found
         callback = self._callbacks.get(type(event))
@@ -309,6 +312,8 @@ class CPG:
         group, `RingLost` when the daemon is gone.
         """
         payloads = payloads_of(data)
+        if not isinstance(guarantee, Guarantee):
+            raise TypeError(f"guarantee={guarantee!r}: cpg.AGREED or cpg.SAFE")
         with self._sending:
             for batch in split(payloads):
                 self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
@@ -335,8 +340,8 @@ class CPG:
         """
         if not self._streams:
             raise NotJoined("this connection is in no group: join one first")
-        stream, sent = self._streams[-1], self._sent
-        is_settled = self._wait(lambda: self._lost > 0 or stream.own_arrived >= sent, None if timeout < 0 else timeout)
+        patience, stream, sent = _patience(timeout), self._streams[-1], self._sent
+        is_settled = self._wait(lambda: self._lost > 0 or stream.own_arrived >= sent, patience)
         if self._lost:
             lost, self._lost = self._lost, 0
             raise OutcomeUnknown(f"{lost} messages had not come back when the connection was lost")
@@ -420,6 +425,12 @@ class CPG:
                 any(s or s.overflowed for s in self._streams)
                 or (self._line.session.failure is not None and not self._line.is_away)
             )
+
+
+def _patience(timeout: float) -> float | None:
+    """How long to wait, in seconds; None: for ever, as where it is negative."""
+    waits = seconds("timeout", timeout, -math.inf)
+    return waits if 0 <= waits < FOR_EVER else None
 
 
 class _Line:

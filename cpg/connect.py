@@ -21,6 +21,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
+from cpg.arguments import flag
 from cpg.block import Waiters
 from cpg.errors import DaemonUnavailable
 from cpg.events import Member, RingEvent, Transitional
@@ -188,6 +189,8 @@ class DaemonRing(Ring):
 
         Raises `RingLost` if the connection is lost before the answer has come.
         """
+        if not isinstance(question, str):
+            raise TypeError(f'question={question!r}: a str, as "groups"')
         session = self._session
         number = session.ask(question)
         self.send_soon()
@@ -325,6 +328,7 @@ async def connect(
 
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `RingLost`, `SlowConsumer`.
     """
+    flag("reconnect", reconnect)
     place = Path(path) if path is not None else default_socket()
     session = Session()
     early: list[RingEvent] = []

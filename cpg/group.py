@@ -7,13 +7,14 @@ order. Callbacks run in a task of the backend: an embedded ring, or a virtual on
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from cpg.arguments import BytesLike, octets, whole
 from cpg.block import Block
 from cpg.engine import Inbox
 from cpg.errors import NotSupported, OutcomeUnknown, SlowConsumer
@@ -23,8 +24,6 @@ from cpg.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
 from totem.errors import MessageTooLong, QueueFull, RingLost
-
-BytesLike = bytes | bytearray | memoryview
 
 LEAVE_PATIENCE = 5.0
 """Seconds that leaving waits for its place in the order; after that the others will notice the end of the node."""
@@ -113,10 +112,11 @@ class Group(Block):
 
     def __init__(self, backend: Backend, name: str | bytes, *, limit: int = DEFAULT_LIMIT) -> None:
         self.name = name
+        self._encoded = octets("name", name)
         self.member = backend.member
         """Who this process is in the group."""
         self._backend = backend
-        super().__init__(Stream(self.member, limit=limit, notify=self._wake, busy=busy))
+        super().__init__(Stream(self.member, limit=whole("limit", limit, 0), notify=self._wake, busy=busy))
         self._membership: Membership | None = None
         self._sending = anyio.Lock()
         self._sent = 0
@@ -141,8 +141,7 @@ class Group(Block):
     async def __aenter__(self) -> Group:
         if self._membership is not None:
             raise RuntimeError(f"group {self.name!r}: a block is entered once; join again for another")
-        name = self.name.encode() if isinstance(self.name, str) else bytes(memoryview(self.name))
-        self._membership = await self._backend.enter(name, self._stream)
+        self._membership = await self._backend.enter(self._encoded, self._stream)
         self._backend.joined.add(self)
         self._backend.send_soon()
         try:
@@ -311,6 +310,8 @@ class Group(Block):
 
     def _guarantee(self, wanted: Guarantee | BestEffort) -> Guarantee:
         """What to send with (ruling B3: nothing is weakened in silence)."""
+        if not isinstance(wanted, BestEffort | Guarantee):
+            raise TypeError(f"guarantee={wanted!r}: cpg.AGREED, cpg.SAFE or cpg.SAFE_OR_AGREED")
         if isinstance(wanted, BestEffort):
             return Guarantee.SAFE if self._backend.gives_safe else Guarantee.AGREED
         if wanted is Guarantee.SAFE and not self._backend.gives_safe:
@@ -363,17 +364,26 @@ class Batches:
 
 
 def payloads_of(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
-    """Return what is to be sent as messages; MessageTooLong, TypeError for a `str`."""
-    if isinstance(data, str):
-        raise TypeError("a message is bytes-like, or a list of such: encode the str")
+    """Return what is to be sent as messages; MessageTooLong, TypeError for what is no bytes and no list of such."""
     if isinstance(data, BytesLike):
         data = (data,)
-    payloads = [payload if type(payload) is bytes else bytes(memoryview(payload)) for payload in data]
+    elif isinstance(data, str):
+        raise TypeError("a message is bytes-like, or a list of such: encode the str")
+    elif isinstance(data, Mapping | Set) or not isinstance(data, Iterable):
+        raise TypeError(f"a message is bytes-like, or a list of such, not {type(data).__name__}: {data!r:.80}")
+    payloads = [payload if type(payload) is bytes else _payload(payload) for payload in data]
     if payloads and len(max(payloads, key=len)) > LARGEST_MESSAGE:
         raise MessageTooLong(
             f"a message of {len(max(payloads, key=len))} bytes: {LARGEST_MESSAGE} is the most that a group carries"
         )
     return payloads
+
+
+def _payload(payload: BytesLike) -> bytes:
+    try:
+        return bytes(memoryview(payload))
+    except TypeError:
+        raise TypeError(f"a message is bytes-like, not {type(payload).__name__}: {payload!r:.80}") from None
 
 
 def _cost(payloads: Sequence[bytes]) -> int:

@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from cpg.arguments import whole
 from cpg.block import Block
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import Group, Membership, OnQuorum, OnTotemConfchg
@@ -87,8 +88,9 @@ class Ring(Block, ABC):
 
     async def wait_members(self, count: int) -> None:
         """Wait until the ring has at least `count` nodes."""
+        wanted = whole("count", count, 0)
         await anyio.lowlevel.checkpoint()
-        await self._until(lambda: (self._is_complete() and len(self.node_ids) >= count) or self._ended())
+        await self._until(lambda: (self._is_complete() and len(self.node_ids) >= wanted) or self._ended())
         self._check()
 
     def join(self, name: str | bytes, *, limit: int = DEFAULT_LIMIT) -> Group:

@@ -322,20 +322,34 @@ async def test_text_is_no_message(node, autojump_clock):
             await group.send("text")
 
 
-@pytest.mark.parametrize("data", [5, [b"a", 5], [b"a", None], [b"a", "text"]])
+@pytest.mark.parametrize("data", [5, [b"a", 5], [b"a", None], [b"a", "text"], {}, {b"a": 1}, {b"a"}, "text", None])
 async def test_what_is_no_bytes_is_no_message(data, node, autojump_clock):
     async with Group(node, "chat") as group:
-        with pytest.raises(TypeError):
-            await group.send(data)
+        for send in (group.send, group.send_nowait):
+            with pytest.raises(TypeError, match="a message is bytes-like"):
+                await send(data)
         await group.send(b"end")
         await group.flush()
         assert [event.data for event in [await anext(group) for _ in range(3)][2:]] == [b"end"]
 
 
-async def test_a_number_is_no_name(node, autojump_clock):
-    with pytest.raises(TypeError, match="bytes-like"):
-        async with Group(node, 5):
-            pass
+@pytest.mark.parametrize("name", [5, True, None, ["chat"]])
+async def test_a_number_is_no_name(name, node, autojump_clock):
+    with pytest.raises(TypeError, match="str or bytes"):
+        Group(node, name)
+
+
+async def test_what_is_wrong_is_told_before_anything_is_done(node, autojump_clock):
+    for limit, error in ((1.5, TypeError), (-1, ValueError), (None, TypeError)):
+        with pytest.raises(error, match="limit="):
+            Group(node, "chat", limit=limit)
+    async with Group(node, "chat") as group:
+        with pytest.raises(TypeError, match="guarantee='safe'"):
+            await group.send(b"message", "safe")
+        with pytest.raises(TypeError, match="callback=5"):
+            group.on_message(5)
+        group.on_message(lambda sender, message: None)
+        await group.flush()
 
 
 async def test_a_group_is_entered_once(node, autojump_clock):

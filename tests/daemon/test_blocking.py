@@ -443,3 +443,31 @@ async def test_an_exception_in_the_midst_of_a_write_loses_nothing_in_silence(dae
                 chat.send(b"not sent either")
 
     await beside(daemon, program)
+
+
+async def test_arguments_are_looked_at_before_anything_is_done(daemon):
+    def program(path):
+        for arguments, error in (
+            ({"group": 5}, TypeError),
+            ({"group": ["chat"]}, TypeError),
+            ({"limit": -1}, ValueError),
+            ({"limit": "1"}, TypeError),
+            ({"reconnect": "no"}, TypeError),
+        ):
+            with pytest.raises(error, match=f"{next(iter(arguments))}="):
+                cpg.CPG(path=path, **arguments)
+        with cpg.CPG("chat", path=path) as chat:
+            for call in (chat.dispatch, chat.flush):
+                for timeout, error in (("5", TypeError), (None, TypeError), (float("nan"), ValueError)):
+                    with pytest.raises(error, match="timeout="):
+                        call(timeout)
+            assert chat.flush(float("inf"))
+            for data in ({}, 5, "text", [5]):
+                with pytest.raises(TypeError, match="a message is bytes-like"):
+                    chat.send(data)
+            with pytest.raises(TypeError, match="guarantee="):
+                chat.send(b"message", "safe")
+            with pytest.raises(TypeError, match="callback="):
+                chat.on_message("print")
+
+    await beside(daemon, program)

@@ -1,0 +1,76 @@
+"""Arguments of public calls, looked at where they come in: what is wrong is named, with what would be right.
+
+A wrong type is a `TypeError`, a value out of range a `ValueError`; nothing has been done when either is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Final, TypeVar
+
+BytesLike = bytes | bytearray | memoryview
+LARGEST_NUMBER: Final = (1 << 63) - 1
+FOR_EVER: Final = 1e9
+"""Seconds, thirty years: who waits so long waits without end."""
+
+AnyCallable = TypeVar("AnyCallable", bound=Callable[..., object])
+
+
+def octets(what: str, value: object) -> bytes:
+    """Return a `str`, in UTF-8, or something bytes-like as bytes."""
+    if isinstance(value, str):
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{what}={value!r}: it cannot be written in UTF-8") from None
+    if isinstance(value, BytesLike):
+        return bytes(value)
+    raise TypeError(f"{what}={value!r}: str or bytes, not {_kind(value)}")
+
+
+def whole(what: str, value: object, least: int, most: int = LARGEST_NUMBER) -> int:
+    """Return a whole number of this range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what}={value!r}: a whole number, not {_kind(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{what}={value}: {least} or more" + (f", up to {most}" if most < LARGEST_NUMBER else ""))
+    return value
+
+
+def seconds(what: str, value: object, least: float = 0.0, most: float = math.inf) -> float:
+    """Return a number of seconds in this range."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what}={value!r}: a number of seconds, not {_kind(value)}")
+    number = float(value)
+    if not least <= number <= most:
+        limit = f", up to {most:g}" if most < math.inf else ""
+        raise ValueError(f"{what}={value!r}: seconds, {least:g} or more{limit}")
+    return number
+
+
+def patience(what: str, value: object) -> float | None:
+    """Return how many seconds to wait; None where that is for ever."""
+    if value is None:
+        return None
+    number = seconds(what, value)
+    return number if number < FOR_EVER else None
+
+
+def flag(what: str, value: object) -> bool:
+    """Return what is yes or no."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what}={value!r}: True or False, not {_kind(value)}")
+    return value
+
+
+def callback(what: str, value: AnyCallable) -> AnyCallable:
+    """Return what can be called."""
+    if not callable(value):
+        raise TypeError(f"{what}={value!r}: something to be called, not {_kind(value)}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__
