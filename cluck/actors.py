@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
@@ -19,7 +20,7 @@ from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, 
 from cluck.connection import Connection
 from cluck.errors import ConnectionLost
 from cluck.histories import Kind, Operation, Outcome, What
-from cluck.protocol import Bye, Downward, Goodbye, Pong
+from cluck.protocol import Bye, Downward, Goodbye, Pong, Upward
 from cluck.service import Service
 from cluck.session import Session
 
@@ -31,6 +32,14 @@ LEASES: Final = (0.2, 0.5, 2.0)
 MOST_OPEN: Final = 4
 """Locks that one client asks for, or has, at a time."""
 TASKS: Final = 2
+
+
+Post = Callable[[Callable[[], None]], None]
+"""Does something at a lock server: at once, or when that goes on."""
+
+
+def _at_once(action: Callable[[], None]) -> None:
+    action()
 
 
 class Era(NamedTuple):
@@ -135,6 +144,8 @@ class Actor:
 
     def __init__(self, number: int, run: Run, forced: Forced, clock: Callable[[], float]) -> None:
         self.is_dead = False
+        self.is_stopped = False
+        """As by SIGSTOP: it hears and does nothing, and its connection stays."""
         self.may_vanish = True
         """It may end unseen; not where it lives in its lock server's process, which tells it of all that it loses."""
         self._number = number
@@ -145,10 +156,13 @@ class Actor:
         self._service: Service | None = None
         self._connection: Connection | None = None
         self._cuts: Callable[[], int] = int
+        self._post: Post = _at_once
         self._connections = 0
         self._told: list[tuple[Downward, object]] = []
         """With the view in which it was said."""
         self._is_stuck = False
+        self._is_cut_off = False
+        """Its connection was lost, and it has not noticed yet."""
         self._asked: list[Asked] = []
         self._awaited: list[Awaited] = []
         self._noticed: list[Noticed] = []
@@ -175,6 +189,11 @@ class Actor:
         return self._connection is not None
 
     @property
+    def is_holding(self) -> bool:
+        """Whether it was told that it holds a lock, and holds it still as far as it knows."""
+        return bool(self._held())
+
+    @property
     def woken(self) -> int:
         """How many of its waits on conditions are over."""
         return sum(awaited.ended < inf for awaited in self._awaited)
@@ -189,10 +208,16 @@ class Actor:
 
     # ---- the connection
 
-    def connect(self, service: Service, cuts: Callable[[], int]) -> None:
-        """Find a lock server; `cuts` tells how often that was cut off from those who decide."""
+    def connect(self, service: Service, cuts: Callable[[], int], post: Post = _at_once) -> None:
+        """Find a lock server.
+
+        Args:
+            service: It.
+            cuts: Tells how often it was cut off from those who decide.
+            post: Has it hear what this client says, when it can.
+        """
         self._connections += 1
-        self._service, self._cuts = service, cuts
+        self._service, self._cuts, self._post = service, cuts, post
         told: list[tuple[Downward, object]] = []
         self._told = told
         self._connection = service.connect(lambda said: told.append((said, service.replica.view_id)))
@@ -204,12 +229,31 @@ class Actor:
         """The connection is lost; `tells`: the lock server notices."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._told = []
             self._connections += 1
-            self._session.lose(ConnectionLost("so the dice say"))
-            self._look(None)
             if tells:
-                connection.lost(self.now, dead=False)
+                self._post(lambda: connection.lost(self.now, dead=False))
+            if self.is_stopped:
+                self._is_cut_off = True  # what it was told before it reads first, when it goes on
+            else:
+                self._notice_loss()
+
+    def _notice_loss(self) -> None:
+        self._told = []
+        self._session.lose(ConnectionLost("so the dice say"))
+        self._look(None)
+
+    def stop(self) -> None:
+        """Stand still, as by SIGSTOP."""
+        self.is_stopped = True
+
+    def go_on(self) -> None:
+        """Go on, as by SIGCONT."""
+        self.is_stopped = False
+        if self._is_cut_off and not self.is_dead:
+            self._is_cut_off = False
+            self._read()
+            self._notice_loss()
+        self.hear()
 
     def die(self, *, is_known: bool, dice: random.Random | None = None) -> None:
         """End; `is_known`: the lock server is told, and may take what the client holds."""
@@ -222,9 +266,9 @@ class Actor:
         connection, self._connection = self._connection, None
         if connection is not None and dice is not None:
             if is_known and dice.random() < 0.5:
-                connection.say([Bye()], now)
+                self._post(lambda: connection.say([Bye()], self.now))
             else:
-                connection.lost(now, dead=is_known)
+                self._post(lambda: connection.lost(self.now, dead=is_known))
 
     @property
     def has_news(self) -> bool:
@@ -233,27 +277,36 @@ class Actor:
 
     def hear(self, *, is_calm: bool = False, is_quiet: bool = False) -> None:
         """Take in what was told, and say what follows from it, and, unless all is quiet, from time."""
-        if self.is_dead:
+        if self.is_dead or self.is_stopped:
             return
         self._is_stuck = self._is_stuck and not is_calm
         for _ in range(20):
-            told = list(self._told)
-            self._told.clear()
-            for said, view in told:
-                self._note(said)
-                self._session.receive([said])
-                self._look(view)
-                if isinstance(said, Goodbye):
-                    self.lose(tells=False)
-                    return
+            if self._read():
+                self.lose(tells=False)
+                return
             if not is_quiet:
                 self._session.advance()
             self._look(None)
             said_up = [said for said in self._session.take() if not (self._is_stuck and isinstance(said, Pong))]
-            if self._connection is not None and said_up:
-                self._connection.say(said_up, self.now)
+            if (connection := self._connection) is not None and said_up:
+                self._post(partial(self._say, connection, said_up))
             if not self._told:
                 return
+
+    def _read(self) -> bool:
+        """Take in what was told; whether a farewell was the last of it."""
+        told = list(self._told)
+        self._told.clear()
+        for said, view in told:
+            self._note(said)
+            self._session.receive([said])
+            self._look(view)
+            if isinstance(said, Goodbye):
+                return True
+        return False
+
+    def _say(self, connection: Connection, said: list[Upward]) -> None:
+        connection.say(said, self.now)
 
     def _note(self, said: Downward) -> None:
         match said:
@@ -401,7 +454,7 @@ class Actor:
 
     def act(self, dice: random.Random) -> bool:
         """Do something, if that is worth while: rarely where nobody answers."""
-        if self.is_dead:
+        if self.is_dead or self.is_stopped:
             return False
         self.hear()
         is_worth_while = self._session.ready or dice.random() < 0.1
@@ -569,10 +622,10 @@ class Actor:
 
     def _break(self, dice: random.Random) -> None:
         """Lose the connection, and come back at once or later; the lock server may notice only by the coming back."""
-        service, cuts = self._service, self._cuts
+        service, cuts, post = self._service, self._cuts, self._post
         self.lose(tells=dice.random() < 0.8)
         if service is not None and dice.random() < 0.6:
-            self.connect(service, cuts)
+            self.connect(service, cuts, post)
 
     def _end(self, dice: random.Random) -> None:
         self.die(is_known=dice.random() < 0.7 or not self.may_vanish, dice=dice)

@@ -92,6 +92,16 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
+class Birth:
+    """A lock server has begun with a state that was born, and was nobody's before."""
+
+    epoch: int
+    view: Hashable
+    """In which it was born."""
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """A candidate was told that it leads (with a token), or that it does not any more (0)."""
 
@@ -166,6 +176,7 @@ class Run:
 
     orders: list[Order] = field(default_factory=list)
     holdings: list[Holding] = field(default_factory=list)
+    births: list[Birth] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     died: dict[Hashable, float] = field(default_factory=dict)
     """When clients ended: from then on the service may take what they hold."""
@@ -184,6 +195,7 @@ def check(run: Run) -> list[Violation]:
     return [
         *check_orders(run.orders),
         *check_holdings(run.holdings),
+        *check_births(run.births, run.holdings),
         *check_operations(run.operations, run.died),
         *check_roles(run.roles, run.yielded),
         *check_sights(run.sights, run.roles),
@@ -276,6 +288,19 @@ def _check_later_tokens(holdings: Iterable[Holding]) -> Iterator[Violation]:
         largest = max(largest, holding.token)
         if is_alone:
             largest_alone = max(largest_alone, holding.token)
+
+
+def check_births(births: Iterable[Birth], holdings: Iterable[Holding] = ()) -> Iterator[Violation]:
+    """Find states that were born with the epoch of another one, or while somebody held a lock."""
+    first: dict[int, Birth] = {}
+    for birth in sorted(births, key=lambda birth: birth.at):
+        other = first.setdefault(birth.epoch, birth)
+        if other.view != birth.view:
+            yield Violation("births epoch", f"{birth} and {other}")
+    for holding in holdings:
+        for birth in first.values():
+            if holding.since < birth.at < holding.until:
+                yield Violation("births held", f"{birth}, while {holding}")
 
 
 # ---- leaders

@@ -11,6 +11,7 @@ from cluck.protocol import (
     VERSION,
     Ask,
     Bye,
+    Clock,
     Downward,
     Farewell,
     Goodbye,
@@ -19,6 +20,7 @@ from cluck.protocol import (
     Malformed,
     Observe,
     Pong,
+    ReadClock,
     Upward,
 )
 
@@ -64,6 +66,8 @@ class Connection:
                 local.observed.discard(election)
             case Ask():
                 service.ask(local, upward)
+            case ReadClock():
+                self._put(Clock(now))
             case Bye():
                 self.lost(now, dead=True)
             case Hello():

@@ -36,7 +36,7 @@ from cluck.commands import (
     Woken,
 )
 from cluck.errors import LockError, LockLost, OutcomeUnknown
-from cluck.protocol import Held, Renounced
+from cluck.protocol import Clock, Held, ReadClock, Renounced
 
 LEASE: Final = 5.0
 """Seconds that a lock is held without renewal, if nothing else is asked for."""
@@ -84,9 +84,14 @@ class Tickets:
             Waiting: self._on_waiting,
             Woken: self._on_woken,
             Notified: self._on_notified,
+            Clock: self._on_clock,
         }
         self._book = book
         self._clock = clock
+        self._late: list[Ticket] = []
+        """Those of whose leases nothing was left; they are renewed when the server's clock is known better."""
+        self._read_at = 0.0
+        """When it was asked for, on the own clock."""
 
     # ---- time
 
@@ -210,6 +215,7 @@ class Tickets:
             return
         if ticket.token:
             self._lose_held(ticket, "it was taken while there was no connection")
+            ticket.token = 0  # what is given up is the place in the queue
             self._give_up(ticket)
             return
         ticket.ahead = queued.ahead
@@ -234,7 +240,7 @@ class Tickets:
         deadline = held.deadline + self.ahead if held.deadline else 0.0
         if deadline <= max(ticket.deadline, self._clock()):
             if not ticket.is_held:
-                self._renew(ticket)  # nothing is left of the lease: the body begins with the next one
+                self._begin_late(ticket)
             ticket.changed()
             return
         if ticket.is_held and not (ticket.renews or ticket.wants_renewal):
@@ -246,6 +252,24 @@ class Tickets:
         ticket.next_renewal = deadline - ticket.lease * 2 / 3 if ticket.renews else math.inf
         self._arm(ticket)
         ticket.changed()
+
+    def _begin_late(self, ticket: Ticket) -> None:
+        """Nothing is left of the lease: the body begins with the next one.
+
+        Where it seems to be over only because the server was slow to welcome this client, the next one would, too.
+        """
+        if not self._late:
+            self._read_at = self._clock()
+            self._book.say(ReadClock())
+        if ticket not in self._late:
+            self._late.append(ticket)
+
+    def _on_clock(self, clock: Clock) -> None:
+        self.ahead = max(self.ahead, self._read_at - clock.clock)
+        late, self._late = self._late, []
+        for ticket in late:
+            if ticket.token and not (ticket.is_held or ticket.is_ending or ticket.is_over):
+                self._renew(ticket)
 
     def _on_revoked(self, revoked: Revoked) -> None:
         ticket = self._book.find(revoked.request, Ticket)
@@ -263,7 +287,7 @@ class Tickets:
 
     def _on_ended(self, ended: Ended) -> None:
         ticket = self._book.find(ended.request, Ticket)
-        if ticket is None:
+        if ticket is None or (ticket.token and ticket.token != ended.token):
             return
         if not (ended.why is None and (ticket.is_ending or ticket.is_passing)):
             if self._is_to_be_had(ticket):
@@ -398,6 +422,7 @@ class Tickets:
 
     def resume(self) -> None:
         """Say again what is open, in the order in which it was said first."""
+        self._late = []
         for request in self._book.all(Request):
             if isinstance(request, Ticket):
                 self._resume_ticket(request)
@@ -416,6 +441,7 @@ class Tickets:
 
     def begin_anew(self) -> None:
         """The server does not know this client: it is another one, whose requests are new."""
+        self._late = []
         unknown = "the lock server does not know this client any more"
         for notice in self._book.all(Notice):
             text = f"condition {notice.command.condition!r}: {unknown}, some may have been notified"

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import random
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
 from msgspec.msgpack import encode
 
 from cluck.actors import ELECTIONS, Actor, Forced
-from cluck.checkers import End, Grant, Load, Order, Run, check
+from cluck.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.commands import (
     Command,
     Depose,
@@ -39,7 +40,7 @@ from cluck.commands import (
 from cluck.electorate import Electorate
 from cluck.histories import Kind
 from cluck.leaders import Stage
-from cluck.replica import Phase, Settings
+from cluck.replica import PATIENCE, Phase, Settings
 from cluck.service import Service
 from cluck.state import State
 from cluck.wire import Record
@@ -60,6 +61,16 @@ DISK: Final = (0.0, 0.001, 0.05)
 MOST_DEEDS: Final = 400
 MISCHIEF: Final = (0.0, 0.02, 0.2)
 """How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
+STOPS: Final = (0.0, 0.005, 0.03)
+"""How often a client or a lock server is stopped when a client might do something."""
+PAUSES: Final = (0.05, 0.5, 3.0)
+"""Seconds for which a process, or a machine, stands still."""
+REBOOTS: Final = 0.2
+"""How often it was the machine that ended, where lock servers begin anew: with it all clients that outlive them."""
+RESTARTS: Final = (0.0, 0.0, 0.01)
+"""How often somebody begins to restart all lock servers in turn when a client might do something."""
+STEP: Final = 0.05
+"""Seconds between looks whether the next one can be restarted."""
 COMPANY: Final = (0.0, 0.0, 0.01)
 """How often another program of a node begins to be a lock server, too, when there is something to do."""
 MOST_COMPANY: Final = 2
@@ -67,6 +78,12 @@ CALMS: Final = (0.0, 0.0, 2.0, 6.0)
 """Seconds for which clients go on to ask for things when the network has healed for good."""
 RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
 """Seconds for which a world's lock servers and clients go on when nothing new is asked for."""
+SERVER_STOOD: Final = "a lock server stood still"
+CLIENT_STOOD: Final = "a client that held a lock stood still"
+RING_STOOD: Final = "a ring's daemon stood still, and its clients did not"
+REBOOTED: Final = "a machine was started anew on which clients had outlived their lock server"
+RESTARTED: Final = "all lock servers were restarted in turn"
+RARE: Final = frozenset((SERVER_STOOD, CLIENT_STOOD, RING_STOOD, REBOOTED, RESTARTED))
 FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
 """Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
@@ -94,6 +111,8 @@ class Locks:
         """What each node's disk knows; disks outlive everything, but one may be lost, unless its node decides alone."""
         self.outliving: dict[int, list[Actor]] = defaultdict(list)
         """Clients that do not live in their lock server's process."""
+        self.boots: dict[int, int] = defaultdict(int)
+        """How often each machine was started anew."""
         self.actors: list[Actor] = []
         self.nodes: list[NodeLocks] = []
         self.rested: float | None = None
@@ -101,7 +120,11 @@ class Locks:
         self.electorate = Electorate({})
         self.safe: dict[int, bool] = {}
         self.in_process: dict[int, bool] = {}
-        self.mischief = self.company = 0.0
+        self.mischief = self.company = self.stops = self.restarts = 0.0
+        self.marks: Counter[str] = Counter()
+        """How often rare things happened."""
+        self._restarting: list[int] | None = None
+        """The nodes whose lock servers are still to be restarted in turn; None: nobody restarts any."""
         self.calm = self.rest_for = 0.0
         self._may_lose_disk = False
 
@@ -112,6 +135,7 @@ class Locks:
         for former in self.nodes:
             if former.node is node:
                 former.end()
+        self._perhaps_reboot(node)
         others_know = not self.electorate.is_quorum([node.node_id])
         if self._may_lose_disk and others_know and node.node_id in self.disks and node.cluster.dice.random() < 0.2:
             self._may_lose_disk = False
@@ -120,10 +144,43 @@ class Locks:
         self.nodes.append(life)
         return life
 
+    def _perhaps_reboot(self, node: Node) -> None:
+        clients = [actor for actor in self.outliving[node.node_id] if not actor.is_dead]
+        if clients and node.cluster.dice.random() < REBOOTS:
+            self.boots[node.node_id] += 1
+            self.marks[REBOOTED] += 1
+            for actor in clients:
+                actor.die(is_known=True)
+
+    def restart_in_turn(self) -> None:
+        """Restart all lock servers, each when the one before grants again, as for a new version of them."""
+        if self._restarting is None and self.rested is None:
+            self._restarting = sorted({life.node.node_id for life in self.nodes})
+            self._restart_next(None, 0.0)
+
+    def _restart_next(self, latest: NodeLocks | None, since: float) -> None:
+        """Restart the next one, if the latest is there again, or was for long enough."""
+        assert self._restarting is not None
+        network, now = self.nodes[0].node.cluster.network, self.nodes[0].now
+        if latest is not None and latest.is_alive and not latest.is_ready and now < since + PATIENCE:
+            network.at(now + STEP, self._restart_next, latest, since)
+            return
+        able = [life for life in self.nodes if life.can_restart]
+        while self.rested is None and self._restarting:
+            node_id = self._restarting.pop(0)
+            for life in able:
+                if life.node.node_id == node_id:
+                    life.restart()
+                    network.at(now + STEP, self._restart_next, life, now)
+                    return
+        self.marks[RESTARTED] += not self._restarting
+        self._restarting = None
+
     def _choose(self, dice: random.Random, ids: list[int]) -> None:
         """Choose the settings of a world."""
         kind = dice.random()
         self.mischief, self.company = dice.choice(MISCHIEF), dice.choice(COMPANY)
+        self.stops, self.restarts = dice.choice(STOPS), dice.choice(RESTARTS)
         self.safe = {i: kind < 0.5 or (kind < 0.7 and dice.random() < 0.5) for i in ids}
         in_process = dice.choice((0.0, 0.5, 1.0))
         self.in_process = {i: dice.random() < in_process for i in ids}
@@ -148,6 +205,10 @@ class Locks:
     def rest(self) -> None:
         """Make no trouble any more, and soon begin nothing new, so that what is under way can come to its end."""
         self.rested = self.nodes[0].now if self.nodes else 0.0
+        for actor in self.actors:
+            actor.go_on()
+        for life in self.nodes:
+            life.go_on()
 
     @property
     def busy(self) -> bool:
@@ -225,6 +286,8 @@ class WatchedService(Service):
         self._leading: dict[bytes, int] = {}
         """By election: the leader's token."""
         self._former: State | None = None
+        self._is_born = False
+        """The state of the view is one that was born in it."""
 
     def on_primary(self) -> None:
         """Write down what is held."""
@@ -232,6 +295,8 @@ class WatchedService(Service):
         self.began = self._now
         state = self.replica.state
         assert state is not None
+        if self._is_born:
+            self.run.births.append(Birth(state.tokens.epoch, self.replica.view_id, self._now))
         self.cuts += state is not self._former
         self._former = state
         held = [ticket for ticket in state.table.tickets() if ticket.token]
@@ -242,7 +307,9 @@ class WatchedService(Service):
 
     def on_phase(self) -> None:
         """Count how often it is cut off."""
-        self.cuts += self.replica.phase in (Phase.MINORITY, Phase.BIRTH)
+        phase = self.replica.phase
+        self.cuts += phase in (Phase.MINORITY, Phase.BIRTH)
+        self._is_born = phase is Phase.BIRTH or (phase is Phase.PRIMARY and self._is_born)
         super().on_phase()
 
     def _grant(self, state: State, request: RequestId, token: int) -> Grant:
@@ -324,6 +391,12 @@ class NodeLocks:
         self._pids = 1000 * (len(beside._company) + 1) if beside is not None else 0
         self._timer = 0.0
         self.clients: list[Actor] = []
+        self._is_stopped = False
+        """The lock server's process stands still."""
+        self._waiting: list[Callable[[], None]] = []
+        """What it does when it goes on: what its clients have said, and what time has brought."""
+        self._is_apart = self._dice.random() < 0.3
+        """The ring is another process's: that alone stands still when the node is paused."""
         self._deeds = self._dice.randrange(MOST_DEEDS)
         self._pace = self._dice.choice((0.005, 0.02, 0.1))
         self._safe = locks.safe[node.node_id]
@@ -355,7 +428,7 @@ class NodeLocks:
     def _take_up(self) -> None:
         if self.engine.synced and self._membership is None:
             self._join()
-            self._at(self._pace, self._act)
+            self._at(self._pace, self._act, of_clients=True)
         self._pump()
 
     def _join(self) -> None:
@@ -390,8 +463,21 @@ class NodeLocks:
             actor.may_vanish = not self._in_process
             self.clients.append(actor)
         for actor in self.clients:
-            if not actor.is_dead:
-                actor.connect(service, self._cuts(service))
+            if not (actor.is_dead or actor.is_stopped):
+                self._connect(actor, service)
+
+    def _connect(self, actor: Actor, service: WatchedService) -> None:
+        def post(action: Callable[[], None]) -> None:
+            if service is self.service:
+                self._when_it_goes_on(action)
+
+        actor.connect(service, lambda: service.cuts, post)
+
+    def _when_it_goes_on(self, action: Callable[[], None]) -> None:
+        if self._is_stopped:
+            self._waiting.append(action)
+        else:
+            action()
 
     def _clock(self) -> float:
         return self.node.cluster.now
@@ -399,6 +485,8 @@ class NodeLocks:
     def end(self) -> None:
         """This life is over: so are the clients that lived in the process; others notice that it has ended."""
         service, self.service = self.service, None
+        self._is_stopped = False
+        self._waiting.clear()
         for actor in self.clients if service is not None else ():
             if self._in_process:
                 actor.die(is_known=True)
@@ -412,7 +500,57 @@ class NodeLocks:
         self.locks.nodes.append(other)
         other._take_up()
 
-    def _leave(self) -> None:
+    # ---- processes that stand still, and begin anew
+
+    def stop(self) -> None:
+        """Stop the lock server's process, with all that lives in it, as SIGSTOP does."""
+        if self.service is not None and not self._is_stopped:
+            self._is_stopped = True
+            self.locks.marks[SERVER_STOOD] += 1
+            for actor in self.clients if self._in_process else ():
+                actor.stop()
+            self.node.cluster.network.at(self.now + self._dice.choice(PAUSES), self._go_on, self.service)
+
+    def _go_on(self, service: WatchedService) -> None:
+        if service is self.service:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Go on, as SIGCONT has it: what has waited comes first."""
+        if self._is_stopped and self.is_alive:
+            self._is_stopped = False
+            waiting, self._waiting = self._waiting, []
+            for action in waiting:
+                if self.service is not None:
+                    action()
+            for actor in self.clients if self._in_process else ():
+                actor.go_on()
+            self._pump()
+            self.node.kick()
+
+    def _stop_client(self) -> None:
+        """Stop the process of a client, one that holds a lock if there is any."""
+        able = [actor for actor in self.clients if not (actor.is_stopped or actor.is_dead)]
+        holders = [actor for actor in able if actor.is_holding]
+        if able and not self._in_process:
+            actor = self._dice.choice(holders or able)
+            self.locks.marks[CLIENT_STOOD] += actor.is_holding
+            actor.stop()
+            self.node.cluster.network.at(self.now + self._dice.choice(PAUSES), actor.go_on)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its lock server grants."""
+        return self.service is not None and self.service.readiness[0]
+
+    @property
+    def can_restart(self) -> bool:
+        """Whether its lock server is there, and can leave the group."""
+        membership = self._membership
+        is_there = self.is_alive and not self.node.paused and self.service is not None and not self._is_stopped
+        return is_there and membership is not None and not membership.left and not membership.leaving
+
+    def restart(self) -> None:
         """Leave the group, with all that lives in this process, and join anew."""
         assert self._membership is not None
         self.end()
@@ -430,7 +568,7 @@ class NodeLocks:
 
     def _pump(self) -> None:
         service, stream = self.service, self._stream
-        if service is None or stream is None:
+        if service is None or stream is None or self._is_stopped:
             return
         while batch := stream.take_batch():
             for event in batch:
@@ -458,7 +596,7 @@ class NodeLocks:
         if dice.random() >= self.locks.mischief:
             return
         others = [node_id for node_id in cluster.nodes if node_id != me]
-        match dice.randrange(6):
+        match dice.randrange(10):
             case 0 | 1:
                 cluster.network.partition([me], others)
             case 2:
@@ -470,7 +608,11 @@ class NodeLocks:
                 cluster.network.cut([me], dice.sample(others, dice.randint(1, len(others))))
             case 5:
                 self.node.pause()
-                cluster.network.at(self.now + dice.choice((0.05, 0.5, 3.0)), self._resume)
+                cluster.network.at(self.now + dice.choice(PAUSES), self._resume)
+            case 6:
+                self.stop()
+            case _:
+                self._stop_client()
         cluster.network.at(self.now + dice.choice((0.05, 0.5, 1.0, 3.0)), cluster.network.heal)
 
     def _resume(self) -> None:
@@ -529,16 +671,24 @@ class NodeLocks:
             self._pump()
             self.node.kick()
 
-    def _at(self, delay: float, action: object, *arguments: object) -> None:
-        """Do something later, if the node lives then; a paused one does it when it goes on."""
-        self.node.cluster.network.at(self.now + delay, self._if_alive, action, *arguments)
+    def _at(self, delay: float, action: Callable[..., None], *arguments: object, of_clients: bool = False) -> None:
+        """Do something later, if the process lives then; one that stands still does it when it goes on.
 
-    def _if_alive(self, action: object, *arguments: object) -> None:
-        if self.is_alive:
-            if self.node.paused:
-                self._at(0.01, action, *arguments)
-            else:
-                action(*arguments)  # type: ignore[operator]
+        `of_clients`: in their processes, if they have any.
+        """
+        self.node.cluster.network.at(self.now + delay, self._if_alive, of_clients, action, *arguments)
+
+    def _if_alive(self, of_clients: bool, action: Callable[..., None], *arguments: object) -> None:
+        if not self.is_alive:
+            return
+        if self.node.paused and self._is_apart:
+            self.locks.marks[RING_STOOD] += 1
+        if self.node.paused and not self._is_apart:
+            self._at(0.01, action, *arguments, of_clients=of_clients)
+        elif of_clients and not self._in_process:
+            action(*arguments)
+        else:
+            self._when_it_goes_on(partial(action, *arguments))
 
     # ---- the clients' side
 
@@ -552,18 +702,35 @@ class NodeLocks:
         if self.service is not None and self._membership is not None and not self._membership.left:
             if self._deeds and not self.locks.is_calm(self.now):
                 self._deeds -= self._dice.choice(self.clients).act(self._dice)
-                if self._dice.random() < 0.003:
-                    self._leave()
-                elif self._may_have_company and self._dice.random() < self.locks.company:
-                    self._may_have_company = len(self._company) + 1 < MOST_COMPANY
-                    self._have_company()
+                if self.locks.rested is None:
+                    self._perhaps_trouble()
             self._pump()
             self.node.kick()
-        for actor in self.clients if not self.locks.is_quiet(self.now) else ():
-            if self.service is not None and not (actor.is_dead or actor.is_connected) and self._dice.random() < 0.1:
-                actor.connect(self.service, self._cuts(self.service))
-        self._at(self._dice.expovariate(1 / self._pace), self._act)
+        self._let_clients_be()
+        self._at(self._dice.expovariate(1 / self._pace), self._act, of_clients=True)
 
-    @staticmethod
-    def _cuts(service: WatchedService) -> Callable[[], int]:
-        return lambda: service.cuts
+    def _perhaps_trouble(self) -> None:
+        """Stop processes, or begin them anew, now and then."""
+        dice, locks = self._dice, self.locks
+        if dice.random() < 0.003 and self.can_restart:
+            self.restart()
+        elif self._may_have_company and dice.random() < locks.company:
+            self._may_have_company = len(self._company) + 1 < MOST_COMPANY
+            self._have_company()
+        elif dice.random() < locks.stops:
+            self.stop()
+        elif dice.random() < 3 * locks.stops:
+            self._stop_client()
+        elif dice.random() < locks.restarts:
+            locks.restart_in_turn()
+
+    def _let_clients_be(self) -> None:
+        """Let those do what time brings whose lock server does not call them, and find it again who has lost it."""
+        if self.service is None or self.locks.is_quiet(self.now):
+            return
+        for actor in self.clients:
+            if self._is_stopped and actor.has_news:
+                actor.hear()
+            can_connect = not (actor.is_dead or actor.is_stopped or actor.is_connected or self._is_stopped)
+            if can_connect and self._dice.random() < 0.1:
+                self._connect(actor, self.service)

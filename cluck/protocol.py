@@ -99,8 +99,12 @@ class Bye(_Said, frozen=True, tag=105):
     """The client ends in order: what it still holds is free."""
 
 
+class ReadClock(_Said, frozen=True, tag=106):
+    """Tell what your clock shows: a `Welcome` that was late has told it badly."""
+
+
 ClientCommand = Acquire | Withdraw | Release | Renew | Force | Wait | Notify | EndWait | Stand | Resign | Publish
-Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye
+Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye | ReadClock
 
 
 # ---- down
@@ -187,8 +191,14 @@ class Renounced(_Said, frozen=True, tag=108):
     token: Number
 
 
+class Clock(_Said, frozen=True, tag=109):
+    """The server's boot-time clock, between `ReadClock` and this."""
+
+    clock: Seconds
+
+
 ClientOutcome = Queued | Refused | Ended | Revoked | Waiting | Woken | Notified | Standing | Published | Leadership
-Downward = ClientOutcome | Welcome | Held | Readiness | Ping | Answer | Leads | Goodbye | Failed | Renounced
+Downward = ClientOutcome | Welcome | Held | Readiness | Ping | Answer | Leads | Goodbye | Failed | Renounced | Clock
 
 _encoder = Encoder()
 _upward: Decoder[list[Any]] = Decoder(list[Upward])

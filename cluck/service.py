@@ -147,6 +147,8 @@ class Service:
         sent = self._outgoing.sent if is_own else None
         if sent is not None:
             self._note_sending(command, sent)
+        if not outcomes and is_own and type(command) in (Release, Renew):  # what it names is not held any more
+            self._teller.note(number, Ended(command.request, command.token, Why.EXPIRED), None)  # type: ignore[union-attr]
         for outcome in outcomes:
             kind = type(outcome)
             if kind is Granted:

@@ -34,6 +34,7 @@ from tests.cluck import test_rights as rights
 from tests.cluck import test_service as services
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
+from tests.cluck.orders import Server
 from tests.cluck.test_state import World, test_nothing_is_left_when_all_have_gone
 from tests.sim.bugs import Bug, Change
 
@@ -895,6 +896,12 @@ REPLICAS = [
         "E",
         [Change(Service, "_request", "if known is None or known.is_submitted:", "if True:")],
         partial(services.test_what_was_withdrawn_before_the_group_heard_of_it_never_comes, 1),
+    ),
+    Bug(
+        "answer no release of a lock that was lost meanwhile",
+        "E7a",
+        [Change(Service, "on_applied", "if not outcomes and is_own", "if False")],
+        partial(services.test_what_is_said_of_a_lock_that_was_lost_meanwhile_is_answered, Server.release),
     ),
     Bug(
         "give up locks together with requests",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluck.checkers import (
+    Birth,
     End,
     Grant,
     Holding,
@@ -20,6 +21,7 @@ from cluck.checkers import (
     Wait,
     Waited,
     check,
+    check_births,
     check_holdings,
     check_orders,
     check_roles,
@@ -46,6 +48,7 @@ def test_a_run_is_looked_at_in_all_its_parts():
     run = Run(
         orders=[Order("1", [End(LOCK, 1)])],
         holdings=[Holding("A", LOCK, EXCLUSIVE, 1, 0), Holding("B", LOCK, EXCLUSIVE, 2, 1)],
+        births=[Birth(1, "view", 0.5)],
         operations=[Operation("A", LOCK, What.ACQUIRE, 0, 1, Outcome.BUSY)],
         roles=[Role("A", b"", 0, 0)],
         sights=[Sight("O", b"", "A", 2), Sight("O", b"", "A", 1)],
@@ -54,6 +57,7 @@ def test_a_run_is_looked_at_in_all_its_parts():
     assert clauses(check(run)) == {
         "lock order",
         "lock interval",
+        "births held",
         "lock history",
         "leaders paired",
         "leaders tokens",
@@ -224,6 +228,19 @@ def test_clients_that_hold_at_one_time_are_found(holdings):
 )
 def test_later_clients_without_larger_tokens_are_found(holdings):
     assert clauses(check_holdings(holdings)) == {"lock tokens"}
+
+
+def test_births_without_fault():
+    at_all_servers = [Birth(1, "view", 1), Birth(1, "view", 2)]
+    holdings = [hold("A", 2, 3, 1), hold("A", 5, 6, 2)]
+    assert not list(check_births([*at_all_servers, Birth(2, "other", 4), Birth(2, "other", 5.5)], holdings))
+
+
+@pytest.mark.parametrize(
+    ("birth", "clause"), [(Birth(1, "other", 4), "births epoch"), (Birth(2, "other", 2.5), "births held")]
+)
+def test_births_with_a_fault(birth, clause):
+    assert clauses(check_births([Birth(1, "view", 1), birth], [hold("A", 2, 3, 1)])) == {clause}
 
 
 def test_tokens_of_those_who_may_hold_together_have_no_order():

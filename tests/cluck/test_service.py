@@ -7,11 +7,11 @@ import pytest
 from cluck.canvass import PATIENCE
 from cluck.commands import Acquire, Close, Commit, Ended, Gone, Leadership, Next, Queued, Refused, Why
 from cluck.leases import STANDBY
-from cluck.protocol import VERSION, Held, Hello, Leads, Observe, Ping, Pong
+from cluck.protocol import VERSION, Clock, Held, Hello, Leads, Observe, Ping, Pong, ReadClock
 from cluck.upkeep import PING, RESUME
 from cluck.wire import decode
 from cpg.events import Reason
-from tests.cluck.orders import started
+from tests.cluck.orders import Server, started
 
 
 def commands(messages, *kinds):
@@ -372,6 +372,28 @@ def test_the_place_in_a_queue_is_told_when_it_changes_and_not_again():
     order[2].release(order[2].held[0])
     order.pass_time(3)
     assert [queued.ahead for queued in order[1].of(Queued)] == [2, 1]
+
+
+def test_a_client_is_told_the_clock():
+    order = started()
+    order.now += 7
+    order[1].say(ReadClock())
+    assert order[1].of(Clock) == [Clock(order.now)]
+
+
+@pytest.mark.parametrize("say", [Server.release, Server.renew])
+def test_what_is_said_of_a_lock_that_was_lost_meanwhile_is_answered(say):
+    """It waited until the view was primary again, and by then the lease had ended."""
+    order = started()
+    order[1].acquire(lease=2.0, grace=0.0)
+    order.settle()
+    (token,) = order[1].held
+    order.ring([1], [2, 3])
+    say(order[1], token)
+    order.pass_time(3)
+    order.ring([1, 2, 3])
+    order.settle()
+    assert [(ended.token, ended.why) for ended in order[1].of(Ended)] == [(token, Why.EXPIRED)]
 
 
 def test_a_withdrawal_is_answered_whatever_there_was():

@@ -47,6 +47,7 @@ from cluck.protocol import (
     Answer,
     Ask,
     Bye,
+    Clock,
     Failed,
     Farewell,
     Goodbye,
@@ -57,6 +58,7 @@ from cluck.protocol import (
     Observe,
     Ping,
     Pong,
+    ReadClock,
     Readiness,
     Renounced,
     Welcome,
@@ -230,12 +232,49 @@ def test_a_lease_of_which_nothing_is_left_is_renewed_before_it_is_held(world):
     ticket = world.acquire()
     world.said()
     for deadline in (0.0, world.now + AHEAD - 1):
-        world.hear(Held(ticket.id, 11, deadline))
+        world.hear(Held(ticket.id, 11, deadline), Held(ticket.id, 11, deadline))
         assert not ticket.is_held
+        assert world.said() == [ReadClock()]
+        world.hear(Clock(world.now + AHEAD))
         assert world.said() == [Renew(ticket.id, 11)]
     world.tell_held(ticket)
     assert ticket.is_held
     assert world.said() == []
+
+
+def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_lock_is_renewed_in_vain(world):
+    """Else each lease would be taken for one that is over, and renewed as fast as the ring goes."""
+    world.lose()
+    world.connect(late=3.0)
+    ticket = world.acquire(duration=2.0)
+    world.said()
+    world.tell_held(ticket, left=2)
+    assert world.said() == [ReadClock()]
+    world.now += 0.5
+    world.hear(Clock(world.now + AHEAD - 0.1))
+    assert world.said() == [Renew(ticket.id, 11)]
+    world.tell_held(ticket, left=2)
+    assert ticket.is_held
+    assert ticket.deadline == pytest.approx(world.now + 2 - 0.4)
+
+
+def test_a_clock_that_was_told_worse_than_before_changes_nothing(world):
+    ticket = world.acquire(duration=2.0)
+    world.hear(Held(ticket.id, 11, 0.0))
+    world.now += 5
+    world.hear(Clock(world.now + AHEAD))
+    world.tell_held(ticket, left=2)
+    assert ticket.deadline == world.now + 2
+
+
+def test_a_clock_is_asked_for_again_on_another_connection(world):
+    ticket = world.acquire(duration=2.0)
+    world.hear(Held(ticket.id, 11, 0.0))
+    world.lose()
+    world.connect(was_resumed=True)
+    world.said()
+    world.hear(Held(ticket.id, 11, 0.0))
+    assert world.said() == [ReadClock()]
 
 
 def test_a_lease_without_duration_is_renewed_each_third(world):
@@ -412,7 +451,13 @@ def test_a_held_lock_that_is_queued_now_was_lost(world):
     world.said()
     world.hear(Queued(ticket.id, 2))
     assert type(ticket.failure) is LockLost
-    assert [type(said) for said in world.said()] == [Release]
+    assert world.said() == [Withdraw(ticket.id)]
+
+
+def test_the_end_of_a_former_grant_is_not_that_of_the_present_one(world):
+    ticket = world.hold()
+    world.hear(Ended(ticket.id, 10, Why.EXPIRED))
+    assert ticket.is_held
 
 
 def test_a_held_lock_is_held_whoever_is_not_ready(world):

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
-from totem.testing.soak import Worlds
+from cluck.programs import RARE, Locks
+from totem.testing.soak import World, Worlds
 
 WORLDS = Worlds(range(3, 8), application="cluck.programs:Locks")
 PAIRS = Worlds(range(2, 3), application="cluck.programs:Locks")
@@ -32,6 +34,18 @@ def test_locks_keep_their_promises(seed):
 def test_two_nodes_keep_them_too(seed):
     outcome = PAIRS.run_world(seed)
     assert not outcome.violations, f"{outcome.violations[0]}; replay: {PAIRS.replay(seed)}"
+
+
+def test_rare_things_happen():
+    """What worlds are to try comes to pass in some of them, or the dice have to be loaded anew."""
+    marks = Counter()
+    for seed in range(100, 160):
+        locks = Locks()
+        World(seed, range(2, 5), programs=locks).run()
+        marks += locks.marks
+        if len(marks) == len(RARE):
+            break
+    assert marks.keys() == RARE
 
 
 def test_a_world_goes_the_same_way_in_each_process():
