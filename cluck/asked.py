@@ -247,7 +247,7 @@ class Question:
     def __init__(self, ask: Ask, changed: Callable[[], None]) -> None:
         self.ask = ask
         self.changed = changed
-        self.body = b""
+        self.body = bytearray()
         self.is_answered = False
 
     @property

@@ -32,6 +32,8 @@ class LocalClient:
     program: str
     put: Callable[[Downward], None] | None
     """None while the connection is lost."""
+    is_behind: Callable[[], bool]
+    """Whether it should read before it is told more than it waits for."""
     is_known: bool = False
     """The group may have heard of it, through this server or an earlier life of it."""
     lost: float | None = None

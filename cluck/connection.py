@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cluck.clients import LocalClient
 from cluck.commands import Force
 from cluck.protocol import (
+    MOST_OBSERVED,
     VERSION,
     Ask,
     Bye,
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 class Connection:
     """One connection of one client."""
 
-    def __init__(self, service: Service, put: Callable[[Downward], None], *, may_force: bool) -> None:
+    def __init__(
+        self, service: Service, put: Callable[[Downward], None], is_behind: Callable[[], bool], *, may_force: bool
+    ) -> None:
+        """The arguments are those of `Service.connect`."""
         self._service = service
         self._put = put
+        self._is_behind = is_behind
         self._may_force = may_force
         self.local: LocalClient | None = None
         """Whose it is, once it has said hello."""
@@ -53,7 +58,7 @@ class Connection:
             text = f"client of version {upward.version}, lock server of version {VERSION}: install the same release"
             self._put(Goodbye(Farewell.VERSION, text))
             return
-        self.local = self._service.welcome(upward, self._put, now)
+        self.local = self._service.welcome(upward, self._put, self._is_behind, now)
 
     def _hear(self, local: LocalClient, upward: Upward, now: float) -> None:
         service = self._service
@@ -61,6 +66,8 @@ class Connection:
             case Pong():
                 local.strikes = 0
             case Observe(election):
+                if len(local.observed) >= MOST_OBSERVED and election not in local.observed:
+                    raise Malformed(f"Observe with {MOST_OBSERVED} other elections observed")
                 service.observe(local, election)
             case Ignore(election):
                 local.observed.discard(election)

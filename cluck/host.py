@@ -186,6 +186,12 @@ class Host:
                 while self.service.deadline >= self._asleep_until:
                     await self._jobs.wait()
 
-    def connect(self, put: Callable[[Downward], None], *, may_force: bool = True) -> Connection:
+    def connect(
+        self,
+        put: Callable[[Downward], None],
+        *,
+        may_force: bool = True,
+        is_behind: Callable[[], bool] = lambda: False,
+    ) -> Connection:
         """Begin with a client; after each `say` and `lost` of it `work_soon` is to be called."""
-        return self.service.connect(put, may_force=may_force)
+        return self.service.connect(put, may_force=may_force, is_behind=is_behind)

@@ -47,6 +47,10 @@ from totem.errors import TotemError
 
 VERSION: Final = 2
 LARGEST_RECORD: Final = 128 * 1024
+MOST_QUESTIONS: Final = 16
+"""Of a client that may be open."""
+MOST_OBSERVED: Final = 1024
+"""Elections that a client may observe."""
 
 
 class Malformed(TotemError):

@@ -15,6 +15,8 @@ import random
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec import json
+
 from cluck.canvass import Canvass
 from cluck.clients import Candidacy, LocalClient, Open
 from cluck.commands import (
@@ -56,7 +58,7 @@ from cluck.protocol import (
     Welcome,
 )
 from cluck.replica import Phase, Replica, Settings
-from cluck.shown import answer, answers
+from cluck.shown import Inquiries, pieces
 from cluck.telling import Teller
 from cluck.upkeep import Upkeep
 from cluck.wire import Record
@@ -92,6 +94,7 @@ class Service:
         self._now = now
         self._numbers = 0
         self._outgoing = Outgoing(self.replica, self.clients)
+        self._inquiries = Inquiries(self)
         self._teller = Teller(self.replica, self.clients, self._outgoing, now)
         self._upkeep = Upkeep(self.replica, self.clients, self._outgoing, self._teller, now)
 
@@ -104,6 +107,8 @@ class Service:
 
     def take(self, now: float) -> list[bytes]:
         """Hand over what is to be multicast, in order."""
+        self._now = now
+        self._inquiries.advance()
         if self.replica.is_primary:
             self._outgoing.give(now)
         return self.replica.take()
@@ -230,11 +235,25 @@ class Service:
 
     # ---- the clients' side
 
-    def connect(self, put: Callable[[Downward], None], *, may_force: bool = True) -> Connection:
-        """Begin with a client; `put` is told what is said to it, and must only queue."""
-        return Connection(self, put, may_force=may_force)
+    def connect(
+        self,
+        put: Callable[[Downward], None],
+        *,
+        may_force: bool = True,
+        is_behind: Callable[[], bool] = lambda: False,
+    ) -> Connection:
+        """Begin with a client.
 
-    def welcome(self, hello: Hello, put: Callable[[Downward], None], now: float) -> LocalClient:
+        Args:
+            put: Told what is said to the client; it must only queue.
+            may_force: The client is an administrator.
+            is_behind: Whether so much is queued that answers to questions wait.
+        """
+        return Connection(self, put, is_behind, may_force=may_force)
+
+    def welcome(
+        self, hello: Hello, put: Callable[[Downward], None], is_behind: Callable[[], bool], now: float
+    ) -> LocalClient:
         """Know a client, perhaps again."""
         self._now = now
         client = hello.resumes
@@ -244,10 +263,11 @@ class Service:
             client = Client(self.server, self._numbers)
         local = self.clients.get(client)
         if local is None:
-            local = self.clients[client] = LocalClient(client, hello.program, put)
+            local = self.clients[client] = LocalClient(client, hello.program, put, is_behind)
             local.is_known = client.server != self.server
         elif local.put is not None:
             local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
+        local.is_behind = is_behind
         local.put, local.lost, local.strikes, local.is_given_up = put, None, 0, False
         put(Welcome(VERSION, client, self._secret(client), now, is_known))
         put(Readiness(*self.readiness))
@@ -326,6 +346,8 @@ class Service:
     @property
     def deadline(self) -> float:
         """When `advance` is to be called."""
+        if self._inquiries.are_due:
+            return self._now
         deadline = min(self.replica.deadline, self._upkeep.deadline)
         rank = self._rank
         if rank is not None:
@@ -355,13 +377,17 @@ class Service:
     # ---- questions
 
     def answer(self, question: str) -> Any:
-        """Return what is to be shown, as plain values; ValueError for a question that is none."""
-        return answer(self, question, self._now)
+        """Return what is to be shown, as plain values."""
+        return json.decode(b"".join(pieces(self, question)))
 
     def ask(self, local: LocalClient, ask: Ask) -> None:
-        """Answer a client's question."""
-        for part in answers(self, ask, self._now):
-            local.tell(part)
+        """Answer a client's question, in this turn and those to come. Raises Malformed."""
+        self._inquiries.ask(local, ask)
+
+    @property
+    def now(self) -> float:
+        """The time, as far as it was told."""
+        return self._now
 
     def _open(self, request: RequestId) -> Open | None:
         local = self.clients.get(request.owner.client)

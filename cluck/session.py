@@ -32,6 +32,7 @@ from cluck.commands import Refused
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
 from cluck.holding import Tickets
 from cluck.protocol import (
+    MOST_QUESTIONS,
     VERSION,
     Answer,
     Ask,
@@ -70,7 +71,10 @@ class Session:
         self._secret = b""
         self._greeted_at = 0.0
         self._questions: dict[int, Question] = {}
+        """Those whose answers are wanted."""
         self._asked = 0
+        self._unanswered: set[int] = set()
+        """Those that the server has been asked, wanted or not."""
         self._actions: Final[dict[type, Callable[[Any], None]]] = {
             Welcome: self._on_welcome,
             Readiness: self._on_readiness,
@@ -161,8 +165,9 @@ class Session:
             self.locks.begin_anew()
             self.leaders.begin_anew()
         for question in self._questions.values():
-            question.body = b""
-            book.say(question.ask)
+            question.body.clear()
+        self._unanswered.clear()
+        self._ask_on()
         book.changed()
 
     def _on_readiness(self, readiness: Readiness) -> None:
@@ -219,8 +224,17 @@ class Session:
         """Ask for something to be shown, until `forget`."""
         self._asked += 1
         asked = self._questions[self._asked] = Question(Ask(self._asked, question), changed)
-        self._book.say(asked.ask)
+        self._ask_on()
         return asked
+
+    def _ask_on(self) -> None:
+        """Ask as much as a client may at a time; the rest when there is an answer."""
+        for number, question in self._questions.items():
+            if len(self._unanswered) >= MOST_QUESTIONS:
+                break
+            if number not in self._unanswered:
+                self._unanswered.add(number)
+                self._book.say(question.ask)
 
     def forget(self, question: Question) -> None:
         """Nobody wants that answer any more."""
@@ -234,6 +248,9 @@ class Session:
                 question.is_answered = True
                 self.forget(question)
                 question.changed()
+        if answer.is_last:
+            self._unanswered.discard(answer.number)
+            self._ask_on()
 
 
 def _closed(request: Request) -> LockError:

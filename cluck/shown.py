@@ -1,48 +1,122 @@
-"""What a lock server tells of itself to people and their programs: plain values, as JSON on the way."""
+"""What a lock server tells of itself to people and their programs: plain values, as JSON on the way.
+
+An answer may be long, and there is other work: it is made part by part, one in a turn, for the clients in turn. So what
+it shows of two locks may be of different moments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from heapq import heapify, heappop
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import json
 
+from cluck.clients import LocalClient
 from cluck.commands import RequestId
-from cluck.protocol import Answer, Ask
+from cluck.protocol import MOST_QUESTIONS, Answer, Ask, Malformed
 
 if TYPE_CHECKING:
+    from cluck.conditions import Condition
+    from cluck.leaders import Election
     from cluck.service import Service
-    from cluck.tickets import Lock
+    from cluck.tickets import Lock, Ticket
+
+Named = TypeVar("Named")
 
 PART: Final = 64 * 1024
 """Bytes of a part of an answer."""
 
 
-def answers(service: Service, ask: Ask, now: float) -> Iterator[Answer]:
-    """Answer a client's question, in parts."""
-    try:
-        shown = answer(service, ask.question, now)
-    except ValueError as error:
-        shown = {"error": str(error)}
-    body = json.encode(shown)
-    for place in range(0, len(body), PART):
-        yield Answer(ask.number, body[place : place + PART], place + PART >= len(body))
+class Inquiries:
+    """The questions of a lock server's clients that are not answered yet."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._open: dict[LocalClient, deque[Iterator[Answer]]] = {}
+        """Of each client, who comes first in the next turn first."""
+
+    def ask(self, local: LocalClient, ask: Ask) -> None:
+        """Take a question. Raises Malformed where the client has asked for too much."""
+        waiting = self._open.setdefault(local, deque())
+        if len(waiting) >= MOST_QUESTIONS:
+            raise Malformed(f"a question with {MOST_QUESTIONS} others open")
+        waiting.append(answers(self._service, ask))
+
+    @property
+    def are_due(self) -> bool:
+        """Whether there is somebody to be told something now."""
+        return any(not local.is_behind() for local in self._open)
+
+    def advance(self) -> None:
+        """Tell one part of one answer to the next client that reads what it is told."""
+        for local in list(self._open):
+            waiting = self._open.pop(local)
+            if local.put is None:
+                continue  # it asks again when it is back
+            self._open[local] = waiting
+            if not local.is_behind():
+                part = next(waiting[0])
+                local.tell(part)
+                if part.is_last:
+                    waiting.popleft()
+                if not waiting:
+                    del self._open[local]
+                return
 
 
-def answer(service: Service, question: str, now: float) -> Any:
-    """Return what is to be shown; ValueError for a question that is none."""
+def answers(service: Service, ask: Ask) -> Iterator[Answer]:
+    """Answer a client's question, in parts that are made as they are taken."""
+    body = bytearray()
+    for piece in pieces(service, ask.question):
+        body += piece
+        while len(body) > PART:
+            yield Answer(ask.number, bytes(body[:PART]), False)
+            del body[:PART]
+    yield Answer(ask.number, bytes(body), True)
+
+
+def pieces(service: Service, question: str) -> Iterator[bytes]:
+    """Make JSON of what is to be shown."""
+    state = service.replica.state
     match question:
         case "status":
-            return status(service)
-        case "tickets":
-            return tickets(service, now)
+            yield json.encode(status(service))
         case "leaders":
-            return leaders(service)
+            yield json.encode(leaders(service))
+        case "tickets":
+            locks = state.table.locks if state is not None else {}
+            yield from _array(_lock(service, name, lock) for name, lock in _by_name(locks))
         case "elections":
-            return elections(service)
+            elections = state.leaders.elections if state is not None else {}
+            yield from _array([json.encode(_election(service, election))] for _, election in _by_name(elections))
         case "conditions":
-            return conditions(service)
-    raise ValueError(f"{question!r} is no question: status, tickets, leaders, elections, conditions")
+            conditions = state.conditions.conditions if state is not None else {}
+            yield from _array([json.encode(_condition(*item))] for item in _by_name(conditions))
+        case _:
+            text = f"{question!r} is no question: status, tickets, leaders, elections, conditions"
+            yield json.encode({"error": text})
+
+
+def _by_name(named: Mapping[bytes, Named]) -> Iterator[tuple[bytes, Named]]:
+    """What has names, in their order, as it is when its turn comes."""
+    names = list(named)
+    heapify(names)  # to sort all of them would take long, with many
+    while names:
+        name = heappop(names)
+        if name in named:
+            yield name, named[name]
+
+
+def _array(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
+    """Join what is JSON to an array."""
+    between = b"["
+    for item in items:
+        yield between
+        yield from item
+        between = b","
+    yield b"[]" if between == b"[" else b"]"
 
 
 def status(service: Service) -> dict[str, Any]:
@@ -68,36 +142,31 @@ def status(service: Service) -> dict[str, Any]:
         "epoch": state.tokens.epoch if state is not None else 0,
         "longest_lease": state.longest if state is not None else 0.0,
         "locks": len(state.table.locks) if state is not None else 0,
-        "tickets": sum(1 for _ in state.table.tickets()) if state is not None else 0,
+        "tickets": len(state.table.tickets()) if state is not None else 0,
         "clients": len(service.clients),
         "disk": replica.disk_fault,
     }
 
 
-def tickets(service: Service, now: float) -> list[dict[str, Any]]:
-    """Every lock, who holds it and who waits."""
-    state = service.replica.state
-    if state is None:
-        return []
-    return [_lock(service, name, lock, now) for name, lock in sorted(state.table.locks.items())]
+def _lock(service: Service, name: bytes, lock: Lock) -> Iterator[bytes]:
+    """A lock, who holds it and who waits."""
+    yield b'{"name":%b,"permits":%d,"holders":' % (json.encode(text(name)), lock.permits)
+    yield from _array([json.encode(_holder(service, ticket))] for ticket in tuple(lock.holders))
+    yield b',"waiting":'
+    yield from _array(
+        [json.encode({**who(ticket.request), "mode": ticket.mode.name.lower()})] for ticket in lock.waiting
+    )
+    yield b"}"
 
 
-def _lock(service: Service, name: bytes, lock: Lock, now: float) -> dict[str, Any]:
+def _holder(service: Service, ticket: Ticket) -> dict[str, Any]:
     return {
-        "name": text(name),
-        "permits": lock.permits,
-        "holders": [
-            {
-                **who(ticket.request),
-                "mode": ticket.mode.name.lower(),
-                "token": ticket.token,
-                "left": round(service.leases.left(ticket, now), 3),
-                "grace": ticket.grace,
-                "unlocking": ticket.is_revoked,
-            }
-            for ticket in lock.holders
-        ],
-        "waiting": [{**who(ticket.request), "mode": ticket.mode.name.lower()} for ticket in lock.waiting],
+        **who(ticket.request),
+        "mode": ticket.mode.name.lower(),
+        "token": ticket.token,
+        "left": round(service.leases.left(ticket, service.now), 3),
+        "grace": ticket.grace,
+        "unlocking": ticket.is_revoked,
     }
 
 
@@ -107,40 +176,28 @@ def leaders(service: Service) -> list[dict[str, Any]]:
     return [{"node": member.node_id, "pid": member.pid} for member in replica.leaders]
 
 
-def elections(service: Service) -> list[dict[str, Any]]:
-    """Every election, who stands, and who leads."""
-    state = service.replica.state
-    if state is None:
-        return []
-    return [
-        {
-            "name": text(name),
-            "round": election.round,
-            "leader": who(election.chosen) if election.token and election.chosen is not None else None,
-            "token": election.token,
-            "version": election.version,
-            "candidates": [
-                {**who(candidate.request), "address": text(candidate.address), "port": candidate.port}
-                for candidate in election.candidates
-            ],
-        }
-        for name, election in sorted(state.leaders.elections.items())
-    ]
+def _election(service: Service, election: Election) -> dict[str, Any]:
+    """An election, who stands, and who leads."""
+    return {
+        "name": text(election.name),
+        "round": election.round,
+        "leader": who(election.chosen) if election.token and election.chosen is not None else None,
+        "token": election.token,
+        "version": election.version,
+        "candidates": [
+            {**who(candidate.request), "address": text(candidate.address), "port": candidate.port}
+            for candidate in election.candidates
+        ],
+    }
 
 
-def conditions(service: Service) -> list[dict[str, Any]]:
-    """Every condition on which somebody waits."""
-    state = service.replica.state
-    if state is None:
-        return []
-    return [
-        {
-            "name": text(name),
-            "lock": text(condition.lock),
-            "waiting": [who(waiter.ticket.request) for waiter in condition.waiters],
-        }
-        for name, condition in sorted(state.conditions.conditions.items(), key=lambda item: item[0])
-    ]
+def _condition(name: bytes, condition: Condition) -> dict[str, Any]:
+    """A condition, and who waits on it."""
+    return {
+        "name": text(name),
+        "lock": text(condition.lock),
+        "waiting": [who(waiter.ticket.request) for waiter in condition.waiters],
+    }
 
 
 def who(request: RequestId) -> dict[str, Any]:

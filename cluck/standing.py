@@ -30,8 +30,8 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
-from cluck.errors import LeadershipLost, LockError
-from cluck.protocol import Ignore, Leads, Observe, Ping, Pong
+from cluck.errors import LeadershipLost, LockError, Overflow
+from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
 
 SILENCE: Final = 3.0
 """Seconds without a ping after which a candidate leads no more."""
@@ -172,6 +172,8 @@ class Candidacies:
 
     def observe(self, election: bytes, changed: Callable[[], None]) -> Observation:
         """Look at an election from now on."""
+        if election not in self._observations and len(self._observations) >= MOST_OBSERVED:
+            raise Overflow(f"this client observes {MOST_OBSERVED} elections, which is as many as it may")
         observation = Observation(election, changed)
         others = self._observations.setdefault(election, [])
         if not others:

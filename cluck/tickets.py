@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from operator import attrgetter
 from typing import Final
@@ -206,7 +206,7 @@ class Table:
 
     # ---- what there is
 
-    def tickets(self) -> Iterable[Ticket]:
+    def tickets(self) -> Collection[Ticket]:
         """All tickets, in the order in which they came."""
         return self._tickets.values()
 

@@ -43,6 +43,8 @@ from cluck.errors import (
     WrongLock,
 )
 from cluck.protocol import (
+    MOST_OBSERVED,
+    MOST_QUESTIONS,
     VERSION,
     Answer,
     Ask,
@@ -772,3 +774,27 @@ def test_observers(world):
     world.session.leaders.ignore(two)
     world.connect(was_resumed=True)
     assert world.said() == []
+
+
+def test_of_many_questions_so_many_are_asked_at_a_time(world):
+    questions = [world.session.ask("status", world.change) for _ in range(2 * MOST_QUESTIONS + 1)]
+    numbers = [said.number for said in world.said()]
+    assert len(numbers) == MOST_QUESTIONS
+    world.session.forget(questions[1])  # its answer comes all the same
+    for number in numbers:
+        world.hear(Answer(number, b"[", is_last=False), Answer(number, b"]", is_last=True))
+    assert [question.is_answered for question in questions[:3]] == [True, False, True]
+    assert len(world.said()) == MOST_QUESTIONS
+    world.lose()
+    world.connect(was_resumed=True)
+    again = [said.number for said in world.said()]
+    assert again == [question.ask.number for question in questions[MOST_QUESTIONS : 2 * MOST_QUESTIONS]]
+
+
+def test_a_client_observes_so_many_elections(world):
+    observations = [world.session.leaders.observe(b"%d" % number, world.change) for number in range(MOST_OBSERVED)]
+    world.session.leaders.observe(b"0", world.change)
+    with pytest.raises(Overflow, match="1024 elections"):
+        world.session.leaders.observe(b"another", world.change)
+    world.session.leaders.ignore(observations[1])
+    world.session.leaders.observe(b"another", world.change)
