@@ -50,6 +50,7 @@ from cpg.errors import (
     NotSupported,
     OutcomeUnknown,
     SlowConsumer,
+    TooManyGroups,
 )
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.group import Batches, BestEffort, Group
@@ -106,6 +107,7 @@ __all__ = [
     "RingLost",
     "SlowConsumer",
     "Statistics",
+    "TooManyGroups",
     "TotemConfchg",
     "TotemError",
     "Transitional",

@@ -24,6 +24,10 @@ class GroupReserved(TotemError):
     """This user may not join that group; the text names what to do."""
 
 
+class TooManyGroups(TotemError):
+    """This program, its user, or all programs of the node are in as many groups as they may be."""
+
+
 class OutcomeUnknown(TotemError):
     """The connection was lost before what was sent had come back: it may have been delivered, or not."""
 

@@ -1,8 +1,9 @@
 """What a daemon and its clients say to each other: items, packed into the records of a Unix socket of whole records.
 
 An item is a head of 24 bytes (kind, detail, a handle, the length of its body, three numbers) and a body. A record is
-one byte of flags and as many items as fit; an item that is longer than a record is cut over several. Messages travel
-in runs: all of one sender and level that came together are one item, with one length for all where that is so.
+one byte of flags and as many items as fit; an item that is longer than a record is cut over several, all of them full
+but the last. Messages travel in runs: all of one sender and level that came together are one item, with one length for
+all where that is so.
 
     client                                      daemon
     HELLO(version; name)                        WELCOME(version, node id, process id), or GOODBYE(why)
@@ -81,6 +82,7 @@ class Refusal(enum.IntEnum):
     ALREADY_JOINED = 2
     LIMIT = 3
     RESERVED = 4
+    FULL = 5
 
 
 class Farewell(enum.IntEnum):
@@ -96,7 +98,9 @@ class Farewell(enum.IntEnum):
     ENDING = 5
     """The daemon ends, or has no ring any more."""
     FULL = 6
-    """There are as many clients as there may be."""
+    """There are as many clients as there may be, of all users or of its own."""
+    UNFINISHED = 7
+    """It began a long message and did not end it, while others waited for the room."""
 
 
 _LEVELS: Final = tuple(Level)
@@ -185,6 +189,8 @@ class Reader:
     """Items of the records that come in."""
 
     def __init__(self, largest: int = LARGEST_ITEM) -> None:
+        self.promised = 0
+        """Bytes of what has begun and is not complete, from its first record to its end; 0 where nothing has."""
         self._largest = largest
         self._parts: list[bytes] = []
         self._length = 0
@@ -198,21 +204,38 @@ class Reader:
         return self._assemble(record)
 
     def _assemble(self, record: bytes) -> list[Item]:
+        if record[0] & _CUT and len(record) != RECORD:
+            raise Malformed(f"a record of {len(record)} bytes, not {RECORD}, of which more is to come")
         if not record[0] & _CONTINUED:
-            self._parts.clear()  # the other side has thrown away the rest of what it had begun
-            self._length = 0
+            self._clear()  # the other side has thrown away the rest of what it had begun
+            self.promised = _promised(record)
+            if self.promised > self._largest:
+                raise Malformed(f"an item of more than {self._largest} bytes: {self.promised}")
         elif not self._parts:
             raise Malformed("a record that continues nothing")
         self._parts.append(record[1:])
         self._length += len(record) - 1
-        if self._length > self._largest:
-            raise Malformed(f"an item of more than {self._largest} bytes")
+        if self._length > self.promised or (self._length == self.promised and record[0] & _CUT):
+            raise Malformed(f"an item of more than the {self.promised} bytes that it has")
         if record[0] & _CUT:
             return []
         whole = b"".join(self._parts)
-        self._parts.clear()
-        self._length = 0
+        self._clear()
         return _split(whole, 0)
+
+    def _clear(self) -> None:
+        self._parts.clear()
+        self._length = self.promised = 0
+
+
+def _promised(record: bytes) -> int:
+    """How many bytes the items of a record have whose last one goes on in the next. Raises Malformed."""
+    place, end = 1, len(record)
+    while place < end:
+        if end - place < _HEAD.size:
+            raise Malformed(f"{end - place} bytes in place of an item's head, at byte {place}")
+        place += _HEAD.size + _HEAD.unpack_from(record, place)[4]
+    return place - 1
 
 
 def _split(data: bytes, place: int) -> list[Item]:

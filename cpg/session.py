@@ -11,7 +11,15 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from cpg.errors import AlreadyJoined, CorosyncLimit, DaemonUnavailable, GroupReserved, NotJoined, SlowConsumer
+from cpg.errors import (
+    AlreadyJoined,
+    CorosyncLimit,
+    DaemonUnavailable,
+    GroupReserved,
+    NotJoined,
+    SlowConsumer,
+    TooManyGroups,
+)
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.group import split
 from cpg.ipc import (
@@ -42,6 +50,7 @@ _REFUSALS: Final[dict[int, type[Exception]]] = {
     Refusal.ALREADY_JOINED: AlreadyJoined,
     Refusal.LIMIT: CorosyncLimit,
     Refusal.RESERVED: GroupReserved,
+    Refusal.FULL: TooManyGroups,
 }
 _FAREWELLS: Final[dict[int, type[TotemError]]] = {
     Farewell.ACCESS: DaemonUnavailable,

@@ -12,6 +12,8 @@ from collections import deque
 from typing import Final
 
 from cluck.protocol import Downward, Farewell, Goodbye, records
+from cpg.daemon.access import Access, no_place
+from cpg.daemon.shares import furthest_behind
 
 CLIENT_LIMIT: Final = 16 << 20
 """Bytes that may wait for a client."""
@@ -23,8 +25,17 @@ MOST_CLIENTS: Final = 8192
 class Hub:
     """All clients of one daemon."""
 
-    def __init__(self, *, client_limit: int = CLIENT_LIMIT, total_limit: int = TOTAL_LIMIT) -> None:
-        """Limits in bytes."""
+    def __init__(
+        self,
+        access: Access | None = None,
+        *,
+        most_clients: int = MOST_CLIENTS,
+        client_limit: int = CLIENT_LIMIT,
+        total_limit: int = TOTAL_LIMIT,
+    ) -> None:
+        """`access`: who may connect. Limits in bytes."""
+        self._access = access or Access()
+        self._places = self._access.shares(most_clients)
         self.clients: set[Client] = set()
         self.client_limit = client_limit
         self.dropped = 0
@@ -38,14 +49,21 @@ class Hub:
         """A process has connected."""
         client = Client(self, pid, uid, gid)
         self.clients.add(client)
-        if len(self.clients) > MOST_CLIENTS:
-            client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
+        if not self._access.allows(uid, gid):
+            client.dismiss(Farewell.ACCESS, self._access.refuse(pid, uid))
+        elif self._places.take(uid):
+            client.has_place = True
+        else:
+            client.dismiss(Farewell.FULL, no_place(self._places, uid))
         return client
 
     def disconnect(self, client: Client) -> None:
         """A connection has ended."""
         client.ended = True
         client.hush()
+        if client.has_place:
+            client.has_place = False
+            self._places.give(client.uid)
         self.clients.discard(client)
         self._told.discard(client)
 
@@ -59,8 +77,7 @@ class Hub:
         told, self._told = self._told, set()
         for client in told:
             client.pack()
-        while self.waiting > self._total_limit:
-            slowest = max(self.clients, key=lambda client: client.size)
+        while self.waiting > self._total_limit and (slowest := furthest_behind(self.clients)):
             self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
             told.add(slowest)
         return list(told)
@@ -90,6 +107,8 @@ class Client:
         """It has been told goodbye, or is gone: nothing is done for it any more."""
         self.farewell: Goodbye | None = None
         """Why it was told goodbye."""
+        self.has_place = False
+        """It counts among those who are served."""
         self.size = 0
         """Bytes in records that wait."""
         self._hub = hub

@@ -16,11 +16,12 @@ from typing import Final
 import trio
 
 from cluck.commands import Force
-from cluck.daemon.hub import Client, Hub
+from cluck.daemon.hub import MOST_CLIENTS, Client, Hub
 from cluck.daemon.processes import Process
 from cluck.host import Host
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, Upward, upward
 from cpg.daemon.access import Access
+from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.sockets import Connection, Peer, accept
 from cpg.lines import printable
 from totem.errors import TotemError
@@ -37,6 +38,8 @@ FAREWELL_PATIENCE: Final = 1.0
 """Seconds that clients have to take their goodbye when the daemon ends."""
 START_PATIENCE: Final = 10.0
 """Seconds that a client waits for a daemon that was started just now to know whether it has a ring."""
+DESCRIPTORS: Final = 3
+"""Of each client: its connection and its process, and one more process whose connection is gone."""
 MOST_WATCHED: Final = 1024
 """Processes without their connections whose end is waited for."""
 
@@ -57,8 +60,9 @@ class Server:
         self._connections: dict[Client, Connection] = {}
         self._listening: dict[Client, trio.CancelScope] = {}
         """To those who have not been told goodbye."""
-        self._watched = 0
-        self.hub = Hub()
+        descriptors = descriptors_for_clients()
+        self._watched = access.shares(min(MOST_WATCHED, descriptors // DESCRIPTORS))
+        self.hub = Hub(access, most_clients=min(MOST_CLIENTS, descriptors // DESCRIPTORS))
 
     @asynccontextmanager
     async def standing(self, host: Host) -> AsyncGenerator[None, None]:
@@ -106,12 +110,12 @@ class Server:
         listening = self._listening[client] = trio.CancelScope()
         line: Line | None = None
         try:
-            if not self._access.allows(peer.uid, peer.gid):
-                client.dismiss(Farewell.ACCESS, self._access.refuse(peer.pid, peer.uid))
-            elif (host := await self._started()) is None:
-                client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
-            else:
-                line = Line(host, client, may_force=peer.uid in (0, os.geteuid()))
+            if not client.ended:
+                host = await self._started()
+                if host is None:
+                    client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
+                else:
+                    line = Line(host, client, may_force=peer.uid in self._access.trusted)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
                 if line is not None:
@@ -128,17 +132,18 @@ class Server:
             if line is None or not line.is_open:
                 process.close()
         if line is not None and line.is_open:
-            await self._watch(process, line)
+            await self._watch(process, line, peer.uid)
 
-    async def _watch(self, process: Process, line: Line) -> None:
+    async def _watch(self, process: Process, line: Line, uid: int) -> None:
         """Tell when a process that has lost its connection has ended."""
-        self._watched += 1
         try:
-            if self._watched <= MOST_WATCHED:
-                await process.ended()
+            if self._watched.take(uid):
+                try:
+                    await process.ended()
+                finally:
+                    self._watched.give(uid)
                 line.lost(dead=True)
         finally:
-            self._watched -= 1
             process.close()
 
     async def _started(self) -> Host | None:

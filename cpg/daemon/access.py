@@ -10,7 +10,9 @@ import os
 from collections.abc import Iterable
 
 from cpg.daemon.rarely import Rarely
+from cpg.daemon.shares import Shares
 from cpg.lines import printable
+from cpg.wire import MOST_PROCESSES
 from totem.config import LOCKS_GROUP, Reservation, UserRule
 
 
@@ -20,6 +22,10 @@ class Access:
     def __init__(self, rules: Iterable[UserRule] = (), reserved: Iterable[Reservation] = ()) -> None:
         self.rules = tuple(rules)
         self.reserved = tuple(reserved)
+        self.trusted = (0, os.geteuid())
+        """Users who may do everything: root, and the daemon's own."""
+        self.memberships = self.shares(MOST_PROCESSES)
+        """Places in groups: of all clients of the node, on whichever socket they come."""
         self.rarely = Rarely()
         """What those whom it lets in, or not, can cause in the log."""
 
@@ -28,14 +34,21 @@ class Access:
 
         As in Corosync one rule is enough, and a rule with both names lets in who has either (exec/ipc_glue.c).
         """
-        return _allows(self.rules, uid, gid)
+        return self._allows(self.rules, uid, gid)
 
     def may_join(self, name: bytes, uid: int, gid: int) -> bool:
         """Whether a process of this user and group may join this group, once it is connected."""
         rules = [rule for rule in self.reserved if rule.group.encode() == name]
         if not rules and name != LOCKS_GROUP.encode():
             return True
-        return _allows(rules, uid, gid)
+        return self._allows(rules, uid, gid)
+
+    def _allows(self, rules: Iterable[UserRule | Reservation], uid: int, gid: int) -> bool:
+        return uid in self.trusted or any(rule.uid == uid or rule.gid == gid for rule in rules)
+
+    def shares(self, total: int) -> Shares:
+        """Make the shares of users in so much of something."""
+        return Shares(total, self.trusted)
 
     @property
     def reserved_groups(self) -> tuple[str, ...]:
@@ -68,7 +81,9 @@ class Access:
         )
 
 
-def _allows(rules: Iterable[UserRule | Reservation], uid: int, gid: int) -> bool:
-    if uid in (0, os.geteuid()):
-        return True
-    return any(rule.uid == uid or rule.gid == gid for rule in rules)
+def no_place(places: Shares, uid: int) -> str:
+    """Tell a user that it has as many programs at the daemon as it may have."""
+    return (
+        f"the daemon serves {places.taken} programs, {places.of(uid)} of them of the user with uid {uid}, who may have "
+        "no more: end some, or try again later"
+    )

@@ -19,11 +19,12 @@ from cpg import libqb
 from cpg.cli import DEFAULT_CONFIG, DONE, own_version
 from cpg.connect import default_socket
 from cpg.daemon.access import Access
-from cpg.daemon.hub import Hub
+from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.life import (
     EXIT_CODES,
     SIGNALS,
     Life,
+    descriptors_for_clients,
     explain,
     follow_signals,
     guard_files,
@@ -100,7 +101,8 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
-    hub = Hub(ring, access=access, client_limit=ring.config.daemon.client_queue)
+    most = min(MOST_CLIENTS, descriptors_for_clients() // 2)  # the other half is for those of libqb
+    hub = Hub(ring, access=access, most_clients=most, client_limit=ring.config.daemon.client_queue)
     hub.answers = answers(ring, hub, access)
     async with serve(listener, ring, hub), trio.open_nursery() as nursery:
         await _serve_libqb(ring, access, nursery)

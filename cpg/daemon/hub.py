@@ -2,7 +2,9 @@
 
 A client is a connection. What it asks for is done in its order; a request that has to wait (for room in the ring's
 queue, for the end of an earlier membership of the same process) keeps those behind it waiting, and the server reads no
-further from that client: so senders are paced, each by itself, and what comes in is bounded by a record a client.
+further from that client: so senders are paced, each by itself. What has come in and is not done, records that wait and
+long messages that come in pieces, is bounded for all clients and for each user (`INCOMING_LIMIT`): beyond that a client
+is not read from until there is room again.
 
 What a client is told waits in its queue, which is bounded. A client that does not read is first not read from any
 more (`is_behind`); when more waits than `client_limit`, or more than `total_limit` for all and most of it for this one,
@@ -17,8 +19,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from cpg.daemon.access import Access
-from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved
+from cpg.daemon.access import Access, no_place
+from cpg.daemon.shares import furthest_behind
+from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.group import BATCH_BYTES, MESSAGE_COST
 from cpg.ipc import (
@@ -46,11 +49,17 @@ from totem.errors import MessageTooLong, QueueFull, RingLost
 
 TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
+INCOMING_LIMIT: Final = 256 << 20
+"""Bytes of what all clients have sent, and what is not done."""
+RECORD_COST: Final = 512 << 10
+"""Bytes counted for one record that waits to be done: as requests its items take more than its own bytes."""
 SHARED: Final = 4096
 """Bytes from which on it is worth while to see whether a body waits for several clients."""
 REQUEST_TURN: Final = 8
 """Questions, joins and leaves of one client that are settled in one turn of the ring: each may take a while."""
 MOST_CLIENTS: Final = 8192
+MOST_GROUPS: Final = 1024
+"""Of one client."""
 
 
 class Port(Protocol):
@@ -72,12 +81,19 @@ class Hub:
         ring: Port,
         *,
         access: Access | None = None,
+        most_clients: int = MOST_CLIENTS,
         client_limit: int = CLIENT_QUEUE,
         total_limit: int = TOTAL_LIMIT,
+        incoming_limit: int = INCOMING_LIMIT,
     ) -> None:
-        """`access`: who may join which groups. Limits in bytes."""
+        """`access`: who may connect, and join which groups. Limits in bytes."""
         self.ring = ring
         self.access = access or Access()
+        self._places = self.access.shares(most_clients)
+        self.incoming = self.access.shares(incoming_limit)
+        """Bytes that clients have sent, or begun to send, and that are not done."""
+        self.has_given_room = False
+        """Some of that was done; for the server, which lets those go on who wait."""
         self.answers: Mapping[str, Callable[[], object]] = {}
         """What a client can ask for, each as values of JSON."""
         self.clients: set[Client] = set()
@@ -93,7 +109,8 @@ class Hub:
         self._total_limit = total_limit
         self._until_look = total_limit
         """Bytes that may be queued before `_look_at_all`."""
-        self._places: dict[tuple[bytes, int], _Place] = {}
+        self._stays: dict[tuple[bytes, int], _Stay] = {}
+        """By group and process."""
         self._ring_told: list[RingEvent] = []
         """What is true of the ring, for those who come later."""
         self._packed_of: list[bytes] = []
@@ -108,13 +125,20 @@ class Hub:
         self.connected += 1
         client = Client(self, pid, uid, gid, self.connected)
         self.clients.add(client)
-        if len(self.clients) > MOST_CLIENTS:
-            client.dismiss(Farewell.FULL, f"the daemon serves {MOST_CLIENTS} clients already: try again later")
+        if not self.access.allows(uid, gid):
+            client.dismiss(Farewell.ACCESS, self.access.refuse(pid, uid))
+        elif self._places.take(uid):
+            client.has_place = True
+        else:
+            client.dismiss(Farewell.FULL, no_place(self._places, uid))
         return client
 
     def disconnect(self, client: Client) -> None:
         """A connection has ended; its process is gone from its groups."""
         client.end()
+        if client.has_place:
+            client.has_place = False
+            self._places.give(client.uid)
         self.clients.discard(client)
         self.written.discard(client)
 
@@ -165,33 +189,51 @@ class Hub:
 
     def join(self, client: Client, handle: int, name: bytes) -> bool:
         """Join a group for a client; whether it is settled, or must be tried again when the ring has gone on."""
-        earlier = self._places.get((name, client.pid))
+        earlier = self._stays.get((name, client.pid))
         if earlier is not None and earlier.membership.leaving:
             return False
-        place = _Place(self, client, handle)
+        stay = _Stay(self, client, handle)
         try:
-            if not self.access.may_join(name, client.uid, client.gid):
-                raise GroupReserved(self.access.refuse_group(name, client.pid, client.uid))
-            place.membership = self.ring.admit(name, client.pid, place)
+            stay.membership = self._admit(client, name, stay)
         except AlreadyJoined as error:
             client.refuse(handle, Refusal.ALREADY_JOINED, error)
         except CorosyncLimit as error:
             client.refuse(handle, Refusal.LIMIT, error)
         except GroupReserved as error:
             client.refuse(handle, Refusal.RESERVED, error)
+        except TooManyGroups as error:
+            client.refuse(handle, Refusal.FULL, error)
         except ValueError as error:
             client.refuse(handle, Refusal.NAME, error)
         except RingLost as error:
             client.dismiss(Farewell.ENDING, str(error))
         else:
-            self._places[name, client.pid] = place
-            client.places[handle] = place
+            self._stays[name, client.pid] = stay
+            client.stays[handle] = stay
         return True
 
-    def forget(self, place: _Place) -> None:
+    def _admit(self, client: Client, name: bytes, stay: _Stay) -> Membership:
+        uid, memberships = client.uid, self.access.memberships
+        if not self.access.may_join(name, uid, client.gid):
+            raise GroupReserved(self.access.refuse_group(name, client.pid, uid))
+        if len(client.stays) >= MOST_GROUPS:
+            raise TooManyGroups(f"process {client.pid} is in {len(client.stays)} groups: no connection may be in more")
+        if not memberships.take(uid):
+            raise TooManyGroups(
+                f"the programs of the user with uid {uid} are in {memberships.of(uid)} groups, of {memberships.taken} "
+                "that all programs of this node are in together: no more for this user"
+            )
+        try:
+            return self.ring.admit(name, client.pid, stay)
+        except BaseException:
+            memberships.give(uid)
+            raise
+
+    def forget(self, stay: _Stay) -> None:
         """A membership has ended."""
-        self._places.pop((place.membership.name, place.membership.member.pid), None)
-        place.client.places.pop(place.handle, None)
+        self._stays.pop((stay.membership.name, stay.membership.member.pid), None)
+        stay.client.stays.pop(stay.handle, None)
+        self.access.memberships.give(stay.client.uid)
 
     def answer(self, question: str) -> bytes:
         """Answer what a client asks; Malformed for what it cannot ask."""
@@ -211,14 +253,24 @@ class Hub:
         elif self._until_look < 0:
             self._look_at_all()
 
+    def put_out_unfinished(self, began_before: float) -> None:
+        """Put out the client that has held room for a long message for longest, from before that time, if there is one.
+
+        Of those whose message has not come: one that has come waits for the ring, and is not to blame.
+        """
+        holders = [client for client in self.clients if client.promised and client.held and not client.ended]
+        oldest = min(holders, key=lambda client: client.began, default=None)
+        if oldest is not None and oldest.began < began_before:
+            begun = f"process {oldest.pid} began a message of {oldest.promised} bytes"
+            oldest.dismiss(Farewell.UNFINISHED, f"{begun} and did not end it, while others wait for the room")
+
     def _look_at_all(self) -> None:
-        """Reckon what waits for all clients; where it is too much, those that are furthest behind go.
+        """Reckon what waits for all clients; where it is too much, those of the user go who are furthest behind.
 
         A body that waits for many is in memory once, and counts once. So the sum is not kept but made, each time that
         as many bytes as were left the last time have been queued.
         """
-        while (held := self._held()) > self._total_limit:
-            slowest = max(self.clients, key=lambda client: client.writer.size)
+        while (held := self._held()) > self._total_limit and (slowest := furthest_behind(self.clients)):
             self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
         self._until_look = self._total_limit - held
 
@@ -247,8 +299,10 @@ class Client:
         self.name = ""
         """What it calls itself."""
         self.writer = Writer()
-        self.places: dict[int, _Place] = {}
+        self.stays: dict[int, _Stay] = {}
         """Its groups by its handles."""
+        self.has_place = False
+        """It counts among those who are served."""
         self.welcomed = False
         self.ended = False
         """It has been told goodbye, or is gone: nothing is done for it any more."""
@@ -258,19 +312,44 @@ class Client:
         """Messages it has sent."""
         self.received = 0
         """Messages queued for it."""
+        self.held = 0
+        """Bytes for which it has room among what is not done."""
+        self.began = 0.0
+        """When it got that, on the clock of `admit`."""
         self._hub = hub
         self._reader = Reader()
         self._requests: deque[Item] = deque()
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait for it."""
+        return self.writer.size
 
     @property
     def is_behind(self) -> bool:
         """Whether so much waits for it that it should read before it asks for more."""
         return self.writer.size > self._hub.client_limit // 4
 
+    @property
+    def promised(self) -> int:
+        """Bytes of a long message that has begun to come."""
+        return self._reader.promised
+
+    def admit(self, now: float) -> bool:
+        """Whether it may be read from: there is room for one more record, and for the long message that has begun."""
+        incoming = self._hub.incoming
+        if not self.promised:
+            return not incoming.taken or incoming.may_take(self.uid, RECORD_COST)
+        if not self.held and incoming.take(self.uid, self.promised):
+            self.held, self.began = self.promised, now
+        return self.held > 0
+
     # ---- requests
 
     def receive(self, record: bytes) -> None:
         """Take in a record: its requests are done by `work`. What is malformed ends the client."""
+        if self.ended:
+            return
         try:
             self._requests += self._reader.items(record)
         except Malformed as malformed:
@@ -294,10 +373,19 @@ class Client:
                 self.dismiss(Farewell.MALFORMED, f"process {self.pid} sent {malformed}")
                 break
             if need is not None:
+                if not self.held and self._hub.incoming.take(self.uid, RECORD_COST):
+                    self.held = RECORD_COST
                 return need
             if not self.ended:
                 self._requests.popleft()
+        if self.held and not self.promised:
+            self._give_room()
         return None
+
+    def _give_room(self) -> None:
+        self._hub.incoming.give(self.uid, self.held)
+        self._hub.has_given_room = True
+        self.held = 0
 
     def _do(self, request: Item) -> int | None:
         if request.kind is Kind.SEND and self.welcomed:
@@ -310,9 +398,9 @@ class Client:
             case Kind.JOIN:
                 return self._join(request)
             case Kind.LEAVE:
-                place = self.places.get(request.handle)
-                if place is not None:
-                    place.membership.leave()
+                stay = self.stays.get(request.handle)
+                if stay is not None:
+                    stay.membership.leave()
             case Kind.ASK:
                 text = self._hub.answer(request.body.decode(errors="replace"))
                 self.put(head(Kind.ANSWER, request.handle, len(text)), text)
@@ -334,21 +422,21 @@ class Client:
         self._hub.tell_ring(self)
 
     def _join(self, request: Item) -> int | None:
-        if not request.handle or request.handle in self.places:
+        if not request.handle or request.handle in self.stays:
             raise Malformed(f"JOIN with the handle {request.handle}, which is in use")
         return None if self._hub.join(self, request.handle, request.body) else 0
 
     def _send(self, request: Item) -> int | None:
         """Hot: once for each list that a client sends."""
-        place = self.places.get(request.handle)
-        if place is None or place.membership.leaving:
+        stay = self.stays.get(request.handle)
+        if stay is None or stay.membership.leaving:
             return None  # it has been put out of the group, and will learn of it
         cost = len(request.body) + MESSAGE_COST * request.c
         if request.c > 1 and cost > 2 * BATCH_BYTES:
             raise Malformed(f"a list of {request.c} messages, {len(request.body)} bytes: send it in parts")
         payloads = unpack(request)
         try:
-            place.membership.send(payloads, guarantee_of(request))
+            stay.membership.send(payloads, guarantee_of(request))
         except QueueFull:
             return min(cost, BATCH_BYTES)
         except MessageTooLong as error:
@@ -403,11 +491,14 @@ class Client:
         self.hush()
         self.ended = True
         self._requests.clear()
-        for place in list(self.places.values()):
-            place.membership.leave(Reason.PROCDOWN)
+        self._reader = Reader()
+        if self.held:
+            self._give_room()
+        for stay in list(self.stays.values()):
+            stay.membership.leave(Reason.PROCDOWN)
 
 
-class _Place:
+class _Stay:
     """A client in a group: what the engine tells it, to the client's queue (an `Inbox`)."""
 
     membership: Membership

@@ -36,6 +36,8 @@ _STAYS_WRONG: Final = {
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+DESCRIPTORS_FOR_OTHERS: Final = 128
+"""Which no client gets."""
 EXIT_CODES: Final = """\
 exit codes:
   0  ended by SIGTERM or SIGINT, in order
@@ -139,6 +141,12 @@ def raise_file_limit() -> None:
     """Each client takes a descriptor: have as many as the system lets this process have."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def descriptors_for_clients() -> int:
+    """How many descriptors clients may take together; the others are for the ring, its files and the log."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(0, descriptors - DESCRIPTORS_FOR_OTHERS)
 
 
 def notify(*words: str) -> None:

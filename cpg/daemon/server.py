@@ -24,6 +24,8 @@ READ_TURN: Final = 16
 """Records taken from one client before others get a turn."""
 BEHIND_INTERVAL: Final = 0.05
 """Seconds between two looks whether a client that is behind has read."""
+ITEM_PATIENCE: Final = 10.0
+"""Seconds in which a long message must come, where others wait for room."""
 GOODBYE_PATIENCE: Final = 600.0
 """Seconds that a goodbye waits for a client that does not read."""
 FAREWELL_PATIENCE: Final = 1.0
@@ -60,6 +62,8 @@ class Server:
         self._hub = hub
         self._access = hub.access
         self._connections: dict[Client, Connection] = {}
+        self._lines: dict[int, trio.lowlevel.ParkingLot] = {}
+        """Where clients wait for room for what they send, by user."""
         ring.hub = hub
         ring.write = self.write
         ring.observe(hub.ring_event)
@@ -87,8 +91,6 @@ class Server:
         client = self._hub.connect(*peer)
         connection = self._connections[client] = Connection(sock, client, RECORD)
         try:
-            if not self._access.allows(peer.uid, peer.gid):
-                client.dismiss(Farewell.ACCESS, self._access.refuse(peer.pid, peer.uid))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
                 with suppress(RingLost):  # which all clients are told by `farewell`
@@ -98,6 +100,7 @@ class Server:
         finally:
             del self._connections[client]
             self._hub.disconnect(client)
+            self._let_go_on()
             self._ring.send_soon()
             self.write()
 
@@ -105,6 +108,8 @@ class Server:
         """Do what the client asks for until it is gone, or told goodbye."""
         while not client.ended:
             for _ in range(READ_TURN):
+                if not client.admit(trio.current_time()):
+                    await self._admitted(client)
                 record = connection.read()
                 if record is None:
                     break
@@ -117,12 +122,31 @@ class Server:
                     await self._ring.wait_room(need)
             self._ring.send_soon()
             self.write()
+            self._let_go_on()
             while client.is_behind and not client.ended:
                 await trio.sleep(BEHIND_INTERVAL)
             if record is None:
                 await trio.lowlevel.wait_readable(connection.sock)
             else:
                 await trio.lowlevel.checkpoint()
+
+    async def _admitted(self, client: Client) -> None:
+        """Wait until there is room for what a client has sent. Who holds room and does not go on is put out."""
+        line = self._lines.setdefault(client.uid, trio.lowlevel.ParkingLot())
+        while not client.admit(trio.current_time()) and not client.ended:
+            with trio.move_on_after(ITEM_PATIENCE) as patience:
+                await line.park()
+            if patience.cancelled_caught:
+                self._hub.put_out_unfinished(trio.current_time() - ITEM_PATIENCE)
+                self._let_go_on()
+        line.unpark()  # whoever is behind it in the line may find room, too
+
+    def _let_go_on(self) -> None:
+        """Let those look who wait for room, if there is more: of each user the first."""
+        if self._hub.has_given_room:
+            self._hub.has_given_room = False
+            for line in self._lines.values():
+                line.unpark()
 
     async def _see_off(self, connection: Connection, client: Client) -> None:
         """Let a client that was told goodbye read that."""

@@ -46,7 +46,7 @@ def _client(client: Client) -> dict[str, Any]:
         "pid": client.pid,
         "uid": client.uid,
         "name": client.name,
-        "groups": [place.membership.name.decode("utf-8", "backslashreplace") for place in client.places.values()],
+        "groups": [stay.membership.name.decode("utf-8", "backslashreplace") for stay in client.stays.values()],
         "sent": client.sent,
         "received": client.received,
         "waiting": client.writer.size,

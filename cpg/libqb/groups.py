@@ -236,6 +236,18 @@ class GroupSession(Session):
             return Code.ACCESS
         if len(self._node.groups.get(name, ())) >= MOST_MEMBERS:
             return Code.NO_SPACE
+        if not self.client.take_membership():
+            return Code.NO_RESOURCES
+        code = self._enter(name, pid)
+        if code is not Code.OK:
+            self.client.give_membership()
+            return code
+        self._wants_first_ring = bool(flags & TELL_FIRST_RING)
+        self._processes.add((name, pid))
+        self._node.send_soon()
+        return Code.OK
+
+    def _enter(self, name: bytes, pid: int) -> Code:
         try:
             self._membership = self._node.admit(name, pid, self)
         except AlreadyJoined:
@@ -244,9 +256,6 @@ class GroupSession(Session):
             return Code.NAME_TOO_LONG if len(name) == LARGEST_NAME or b"\0" in name else Code.NO_SPACE
         except ValueError:
             return Code.INVALID_PARAM  # no name at all
-        self._wants_first_ring = bool(flags & TELL_FIRST_RING)
-        self._processes.add((name, pid))
-        self._node.send_soon()
         return Code.OK
 
     def _on_leave(self, *_: object) -> bytes:
@@ -378,6 +387,8 @@ class GroupSession(Session):
 
     def event(self, event: Confchg | RingEvent) -> None:
         """Tell a change of the group."""
+        if isinstance(event, Confchg) and self._membership is not None and self._membership.member in event.left:
+            self.client.give_membership()
         if self._closed:
             return
         if isinstance(event, Confchg):

@@ -17,7 +17,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import resource
 import socket
 import tempfile
 from collections import deque
@@ -28,7 +27,9 @@ from typing import Final, NamedTuple
 
 import trio
 
-from cpg.daemon.access import Access
+from cpg.daemon.access import Access, no_place
+from cpg.daemon.life import descriptors_for_clients
+from cpg.daemon.shares import furthest_behind
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
@@ -70,8 +71,6 @@ MOST_UNWELCOME: Final = 64
 """Connections of users who may not connect, until they are told so."""
 DESCRIPTORS: Final = 4
 """Of each."""
-DESCRIPTORS_FOR_OTHERS: Final = 128
-"""Kept for the ring."""
 HELLO_PATIENCE: Final = 10.0
 """Seconds in which a client must say hello."""
 TURN: Final = 64
@@ -82,8 +81,14 @@ EVENT_TURN: Final = 64
 """Events that are sent to one client before others get a turn."""
 EVENT_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client to read them; at more its connection is ended."""
+EVENTS_OF_ALL: Final = 512 << 20
+"""Bytes that may wait for all clients."""
 EVENTS_ENOUGH: Final = 1 << 20
-"""Bytes that may wait for a client until its own multicasts are refused."""
+"""Bytes that may wait for a client until its own multicasts are refused, as long as it reads;"""
+READ_PATIENCE: Final = 0.2
+"""seconds without reading behind which it does not. It may send on then, up to `EVENT_LIMIT`, as with Corosync: there
+are programs that send until they are through, and read nothing before.
+"""
 EVENT_COST: Final = 64
 """Bytes counted for each event beside its own."""
 SHARED_MEMORY: Final = "/dev/shm"
@@ -151,13 +156,14 @@ class _Server:
         self.access = access
         self.buffer = memoryview(bytearray(LARGEST + 1))
         """For one request at a time; one byte more than any may have."""
+        self.waiting = 0
+        """Bytes of events that wait for all clients."""
         self._services: list[Service] = []
         self._connections: dict[_Connection, None] = {}
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = min(MOST_CLIENTS, max(0, descriptors - DESCRIPTORS_FOR_OTHERS) // DESCRIPTORS)
-        self._most = {True: most, False: MOST_UNWELCOME}
-        self._there = {True: 0, False: 0}
-        """How many there are of users who may connect, and of others; those included who have not said hello."""
+        self._places = access.shares(min(MOST_CLIENTS, descriptors_for_clients() // (2 * DESCRIPTORS)))
+        """Of users who may connect; those included who have not said hello."""
+        self._unwelcome = 0
+        """How many there are of others."""
 
     def add(self, service: Service) -> Service:
         """Have a service hear of the ring."""
@@ -170,6 +176,12 @@ class _Server:
             service.on_ring(event)
         for connection in self._connections:
             connection.session.on_ring(event)
+
+    def queued(self, size: int) -> None:
+        """So many bytes more wait for clients; where it is too much, those go who are furthest behind."""
+        self.waiting += size
+        while self.waiting > EVENTS_OF_ALL and (slowest := furthest_behind(self._connections)):
+            slowest.end(f"more than {EVENTS_OF_ALL} bytes of events wait for all clients, most of them for it")
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
         """Take in the clients of one service."""
@@ -189,15 +201,15 @@ class _Server:
                 *_CREDENTIALS.unpack(stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
             )
             welcome = self.access.allows(peer.uid, peer.gid)
-            if self._there[welcome] >= self._most[welcome]:
-                text = "node %d: %d clients: one more is refused"
-                rarely.warning(("full", peer.uid), text, self.ring.node_id, self._there[welcome])
-                with stream, suppress(OSError):
-                    stream.setblocking(False)
-                    stream.send(refused(errno.EMFILE))
+            if self._places.take(peer.uid) if welcome else self._unwelcome < MOST_UNWELCOME:
+                self._unwelcome += not welcome
+                nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), peer, welcome, service)
                 continue
-            self._there[welcome] += 1
-            nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), peer, welcome, service)
+            text = "node %d: one more client of libqb is refused: %s"
+            rarely.warning(("full", peer.uid), text, self.ring.node_id, no_place(self._places, peer.uid))
+            with stream, suppress(OSError):
+                stream.setblocking(False)
+                stream.send(refused(errno.EMFILE))
 
     async def _attend(self, stream: trio.socket.SocketType, peer: _Peer, welcome: bool, service: Service) -> None:
         """Serve one client to its end."""
@@ -216,7 +228,10 @@ class _Server:
         except OSError as error:
             _log.debug("%s: gone: %s", whose, error)
         finally:
-            self._there[welcome] -= 1
+            if welcome:
+                self._places.give(peer.uid)
+            else:
+                self._unwelcome -= 1
 
     async def _hear_hello(self, stream: trio.socket.SocketType) -> None:
         hello = b""
@@ -311,7 +326,13 @@ class _Connection:
         self, server: _Server, stream: trio.socket.SocketType, peer: _Peer, places: _Places, whose: str
     ) -> None:
         self.buffers = Buffers(peer.uid)
+        self.uid = peer.uid
+        self.ended = False
+        """No more is told to the client."""
+        self.size = 0
+        """Bytes of events that wait."""
         self._peer = peer
+        self._server = server
         self._access = server.access
         self._ring = server.ring
         self._buffer = server.buffer
@@ -321,14 +342,12 @@ class _Connection:
         self._scope = trio.CancelScope()
         self._gone = False
         """The client has ended; what it sent is still taken."""
-        self._ended = False
-        """No more is told to the client."""
         self._connected = trio.Event()
         self._strangers = True
         """Whether somebody else may have sent what is read."""
         self._events: deque[bytes] = deque()
-        self._waiting = 0
-        """Bytes of them."""
+        self._reads = True
+        """Whether the client has read of late, or nothing waits for it."""
         self._news = trio.lowlevel.ParkingLot()
         self._is_closed = False
         """The flow of multicasts."""
@@ -343,37 +362,55 @@ class _Connection:
             return False
         return True
 
+    def take_membership(self) -> bool:
+        """Count it among those in a group; whether its user may have one more."""
+        return self._access.memberships.take(self.uid)
+
+    def give_membership(self) -> None:
+        """It is in its group no more."""
+        self._access.memberships.give(self.uid)
+
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events. Hot: once for each frame."""
-        if self._ended or not events:
+        if self.ended or not events:
             return
-        self._waiting += sum(map(len, events)) + EVENT_COST * len(events)
-        if self._waiting > EVENT_LIMIT:
-            self.end(f"it does not read its events: {len(self._events)} wait")
-            return
+        size = sum(map(len, events)) + EVENT_COST * len(events)
+        self.size += size
         if not self._events:
             self._news.unpark()
         self._events.extend(events)
-        self._regulate()
+        self._server.queued(size)
+        if self.size > EVENT_LIMIT:
+            self.end(f"it does not read its events: {len(self._events)} wait, {self.size} bytes")
+        elif not self.ended:
+            self._regulate()
 
     def end(self, reason: str) -> None:
         """End the connection soon."""
         self._end("ended", reason)
 
     def _end(self, kind: Hashable, reason: str) -> None:
-        if not self._ended:
-            self._access.rarely.warning((kind, self._peer.uid), "%s: ended: %s", self._whose, reason)
+        if not self.ended:
+            self._access.rarely.warning((kind, self.uid), "%s: ended: %s", self._whose, reason)
             self._stop()
 
     def _stop(self) -> None:
-        self._ended = True
-        self._events.clear()
+        self._tell_no_more()
         self._scope.cancel()
+
+    def _tell_no_more(self) -> None:
+        self.ended = True
+        self._events.clear()
+        self._sent(self.size)
+
+    def _sent(self, size: int) -> None:
+        self.size -= size
+        self._server.waiting -= size
 
     def _regulate(self) -> None:
         """Close the flow of multicasts while the ring has no room for them, or the client is behind with reading."""
         enough = EVENTS_ENOUGH // 2 if self._is_closed else EVENTS_ENOUGH
-        closed = self.session.stalled > 0 or self._waiting > enough
+        closed = self.session.stalled > 0 or (self._reads and self.size > enough)
         if closed != self._is_closed:
             self._is_closed = closed
             self._places.set_flow(closed=closed)
@@ -403,8 +440,8 @@ class _Connection:
         with suppress(ConnectionError):
             while await self._stream.recv(64):
                 pass  # the library sends nothing more here, and nothing is expected
-        self._gone = self._ended = True
-        self._events.clear()
+        self._gone = True
+        self._tell_no_more()
         trio.lowlevel.notify_closing(self._places.requests)
 
     async def _receive(self) -> None:
@@ -463,9 +500,9 @@ class _Connection:
                     self._strangers = False
                     self._places.requests.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
                 break
-            if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self._peer.uid]:
+            if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self.uid]:
                 text = "%s: somebody else sent in its name"
-                self._access.rarely.warning(("stranger", self._peer.uid), text, self._whose)
+                self._access.rarely.warning(("stranger", self.uid), text, self._whose)
                 continue
             if not self._connected.is_set():
                 self._places.connect()
@@ -483,7 +520,18 @@ class _Connection:
             if self._send_turn():
                 await trio.lowlevel.checkpoint()
             else:
-                await trio.lowlevel.wait_writable(datagrams)
+                await self._read_on(datagrams)
+
+    async def _read_on(self, datagrams: socket.socket) -> None:
+        """Wait until the client has read something, and notice where that takes long."""
+        with trio.move_on_after(READ_PATIENCE):
+            await trio.lowlevel.wait_writable(datagrams)
+            return
+        self._reads = False
+        self._regulate()
+        await trio.lowlevel.wait_writable(datagrams)
+        self._reads = True
+        self._regulate()
 
     def _send_turn(self) -> bool:
         """Send until the client's queue is full, or others want a turn; whether it is the latter. Hot."""
@@ -496,14 +544,15 @@ class _Connection:
         except BlockingIOError:
             return False
         finally:
-            self._waiting -= sent
+            if not self.ended:
+                self._sent(sent)
             if self._is_closed:
                 self._regulate()
         return True
 
     def close(self) -> None:
         """Clean up, and tell a client that is still there."""
-        self._ended = True
+        self._tell_no_more()
         self.session.close()
         self.buffers.close()
         if self._connected.is_set() and not self._gone:

@@ -83,6 +83,12 @@ class Client(Protocol):
     def may_join(self, name: bytes) -> bool:
         """Whether its user may join a group; a refusal is logged."""
 
+    def take_membership(self) -> bool:
+        """Count it among those in a group; whether its user may have one more."""
+
+    def give_membership(self) -> None:
+        """It is in its group no more."""
+
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""
 

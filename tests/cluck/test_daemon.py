@@ -24,6 +24,7 @@ from cpg.daemon.access import Access
 from cpg.daemon.life import Life
 from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
+from totem.config import UserRule
 from totem.errors import RingLost
 
 
@@ -418,6 +419,32 @@ async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
     finally:
         daemon.close()
         cpgd.kill()
+
+
+def test_one_user_takes_neither_all_places_nor_the_room_of_others():
+    access = Access([UserRule(uid=uid) for uid in (1001, 1002)])
+    hub = Hub(access, most_clients=16, total_limit=2000)
+    of_one = [hub.connect(pid, 1001, 0) for pid in range(20)]
+    assert [client.ended for client in of_one].count(False) == 7
+    assert of_one[-1].farewell.why is Farewell.FULL
+    assert "the daemon serves 7 programs, 7 of them of the user with uid 1001" in of_one[-1].farewell.text
+    other = hub.connect(50, 1002, 0)
+    assert not other.ended
+    assert not hub.connect(51, 0, 0).ended
+    assert hub.connect(52, 1003, 0).farewell.why is Farewell.ACCESS
+    hub.take_written()
+    for client in hub.clients:
+        while client.has_records():
+            client.record()
+    other.put(Readiness(False, "x" * 500))
+    for client in of_one[:7]:
+        client.put(Readiness(False, "x" * 300))
+    hub.take_written()
+    assert not other.ended
+    assert any(client.ended for client in of_one[:7])
+    for client in of_one[:3]:
+        hub.disconnect(client)
+    assert not hub.connect(60, 1001, 0).ended
 
 
 def test_who_does_not_read_is_put_out_with_a_goodbye():

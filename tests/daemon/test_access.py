@@ -39,7 +39,7 @@ def test_the_lock_servers_group_is_reserved_where_nothing_is_said():
 
 
 def test_a_client_is_refused_a_reserved_group_and_stays_in_others():
-    hub = Hub(Port())
+    hub = Hub(Port(), access=Access([UserRule(uid=USER)]))
     client = hub.connect(7, USER, USER)
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 5) + b"cluck" + head(Kind.JOIN, 2, 1) + b"a")
     assert client.work() is None

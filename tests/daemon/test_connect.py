@@ -123,7 +123,7 @@ async def test_cancelled_at_every_rest_nothing_is_left_behind(daemon):
             assert not ring.joined
             assert not ring._senders
         with trio.fail_after(5):
-            while daemon.ring.groups or daemon.hub._places:
+            while daemon.ring.groups or daemon.hub._stays:
                 await trio.sleep(0.01)
         assert not ring._session._memberships
     assert number > 10

@@ -9,7 +9,7 @@ import socket
 import trio
 
 import cpg
-from cpg.ipc import Kind, head, pack, send_head
+from cpg.ipc import RECORD, Kind, head, pack, send_head
 from totem.configuration import Guarantee
 
 HELLO = b"\0" + head(Kind.HELLO, 0, 4, a=1) + b"test"
@@ -71,7 +71,7 @@ async def exchange(daemon):
 
 
 async def settled(daemon, groups=0):
-    while daemon.hub.clients or len(daemon.ring.groups) > groups or daemon.hub._places:
+    while daemon.hub.clients or len(daemon.ring.groups) > groups or daemon.hub._stays:
         await trio.sleep(0.01)
     gc.collect()
 
@@ -119,7 +119,7 @@ def vanish(path, dice, times):
             if number % 4:
                 sock.send(b"\0" + GOOD[1] + GOOD[5])
             if number % 4 == 2:
-                sock.send(b"\2" + send_head(1, Guarantee.AGREED, pack([bytes(300_000)])) + bytes(60_000))
+                sock.send((b"\2" + send_head(1, Guarantee.AGREED, pack([bytes(300_000)]))).ljust(RECORD, b"x"))
             if number % 4 == 3:
                 sock.recv(1 << 17)
 

@@ -178,7 +178,7 @@ async def world_of_clients(seed):
         await trio.sleep(5)
         assert not one.groups.keys() - NAMES
         for machine in machines:
-            assert not machine.hub._places
+            assert not machine.hub._stays
 
 
 class Port:
@@ -201,8 +201,11 @@ class Membership:
     def __init__(self, name, pid, inbox):
         self.name, self.inbox, self.member = name, inbox, cpg.Member(1, pid)
         self.sent, self.leaving, self.reason = [], False, None
+        self.room = True
 
     def send(self, payloads, guarantee):
+        if not self.room:
+            raise QueueFull("no room")
         self.sent += payloads
 
     def leave(self, reason=cpg.Reason.LEAVE):

@@ -115,11 +115,42 @@ def test_a_malformed_record_is_named(record, text):
 
 def test_an_item_that_never_ends_is_refused_in_time():
     reader = Reader(largest=3 * RECORD)
-    reader.items(b"\x02" + bytes(RECORD - 1))
+    first = head(Kind.SEND, 1, 2 * RECORD).ljust(RECORD - 1, b"x")
+    reader.items(b"\x02" + first)
+    assert reader.promised == 2 * RECORD + 24
     reader.items(b"\x03" + bytes(RECORD - 1))
-    reader.items(b"\x03" + bytes(RECORD - 1))
-    with pytest.raises(Malformed, match="more than"):
+    with pytest.raises(Malformed, match=f"more than the {reader.promised} bytes that it has"):
         reader.items(b"\x03" + bytes(RECORD - 1))
+
+
+def test_an_item_that_would_be_too_long_is_refused_at_its_head():
+    reader = Reader(largest=3 * RECORD)
+    item = head(Kind.JOIN, 1, 1) + b"a" + head(Kind.SEND, 1, 3 * RECORD - 24)
+    with pytest.raises(Malformed, match=f"more than {3 * RECORD} bytes: {3 * RECORD + 25}"):
+        reader.items(b"\x02" + item.ljust(RECORD - 1, b"x"))
+    full = head(Kind.JOIN, 1, RECORD - 25)
+    with pytest.raises(Malformed, match=f"more than the {RECORD - 1} bytes that it has"):
+        reader.items(b"\x02" + full.ljust(RECORD - 1, b"x"))  # it is whole, and says that it goes on
+    with pytest.raises(Malformed, match="10 bytes in place of an item's head"):
+        reader.items(b"\x02" + head(Kind.JOIN, 1, RECORD - 35).ljust(RECORD - 1, b"x"))
+    with pytest.raises(Malformed, match=f"a record of 50 bytes, not {RECORD}, of which more is to come"):
+        reader.items(b"\x02" + item)
+
+
+def test_what_is_promised_is_over_with_the_item():
+    reader = Reader()
+    body = bytes(2 * RECORD)
+    item = head(Kind.SEND, 1, len(body)) + body
+    first = b"\x02" + item[: RECORD - 1]
+    for _ in range(2):
+        assert reader.items(first) == []  # the second time, the other side has begun anew
+        assert reader.promised == len(item)
+    assert reader.items(b"\3" + item[RECORD - 1 : 2 * RECORD - 2]) == []
+    (whole,) = reader.items(b"\1" + item[2 * RECORD - 2 :])
+    assert (whole.body, reader.promised) == (body, 0)
+    reader.items(first)
+    assert [whole.kind for whole in reader.items(b"\0" + head(Kind.LEAVE, 1, 0))] == [Kind.LEAVE]
+    assert reader.promised == 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ async def test_on_a_daemon(daemon, program):
 
 async def settled(daemon):
     """Wait until the daemon knows of no client and no group any more."""
-    while daemon.hub.clients or daemon.ring.groups or daemon.hub._places:
+    while daemon.hub.clients or daemon.ring.groups or daemon.hub._stays:
         await trio.sleep(0.01)
     assert daemon.hub.waiting == 0
 

@@ -1,5 +1,6 @@
 """The server on real sockets: who is let in, what calls return, and what no client can do to others."""
 
+import contextlib
 import gc
 import logging
 import os
@@ -17,6 +18,7 @@ import trio
 import cpg
 from cpg.codes import Code
 from cpg.daemon.access import Access
+from cpg.daemon.shares import Shares
 from cpg.libqb import SERVICES, layout, serve, server
 from cpg.libqb.session import Session
 from tests.app.processes import write_config
@@ -26,6 +28,7 @@ from tests.libqb.client import RawClient, Refused, join, leave, mcast, name, pie
 PID = 4711
 CONFCHG, DELIVER, TOTEM_CONFCHG, DELIVER_PIECE = 4, 5, 13, 17
 PIECE_SIZE = 1_047_552
+TRUSTED = (os.geteuid(),)
 
 
 @pytest.fixture
@@ -42,8 +45,11 @@ def node(tmp_path, prefix):
     path.write_text(path.read_text() + "quorum {\n    provider: corosync_votequorum\n}\n")
 
     @asynccontextmanager
-    async def run(may_connect=lambda uid, gid: True, may_join=lambda name, uid, gid: True):
-        access = Access()
+    async def run(
+        may_connect=lambda uid, gid: True, may_join=lambda name, uid, gid: True, trusted=TRUSTED, access=None
+    ):
+        access = access or Access()
+        access.trusted = trusted
         access.allows, access.may_join = may_connect, may_join
         async with cpg.open_ring(path) as ring, trio.open_nursery() as nursery:
             await nursery.start(partial(serve, ring, access=access))
@@ -326,6 +332,7 @@ async def test_a_client_that_does_not_read_its_events_is_put_out(node, connect, 
 
 async def test_a_client_that_is_behind_may_not_multicast(node, connect, monkeypatch):
     monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
+    monkeypatch.setattr(server, "READ_PATIENCE", 1000)
     async with node(), connect() as one, connect() as late:
         await one.ask(join(b"chat", PID))
         await late.ask(join(b"chat", PID + 1))
@@ -357,6 +364,78 @@ async def test_the_ring_holds_senders_back_and_loses_nothing(node, connect):
             nursery.start_soon(send)
             for number in range(count):
                 assert (await one.until(DELIVER))[2][160:162] == number.to_bytes(2, "little")
+
+
+async def test_one_that_sends_and_does_not_read_is_taken_up_to_its_bound(node, connect, monkeypatch, caplog):
+    """As by Corosync: a program that tries again until it is through would do so for ever else."""
+    monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
+    monkeypatch.setattr(server, "EVENT_LIMIT", 4 << 20)
+    monkeypatch.setattr(server, "READ_PATIENCE", 0.05)
+    async with node(), connect() as one, connect() as deaf:
+        await deaf.ask(join(b"alone", PID))
+        await one.ask(join(b"chat", PID + 1))
+        await one.until(CONFCHG)
+        taken = was_refused = 0
+        with trio.fail_after(raw.PATIENCE):
+            while "ended" not in caplog.text:
+                if deaf.flow:  # the library would say TRY_AGAIN
+                    was_refused += 1
+                    await trio.sleep(0.001)
+                else:
+                    with contextlib.suppress(ConnectionError):
+                        await deaf.send(mcast(bytes(50_000)))
+                        taken += 1
+        assert was_refused
+        assert taken * 50_000 > 4 << 20
+        assert "ended: it does not read its events" in caplog.text
+        await deaf.ended()
+        await one.send(mcast(b"still here"))
+        assert (await one.until(DELIVER))[2].endswith(b"still here")
+
+
+async def test_of_many_that_do_not_read_the_user_with_most_is_put_out(node, connect, monkeypatch, caplog):
+    monkeypatch.setattr(server, "EVENTS_OF_ALL", 1 << 20)
+    async with node(), connect() as one:
+        await one.ask(join(b"chat", PID))
+        await one.until(CONFCHG)
+        deaf = [await connect().connect() for _ in range(4)]
+        for number, client in enumerate(deaf, 1):
+            await client.ask(join(b"chat", PID + number))
+            await one.until(CONFCHG)
+        for number in range(150):  # the kernel holds some megabytes
+            await one.send(mcast(bytes([number]) * 50_000))
+            assert (await one.until(DELIVER))[2][-1] == number
+        assert "bytes of events wait for all clients, most of them for it" in caplog.text
+        for client in deaf:
+            client.close()
+
+
+async def test_one_user_does_not_take_all_connections(node, connect, monkeypatch, caplog):
+    monkeypatch.setattr(server, "MOST_CLIENTS", 8)
+    async with node(trusted=()):
+        clients = [await connect().connect() for _ in range(3)]
+        with pytest.raises((Refused, ConnectionError)):
+            await connect().connect()
+        assert "the daemon serves 3 programs, 3 of them of the user with uid" in caplog.text
+        clients.pop().close()
+        await settled(lambda: len(folders()) == 2)
+        clients.append(await connect().connect())
+        for client in clients:
+            client.close()
+
+
+async def test_memberships_are_shared_by_the_users(node, connect):
+    access = Access()
+    access.memberships = Shares(3, ())
+    async with node(access=access):
+        async with connect() as one, connect() as two:
+            assert (await one.ask(join(b"chat", PID)))[1] == Code.OK
+            assert (await two.ask(join(b"chat", PID + 1)))[1] == Code.NO_RESOURCES
+            await one.until(CONFCHG)
+            await one.ask(leave(b"chat", PID))
+            await one.until(CONFCHG)
+            assert (await two.ask(join(b"chat", PID + 1)))[1] == Code.OK
+        await settled(lambda: not access.memberships.taken)  # also of one that goes without a word
 
 
 async def test_the_end_of_the_server_is_told(node, connect):

@@ -100,9 +100,17 @@ class FakeClient:
     def __init__(self):
         self.events = []
         self.ended = None
+        self.memberships = 0
 
     def may_join(self, name):
         return name != b"reserved"
+
+    def take_membership(self):
+        self.memberships += 1
+        return self.memberships <= 1
+
+    def give_membership(self):
+        self.memberships -= 1
 
     def tell(self, events):
         self.events += events
