@@ -58,8 +58,12 @@ def default_socket() -> Path:
 
 def socket_of(daemon: str, variable: str) -> Path:
     """Where a daemon of this machine listens; `variable` of the environment names another place."""
-    if named := os.environ.get(variable):
-        return Path(named)
+    named = os.environ.get(variable)
+    return Path(named) if named else usual_socket(daemon)
+
+
+def usual_socket(daemon: str) -> Path:
+    """Where a daemon of this machine listens if nobody says otherwise."""
     system = Path("/run", daemon, "socket")
     folder = os.environ.get("XDG_RUNTIME_DIR")
     if os.geteuid() == 0 or system.exists() or not folder:

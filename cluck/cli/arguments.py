@@ -12,8 +12,8 @@ from typing import Any, Final, NoReturn
 from cluck.cli import commands, under
 from cluck.cli.common import Exit
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
-from cluck.place import default_socket
 from cpg.cli import own_version
+from cpg.connect import usual_socket
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -316,7 +316,7 @@ def _add_socket(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--socket",
         metavar="PATH",
-        help=f"the lock server that listens there (default: CLUCKD_SOCKET, or {default_socket()})",
+        help=f"the lock server that listens there (default: $CLUCKD_SOCKET, else {usual_socket('cluckd')})",
     )
 
 

@@ -24,10 +24,10 @@ from cluck.daemon.backends import electorate_of, is_reserved, ring_of
 from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.host import Host
-from cluck.place import default_socket
 from cluck.replica import Settings as ServerSettings
 from cluck.store import Disk
 from cpg.cli import DONE, own_version, sole
+from cpg.connect import usual_socket
 from cpg.daemon.access import Access
 from cpg.daemon.life import (
     EXIT_CODES,
@@ -93,7 +93,12 @@ examples:
     _add(whole, "cpg_socket", "PATH", "where cpgd listens, if not at its usual place")
     _add(whole, "servers", "IDS", "nodes with a lock server, the same everywhere: 1,2,3 (default: all of the nodelist)")
     _add(whole, "priority", "1..14|off", "as a leader of the lock service, the lowest first (default 14); off: none")
-    _add(whole, "socket", "PATH", f"where programs connect (default: CLUCKD_SOCKET, or {default_socket()})")
+    _add(
+        whole,
+        "socket",
+        "PATH",
+        f"where programs connect (default: as configured, else $CLUCKD_SOCKET, else {usual_socket('cluckd')})",
+    )
     _add(whole, "state_dir", "FOLDER", "for what must outlive restarts: which tokens there have been")
     _add(whole, "tie_breaker", "ID", "the node with which an exact half of the lock servers is enough")
     _add(whole, "unsafe_half", "yes|no", "let any exact half grant locks: two halves may both, and tokens repeat")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cpg.cli import commands as run
 from cpg.cli.common import DEFAULT_CONFIG, DONE, own_version
 from cpg.cli.top import top
-from cpg.connect import default_socket
+from cpg.connect import usual_socket
 from cpg.flood import STAMP
 from cpg.wire import LARGEST_NAME
 
@@ -277,7 +277,7 @@ def _add_ring_options(command: argparse.ArgumentParser, *, corosync: bool = True
     which.add_argument(
         "--socket",
         metavar="PATH",
-        help=f"the daemon that listens there (default: CPGD_SOCKET, or {default_socket()})",
+        help=f"the daemon that listens there (default: $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
     if corosync:
         which.add_argument(

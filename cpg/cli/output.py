@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterable
@@ -40,7 +41,15 @@ async def write(text: str) -> None:
 
 
 def write_now(text: str) -> None:
-    """Write past `sys.stdout`, whose lock a thread that is stuck here would keep at the end of the program."""
+    """Write past `sys.stdout`, whose lock a thread that is stuck here would keep at the end of the program.
+
+    Raises OSError that names the standard output; `BrokenPipeError` where nobody reads it any more.
+    """
     rest = text.encode("utf-8", "backslashreplace")
-    while rest:
-        rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    if rest and sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed", "standard output")
+    try:
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None

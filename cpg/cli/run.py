@@ -58,7 +58,8 @@ async def _report_errors(options: argparse.Namespace) -> int:
         return _complain(str(error), FAILED)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        hint = " (-c names the ring's configuration file)" if error.filename == options.config else ""
+        is_config = error.filename is not None and error.filename == options.config
+        hint = " (-c names the ring's configuration file)" if is_config else ""
         return _complain(f"{place}{error.strerror}{hint}", MISUSED if hint else FAILED)
     return code
 

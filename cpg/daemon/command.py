@@ -17,7 +17,7 @@ import trio
 
 from cpg import libqb
 from cpg.cli import DEFAULT_CONFIG, DONE, own_version
-from cpg.connect import default_socket
+from cpg.connect import default_socket, usual_socket
 from cpg.daemon.access import Access
 from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.life import (
@@ -73,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
         "--node", metavar="ID", help="which node of it to be (default: the one whose address is this machine's)"
     )
     whole.add_argument(
-        "--socket", metavar="PATH", help=f"where programs connect (default: as configured, or {default_socket()})"
+        "--socket",
+        metavar="PATH",
+        help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
     whole.add_argument("--version", action="version", version=f"cpgd {own_version()}")
     return whole

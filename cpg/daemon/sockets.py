@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
+from cpg.connect import usual_socket
 from cpg.daemon.rarely import Rarely
 from totem.errors import ConfigError
 
@@ -150,7 +151,8 @@ class Connection:
 def listening(path: Path) -> Generator[socket.socket, None, None]:
     """Have the daemon's socket for the time of a block; one that nobody listens at any more is replaced.
 
-    Raises `OSError` that names the path, and who listens there already; `ConfigError` for a path that is too long.
+    The folder of the usual place is made; any other one must be there. Raises `OSError` that names the path, and who
+    listens there already; `ConfigError` for a path that is too long.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise ConfigError(
@@ -158,7 +160,10 @@ def listening(path: Path) -> Generator[socket.socket, None, None]:
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if path == usual_socket(path.parent.name):
+                path.parent.mkdir(exist_ok=True)
+            if not path.parent.is_dir():
+                raise OSError(errno.ENOENT, f"there is no folder {path.parent}")
             _remove_dead(path)
             listener.bind(str(path))
             path.chmod(0o666)  # who may connect is settled by the peer's credentials

@@ -142,3 +142,12 @@ async def cpgd_fails(*arguments):
             [sys.executable, "-m", "cpg.daemon", *arguments], capture_output=True, text=True, check=False, timeout=20
         )
     )
+
+
+async def test_a_socket_in_a_folder_that_is_not_there_is_refused(config, tmp_path):
+    """One that was mistyped is not made."""
+    place = tmp_path / "mistyped" / "socket"
+    done = await cpgd_fails("-c", config, "--node", "1", "--socket", str(place))
+    assert done.returncode == 1
+    assert f"there is no folder {place.parent}: the daemon's socket {place}" in done.stderr
+    assert not place.parent.exists()

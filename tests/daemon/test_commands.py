@@ -272,3 +272,24 @@ async def test_one_ring_is_to_be_named(arguments, text):
     code, _, err = await run("groups", *arguments)
     assert code == 2
     assert text in err
+
+
+@pytest.mark.parametrize(("to", "told"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")])
+@pytest.mark.parametrize("command", ["members", "quorum", "status", "listen chat"])
+async def test_what_cannot_be_printed_is_told_in_a_line(voting, command, to, told):
+    line = f"exec {sys.executable} -m cpg {command} --socket {voting.path} {to}"
+    done = await trio.run_process(["sh", "-c", line], capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (1, f"cpg: standard output: {told}\n")
+
+
+@pytest.mark.parametrize("program", [["cpg", "status"], ["cpg.daemon"]])
+def test_the_usual_place_is_shown_whatever_the_environment_names(program):
+    shown = subprocess.run(
+        [sys.executable, "-m", *program, "--help"],
+        env={**os.environ, "CPGD_SOCKET": "/else/where", "XDG_RUNTIME_DIR": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "/else/where" not in shown
+    assert "$CPGD_SOCKET, else /run/cpgd/socket" in " ".join(shown.split())
