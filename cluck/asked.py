@@ -33,6 +33,7 @@ from cluck.errors import (
     WrongLock,
 )
 from cluck.protocol import Ask
+from totem.text import quoted
 
 MOST_LEADERSHIPS: Final = 64
 """Of one election that wait for the program; who is slower misses the oldest."""
@@ -262,7 +263,7 @@ def refusal(what: str, refused: Refused) -> LockError:
         case Why.BUSY:
             return LockTimeout(f"{what}: others hold it, or wait for it")
         case Why.DEADLOCK:
-            circle = ", ".join(repr(name) for name in refused.circle)
+            circle = ", ".join(quoted(name) for name in refused.circle)
             return DeadlockError(f"{what}: who waits for it would wait for itself, around {circle}", refused.circle)
         case Why.KIND:
             return KindMismatch(f"{what}: it is in use with another number of permits")

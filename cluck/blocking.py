@@ -35,6 +35,7 @@ from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.block import raise_instead
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
+from totem.text import quoted
 
 _log = logging.getLogger(__name__)
 
@@ -240,7 +241,9 @@ class Locks:
         pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
         while any(holder["token"] == token for lock in self.tickets() for holder in lock["holders"]):
             if time.monotonic() > deadline:
-                raise OutcomeUnknown(f"lock {wanted!r}: it is held with token {token} still; look at the tickets again")
+                raise OutcomeUnknown(
+                    f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again"
+                )
             time.sleep(pause)
             pause *= 2
 

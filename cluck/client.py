@@ -44,6 +44,7 @@ from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.block import Body, Waiters
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from cpg.manners import current_task
+from totem.text import quoted
 
 _log = logging.getLogger(__name__)
 
@@ -301,7 +302,7 @@ class Locks(Body):
                 await anyio.sleep(pause)
                 pause *= 2
             return
-        raise OutcomeUnknown(f"lock {wanted!r}: it is held with token {token} still; look at the tickets again")
+        raise OutcomeUnknown(f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again")
 
     # ---- conditions, leaders
 
@@ -852,7 +853,8 @@ class Candidate(Body):
             await self._until(lambda: self._candidacy.token or self._has_ended())
             if self._has_ended():
                 self._check()
-                raise LeadershipLost(f"election {self._candidacy.command.election!r}: the candidate's block has ended")
+                election = quoted(self._candidacy.command.election)
+                raise LeadershipLost(f"election {election}: the candidate's block has ended")
             leader = Leader(self._candidacy.token)
             scope = anyio.CancelScope()
             self._runs[scope] = leader.token

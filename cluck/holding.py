@@ -37,6 +37,7 @@ from cluck.commands import (
 )
 from cluck.errors import LockError, LockLost, OutcomeUnknown
 from cluck.protocol import Clock, Held, ReadClock, Renounced
+from totem.text import quoted
 
 LEASE: Final = 5.0
 """Seconds that a lock is held without renewal, if nothing else is asked for."""
@@ -202,7 +203,7 @@ class Tickets:
         if ticket.is_held:
             self._look(ticket, self._clock())
         if not ticket.is_held:
-            raise ticket.failure or LockLost(f"lock {ticket.name!r}: it has been given back")
+            raise ticket.failure or LockLost(f"lock {quoted(ticket.name)}: it has been given back")
 
     # ---- what comes of it
 
@@ -304,7 +305,7 @@ class Tickets:
     def _lose_held(self, ticket: Ticket, why: str) -> None:
         ticket.is_held = False
         if ticket.failure is None:
-            ticket.failure = LockLost(f"lock {ticket.name!r} with token {ticket.token}: {why}")
+            ticket.failure = LockLost(f"lock {quoted(ticket.name)} with token {ticket.token}: {why}")
         ticket.changed()
 
     def refused(self, ticket: Ticket, refused: Refused) -> None:
@@ -319,7 +320,7 @@ class Tickets:
         if ticket.is_ending:
             self._book.end(ticket)
         else:
-            self._book.fail(ticket, refusal(f"lock {ticket.name!r}", refused))
+            self._book.fail(ticket, refusal(f"lock {quoted(ticket.name)}", refused))
 
     def _end_former(self, ticket: Ticket, why: Why) -> None:
         """A wait was refused: either it did not begin, and the lock is held as before, or there is no lock any more."""
@@ -331,7 +332,7 @@ class Tickets:
             self._lose_held(former, _WHY.get(why, "it was lost while there was no connection"))
             self._book.end(former)
         if not ticket.is_ending:
-            ticket.failure = LockLost(f"lock {ticket.name!r}: it was not held any more")
+            ticket.failure = LockLost(f"lock {quoted(ticket.name)}: it was not held any more")
 
     def failed(self, ticket: Ticket, failure: LockError) -> None:
         """A request was not given to the group.
@@ -444,7 +445,7 @@ class Tickets:
         self._late = []
         unknown = "the lock server does not know this client any more"
         for notice in self._book.all(Notice):
-            text = f"condition {notice.command.condition!r}: {unknown}, some may have been notified"
+            text = f"condition {quoted(notice.command.condition)}: {unknown}, some may have been notified"
             self._book.fail(notice, OutcomeUnknown(text))
         for ticket in self._book.all(Ticket):
             if not ticket.is_over and not ticket.is_passing and not ticket.is_held:
@@ -457,7 +458,7 @@ class Tickets:
             self._ask_again(ticket)
         else:
             self._forget_former(ticket)
-            self._book.fail(ticket, LockLost(f"lock {ticket.name!r}: {why}"))
+            self._book.fail(ticket, LockLost(f"lock {quoted(ticket.name)}: {why}"))
 
     def _ask_again(self, ticket: Ticket) -> None:
         """Make a new request of one that is over, and still wanted."""

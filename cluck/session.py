@@ -47,6 +47,7 @@ from cluck.protocol import (
     Welcome,
 )
 from cluck.standing import Candidacies
+from totem.text import quoted
 
 _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}
 """Goodbyes behind which another connection would fare no better."""
@@ -194,7 +195,7 @@ class Session:
 
     def timed_out(self, ticket: Ticket, timeout: float | None) -> LockTimeout:
         """Make what says that a lock was not obtained in so many seconds, and why."""
-        text = f"lock {ticket.name!r}: not obtained within {timeout} s"
+        text = f"lock {quoted(ticket.name)}: not obtained within {timeout} s"
         if not self.ready:
             return NotReady(f"{text}: {self.why_not_ready}")
         return LockTimeout(text if ticket.ahead is None else f"{text}, {ticket.ahead} tickets were ahead")
@@ -256,5 +257,5 @@ class Session:
 def _closed(request: Request) -> LockError:
     text = "the program has closed its connection to the lock server"
     if isinstance(request, Ticket) and request.is_held:
-        return LockLost(f"lock {request.name!r}: {text}")
+        return LockLost(f"lock {quoted(request.name)}: {text}")
     return ConnectionLost(text)

@@ -164,7 +164,7 @@ def _holder(service: Service, ticket: Ticket) -> dict[str, Any]:
         **who(ticket.request),
         "mode": ticket.mode.name.lower(),
         "token": ticket.token,
-        "left": round(service.leases.left(ticket, service.now), 3),
+        "left": max(0.0, round(service.leases.left(ticket, service.now), 3)),
         "grace": ticket.grace,
         "unlocking": ticket.is_revoked,
     }

@@ -32,6 +32,7 @@ from cluck.commands import (
 )
 from cluck.errors import LeadershipLost, LockError, Overflow
 from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
+from totem.text import quoted
 
 SILENCE: Final = 3.0
 """Seconds without a ping after which a candidate leads no more."""
@@ -212,7 +213,7 @@ class Candidacies:
         elif refused.why in (Why.SETTLED, Why.WITHDRAWN):
             self._stand_again(request)
         else:
-            self._book.fail(request, refusal(f"election {request.command.election!r}", refused))
+            self._book.fail(request, refusal(f"election {quoted(request.command.election)}", refused))
 
     def failed(self, request: Candidacy | Publication, failure: LockError) -> None:
         """A request was not given to the group."""
@@ -269,4 +270,4 @@ class Candidacies:
 
 
 def _leadership_lost(candidacy: Candidacy) -> LeadershipLost:
-    return LeadershipLost(f"election {candidacy.command.election!r}: this candidate does not lead (any more)")
+    return LeadershipLost(f"election {quoted(candidacy.command.election)}: this candidate does not lead (any more)")

@@ -31,11 +31,11 @@ from cpg.errors import AlreadyJoined, CorosyncUnavailable, GroupReserved, NotJoi
 from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import MESSAGE_COST
 from cpg.libcpg import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, Run, load
-from cpg.lines import printable
 from cpg.membership import Inbox
 from cpg.ring import Ring
 from totem.configuration import NO_RING, Guarantee, Level, RingId
 from totem.errors import QueueFull, RingLost
+from totem.text import quoted
 
 CONNECT_PATIENCE = 30.0
 """Seconds that opening waits for a daemon that starts, or does not answer."""
@@ -193,10 +193,10 @@ class CorosyncRing(Ring):
             if not isinstance(error, CallFailed):
                 raise
             if error.code == Code.EXIST:
-                raise AlreadyJoined(f"process {self.member.pid} is in group {name!r} already") from None
+                raise AlreadyJoined(f"process {self.member.pid} is in group {quoted(name)} already") from None
             if error.code == Code.ACCESS and is_open:
                 raise GroupReserved(
-                    f"the group '{printable(name)}' is reserved, and the user with uid {os.geteuid()} may not join "
+                    f"the group {quoted(name)} is reserved, and the user with uid {os.geteuid()} may not join "
                     "it: the node's log tells what to do"
                 ) from None
             raise _lost(error) from None
@@ -304,7 +304,7 @@ class _Membership:
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`."""
         if self._leaving:
-            raise NotJoined(f"group {self._name!r} has been left")
+            raise NotJoined(f"group {quoted(self._name)} has been left")
         self._ring.take_room(sum(map(_cost, payloads)), alone=len(payloads) == 1)
         self._outbox.extend(payloads)
 
@@ -353,7 +353,7 @@ class _Membership:
         own = self._ring.member
         if own in confchg.left:
             if not self._leaving:
-                raise ValueError(f"this process was put out of group {self._name!r}")
+                raise ValueError(f"this process was put out of group {quoted(self._name)}")
             self._own_leave = confchg
             self.scope.cancel()
             return

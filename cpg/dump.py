@@ -12,8 +12,9 @@ from construct import ConstructError, Container
 
 from cpg import schema, wire
 from totem.dump.records import Explanation, Layer
-from totem.dump.text import payload, printable, shortened_hex
+from totem.dump.text import payload, shortened_hex
 from totem.errors import MalformedDatagram
+from totem.text import printable
 
 _SERVICES: Final = {0: "cmap", 1: "cfg", 2: "cpg", 3: "quorum", 4: "pload", 5: "votequorum", 6: "mon", 7: "wd"}
 _NAMES: Final = {
@@ -114,7 +115,7 @@ def _name(group_name: Container) -> bytes:
 
 
 def _quoted(group_name: Container) -> str:
-    return f'"{printable(_name(group_name).decode("utf-8", "backslashreplace"))}"'
+    return f'"{printable(_name(group_name))}"'
 
 
 def _fields(body: Container) -> str:
@@ -194,7 +195,7 @@ def _numbers(numbers: Iterable[int]) -> str:
 
 
 def _text(data: bytes) -> str:
-    return printable(data.rstrip(b"\0").decode("utf-8", "backslashreplace"))
+    return printable(data.rstrip(b"\0"))
 
 
 _TEXTS: Final[dict[str, Callable[[Container], str]]] = {

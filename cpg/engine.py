@@ -66,6 +66,7 @@ from totem.configuration import (
 )
 from totem.errors import MalformedDatagram, QueueFull
 from totem.labels import Envelope
+from totem.text import quoted
 
 __all__ = ["Engine", "EngineStatistics", "Inbox", "Membership", "Transport"]
 
@@ -86,7 +87,7 @@ def refuse_name_for_corosync(name: bytes) -> None:
     """Raise CorosyncLimit for a name that a Corosync node cannot stand (ruling C7)."""
     if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name:
         raise CorosyncLimit(
-            f"group name {name!r}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, no NUL"
+            f"group name {quoted(name)}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, no NUL"
         )
 
 
@@ -258,7 +259,7 @@ class Engine:
         """
         check_name(name)
         if (name, pid) in self._local:
-            raise AlreadyJoined(f"process {pid} is in group {name!r} already")
+            raise AlreadyJoined(f"process {pid} is in group {quoted(name)} already")
         if len(self._local) >= MOST_PROCESSES:
             raise CorosyncLimit(f"a node can have at most {MOST_PROCESSES} memberships")
         if self._configuration is not None and not self._configuration.pure:
@@ -272,7 +273,9 @@ class Engine:
         members = set(self.members(name))
         members.update(membership.member for membership in self._local.values() if membership.name == name)
         if len(members) >= COROSYNC_MOST_MEMBERS:
-            raise CorosyncLimit(f"group {name!r} has {len(members)} members: no more with a Corosync node in the ring")
+            raise CorosyncLimit(
+                f"group {quoted(name)} has {len(members)} members: no more with a Corosync node in the ring"
+            )
 
     def check_room(self, size: int) -> None:
         """Raise QueueFull where so many bytes more, to be sent in pieces, would be too many to hold."""

@@ -24,6 +24,7 @@ from cpg.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
 from totem.errors import MessageTooLong, QueueFull, RingLost
+from totem.text import quoted
 
 LEAVE_PATIENCE = 5.0
 """Seconds that leaving waits for its place in the order; after that the others will notice the end of the node."""
@@ -140,7 +141,7 @@ class Group(Block):
 
     async def __aenter__(self) -> Group:
         if self._membership is not None:
-            raise RuntimeError(f"group {self.name!r}: a block is entered once; join again for another")
+            raise RuntimeError(f"group {quoted(self.name)}: a block is entered once; join again for another")
         self._membership = await self._backend.enter(self._encoded, self._stream)
         self._backend.joined.add(self)
         self._backend.send_soon()
@@ -188,7 +189,7 @@ class Group(Block):
     def _wake(self) -> None:
         if self._stream.overflowed and self._failure is None:
             limit = self._stream.limit
-            self.fail(SlowConsumer(f"group {self.name!r}: more than {limit} bytes wait for the program"))
+            self.fail(SlowConsumer(f"group {quoted(self.name)}: more than {limit} bytes wait for the program"))
         if self._stream.breaks > self._breaks:
             self._breaks = self._stream.breaks
             self._lost += self._sent - self._stream.own_arrived
@@ -325,7 +326,7 @@ class Group(Block):
         if self._failure is not None:
             self._raise_failure()
         if self._membership is None:
-            raise closed(f"group {self.name!r} is not joined: use `async with`")
+            raise closed(f"group {quoted(self.name)} is not joined: use `async with`")
         self._membership.send(payloads, guarantee)
         self._sent += len(payloads)
         self._backend.send_soon()
@@ -347,7 +348,9 @@ class Group(Block):
         self._raise_failure()
         if self._lost:
             lost, self._lost = self._lost, 0
-            raise OutcomeUnknown(f"group {self.name!r}: {lost} messages had not come back when the connection was lost")
+            raise OutcomeUnknown(
+                f"group {quoted(self.name)}: {lost} messages had not come back when the connection was lost"
+            )
 
 
 class Batches:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.quorum import QuorumStatus
+from totem.text import printable
 
 
 def to_json(event: Event) -> str:
@@ -71,12 +72,6 @@ def names(members: Iterable[Member]) -> str:
 def nodes(node_ids: tuple[int, ...]) -> str:
     """Write `node 1` or `nodes 1 2 3`."""
     return f"node{'s' if len(node_ids) != 1 else ''} {' '.join(map(str, node_ids))}"
-
-
-def printable(data: bytes) -> str:
-    """Give text as it is, and what a terminal might take for a command, or is no text, with backslashes."""
-    text = data.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _as_dict(event: Event) -> Mapping[str, object]:

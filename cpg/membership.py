@@ -20,6 +20,7 @@ from cpg.pieces import LARGEST_MESSAGE, Outgoing
 from cpg.wire import LARGEST_PLAIN, MCAST_PREFIX, Procjoin, Procleave, mcast_label, mcast_prefix
 from totem.configuration import Guarantee, Level
 from totem.errors import MessageTooLong, QueueFull
+from totem.text import quoted
 
 if TYPE_CHECKING:
     from cpg.engine import Engine
@@ -111,7 +112,7 @@ class Membership:
         raise QueueFull, and those of other members with such a list too when `LARGEST_WAITING` bytes wait.
         """
         if self.leaving:
-            raise NotJoined(f"group {self.name!r} has been left")
+            raise NotJoined(f"group {quoted(self.name)} has been left")
         if self._outbox:
             raise QueueFull("earlier messages of this member still wait for room")
         try:

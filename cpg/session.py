@@ -41,6 +41,7 @@ from cpg.ipc import (
 from cpg.membership import Inbox
 from totem.configuration import NO_RING, Guarantee
 from totem.errors import QueueFull, RingLost, TotemError
+from totem.text import quoted
 
 SEND_QUEUE: Final = 1 << 20
 """Bytes that may wait for the daemon, all groups together (and one message that is longer alone)."""
@@ -80,7 +81,7 @@ class RemoteMembership:
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
         if self.leaving:
-            raise NotJoined(f"group {self.name!r} has been left")
+            raise NotJoined(f"group {quoted(self.name)} has been left")
         lists = [pack(batch) for batch in split(payloads)]
         self._session.queue([(send_head(self._handle, guarantee, packed), packed.body) for packed in lists])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
@@ -43,12 +44,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         place = before.index("--")
         before, behind = before[:place], before[place + 1 :]
     whole = parser()
-    options = whole.parse_args(before)
+    options, unknown = whole.parse_known_args(before)
     options.command_line = behind
+    if unknown and options.runs_a_command and not behind and not unknown[0].startswith("-"):
+        place = before.index(unknown[0], before.index(os.fsdecode(options.name)) + 1)
+        command = shlex.join(before[place:])
+        options.parser.error(f"what is to be run stands behind --: cluck {options.what} NAME -- {command}")
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if options.runs_a_command and not behind:
-        whole.error(f"what is to be run is missing: cluck {options.what} NAME -- COMMAND…")
+        options.parser.error(f"what is to be run is missing: cluck {options.what} NAME -- COMMAND…")
     if behind and not options.runs_a_command:
-        whole.error(f"cluck {options.what} runs no command: leave out -- and what is behind it")
+        options.parser.error(f"cluck {options.what} runs no command: leave out -- and what is behind it")
     return options
 
 
@@ -93,7 +100,9 @@ examples:
         _add_leaders,
         _add_info,
     ):
-        _add_socket(add(adder))
+        command = add(adder)
+        _add_socket(command)
+        command.set_defaults(parser=command)
     return whole
 
 
@@ -246,7 +255,8 @@ def _add_list(adder: Any) -> _Parser:
         help="print who holds which lock, and who waits",
         description="""\
 Print all locks that are held or waited for: the holders, with token and rest
-of the lease, and who waits.""",
+of the lease, and who waits. Exit code 122 where this lock server does not
+decide: then it shows what it knew last.""",
         epilog="""\
 with --json one object a line for each lock:
   {"name": "backup", "permits": 0, "holders": [{"node": 1, "client": 3,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from typing import Any, Final
 
 import trio
@@ -13,6 +14,7 @@ from cluck import client
 from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines
 from cpg.cli.output import READ_SIZE, print_lines
+from totem.text import quoted
 
 LOOK: Final = 0.5
 """Seconds between two looks at a lock that is waited for to change hands."""
@@ -34,11 +36,14 @@ async def lock(options: argparse.Namespace) -> int:
 async def unlock(options: argparse.Namespace) -> int:
     """`cluck unlock --force`: of all holders, or of one."""
     async with client.connect(options.socket) as locks:
+        status = await locks.status()
+        if not status["ready"]:
+            raise CommandFailed(_undecided(status), Exit.NOT_READY)
         found = await _lock_of(locks, options.name)
         holders = [h for h in found.get("holders", ()) if options.token in (None, h["token"])]
         if not holders:
             with_token = f" with token {options.token}" if options.token is not None else ""
-            raise CommandFailed(f"nobody holds lock {os.fsdecode(options.name)!r}{with_token}", Exit.REFUSED)
+            raise CommandFailed(f"nobody holds lock {quoted(options.name)}{with_token}", Exit.REFUSED)
         for holder in holders:
             await locks.force(options.name, holder["token"])
     if options.json:
@@ -55,15 +60,23 @@ async def wait(options: argparse.Namespace) -> int:
             changed = await (_new_leader if options.leader else _new_holders)(locks, options.name)
             await print_lines([json.dumps(changed) if options.json else change_line(changed)])
             return Exit.DONE
-    raise CommandFailed(f"{os.fsdecode(options.name)!r} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
+        if not locks.ready:
+            raise CommandFailed(f"this lock server does not decide now: {locks.why_not_ready}", Exit.NOT_READY)
+    raise CommandFailed(f"{quoted(options.name)} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
 
 
 async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:
-    before = await _lock_of(locks, name)
-    tokens = _tokens(before)
-    while tokens == _tokens(now := await _lock_of(locks, name)):
+    before = now = await _known(locks, name)
+    while _tokens(now) == _tokens(before):
         await trio.sleep(LOOK)
+        now = await _known(locks, name)
     return {"name": os.fsdecode(name), "holders": now.get("holders", [])}
+
+
+async def _known(locks: client.Locks, name: bytes) -> dict[str, Any]:
+    """Look at a lock where that is decided: a server that was cut off shows what was before."""
+    await locks.wait_ready()
+    return await _lock_of(locks, name)
 
 
 async def _new_leader(locks: client.Locks, name: bytes) -> dict[str, Any]:
@@ -98,12 +111,25 @@ def _tokens(known: dict[str, Any]) -> list[int]:
 async def list_locks(options: argparse.Namespace) -> int:
     """`cluck list`."""
     async with client.connect(options.socket) as locks:
+        status = await locks.status()
         found = [await _lock_of(locks, options.name)] if options.name else await locks.tickets()
     if options.json:
         await print_lines(json.dumps(known) for known in found if known)
     else:
         await print_lines(line for known in found if known for line in lock_lines(known))
-    return Exit.DONE
+    return _code(status)
+
+
+def _code(status: dict[str, Any]) -> Exit:
+    """Say so where the lock server does not decide: what it shows may have changed since."""
+    if status["ready"]:
+        return Exit.DONE
+    print(f"cluck: {_undecided(status)}", file=sys.stderr)
+    return Exit.NOT_READY
+
+
+def _undecided(status: dict[str, Any]) -> str:
+    return f"this lock server does not decide now, others may hold what it shows: {status['why']}"
 
 
 async def status(options: argparse.Namespace) -> int:
@@ -117,9 +143,10 @@ async def status(options: argparse.Namespace) -> int:
 async def leaders(options: argparse.Namespace) -> int:
     """`cluck leaders`."""
     async with client.connect(options.socket) as locks:
+        status = await locks.status()
         known = {"leaders": await locks.ask("leaders"), "elections": await locks.ask("elections")}
     await print_lines([json.dumps(known)] if options.json else leader_lines(known))
-    return Exit.DONE
+    return _code(status)
 
 
 async def info(options: argparse.Namespace) -> int:
@@ -127,4 +154,4 @@ async def info(options: argparse.Namespace) -> int:
     async with client.connect(options.socket) as locks:
         known = {question: await locks.ask(question) for question in QUESTIONS}
     await print_lines([json.dumps(known)])
-    return Exit.DONE
+    return _code(known["status"])

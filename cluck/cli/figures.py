@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from totem.text import printable
+
 Shown = Mapping[str, Any]
 
 
@@ -26,10 +28,11 @@ def status_lines(status: Shown) -> list[str]:
 def lock_lines(lock: Shown) -> Iterator[str]:
     """Write a lock, a line for each holder and waiter."""
     permits = f" ({lock['permits']} permits)" if lock["permits"] else ""
-    yield f"{lock['name']}{permits}: {len(lock['holders'])} held, {len(lock['waiting'])} waiting"
+    yield f"{printable(lock['name'])}{permits}: {len(lock['holders'])} held, {len(lock['waiting'])} waiting"
     for holder in lock["holders"]:
+        left = f"{holder['left']:.1f} s left" if holder["left"] > 0 else "its lease is over"
         unlocking = ", to be given back" if holder["unlocking"] else ""
-        yield f"  held    {_who(holder)}  token {holder['token']}  {holder['left']:.1f} s left{unlocking}"
+        yield f"  held    {_who(holder)}  token {holder['token']}  {left}{unlocking}"
     for waiter in lock["waiting"]:
         yield f"  waits   {_who(waiter)}"
 
@@ -39,16 +42,17 @@ def leader_lines(known: Shown) -> Iterator[str]:
     leaders = known["leaders"]
     yield f"leaders of the lock service: {_nodes(leader['node'] for leader in leaders) or 'none'}"
     for election in known["elections"]:
-        yield f"{election['name']}: {_leader(election)}"
+        yield f"{printable(election['name'])}: {_leader(election)}"
 
 
 def change_line(changed: Shown) -> str:
     """Write who has a lock or an election now."""
     if "election" in changed:
-        name, who = changed["election"], f"token {changed['token']} {changed['address']}:{changed['port']}"
-        return f"{name}: {who if changed['token'] else 'nobody leads'}"
+        place = f"{changed['address']}:{changed['port']}"
+        who = f"token {changed['token']} {printable(place)}" if changed["token"] else "nobody leads"
+        return f"{printable(changed['election'])}: {who}"
     holders = ", ".join(f"{_who(holder)} token {holder['token']}" for holder in changed["holders"])
-    return f"{changed['name']}: {holders or 'nobody holds it'}"
+    return f"{printable(changed['name'])}: {holders or 'nobody holds it'}"
 
 
 def _leader(election: Shown) -> str:
@@ -58,7 +62,7 @@ def _leader(election: Shown) -> str:
 
 
 def _candidate(candidate: Shown) -> str:
-    place = f" ({candidate['address']}:{candidate['port']})" if candidate["address"] else ""
+    place = f" ({printable(candidate['address'])}:{candidate['port']})" if candidate["address"] else ""
     return f"{_client(candidate)}{place}"
 
 

@@ -23,8 +23,8 @@ from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, Upward, upward
 from cpg.daemon.access import Access
 from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.sockets import Connection, Peer, accept
-from cpg.lines import printable
 from totem.errors import TotemError
+from totem.text import printable
 
 _log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from cpg.cli.rings import is_quorate, own_ring_of, quorum_status, ring_of, statu
 from cpg.demo import demo
 from cpg.events import Quorum
 from cpg.flood import Plan, flood
-from cpg.lines import names, nodes, printable, quorum_to_json, quorum_to_text, to_json, to_text
+from cpg.lines import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
 from cpg.stage import stage_for
 from totem.configuration import Guarantee
+from totem.text import printable
 
 SAMPLE = 1.0
 """Seconds between two looks at the counters, for rates."""

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from cpg.lines import nodes, printable, votes
+from cpg.lines import nodes, votes
 from cpg.quorum import NodeVotes, QuorumStatus
 from totem.configuration import RingId
+from totem.text import printable
 
 Status = Mapping[str, Any]
 
@@ -150,7 +151,7 @@ def _causes(title: str, counts: Mapping[str, int]) -> list[str]:
 
 def _groups(status: Status) -> list[str]:
     sizes = status["groups"]
-    return [f"groups: {len(sizes)}", *_table(["", _shown(name), str(count)] for name, count in sizes.items())]
+    return [f"groups: {len(sizes)}", *_table(["", printable(name), str(count)] for name, count in sizes.items())]
 
 
 def _clients(status: Status, measured: Rates) -> list[str]:
@@ -166,12 +167,7 @@ def _client(client: Mapping[str, Any], a_second: tuple[float, float]) -> list[st
     sent, received = a_second
     who, counts = (client["pid"], client["uid"]), (client["sent"], client["received"], client["waiting"])
     numbers = (*who, round(sent), round(received), *counts)
-    return ["", *map(str, numbers), _shown(client["name"]), " ".join(map(_shown, client["groups"]))]
-
-
-def _shown(text: str) -> str:
-    """Write what a program has chosen so that it is nothing to a terminal."""
-    return printable(text.encode("utf-8", "backslashreplace"))
+    return ["", *map(str, numbers), printable(client["name"]), " ".join(map(printable, client["groups"]))]
 
 
 def _number(count: int, noun: str) -> str:

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 from cpg.daemon.rarely import Rarely
 from cpg.daemon.shares import Shares
-from cpg.lines import printable
 from cpg.wire import MOST_PROCESSES
 from totem.config import LOCKS_GROUP, Reservation, UserRule
+from totem.text import printable
 
 
 class Access:

@@ -27,6 +27,7 @@ from cpg.pieces import LARGEST_MESSAGE
 from cpg.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
 from totem.configuration import Guarantee, Level
 from totem.errors import QueueFull
+from totem.text import quoted
 
 MOST_MEMBERS: Final = 128
 """Of a group, and nodes of a ring, of which the library can be told: it has arrays of this size on its stack."""
@@ -402,7 +403,9 @@ class GroupSession(Session):
         assert membership is not None, "only members are told changes"
         if max(len(confchg.members), len(confchg.joined), len(confchg.left)) > MOST_MEMBERS:
             count = len(confchg.members)
-            self.client.end(f"its group {membership.name!r} has {count} members; libcpg has room for {MOST_MEMBERS}")
+            self.client.end(
+                f"its group {quoted(membership.name)} has {count} members; libcpg has room for {MOST_MEMBERS}"
+            )
             return
         self.client.tell([_confchg(membership.name, confchg)])
         for member in confchg.left:

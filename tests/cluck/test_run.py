@@ -399,6 +399,11 @@ async def test_daemons_are_let_go_where_that_is_wanted(run):
     [
         (["run", "backup"], "what is to be run is missing"),
         (["run", "backup", "--"], "what is to be run is missing"),
+        (["run", "backup", "echo", "hi"], "what is to be run stands behind --: cluck run NAME -- echo hi\n"),
+        (["run", "echo", "--grace", "3", "echo", "-n"], "behind --: cluck run NAME -- echo -n\n"),
+        (["elect", "boss", "serve"], "cluck elect: error: what is to be run stands behind --"),
+        (["run", "backup", "--tmeout", "3", "--", "true"], "cluck run: error: unrecognized arguments: --tmeout 3"),
+        (["list", "one", "two"], "cluck list: error: unrecognized arguments: two"),
         (["run", "", "--", "true"], "a name has 1 to 1024 bytes, this one has 0"),
         (["run", "x" * 1025, "--", "true"], "this one has 1025"),
         (["run", "backup", "--timeout", "-1", "--", "true"], "-1 is not a number of seconds, 0 or more"),

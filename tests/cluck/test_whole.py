@@ -161,6 +161,14 @@ async def test_a_minority_grants_nothing_and_ends_what_runs(cluster):
     assert code == 122
     assert out.startswith("not ready: ")
     assert "missing: 2 3" in out
+    for command in ("list", "leaders", "info"):
+        code, out, err = await cluster.cluck(1, command)
+        assert code == 122
+        assert err.startswith("cluck: this lock server does not decide now, others may hold what it shows: too few")
+    code, _, err = await cluster.cluck(1, "unlock", "--force", "backup")
+    assert (code, err.startswith("cluck: this lock server does not decide now")) == (122, True)
+    code, _, err = await cluster.cluck(1, "wait", "backup", "--change", "--timeout", "0.1")
+    assert (code, err.startswith("cluck: this lock server does not decide now: too few")) == (122, True)
     code, _, err = await cluster.cluck(1, "run", "backup", "--timeout", "0.1", "--", "true")
     assert code == 122
     assert err.startswith("cluck: ")
@@ -203,6 +211,24 @@ async def give_back(lock):
     assert lock.returncode == 0
 
 
+async def test_a_name_is_nothing_to_a_terminal(cluster):
+    name = b"one\n\x1b[31mtwo\xff".decode(errors="surrogateescape")
+    one = cluster.popen(1, "lock", name)
+    token = int(await line(one))
+    shown = r"one\n\x1b[31mtwo\xff"
+    assert (await cluster.cluck(2, "list"))[1].splitlines()[0] == f"{shown}: 1 held, 0 waiting"
+    code, _, err = await cluster.cluck(3, "run", name, "--timeout", "0", "--", "true")
+    assert (code, err) == (124, f"cluck: lock '{shown}': others hold it, or wait for it\n")
+    code, _, err = await cluster.cluck(3, "wait", name, "--change", "--timeout", "0.1")
+    assert (code, err) == (124, f"cluck: '{shown}' has not changed hands in 0.1 s\n")
+    code, _, err = await cluster.cluck(3, "unlock", "--force", name, "--token", "1")
+    assert (code, err) == (123, f"cluck: nobody holds lock '{shown}' with token 1\n")
+    assert (await cluster.cluck(3, "unlock", "--force", name, "--token", str(token)))[0] == 0
+    assert f"lock {shown} is taken by force" in cluster.daemons[3].logged()
+    code, _, err = await ended(one)
+    assert (code, err) == (120, f"cluck: lock '{shown}' with token {token}: an administrator took it\n")
+
+
 async def test_a_lock_is_shared(cluster):
     one = cluster.run(1, "--shared")
     assert await line(one) == "up"
@@ -222,6 +248,11 @@ async def test_candidates_take_turns(cluster):
     _, out, _ = await cluster.cluck(3, "leaders")
     assert "boss: 1:" in out
     assert "(10.0.0.1:80)" in out
+    strange = cluster.popen(3, "elect", "a\nb", "--address", "\x1b[2J", "--", "sh", "-c", "echo up; exec sleep 1000")
+    assert await line(strange) == "up"
+    assert r"(\x1b[2J:0)" in next(
+        text for text in (await cluster.cluck(3, "leaders"))[1].splitlines() if r"a\nb" in text
+    )
     one.terminate()
     assert (await ended(one))[0] == 128 + signal.SIGTERM
     code, out, _ = await ended(two)

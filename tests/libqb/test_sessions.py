@@ -282,7 +282,7 @@ def test_a_group_that_has_more_members_than_libcpg_has_room_for(node, client, se
     assert client.heard() == [4]
     membership.inbox.event(Confchg(crowd, {}, {OTHER: Reason.JOIN}))
     assert client.heard() == []
-    assert client.ended == "its group b'chat' has 129 members; libcpg has room for 128"
+    assert client.ended == "its group 'chat' has 129 members; libcpg has room for 128"
 
 
 def test_a_ring_that_has_more_nodes_than_libcpg_has_room_for(client, session):

@@ -14,6 +14,7 @@ from construct import Container
 
 from totem.dump.order import Message, Run, runs
 from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
+from totem.text import printable
 from totem.wire.layout import FRAME_COMPACT
 
 SHORT: Final = 60
@@ -290,11 +291,6 @@ def clock(time: float) -> str:
 def endpoint(address: str, port: int) -> str:
     """Write an address and a port."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def printable(text: str) -> str:
-    """Text with what a terminal might take for a command as backslashes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def payload(data: bytes) -> str:
