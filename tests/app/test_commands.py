@@ -218,7 +218,8 @@ async def test_errors_say_what_to_do(config, arguments, code, text):
 
 async def test_a_bad_file_is_named_with_its_line(tmp_path):
     path = tmp_path / "bad.conf"
-    path.write_text("totem {\n  version: 2\n  transport: udpu\n  token: never\n}\n")
+    nodes = "nodelist {\n  node {\n    nodeid: 1\n    ring0_addr: 127.0.0.1\n  }\n}\n"
+    path.write_text("totem {\n  version: 2\n  transport: udpu\n  token: never\n}\n" + nodes)
     code, _, err = await run("members", "-c", str(path))
     assert code == 2
     assert "bad.conf:4" in err
