@@ -114,14 +114,9 @@ class Census:
 
     def _side(self, report: Report) -> tuple[int | None, float]:
         """Who are of one cluster and count leases alike; who is of none yet joins the one that is here."""
-        clusters = self._clusters
-        if report.cluster is None and len(clusters) == 1:
-            return next(iter(clusters)), report.drift
-        return report.cluster, report.drift
-
-    @property
-    def _clusters(self) -> set[int]:
-        return {report.cluster for report in self._all.values() if report.cluster is not None}
+        clusters = {other.cluster for other in self._all.values() if other.cluster is not None}
+        is_sure = report.cluster is None and len(clusters) == 1
+        return clusters.pop() if is_sure else report.cluster, report.drift
 
     @cached_property
     def _known(self) -> Voters | None:
@@ -153,10 +148,11 @@ class Census:
             for member, report in self._reports.items()
             if report.record is not None and known.says_what(report.record.voters)
         }
-        return not former.is_quorum(former.votes.keys() - (self._present - knowing))
+        return not former.is_quorum(former.votes.keys() - (self.present - knowing))
 
     @property
-    def _present(self) -> set[int]:
+    def present(self) -> set[int]:
+        """The nodes that count."""
         return self._nodes(self._reports)
 
     @property
@@ -239,9 +235,9 @@ class Census:
         apart = [member.node_id for member, report in reports.items() if not report.quorate]
         if apart:
             return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
-        if self._known is None and self._is_mixed:
+        if self._known is None and self._is_mixed():
             return Minority(f"a first start needs lock servers that agree: {'; '.join(self.differences)}")
-        if not voters.is_quorum(self._present):
+        if not voters.is_quorum(self.present):
             return Minority(f"too few lock servers are here: nothing from node {self._missing}")
         if not self.leaders:
             return Minority("no lock server here may lead: each has its priority off")
@@ -249,7 +245,6 @@ class Census:
             return self._base()
         return self._birth()
 
-    @property
     def _is_mixed(self) -> bool:
         """Whether not all who are in the group could begin together."""
         configured = {report.configured for report in self._all.values()}
@@ -257,7 +252,7 @@ class Census:
 
     @property
     def _missing(self) -> str:
-        return ", ".join(map(str, self.voters.missing(self._present)))
+        return ", ".join(map(str, self.voters.missing(self.present)))
 
     @property
     def _lineages(self) -> dict[Member, Lineage]:
@@ -289,7 +284,7 @@ class Census:
     def _birth(self) -> Birth | Minority:
         """Nobody has what was told before: begin anew, if all or enough know that, and when nobody relies on it."""
         reports = self._reports.values()
-        is_everyone = self.voters.is_everyone(self._present)
+        is_everyone = self.voters.is_everyone(self.present)
         records = self.records.values()
         longest = max((record.longest for record in records), default=0.0)
         if any(record.epoch >= LARGEST_EPOCH for record in records):

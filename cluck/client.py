@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +35,8 @@ from cluck.asked import (
 )
 from cluck.clock import boot_time
 from cluck.commands import Leadership, Mode, RequestId
-from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
+from cluck.electorate import Electorate
+from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, NotReady, OutcomeUnknown
 from cluck.holding import GRACE, may_wait
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
@@ -303,6 +304,43 @@ class Locks(Body):
                 pause *= 2
             return
         raise OutcomeUnknown(f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again")
+
+    async def change_voters(
+        self, votes: Mapping[int, int], *, tie_breaker: int | None = None, unsafe_half: bool = False
+    ) -> None:
+        """Have these lock servers decide from now on, as an administrator (docs/locks.md, "Who decides").
+
+        Args:
+            votes: Of each lock server's node, by its id. A majority of them must be there, and one of the former ones.
+            tie_breaker: The node with which an exact half of the votes is enough.
+            unsafe_half: An exact half is always enough: two halves may both grant a lock.
+
+        Returns when that is in force. Raises `ValueError` for what cannot decide, `NotReady` where too few of them are
+        there, `OutcomeUnknown` where it cannot be seen, or another change is under way.
+        """
+        wanted = Electorate(votes, tie_breaker, unsafe_half)
+        if not any(wanted.votes.values()):
+            raise ValueError("nobody votes: a lock server at least must have a vote")
+        status = await self.status()
+        known = status["voters"]
+        present = {server["node"] for server in status["servers"]}
+        if not status["ready"]:
+            raise NotReady(f"the lock servers decide nothing now: {status['why']}")
+        if known["former"] is not None:
+            raise NotReady(f"another change is under way, to {Electorate.of(known)}; look at the status again")
+        if not wanted.is_quorum(present):
+            missing = ", ".join(map(str, sorted(wanted.votes.keys() - present)))
+            raise NotReady(f"too few of those are there that are to decide: nothing from node {missing}")
+        self._session.change_voters(known["version"] + 1, wanted)
+        self._say_soon()
+        pause = SHORTEST_PAUSE
+        with anyio.move_on_after(PATIENCE):
+            while known["former"] is not None or Electorate.of(known) != wanted:
+                await anyio.sleep(pause)
+                pause *= 2
+                known = (await self.status())["voters"]
+            return
+        raise OutcomeUnknown(f"those who are to decide are not in force: {wanted}; look at the status again")
 
     # ---- conditions, leaders
 

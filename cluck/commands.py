@@ -13,6 +13,8 @@ from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
+from cluck.electorate import Electorate
+
 LARGEST_NAME: Final = 1024
 """Bytes of a lock's name."""
 LEAST_LEASE: Final = 0.1
@@ -174,6 +176,13 @@ class Force(_Said, frozen=True, tag=7):
     token: Number
 
 
+class ChangeVoters(_Said, frozen=True, tag=10):
+    """An administrator has others decide, from this version on. Void where it is not the next, or one is under way."""
+
+    version: Number
+    electorate: Electorate
+
+
 class Gone(_Said, frozen=True, tag=8):
     """A client has verifiably ended: its locks are free at once, and it waits for nothing."""
 
@@ -295,7 +304,7 @@ class Publish(_Said, frozen=True, tag=47):
     settled: Number = 0
 
 
-LockCommand = Acquire | Withdraw | Release | Renew | Revoke | Expire | Force | Gone | Still
+LockCommand = Acquire | Withdraw | Release | Renew | Revoke | Expire | Force | ChangeVoters | Gone | Still
 ConditionCommand = Wait | Notify | EndWait
 LeaderCommand = Stand | Status | Close | Next | Commit | Resign | Depose | Publish
 Command = LockCommand | ConditionCommand | LeaderCommand

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluck.clients import LocalClient
-from cluck.commands import Force
 from cluck.protocol import (
     MOST_OBSERVED,
     VERSION,
@@ -20,6 +19,7 @@ from cluck.protocol import (
     Ignore,
     Malformed,
     Observe,
+    OfAdministrator,
     Pong,
     ReadClock,
     Upward,
@@ -87,8 +87,8 @@ class Connection:
         request = getattr(command, "request", None)
         if request is not None and request.owner.client != local.client:
             raise Malformed(f"{type(command).__name__} in another client's name")
-        if isinstance(command, Force) and not self._may_force:
-            raise Malformed("only an administrator takes locks by force")
+        if isinstance(command, OfAdministrator) and not self._may_force:
+            raise Malformed("only an administrator takes locks by force, or changes who decides")
 
     def lost(self, now: float, *, dead: bool) -> None:
         """The connection has ended; again with `dead` once the client's process is known to have ended, too."""

@@ -10,7 +10,7 @@ changes a majority of the former voters is needed as well as one of the new ones
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
@@ -52,6 +52,17 @@ class Electorate(Struct, frozen=True, array_like=True):
         if twice == everything and present:
             return self.unsafe_half or self.tie_breaker in node_ids
         return twice > everything
+
+    def shown(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        votes = [{"node": node, "votes": votes} for node, votes in self.votes.items()]
+        return {"votes": votes, "tie_breaker": self.tie_breaker, "unsafe_half": self.unsafe_half}
+
+    @classmethod
+    def of(cls, shown: Mapping[str, Any]) -> Electorate:
+        """Read what `shown` says."""
+        votes = {one["node"]: one["votes"] for one in shown["votes"]}
+        return cls(votes, shown["tie_breaker"], shown["unsafe_half"])
 
     def __str__(self) -> str:
         votes = ", ".join(f"{node}" if n == 1 else f"{node} ({n} votes)" for node, n in self.votes.items())

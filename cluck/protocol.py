@@ -17,6 +17,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import (
     Acquire,
+    ChangeVoters,
     Client,
     Ended,
     EndWait,
@@ -107,7 +108,10 @@ class ReadClock(_Said, frozen=True, tag=106):
     """Tell what your clock shows: a `Welcome` that was late has told it badly."""
 
 
-ClientCommand = Acquire | Withdraw | Release | Renew | Force | Wait | Notify | EndWait | Stand | Resign | Publish
+OfAdministrator = Force | ChangeVoters
+ClientCommand = (
+    Acquire | Withdraw | Release | Renew | Wait | Notify | EndWait | Stand | Resign | Publish | OfAdministrator
+)
 Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye | ReadClock
 
 

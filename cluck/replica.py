@@ -323,13 +323,10 @@ class Replica:
         self._census = None
         self._round_is_due = False
         self._stated = None
-        self._forget_view()
-        self._enter(Phase.ROUND, why)
-        self.deadline = math.inf
-
-    def _forget_view(self) -> None:
         self._parts = []
         self._records.forget_view()
+        self._enter(Phase.ROUND, why)
+        self.deadline = math.inf
 
     def _call_round(self) -> None:
         self._rounds += 1
@@ -500,17 +497,19 @@ class Replica:
         state, ring_seq = self.state, self._ring_seq
         assert state is not None
         assert ring_seq is not None
-        self._forget_view()
+        self._parts = []
+        self._records.proposed = None
         lineage = census.lineage(epoch, ring_seq)
         state.voters = census.voters.confirmed(lineage.primary)
         self._finality = Finality(lineage, self.member, is_safe=census.is_safe, is_quorum=self._is_quorum)
         self.number = 0
         self.deadline = math.inf
         state.keep(set(self.servers.values()))
+        state.here = census.present
         for member, record in census.records.items():
             self._records.hear(member, record)
-        self._records.remember(self._record(state))
         self._enter(Phase.PRIMARY)
+        self._heed_voters(state)
         self._listener.on_primary()
         self._acknowledge()
 
@@ -519,7 +518,8 @@ class Replica:
         census = self._census
         assert census is not None
         is_born = self.state is not None and self.phase is Phase.PRIMARY
-        return census.is_quorum(members, self.state.voters if is_born else census.voters)  # type: ignore[union-attr]
+        voters = self.state.voters if is_born else census.voters  # type: ignore[union-attr]
+        return census.is_quorum(self.servers.keys() & members, voters)
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:
@@ -535,11 +535,13 @@ class Replica:
         self.number = number = self.number + 1
         if sender == self.member:
             self._listener.on_delivered(said.serial)
-        on_applied = self._listener.on_applied
+        on_applied, voters = self._listener.on_applied, state.voters
         for command in said.commands:
             on_applied(number, command, server, state.apply(command, server))
         assert self._finality is not None
         self._finality.on_applied(number)
+        if state.voters is not voters:
+            self._heed_voters(state)
 
     def _acknowledge(self) -> None:
         """Say how far this server is, where that is how the others learn it."""
@@ -586,12 +588,16 @@ class Replica:
 
     def _on_stored(self, sender: Member, said: Stored) -> None:
         census, records = self._census, self._records
-        if census is None or sender not in self.servers or self.phase not in (Phase.BIRTH, Phase.PRIMARY):
+        if census is None:
             return
         records.hear(sender, said.record)
         if self.phase is Phase.PRIMARY:
             self._take_records()
-        elif records.proposed is not None and records.is_known(records.proposed, self._is_quorum):
+        elif (
+            self.phase is Phase.BIRTH
+            and records.proposed is not None
+            and records.is_known(records.proposed, self._is_quorum)
+        ):
             self._give_birth(census, records.proposed)
 
     @staticmethod
@@ -599,10 +605,21 @@ class Replica:
         """What a disk is to know of a state."""
         return Record(state.tokens.epoch, state.longest, state.voters)
 
+    def _heed_voters(self, state: State) -> None:
+        """Have the disk know who decides; others do once majorities of both have that on disk: all here have the state.
+
+        Only what is ordered counts, so that all servers of the view come to it at one place.
+        """
+        voters = state.voters
+        if voters.former is not None and self._records.are_known(voters, self._is_quorum):
+            state.voters = voters.changed()
+        self._records.remember(self._record(state))
+
     def _take_records(self) -> None:
         """Go on with what a majority's disks know of by now."""
         state, known = self.state, self._records.known(self._is_quorum)
         assert state is not None
+        self._heed_voters(state)
         if known is not None:
             state.tokens.begin(known.epoch)
             state.longest = max(state.longest, known.longest)

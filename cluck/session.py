@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from cluck.asked import Candidacy, Publication, Question, Request, Ticket, refusal
 from cluck.book import Book
-from cluck.commands import Refused
+from cluck.commands import ChangeVoters, Refused
+from cluck.electorate import Electorate
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
 from cluck.holding import Tickets
 from cluck.protocol import (
@@ -218,6 +219,12 @@ class Session:
             self.leaders.failed(request, failure)
         elif request is not None:
             self._book.fail(request, failure)
+
+    # ---- who decides
+
+    def change_voters(self, version: int, electorate: Electorate) -> None:
+        """Have others decide, from this version on."""
+        self._book.say(ChangeVoters(version, electorate))
 
     # ---- questions
 

@@ -15,6 +15,7 @@ from msgspec import json
 
 from cluck.clients import LocalClient
 from cluck.commands import RequestId
+from cluck.electorate import Voters
 from cluck.protocol import MOST_QUESTIONS, Answer, Ask, Malformed
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def _array(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
 def status(service: Service) -> dict[str, Any]:
     """Whether requests are answered, and why not; who is there."""
     replica, state = service.replica, service.replica.state
-    voters = replica.voters
-    electorate = voters.electorate if voters is not None else replica.settings.electorate
+    voters = replica.voters or Voters(0, 0, replica.settings.electorate)
+    electorate = voters.electorate
     ready, why = service.readiness
     present = {member.node_id for member in replica.servers}
     return {
@@ -136,8 +137,13 @@ def status(service: Service) -> dict[str, Any]:
         "leaders": [member.node_id for member in replica.leaders],
         "votes": sum(electorate.votes.get(node, 0) for node in present),
         "expected_votes": sum(electorate.votes.values()),
-        "missing": sorted(electorate.votes.keys() - present),
-        "cluster": f"{voters.cluster:x}" if voters is not None else None,
+        "missing": list(voters.missing(present)),
+        "voters": {
+            "cluster": f"{voters.cluster:x}",
+            "version": voters.version,
+            **electorate.shown(),
+            "former": voters.former.shown() if voters.former is not None else None,
+        },
         "differences": list(replica.differences),
         "epoch": state.tokens.epoch if state is not None else 0,
         "longest_lease": state.longest if state is not None else 0.0,

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from cluck.commands import (
     Acquire,
+    ChangeVoters,
     Client,
     Close,
     Command,
@@ -78,6 +79,8 @@ class State:
         """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
         self.voters = voters
         """Who decides."""
+        self.here: Collection[int] = ()
+        """The nodes whose servers are in the view, and have the state; it is no part of that."""
         self.tokens = Tokens(epoch)
         self.longest = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
@@ -93,6 +96,7 @@ class State:
             Revoke: table.revoke,
             Expire: table.expire,
             Force: table.force,
+            ChangeVoters: self._change_voters,
             Gone: self._gone,
             Still: lambda command: iter(()),
             Wait: conditions.wait,
@@ -169,6 +173,14 @@ class State:
         yield from self.leaders.end(clients)
         for client in clients:
             self.requests.forget(client)
+
+    def _change_voters(self, command: ChangeVoters) -> Iterator[Outcome]:
+        """Begin to need a majority of the next voters as well, if one has the state here (ruling E9)."""
+        voters, electorate = self.voters, command.electorate
+        is_next = voters.former is None and command.version == voters.version + 1
+        if is_next and electorate != voters.electorate and electorate.is_quorum(self.here):
+            self.voters = voters.changing(electorate)
+        return iter(())
 
     # ---- as a whole
 

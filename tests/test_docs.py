@@ -70,7 +70,7 @@ def test_the_commands_for_operators_exist():
 
 def test_the_commands_for_locks_exist_and_all_are_told_of():
     described = {action.dest: action for action in parser()._actions}["what"].choices
-    assert set(re.findall(r"^cluck (\w+)", LOCKS, re.MULTILINE)) == set(described)
+    assert set(re.findall(r"^cluck ([\w-]+)", LOCKS, re.MULTILINE)) == set(described)
 
 
 def test_the_settings_of_lock_servers_are_all_told_of():

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn
 from cluck.cli import commands, under
 from cluck.cli.common import Exit
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
+from cluck.electorate import MOST_VOTES
 from cpg.cli import own_version
 from cpg.connect import usual_socket
 
@@ -97,6 +98,8 @@ examples:
         _add_wait,
         _add_list,
         _add_status,
+        _add_voters,
+        _add_tie_breaker,
         _add_leaders,
         _add_info,
     ):
@@ -292,6 +295,49 @@ examples:
     return command
 
 
+def _add_voters(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "voters",
+        usage="cluck voters [add NODE [--votes N] | remove NODE] [options]",
+        help="print which lock servers decide, or change that",
+        description="""\
+Print which lock servers decide, and how many votes each has; or have one more,
+or one less, or one with other votes. Where a cluster begins they are those of
+the configuration; from then on this is the way to change them, whatever files
+say. Add a node when its lock server runs, remove it before it goes for good.
+A majority of the former and one of the new voters must be there; nobody loses
+a lock by it. To change it is for root and the daemon's user.""",
+        epilog="""\
+examples:
+  cluck voters
+  cluck voters add 4
+  cluck voters add 4 --votes 2
+  cluck voters remove 1""",
+    )
+    command.add_argument("change", choices=("add", "remove"), nargs="?", help="what to change; nothing: print")
+    command.add_argument("node", type=_number(0, (1 << 32) - 1), nargs="?", metavar="NODE", help="the node's id")
+    command.add_argument("--votes", type=_number(0, MOST_VOTES), default=1, metavar="N", help="its votes (default 1)")
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+    command.set_defaults(command=commands.voters)
+    return command
+
+
+def _add_tie_breaker(adder: Any) -> _Parser:
+    command: _Parser = adder.add_parser(
+        "tie-breaker",
+        help="have an exact half of the votes be enough, with one node",
+        description="""\
+Have an exact half of the votes be enough where it is that of NODE; where it is
+any, which is unsafe: two halves may both grant a lock; or none. It is for root
+and the daemon's user.""",
+        epilog="examples:\n  cluck tie-breaker 1\n  cluck tie-breaker none",
+    )
+    command.add_argument("half", type=_half, metavar="NODE|none|any", help="the node's id, none, or any")
+    command.add_argument("--json", action="store_true", help="print a JSON object")
+    command.set_defaults(command=commands.tie_breaker)
+    return command
+
+
 def _add_leaders(adder: Any) -> _Parser:
     command: _Parser = adder.add_parser(
         "leaders",
@@ -361,6 +407,11 @@ def _name(text: str) -> bytes:
     if not 1 <= len(name) <= LARGEST_NAME:
         raise argparse.ArgumentTypeError(f"a name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
     return name
+
+
+def _half(text: str) -> int | str:
+    """Read with whom an exact half is enough."""
+    return text if text in ("none", "any") else _number(0, (1 << 32) - 1)(text)
 
 
 def _number(lowest: int, highest: int) -> Callable[[str], int]:

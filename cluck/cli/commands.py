@@ -6,13 +6,15 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Collection
 from typing import Any, Final
 
 import trio
 
 from cluck import client
 from cluck.cli.common import CommandFailed, Exit
-from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines
+from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
+from cluck.electorate import Electorate
 from cpg.cli.output import READ_SIZE, print_lines
 from totem.text import quoted
 
@@ -138,6 +140,44 @@ async def status(options: argparse.Namespace) -> int:
         known = await locks.status()
     await print_lines([json.dumps(known)] if options.json else status_lines(known))
     return Exit.DONE if known["ready"] else Exit.NOT_READY
+
+
+async def voters(options: argparse.Namespace) -> int:
+    """`cluck voters`: list them, or change them by one."""
+    if options.change is not None and options.node is None:
+        raise CommandFailed(f"which node? cluck voters {options.change} NODE", Exit.MISUSED)
+    async with client.connect(options.socket) as locks:
+        known = (await locks.status())["voters"]
+        if options.change is not None:
+            votes = dict(Electorate.of(known).votes)
+            if options.change == "add":
+                votes[options.node] = options.votes
+            else:
+                _check_voter(options.node, votes)
+                del votes[options.node]
+            tie_breaker = known["tie_breaker"] if known["tie_breaker"] in votes else None
+            await locks.change_voters(votes, tie_breaker=tie_breaker, unsafe_half=known["unsafe_half"])
+            known = (await locks.status())["voters"]
+    await print_lines([json.dumps(known)] if options.json else voters_lines(known))
+    return Exit.DONE
+
+
+async def tie_breaker(options: argparse.Namespace) -> int:
+    """`cluck tie-breaker`: have an exact half with one node be enough, or any, or none."""
+    node = options.half if isinstance(options.half, int) else None
+    async with client.connect(options.socket) as locks:
+        votes = Electorate.of((await locks.status())["voters"]).votes
+        if node is not None:
+            _check_voter(node, votes)
+        await locks.change_voters(votes, tie_breaker=node, unsafe_half=options.half == "any")
+        known = (await locks.status())["voters"]
+    await print_lines([json.dumps(known)] if options.json else voters_lines(known))
+    return Exit.DONE
+
+
+def _check_voter(node: int, votes: Collection[int]) -> None:
+    if node not in votes:
+        raise CommandFailed(f"node {node} is none of the voters: {', '.join(map(str, votes))}", Exit.REFUSED)
 
 
 async def leaders(options: argparse.Namespace) -> int:

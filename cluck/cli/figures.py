@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cluck.electorate import Electorate
 from totem.text import printable
 
 Shown = Mapping[str, Any]
@@ -22,7 +23,20 @@ def status_lines(status: Shown) -> list[str]:
         f"locks: {status['locks']}, tickets: {status['tickets']}, clients here: {status['clients']}",
         f"epoch: {status['epoch']}, longest lease with grace: {status['longest_lease']:g} s",
         *((f"the disk here cannot be written: {status['disk']}",) if status["disk"] else ()),
+        *voters_lines(status["voters"]),
+        *status["differences"],
     ]
+
+
+def voters_lines(voters: Shown) -> Iterator[str]:
+    """Write who decides, and what is under way."""
+    if not voters["version"]:
+        yield f"voters, once there is a cluster: {Electorate.of(voters)}"
+        return
+    yield f"voters: {Electorate.of(voters)}; version {voters['version']} of cluster {voters['cluster']}"
+    if voters["former"] is not None:
+        former = Electorate.of(voters["former"])
+        yield f"until majorities of both know of them, one is needed of the former ones, too: {former}"
 
 
 def lock_lines(lock: Shown) -> Iterator[str]:

@@ -19,7 +19,7 @@ from cluck.commands import Force
 from cluck.daemon.hub import MOST_CLIENTS, Client, Hub
 from cluck.daemon.processes import Process
 from cluck.host import Host
-from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, Upward, upward
+from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator, Upward, upward
 from cpg.daemon.access import Access
 from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.sockets import Connection, Peer, accept
@@ -182,26 +182,28 @@ class Server:
     def _say(self, client: Client, line: Line, record: bytes) -> None:
         try:
             said = list(upward(record))
-            for force in said:
-                if type(force) is Force:
-                    self._record_force(client, force, allowed=line.may_force)
+            for one in said:
+                if isinstance(one, OfAdministrator):
+                    self._record_administrator(client, one, allowed=line.may_force)
             line.say(said)
         except Malformed as malformed:
             client.dismiss(Farewell.MALFORMED, f"process {client.pid} sent {malformed}")
         except _Forbidden as forbidden:
             client.dismiss(Farewell.ACCESS, str(forbidden))
 
-    def _record_force(self, client: Client, force: Force, *, allowed: bool) -> None:
-        """Log who takes a lock by force. Raises `_Forbidden`, before anything was done."""
-        said = (printable(force.name), force.token, client.pid, client.uid)
-        text = "lock %s is taken by force from the holder of token %d, by process %d of the user with uid %d"
+    def _record_administrator(self, client: Client, command: OfAdministrator, *, allowed: bool) -> None:
+        """Log who does what only administrators may. Raises `_Forbidden`, before anything was done."""
+        if isinstance(command, Force):
+            done = f"lock {printable(command.name)} is taken by force from the holder of token {command.token}"
+            forbidden = "may not take locks by force: run as root, or as the daemon's user"
+        else:
+            done = f"version {command.version} of the electorate is asked for, {command.electorate}"
+            forbidden = "may not change who decides: run as root, or as the daemon's user"
+        text, who = "%s, by process %d of the user with uid %d", (done, client.pid, client.uid)
         if not allowed:
-            self._access.rarely.warning(("force", client.uid), text + ": refused", *said)
-            raise _Forbidden(
-                f"the user with uid {client.uid} may not take locks by force: run as root, or as the daemon's user "
-                f"(uid {os.geteuid()})"
-            )
-        _log.warning(text, *said)
+            self._access.rarely.warning(("force", client.uid), text + ": refused", *who)
+            raise _Forbidden(f"the user with uid {client.uid} {forbidden} (uid {os.geteuid()})")
+        _log.warning(text, *who)
 
 
 class _Forbidden(Exception):

@@ -10,7 +10,7 @@ from cluck.actors import Actor
 from cluck.census import Census
 from cluck.commands import OfClient, Renew
 from cluck.conditions import Conditions
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
 from cluck.leaders import Election, Leaders
 from cluck.leases import Leases
@@ -27,6 +27,7 @@ from cluck.wire import Record
 from tests.cluck import test_actors as actors
 from tests.cluck import test_commands as commands
 from tests.cluck import test_conditions as conditions
+from tests.cluck import test_electorate as electorates
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_members as members
 from tests.cluck import test_replica as replicas
@@ -999,4 +1000,142 @@ RIGHTS = [
     ),
 ]
 
-BUGS = ACTORS + RIGHTS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
+VOTERS = [
+    Bug(
+        "a configuration that is another one gives birth all the same",
+        "E9",
+        [Change(Census, "verdict", "self._known is None and self._is_mixed()", "False")],
+        electorates.test_servers_that_are_configured_differently_give_no_birth,
+    ),
+    Bug(
+        "two births beside each other",
+        "E9",
+        [Change(Census, "_is_mixed", "len(configured) > 1 or", "")],
+        electorates.test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other,
+    ),
+    Bug(
+        "configuration wins over what disks say",
+        "E9",
+        [Change(Replica, "__init__", "Records(record)", "Records(record and record._replace(voters=None))")],
+        electorates.test_a_disk_remembers_who_decides,
+    ),
+    Bug(
+        "configuration wins over what the state says",
+        "E9",
+        [
+            Change(Replica, "_on_round", "self.state.voters if self.state is not None else None", "None"),
+            Change(
+                Replica,
+                "_on_round",
+                "record=self._records.on_disk,",
+                "record=self._records.on_disk and self._records.on_disk._replace(voters=None),",
+            ),
+        ],
+        electorates.test_a_configuration_that_differs_later_is_named_and_changes_nothing,
+    ),
+    Bug(
+        "take in servers of another cluster",
+        "E9",
+        [Change(Census, "_side", "else report.cluster", "else None")],
+        electorates.test_a_server_of_another_cluster_is_refused_by_name,
+    ),
+    Bug(
+        "join one of two clusters",
+        "E9",
+        [Change(Census, "_side", "len(clusters) == 1", "len(clusters)")],
+        electorates.test_a_server_of_no_cluster_joins_none_of_two,
+    ),
+    Bug(
+        "count leases in two ways",
+        "E9",
+        [Change(Census, "_side", "report.drift", "0.0")],
+        electorates.test_who_counts_leases_otherwise_does_not_count,
+    ),
+    Bug(
+        "wait for who cannot be understood",
+        "E9",
+        [Change(Replica, "_on_unreadable", "census.refuse(message.sender, str(malformed))", "pass")],
+        electorates.test_who_speaks_another_version_is_named_and_not_waited_for,
+    ),
+    Bug(
+        "only the former majority is needed",
+        "E9",
+        [Change(Voters, "is_quorum", "self.electorates)", "self.electorates[-1:])")],
+        partial(electorates.test_until_then_both_majorities_decide, ([1, 2], [3, 4, 5])),
+    ),
+    Bug(
+        "only the new majority is needed",
+        "E9",
+        [Change(Voters, "is_quorum", "self.electorates)", "self.electorates[:1])")],
+        partial(electorates.test_until_then_both_majorities_decide, ([1, 2], [3, 4, 5])),
+    ),
+    Bug(
+        "a change takes effect before it is on disks",
+        "E9",
+        [Change(Replica, "_heed_voters", "and self._records.are_known(voters, self._is_quorum)", "")],
+        electorates.test_a_change_takes_effect_when_majorities_of_both_have_it_on_disk,
+    ),
+    Bug(
+        "a change takes effect for those who are not there with the state",
+        "E9",
+        [Change(State, "_change_voters", "and electorate.is_quorum(self.here)", "")],
+        electorates.test_a_change_is_void_where_those_who_are_to_decide_are_not_there,
+    ),
+    Bug(
+        "change what is changing",
+        "E9",
+        [Change(State, "_change_voters", "voters.former is None and", "")],
+        electorates.test_one_change_at_a_time,
+    ),
+    Bug(
+        "change from any version",
+        "E9",
+        [Change(State, "_change_voters", "command.version == voters.version + 1", "True")],
+        partial(electorates.test_a_change_is_void_that_is_not_the_next, 7),
+    ),
+    Bug(
+        "forget on disk who was removed",
+        "E9",
+        [Change(Replica, "_heed_voters", "self._records.remember(self._record(state))", "pass")],
+        electorates.test_a_removed_server_remembers_that_it_was_removed,
+    ),
+    Bug(
+        "undo what may be in force",
+        "E9",
+        [
+            Change(
+                Census,
+                "_cannot_have_changed",
+                "not former.is_quorum(former.votes.keys() - (self.present - knowing))",
+                "True",
+            )
+        ],
+        electorates.test_what_a_majority_of_the_former_ones_has_on_disk_is_not_undone,
+    ),
+    Bug(
+        "undo nothing",
+        "E9",
+        [Change(Census, "_cannot_have_changed", "former is None or", "True or")],
+        electorates.test_a_view_without_the_new_ones_undoes_what_no_majority_of_the_former_ones_has_on_disk,
+    ),
+    Bug(
+        "hear nothing of disks before the view is primary",
+        "E9",
+        [Change(Replica, "_on_stored", "if census is None:", "if self.phase not in (Phase.BIRTH, Phase.PRIMARY):")],
+        partial(electorates.test_a_view_that_has_both_majorities_finishes_the_change, ()),
+    ),
+    Bug(
+        "take what was given up for later than what is in force",
+        "E9",
+        [Change(Voters, "confirmed", "view)", "self.view)")],
+        electorates.test_a_change_that_was_given_up_while_a_server_was_away_binds_nobody,
+    ),
+    Bug(
+        "know long leases by the new ones alone",
+        "E9",
+        [Change(Replica, "_take_records", "self._records.known(self._is_quorum)", "self._records.known(bool)")],
+        electorates.test_a_longer_lease_is_known_by_majorities_of_both,
+    ),
+]
+
+BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS

@@ -24,6 +24,7 @@ class Server:
         self.node_id = node_id
         self.member = Member(node_id, pid)
         self.record = record
+        self.writes = True
         self.service = Service(
             self.member,
             Settings(**{"electorate": order.electorate, "safe": order.safe, **settings}),
@@ -91,8 +92,8 @@ class Server:
         self.say(Withdraw(request))
 
     def said(self):
-        """What it has to say to the group; its disk is quick."""
-        while self.service.record_to_store is not None:
+        """What it has to say to the group; its disk is quick, or stands still."""
+        while self.writes and self.service.record_to_store is not None:
             self.record = self.service.record_to_store
             self.service.stored(self.record)
         return [(self.member, data) for data in self.service.take(self.order.now)]

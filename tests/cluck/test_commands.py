@@ -7,6 +7,7 @@ import pytest
 
 from cluck.commands import (
     Acquire,
+    ChangeVoters,
     Client,
     Close,
     Command,
@@ -32,6 +33,7 @@ from cluck.commands import (
     Wait,
     Withdraw,
 )
+from cluck.electorate import Electorate
 from cluck.protocol import ClientCommand, held_to_limits, records, upward
 from cluck.protocol import Malformed as Refused
 from cluck.wire import Commands, Malformed, Said, decode, encode
@@ -51,6 +53,7 @@ def examples():
         Revoke(b"lock", 6, 0),
         Expire(b"lock", 6, 0),
         Force(b"lock", 6),
+        ChangeVoters(2, Electorate({1: 1, 2: 3}, 2)),
         Gone(CLIENT),
         Still(REQUEST),
         Wait(REQUEST, b"condition", b"lock", 6),

@@ -2,10 +2,13 @@
 
 import pytest
 
+from cluck.commands import ChangeVoters, Ended
 from cluck.electorate import Electorate, View, Voters
+from cluck.protocol import Held
 from cluck.replica import NOTICE_INTERVAL, Phase
 from cluck.wire import NOTICE, VERSION, Malformed, Record, decode
 from tests.cluck.orders import Order, started
+from totem.configuration import Level
 
 
 def of(*nodes, **options):
@@ -232,3 +235,310 @@ def test_servers_of_two_versions_give_no_birth_together():
 def test_what_cannot_be_read_is_malformed(data):
     with pytest.raises(Malformed):
         decode(data)
+
+
+# ---- changes
+
+
+def ask(order, node, electorate, version=None):
+    """Have a client of this node's server ask for a change."""
+    voters = order[node].state.voters
+    order[node].say(ChangeVoters(version or voters.version + 1, electorate))
+
+
+def change(order, node, electorate):
+    """Have others decide."""
+    ask(order, node, electorate)
+    order.settle()
+    assert order[node].state.voters.former is None
+    assert order[node].state.voters.electorate == electorate
+
+
+def begin_change(order, nodes, electorate, stored=()):
+    """Apply a change in a ring of these nodes, of whose disks only some have it, as nobody has heard yet."""
+    for node in nodes:
+        order[node].writes = node in stored
+    ask(order, nodes[0], electorate)
+    order.deliver(order.said(nodes[0]), nodes)
+    assert all(order[node].state.voters.former is not None for node in nodes)
+    order.said(*stored)
+
+
+def turn(order, nodes, stored=()):
+    """Deliver what these have to say in turn; of their disks only some write."""
+    for node in nodes:
+        order[node].writes = node in stored
+        order.deliver(order.said(node), nodes)
+
+
+def write(order):
+    """Have all disks write again."""
+    for server in order.servers.values():
+        server.writes = True
+
+
+def holding(nodes=3, **options):
+    """A cluster, and the token of a client of server 1."""
+    order = started(nodes, **options)
+    order[1].acquire(lease=600.0)
+    order.settle()
+    return order, order[1].held[0]
+
+
+def come(order, node, *others, **settings):
+    """Have a node that was never there begin its server, in a ring with the others."""
+    order.restart(node, **settings)
+    in_ring(order, *others, node)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_from_three_to_five_and_back_nobody_loses_a_lock(safe):
+    order, token = holding(safe=safe)
+    for node in (4, 5):
+        nodes = range(1, node)
+        come(order, node, *nodes, electorate=FIVE)
+        change(order, node, of(*nodes, node))
+    order.ring([1, 2], [3, 4, 5])
+    order.settle()
+    assert [order[node].ready for node in (1, 3)] == [False, True]
+    in_ring(order, 1, 2, 3, 4, 5)
+    for node in (2, 3):
+        rest = [other for other in order.rings if other != node]
+        change(order, 4, of(*rest))
+        order.rings.pop(node)
+        in_ring(order, *rest)
+    assert sorted(order.rings) == [1, 4, 5]
+    assert order[4].state.table.holder(b"lock", token) is not None
+    assert order[1].of(Ended) == []
+    order.ring([1, 5], [4])
+    order.settle()
+    assert order[1].ready
+
+
+def test_a_rolling_restart_with_another_configuration_changes_nothing_and_loses_nothing():
+    order, token = holding()
+    for node in (3, 2, 1):
+        rest = [other for other in (1, 2, 3) if other != node]
+        order.ring(rest, [node])
+        order.restart(node, electorate=of(1, 2, 3, 4))
+        in_ring(order, *rest)
+        assert all(order[other].ready for other in rest)
+        in_ring(order, 1, 2, 3)
+        assert all(order[other].ready for other in (1, 2, 3))
+    assert order[1].state.tokens.epoch == 1
+    assert order[1].state.table.holder(b"lock", token) is not None
+    assert order[1].state.voters.version == 1
+
+
+def test_a_change_takes_effect_when_majorities_of_both_have_it_on_disk():
+    order, _ = holding()
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    everyone = [1, 2, 3, 4, 5]
+    begin_change(order, everyone, of(3, 4, 5))
+    turn(order, everyone, stored=[1, 4, 5])  # of the former only one
+    turn(order, everyone)
+    assert {order[node].state.voters.version for node in everyone} == {2}
+    assert {order[node].state.voters.former for node in everyone} == {of(1, 2, 3)}
+    turn(order, everyone, stored=[2])
+    turn(order, everyone)
+    assert {order[node].state.voters.former for node in everyone} == {None}
+
+
+@pytest.mark.parametrize("parts", [([1, 2], [3, 4, 5]), ([3, 4, 5], [1, 2])])
+def test_until_then_both_majorities_decide(parts):
+    order, _ = holding()
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    begin_change(order, [1, 2, 3, 4, 5], of(3, 4, 5), stored=[1, 2])
+    order.ring(*parts)
+    order.settle()
+    assert not any(order[node].ready for node in (1, 2, 3, 4, 5))
+    assert "nothing from node" in order[1].service.readiness[1]
+    in_ring(order, 1, 2, 3)
+    assert not order[1].ready
+    in_ring(order, 1, 3, 4)
+    assert order[1].ready
+
+
+def test_a_majority_of_both_is_needed_for_what_is_told_without_safe():
+    order = started(safe=False)
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    everyone = [1, 2, 3, 4, 5]
+    begin_change(order, everyone, of(3, 4, 5))
+    for _ in range(3):
+        turn(order, everyone)
+    order[1].acquire()
+    order.deliver(order.said(1), everyone)
+    for node in (1, 2, 4):
+        order.deliver(order.said(node), everyone)
+    assert order[1].held == []
+    order.deliver(order.said(5), everyone)
+    assert len(order[1].held) == 1
+
+
+@pytest.mark.parametrize("stored", [(), (2,), (3,), (1, 2, 4)])
+def test_a_view_that_has_both_majorities_finishes_the_change(stored):
+    order, token = holding()
+    come(order, 4, 1, 2, 3)
+    begin_change(order, [1, 2, 3, 4], of(1, 2, 3, 4), stored)
+    write(order)
+    order.ring([1, 2, 4], [3])
+    order.settle()
+    voters = order[1].state.voters
+    assert (voters.electorate, voters.former, voters.version) == (of(1, 2, 3, 4), None, 2)
+    assert order[4].state.table.holder(b"lock", token) is not None
+    order.ring([1, 3], [2, 4])
+    order.settle()
+    assert not order[1].ready, "who was away learns of it"
+    assert order[3].state is not None
+
+
+def test_a_view_without_the_new_ones_undoes_what_no_majority_of_the_former_ones_has_on_disk():
+    order, token = holding()
+    for node in (4, 5, 6):
+        come(order, node, *range(1, node))
+    begin_change(order, [1, 2, 3, 4, 5, 6], of(4, 5, 6), stored=[3, 4, 5, 6])
+    order.ring([1, 2], [3], [4, 5, 6])
+    order.settle()
+    assert [order[node].ready for node in (1, 3, 4)] == [True, False, False]
+    write(order)
+    voters = order[1].state.voters
+    assert (voters.electorate, voters.former, voters.version) == (of(1, 2, 3), None, 3)
+    in_ring(order, 1, 2, 3, 4, 5, 6)
+    assert {order[node].state.voters.electorate for node in (1, 3, 4)} == {of(1, 2, 3)}
+    assert order[4].state.table.holder(b"lock", token) is not None
+
+
+def test_what_a_majority_of_the_former_ones_has_on_disk_is_not_undone():
+    order, _ = holding()
+    for node in (4, 5, 6):
+        come(order, node, *range(1, node))
+    begin_change(order, [1, 2, 3, 4, 5, 6], of(4, 5, 6), stored=[2, 3])
+    order.ring([1, 2], [3], [4, 5, 6])
+    order.settle()
+    assert not any(order[node].ready for node in (1, 3, 4))
+
+
+def test_a_change_is_void_where_those_who_are_to_decide_are_not_there():
+    order, _ = holding()
+    ask(order, 1, of(1, 4, 5))
+    order.settle()
+    assert order[1].state.voters.electorate == of(1, 2, 3)
+    assert order[1].state.voters.former is None
+
+
+@pytest.mark.parametrize("version", [1, 3, 7])
+def test_a_change_is_void_that_is_not_the_next(version):
+    order, _ = holding()
+    ask(order, 1, of(1, 2), version)
+    order.settle()
+    assert order[1].state.voters.electorate == of(1, 2, 3)
+
+
+def test_one_change_at_a_time():
+    order, _ = holding()
+    begin_change(order, [1, 2, 3], of(1, 2))
+    ask(order, 1, of(1, 2, 3))
+    ask(order, 2, of(2, 3), version=2)
+    turn(order, [1, 2, 3])
+    assert order[1].state.voters.version == 2
+    write(order)
+    order.settle()
+    assert order[1].state.voters.electorate == of(1, 2)
+
+
+def test_a_removed_server_remembers_that_it_was_removed():
+    """Servers 1 and 2 are two of three by their configuration, and 2 does not vote any more."""
+    order, _ = holding()
+    change(order, 1, of(1, 3))
+    assert order[2].record.voters.electorate == of(1, 3)
+    order.ring([1], [2], [3])
+    order.settle()
+    order.restart(2)
+    order.ring([1, 2], [3])
+    order.settle()
+    assert not order[1].ready
+    order.restart(2)
+    order.ring([1], [2])
+    order.settle()
+    assert "nothing from node 1, 3" in order[2].service.readiness[1]
+
+
+def test_a_server_that_was_away_while_it_was_removed_learns_of_it():
+    order, _ = holding()
+    order.ring([1, 2], [3])
+    order.settle()
+    change(order, 1, of(1, 2))
+    order.restart(3)
+    in_ring(order, 1, 3)
+    assert not order[1].ready
+    assert not order[3].ready
+
+
+def test_a_change_that_was_given_up_while_a_server_was_away_binds_nobody():
+    """Server 3 has heard of a change alone, with its disk; the others have gone on without, and change otherwise."""
+    order, _ = holding()
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    ask(order, 3, of(4, 5))
+    order.deliver(order.said(3), [3], Level.TRANSITIONAL)
+    assert order[3].state.voters.former is not None
+    order.ring([1, 2, 4, 5], [3], tails=[(order.said(3), [3])])
+    order.settle()
+    assert order[3].record.voters.former is not None
+    assert order[1].state.voters.version == 1
+    order.ring([1, 2], [3, 4, 5])  # 4 and 5 would do for what 3 knows
+    order.settle()
+    assert [order[node].ready for node in (1, 4)] == [True, False]
+    order.restart(3)
+    in_ring(order, 1, 2, 3)
+    assert order[1].ready
+    assert order[1].state.voters.version == 1
+    assert order[3].record.voters.former is None
+
+
+def test_a_birth_needs_the_disks_of_both_majorities():
+    order, _ = holding()
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    begin_change(order, [1, 2, 3, 4, 5], of(3, 4, 5), stored=[1, 2, 3, 4, 5])
+    for node in (1, 2, 3, 4, 5):
+        order.restart(node, survivors=True)
+    in_ring(order, 1, 2)
+    assert order[1].service.replica.phase is Phase.MINORITY
+    in_ring(order, 1, 2, 4)
+    assert order[1].service.replica.phase is Phase.MINORITY
+    in_ring(order, 1, 2, 4, 5)
+    assert order[1].service.replica.phase is Phase.BIRTH
+    order.pass_time(700)
+    assert order[1].ready
+    assert order[1].state.voters.electorate == of(3, 4, 5)
+    assert order[1].state.voters.former is None
+
+
+def test_votes_and_the_tie_breaker_are_changed_alike():
+    order, _ = holding(2)
+    change(order, 1, of(1, 2, tie_breaker=2))
+    order.ring([1], [2])
+    order.settle()
+    assert (order[1].ready, order[2].ready) == (False, True)
+    in_ring(order, 1, 2)
+    change(order, 1, Electorate({1: 3, 2: 1}))
+    order.ring([1], [2])
+    order.settle()
+    assert (order[1].ready, order[2].ready) == (True, False)
+
+
+def test_a_longer_lease_is_known_by_majorities_of_both():
+    order, _ = holding()
+    for node in (4, 5):
+        come(order, node, *range(1, node))
+    everyone = [1, 2, 3, 4, 5]
+    begin_change(order, everyone, of(3, 4, 5))
+    order[1].acquire(b"long", lease=5000.0)
+    for stored, is_granted in (((1, 2), False), ((5,), False), ((4,), True)):
+        for _ in range(3):
+            turn(order, everyone, stored)
+        assert bool([held for held in order[1].of(Held) if held.request.number == 2]) == is_granted

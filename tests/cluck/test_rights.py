@@ -134,4 +134,4 @@ def test_what_lock_servers_propose_is_not_taken_from_clients(kind):
 
 def test_all_that_clients_say_is_in_somebodys_name_but_what_administrators_do():
     anonymous = [kind for kind in get_args(ClientCommand) if kind not in get_args(OfClient)]
-    assert [kind.__name__ for kind in anonymous] == ["Force"]
+    assert [kind.__name__ for kind in anonymous] == ["Force", "ChangeVoters"]

@@ -16,21 +16,33 @@ GUARDED = 'echo "begin $CLUCK_TOKEN" >> {log}; trap "echo end $CLUCK_TOKEN >> {l
 
 
 class Cluster:
-    """Three cluckds, and whatever `cluck` is started on them."""
+    """Some cluckds, each a node of one ring, and whatever `cluck` is started on them."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, nodes=3):
+        """`nodes`: how many there are in the configuration."""
         self.log = folder / "log"
-        config = write_config(folder, 3)
-        self.daemons = {node: Cluckd(folder, node, "-c", config, "--node", node) for node in (1, 2, 3)}
+        self.folder = folder
+        self.config = write_config(folder, nodes)
+        self.daemons = {}
         self._started = []
 
-    async def start(self):
-        for daemon in self.daemons.values():
-            daemon.start()
-        for node, daemon in self.daemons.items():
-            await daemon.running()
+    async def start(self, *nodes, options=(), config=None):
+        """Start the lock servers of these nodes, perhaps anew, and wait until all are ready."""
+        for node in nodes:
+            if node in self.daemons:
+                await self.end(node)
+            path = config or self.config
+            self.daemons[node] = Cluckd(self.folder, node, "-c", path, "--node", node, *options).start()
+        for node in nodes:
+            await self.daemons[node].running()
             while (await self.cluck(node, "status"))[0]:
                 pass
+
+    async def end(self, node):
+        """End a node's lock server in order."""
+        daemon = self.daemons.pop(node)
+        await daemon.end()
+        daemon.close()
 
     def popen(self, node, *arguments):
         """Start `cluck` at a node, with its standard input and output in the test's hand."""
@@ -91,7 +103,7 @@ async def ended(process):
 async def cluster(tmp_path):
     cluster = Cluster(tmp_path)
     try:
-        await cluster.start()
+        await cluster.start(1, 2, 3)
         yield cluster
     finally:
         cluster.close()
