@@ -12,6 +12,7 @@ One key is ours: `ring0_port` in a node section, so that several nodes can live 
 from __future__ import annotations
 
 import difflib
+import errno
 import grp
 import ipaddress
 import pwd
@@ -51,12 +52,17 @@ class Loaded(NamedTuple):
     warnings: tuple[str, ...]
 
 
-def load(path: str | PathLike[str]) -> Loaded:
-    """Read a corosync.conf file, and the files in the folder uidgid.d beside it.
+Resolve = Callable[[str, str], str]
+"""Gives the address of a host name, for an `ip_version`: `totem.addresses.resolve`."""
 
-    `ConfigError` names file and line, an unreadable file is an `OSError`.
+
+def load(path: str | PathLike[str], *, resolve: Resolve = resolve) -> Loaded:
+    """Read a corosync.conf file, and the files in the folder uidgid.d beside it. Takes as long as names do.
+
+    `ConfigError` names file and line, `NotYet` among them a name that does not resolve; an unreadable file is an
+    `OSError`.
     """
-    config, warnings = parse(_read_text(Path(path)), str(path))
+    config, warnings = parse(_read_text(Path(path)), str(path), resolve=resolve)
     rules, further = _rules_beside(Path(path))
     return Loaded(replace(config, user_rules=(*config.user_rules, *rules)), (*warnings, *further))
 
@@ -109,9 +115,9 @@ def _read_text(path: Path) -> str:
     return _LONE_BLANK.sub(b" ", data).decode(errors="replace")
 
 
-def parse(text: str, path: str) -> Loaded:
+def parse(text: str, path: str, *, resolve: Resolve = resolve) -> Loaded:
     """Read the text of a corosync.conf file; `path` is what errors and warnings call it."""
-    reader = _Reader(path)
+    reader = _Reader(path, resolve)
     return Loaded(reader.read(text), tuple(reader.warnings))
 
 
@@ -423,9 +429,10 @@ def _near(word: str, known: Iterable[str]) -> str:
 class _Reader:
     """Turns one tree into a Config; keeps the lines of what it read, and the warnings."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, resolve: Resolve = resolve) -> None:
         self.path = path
         self.warnings: list[str] = []
+        self._resolve_name = resolve
         self._slips: list[tuple[int, str]] = []
         """Those of them that are slips of the pen, most likely, by line: an error may come of them."""
         self._lines: dict[tuple[str, object], int] = {}
@@ -479,7 +486,7 @@ class _Reader:
         if not self._slips:
             raise error
         first = [text for _, text in sorted(self._slips)[:2]]
-        raise ConfigError("; ".join([*first, str(error)]), setting=error.setting, node=error.node) from None
+        raise type(error)("; ".join([*first, str(error)]), setting=error.setting, node=error.node) from None
 
     def read_section(self, text: str, name: str, readers: _Readers) -> Section:
         """Read what concerns one program."""
@@ -708,9 +715,12 @@ class _Reader:
     def _resolve(self, section: _Section, ip_version: str) -> str:
         host, line = section.values.pop("ring0_addr")
         try:
-            return resolve(host, ip_version)
+            return self._resolve_name(host, ip_version)
         except OSError as error:
-            self._refuse(line, f"ring0_addr: '{host}' is neither an address nor a host name: {error.strerror}")
+            text = f"ring0_addr: '{host}' is neither an address nor a host name: {error.strerror}"
+            if error.errno == errno.EINVAL:
+                self._refuse(line, text)
+            raise NotYet(f"{self.path}:{line}: {text}") from None
 
     def _node_id_of(self, address: str, clear_high_bit: bool, line: int) -> int:
         """Make the id of a node that has none: its IPv4 address as a number."""

@@ -10,7 +10,8 @@ from cluck.electorate import Electorate
 from cpg.connect import DaemonRing, connect
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.daemon.access import Access
-from cpg.embedded import EmbeddedRing, open_ring
+from cpg.daemon.start import ring_with_network
+from cpg.embedded import EmbeddedRing
 from totem.errors import ConfigError
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
@@ -28,7 +29,8 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
                 yield ring_of_corosync
         case Backend.RING:
             assert settings.config is not None
-            async with open_ring(settings.config, node) as own_ring:
+            own_ring = await ring_with_network(EmbeddedRing, settings.config, node)
+            async with own_ring.live():
                 yield own_ring
 
 

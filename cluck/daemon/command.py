@@ -201,7 +201,7 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
             nursery.cancel_scope.cancel()
 
 
-def _reload(options: argparse.Namespace, access: Access) -> None:
+async def _reload(options: argparse.Namespace, access: Access) -> None:
     try:
         settings = reading.read(options)
     except (ConfigError, OSError) as error:

@@ -10,7 +10,8 @@ import argparse
 import logging
 import socket
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 
 import trio
@@ -35,11 +36,12 @@ from cpg.daemon.life import (
 )
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
+from cpg.daemon.start import ring_with_network
 from cpg.daemon.status import answers
-from cpg.embedded import prepare_ring
 from cpg.lines import nodes
-from totem.corosync_conf import load
-from totem.errors import ConfigError
+from totem.addresses import is_local, resolve
+from totem.corosync_conf import Resolve, load, load_section, own_node
+from totem.errors import ConfigError, NotYet
 
 _log = logging.getLogger(__name__)
 
@@ -77,28 +79,52 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
+    whole.add_argument("--check", action="store_true", help="say whether the configuration can be used, and end")
     whole.add_argument("--version", action="version", version=f"cpgd {own_version()}")
     return whole
 
 
 async def _run(options: argparse.Namespace) -> int:
-    config, warnings = load(options.config)
-    start_logging("cpgd", config.logging)
-    for warning in warnings:
-        _log.warning("%s", warning)
+    if options.check:
+        return _check(options)
+    section = load_section(options.config, "cpgd", {"socket": str})  # no name is resolved for it
+    start_logging("cpgd", section.logging)
     raise_file_limit()
     guard_files()
-    path = Path(options.socket or config.daemon.socket or default_socket())
-    access = Access(config.user_rules, config.daemon.reserved)
+    path = Path(options.socket or section.values.get("socket") or default_socket())
+    access = Access(section.user_rules)
+    known = cache(resolve)  # a reload asks for no name again
     life = Life()
-    with trio.open_signal_receiver(*SIGNALS) as signals, listening(path) as listener:
-        ring = prepare_ring(ServedRing, config, options.node)
+    with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as watchers:
-            watchers.start_soon(follow_signals, signals, life, lambda: _reload(options.config, access))
+            watchers.start_soon(follow_signals, signals, life, partial(_reload, options.config, access, known))
             with life.starting:
-                await _serve(ring, listener, access, life)
+                await _live(options, path, access, known, life)
             watchers.cancel_scope.cancel()
+    return DONE
+
+
+async def _live(options: argparse.Namespace, path: Path, access: Access, known: Resolve, life: Life) -> None:
+    """Be a node, from the first try to find the network on."""
+    with suppress(NotYet):  # what is wrong is said before there is a socket
+        await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
+    with listening(path) as listener:
+        ring = await ring_with_network(ServedRing, options.config, options.node, resolve=known)
+        access.reserved = ring.config.daemon.reserved
+        await _serve(ring, listener, access, life)
     _log.info("node %d has left", ring.node_id)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Say whether the configuration can be used now, and what in it is strange."""
+    config, warnings = load(options.config)
+    node = config.node(own_node(config, options.node))
+    for warning in warnings:
+        _log.warning("%s", warning)
+    if not is_local(node.address):
+        raise NotYet(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
+    listed = nodes(tuple(entry.node_id for entry in config.nodes))
+    print(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}")
     return DONE
 
 
@@ -131,9 +157,10 @@ async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) 
         )
 
 
-def _reload(path: str, access: Access) -> None:
+async def _reload(path: str, access: Access, known: Resolve) -> None:
     try:
-        config, _ = load(path)
+        read = partial(load, path, resolve=known)
+        config, _ = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except (ConfigError, OSError) as error:
         _log.error("not reloaded, the former configuration stays in force: %s", error)
         return

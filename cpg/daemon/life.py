@@ -9,7 +9,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Final
@@ -76,12 +76,12 @@ class Life:
             self.starting.cancel()
 
 
-async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], None]) -> None:
+async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], Awaitable[None]]) -> None:
     """Let SIGHUP reload, and all others end the life."""
     async for number in signals:
         if number == signal.SIGHUP:
             notify("RELOADING=1")
-            reload()
+            await reload()
             notify("READY=1")
         else:
             life.end()

@@ -1,3 +1,4 @@
+import errno
 from textwrap import dedent
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from totem import corosync_conf
 from totem.config import Config, NodeEntry, Reservation, milliseconds
 from totem.corosync_conf import load, load_section, own_node, parse
-from totem.errors import ConfigError
+from totem.errors import ConfigError, NotYet
 
 # As the trial script writes it for real nodes, with more of what such files have.
 FULL = """\
@@ -158,21 +159,34 @@ def test_values_may_hold_colons():
     assert parse(address, "x").config.nodes[0].address == "::1"
 
 
-def test_host_names_become_addresses(monkeypatch):
+def test_host_names_become_addresses():
     known = {("alpha", "ipv6-4"): "10.0.0.1", ("alpha", "ipv4"): "10.0.0.2"}
-    monkeypatch.setattr(corosync_conf, "resolve", lambda host, version: known[host, version])
-    text = SMALL.replace("127.0.0.1", "alpha")
-    assert parse(text, "x").config.nodes[0].address == "10.0.0.1"
-    assert parse(text.replace("udpu", "udp\n cluster_name: c"), "x").config.nodes[0].address == "10.0.0.2"
 
-
-def test_a_host_name_without_an_address(monkeypatch):
     def resolve(host, version):
-        raise OSError(-2, "Name or service not known")
+        return known[host, version]
 
-    monkeypatch.setattr(corosync_conf, "resolve", resolve)
-    with pytest.raises(ConfigError, match=r"^x:6: ring0_addr: 'alpha' is neither an address nor a host name: Name or"):
-        parse(SMALL.replace("127.0.0.1", "alpha"), "x")
+    text = SMALL.replace("127.0.0.1", "alpha")
+    assert parse(text, "x", resolve=resolve).config.nodes[0].address == "10.0.0.1"
+    text = text.replace("udpu", "udp\n cluster_name: c")
+    assert parse(text, "x", resolve=resolve).config.nodes[0].address == "10.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "kind"),
+    [
+        (-2, "Name or service not known", NotYet),
+        (-3, "Temporary failure in name resolution", NotYet),
+        (errno.EINVAL, "not a host name", ConfigError),
+    ],
+)
+def test_a_host_name_without_an_address(number, words, kind):
+    def resolve(host, version):
+        raise OSError(number, words)
+
+    right = f"^x:6: ring0_addr: 'alpha' is neither an address nor a host name: {words}"
+    with pytest.raises(ConfigError, match=right) as caught:
+        parse(SMALL.replace("127.0.0.1", "alpha"), "x", resolve=resolve)
+    assert type(caught.value) is kind
 
 
 @pytest.mark.parametrize(("clear", "node_id"), [("no", 0xC0A80501), ("yes", 0x40A80501)])
