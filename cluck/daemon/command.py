@@ -38,9 +38,8 @@ from cpg.daemon.life import (
     guard_files,
     notify,
     raise_file_limit,
-    set_level,
-    start_logging,
 )
+from cpg.daemon.log import set_level, start_logging
 from cpg.daemon.sockets import listening
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.lines import nodes

@@ -31,9 +31,8 @@ from cpg.daemon.life import (
     guard_files,
     notify,
     raise_file_limit,
-    set_level,
-    start_logging,
 )
+from cpg.daemon.log import set_level, start_logging
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
 from cpg.daemon.start import ring_with_network

@@ -1,4 +1,4 @@
-"""What the daemons have in common: a life from start to signal, the log, the service manager, errors as exit codes."""
+"""What the daemons have in common: a life from start to signal, the service manager, errors as exit codes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from logging.handlers import SysLogHandler
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from cpg.cli import FAILED, MISUSED, sole
-from totem.config import Logging
 from totem.errors import ConfigError, TotemError
 from totem.store import words
 
@@ -108,28 +104,6 @@ def explain(error: BaseException, config: str | None) -> int:
             raise error
     _log.error("%s", text)
     return code
-
-
-def start_logging(name: str, settings: Logging) -> None:
-    """Log as program `name` where the configuration says.
-
-    Where a service manager reads standard error, it adds the time itself.
-    """
-    handlers: list[logging.Handler] = []
-    if settings.to_stderr:
-        handlers.append(logging.StreamHandler(sys.stderr))
-    if settings.to_logfile and settings.logfile:
-        handlers.append(logging.FileHandler(settings.logfile))
-    if settings.to_syslog and Path("/dev/log").exists() and "JOURNAL_STREAM" not in os.environ:
-        handlers.append(SysLogHandler("/dev/log", settings.syslog_facility))
-    stamp = "" if "JOURNAL_STREAM" in os.environ or settings.timestamp == "off" else "%(asctime)s "
-    logging.basicConfig(format=f"{stamp}%(levelname)s {name}: %(message)s", handlers=handlers, force=True)
-    set_level(settings)
-
-
-def set_level(settings: Logging) -> None:
-    """Log as much as is wanted."""
-    logging.getLogger().setLevel(logging.DEBUG if settings.debug != "off" else logging.INFO)
 
 
 def guard_files() -> None:
