@@ -15,7 +15,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from cluck.asked import Candidacy, Notice, Observation, Ticket
-from cluck.checkers import Holding, Notify, Role, Run, Sight, Wait, Waited
+from cluck.checkers import Holding, Notify, Role, Run, Sight, Tenure, Wait, Waited
 from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Server, Why
 from cluck.connection import Connection
 from cluck.errors import ConnectionLost
@@ -29,6 +29,7 @@ SEMAPHORES: Final = (b"pair", b"few")
 CONDITIONS: Final = (b"news", b"room")
 ELECTIONS: Final = (b"head", b"tail")
 LEASES: Final = (0.2, 0.5, 2.0)
+GRACES: Final = (0.0, 0.1)
 MOST_OPEN: Final = 4
 """Locks that one client asks for, or has, at a time."""
 TASKS: Final = 2
@@ -129,6 +130,10 @@ class Stood:
     request: RequestId
     stood: float
     token: int = 0
+    since: float = inf
+    """When it was told that it leads under this token."""
+    until: float = 0.0
+    """The latest deadline that it was told."""
 
 
 @dataclass(slots=True)
@@ -263,6 +268,8 @@ class Actor:
             self._run.died.update(((self._number, task), now) for task in range(TASKS))
             for asked in self._asked:
                 asked.ended = min(asked.ended, now)
+            for stood in self._stood:
+                stood.until = min(stood.until, now)
         connection, self._connection = self._connection, None
         if connection is not None and dice is not None:
             if is_known and dice.random() < 0.5:
@@ -435,20 +442,23 @@ class Actor:
 
     def _look_at_candidate(self, stood: Stood, view: object) -> None:
         candidacy = stood.candidacy
-        token = candidacy.token
+        election, token = candidacy.command.election, candidacy.token
         if token != stood.token:
-            election, roles = candidacy.command.election, self._run.roles
             if stood.token:
-                roles.append(Role(stood.request, election, 0, self.now))
-            ends = [place for place, role in enumerate(roles) if role.who == candidacy.id]
-            former = [role.token for role in roles if role.who == candidacy.id and role.token]
-            if token and former and former[-1] == token:  # only its connection was away: it was the leader all the time
-                del roles[ends[-1]]
-            elif token:
-                roles.append(Role(candidacy.id, election, token, self.now, stood.stood, view))
-            stood.token = token
+                self._run.roles.append(Role(stood.request, election, 0, self.now))
+                self._write_tenure(stood)
+            if token:
+                self._run.roles.append(Role(candidacy.id, election, token, self.now, stood.stood, view))
+            stood.token, stood.since, stood.until = token, self.now, 0.0
+        stood.until = max(stood.until, candidacy.deadline)
         if candidacy.id != stood.request:
             stood.request, stood.stood = candidacy.id, self.now
+
+    def _write_tenure(self, stood: Stood) -> None:
+        """It does not lead any more, as far as it knows."""
+        until = min(self.now, stood.until)
+        election = stood.candidacy.command.election
+        self._run.tenures.append(Tenure(stood.request, election, stood.token, stood.since, until))
 
     # ---- deeds
 
@@ -499,7 +509,7 @@ class Actor:
             mode=mode,
             permits=permits,
             duration=None if dice.random() < 0.02 else dice.choice(LEASES),
-            grace=dice.choice((0.0, 0.1)),
+            grace=dice.choice(GRACES),
             waits=dice.random() < 0.8,
         )
 
@@ -587,7 +597,12 @@ class Actor:
             interval = dice.choice((0.0, 0.1, 3.0))
             election = dice.choice(ELECTIONS)
             candidacy = self._session.leaders.stand(
-                dice.randrange(TASKS), election, _nothing, restart_interval=interval
+                dice.randrange(TASKS),
+                election,
+                _nothing,
+                restart_interval=interval,
+                duration=dice.choice(LEASES),
+                grace=dice.choice(GRACES),
             )
             self._stood.append(Stood(candidacy, candidacy.id, self.now))
 

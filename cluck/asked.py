@@ -160,19 +160,37 @@ class Notice(Request):
 class Candidacy(Request):
     """A candidate in an election."""
 
-    def __init__(self, command: Stand, changed: Callable[[], None]) -> None:
+    def __init__(self, command: Stand, changed: Callable[[], None], clock: Callable[[], float]) -> None:
         super().__init__(command.request, changed)
         self.command = command
         self.is_standing = False
         self.is_ending = False
-        self.token = 0
-        """Of the leadership; 0: it does not lead."""
+        self.leading = 0
+        """The token under which it was told last that it leads, and has not been told otherwise; 0: there is none."""
+        self.deadline = 0.0
+        """Until when it leads, on the own clock."""
+        self.next_renewal = math.inf
+        self.former = 0
+        """The largest token under which it leads no more: it never does again."""
         self.ends = 0
         """How often it has stopped to lead."""
+        self.works = 0
+        """What runs only while it leads, and has not come to its end."""
         self.resigns: Resign | None = None
-        """What was said last, while it is not answered."""
+        """What is to be said when that has, or was said last, while it is not answered."""
         self.publications: list[Publication] = []
         """On their way."""
+        self._clock = clock
+
+    @property
+    def token(self) -> int:
+        """Of the leadership, by the clock of this moment; 0: it does not lead."""
+        return self.leading if self._clock() < self.deadline else 0
+
+    @property
+    def due(self) -> float:
+        """When there is something to do for it."""
+        return min(self.deadline, self.next_renewal) if self.leading else math.inf
 
     @property
     def role(self) -> Role:

@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
+from cluck import standing
 from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, RolesTold, Tasks, Ticket, name_of
 from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
@@ -270,7 +271,14 @@ class Locks:
 
     @contextmanager
     def candidate(
-        self, name: str | bytes, *, address: str | bytes = b"", port: int = 0, restart_interval: float = 0.0
+        self,
+        name: str | bytes,
+        *,
+        address: str | bytes = b"",
+        port: int = 0,
+        restart_interval: float = 0.0,
+        duration: float = standing.LEASE,
+        grace: float = standing.GRACE,
     ) -> Iterator[Candidate]:
         """Stand in an election for the time of a block; as `cluck.client.Locks.candidate`."""
         with self._using():
@@ -282,6 +290,8 @@ class Locks:
                 address=address.encode() if isinstance(address, str) else bytes(address),
                 port=port,
                 restart_interval=restart_interval,
+                duration=duration,
+                grace=grace,
             )
             self._say_soon()
         try:
@@ -699,13 +709,18 @@ class Candidate:
 
     @property
     def role(self) -> Role:
-        """Whether it leads now."""
+        """Whether it leads, by the clock of this moment."""
         return self._candidacy.role
 
     @property
     def is_leader(self) -> bool:
-        """Whether it leads now."""
+        """Whether it leads, by the clock of this moment."""
         return self._candidacy.token != 0
+
+    @property
+    def deadline(self) -> float:
+        """Until when it leads, on this machine's boot-time clock, if it is not renewed; 0 where it does not."""
+        return self._candidacy.deadline
 
     def wait_leader(self, timeout: float | None = None) -> bool:
         """Wait until this candidate leads, at most so many seconds; says whether it does."""
@@ -743,10 +758,8 @@ class Candidate:
         """Lead no more, and stand on; as `cluck.client.Candidate.resign`."""
         locks = self._locks
         with locks._using():
-            token = self._candidacy.token
             locks._session.leaders.resign(self._candidacy, to)
             locks._say_soon()
-            locks._until(self._changed, lambda: self._candidacy.token != token or not token or self._has_ended())
 
     def _has_ended(self) -> bool:
         return self._candidacy.is_over or self._is_over

@@ -1,6 +1,7 @@
 """What a lock server does for elections: gives its candidates' statuses, names winners, hurries those who are late.
 
-None of it decides: the replicated state takes what comes in order, and refuses what does not fit.
+None of it decides: the replicated state takes what comes in order, and refuses what does not fit. Who is late is
+hurried by the first leader of the service; where that stands still, by the next one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cluck.commands import (
     Command,
     Commit,
     Depose,
+    Lapsed,
     Leadership,
     Next,
     Rejected,
@@ -26,7 +28,8 @@ from cluck.commands import (
     Server,
     Status,
 )
-from cluck.leaders import Election
+from cluck.leaders import Election, Stage
+from cluck.leases import STANDBY
 
 PATIENCE: Final = 1.0
 """Seconds that a round waits for statuses, and for its winner."""
@@ -47,7 +50,7 @@ class Canvass:
         """Begin anew, with what is pending in the state."""
         self._late.clear()
 
-    def hear(self, outcome: Asked | Chosen | Leadership | Rejected, now: float) -> Iterator[Command]:
+    def hear(self, outcome: Asked | Chosen | Leadership | Rejected | Lapsed, now: float) -> Iterator[Command]:
         """Something has come of an election."""
         match outcome:
             case Asked(election, number, candidates):
@@ -57,8 +60,6 @@ class Canvass:
                 self._late[election] = now + 2 * PATIENCE, Depose(election, number, candidate)
                 if self._runs(candidate):
                     yield (Commit if is_next else Next)(election, number, candidate)
-            case Leadership(election):
-                self._late.pop(election, None)
 
     def _statuses(self, candidates: tuple[RequestId, ...], number: int, now: float) -> Iterator[Status]:
         for candidate in candidates:
@@ -73,26 +74,17 @@ class Canvass:
         local = self._clients.get(candidate.owner.client)
         return local is not None and local.put is not None and local.strikes < STRIKES
 
-    @staticmethod
-    def depose(local: LocalClient, elections: Mapping[bytes, Election]) -> Iterator[Command]:
-        """A client does not answer: its candidates are not to lead."""
-        for candidate, candidacy in local.candidates.items():
-            election = elections.get(candidacy.election)
-            if election is not None and election.chosen == candidate:
-                yield Depose(election.name, election.round, candidate)
+    def deadline(self, rank: int) -> float:
+        """When `due` is to be asked, by the leader of the service of this rank."""
+        return min((time for time, _ in self._late.values()), default=math.inf) + rank * STANDBY
 
-    @property
-    def deadline(self) -> float:
-        """When `due` is to be asked."""
-        return min((time for time, _ in self._late.values()), default=math.inf)
-
-    def due(self, now: float, elections: Mapping[bytes, Election], *, is_first: bool) -> Iterator[Command]:
-        """What the first leader of the service is to propose by now."""
+    def due(self, now: float, elections: Mapping[bytes, Election], rank: int | None) -> Iterator[Command]:
+        """What is to be proposed by now, by the leader of the service of this rank: 0 is the first; None: by nobody."""
         for name, (time, command) in list(self._late.items()):
             election = elections.get(name)
-            if election is None or election.round != command.round:
+            if election is None or election.round != command.round or election.stage is Stage.LED:
                 del self._late[name]
-            elif time <= now:
+            elif rank is not None and time + rank * STANDBY <= now:
                 self._late[name] = now + PATIENCE, command
-                if is_first:
+                if not election.waits:
                     yield command

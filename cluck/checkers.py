@@ -15,7 +15,8 @@ interval    The clients' side in true time (`Holding`): from being told of a gra
 history     What clients asked and were told (`Operation`) is what one lock would have said that does one thing after
             the other, each between its call and its return: linearizability, lock by lock.
 leaders     What candidates were told (`Role`): leading and following by turns, beginning with leading; one leader for a
-            token; tokens growing; in one configuration no second leader, unless the first one yielded. What observers
+            token; tokens growing; in one configuration no second leader, unless the first one yielded. By their own
+            clocks (`Tenure`) no two lead an election at one moment, and later ones have larger tokens. What observers
             were told (`Sight`): the same leaders, tokens never going back.
 wake-ups    Each `Notify` woke exactly as many as it said, nobody else was woken, nobody that waited all the time was
             passed over (`Wait`), and everyone woken has the lock again or was told why not.
@@ -116,6 +117,19 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
+class Tenure:
+    """A candidate takes itself for the leader of an election."""
+
+    who: Hashable
+    election: str | bytes
+    token: int
+    since: float
+    """When it was told."""
+    until: float = inf
+    """Its stepping down, of itself or as it was told, its death, its deadline: whichever was first."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """An observer, which is one subscription at one server, was told who leads; None: nobody, or not known."""
 
@@ -183,7 +197,8 @@ class Run:
     roles: list[Role] = field(default_factory=list)
     """Of each candidate in the order in which it was told."""
     yielded: set[int] = field(default_factory=set)
-    """Tokens of leaderships that were resigned or deposed, or whose candidates withdrew or ended."""
+    """Tokens of leaderships that were resigned or expired, or whose candidates withdrew or ended."""
+    tenures: list[Tenure] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
     """Of each observer in the order in which it was told."""
     waits: list[Wait] = field(default_factory=list)
@@ -198,6 +213,7 @@ def check(run: Run) -> list[Violation]:
         *check_births(run.births, run.holdings),
         *check_operations(run.operations, run.died),
         *check_roles(run.roles, run.yielded),
+        *check_tenures(run.tenures),
         *check_sights(run.sights, run.roles),
         *check_wakeups(run.waits, run.notifies),
     ]
@@ -365,6 +381,22 @@ def _check_tokens_in_time(leaders: Sequence[Role]) -> Iterator[Violation]:
         before = largest.get(role.election)
         if before is not None and role.token <= before.token:
             yield Violation("leaders tokens", f"{role} stood behind {before}")
+
+
+def check_tenures(tenures: Iterable[Tenure]) -> Iterator[Violation]:
+    """Find candidates that led an election at one moment, and later leaderships without larger tokens."""
+    latest: dict[str | bytes, Tenure] = {}
+    for tenure in sorted(tenures, key=lambda tenure: (tenure.since, tenure.token)):
+        if tenure.since >= tenure.until:
+            continue
+        before = latest.setdefault(tenure.election, tenure)
+        if before is not tenure:
+            if before.until > tenure.since:
+                yield Violation("leaders one at a time", f"{before} and {tenure}")
+            if before.token >= tenure.token:
+                yield Violation("leaders tokens", f"{tenure} came behind {before}")
+        if tenure.until >= before.until:
+            latest[tenure.election] = tenure
 
 
 def check_sights(sights: Iterable[Sight], roles: Iterable[Role] = ()) -> Iterator[Violation]:

@@ -20,6 +20,7 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from cluck import standing
 from cluck.asked import (
     Candidacy,
     Leader,
@@ -371,7 +372,14 @@ class Locks(Body):
 
     @asynccontextmanager
     async def candidate(
-        self, name: str | bytes, *, address: str | bytes = b"", port: int = 0, restart_interval: float = 0.0
+        self,
+        name: str | bytes,
+        *,
+        address: str | bytes = b"",
+        port: int = 0,
+        restart_interval: float = 0.0,
+        duration: float = standing.LEASE,
+        grace: float = standing.GRACE,
     ) -> AsyncGenerator[Candidate, None]:
         """Stand in an election for the time of a block; entered when the lock servers know the candidate.
 
@@ -381,6 +389,9 @@ class Locks(Body):
             port: The same.
             restart_interval: Seconds from when this program's former life is known to have run last to its start, if
                 it knows: of those that run for the same time, the one that was away for less is preferred.
+            duration: Seconds that it leads without renewal, up to 7 days. It is renewed each third while the program
+                runs; where that cannot be, it leads no more when they are over, by its own clock.
+            grace: Seconds behind them for what it does as a leader to come to an end; then another one may lead.
         """
         self._check()
         candidate = Candidate(self)
@@ -391,6 +402,8 @@ class Locks(Body):
             address=address.encode() if isinstance(address, str) else bytes(address),
             port=port,
             restart_interval=restart_interval,
+            duration=duration,
+            grace=grace,
         )
         self._say_soon()
         try:
@@ -838,13 +851,18 @@ class Candidate(Body):
 
     @property
     def role(self) -> Role:
-        """Whether it leads now."""
+        """Whether it leads, by the clock of this moment."""
         return self._candidacy.role
 
     @property
     def is_leader(self) -> bool:
-        """Whether it leads now."""
+        """Whether it leads, by the clock of this moment."""
         return self._candidacy.token != 0
+
+    @property
+    def deadline(self) -> float:
+        """Until when it leads, on this machine's boot-time clock, if it is not renewed; 0 where it does not."""
+        return self._candidacy.deadline
 
     def roles(self) -> Roles:
         """Iterate over its roles: `async for role in candidate.roles()`; the present one, then each change.
@@ -870,16 +888,16 @@ class Candidate(Body):
         return (await _answered(publication, waiters)).version
 
     async def resign(self, to: RequestId | None = None) -> None:
-        """Lead no more, and stand on; returns when another one may lead. Does nothing where it does not lead.
+        """Lead no more, and stand on. Does nothing where it does not lead.
+
+        What runs by `run_while_leader` is cancelled, and another one may lead when that has come to its end.
 
         Args:
             to: The candidate that is to be next (its `id`), if it still stands; else the order of selection decides.
         """
         await anyio.lowlevel.checkpoint()
-        token = self._candidacy.token
         self._locks._session.leaders.resign(self._candidacy, to)
         self._locks._say_soon()
-        await self._until(lambda: self._candidacy.token != token or not token or self._candidacy.is_over)
 
     async def run_while_leader(self, fn: Callable[[Leader], Awaitable[Result]]) -> Result:
         """Run `fn(leader)` whenever this candidate leads, cancel it when that ends; returns what it returns.
@@ -896,11 +914,14 @@ class Candidate(Body):
             leader = Leader(self._candidacy.token)
             scope = anyio.CancelScope()
             self._runs[scope] = leader.token
+            self._locks._session.leaders.begin_work(self._candidacy)
             try:
                 with scope:
                     return await fn(leader)
             finally:
                 del self._runs[scope]
+                self._locks._session.leaders.end_work(self._candidacy)
+                self._locks._say_soon()
 
     def _has_ended(self) -> bool:
         return self._candidacy.is_over or self._over

@@ -84,4 +84,4 @@ class Untold:
     number: int
     outcome: Outcome
     base: float | None
-    """Of a renewal: when it was sent."""
+    """Of a renewal, or a leadership that begins: when it was sent."""

@@ -147,14 +147,14 @@ class Release(_Said, frozen=True, tag=3):
 
 
 class Renew(_Said, frozen=True, tag=4):
-    """Go on holding it for another lease."""
+    """Go on holding it, or leading, for another lease."""
 
     request: RequestId
     token: Number
 
 
 class Revoke(_Said, frozen=True, tag=5):
-    """The lease comes to its end: ask the holder to give the lock back. Void where a renewal came before."""
+    """A lease comes to its end: ask for the lock, or have a leader's successor chosen. Void where it was renewed."""
 
     name: Name
     token: Number
@@ -162,7 +162,7 @@ class Revoke(_Said, frozen=True, tag=5):
 
 
 class Expire(_Said, frozen=True, tag=6):
-    """The lease and the grace behind it are over: take the lock. Void where a renewal came before."""
+    """Lease and grace are over: take the lock, or the leadership. Void where a renewal came before."""
 
     name: Name
     token: Number
@@ -184,7 +184,7 @@ class ChangeVoters(_Said, frozen=True, tag=10):
 
 
 class Gone(_Said, frozen=True, tag=8):
-    """A client has verifiably ended: its locks are free at once, and it waits for nothing."""
+    """A client has verifiably ended: its locks are free at once, it leads nothing, and it waits for nothing."""
 
     client: Client
 
@@ -240,6 +240,10 @@ class Stand(_Said, frozen=True, tag=40):
     """Seconds since the candidate's program has started, as this was sent."""
     restart_interval: Seconds = 0.0
     """Seconds from when its former life was last known to run to that start; 0: there was none."""
+    lease: Lease = 3.0
+    """Seconds that it leads without renewal, once it does."""
+    grace: Grace = 1.0
+    """Seconds behind the lease for a leader to come to an end; then another one may lead."""
     settled: Number = 0
 
 
@@ -270,7 +274,7 @@ class Next(_Said, frozen=True, tag=43):
 
 
 class Commit(_Said, frozen=True, tag=44):
-    """It leads. Rejected unless it is who was named next."""
+    """It leads. Rejected unless it is who was named next; without effect while the leadership before it lasts."""
 
     election: Name
     round: Number
@@ -278,16 +282,17 @@ class Commit(_Said, frozen=True, tag=44):
 
 
 class Resign(_Said, frozen=True, tag=45):
-    """A leader leads no more, but goes on standing; `to`: who is to be next, if that is another candidate."""
+    """A leader leads no more, and nothing is done in its name, but it goes on standing."""
 
     request: RequestId
     """Of the candidate that leads."""
     token: Number
     to: RequestId | None = None
+    """Who is to be next, if that is another candidate."""
 
 
 class Depose(_Said, frozen=True, tag=46):
-    """A leader does not answer, or the winner of a round does not come: another one is to lead."""
+    """The winner of a round does not come: another one is to lead. Void once it leads."""
 
     election: Name
     round: Number
@@ -357,7 +362,7 @@ class Revoked(_Said, frozen=True, tag=5):
 
 
 class Renewed(_Said, frozen=True, tag=6):
-    """The holder has another lease."""
+    """The holder, or the leader, has another lease."""
 
     request: RequestId
     token: Number
@@ -439,7 +444,14 @@ class Rejected(_Said, frozen=True, tag=45):
     candidate: RequestId
 
 
+class Lapsed(_Said, frozen=True, tag=46):
+    """Nobody acts any more by the leadership with this token: the next one may begin."""
+
+    election: Name
+    token: Number
+
+
 LockOutcome = Granted | Queued | Refused | Ended | Revoked | Renewed
 ConditionOutcome = LockOutcome | Waiting | Woken | Notified
-LeaderOutcome = Refused | Standing | Asked | Chosen | Leadership | Published | Rejected
+LeaderOutcome = Refused | Renewed | Standing | Asked | Chosen | Leadership | Published | Rejected | Lapsed
 Outcome = ConditionOutcome | LeaderOutcome

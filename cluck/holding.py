@@ -55,7 +55,8 @@ _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
 """Answers to a request that has come to its end, unheard."""
 
 
-def _checked(what: str, seconds: float, least: float) -> float:
+def checked(what: str, seconds: float, least: float) -> float:
+    """Return seconds as they travel. Raises `ValueError` where they are out of bounds."""
     if not least <= seconds <= LONGEST_LEASE:
         raise ValueError(f"{what}={seconds!r}: seconds, from {least:g} up to {LONGEST_LEASE:.0f} (7 days)")
     return float(seconds)
@@ -150,8 +151,8 @@ class Tickets:
 
         Raises `ValueError`, `Overflow`, `ConnectionLost` where the session was closed.
         """
-        lease = LEASE if duration is None else _checked("duration", duration, LEAST_LEASE)
-        grace = _checked("grace", grace, 0.0)
+        lease = LEASE if duration is None else checked("duration", duration, LEAST_LEASE)
+        grace = checked("grace", grace, 0.0)
         request = self._book.next(task)
         command = Acquire(request, name, mode, permits, lease, grace, waits, self._book.settled)
         return self._book.begin(Ticket(command, changed, lease, duration is None, None), command)

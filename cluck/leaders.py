@@ -12,8 +12,14 @@ then it leads (`Commit`), with a fencing token larger than all before. The order
 3. The greater address, as bytes, then the greater port, then who has stood longer.
 
 A round is known by its number, which grows as long as the election is known: what is said of another one is void. Who
-comes during a round takes no part in it; who goes is not waited for. Who resigned or was deposed sits out the next
+comes during a round takes no part in it; who goes is not waited for. Who led last, or was deposed, sits out the next
 round, unless nobody else is there.
+
+A leadership is held by a lease, as a lock is (ruling E10). A leader that renews it in time goes on. Where a lease comes
+to its end (`Revoke`), a successor is chosen meanwhile, in vain if the leader renews after all. A candidate that cannot
+be reached leads no more, but may not know. So a `Tenure` lasts until its end is sure: the leader has resigned, or has
+withdrawn, its client has verifiably ended, or lease and grace are over (`Expire`). Who is named next leads from then
+on; no earlier `Commit` counts. The tenure of a candidate that leads no more is renewed no more.
 
 Those who observe are told of each leadership, and of its end before anything of the next one; of no end without a
 leadership before.
@@ -37,8 +43,12 @@ from cluck.commands import (
     Close,
     Commit,
     Depose,
+    Expire,
+    Grace,
+    Lapsed,
     LeaderOutcome,
     Leadership,
+    Lease,
     Name,
     Next,
     Number,
@@ -47,8 +57,11 @@ from cluck.commands import (
     Published,
     Refused,
     Rejected,
+    Renew,
+    Renewed,
     RequestId,
     Resign,
+    Revoke,
     Stand,
     Standing,
     Status,
@@ -82,6 +95,8 @@ class Candidate(Struct, array_like=True, eq=False):
     request: RequestId
     address: Address
     port: Port
+    lease: Lease
+    grace: Grace
     round: Number = 0
     """The last one that it was asked in."""
     merits: Merits | None = None
@@ -96,12 +111,31 @@ class Stage(enum.IntEnum):
     CHOSEN = 1
     """It was closed, and has a winner."""
     NAMED = 2
-    """The winner, or the one that a leader wished for, is about to lead."""
+    """The winner, or the one that a leader wished for, is about to lead, when nobody else does any more."""
     LED = 3
+    """Nobody is looked for."""
+
+
+class Tenure(Struct, array_like=True, eq=False):
+    """A leadership, from its beginning to its end for sure."""
+
+    request: RequestId
+    """Whose."""
+    name: Name
+    """Of the election."""
+    lease: Lease
+    grace: Grace
+    token: Number
+    renewals: Number = 0
+    is_ending: bool = False
+    """It is not renewed any more: its candidate leads no more, but may not know."""
+    version: Number = 0
+    """Of what the leader has attached; 0: nothing."""
+    blob: Blob = b""
 
 
 class Election(Struct, array_like=True, eq=False):
-    """Those who stand, in the order in which they came, and who leads. Without candidates it is forgotten."""
+    """Those who stand, in the order in which they came, and who leads. Without any it is forgotten."""
 
     name: Name
     candidates: list[Candidate] = field(default_factory=list)
@@ -109,12 +143,9 @@ class Election(Struct, array_like=True, eq=False):
     """The latest one."""
     stage: Stage = Stage.ASKED
     chosen: RequestId | None = None
-    """Who is to lead, or leads."""
-    token: Number = 0
-    """Of the leadership; 0: nobody leads."""
-    version: Number = 0
-    """Of what the leader has attached; 0: nothing."""
-    blob: Blob = b""
+    """Who is to lead, or, where nobody is looked for, leads."""
+    tenure: Tenure | None = None
+    """The latest leadership, while it lasts."""
 
     def candidate(self, request: RequestId | None) -> Candidate | None:
         """Return who stands with this request."""
@@ -133,12 +164,24 @@ class Election(Struct, array_like=True, eq=False):
             return self.leadership()
         return Chosen(self.name, self.round, self.chosen, is_next=self.stage is Stage.NAMED)
 
+    @property
+    def waits(self) -> bool:
+        """Whether who is to lead waits for the end of the leadership before."""
+        return self.stage is Stage.NAMED and self.tenure is not None
+
+    @property
+    def led(self) -> Tenure | None:
+        """The leadership of a candidate that leads still."""
+        return self.tenure if self.tenure is not None and not self.tenure.is_ending else None
+
     def leadership(self) -> Leadership:
         """What those who observe are told."""
-        leader = self.candidate(self.chosen)
-        if leader is None or not self.token:
+        tenure = self.led
+        leader = self.candidate(tenure.request) if tenure is not None else None
+        if tenure is None or leader is None:
             return Leadership(self.name, None)
-        return Leadership(self.name, leader.request, self.token, leader.address, leader.port, self.version, self.blob)
+        said = tenure.version, tenure.blob
+        return Leadership(self.name, leader.request, tenure.token, leader.address, leader.port, *said)
 
 
 class Leaders:
@@ -149,6 +192,8 @@ class Leaders:
         self._tokens = tokens
         self._requests = requests
         self._places = Places()
+        """Of candidates."""
+        self._tenures = Places()
         self._published = 0
         """Bytes of all blobs."""
 
@@ -156,7 +201,9 @@ class Leaders:
         """Begin with these elections: those of a snapshot."""
         for election in elections:
             self.elections[election.name] = election
-            self._published += len(election.blob)
+            if election.tenure is not None:
+                self._tenures.put(election.tenure.request, election.name)
+                self._published += len(election.tenure.blob)
             for candidate in election.candidates:
                 self._places.put(candidate.request, election.name)
 
@@ -169,10 +216,23 @@ class Leaders:
         election = self.elections.get(name)
         return election.leadership() if election is not None else Leadership(name, None)
 
+    def tenure(self, request: RequestId) -> Tenure | None:
+        """Return the leadership of a candidate, while it lasts."""
+        name = self._tenures.get(request)
+        return self.elections[name].tenure if name is not None else None
+
+    def tenures(self) -> Iterator[Tenure]:
+        """All leaderships that last."""
+        return (election.tenure for election in self.elections.values() if election.tenure is not None)
+
+    def have_led(self, client: Client) -> bool:
+        """Whether something may be done in the name of a leader of this client."""
+        return bool(self._tenures.of([client]))
+
     def pending(self) -> Iterator[Asked | Chosen | Leadership]:
-        """What is waited for where nobody leads: statuses, or a winner."""
+        """What is waited for where somebody is looked for: statuses, or a winner."""
         for _, election in sorted(self.elections.items()):
-            if election.stage is not Stage.LED:
+            if election.stage is not Stage.LED and election.candidates:
                 yield election.due()
 
     # ---- candidates
@@ -184,10 +244,10 @@ class Leaders:
         if self._is_full(election):
             yield self._requests.note(Refused(request, Why.OVERFLOW))
             return
-        is_first = election is None
         if election is None:
             election = self.elections[name] = Election(name)
-        election.candidates.append(Candidate(request, command.address, command.port))
+        is_first = not election.candidates
+        election.candidates.append(Candidate(request, command.address, command.port, command.lease, command.grace))
         self._places.put(request, name)
         yield Standing(request)
         if is_first:
@@ -201,14 +261,23 @@ class Leaders:
         return len(election.candidates) >= MOST_CANDIDATES
 
     def withdraw(self, command: Withdraw) -> Iterator[LeaderOutcome]:
-        """End the candidacy of a request that stands."""
-        yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
-        yield from self._take_out(self._places[command.request], [command.request])
+        """End the candidacy of a request that stands, and its leadership: nothing is done by that any more."""
+        name, request = self._places[command.request], command.request
+        yield self._requests.note(Refused(request, Why.WITHDRAWN))
+        yield from self._take_out(name, [request])
+        if self._tenures.get(request) is not None:
+            yield from self._lapse(self.elections[name])
 
-    def end(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
-        """These clients have ended, or cannot be reached: they stand no more."""
+    def strand(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
+        """These clients cannot be reached: they stand no more, but what they lead may last until it expires."""
         for name, requests in self._places.of(clients):
             yield from self._take_out(name, requests)
+
+    def end(self, clients: Collection[Client]) -> Iterator[LeaderOutcome]:
+        """These clients have verifiably ended: they neither stand nor lead."""
+        yield from self.strand(clients)
+        for name, _ in self._tenures.of(clients):
+            yield from self._lapse(self.elections[name])
 
     def _take_out(self, name: bytes, requests: Collection[RequestId]) -> Iterator[LeaderOutcome]:
         """End candidacies together, so that none of them is asked or chosen when another one ends."""
@@ -217,25 +286,31 @@ class Leaders:
             self._places.remove(request)
         gone = set(requests)
         election.candidates = [candidate for candidate in election.candidates if candidate.request not in gone]
-        if election.stage is Stage.ASKED:
+        stage = election.stage
+        if election.led is not None and election.led.request in gone:
+            yield from self._step_down(election)
+        if stage is Stage.ASKED:
             yield from self._close_if_answered(election)
-        elif election.chosen in gone:
-            yield from self._replace(election)
+        elif stage is not Stage.LED and election.chosen in gone:
+            yield from self._open(election)
 
     # ---- rounds
 
-    def _begin(self, election: Election, stage: Stage, chosen: RequestId | None = None) -> None:
-        """Count a round, in which nobody leads."""
-        self._published -= len(election.blob)
+    @staticmethod
+    def _begin(election: Election, stage: Stage, chosen: RequestId | None = None) -> None:
+        """Count a round."""
         election.round += 1
         election.stage, election.chosen = stage, chosen
-        election.token, election.version, election.blob = 0, 0, b""
+
+    def _forget_if_over(self, election: Election) -> None:
+        if not election.candidates and election.tenure is None:
+            del self.elections[election.name]
 
     def _open(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
-        """Ask the candidates; forget an election that has none."""
+        """Ask the candidates, if there are any."""
         self._begin(election, Stage.ASKED)
         if not election.candidates:
-            del self.elections[election.name]
+            self._forget_if_over(election)
             return
         others = [candidate for candidate in election.candidates if candidate.request != sits_out]
         for candidate in others or election.candidates:
@@ -291,20 +366,24 @@ class Leaders:
             yield election.due()
 
     def commit(self, command: Commit) -> Iterator[LeaderOutcome]:
-        """Let the one lead that was named next."""
+        """Let the one lead that was named next, if nobody else does any more."""
         election = self._meant(command)
         if election is None or election.stage is Stage.CHOSEN:
             yield Rejected(command.election, command.round, command.candidate)
-        elif election.stage is Stage.NAMED:
+        elif election.stage is Stage.NAMED and not election.waits:
+            leader = election.candidate(command.candidate)
+            assert leader is not None, "who goes is not chosen any more"
             election.stage = Stage.LED
-            election.token = self._tokens.draw()
+            token = self._tokens.draw()
+            election.tenure = Tenure(leader.request, election.name, leader.lease, leader.grace, token)
+            self._tenures.put(leader.request, election.name)
             yield election.due()
 
     def depose(self, command: Depose) -> Iterator[LeaderOutcome]:
-        """Take the leadership, or the win, from who has it from this round."""
+        """Take the win of this round from who has it."""
         election = self._meant(command)
-        if election is not None:
-            yield from self._replace(election, sits_out=command.candidate)
+        if election is not None and election.stage is not Stage.LED:
+            yield from self._open(election, sits_out=command.candidate)
 
     def _meant(self, command: Next | Commit | Depose) -> Election | None:
         """Return the election, if this is its latest round and who was chosen there."""
@@ -313,42 +392,90 @@ class Leaders:
             return None
         return election
 
+    # ---- tenures
+
+    def renew(self, command: Renew) -> Iterator[LeaderOutcome]:
+        """Let a leader's lease begin anew; who was looked for instead is not wanted any more."""
+        election = self._led(self._tenures.get(command.request), command.token)
+        if election is not None and election.led is not None:
+            tenure = election.led
+            tenure.renewals += 1
+            if election.stage is not Stage.LED:
+                self._begin(election, Stage.LED, tenure.request)
+            yield Renewed(tenure.request, tenure.token, tenure.renewals)
+
+    def revoke(self, command: Revoke) -> Iterator[LeaderOutcome]:
+        """Have a successor chosen for a leader whose lease comes to its end, if there is any other candidate."""
+        election = self._led(command.name, command.token, command.renewals)
+        if election is not None and election.stage is Stage.LED and len(election.candidates) > 1:
+            yield from self._open(election, sits_out=election.chosen)
+
+    def expire(self, command: Expire) -> Iterator[LeaderOutcome]:
+        """End a leadership whose lease and grace are over."""
+        election = self._led(command.name, command.token, command.renewals)
+        if election is not None:
+            yield from self._step_down(election)
+            yield from self._lapse(election)
+
     def resign(self, command: Resign) -> Iterator[LeaderOutcome]:
         """Let a leader lead no more, and the one that it wishes for come next, or whoever wins the next round."""
-        election = self._led(self._places.get(command.request), command.token)
-        if election is None or election.chosen != command.request:
+        election = self._led(self._tenures.get(command.request), command.token)
+        if election is None:
             return
-        leader, wished = election.chosen, election.candidate(command.to)
-        if wished is None or wished.request == leader:
-            yield from self._replace(election, sits_out=leader)
-        else:
-            yield Leadership(election.name, None)
+        wished = election.candidate(command.to)
+        if election.led is not None and wished is not None and wished.request != election.led.request:
+            yield from self._end_told(election.led)
             self._begin(election, Stage.NAMED, wished.request)
-            yield election.due()
+        else:
+            yield from self._step_down(election)
+        yield from self._lapse(election)
 
-    def _replace(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
-        """Have another one chosen."""
-        if election.stage is Stage.LED:
-            yield Leadership(election.name, None)
-        yield from self._open(election, sits_out)
+    def _step_down(self, election: Election) -> Iterator[LeaderOutcome]:
+        """Who leads does not any more, as far as it knows; have another one chosen, if nobody is looked for yet."""
+        tenure = election.led
+        if tenure is not None:
+            yield from self._end_told(tenure)
+            if election.stage is Stage.LED:
+                yield from self._open(election, sits_out=tenure.request)
+
+    def _end_told(self, tenure: Tenure) -> Iterator[LeaderOutcome]:
+        self._published -= len(tenure.blob)
+        tenure.is_ending, tenure.version, tenure.blob = True, 0, b""
+        yield Leadership(tenure.name, None)
+
+    def _lapse(self, election: Election) -> Iterator[LeaderOutcome]:
+        """Nothing is done by a leadership any more: who is to be next may lead."""
+        tenure = election.tenure
+        assert tenure is not None
+        assert tenure.is_ending
+        self._tenures.remove(tenure.request)
+        election.tenure = None
+        yield Lapsed(election.name, tenure.token)
+        if election.stage is Stage.NAMED:
+            yield election.due()
+        self._forget_if_over(election)
 
     def publish(self, command: Publish) -> Iterator[LeaderOutcome]:
         """Attach something to a leadership. It takes the leader's client, too: all that observe know the token."""
-        election, client = self._led(command.election, command.token), command.request.owner.client
-        if election is None or election.chosen is None or election.chosen.owner.client != client:
+        election = self._led(command.election, command.token)
+        tenure = election.led if election is not None else None
+        if election is None or tenure is None or tenure.request.owner.client != command.request.owner.client:
             yield self._requests.note(Refused(command.request, Why.NOT_HELD))
             return
-        growth = len(command.blob) - len(election.blob)
+        growth = len(command.blob) - len(tenure.blob)
         if self._published + growth > MOST_PUBLISHED:
             yield self._requests.note(Refused(command.request, Why.OVERFLOW))
             return
         self._published += growth
-        election.version += 1
-        election.blob = command.blob
-        yield self._requests.note(Published(command.request, election.version))
-        yield election.due()
+        tenure.version += 1
+        tenure.blob = command.blob
+        yield self._requests.note(Published(command.request, tenure.version))
+        yield election.leadership()
 
-    def _led(self, name: bytes | None, token: int) -> Election | None:
-        """Return an election, if it is led under this token."""
+    def _led(self, name: bytes | None, token: int, renewals: int | None = None) -> Election | None:
+        """Return an election whose latest leadership has this token, lasts, and was renewed so many times."""
         election = self.elections.get(name) if name is not None else None
-        return election if election is not None and election.stage is Stage.LED and election.token == token else None
+        tenure = election.tenure if election is not None else None
+        if tenure is None or tenure.token != token or renewals not in (None, tenure.renewals):
+            return None
+        return election

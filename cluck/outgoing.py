@@ -23,6 +23,8 @@ DISK_PATIENCE: Final = 3.0
 
 REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
 """Commands that are answered under their own request."""
+_LEASED: Final = frozenset((Acquire, Stand))
+"""Commands that ask for what is held by a lease."""
 
 
 class Outgoing:
@@ -35,7 +37,7 @@ class Outgoing:
         self._clients = clients
         self._pending: list[Command] = []
         """What is to be given to the group next, or when the view is primary."""
-        self._gated: list[Acquire] = []
+        self._gated: list[Acquire | Stand] = []
         """Requests whose leases are longer than what a majority's disks know of."""
         self._gated_since: dict[RequestId, float] = {}
         self._batches: dict[int, Batch] = {}
@@ -65,10 +67,10 @@ class Outgoing:
     def ask(self, command: Command) -> None:
         """Give a client's request to the group; one for a long lease when disks know of such. Hot."""
         state = self._replica.state
-        if type(command) is Acquire and state is not None and self._replica.is_primary:
-            needed = command.lease + command.grace
+        if type(command) in _LEASED and state is not None and self._replica.is_primary:
+            needed = command.lease + command.grace  # type: ignore[union-attr]
             if needed > state.longest:
-                self._gated.append(command)
+                self._gated.append(command)  # type: ignore[arg-type]
                 self._replica.lengthen(needed)
                 return
         self._pending.append(command)

@@ -26,8 +26,8 @@ from cluck.actors import ELECTIONS, Actor, Forced
 from cluck.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.commands import (
     Command,
-    Depose,
     Ended,
+    Expire,
     Gone,
     Granted,
     Leadership,
@@ -338,7 +338,7 @@ class WatchedService(Service):
                     self._not_final.append((number, End(self._live.pop(token), token)))
                 case Leadership(election, _, token):
                     former = self._leading.get(election, 0)
-                    if former not in (0, token) and isinstance(command, Resign | Depose | Withdraw | Gone):
+                    if former not in (0, token) and isinstance(command, Resign | Expire | Withdraw | Gone):
                         self.run.yielded.add(former)
                     self._leading[election] = token
 

@@ -160,10 +160,14 @@ class Answer(_Said, frozen=True, tag=104):
 
 
 class Leads(_Said, frozen=True, tag=105):
-    """A candidate of this client leads, or does not any more (token 0)."""
+    """A candidate of this client leads until a deadline on the server's clock (ruling E10); token 0: not any more.
+
+    `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
+    """
 
     candidate: RequestId
     token: Number
+    deadline: float = 0.0
 
 
 class Farewell(enum.StrEnum):

@@ -28,6 +28,7 @@ from cluck.commands import (
     Command,
     Ended,
     Granted,
+    Lapsed,
     Leadership,
     Outcome,
     Refused,
@@ -66,7 +67,7 @@ from cpg.events import Event, Member
 
 _SPENT: Final = 0.01
 """Who has waited for a larger part of the lease, since it last said so, renews as it begins."""
-_OF_ELECTIONS: Final = frozenset((Leadership, Asked, Chosen, Rejected))
+_OF_ELECTIONS: Final = frozenset((Leadership, Lapsed, Asked, Chosen, Rejected))
 """Outcomes that are no answer to a request."""
 
 
@@ -163,12 +164,19 @@ class Service:
             elif kind is Ended:
                 self.leases.end(outcome.token)  # type: ignore[union-attr]
             elif kind in _OF_ELECTIONS:
-                self._outgoing.say_all(self.canvass.hear(outcome, self._now))  # type: ignore[arg-type]
-                if kind is Leadership:
-                    self._teller.note(number, outcome, None)
+                self._on_election(number, outcome, sent)
                 continue
             if outcome.request.owner.client in self.clients:  # type: ignore[union-attr]
                 self._teller.note(number, outcome, sent)
+
+    def _on_election(self, number: int, outcome: Any, sent: float | None) -> None:
+        self._outgoing.say_all(self.canvass.hear(outcome, self._now))
+        if isinstance(outcome, Leadership):
+            if outcome.leader is not None and not self.leases.has(outcome.token):
+                self._begin_lease(outcome.leader)
+            self._teller.note(number, outcome, sent)
+        elif isinstance(outcome, Lapsed):
+            self.leases.end(outcome.token)
 
     def _note_sending(self, command: Command, sent: float) -> None:
         """Remember when the latest message on a ticket was sent that came before its grant."""
@@ -193,9 +201,11 @@ class Service:
                 self._outgoing.say(Renew(ticket.request, ticket.token))
 
     def _begin_lease(self, request: RequestId) -> None:
-        ticket = self.replica.ticket(request)
-        if ticket is not None and ticket.token:
-            self.leases.begin(ticket, self._now)
+        state = self.replica.state
+        assert state is not None
+        leased = state.lease_of(request)
+        if leased is not None and leased.token:
+            self.leases.begin(leased, self._now)
 
     def on_final(self, number: int) -> None:
         """What was done up to here may be told."""
@@ -210,7 +220,7 @@ class Service:
         self._outgoing.on_primary()
         if not self.replica.was_there:  # what was granted here may never have been, and its token be another's
             self.leases = Leases()
-        self.leases.load((ticket for ticket in state.table.tickets() if ticket.token), self._now)
+        self.leases.load(state.leased(), self._now)
         state.table.moved.update(state.table.locks)
         self.canvass.forget()
         for outcome in state.leaders.pending():
@@ -231,7 +241,7 @@ class Service:
 
     def on_server_ended(self, server: Server) -> None:
         """Another server has ended together with all its clients."""
-        self._upkeep.ended.add(server)
+        self._upkeep.on_server_ended(server, self._now)
 
     # ---- the clients' side
 
@@ -324,7 +334,8 @@ class Service:
         state = self.replica.state
         if state is None or not self.replica.is_primary or command.token in local.held:
             return
-        if state.table.held(command.request, command.token) is None:
+        leased = state.lease_of(command.request)
+        if leased is None or leased.token != command.token:
             local.tell(Ended(command.request, command.token, Why.EXPIRED))
 
     def observe(self, local: LocalClient, election: bytes) -> None:
@@ -351,7 +362,7 @@ class Service:
         deadline = min(self.replica.deadline, self._upkeep.deadline)
         rank = self._rank
         if rank is not None:
-            deadline = min(deadline, self.canvass.deadline, self.leases.deadline(rank))
+            deadline = min(deadline, self.canvass.deadline(rank), self.leases.deadline(rank))
         return deadline
 
     @property
@@ -371,8 +382,8 @@ class Service:
             self._outgoing.say_all(self.leases.due(now, rank))
         state = self.replica.state
         if state is not None and self.replica.is_primary:
-            self._outgoing.say_all(self.canvass.due(now, state.leaders.elections, is_first=rank == 0))
-        self._upkeep.advance(now, is_first=rank == 0)
+            self._outgoing.say_all(self.canvass.due(now, state.leaders.elections, rank))
+        self._upkeep.advance(now, rank)
 
     # ---- questions
 

@@ -5,10 +5,10 @@ and threads have thin shells around one. What the program asks for is a `Request
 kept up to its last answer, whoever still waits for it; its `changed` is called whenever there is something new. Locks
 and conditions are in `locks`, elections in `leaders`; the two share one `Book` of what is open.
 
-A connection that is lost ends nothing but leaderships:
+A connection that is lost ends nothing:
 
 * Locks that are held stay good until their deadline, which is on the own clock and earlier than any other client may be
-  granted the lock (ruling E7).
+  granted the lock (ruling E7); so do leaderships (ruling E10).
 * What is open is said again under its old name and number as soon as there is a connection: the replicated state knows
   what it has done already, and does not care through whom it comes. That a lock is held is asked for by saying its
   request again; should the answer be another token, the lock was lost meanwhile. What is to be given back is withdrawn
@@ -17,8 +17,8 @@ A connection that is lost ends nothing but leaderships:
   queues again, held ones go on. A notification that was on its way may be given twice, which waiters have to expect.
 * Where the server has forgotten it, too, it is another client from then on: what waits asks anew, what is held cannot
   be renewed and is lost at its deadline, and whether a notification was given nobody knows: `OutcomeUnknown`.
-* A leader steps down at once, as it does where the server falls silent: the flag is cleared, whoever follows its roles
-  is told, and then what it was about to publish ends as `LeadershipLost`, in that order.
+* A leader steps down at its deadline, or where its server does not know it any more: the flag is cleared, whoever
+  follows its roles is told, and then what it was about to publish ends as `LeadershipLost`, in that order.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ class Session:
             return
         self._book.is_closed = True
         self._book.say(Bye())
-        self.leaders.lose()
+        self.leaders.close()
         for request in self._book.all(Request):
             if not request.is_over:
                 self._book.fail(request, _closed(request))
@@ -159,7 +159,7 @@ class Session:
         book = self._book
         former, book.client, self._secret = book.client, welcome.client, welcome.secret
         book.is_connected = True
-        self.locks.ahead = self._greeted_at - welcome.clock
+        self.locks.ahead = self.leaders.ahead = self._greeted_at - welcome.clock
         if former == welcome.client:
             self.locks.resume()
             self.leaders.resume()

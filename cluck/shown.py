@@ -20,7 +20,7 @@ from cluck.protocol import MOST_QUESTIONS, Answer, Ask, Malformed
 
 if TYPE_CHECKING:
     from cluck.conditions import Condition
-    from cluck.leaders import Election
+    from cluck.leaders import Election, Tenure
     from cluck.service import Service
     from cluck.tickets import Lock, Ticket
 
@@ -187,14 +187,23 @@ def _election(service: Service, election: Election) -> dict[str, Any]:
     return {
         "name": text(election.name),
         "round": election.round,
-        "leader": who(election.chosen) if election.token and election.chosen is not None else None,
-        "token": election.token,
-        "version": election.version,
+        **_leader(service, election.tenure),
         "candidates": [
             {**who(candidate.request), "address": text(candidate.address), "port": candidate.port}
             for candidate in election.candidates
         ],
     }
+
+
+def _leader(service: Service, tenure: Tenure | None) -> dict[str, Any]:
+    """Who leads; or who did (`former`), and may not know that it does not any more."""
+    shown: dict[str, Any] = {"leader": None, "token": 0, "version": 0}
+    if tenure is None:
+        return shown
+    lease = {"left": round(service.leases.left(tenure, service.now), 3), "grace": tenure.grace}
+    if tenure.is_ending:
+        return {**shown, "former": {**who(tenure.request), "token": tenure.token, **lease}}
+    return {"leader": who(tenure.request), "token": tenure.token, "version": tenure.version, **lease}
 
 
 def _condition(name: bytes, condition: Condition) -> dict[str, Any]:

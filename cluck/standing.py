@@ -1,8 +1,12 @@
 """A client's candidates, and the elections that it looks at, without I/O: a part of `cluck.session`.
 
-A lock server that has candidates among its clients pings them each second. To the server three that are not answered
-mean that the client is stuck; to the client, that has to step down then as well, silence means that the server is: the
-others have left it behind by then, or soon will have.
+A leadership is held as a lock is (`cluck.holding`): renewed each third of its lease, and over by the own clock where no
+renewal came back in time, whatever the server says or does not say (ruling E10). It never begins again under its token:
+who was silent stands on, and is told of a new one. What runs only while a candidate leads is counted (`works`): the
+others are told that its leadership is over when that has come to its end, not before.
+
+A lock server that has candidates among its clients pings them each second. Three that are not answered mean that the
+client is stuck, and it is not chosen.
 """
 
 from __future__ import annotations
@@ -18,11 +22,13 @@ from cluck.book import Book
 from cluck.commands import (
     LARGEST_ADDRESS,
     LARGEST_BLOB,
+    LEAST_LEASE,
     LONGEST_AGE,
     Leadership,
     Publish,
     Published,
     Refused,
+    Renew,
     RequestId,
     Resign,
     Stand,
@@ -31,17 +37,24 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.errors import LeadershipLost, LockError, Overflow
+from cluck.holding import checked
 from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
 from totem.text import quoted
 
-SILENCE: Final = 3.0
-"""Seconds without a ping after which a candidate leads no more."""
+LEASE: Final = 3.0
+"""Seconds that a candidate leads without renewal, if nothing else is asked for."""
+GRACE: Final = 1.0
+"""Seconds behind the lease, if nothing else is asked for."""
 
 
 class Candidacies:
     """The candidates of one client."""
 
     def __init__(self, book: Book, clock: Callable[[], float]) -> None:
+        self.deadline = math.inf
+        """When `advance` has something to do, at the earliest."""
+        self.ahead = 0.0
+        """What the own clock is ahead of the server's, at most."""
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
             Ping: self._on_ping,
             Standing: self._on_standing,
@@ -53,32 +66,29 @@ class Candidacies:
         self._clock = clock
         self._started = clock()
         self._observations: dict[bytes, list[Observation]] = {}
-        self._leading = 0
-        """How many of the candidates do."""
-        self._heard = 0.0
-        """When the server pinged last."""
-        self._is_silent = False
-        """It has not, for so long that nobody leads any more."""
 
     # ---- time
 
-    @property
-    def deadline(self) -> float:
-        """When `advance` has something to do."""
-        return self._heard + SILENCE if self._leading else math.inf
-
     def advance(self) -> None:
-        """Lead no more where the server is silent."""
-        if self._clock() >= self.deadline:
-            self._is_silent = True
-            self._step_down_everywhere()
+        """Do what is due: renew, and lead no more where no renewal came back in time."""
+        now = self._clock()
+        for candidacy in self._book.all(Candidacy):
+            if now >= candidacy.due:
+                self._look(candidacy, now)
+        self.deadline = min((candidacy.due for candidacy in self._book.all(Candidacy)), default=math.inf)
+
+    def _look(self, candidacy: Candidacy, now: float) -> None:
+        if now >= candidacy.deadline:
+            self._step_down(candidacy)
+        else:
+            self._renew(candidacy, candidacy.leading)
+            candidacy.next_renewal = now + candidacy.command.lease / 3
+
+    def _renew(self, candidacy: Candidacy, token: int) -> None:
+        self._book.say(Renew(candidacy.id, token))
 
     def _on_ping(self, ping: Ping) -> None:
-        self._heard = self._clock()
         self._book.say(Pong())
-        if self._is_silent:
-            self._is_silent = False
-            self._stand_on()  # the server tells who leads still
 
     # ---- candidates
 
@@ -91,16 +101,26 @@ class Candidacies:
         address: bytes = b"",
         port: int = 0,
         restart_interval: float = 0.0,
+        duration: float = LEASE,
+        grace: float = GRACE,
     ) -> Candidacy:
-        """Be a candidate; the arguments are those of `cluck.commands.Stand`."""
+        """Be a candidate; the arguments are those of `cluck.commands.Stand` (`duration`: its lease)."""
         if len(address) > LARGEST_ADDRESS or not 0 <= port < 1 << 16 or not 0 <= restart_interval <= LONGEST_AGE:
             raise ValueError(
                 f"address={address!r}, port={port}, restart_interval={restart_interval}: up to {LARGEST_ADDRESS} "
                 "bytes, 0 to 65535, and seconds"
             )
         request = self._book.next(task)
-        command = Stand(request, election, address, port, restart_interval=restart_interval)
-        candidacy = Candidacy(command, changed)
+        command = Stand(
+            request,
+            election,
+            address,
+            port,
+            restart_interval=restart_interval,
+            lease=checked("duration", duration, LEAST_LEASE),
+            grace=checked("grace", grace, 0.0),
+        )
+        candidacy = Candidacy(command, changed, self._clock)
         return self._book.begin(candidacy, self._stand(candidacy))
 
     def _stand(self, candidacy: Candidacy) -> Stand:
@@ -114,23 +134,43 @@ class Candidacies:
         """Be no candidate any more, and no leader."""
         if not candidacy.is_over and not candidacy.is_ending:
             candidacy.is_ending = True
-            self._book.say(Withdraw(candidacy.id))
             self._step_down(candidacy)
+            self._say_last(candidacy)
 
     def resign(self, candidacy: Candidacy, to: RequestId | None) -> None:
         """Lead no more, in favour of another candidate or of whoever is next, and stand on."""
-        if candidacy.token:
-            candidacy.resigns = Resign(candidacy.id, candidacy.token, to)
-            self._book.say(candidacy.resigns)
+        token = candidacy.token
+        if token:
+            candidacy.resigns = Resign(candidacy.id, token, to)
+            self._step_down(candidacy)
+            self._say_last(candidacy)
+
+    def begin_work(self, candidacy: Candidacy) -> None:
+        """Something begins that runs only while this candidate leads; until `end_work` it may act in its name."""
+        candidacy.works += 1
+
+    def end_work(self, candidacy: Candidacy) -> None:
+        """It has come to its end."""
+        candidacy.works -= 1
+        self._say_last(candidacy)
+
+    def _say_last(self, candidacy: Candidacy) -> None:
+        """Say that nothing is done by a leadership any more, when that is so."""
+        if not candidacy.works and not candidacy.is_over:
+            if candidacy.is_ending:
+                self._book.say(Withdraw(candidacy.id))
+            elif candidacy.resigns is not None:
+                self._book.say(candidacy.resigns)
 
     def publish(self, task: int, candidacy: Candidacy, blob: bytes, changed: Callable[[], None]) -> Publication:
         """Attach something to the leadership. Raises `LeadershipLost` where there is none."""
         if len(blob) > LARGEST_BLOB:
             raise ValueError(f"{len(blob)} bytes to publish: {LARGEST_BLOB} is the most")
-        if not candidacy.token:
+        token = candidacy.token
+        if not token:
             raise _leadership_lost(candidacy)
         request = self._book.next(task)
-        command = Publish(request, candidacy.command.election, candidacy.token, blob, self._book.settled)
+        command = Publish(request, candidacy.command.election, token, blob, self._book.settled)
         publication = Publication(command, changed, candidacy)
         candidacy.publications.append(publication)
         return self._book.begin(publication, command)
@@ -146,20 +186,34 @@ class Candidacies:
         candidacy = self._book.find(leads.candidate, Candidacy)
         if candidacy is None or candidacy.is_ending:
             return
-        if leads.token != candidacy.token:
+        if leads.token != candidacy.leading or self._clock() >= candidacy.deadline:
             self._step_down(candidacy)
-            candidacy.token = leads.token
-            self._leading += bool(leads.token)
+        if not leads.token:
             candidacy.resigns = None
-            self._heard = self._clock()
-            candidacy.changed()
+        elif leads.token > candidacy.former:
+            self._lead(candidacy, leads.token, leads.deadline + self.ahead if leads.deadline else 0.0)
+
+    def _lead(self, candidacy: Candidacy, token: int, deadline: float) -> None:
+        """Lead, or lead on, until then; where that is over already, with the next renewal."""
+        if deadline <= self._clock():
+            self._renew(candidacy, token)
+            return
+        is_new = not candidacy.leading
+        candidacy.leading = token
+        candidacy.deadline = max(candidacy.deadline, deadline)
+        candidacy.next_renewal = deadline - candidacy.command.lease * 2 / 3
+        if candidacy.due < self.deadline:
+            self.deadline = candidacy.due
             self._book.changed()
+        if is_new:
+            candidacy.resigns = None
+            candidacy.changed()
 
     def _step_down(self, candidacy: Candidacy) -> None:
         """Lead no more: first the flag, then who follows it, then what was to be published."""
-        if candidacy.token:
-            candidacy.token = 0
-            self._leading -= 1
+        if candidacy.leading:
+            candidacy.former, candidacy.leading = candidacy.leading, 0
+            candidacy.deadline, candidacy.next_renewal = 0.0, math.inf
             candidacy.ends += 1
             candidacy.changed()
         for publication in list(candidacy.publications):
@@ -224,15 +278,17 @@ class Candidacies:
     # ---- connections
 
     def lose(self) -> None:
-        """The connection was lost: nobody leads, and nobody knows who does."""
-        self._step_down_everywhere()
+        """The connection was lost: who leads does so until its deadline; who looks knows of nobody."""
+        for candidacy in self._book.all(Candidacy):
+            candidacy.is_standing = False
         for observation in self.observing():
             observation.lose_sight()
 
-    def _step_down_everywhere(self) -> None:
+    def close(self) -> None:
+        """The client ends: nobody leads."""
         for candidacy in self._book.all(Candidacy):
-            candidacy.is_standing = False
             self._step_down(candidacy)
+        self.lose()
 
     def resume(self) -> None:
         """Say again what is open."""
@@ -241,16 +297,16 @@ class Candidacies:
 
     def _stand_on(self) -> None:
         for candidacy in self._book.all(Candidacy):
-            if candidacy.is_ending:
-                self._book.say(Withdraw(candidacy.id))
-                continue
-            self._book.say(self._stand(candidacy))
-            if candidacy.resigns is not None:
-                self._book.say(candidacy.resigns)
+            if not candidacy.is_ending:
+                self._book.say(self._stand(candidacy))
+                for publication in candidacy.publications:
+                    self._book.say(publication.command)
+            self._say_last(candidacy)
 
     def begin_anew(self) -> None:
         """The server does not know this client: its candidates are other ones."""
         for candidacy in self._book.all(Candidacy):
+            self._step_down(candidacy)
             if candidacy.is_ending:
                 self._book.end(candidacy)
             else:

@@ -50,9 +50,9 @@ from cluck.commands import (
 )
 from cluck.conditions import Condition, Conditions
 from cluck.electorate import Voters
-from cluck.leaders import Election, Leaders
+from cluck.leaders import Election, Leaders, Tenure
 from cluck.requests import History, Requests
-from cluck.tickets import Lock, Table
+from cluck.tickets import Lock, Table, Ticket
 from cluck.tokens import Drawn, Tokens
 
 _REQUESTS: Final = frozenset(get_args(Request))
@@ -92,9 +92,9 @@ class State:
         self._actions: Final[dict[type, Callable[[Any], Iterator[Outcome]]]] = {
             Acquire: self._acquire,
             Release: table.release,
-            Renew: table.renew,
-            Revoke: table.revoke,
-            Expire: table.expire,
+            Renew: self._renew,
+            Revoke: self._revoke,
+            Expire: self._expire,
             Force: table.force,
             ChangeVoters: self._change_voters,
             Gone: self._gone,
@@ -102,7 +102,7 @@ class State:
             Wait: conditions.wait,
             Notify: conditions.notify,
             EndWait: conditions.end,
-            Stand: leaders.stand,
+            Stand: self._stand,
             Status: leaders.status,
             Close: leaders.close,
             Next: leaders.next,
@@ -138,22 +138,57 @@ class State:
         return list(self.table.present(request) or self.conditions.present(request) or self.leaders.present(request))
 
     def keep(self, servers: Collection[Server]) -> list[Outcome]:
-        """Only these servers are there: those who spoke through others wait and stand for nothing any more."""
+        """Only these servers are there: those who spoke through others wait and stand for nothing any more.
+
+        What they hold and lead lasts until it expires.
+        """
         clients = self.requests.stranded(servers)
-        return list(self._leave(clients, self.table.purge(clients)))
+        return list(self._leave(clients, self.table.purge(clients), self.leaders.strand(clients)))
 
     def clients_of(self, server: Server) -> list[Client]:
         """The clients that this server admitted and that are still remembered, in their order."""
-        known = {ticket.request.owner.client for ticket in self.table.tickets()} | set(self.requests.histories)
+        known = set(self.requests.histories)
+        known.update(ticket.request.owner.client for ticket in self.table.tickets())
+        known.update(tenure.request.owner.client for tenure in self.leaders.tenures())
         return sorted(client for client in known if client.server == server)
+
+    def lease_of(self, request: RequestId) -> Ticket | Tenure | None:
+        """Return what a request has, or waits for, that is held by a lease. Hot."""
+        ticket = self.table.ticket(request)
+        return ticket if ticket is not None else self.leaders.tenure(request)
+
+    def leased(self) -> Iterator[Ticket | Tenure]:
+        """All that is held by a lease: locks and leaderships."""
+        yield from (ticket for ticket in self.table.tickets() if ticket.token)
+        yield from self.leaders.tenures()
 
     # ---- what concerns several parts
 
     def _acquire(self, command: Acquire) -> Iterator[Outcome]:
-        if command.lease + command.grace > self.longest:
-            yield Refused(command.request, Why.UNRECORDED)
-        else:
-            yield from self.table.acquire(command)
+        return self.table.acquire(command) if self._is_recorded(command) else self._unrecorded(command)
+
+    def _stand(self, command: Stand) -> Iterator[Outcome]:
+        return self.leaders.stand(command) if self._is_recorded(command) else self._unrecorded(command)
+
+    def _is_recorded(self, command: Acquire | Stand) -> bool:
+        return command.lease + command.grace <= self.longest
+
+    @staticmethod
+    def _unrecorded(command: Acquire | Stand) -> Iterator[Outcome]:
+        yield Refused(command.request, Why.UNRECORDED)
+
+    def _renew(self, command: Renew) -> Iterator[Outcome]:
+        """Renew a lock or a leadership: their tokens are one series, so that at most one of the two knows it."""
+        yield from self.table.renew(command)
+        yield from self.leaders.renew(command)
+
+    def _revoke(self, command: Revoke) -> Iterator[Outcome]:
+        yield from self.table.revoke(command)
+        yield from self.leaders.revoke(command)
+
+    def _expire(self, command: Expire) -> Iterator[Outcome]:
+        yield from self.table.expire(command)
+        yield from self.leaders.expire(command)
 
     def _withdraw(self, command: Withdraw, server: Server) -> Iterator[Outcome]:
         request = command.request
@@ -164,13 +199,14 @@ class State:
         yield self.requests.refuse(request, server)  # it may come yet
 
     def _gone(self, command: Gone) -> Iterator[Outcome]:
-        yield from self._leave([command.client], self.table.end_client(command.client))
+        clients = [command.client]
+        yield from self._leave(clients, self.table.end_client(command.client), self.leaders.end(clients))
 
-    def _leave(self, clients: Collection[Client], tickets: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Clients are not there any more; what that does to their tickets."""
+    def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Clients are not there any more; what that does to their tickets, and to elections."""
         self.conditions.drop(clients)
-        yield from tickets
-        yield from self.leaders.end(clients)
+        for outcomes in parts:
+            yield from outcomes
         for client in clients:
             self.requests.forget(client)
 

@@ -18,6 +18,7 @@ from cluck.commands import (
     Client,
     Ended,
     Granted,
+    Lapsed,
     Leadership,
     Outcome,
     Queued,
@@ -33,10 +34,12 @@ from cluck.commands import (
     Why,
     Woken,
 )
+from cluck.leaders import Tenure
 from cluck.leases import usable
 from cluck.outgoing import Outgoing
 from cluck.protocol import Held, Leads, Readiness, Renounced
 from cluck.replica import Phase, Replica
+from cluck.tickets import Ticket
 
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
@@ -64,7 +67,10 @@ class Teller:
     # ---- the view
 
     def note(self, number: int, outcome: Outcome, base: float | None) -> None:
-        """Something was done that is to be told when it is final; `base`: of a renewal, when it was sent. Hot."""
+        """Something was done that is to be told when it is final. Hot.
+
+        `base`: of a renewal, or of a leadership that begins, when it was sent.
+        """
         self._untold.append(Untold(number, outcome, base))
 
     def on_final(self, number: int, now: float) -> None:
@@ -73,7 +79,7 @@ class Teller:
             self.is_resumed = True
             self._suspended = None
             self.tell_ready()
-            self._tell_what_changed()
+            self._tell_what_changed(now)
         while self._untold and self._untold[0].number <= number:
             untold = self._untold.popleft()
             self._tell(untold.outcome, untold.base, now)
@@ -87,7 +93,7 @@ class Teller:
         self._suspended = now
         self._untold.clear()
 
-    def _tell_what_changed(self) -> None:
+    def _tell_what_changed(self, now: float) -> None:
         """After a change: what clients were told they hold, and does not hold any more, and who leads.
 
         The state may be further than what is final; what it is further by is told when that is.
@@ -104,7 +110,7 @@ class Teller:
         elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
         for election in sorted(elections):
             if not self._has_news_of(election):
-                self._tell_leadership(state.leaders.of(election))
+                self._tell_leadership(state.leaders.of(election), None, now)
 
     def renounce(self) -> None:
         """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
@@ -158,7 +164,7 @@ class Teller:
     def _tell(self, outcome: Outcome, base: float | None, now: float) -> None:
         """Tell a client of this server what came of its request. Hot."""
         if type(outcome) is Leadership:
-            self._tell_leadership(outcome)
+            self._tell_leadership(outcome, base, now)
             return
         request: RequestId = outcome.request  # type: ignore[union-attr]
         local = self._clients.get(request.owner.client)
@@ -169,7 +175,10 @@ class Teller:
                 known = local.open.get(request)
                 self._tell_held(local, request, token, known.base if known is not None else None, now)
             case Renewed(_, token, _):
-                self._tell_held(local, request, token, base, now)
+                if request in local.candidates:
+                    self._tell_leader(local, request, token, base, now)
+                else:
+                    self._tell_held(local, request, token, base, now)
             case Queued(_, ahead):
                 known = local.open.get(request)
                 if known is not None and known.ahead != ahead:
@@ -187,13 +196,13 @@ class Teller:
                 local.tell(outcome)
             case Standing():
                 local.tell(outcome)
-                self._tell_role(local, request)
+                self._tell_role(local, request, now)
             case Woken():
                 known = local.open.get(request)
                 if known is not None and not (isinstance(known.command, Wait) and known.command.reacquires):
                     del local.open[request]
                 local.tell(outcome)
-            case Asked() | Chosen() | Rejected():
+            case Asked() | Chosen() | Rejected() | Lapsed():
                 pass
             case _:
                 local.open.pop(request, None)
@@ -204,7 +213,7 @@ class Teller:
         ticket = self._replica.ticket(request)
         if ticket is None or ticket.token != token:
             return  # and its end is told next
-        deadline = base + usable(ticket.lease) if base is not None else -math.inf
+        deadline = _deadline(ticket, base)
         if deadline <= now:
             self._outgoing.say(Renew(request, token))
             return
@@ -212,7 +221,20 @@ class Teller:
         local.held[token] = request
         local.tell(Held(request, token, deadline))
 
-    def _tell_role(self, local: LocalClient, candidate: RequestId) -> None:
+    def _tell_leader(
+        self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float
+    ) -> None:
+        """Tell a leader until when; where nothing of the lease is left, the client is to renew it before it begins."""
+        state = self._replica.state
+        assert state is not None
+        tenure = state.leaders.tenure(candidate)
+        if tenure is None or tenure.token != token or tenure.is_ending:
+            return  # and its end is told next
+        deadline = _deadline(tenure, base)
+        local.candidates[candidate].token = token
+        local.tell(Leads(candidate, token, deadline if deadline > now else 0.0))
+
+    def _tell_role(self, local: LocalClient, candidate: RequestId, now: float) -> None:
         """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
         where something newer is to be told soon.
         """
@@ -221,20 +243,19 @@ class Teller:
             return
         leadership = state.leaders.of(candidacy.election)
         if leadership.leader == candidate and not self._has_news_of(candidacy.election):
-            candidacy.token = leadership.token
-            local.tell(Leads(candidate, leadership.token))
+            self._tell_leader(local, candidate, leadership.token, None, now)
 
-    def _tell_leadership(self, leadership: Leadership) -> None:
+    def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
         """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
         for local in self._clients.values():
             for candidate, candidacy in local.candidates.items():
                 if candidacy.election == leadership.election:
                     token = leadership.token if leadership.leader == candidate else 0
                     if candidacy.token and candidacy.token != token:
+                        candidacy.token = 0
                         local.tell(Leads(candidate, 0))
                     if token and candidacy.token != token:
-                        local.tell(Leads(candidate, token))
-                    candidacy.token = token
+                        self._tell_leader(local, candidate, token, base, now)
             if leadership.election in local.observed:
                 local.tell(leadership)
 
@@ -243,3 +264,8 @@ class Teller:
         return any(
             type(untold.outcome) is Leadership and untold.outcome.election == election for untold in self._untold
         )
+
+
+def _deadline(leased: Ticket | Tenure, base: float | None) -> float:
+    """Until when something may be relied on whose lease was asked for at this time; never where that is not known."""
+    return base + usable(leased.lease) if base is not None else -math.inf

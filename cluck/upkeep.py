@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from cluck.canvass import Canvass
 from cluck.clients import LocalClient
 from cluck.commands import Client, Gone, Queued, RequestId, Server, Still, Withdraw
+from cluck.leases import STANDBY
 from cluck.outgoing import Outgoing
 from cluck.protocol import Ping
 from cluck.replica import Replica
@@ -20,8 +20,6 @@ TICK: Final = 0.5
 """Seconds between two looks at what nobody brings up by itself."""
 PING: Final = 1.0
 """Seconds between two questions to clients with candidates."""
-STRIKES: Final = 3
-"""Unanswered pings after which a candidate counts as stuck."""
 NEAR: Final = 4
 """Those so far ahead in a queue keep saying that they wait, so that they can begin at once when it is their turn."""
 RESUME: Final = 10.0
@@ -41,16 +39,18 @@ class Upkeep:
     ) -> None:
         self.deadline = now + TICK
         """When `advance` is to be called."""
-        self.ended: set[Server] = set()
-        """Lock servers that have ended with all their clients, as far as the state does not know it yet."""
+        self._ended: dict[Server, float] = {}
+        """Lock servers that have ended with all their clients, as far as the state does not know it yet, and when."""
+        self._short_since: float | None = None
+        """When tokens were seen to run short."""
         self._replica = replica
         self._clients = clients
         self._outgoing = outgoing
         self._teller = teller
         self._next_ping = now + PING
 
-    def advance(self, now: float, *, is_first: bool) -> None:
-        """Look after everything, if it is time; `is_first`: what one server proposes for all, this one does."""
+    def advance(self, now: float, rank: int | None) -> None:
+        """Look after everything, if it is time; `rank`: among the service's leaders, who propose what is for all."""
         if now < self.deadline:
             return
         self.deadline = now + TICK
@@ -62,7 +62,7 @@ class Upkeep:
         if self._replica.is_primary:
             self._outgoing.refuse_unrecorded(now)
             self._tell_places(now)
-            self._look_after_the_cluster(is_first=is_first)
+            self._look_after_the_cluster(now, rank)
 
     # ---- those who wait
 
@@ -108,20 +108,24 @@ class Upkeep:
             if self._has_nothing(local):
                 self._forget(local)
             elif not local.is_given_up and self._replica.is_primary:
-                local.is_given_up = True
-                self._outgoing.say_all(Withdraw(request) for request in local.open if not self._is_granted(request))
+                kept = {request for request in local.open if self._is_granted(request)}
+                local.is_given_up = not kept
+                self._outgoing.say_all(Withdraw(request) for request in local.open if request not in kept)
 
     def _has_nothing(self, local: LocalClient) -> bool:
         """Whether nothing is lost with a client; it may still hold what an earlier life of this server granted."""
         if not local.is_known:
             return True
         state = self._replica.state if self._replica.is_primary else None
-        return state is not None and not (local.open or local.held or state.table.has_tickets(local.client))
+        if state is None or local.open or local.held:
+            return False
+        return not (state.table.has_tickets(local.client) or state.leaders.have_led(local.client))
 
     def _is_granted(self, request: RequestId) -> bool:
         """Whether a client may rely on what it asked for: it may have been told by an earlier life of this server."""
-        ticket = self._replica.ticket(request)
-        return ticket is not None and ticket.token != 0
+        state = self._replica.state
+        leased = state.lease_of(request) if state is not None else None
+        return leased is not None and leased.token != 0
 
     def _forget(self, local: LocalClient) -> None:
         """A client is not there any more, and what it had is free."""
@@ -130,25 +134,33 @@ class Upkeep:
             self._outgoing.say(Gone(local.client))
 
     def _ping(self) -> None:
-        """Ask clients with candidates whether they run; have those replaced that lead and do not."""
-        state = self._replica.state
+        """Ask clients with candidates whether they run: those that do not are not chosen."""
         for local in self._clients.values():
-            if not local.candidates:
-                continue
-            local.strikes += 1
-            if local.strikes > STRIKES and state is not None and self._replica.is_primary:
-                self._outgoing.say_all(Canvass.depose(local, state.leaders.elections))
-            local.tell(Ping())
+            if local.candidates:
+                local.strikes += 1
+                local.tell(Ping())
 
     # ---- for all servers
 
-    def _look_after_the_cluster(self, *, is_first: bool) -> None:
+    def on_server_ended(self, server: Server, now: float) -> None:
+        """Another server has ended together with all its clients."""
+        self._ended[server] = now
+
+    def _look_after_the_cluster(self, now: float, rank: int | None) -> None:
         """Have more tokens in time, and clients forgotten that have ended with their server."""
         state = self._replica.state
         assert state is not None
-        if is_first:
-            if state.tokens.run_short:
-                self._replica.begin_epoch()
-            for server in self.ended:
-                self._outgoing.say_all(Gone(client) for client in state.clients_of(server))
-        self.ended = {server for server in self.ended if state.clients_of(server)}
+        self._short_since = (self._short_since or now) if state.tokens.run_short else None
+        if self._short_since is not None and self._is_turn(self._short_since, now, rank):
+            self._replica.begin_epoch()
+        for server, since in list(self._ended.items()):
+            clients = state.clients_of(server)
+            if not clients:
+                del self._ended[server]
+            elif self._is_turn(since, now, rank):
+                self._outgoing.say_all(map(Gone, clients))
+
+    @staticmethod
+    def _is_turn(since: float, now: float, rank: int | None) -> bool:
+        """Whether the leader of this rank is to propose by now what has been due since then."""
+        return rank is not None and since + rank * STANDBY <= now

@@ -6,6 +6,7 @@ from cluck.commands import (
     Close,
     Commit,
     Depose,
+    Expire,
     Granted,
     Leadership,
     Mode,
@@ -14,8 +15,10 @@ from cluck.commands import (
     Owner,
     Publish,
     Release,
+    Renew,
     RequestId,
     Resign,
+    Revoke,
     Server,
     Stand,
     Status,
@@ -108,6 +111,15 @@ class Bench:
 
     def resign(self, token, to=None):
         return self.apply(Resign(self.granted[token], token, to))
+
+    def renew_lead(self, token):
+        return self.apply(Renew(self.granted[token], token))
+
+    def revoke_lead(self, token, renewals=0):
+        return self.apply(Revoke(b"election", token, renewals))
+
+    def expire_lead(self, token, renewals=0):
+        return self.apply(Expire(b"election", token, renewals))
 
     def depose(self, candidate, round=1):
         return self.apply(Depose(b"election", round, candidate))

@@ -7,6 +7,7 @@ import pytest
 
 from cluck import wire
 from cluck.actors import Actor
+from cluck.canvass import Canvass
 from cluck.census import Census
 from cluck.commands import OfClient, Renew
 from cluck.conditions import Conditions
@@ -18,6 +19,7 @@ from cluck.outgoing import Outgoing
 from cluck.replica import Replica
 from cluck.requests import Places, Requests
 from cluck.service import Service
+from cluck.standing import Candidacies
 from cluck.state import State
 from cluck.telling import Teller
 from cluck.tickets import Lock, Table
@@ -33,6 +35,7 @@ from tests.cluck import test_members as members
 from tests.cluck import test_replica as replicas
 from tests.cluck import test_rights as rights
 from tests.cluck import test_service as services
+from tests.cluck import test_session as sessions
 from tests.cluck import test_tickets as tickets
 from tests.cluck.bench import Bench
 from tests.cluck.orders import Server
@@ -255,7 +258,7 @@ TICKETS = [
     Bug(
         "grant a lease that no disk knows of",
         "E5",
-        [Change(State, "_acquire", "command.lease + command.grace > self.longest", "False")],
+        [Change(State, "_acquire", "if self._is_recorded(command)", "if True")],
         by(tickets.test_a_lease_that_no_disk_knows_of_is_not_granted_yet),
     ),
 ]
@@ -580,7 +583,9 @@ LEADERS = [
         "E8",
         [
             Change(Leaders, "commit", "or election.stage is Stage.CHOSEN", ""),
-            Change(Leaders, "commit", "elif election.stage is Stage.NAMED:", "elif election.stage is not Stage.LED:"),
+            Change(
+                Leaders, "commit", "elif election.stage is Stage.NAMED and", "elif election.stage is not Stage.LED and"
+            ),
         ],
         by(leaders.test_only_the_one_that_was_named_can_lead),
     ),
@@ -593,7 +598,7 @@ LEADERS = [
     Bug(
         "keep a leader that has gone",
         "E8",
-        [Change(State, "_leave", "yield from self.leaders.end(clients)", "pass")],
+        [Change(State, "keep", "self.leaders.strand(clients)", "()")],
         by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "stranded"),
     ),
     Bug(
@@ -603,8 +608,8 @@ LEADERS = [
             Change(
                 Leaders,
                 "_take_out",
-                "elif election.chosen in gone:",
-                "elif election.chosen in gone and election.token:",
+                "and election.chosen in gone:",
+                "and election.chosen in gone and election.tenure:",
             )
         ],
         by(leaders.test_a_winner_that_goes_before_it_leads_is_replaced, "gone", False),
@@ -612,7 +617,7 @@ LEADERS = [
     Bug(
         "replace the leader whoever goes",
         "E8",
-        [Change(Leaders, "_take_out", "elif election.chosen in gone:", "else:")],
+        [Change(Leaders, "_take_out", "and election.led.request in gone", "")],
         by(leaders.test_a_leader_stays_when_others_go),
     ),
     Bug(
@@ -621,7 +626,7 @@ LEADERS = [
         [
             Change(
                 Leaders,
-                "end",
+                "strand",
                 "yield from self._take_out(name, requests)",
                 "yield from (o for request in requests for o in self._take_out(name, [request]))",
             )
@@ -631,37 +636,37 @@ LEADERS = [
     Bug(
         "say nothing of the end of a leadership",
         "3.1 events in pairs",
-        [Change(Leaders, "_replace", "if election.stage is Stage.LED:", "if False:")],
-        by(leaders.test_a_deposed_leader_sits_out_the_next_round),
+        [Change(Leaders, "_end_told", "yield Leadership(tenure.name, None)", "yield from ()")],
+        by(leaders.test_a_leader_whose_lease_is_over_sits_out_the_next_round),
     ),
     Bug(
         "tell of an end without a beginning",
         "3.1 events in pairs",
-        [Change(Leaders, "_replace", "if election.stage is Stage.LED:", "if True:")],
-        by(leaders.test_a_winner_that_does_not_come_is_deposed, True),
+        [Change(Leaders, "_step_down", "tenure = election.led", "tenure = election.tenure")],
+        by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "over"),
     ),
     Bug(
         "choose again who was deposed",
         "E8",
         [Change(Leaders, "depose", "sits_out=command.candidate", "sits_out=None")],
-        by(leaders.test_a_deposed_leader_sits_out_the_next_round),
+        by(leaders.test_a_winner_that_does_not_come_is_deposed, True),
     ),
     Bug(
         "choose again who resigned",
         "E8",
-        [Change(Leaders, "resign", "sits_out=leader", "sits_out=None")],
+        [Change(Leaders, "_step_down", "sits_out=tenure.request", "sits_out=None")],
         by(leaders.test_who_resigns_sits_out_the_next_round),
     ),
     Bug(
         "ask nobody where one is alone",
         "E8",
         [Change(Leaders, "_open", "others or election.candidates", "others")],
-        by(leaders.test_a_deposed_leader_that_is_alone_takes_part),
+        by(leaders.test_who_resigns_and_is_alone_takes_part),
     ),
     Bug(
         "let who resigns name itself",
         "E8",
-        [Change(Leaders, "resign", "or wished.request == leader", "")],
+        [Change(Leaders, "resign", "and wished.request != election.led.request", "")],
         by(leaders.test_who_names_nobody_that_could_be_next_has_a_round_opened, "itself"),
     ),
     Bug(
@@ -670,9 +675,9 @@ LEADERS = [
         [
             Change(
                 Leaders,
-                "_begin",
-                'election.token, election.version, election.blob = 0, 0, b""',
-                "election.token = 0",
+                "commit",
+                "leader.lease, leader.grace, token)",
+                'leader.lease, leader.grace, token, version=1, blob=b"x")',
             )
         ],
         by(leaders.test_what_a_leader_attached_ends_with_its_leadership),
@@ -680,20 +685,241 @@ LEADERS = [
     Bug(
         "let former leaders publish",
         "2.4 epoch of a leadership",
-        [Change(Leaders, "_led", "and election.token == token", "")],
+        [Change(Leaders, "_led", "tenure.token != token or", "")],
         by(leaders.test_to_publish_needs_the_present_token),
     ),
     Bug(
         "let those who observe publish",
         "2.4 epoch of a leadership",
-        [Change(Leaders, "publish", "or election.chosen.owner.client != client", "")],
+        [Change(Leaders, "publish", "or tenure.request.owner.client != command.request.owner.client", "")],
         by(leaders.test_to_publish_takes_the_client_that_leads),
     ),
     Bug(
         "remember elections that nobody stands in",
         "E8",
-        [Change(Leaders, "_open", "del self.elections[election.name]", "pass")],
+        [Change(Leaders, "_forget_if_over", "del self.elections[election.name]", "pass")],
         by(leaders.test_an_election_without_candidates_is_forgotten),
+    ),
+    Bug(
+        "let the next one lead while the one before may act",
+        "E10",
+        [Change(Leaders, "commit", "and not election.waits", "")],
+        by(leaders.test_nobody_leads_before_the_leadership_before_is_over),
+    ),
+    Bug(
+        "take a leader that cannot be reached for one that has ended",
+        "E10",
+        [Change(State, "keep", "self.leaders.strand(clients)", "self.leaders.end(clients)")],
+        by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "stranded"),
+    ),
+    Bug(
+        "wait for the lease of a leader that has ended for sure",
+        "E10",
+        [Change(State, "_gone", "self.leaders.end(clients)", "self.leaders.strand(clients)")],
+        by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "gone"),
+    ),
+    Bug(
+        "wait for the lease of a leader that has withdrawn",
+        "E10",
+        [Change(Leaders, "withdraw", "if self._tenures.get(request) is not None:", "if False:")],
+        by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "withdrawn"),
+    ),
+    Bug(
+        "end a leadership that was renewed",
+        "E10",
+        [Change(Leaders, "_led", "or renewals not in (None, tenure.renewals)", "")],
+        by(leaders.test_the_end_of_a_lease_is_void_where_it_was_renewed),
+    ),
+    Bug(
+        "let who was taken for lost lead on by its old token",
+        "E10",
+        [
+            Change(Leaders, "renew", "election.led is not None", "election.tenure is not None"),
+            Change(Leaders, "renew", "tenure = election.led", "tenure = election.tenure"),
+        ],
+        by(leaders.test_a_candidate_that_stands_anew_does_not_lead_again_by_what_it_led_before),
+    ),
+    Bug(
+        "go on looking for a successor where the leader renews",
+        "E10",
+        [Change(Leaders, "renew", "if election.stage is not Stage.LED:", "if False:")],
+        by(leaders.test_a_leader_that_renews_late_needs_no_successor),
+    ),
+    Bug(
+        "forget a leadership when nobody stands any more",
+        "E10",
+        [Change(Leaders, "_forget_if_over", "and election.tenure is None", "")],
+        by(leaders.test_a_leadership_without_candidates_lasts_until_it_is_over),
+    ),
+    Bug(
+        "let the next one wait for ever",
+        "E10",
+        [Change(Leaders, "_lapse", "if election.stage is Stage.NAMED:", "if False:")],
+        by(leaders.test_nobody_leads_before_the_leadership_before_is_over),
+    ),
+    Bug(
+        "depose who leads",
+        "E10",
+        [Change(Leaders, "depose", "and election.stage is not Stage.LED", "")],
+        by(leaders.test_only_who_was_chosen_in_this_round_can_be_deposed),
+    ),
+    Bug(
+        "let somebody lead by a lease that no disk knows of",
+        "E5",
+        [Change(State, "_stand", "if self._is_recorded(command)", "if True")],
+        by(leaders.test_a_lease_must_be_on_record),
+    ),
+]
+
+
+def in_session(test, *arguments):
+    return lambda: test(sessions.World(), *arguments)
+
+
+LEASES = [
+    Bug(
+        "lead on whatever the clock says until somebody looks at it",
+        "E10",
+        [Change(Candidacies, "stand", "changed, self._clock)", "changed, lambda: 0.0)")],
+        in_session(sessions.test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on),
+    ),
+    Bug(
+        "a ping lets a leader lead on",
+        "E10",
+        [
+            Change(
+                Candidacies,
+                "_on_ping",
+                "self._book.say(Pong())",
+                "self._book.say(Pong())\n    for one in self._book.all(Candidacy): one.deadline = self._clock() + 3",
+            )
+        ],
+        in_session(sessions.test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on),
+    ),
+    Bug(
+        "a candidate that leads still lets a leader lead on",
+        "E10",
+        [
+            Change(
+                Candidacies,
+                "_on_standing",
+                "candidacy.is_standing = True",
+                "candidacy.is_standing, candidacy.deadline = True, self._clock() + 3",
+            )
+        ],
+        in_session(sessions.test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on),
+    ),
+    Bug(
+        "lead again by the old token",
+        "E10",
+        [Change(Candidacies, "_on_leads", "elif leads.token > candidacy.former:", "else:")],
+        in_session(sessions.test_a_leader_that_was_silent_never_leads_again_by_its_old_token),
+    ),
+    Bug(
+        "take a renewal that came back too late",
+        "E10",
+        [Change(Candidacies, "_on_leads", "or self._clock() >= candidacy.deadline", "")],
+        in_session(sessions.test_a_renewal_that_comes_back_too_late_is_none),
+    ),
+    Bug(
+        "resign before all has ended",
+        "E10",
+        [Change(Candidacies, "_say_last", "not candidacy.works and", "")],
+        in_session(sessions.test_what_runs_while_a_candidate_leads_ends_before_the_next_one_may_lead, "resign"),
+    ),
+    Bug(
+        "resign and lead on",
+        "E10",
+        [Change(Candidacies, "resign", "self._step_down(candidacy)", "pass")],
+        in_session(sessions.test_resigning_is_said_until_it_is_answered),
+    ),
+    Bug(
+        "a leader counts from when it was told",
+        "E10",
+        [
+            Change(
+                Service,
+                "_on_election",
+                "self._teller.note(number, outcome, sent)",
+                "self._teller.note(number, outcome, self._now)",
+            )
+        ],
+        services.test_a_leader_counts_from_when_its_server_asked,
+    ),
+    Bug(
+        "a leader that renews counts from when it was told",
+        "E10",
+        [
+            Change(
+                Teller,
+                "_tell",
+                "self._tell_leader(local, request, token, base, now)",
+                "self._tell_leader(local, request, token, now, now)",
+            )
+        ],
+        services.test_a_leader_counts_from_when_its_server_asked,
+    ),
+    Bug(
+        "the group waits for no grace of a leader",
+        "E10",
+        [Change(Leases, "due", "+ leased.grace", "")],
+        partial(services.test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over, 2),
+    ),
+    Bug(
+        "a grant says when a leader's lease began",
+        "E10",
+        [Change(Service, "_on_election", "self._begin_lease(outcome.leader)", "pass")],
+        partial(services.test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over, 2),
+    ),
+    Bug(
+        "only the first leader of the service ends leases",
+        "E10",
+        [
+            Change(
+                Service,
+                "advance",
+                "self._outgoing.say_all(self.leases.due(now, rank))",
+                "self._outgoing.say_all(self.leases.due(now, rank) if not rank else ())",
+            )
+        ],
+        partial(services.test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over, 0),
+    ),
+    Bug(
+        "only the first leader of the service hurries elections",
+        "E10",
+        [Change(Canvass, "due", "elif rank is not None and", "elif rank == 0 and")],
+        services.test_a_round_is_closed_although_the_first_leader_of_the_service_stands_still,
+    ),
+    Bug(
+        "only the first leader of the service speaks for servers that have ended",
+        "E10",
+        [Change(Upkeep, "_is_turn", "rank is not None and", "rank == 0 and")],
+        services.test_what_a_server_that_has_ended_leaves_is_free_although_the_first_leader_stands_still,
+    ),
+    Bug(
+        "only the first leader of the service has epochs begun",
+        "E10",
+        [Change(Upkeep, "_is_turn", "rank is not None and", "rank == 0 and")],
+        services.test_an_epoch_begins_although_the_first_leader_stands_still,
+    ),
+    Bug(
+        "hurry who waits for the leadership before",
+        "E10",
+        [Change(Canvass, "due", "if not election.waits:", "if True:")],
+        services.test_who_is_next_waits_for_the_end_of_a_long_lease,
+    ),
+    Bug(
+        "stop to hurry when a leader publishes",
+        "E10",
+        [
+            Change(
+                Canvass,
+                "hear",
+                "case Chosen(",
+                "case Leadership(election):\n            self._late.pop(election, None)\n        case Chosen(",
+            )
+        ],
+        services.test_a_round_goes_on_whatever_the_leader_publishes,
     ),
 ]
 
@@ -846,7 +1072,7 @@ REPLICAS = [
         "E5",
         [
             Change(Outgoing, "ask", "if needed > state.longest:", "if False:"),
-            Change(State, "_acquire", "command.lease + command.grace > self.longest", "False"),
+            Change(State, "_acquire", "if self._is_recorded(command)", "if True"),
         ],
         replicas.test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted,
     ),
@@ -859,7 +1085,7 @@ REPLICAS = [
     Bug(
         "the group waits for no grace",
         "E7",
-        [Change(Leases, "due", "+ ticket.grace", "")],
+        [Change(Leases, "due", "+ leased.grace", "")],
         replicas.test_a_lock_behind_a_lost_node_is_free_after_lease_and_grace_and_not_before,
     ),
     Bug(
@@ -889,7 +1115,7 @@ REPLICAS = [
     Bug(
         "free what was granted by an earlier life of the server",
         "E7a",
-        [Change(Upkeep, "_has_nothing", "or state.table.has_tickets(local.client)", "")],
+        [Change(Upkeep, "_has_nothing", "state.table.has_tickets(local.client) or", "")],
         services.test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection,
     ),
     Bug(
@@ -907,7 +1133,7 @@ REPLICAS = [
     Bug(
         "give up locks together with requests",
         "E7a",
-        [Change(Upkeep, "_look_after_the_lost", " if not self._is_granted(request)", "")],
+        [Change(Upkeep, "_look_after_the_lost", " if request not in kept", "")],
         services.test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds,
     ),
     Bug(
@@ -1138,4 +1364,4 @@ VOTERS = [
     ),
 ]
 
-BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS
+BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES

@@ -10,7 +10,10 @@ from cluck.commands import (
     Depose,
     Ended,
     EndWait,
+    Expire,
+    Gone,
     Granted,
+    Lapsed,
     Leadership,
     Mode,
     Next,
@@ -18,7 +21,10 @@ from cluck.commands import (
     Notify,
     Publish,
     Refused,
+    Renew,
+    Renewed,
     Resign,
+    Revoke,
     Standing,
     Status,
     Wait,
@@ -149,11 +155,14 @@ class Standings:
         self.asked = None
         """While a round is open: what each has answered."""
         self.winner = self.named = self.leader = self.lately = None
-        self.token = self.version = 0
+        self.token = self.version = self.renewals = 0
+        self.lasts = False
+        """Something may be done by the leadership with this token, which was the one of `lately` or `leader`."""
 
 
 class ElectionJudge:
-    """At most one leader, chosen by the rules; events in pairs; no election that nothing could move on."""
+    """At most one leader, chosen by the rules, and none while the one before may act; events in pairs; no election that
+    nothing could move on."""
 
     def __init__(self):
         self.elections = {}
@@ -176,21 +185,50 @@ class ElectionJudge:
             if isinstance(outcome, Standing):
                 election = self.elections.setdefault(command.election, Standings())
                 election.standing[outcome.request] = (command.address, command.port)
-            elif isinstance(outcome, Asked | Chosen | Leadership):
+            elif isinstance(outcome, Renewed) and isinstance(command, Renew):
+                self._judge_renewed(command, outcome)
+            elif isinstance(outcome, Asked | Chosen | Leadership | Lapsed):
                 name = type(outcome).__name__.lower()
                 getattr(self, f"_judge_{name}")(self.elections[outcome.election], command, outcome)
         self.compare(state)
 
-    def _judge_asked(self, election, command, asked):
+    def _judge_renewed(self, command, renewed):
+        election = next((one for one in self.elections.values() if one.leader == command.request), None)
+        if election is not None:
+            assert (command.token, renewed.token, renewed.renewals) == (election.token,) * 2 + (election.renewals + 1,)
+            election.renewals += 1
+            election.asked = election.winner = election.named = None
+
+    def _judge_lapsed(self, election, command, lapsed):
+        assert election.lasts
         assert election.leader is None
+        assert lapsed.token == election.token
+        match command:
+            case Expire(_, token, renewals):
+                assert (token, renewals) == (election.token, election.renewals)
+            case Resign(_, token):
+                assert token == election.token
+            case Withdraw(request):
+                assert request == election.lately
+            case Gone(client):
+                assert client == election.lately.owner.client
+            case _:
+                raise AssertionError(f"{command} proves nothing")
+        election.lasts = False
+
+    def _judge_asked(self, election, command, asked):
+        is_sought = election.asked is not None or election.winner is not None or election.named is not None
+        assert election.leader is None or is_sought or isinstance(command, Revoke)
         assert asked.round > election.round
         assert asked.candidates
         assert set(asked.candidates) <= set(election.standing)
         others = set(election.standing)
         if isinstance(command, Depose):
             others.discard(command.candidate)
-        if isinstance(command, Resign):
+        if isinstance(command, Resign | Expire):
             others.discard(election.lately)
+        if isinstance(command, Revoke):
+            others.discard(election.leader)
         assert set(asked.candidates) == (others or set(election.standing))
         election.round, election.asked = asked.round, dict.fromkeys(asked.candidates)
         election.winner = election.named = None
@@ -202,10 +240,12 @@ class ElectionJudge:
             assert answered == election.asked or isinstance(command, Close)
             assert chosen.candidate == self._best(election, answered)
             election.winner = chosen.candidate
-        elif isinstance(command, Resign):
-            assert chosen.candidate == command.to
-            assert chosen.round > election.round
+        elif isinstance(command, Resign) and chosen.candidate == command.to:
+            assert chosen.round >= election.round
             election.round = chosen.round
+        elif isinstance(command, Resign | Expire | Gone | Withdraw):
+            assert not election.lasts
+            assert (chosen.round, chosen.candidate) == (election.round, election.named)
         else:
             assert isinstance(command, Next)
             assert (chosen.round, chosen.candidate) == (election.round, election.winner)
@@ -241,34 +281,40 @@ class ElectionJudge:
             assert election.leader is not None, "an end without a beginning"
             election.lately, election.leader = election.leader, None
             election.version = 0
+            assert election.lasts
         elif isinstance(command, Publish):
             election.version += 1
             assert (told.leader, told.token) == (election.leader, election.token) == (told.leader, command.token)
             assert (told.version, told.blob) == (election.version, command.blob)
         else:
             assert isinstance(command, Commit)
-            assert election.leader is None, "two leaders"
+            assert election.leader is None
+            assert not election.lasts, "two leaders"
             assert told.leader == election.named == command.candidate
             assert command.round == election.round
             assert told.token > self.last_token
             assert (told.version, told.blob) == (0, b"")
             self.last_token = told.token
             election.leader, election.token = told.leader, told.token
+            election.lasts, election.renewals = True, 0
+            election.winner = election.named = None
         if told.leader is not None:
             assert (told.address, told.port) == election.standing[told.leader]
 
     def compare(self, state):
         for name, election in list(self.elections.items()):
             if not election.standing:
-                assert name not in state.leaders.elections
                 assert election.leader is None
+            if not election.standing and not election.lasts:
+                assert name not in state.leaders.elections
                 del self.elections[name]
                 continue
             there = state.leaders.elections[name]
+            assert (there.tenure is not None) == election.lasts
             assert [c.request for c in there.candidates] == list(election.standing)
             assert there.leadership().leader == election.leader
-            if election.asked is not None:
+            if election.asked:
                 assert None in election.asked.values(), "nobody is missing, and the round is open"
-            else:
+            elif election.standing:
                 assert (election.leader or election.named or election.winner) in election.standing
         assert set(state.leaders.elections) == set(self.elections)

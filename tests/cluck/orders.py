@@ -9,7 +9,7 @@ from itertools import count
 
 from cluck.commands import Acquire, Ended, Owner, Release, Renew, RequestId, Stand, Withdraw
 from cluck.electorate import Electorate
-from cluck.protocol import VERSION, Held, Hello, Renounced, Welcome
+from cluck.protocol import VERSION, Held, Hello, Leads, Renounced, Welcome
 from cluck.replica import Settings
 from cluck.service import Service
 from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
@@ -87,6 +87,12 @@ class Server:
     def granted(self, token):
         """The request that the client was told to be granted this token."""
         return next(said.request for said in self.of(Held) if said.token == token)
+
+    def renew_lead(self):
+        """Renew what its client was told last that it leads."""
+        told = self.of(Leads)
+        if told and told[-1].token:
+            self.say(Renew(told[-1].candidate, told[-1].token))
 
     def withdraw(self, request):
         self.say(Withdraw(request))

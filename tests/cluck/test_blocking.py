@@ -367,6 +367,8 @@ def test_leaders(server, locks, connect):
             with pytest.raises(LeadershipLost):
                 me.publish(b"late")
             server.merge()
+            server.cluster.clock = lambda: 5.0  # nobody leads before the lease is over
+            server.advance()
             assert me.wait_leader(PATIENCE)
             me.resign()
             assert me.wait_leader(PATIENCE)

@@ -254,18 +254,15 @@ async def test_a_leader_and_those_who_look_at_it(cluster):
 
 @on_both_loops
 async def test_roles_are_told_in_pairs_from_the_present_one_on(cluster):
-    transport = Handed(cluster)
-    async with over(transport, reconnect=True) as locks:
+    async with to(cluster) as locks:
         async with locks.candidate("scheduler") as me:
             await until(lambda: me.is_leader)
             roles = me.roles()
             assert await anext(roles) == me.role
             former = me.role
             for _ in range(3):
-                transport.is_up = False
-                transport.cut()
-                await until(lambda: not me.is_leader)
-                transport.is_up = True
+                await me.resign()
+                assert not me.is_leader
                 await until(lambda: me.is_leader)
             assert await anext(roles) == Follower()
             assert await anext(roles) == me.role
@@ -275,12 +272,15 @@ async def test_roles_are_told_in_pairs_from_the_present_one_on(cluster):
 
 
 @on_both_loops
-async def test_a_leader_steps_down_as_soon_as_its_connection_is_lost(cluster):
+async def test_a_leader_without_a_connection_steps_down_at_its_deadline():
     """First the flag is cleared, then whoever follows is told, then what was under way ends."""
-    transport = Handed(cluster)
+    now = [0.0]
+    cluster = Cluster(lambda: now[0])
+    transport = Handed(cluster, lambda: now[0])
     seen = []
     async with over(transport, reconnect=True) as locks, locks.candidate("scheduler") as me:
         await until(lambda: me.is_leader)
+        former = me.role
 
         async def publish():
             with pytest.raises(LeadershipLost):
@@ -293,10 +293,18 @@ async def test_a_leader_steps_down_as_soon_as_its_connection_is_lost(cluster):
             await until(lambda: "Publish" in cluster.kinds_said)
             transport.is_up = False
             transport.cut()
+            await until(lambda: transport.tries)
+            assert me.role == former
+            now[0] += 3
+            assert me.role == Follower(), "by the clock, before anybody is told"
         assert seen == [False]
         cluster.is_stopped = False
         transport.is_up = True
+        await until(lambda: locks.ready)
+        now[0] += 3
+        cluster.advance()
         await until(lambda: me.is_leader)
+        assert me.role.token > former.token
 
 
 @on_both_loops
@@ -316,9 +324,10 @@ async def test_another_one_leads_when_the_leader_resigns(cluster):
 
 
 @on_both_loops
-async def test_run_while_leader(cluster):
-    runs = []
-    async with to(cluster) as locks, locks.candidate("scheduler") as me:
+async def test_run_while_leader():
+    runs, now = [], [0.0]
+    cluster = Cluster(lambda: now[0])
+    async with over(Handed(cluster, lambda: now[0])) as locks, locks.candidate("scheduler") as me:
 
         async def work(leader):
             runs.append(leader.token)
@@ -330,6 +339,8 @@ async def test_run_while_leader(cluster):
             finally:
                 assert not me.is_leader
                 cluster.merge()
+                now[0] += 5  # nobody leads before the lease is over
+                cluster.advance()
 
         assert await me.run_while_leader(work) == "done"
         assert len(runs) == 2
@@ -339,6 +350,38 @@ async def test_run_while_leader(cluster):
 
         with pytest.raises(KeyError, match="mine"):
             await me.run_while_leader(fail)
+
+
+@on_both_loops
+async def test_the_next_one_leads_when_what_runs_has_ended(cluster):
+    async with (
+        to(cluster) as locks,
+        to(cluster) as others,
+        locks.candidate("scheduler") as one,
+        others.candidate("scheduler") as two,
+        anyio.create_task_group() as tasks,
+    ):
+
+        async def work(leader):
+            try:
+                await anyio.sleep_forever()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    for _ in range(20):
+                        await anyio.lowlevel.checkpoint()
+                        assert not one.is_leader
+                        assert not two.is_leader
+                seen.append("ended")
+
+        seen = []
+        tasks.start_soon(one.run_while_leader, work)
+        await until(lambda: one.is_leader)
+        await anyio.lowlevel.checkpoint()
+        await one.resign()
+        assert seen == []
+        await until(lambda: two.is_leader)
+        assert seen == ["ended"]
+        tasks.cancel_scope.cancel()
 
 
 @on_both_loops

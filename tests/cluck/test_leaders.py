@@ -10,13 +10,17 @@ from cluck.commands import (
     Close,
     Commit,
     Depose,
+    Expire,
     Gone,
+    Lapsed,
     Leadership,
     Next,
     Publish,
     Published,
     Refused,
     Rejected,
+    Renew,
+    Renewed,
     RequestId,
     Resign,
     Stand,
@@ -47,6 +51,10 @@ def chosen(round, candidate, is_next=False):
 
 def rejected(round, candidate):
     return Rejected(E, round, candidate)
+
+
+def lapsed(token=FIRST):
+    return Lapsed(E, token)
 
 
 def led_by_first(bench, others="BC"):
@@ -151,8 +159,8 @@ def test_the_first_status_in_a_round_counts(bench):
 def test_rounds_are_counted_as_long_as_the_election_is_known(bench):
     a, b = led_by_first(bench, "B")
     for round in range(2, 5):
-        outcomes = bench.depose(a, round - 1)
-        assert outcomes == [NOBODY, asked(round, b)]
+        token = FIRST + round - 2
+        assert bench.expire_lead(token) == [NOBODY, asked(round, b), lapsed(token)]
         assert bench.elect(b, round)
         a, b = b, a
 
@@ -301,7 +309,8 @@ def test_a_leader_that_goes_leads_no_more_and_the_others_are_asked(bench, how):
         "gone": lambda: bench.apply(Gone(a.owner.client)),
         "stranded": lambda: bench.state.keep([THERE]),
     }[how]()
-    assert outcomes == [NOBODY, asked(2, b, c)]
+    assert outcomes == [NOBODY, asked(2, b, c)] + [lapsed()] * (how != "stranded")
+    assert bench.state.leaders.of(E) == NOBODY
 
 
 def test_a_leader_stays_when_others_go(bench):
@@ -318,7 +327,7 @@ def test_candidates_that_go_together_are_not_asked(bench):
     bench.elect(a)
     bench.stand("A")
     b, _ = bench.stand("B")
-    assert bench.apply(Gone(a.owner.client)) == [NOBODY, asked(2, b)]
+    assert bench.apply(Gone(a.owner.client)) == [NOBODY, asked(2, b), lapsed()]
 
 
 def test_candidates_that_are_stranded_together_are_not_asked(bench):
@@ -330,7 +339,7 @@ def test_candidates_that_are_stranded_together_are_not_asked(bench):
 def test_an_election_without_candidates_is_forgotten(bench):
     a, _ = bench.stand("A")
     bench.elect(a)
-    assert bench.apply(Withdraw(a)) == [Refused(a, Why.WITHDRAWN), NOBODY]
+    assert bench.apply(Withdraw(a)) == [Refused(a, Why.WITHDRAWN), NOBODY, lapsed()]
     assert not bench.state.leaders.elections
     b, outcomes = bench.stand("B")
     assert outcomes == [Standing(b), asked(1, b)]
@@ -338,20 +347,20 @@ def test_an_election_without_candidates_is_forgotten(bench):
 
 def test_who_resigns_sits_out_the_next_round(bench):
     a, b, c = led_by_first(bench)
-    assert bench.resign(FIRST) == [NOBODY, asked(2, b, c)]
+    assert bench.resign(FIRST) == [NOBODY, asked(2, b, c), lapsed()]
     bench.elect(b, 2)
-    assert bench.resign(FIRST + 1) == [NOBODY, asked(3, a, c)], "it was the next round only"
+    assert bench.resign(FIRST + 1) == [NOBODY, asked(3, a, c), lapsed(FIRST + 1)], "it was the next round only"
 
 
 def test_who_resigns_and_is_alone_takes_part(bench):
     a, _ = bench.stand("A")
     bench.elect(a)
-    assert bench.resign(FIRST) == [NOBODY, asked(2, a)]
+    assert bench.resign(FIRST) == [NOBODY, asked(2, a), lapsed()]
 
 
 def test_who_resigns_may_name_the_next_one(bench):
     a, _, c = led_by_first(bench)
-    assert bench.resign(FIRST, c) == [NOBODY, chosen(2, c, is_next=True)]
+    assert bench.resign(FIRST, c) == [NOBODY, lapsed(), chosen(2, c, is_next=True)]
     assert bench.commit(a, 1) == [rejected(1, a)]
     assert bench.commit(c, 2) == [Leadership(E, c, FIRST + 1)]
 
@@ -362,7 +371,7 @@ def test_who_names_nobody_that_could_be_next_has_a_round_opened(bench, to):
     elsewhere = bench.request("D")
     bench.apply(Stand(elsewhere, b"other"))
     wished = {"unknown": RequestId(a.owner, 99), "itself": a, "in another election": elsewhere}[to]
-    assert bench.resign(FIRST, wished) == [NOBODY, asked(2, b, c)]
+    assert bench.resign(FIRST, wished) == [NOBODY, asked(2, b, c), lapsed()]
 
 
 def test_only_the_leader_can_resign(bench):
@@ -376,18 +385,6 @@ def test_only_the_leader_can_resign(bench):
     assert bench.apply(Resign(a, FIRST)) == []
 
 
-def test_a_deposed_leader_sits_out_the_next_round(bench):
-    a, b, c = led_by_first(bench)
-    assert bench.depose(a) == [NOBODY, asked(2, b, c)]
-    assert bench.depose(a) == [], "it leads no more"
-
-
-def test_a_deposed_leader_that_is_alone_takes_part(bench):
-    a, _ = bench.stand("A")
-    bench.elect(a)
-    assert bench.depose(a) == [NOBODY, asked(2, a)]
-
-
 @pytest.mark.parametrize("is_next", [False, True], ids=["chosen", "named"])
 def test_a_winner_that_does_not_come_is_deposed(bench, is_next):
     a, b, c = round_of(bench)
@@ -399,13 +396,23 @@ def test_a_winner_that_does_not_come_is_deposed(bench, is_next):
     assert bench.commit(a, 2) == [rejected(2, a)]
 
 
+def test_a_deposed_winner_that_is_alone_takes_part(bench):
+    a, _ = bench.stand("A")
+    bench.status(a)
+    assert bench.depose(a) == [asked(2, a)]
+
+
 def test_only_who_was_chosen_in_this_round_can_be_deposed(bench):
-    a, b, _ = led_by_first(bench)
-    assert bench.depose(b) == []
-    assert bench.depose(a, 2) == []
-    assert bench.apply(Depose(b"unknown", 1, a)) == []
-    bench.depose(a)
+    a, b, _ = round_of(bench)
     assert bench.depose(b, 2) == [], "the round is open"
+    bench.status(a, 2)
+    bench.close(2)
+    assert bench.depose(b, 2) == []
+    assert bench.depose(a, 3) == []
+    assert bench.apply(Depose(b"unknown", 2, a)) == []
+    bench.next(a, 2)
+    bench.commit(a, 2)
+    assert bench.depose(a, 2) == [], "it leads: its lease decides"
 
 
 def test_an_election_does_not_touch_another(bench):
@@ -415,6 +422,154 @@ def test_an_election_does_not_touch_another(bench):
     assert bench.apply(Status(other, 1, 0.0, 0.0)) == [Chosen(b"other", 1, other, False)]
     assert bench.apply(Close(b"unknown", 1)) == []
     assert bench.state.leaders.of(E).leader == a
+
+
+# ---- leases
+
+
+def stranded(bench):
+    """A led and cannot be reached, B and C are asked."""
+    a, b, c = led_by_first(bench)
+    for candidate in (b, c):
+        bench.apply(Stand(candidate, E), THERE)
+    assert bench.state.keep([THERE]) == [NOBODY, asked(2, b, c)]
+    return a, b, c
+
+
+def named_behind(bench):
+    """A led and cannot be reached, B was named next."""
+    a, b, c = stranded(bench)
+    bench.status(b, 2)
+    bench.close(2)
+    assert bench.next(b, 2) == [chosen(2, b, is_next=True)]
+    return a, b, c
+
+
+def test_nobody_leads_before_the_leadership_before_is_over(bench):
+    _, b, _ = named_behind(bench)
+    for _ in range(3):
+        assert bench.commit(b, 2) == []
+    assert bench.expire_lead(FIRST) == [lapsed(), chosen(2, b, is_next=True)]
+    assert bench.commit(b, 2) == [Leadership(E, b, FIRST + 1)]
+
+
+@pytest.mark.parametrize("how", ["gone", "resigned", "over"])
+def test_a_leadership_that_lasts_on_ends_for_sure(bench, how):
+    a, b, _ = named_behind(bench)
+    outcomes = {
+        "gone": lambda: bench.apply(Gone(a.owner.client)),
+        "resigned": lambda: bench.resign(FIRST),
+        "over": lambda: bench.expire_lead(FIRST),
+    }[how]()
+    assert outcomes == [lapsed(), chosen(2, b, is_next=True)]
+
+
+def test_a_candidate_that_stands_anew_does_not_lead_again_by_what_it_led_before(bench):
+    a, b, c = stranded(bench)
+    assert bench.apply(Stand(a, E)) == [Standing(a)]
+    assert bench.renew_lead(FIRST) == [], "it is renewed no more"
+    assert bench.state.leaders.of(E) == NOBODY
+    bench.expire_lead(FIRST)
+    assert bench.close(2) == [asked(3, b, c, a)]
+    assert bench.elect(a, 3) == [Leadership(E, a, FIRST + 1)]
+
+
+def test_to_withdraw_ends_what_a_candidate_that_stands_anew_led_before(bench):
+    a, _, _ = named_behind(bench)
+    bench.apply(Stand(a, E))
+    assert lapsed() in bench.apply(Withdraw(a))
+
+
+def test_the_end_of_a_lease_is_void_where_it_was_renewed(bench):
+    a, _ = led_by_first(bench, "B")
+    assert bench.renew_lead(FIRST) == [Renewed(a, FIRST, 1)]
+    assert bench.expire_lead(FIRST) == []
+    assert bench.revoke_lead(FIRST) == []
+    assert bench.state.leaders.of(E).leader == a
+    assert bench.expire_lead(FIRST, 1)[0] == NOBODY
+
+
+def test_a_leader_whose_lease_is_over_sits_out_the_next_round(bench):
+    _, b, c = led_by_first(bench)
+    assert bench.expire_lead(FIRST) == [NOBODY, asked(2, b, c), lapsed()]
+    assert bench.expire_lead(FIRST) == []
+
+
+def test_a_leader_that_is_alone_takes_part_when_its_lease_is_over(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.expire_lead(FIRST) == [NOBODY, asked(2, a), lapsed()]
+    assert bench.elect(a, 2) == [Leadership(E, a, FIRST + 1)]
+
+
+def test_of_another_token_or_election_nothing_ends(bench):
+    a, b = led_by_first(bench, "B")
+    for token in (0, FIRST - 1, FIRST + 1):
+        assert bench.expire_lead(token) == bench.revoke_lead(token) == bench.apply(Renew(a, token)) == []
+    assert bench.apply(Expire(b"unknown", FIRST, 0)) == []
+    assert bench.apply(Renew(b, FIRST)) == bench.apply(Resign(b, FIRST)) == [], "it is another one's"
+
+
+def test_a_successor_is_chosen_while_a_lease_comes_to_its_end(bench):
+    a, b, c = led_by_first(bench)
+    assert bench.revoke_lead(FIRST) == [asked(2, b, c)]
+    assert bench.revoke_lead(FIRST) == []
+    bench.status(b, 2)
+    bench.status(c, 2)
+    bench.next(b, 2)
+    assert bench.state.leaders.of(E).leader == a, "it leads until that is over"
+    assert bench.commit(b, 2) == []
+    assert bench.expire_lead(FIRST) == [NOBODY, lapsed(), chosen(2, b, is_next=True)]
+    assert bench.commit(b, 2) == [Leadership(E, b, FIRST + 1)]
+
+
+def test_a_leader_that_renews_late_needs_no_successor(bench):
+    a, b, c = led_by_first(bench)
+    bench.revoke_lead(FIRST)
+    bench.status(b, 2)
+    bench.status(c, 2)
+    bench.next(b, 2)
+    assert bench.renew_lead(FIRST) == [Renewed(a, FIRST, 1)]
+    assert bench.commit(b, 2) == [rejected(2, b)]
+    assert list(bench.state.leaders.pending()) == []
+    assert bench.expire_lead(FIRST) == []
+    assert bench.expire_lead(FIRST, 1) == [NOBODY, asked(4, b, c), lapsed()]
+
+
+def test_nobody_is_asked_for_a_successor_where_nobody_else_stands(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.revoke_lead(FIRST) == []
+
+
+@pytest.mark.parametrize("stage", list(leaders.Stage)[:3])
+def test_a_leader_that_goes_while_a_successor_is_chosen_disturbs_nothing(bench, stage):
+    _, b, c = led_by_first(bench)
+    bench.revoke_lead(FIRST)
+    for step in [lambda: bench.status(b, 2) + bench.status(c, 2), lambda: bench.next(b, 2)][: stage.value]:
+        step()
+    told = [chosen(2, b, is_next=True)] if stage.value >= leaders.Stage.NAMED else []
+    assert bench.resign(FIRST) == [NOBODY, lapsed(), *told]
+
+
+def test_a_leadership_without_candidates_lasts_until_it_is_over(bench):
+    a, _ = bench.stand("A")
+    bench.elect(a)
+    assert bench.state.keep([THERE]) == [NOBODY]
+    assert list(bench.state.leaders.pending()) == [], "nobody can be asked"
+    b, outcomes = bench.stand("B")
+    assert outcomes[0] == Standing(b)
+    assert type(outcomes[1]) is Asked
+    assert bench.apply(Withdraw(b)) == [Refused(b, Why.WITHDRAWN)]
+    assert bench.expire_lead(FIRST) == [lapsed()]
+    assert not bench.state.leaders.elections
+
+
+def test_a_lease_must_be_on_record(bench):
+    bench.state.longest = 3.5
+    a, outcomes = bench.stand("A")
+    assert outcomes == [Refused(a, Why.UNRECORDED)]
+    assert bench.apply(Stand(a, E, lease=3.0, grace=0.5))[0] == Standing(a)
 
 
 # ---- requests
@@ -450,15 +605,15 @@ def test_what_a_leader_attached_ends_with_its_leadership(bench):
 
 
 def test_to_publish_needs_the_present_token(bench):
-    a, b = led_by_first(bench, "B")
-    bench.depose(a)
+    _, b = led_by_first(bench, "B")
+    bench.resign(FIRST)
     for token in (0, FIRST):
         p, outcomes = bench.publish("A", token)
         assert outcomes == [Refused(p, Why.NOT_HELD)]
     bench.elect(b, 2)
     p, outcomes = bench.publish("B", FIRST)
     assert outcomes == [Refused(p, Why.NOT_HELD)]
-    assert bench.state.leaders.elections[E].version == 0
+    assert bench.state.leaders.of(E).version == 0
 
 
 def test_to_publish_takes_the_client_that_leads(bench):
@@ -472,7 +627,7 @@ def test_to_publish_again_changes_nothing(bench):
     led_by_first(bench, "")
     p, _ = bench.publish("A", FIRST)
     assert bench.apply(Publish(p, E, FIRST, b"blob"), THERE) == [Published(p, 1)]
-    assert bench.state.leaders.elections[E].version == 1
+    assert bench.state.leaders.of(E).version == 1
 
 
 # ---- bounds
@@ -510,7 +665,7 @@ def test_so_much_may_be_published(bench, monkeypatch):
     bench.publish("A", FIRST, bytes(10))
     p, outcomes = bench.publish("A", FIRST, bytes(11))
     assert outcomes == [Refused(p, Why.OVERFLOW)]
-    assert bench.state.leaders.elections[E].blob == bytes(10)
+    assert bench.state.leaders.of(E).blob == bytes(10)
     bench.resign(FIRST, b)
     bench.commit(b, 2)
     p, outcomes = bench.publish("B", FIRST + 1, bytes(10))

@@ -3,12 +3,30 @@
 import math
 
 import pytest
+from msgspec.structs import replace
 
 from cluck.canvass import PATIENCE
-from cluck.commands import Acquire, Close, Commit, Ended, Gone, Leadership, Next, Queued, Refused, Why
-from cluck.leases import STANDBY
+from cluck.commands import (
+    Acquire,
+    Close,
+    Commit,
+    Ended,
+    Gone,
+    Leadership,
+    Next,
+    Owner,
+    Publish,
+    Queued,
+    Refused,
+    Renew,
+    RequestId,
+    Why,
+)
+from cluck.leaders import Stage
+from cluck.leases import DRIFT, STANDBY, usable
 from cluck.protocol import VERSION, Clock, Held, Hello, Leads, Observe, Ping, Pong, ReadClock
-from cluck.upkeep import PING, RESUME
+from cluck.tokens import RESERVE, TOKENS_OF_AN_EPOCH
+from cluck.upkeep import PING, RESUME, TICK
 from cluck.wire import decode
 from cpg.events import Reason
 from tests.cluck.orders import Server, started
@@ -26,11 +44,12 @@ def leader(order, node=1):
 
 
 def answer_pings(order, seconds, *nodes):
-    """Let time pass in which only the clients of these answer."""
+    """Let time pass in which only the clients of these answer, and go on leading."""
     for _ in range(int(seconds / PING)):
         order.pass_time(PING)
         for node in nodes:
             order[node].say(Pong())
+            order[node].renew_lead()
         order.settle()
 
 
@@ -117,18 +136,22 @@ def test_only_the_first_leader_of_the_service_hurries_elections():
     assert set(proposed) <= {order[1].service.replica.leaders[0]}
 
 
-def test_a_leader_that_comes_back_is_told_that_it_leads():
+def test_a_leader_that_comes_back_is_told_that_it_leads_when_it_has_renewed():
     order = started()
     order[1].stand()
     order.settle()
     (leads,) = order[1].of(Leads)
     order[1].lose()
+    order.now += 1
     order[1].come_back()
     order[1].told.clear()
     order[1].numbers -= 1
     order[1].stand()
     order.settle()
-    assert order[1].of(Leads) == [leads]
+    assert order[1].of(Leads) == [replace(leads, deadline=0.0)]
+    order[1].renew_lead()
+    order.settle()
+    assert order[1].of(Leads)[1:] == [replace(leads, deadline=order.now + usable(3.0))]
 
 
 def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
@@ -143,7 +166,184 @@ def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
         order[1].withdraw(candidate)
         order.settle()
     order.pass_time(2)
-    assert order[fourth].service.canvass.deadline == math.inf
+    assert order[fourth].service.canvass.deadline(0) == math.inf
+
+
+# ---- leases of leaders
+
+
+def stand_still(order, stopped, seconds, *, step=0.25):
+    """Let time pass in which one server does nothing; the clients of the others answer, and go on leading."""
+    others = [node for node in order.rings if node != stopped]
+    end = order.now + seconds
+    while order.now < end:
+        order.now += step
+        for node in others:
+            order[node].service.advance(order.now)
+            order[node].say(Pong())
+            order[node].renew_lead()
+        order.settle(*others)
+        yield order.now
+
+
+def test_a_leader_counts_from_when_its_server_asked():
+    order = started()
+    order[1].stand()
+    messages = deliver_up_to(order, Commit)
+    asked, order.now = order.now, order.now + 1
+    order.deliver(messages, [1, 2, 3])
+    order.settle()
+    assert [leads.deadline for leads in order[1].of(Leads)] == [asked + usable(3.0)]
+    order[1].renew_lead()
+    messages = deliver_up_to(order, Renew)
+    asked, order.now = order.now, order.now + 1
+    order.deliver(messages, [1, 2, 3])
+    assert order[1].of(Leads)[-1].deadline == asked + usable(3.0)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over(rank):
+    """Whichever of the service's leaders that is; its client hears nothing, and leads until its deadline."""
+    order = started()
+    stopped = order[1].service.replica.leaders[rank].node_id
+    others = [node for node in (1, 2, 3) if node != stopped]
+    order[stopped].stand()
+    order.settle()
+    for node in others:
+        order[node].stand()
+    order.settle()
+    began, (leads,) = order.now, order[stopped].of(Leads)
+    times = (now for now in stand_still(order, stopped, 20) if any(order[node].of(Leads) for node in others))
+    followed = next(times, math.inf)
+    assert followed >= began + 3 * (1 + DRIFT) + 1
+    assert followed <= began + 3 * (1 + DRIFT) + 1 + STANDBY + 0.25
+    assert leads.deadline < followed
+    (next_one,) = (order[node].of(Leads)[0] for node in others if order[node].of(Leads))
+    assert next_one.token > leads.token
+
+
+def test_a_round_is_closed_although_the_first_leader_of_the_service_stands_still():
+    """And a candidate of its own, which does not answer."""
+    order = started()
+    first, second, _ = (member.node_id for member in order[1].service.replica.leaders)
+    (candidate,) = stood_in_turn(order, second)
+    stood_in_turn(order, first, second)
+    order[second].withdraw(candidate)
+    list(stand_still(order, first, PATIENCE + STANDBY + 0.25))
+    chosen = leader(order, second)
+    assert chosen is not None
+    assert chosen.owner.client == order[second].client
+
+
+def test_a_leader_that_was_taken_for_lost_is_told_so_and_leads_again_under_another_token():
+    order = started()
+    order[3].stand()
+    order.settle()
+    (leads,) = order[3].of(Leads)
+    list(stand_still(order, 3, 6))
+    order.pass_time(1)
+    assert order[3].of(Leads)[1] == replace(leads, token=0, deadline=0.0)
+    assert order[3].of(Leads)[2].token > leads.token
+
+
+def test_a_leader_behind_a_lost_node_is_followed_when_its_lease_is_over_and_not_before():
+    order = started()
+    _, second = stood_in_turn(order, 3, 1)
+    end = order.now + 3 * (1 + DRIFT) + 1
+    order.ring([1, 2], [3])
+    order.settle()
+    assert order[3].of(Leads)[-1].token == 0
+    assert leader(order) is None
+    answer_pings(order, 3, 1)
+    order.pass_time(end - order.now - 0.001)
+    assert leader(order) is None
+    order.pass_time(0.001)
+    assert leader(order) == second
+
+
+def test_a_leader_whose_program_has_ended_is_followed_at_once():
+    order = started()
+    _, second = stood_in_turn(order, 3, 1)
+    order[3].lose(dead=True)
+    order.settle()
+    assert leader(order) == second
+
+
+def test_who_is_next_waits_for_the_end_of_a_long_lease():
+    order = started()
+    order[3].stand(lease=20.0)
+    order.settle()
+    order[1].stand()
+    order.settle()
+    order.ring([1, 2], [3])
+    order.settle()
+    election = order[1].state.leaders.elections[b"head"]
+    round = election.round
+    answer_pings(order, 20, 1)
+    assert election.waits
+    assert election.round == round, "nobody is asked again for that"
+    answer_pings(order, 2, 1)
+    assert order[1].of(Leads)
+
+
+def test_a_client_that_is_lost_while_it_leads_leads_to_the_end_of_its_lease():
+    order = started()
+    candidate = order[3].stand(lease=60.0)
+    order.settle()
+    order[3].lose()
+    order.pass_time(RESUME + 5)
+    assert leader(order) == candidate
+    order.pass_time(60)
+    assert order[1].state.leaders.elections == {}
+    assert order[3].client not in order[3].service.clients
+
+
+def test_a_round_goes_on_whatever_the_leader_publishes():
+    """It is one for a successor, and somebody does not answer in it."""
+    order = started()
+    stood_in_turn(order, 1, 2, 3)
+    order.pass_time(2)
+    order[2].lose()
+    order.now += 0.5
+    for node in (1, 2, 3):
+        order[node].service.advance(order.now)
+    order.settle()
+    election = order[1].state.leaders.elections[b"head"]
+    assert election.stage is Stage.ASKED
+    order[1].numbers += 1
+    order[1].say(
+        Publish(RequestId(Owner(order[1].client, 0), order[1].numbers), b"head", order[1].of(Leads)[0].token, b"plan")
+    )
+    order[3].say(Pong())
+    order.settle()
+    order.pass_time(PATIENCE + 0.25)
+    assert election.stage is Stage.NAMED
+
+
+def test_what_a_server_that_has_ended_leaves_is_free_although_the_first_leader_stands_still():
+    order = started()
+    stopped = order[1].service.replica.leaders[0].node_id
+    node = next(node for node in (1, 2, 3) if node != stopped)
+    beside = order.join(node, 77)
+    order.settle()
+    assert order[1].service.replica.leaders[0].node_id == stopped
+    beside.acquire()
+    order.settle()
+    order.end((node, 77), Reason.PROCDOWN)
+    order.settle()
+    assert order[node].state.table.locks
+    list(stand_still(order, stopped, STANDBY + TICK))
+    assert order[node].state.table.locks == {}
+
+
+def test_an_epoch_begins_although_the_first_leader_stands_still():
+    order = started()
+    stopped = order[1].service.replica.leaders[0].node_id
+    for server in order.servers.values():
+        server.state.tokens.drawn = TOKENS_OF_AN_EPOCH - RESERVE
+    epoch = order[1].state.tokens.epoch
+    list(stand_still(order, stopped, 5))
+    assert {server.state.tokens.epoch for server in order.servers.values()} == {epoch + 1}
 
 
 # ---- leases

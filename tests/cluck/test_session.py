@@ -116,11 +116,16 @@ class World:
     def wait(self, held, condition=b"filled", *, reacquires=True):
         return self.session.locks.wait(1, held, condition, self.change, reacquires=reacquires)
 
-    def lead(self, token=21):
-        candidacy = self.session.leaders.stand(1, b"election", self.change)
-        self.hear(Standing(candidacy.id), Leads(candidacy.id, token))
+    def lead(self, token=21, **how):
+        candidacy = self.session.leaders.stand(1, b"election", self.change, **how)
+        self.hear(Standing(candidacy.id))
+        self.tell_leads(candidacy, token)
         self.said()
         return candidacy
+
+    def tell_leads(self, candidacy, token=21, *, left=None):
+        left = candidacy.command.lease if left is None else left
+        self.hear(Leads(candidacy.id, token, self.now + AHEAD + left))
 
 
 @pytest.fixture
@@ -651,7 +656,7 @@ def test_a_leader_steps_down_in_order(world):
         1, candidacy, b"plan", lambda: order.append(("published", candidacy.token))
     )
     candidacy.changed = lambda: order.append(("told", candidacy.token))
-    world.lose()
+    world.hear(Leads(candidacy.id, 0))
     assert order[:2] == [("told", 0), ("published", 0)]
     assert type(publication.failure) is LeadershipLost
     with pytest.raises(LeadershipLost):
@@ -680,46 +685,127 @@ def test_a_follower_comes_behind_each_leader(world):
     assert not told.has_news
     world.hear(Standing(candidacy.id), Leads(candidacy.id, 0))
     assert not told.has_news
-    world.hear(Leads(candidacy.id, 21), Leads(candidacy.id, 0))
+    world.tell_leads(candidacy, 21)
+    world.hear(Leads(candidacy.id, 0))
     assert not told.has_news
-    world.hear(Leads(candidacy.id, 21))
-    assert told.take() == Leader(21)
-    world.hear(Leads(candidacy.id, 0), Leads(candidacy.id, 21))
-    assert [told.take(), told.take()] == [Follower(), Leader(21)]
-    world.hear(Leads(candidacy.id, 22))
-    assert [told.take(), told.take()] == [Follower(), Leader(22)]
+    world.tell_leads(candidacy, 22)
+    assert told.take() == Leader(22)
+    world.hear(Leads(candidacy.id, 0))
+    world.tell_leads(candidacy, 23)
+    assert [told.take(), told.take()] == [Follower(), Leader(23)]
+    world.tell_leads(candidacy, 24)
+    assert [told.take(), told.take()] == [Follower(), Leader(24)]
     assert not told.has_news
 
 
-def test_a_leader_whose_server_is_silent_steps_down_until_it_is_told_that_it_leads(world):
+def test_a_leader_renews_each_third_of_its_lease(world):
+    candidacy = world.lead(duration=6.0)
+    for _ in range(5):
+        assert world.session.deadline == world.now + 2
+        world.now += 2
+        world.session.advance()
+        assert world.said() == [Renew(candidacy.id, 21)]
+        world.tell_leads(candidacy)
+    assert candidacy.deadline == world.now + 6
+
+
+def test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on(world):
     candidacy = world.lead()
-    for _ in range(3):
-        assert world.session.deadline == world.now + 3
+    for _ in range(2):
         world.now += 1
-        world.hear(Ping())
+        world.hear(Ping(), Standing(candidacy.id), Readiness(True, ""))
+        world.session.advance()
+        assert world.said() == [Pong(), Renew(candidacy.id, 21)]
+    world.now += 1
+    assert candidacy.token == 0, "whoever asks looks at the clock, before anybody was told"
+    assert candidacy.role == Follower()
+    with pytest.raises(LeadershipLost):
+        world.session.leaders.publish(1, candidacy, b"late", world.change)
+    world.session.advance()
+    assert world.said() == []
+    assert world.session.deadline == float("inf")
+
+
+def test_a_leader_that_was_silent_never_leads_again_by_its_old_token(world):
+    candidacy = world.lead()
     world.now += 3
     world.session.advance()
+    world.tell_leads(candidacy)
+    world.hear(Leads(candidacy.id, 21))
     assert candidacy.token == 0
+    assert world.said() == [], "nor does it renew it"
+    world.tell_leads(candidacy, 22)
+    assert candidacy.token == 22
+
+
+def test_a_renewal_that_comes_back_too_late_is_none(world):
+    """The clock has not been looked at since."""
+    candidacy = world.lead()
+    world.now += 4
+    world.tell_leads(candidacy)
+    world.session.advance()
+    assert candidacy.token == 0
+
+
+def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
+    candidacy = world.session.leaders.stand(1, b"election", world.change)
     world.said()
-    world.hear(Ping())
-    assert world.said() == [Pong(), candidacy.command]
-    world.hear(Standing(candidacy.id), Leads(candidacy.id, 21))
+    world.hear(Leads(candidacy.id, 21))
+    assert candidacy.token == 0
+    assert world.said() == [Renew(candidacy.id, 21)]
+    world.tell_leads(candidacy)
     assert candidacy.token == 21
-    world.hear(Ping())
-    assert world.said() == [Pong()]
+
+
+def test_a_leader_leads_on_without_a_connection_until_its_deadline(world):
+    candidacy = world.lead()
+    publication = world.session.leaders.publish(1, candidacy, b"plan", world.change)
+    world.lose()
+    world.now += 1
+    world.session.advance()
+    assert candidacy.token == 21
+    world.connect(was_resumed=True)
+    assert world.said() == [candidacy.command, publication.command]
+    world.session.advance()
+    world.now += 2
+    assert candidacy.token == 0
 
 
 def test_resigning_is_said_until_it_is_answered(world):
     candidacy = world.lead()
     world.session.leaders.resign(candidacy, None)
+    assert candidacy.token == 0, "at once: the next one may lead as soon as that is heard"
     resign = Resign(candidacy.id, 21)
     assert world.said() == [resign]
     world.lose()
     world.connect(was_resumed=True)
     assert world.said() == [candidacy.command, resign]
-    world.hear(Leads(candidacy.id, 21), Leads(candidacy.id, 0))
+    world.hear(Leads(candidacy.id, 0))
     world.session.leaders.resign(candidacy, None)
     assert world.said() == []
+
+
+@pytest.mark.parametrize("how", ["resign", "step back"])
+def test_what_runs_while_a_candidate_leads_ends_before_the_next_one_may_lead(world, how):
+    candidacy = world.lead()
+    leaders = world.session.leaders
+    leaders.begin_work(candidacy)
+    leaders.begin_work(candidacy)
+    if how == "resign":
+        leaders.resign(candidacy, None)
+    else:
+        leaders.step_back(candidacy)
+    leaders.end_work(candidacy)
+    assert candidacy.token == 0
+    assert world.said() == []
+    leaders.end_work(candidacy)
+    assert world.said() == [Resign(candidacy.id, 21) if how == "resign" else Withdraw(candidacy.id)]
+
+
+@pytest.mark.parametrize("bad", [{"duration": 0}, {"duration": 1e9}, {"grace": -1}, {"grace": float("nan")}])
+def test_a_candidate_s_lease_is_checked(world, bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        world.session.leaders.stand(1, b"election", world.change, **bad)
 
 
 def test_a_candidate_says_for_how_long_it_runs(world):
@@ -738,7 +824,8 @@ def test_a_candidate_steps_back(world):
     world.session.leaders.step_back(candidacy)
     assert candidacy.token == 0
     assert world.said() == [Withdraw(candidacy.id)]
-    world.hear(Leads(candidacy.id, 22), Refused(candidacy.id, Why.WITHDRAWN))
+    world.tell_leads(candidacy, 22)
+    world.hear(Refused(candidacy.id, Why.WITHDRAWN))
     assert candidacy.token == 0
     assert candidacy.is_over
     assert candidacy.failure is None
@@ -749,6 +836,7 @@ def test_a_leader_that_may_not_stand_on_steps_down(world):
     world.hear(Failed(candidacy.id, "too many", not_ready=False))
     assert type(candidacy.failure) is Overflow
     assert candidacy.token == 0
+    world.session.advance()
     assert world.session.deadline == float("inf")
 
 

@@ -227,11 +227,16 @@ class World:
         if election is None:
             return None
         round = election.round if self.dice.random() < 0.95 else election.round + self.dice.choice([-1, 1])
+        if not election.candidates:
+            return self.lease(election.tenure)
         anybody = self.dice.choice(election.candidates).request
         chosen = anybody if election.chosen is None or self.dice.random() < 0.1 else election.chosen
         running, interval = (self.dice.choice([0, 299, 300, 600]) for _ in range(2))
         to = self.dice.choice([None, anybody, RequestId(anybody.owner, 9999)])
-        token = election.token if self.dice.random() < 0.9 else 5
+        tenure = election.tenure
+        token = tenure.token if tenure is not None and self.dice.random() < 0.9 else 5
+        if tenure is not None and self.dice.random() < 0.2:
+            return self.lease(tenure)
         usual = {
             Stage.ASKED: Status(anybody, round, float(running), float(interval)),
             Stage.CHOSEN: Next(name, round, chosen),
@@ -242,6 +247,13 @@ class World:
         }
         unusual = [*usual.values(), Close(name, round), Resign(chosen, token, to), Depose(name, round, chosen)]
         return usual[election.stage] if self.dice.random() < 0.6 else self.dice.choice(unusual)
+
+    def lease(self, tenure):
+        renewals = tenure.renewals - (self.dice.random() < 0.1)
+        name, token = tenure.name, tenure.token
+        return self.dice.choice(
+            [Renew(tenure.request, token), Revoke(name, token, renewals), Expire(name, token, renewals)]
+        )
 
     def again(self):
         asked = self.dice.choice(self.asked) if self.asked else None
@@ -263,7 +275,18 @@ def test_random_worlds_see_everything():
     """What a hunt does not meet it cannot judge."""
     world = World(0)
     world.run(3000)
-    rare = {"Published", "Rejected", "Asked", "Chosen", "Leadership", "Woken", "Notified", "Revoked", "Renewed"}
+    rare = {
+        "Published",
+        "Rejected",
+        "Asked",
+        "Chosen",
+        "Leadership",
+        "Lapsed",
+        "Woken",
+        "Notified",
+        "Revoked",
+        "Renewed",
+    }
     assert all(world.counts.get(name, 0) > 20 for name in rare), world.counts
 
 
@@ -278,5 +301,6 @@ def test_nothing_is_left_when_all_have_gone():
     assert (image.histories, image.locks, image.conditions, image.elections) == ([], [], [], [])
     parts = [state.requests, state.table, state.conditions, state.leaders]
     parts += [part._places for part in parts[2:]]
+    parts.append(state.leaders._tenures)
     for part in parts:
         assert not any(value for value in vars(part).values() if isinstance(value, dict | int)), vars(part)
