@@ -701,9 +701,9 @@ class Actor:
                 yield f"{stood.candidacy.command} is no candidate"
         for stood in self._standing():
             leadership = state.leaders.of(stood.candidacy.command.election)
-            told = stood.candidacy.leading, stood.candidacy.former
+            known = stood.candidacy.leading, stood.candidacy.former
             leads = leadership.leader == stood.request
-            if leadership.token not in told if leads else stood.token:  # it may have stepped down by its own clock
+            if leadership.token not in known if leads else stood.token:  # it may have stepped down by its own clock
                 yield f"{stood.request} was told {stood.token}, although it is {leadership}"
         for election in self._observations:
             leadership, told = state.leaders.of(election), self._sights.get(election)
