@@ -363,6 +363,7 @@ async def test_the_next_one_leads_when_what_runs_has_ended(cluster):
     ):
 
         async def work(leader):
+            seen.append("begun")
             try:
                 await anyio.sleep_forever()
             finally:
@@ -375,12 +376,11 @@ async def test_the_next_one_leads_when_what_runs_has_ended(cluster):
 
         seen = []
         tasks.start_soon(one.run_while_leader, work)
-        await until(lambda: one.is_leader)
-        await anyio.lowlevel.checkpoint()
+        await until(lambda: seen)
         await one.resign()
-        assert seen == []
+        assert seen == ["begun"]
         await until(lambda: two.is_leader)
-        assert seen == ["ended"]
+        assert seen == ["begun", "ended"]
         tasks.cancel_scope.cancel()
 
 
