@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -35,8 +36,9 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
+from cluck.comparison import Comparison
 from cluck.errors import LockError, LockLost, OutcomeUnknown
-from cluck.protocol import Clock, Held, ReadClock, Renounced
+from cluck.protocol import Held, Renounced
 from totem.text import quoted
 
 LEASE: Final = 5.0
@@ -72,11 +74,9 @@ def may_wait(timeout: float | None) -> bool:
 class Tickets:
     """The locks that one client asks for, holds and waits for."""
 
-    def __init__(self, book: Book, clock: Callable[[], float]) -> None:
+    def __init__(self, book: Book, clock: Callable[[], float], comparison: Comparison) -> None:
         self.deadline = math.inf
         """When `advance` has something to do, at the earliest."""
-        self.ahead = 0.0
-        """What the own clock is ahead of the server's, at most."""
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
             Queued: self._on_queued,
             Held: self._on_held,
@@ -86,14 +86,10 @@ class Tickets:
             Waiting: self._on_waiting,
             Woken: self._on_woken,
             Notified: self._on_notified,
-            Clock: self._on_clock,
         }
         self._book = book
         self._clock = clock
-        self._late: list[Ticket] = []
-        """Those of whose leases nothing was left; they are renewed when the server's clock is known better."""
-        self._read_at = 0.0
-        """When it was asked for, on the own clock."""
+        self._comparison = comparison
 
     # ---- time
 
@@ -239,10 +235,10 @@ class Tickets:
         self._forget_former(ticket)
         ticket.token = held.token
         ticket.leases += 1
-        deadline = held.deadline + self.ahead if held.deadline else 0.0
+        deadline = self._comparison.own(held.deadline)
         if deadline <= max(ticket.deadline, self._clock()):
             if not ticket.is_held:
-                self._begin_late(ticket)
+                self._comparison.compare(ticket, partial(self._begin_late, ticket))
             ticket.changed()
             return
         if ticket.is_held and not (ticket.renews or ticket.wants_renewal):
@@ -256,22 +252,9 @@ class Tickets:
         ticket.changed()
 
     def _begin_late(self, ticket: Ticket) -> None:
-        """Nothing is left of the lease: the body begins with the next one.
-
-        Where it seems to be over only because the server was slow to welcome this client, the next one would, too.
-        """
-        if not self._late:
-            self._read_at = self._clock()
-            self._book.say(ReadClock())
-        if ticket not in self._late:
-            self._late.append(ticket)
-
-    def _on_clock(self, clock: Clock) -> None:
-        self.ahead = max(self.ahead, self._read_at - clock.clock)
-        late, self._late = self._late, []
-        for ticket in late:
-            if ticket.token and not (ticket.is_held or ticket.is_ending or ticket.is_over):
-                self._renew(ticket)
+        """Nothing was left of the lease: the body begins with the next one."""
+        if ticket.token and not (ticket.is_held or ticket.is_ending or ticket.is_over):
+            self._renew(ticket)
 
     def _on_revoked(self, revoked: Revoked) -> None:
         ticket = self._book.find(revoked.request, Ticket)
@@ -424,7 +407,6 @@ class Tickets:
 
     def resume(self) -> None:
         """Say again what is open, in the order in which it was said first."""
-        self._late = []
         for request in self._book.all(Request):
             if isinstance(request, Ticket):
                 self._resume_ticket(request)
@@ -443,7 +425,6 @@ class Tickets:
 
     def begin_anew(self) -> None:
         """The server does not know this client: it is another one, whose requests are new."""
-        self._late = []
         unknown = "the lock server does not know this client any more"
         for notice in self._book.all(Notice):
             text = f"condition {quoted(notice.command.condition)}: {unknown}, some may have been notified"

@@ -29,6 +29,7 @@ from typing import Any, Final
 from cluck.asked import Candidacy, Publication, Question, Request, Ticket, refusal
 from cluck.book import Book
 from cluck.commands import ChangeVoters, Refused
+from cluck.comparison import Comparison
 from cluck.electorate import Electorate
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
 from cluck.holding import Tickets
@@ -38,6 +39,7 @@ from cluck.protocol import (
     Answer,
     Ask,
     Bye,
+    Clock,
     Downward,
     Failed,
     Farewell,
@@ -65,9 +67,10 @@ class Session:
         self.failure: LockError | None = None
         """Why the connection is, or is to be, at its end."""
         self._book = book = Book(changed)
-        self.locks = Tickets(book, clock)
+        self._comparison = comparison = Comparison(book, clock)
+        self.locks = Tickets(book, clock, comparison)
         """Locks and conditions."""
-        self.leaders = Candidacies(book, clock)
+        self.leaders = Candidacies(book, clock, comparison)
         """Elections."""
         self._clock = clock
         self._secret = b""
@@ -84,6 +87,7 @@ class Session:
             Answer: self._on_answer,
             Refused: self._on_refused,
             Failed: self._on_failed,
+            Clock: self._comparison.on_clock,
             **self.locks.actions,
             **self.leaders.actions,
         }
@@ -159,7 +163,7 @@ class Session:
         book = self._book
         former, book.client, self._secret = book.client, welcome.client, welcome.secret
         book.is_connected = True
-        self.locks.ahead = self.leaders.ahead = self._greeted_at - welcome.clock
+        self._comparison.on_welcome(self._greeted_at, welcome.clock)
         if former == welcome.client:
             self.locks.resume()
             self.leaders.resume()

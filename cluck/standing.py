@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -36,6 +37,7 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
+from cluck.comparison import Comparison
 from cluck.errors import LeadershipLost, LockError, Overflow
 from cluck.holding import checked
 from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
@@ -50,11 +52,9 @@ GRACE: Final = 1.0
 class Candidacies:
     """The candidates of one client."""
 
-    def __init__(self, book: Book, clock: Callable[[], float]) -> None:
+    def __init__(self, book: Book, clock: Callable[[], float], comparison: Comparison) -> None:
         self.deadline = math.inf
         """When `advance` has something to do, at the earliest."""
-        self.ahead = 0.0
-        """What the own clock is ahead of the server's, at most."""
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
             Ping: self._on_ping,
             Standing: self._on_standing,
@@ -64,6 +64,7 @@ class Candidacies:
         }
         self._book = book
         self._clock = clock
+        self._comparison = comparison
         self._started = clock()
         self._observations: dict[bytes, list[Observation]] = {}
 
@@ -191,12 +192,13 @@ class Candidacies:
         if not leads.token:
             candidacy.resigns = None
         elif leads.token > candidacy.former:
-            self._lead(candidacy, leads.token, leads.deadline + self.ahead if leads.deadline else 0.0)
+            self._lead(candidacy, leads.token, self._comparison.own(leads.deadline))
 
     def _lead(self, candidacy: Candidacy, token: int, deadline: float) -> None:
-        """Lead, or lead on, until then; where that is over already, with the next renewal."""
+        """Lead, or lead on, until then; where that is over already, begin with the next renewal."""
         if deadline <= self._clock():
-            self._renew(candidacy, token)
+            if not candidacy.leading:
+                self._comparison.compare(candidacy, partial(self._begin_late, candidacy, token))
             return
         is_new = not candidacy.leading
         candidacy.leading = token
@@ -208,6 +210,11 @@ class Candidacies:
         if is_new:
             candidacy.resigns = None
             candidacy.changed()
+
+    def _begin_late(self, candidacy: Candidacy, token: int) -> None:
+        """Nothing was left of the lease."""
+        if token > candidacy.former and not (candidacy.leading or candidacy.is_ending or candidacy.is_over):
+            self._renew(candidacy, token)
 
     def _step_down(self, candidacy: Candidacy) -> None:
         """Lead no more: first the flag, then who follows it, then what was to be published."""

@@ -750,11 +750,36 @@ def test_a_renewal_that_comes_back_too_late_is_none(world):
 def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
     candidacy = world.session.leaders.stand(1, b"election", world.change)
     world.said()
-    world.hear(Leads(candidacy.id, 21))
+    world.hear(Leads(candidacy.id, 21), Leads(candidacy.id, 21))
     assert candidacy.token == 0
+    assert world.said() == [ReadClock()]
+    world.hear(Clock(world.now + AHEAD))
     assert world.said() == [Renew(candidacy.id, 21)]
     world.tell_leads(candidacy)
     assert candidacy.token == 21
+    assert world.said() == []
+
+
+def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_leader_renews_in_vain(world):
+    world.lose()
+    world.connect(late=4.0)
+    candidacy = world.session.leaders.stand(1, b"election", world.change)
+    world.said()
+    world.tell_leads(candidacy)
+    assert world.said() == [ReadClock()]
+    world.hear(Clock(world.now + AHEAD))
+    assert world.said() == [Renew(candidacy.id, 21)]
+    world.tell_leads(candidacy)
+    assert (candidacy.token, candidacy.deadline) == (21, world.now + 3)
+
+
+def test_who_resigned_before_the_clocks_were_compared_renews_nothing(world):
+    candidacy = world.session.leaders.stand(1, b"election", world.change)
+    world.hear(Leads(candidacy.id, 21))
+    world.session.leaders.step_back(candidacy)
+    world.said()
+    world.hear(Clock(world.now + AHEAD))
+    assert world.said() == []
 
 
 def test_a_leader_leads_on_without_a_connection_until_its_deadline(world):
