@@ -10,7 +10,7 @@ from cpg.lines import figures
 from totem.states.table import State
 from totem.statistics import Statistics
 
-_ELSEWHERE: Final = ("state", "since", "ring_id", "members", "pure")
+_ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
 """Fields of the processor's record that stand beside the counters."""
 
 
@@ -34,6 +34,12 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
         "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,
         "quorum": figures(ring.quorum) if ring.quorum is not None else None,
         "silent": engine.silent,
+        "standstill": counted.standstill,
+        "left_out": [
+            {"node": node_id, "seconds": absence.until - now, "reason": absence.reason}
+            for node_id, absence in counted.left_out.items()
+            if now < absence.until
+        ],
         "groups": {name.decode("utf-8", "backslashreplace"): len(members) for name, members in ring.groups.items()},
         "messages": engine.messages,
         "counters": _counters(counted),

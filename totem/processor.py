@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from totem.config import ETHERNET_MTU, MAX_NODES, Config
+from totem.config import ETHERNET_MTU, IP_UDP_HEADERS, MAX_NODES, Config
 from totem.configuration import (
     Configuration,
     Delivery,
@@ -41,6 +41,7 @@ from totem.configuration import (
     RegularConfiguration,
     RingId,
 )
+from totem.deafness import LeftOut
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
 from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.labels import Envelope
@@ -190,8 +191,11 @@ class Processor:
         """Why that ring was given up, and when the last of it was heard."""
         self.obligations: set[int] = set()
         """Whose old messages I have promised to deliver, whatever becomes of the attempt (A6)."""
-        self.receive_failed = False
-        """I have given myself up and shall go on alone."""
+        self.receive_failed: tuple[str, float] | None = None
+        """Why I have given myself up and shall go on alone, and since when."""
+        self.left_out = LeftOut()
+        self.stalled_by = 0
+        """Who held the aru when the last Recovery since the install made no progress."""
         self._had_company = False
 
         # Sending.
@@ -482,6 +486,8 @@ class Processor:
         return Statistics(
             state=self.state.value,
             since=self.since,
+            left_out=self.left_out.all(),
+            standstill=self.ring.standstill.reason,
             ring_id=self.ring.id,
             members=self.ring.members,
             pure=self.ring.pure,
@@ -556,6 +562,8 @@ class Processor:
         join = codec.decode(datagram)
         assert isinstance(join, Join)
         self.counters.joins_received += 1
+        if join.is_leave:
+            self.left_out.end(join.origin)
         if self._resuming and not join.is_leave:
             self.drop("join older than my pause")
         elif (
@@ -563,6 +571,8 @@ class Processor:
             and self._hint_fits(join)
             and self._believes(join, now)
         ):
+            for node_id in set(join.candidates).difference(join.failed):
+                self.left_out.end(node_id)  # rather with it than at odds with a member
             if join.is_leave:
                 self._heard.discard(join.origin)
                 self.gone.add(join.origin)
@@ -622,6 +632,9 @@ class Processor:
             return True
         if origin in self.ring.members and not is_near(ring_seq, self._own_seq):
             self.drop("implausible ring sequence")  # it is in my ring, so it cannot have come so far
+            return True
+        if self.left_out.has(origin, now) or self.left_out.has(self.node_id, now):
+            self.drop("node left out for a while")
             return True
         return False
 
@@ -713,6 +726,39 @@ class Processor:
             if self.trace is not None:
                 self.trace("notice", text)
 
+    def give_up(self, node_id: int, reason: str, frame: bytes | None, now: float, *, pure: bool) -> None:
+        """Go on without a member that does not receive, or is not received, which may be this one (A9).
+
+        Where all are ours it stays away for a while: it would come back at once, and the next ring would stand still.
+        """
+        text = f"{reason}: the ring goes on without node {node_id}"
+        if pure:
+            text += f" for {self.left_out.next_term(node_id, now):.0f} s"
+        text += ". Look for lost packets on its network"
+        if frame is not None:
+            packet = len(frame) + IP_UDP_HEADERS[self.config.ip_family]
+            text += f", and whether all of it carries packets of {packet} bytes (netmtu {self.config.netmtu})"
+        self.notice(text)
+        self.failed.add(node_id)
+        if node_id == self.node_id:
+            self.receive_failed = reason, now
+        elif pure:
+            self.left_out.add(node_id, now, reason)
+        self.gather(Cause.FAILED_TO_RECEIVE, now)
+
+    def go_alone(self) -> None:
+        """The others have agreed to go on without me.
+
+        I shall hear them a little sooner than they me: who is not answered loses a consensus timeout.
+        """
+        assert self.receive_failed is not None
+        if self.ring.pure:
+            reason, since = self.receive_failed
+            self.left_out.add(self.node_id, since, reason, early=3 * self.config.consensus)
+        self.receive_failed = None
+        self.candidates = {self.node_id}
+        self.failed = set()
+
     def fail(self, reason: str) -> None:
         """Give up for good."""
         self._failure = reason
@@ -753,6 +799,10 @@ class Processor:
         """Begin a round of Joins with what this one knows, and hear it as its first."""
         self.merge(join)
         self.gather(Cause.LEAVE_RECEIVED if join.is_leave else cause, now)
+        self.hear(join, now)
+
+    def hear(self, join: Join, now: float) -> None:
+        """Count a Join for the round that it has led to."""
         if self.state is State.GATHER:
             self._room.on_join(join, now)
 
@@ -844,7 +894,8 @@ class Processor:
         self._heard = {self.node_id}
         self.gone = set()
         self.obligations = set()
-        self.receive_failed = False
+        self.receive_failed = None
+        self.stalled_by = 0
         self._had_company = self._had_company or len(ring.members) > 1
         self.packer.restart()
         self.sync_packer.drop_unsent()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 
 from totem.configuration import Feature, RingId
+from totem.deafness import Standstill
 from totem.flow import FlowControl
 from totem.labels import Labels
 from totem.sequence import earlier, later, up_to
@@ -23,8 +24,6 @@ class Ring:
 
     __slots__ = (
         "_senders",
-        "aru_count",
-        "aru_since",
         "complete",
         "delivered",
         "features",
@@ -44,6 +43,7 @@ class Ring:
         "resting",
         "safe_line",
         "seen_token_seq",
+        "standstill",
         "successor",
         "token_held",
         "unchanged",
@@ -91,8 +91,7 @@ class Ring:
         """The token while it is held here: the visit goes on when somebody has something to send."""
         self.misses: dict[int, int] = {}
         """Visits on which a message was found missing."""
-        self.aru_count = 0
-        self.aru_since = 0.0
+        self.standstill = Standstill()
 
     @property
     def representative(self) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from totem.configuration import RingId
+from totem.deafness import Absence
 
 
 @dataclass(slots=True)
@@ -45,6 +46,10 @@ class Statistics:
     state: str
     since: float
     """When the ring was installed or, in any state but operational, when it was left; by the processor's clock."""
+    left_out: Mapping[int, Absence]
+    """Nodes without which the ring went on since they did not receive; that itself: all others."""
+    standstill: str
+    """Which member does not receive what, while the ring waits for it for seconds; else empty."""
     ring_id: RingId
     members: tuple[int, ...]
     pure: bool

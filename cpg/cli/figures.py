@@ -108,6 +108,11 @@ def _ring(status: Status) -> list[str]:
     ]
     if status["silent"]:
         lines.append(f"sync waits for {nodes(tuple(status['silent']))}")
+    if status["standstill"]:
+        lines.append(f"the ring stands still: {status['standstill']}")
+    for absent in status["left_out"]:
+        who = "this node" if absent["node"] == status["node"] else f"node {absent['node']}"
+        lines.append(f"{who} is left out for another {absent['seconds']:.0f} s: {absent['reason']}")
     if status["quorum"] is None:
         return [*lines, "votes: not counted, no quorum provider is configured"]
     return [*lines, votes(_quorum_status(status["quorum"]))]

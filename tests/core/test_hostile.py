@@ -330,6 +330,16 @@ def test_a_far_number_that_nobody_confirms_is_forgotten():
     assert (machine.ring_id, node.stored) == before
 
 
+def test_nobody_stays_away_because_somebody_only_says_that_it_is_deaf():
+    """A healthy ring takes it back at once; a forged judgement is no reason to hold it out."""
+    cluster = formed(merge=0.03)
+    for lie in (Join(2, 2, cluster[1].machine.ring_id.seq, NODES, (3,)), Join(3, 3, 999, NODES, (3,))):
+        for node_id in NODES:
+            cluster[node_id].receive(codec.encode(lie))
+        assert cluster.settle(2)
+        assert not any(node.machine.left_out.all() for node in cluster.nodes.values())
+
+
 def test_a_claim_holds_while_it_is_repeated():
     claims = Claims(1.0)
     assert not claims.hear(2, 1 << 50, 10.0)

@@ -139,6 +139,20 @@ async def test_a_ring_that_is_being_formed_is_not_quorate(voting, monkeypatch):
     assert "gather for 0:00:05, not quorate\n" in "\n".join([*ring_lines(told | {"waiting": 0}, rates(told, told)), ""])
 
 
+async def test_status_tells_who_does_not_receive(voting):
+    ring = voting.ring
+    machine, now = ring._shell.processor, trio.current_time()
+    assert (ring_status(ring, now, now)["standstill"], ring_status(ring, now, now)["left_out"]) == ("", [])
+    machine.ring.standstill.reason = "node 2 gets nothing"
+    machine.left_out.add(1, now, "what it did")
+    machine.left_out.add(2, now - 99, "long ago")
+    told = ring_status(ring, now, now + 3)
+    assert told["left_out"] == [{"node": 1, "seconds": 7, "reason": "what it did"}]
+    text = "\n".join(ring_lines(told | {"waiting": 0}, rates(told, told)))
+    assert "\nthe ring stands still: node 2 gets nothing\n" in text
+    assert "\nthis node is left out for another 7 s: what it did\n" in text
+
+
 async def test_rates_are_what_happened_between_two_looks(daemon):
     async with daemon.connect() as ring, ring.join("chat") as group:
         group.on_message(lambda sender, data: None)

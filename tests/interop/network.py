@@ -162,6 +162,10 @@ class Network:
         chain = "add table inet f; add chain inet f in { type filter hook input priority 0; }"
         self.places[k].run("nft", f"{chain}; add rule inet f in {' '.join(rule)} drop")
 
+    def narrow(self, k, mtu):
+        """Have the switch's port of place K carry no packets of more than `mtu` bytes; K itself knows nothing of it."""
+        self._ip(self.switch, f"link set v{k} mtu {mtu}")
+
     def one_by_one(self):
         """Have trains of frames cut at their senders, so that each frame is a packet of its own."""
         for place in self.places.values():

@@ -24,6 +24,17 @@ VICTIMS = pytest.mark.parametrize("victim", [1, 2, long(3)])
 """Node 2 of three is ours, so a victim is the real representative, ours, or a real node with a higher id."""
 
 
+async def said(capfd, pattern):
+    """Wait until one of our nodes has written this to its standard error."""
+    text = ""
+    with trio.move_on_after(60):
+        while not re.search(pattern, text):
+            await trio.sleep(0.1)
+            text += capfd.readouterr().err
+        return
+    pytest.fail(f"ours never said {pattern!r}, but: {text}")
+
+
 @asynccontextmanager
 async def cast(ring, real):
     """Programs on a ring whose places `real` have Corosync; at the end what they wrote down is checked."""
@@ -230,6 +241,27 @@ async def test_a_cut_in_one_direction(mixed_ring, source, target):
         await programs.quiet()
         await programs.together(1, 2, 3)
         await programs.check_health(1, 2, 3, besides="FAILED TO RECEIVE")
+
+
+@pytest.mark.parametrize("sender", [1, 3])
+async def test_a_port_of_the_switch_with_a_small_mtu(mixed_ring, capfd, sender):
+    """The token passes and large frames do not: the ring goes on without the node behind it, and says why (A9).
+
+    One message alone, since a train of frames is one packet on these links, which passes whatever their MTU is.
+    """
+    ring = mixed_ring(3, **QUICK)
+    async with cast(ring, ()) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        ring.network.narrow(3, 1300)
+        await programs.say("send 1350", sender)
+        await said(
+            capfd, rf"gets the token but not the messages of node {sender} in frames of 1\d\d\d bytes.*without node 3"
+        )
+        for k in (1, 2):
+            await programs.programs[k].until(ring_of(1, 2))
+        ring.network.narrow(3, 1500)
+        await programs.together(1, 2, 3)
 
 
 @pytest.mark.long

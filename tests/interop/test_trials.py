@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from tests.interop.cast import Cast, last, ring_of
-from tests.interop.test_membership import CHATTER, QUICK, cast, long
+from tests.interop.test_membership import CHATTER, QUICK, cast, long, said
 
 OF_FLUSH = "Discarding (JOIN|LEAVE) message during flush"
 """What real nodes say to each other's Joins as well."""
@@ -33,17 +33,6 @@ async def logged(ring, k, pattern):
     with trio.fail_after(60):
         while not any(re.search(pattern, line) for line in ring.log(k)):
             await trio.sleep(0.1)
-
-
-async def said(capfd, pattern):
-    """Wait until one of our nodes has written this to its standard error."""
-    text = ""
-    with trio.move_on_after(60):
-        while not re.search(pattern, text):
-            await trio.sleep(0.1)
-            text += capfd.readouterr().err
-        return
-    pytest.fail(f"ours never said {pattern!r}, but: {text}")
 
 
 @pytest.mark.parametrize("transport", ["udpu", long("udp")])

@@ -19,6 +19,7 @@ import pytest
 from tests.core import test_hostile as hostile
 from tests.sim import scenarios
 from totem import flow, sequence
+from totem.deafness import LeftOut, Standstill
 from totem.flow import FlowControl, Pace
 from totem.labels import Labels
 from totem.packing import Assembler, Packer
@@ -79,6 +80,59 @@ def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 BUGS = [
+    # Who does not receive.
+    Bug(
+        "count visits alone until somebody fails to receive",
+        "A9",
+        [Change(Standstill, "note_visit", "max(self.by_visits, by_time)", "self.by_visits")],
+        scenarios.a_link_that_loses_large_frames_costs_seconds,
+    ),
+    Bug(
+        "hold a receiver for deaf that nobody but the originator has reached",
+        "A9",
+        [Change(Ordering, "_judge", "codec.mcast_origin(frame) != me", "True")],
+        scenarios.a_node_whose_large_frames_reach_nobody_costs_seconds,
+    ),
+    Bug(
+        "take a deaf node back at once",
+        "A9",
+        [Change(LeftOut, "has", "absence is not None and now < absence.until", "False")],
+        scenarios.who_does_not_receive_stays_away_for_growing_times,
+    ),
+    Bug(
+        "leave a deaf node out for the same time again and again",
+        "A9",
+        [Change(LeftOut, "next_term", "min(2 * last.seconds, _LONGEST)", "_FIRST")],
+        scenarios.who_does_not_receive_stays_away_for_growing_times,
+    ),
+    Bug(
+        "leave out those alone whom I have judged myself",
+        "A9",
+        [
+            Change(
+                Ordering,
+                "is_my_deafness",
+                'processor.left_out.add(node_id, now, f"node {join.origin} says (FAILED TO RECEIVE) of it")',
+                "pass",
+            )
+        ],
+        scenarios.who_does_not_receive_stays_away_for_growing_times,
+    ),
+    Bug(
+        "try each recovery with a deaf member again",
+        "A9",
+        [
+            Change(Recovery, "_give_up_attempt", "holder == again", "False"),
+            Change(Ordering, "_is_deaf", "standstill.lasts <= 1", "self.state.value == 'recovery'"),
+        ],
+        scenarios.a_deaf_member_does_not_break_each_recovery,
+    ),
+    Bug(
+        "believe anybody who says that a member is deaf",
+        "A9",
+        [Change(Ordering, "is_my_deafness", "ring.standstill.lasts < _BELIEVED", "False")],
+        hostile.test_nobody_stays_away_because_somebody_only_says_that_it_is_deaf,
+    ),
     # Who has sent what.
     Bug(
         "one multicast whose sender nobody looks at",

@@ -14,7 +14,7 @@ from totem.processor import Processor
 from totem.sequence import up_to
 from totem.states.table import State
 from totem.testing.checkers import check
-from totem.testing.cluster import BarrierSync, Cluster, Stamp
+from totem.testing.cluster import BarrierSync, Cluster, Maker, Node, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Cables, Conditions, Filter, flip_or_cut
 from totem.wire import codec
@@ -430,6 +430,124 @@ def a_deaf_member_is_put_out() -> None:
     assert cluster.run_until(lambda: cluster.one_ring(1, 2) and state(cluster, 3) is not State.RECOVERY, 20)
     cluster.network.filters.clear()
     judge(cluster)
+
+
+Said = list[tuple[int, str]]
+"""What nodes have told their administrators, by node."""
+
+LARGE = 1350
+
+
+def _ring_to_narrow(count: int = 3, makers: dict[int, Maker] | None = None) -> tuple[Cluster, Said]:
+    """A ring with the timers of everybody's."""
+    said: Said = []
+
+    def on_trace(node: Node, what: str, detail: str) -> None:
+        if what == "notice":
+            said.append((node.node_id, detail))
+
+    cluster = Cluster(count, makers=makers, on_trace=on_trace)
+    cluster.start()
+    cluster.form()
+    cluster.run_for(3)
+    return cluster, said
+
+
+def _narrow(cluster: Cluster, source: int | None = None, target: int | None = None) -> None:
+    """From now on no link from, to, or between these carries packets of more than 1,300 bytes."""
+    cluster.network.set_conditions(replace(cluster.network.conditions, longest=1272), source, target)
+
+
+def _send_large(cluster: Cluster, sender: int) -> None:
+    for _ in range(3):
+        cluster[sender].send([cluster[sender].compose(LARGE)])
+
+
+def a_link_that_loses_large_frames_costs_seconds() -> None:
+    """The ring says within ten seconds who does not receive what, and goes on without it (A9)."""
+    cluster, said = _ring_to_narrow()
+    _narrow(cluster, target=3)
+    begin = cluster.now
+    _send_large(cluster, 1)
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 10)
+    assert said[0][1].startswith(
+        f"node 3 gets the token but not the messages of node 1 in frames of {LARGE + 55} bytes"
+    )
+    message = cluster[2].compose(100)
+    cluster[2].send([message])
+    assert cluster.run_until(lambda: was_told(cluster, 1, message), begin + 10 - cluster.now)
+    judge(cluster, settle=False)
+
+
+def a_node_whose_large_frames_reach_nobody_costs_seconds() -> None:
+    """All others lack them, so it is the sender that the ring goes on without."""
+    cluster, said = _ring_to_narrow()
+    _narrow(cluster, source=3)
+    _send_large(cluster, 3)
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 10)
+    assert said[0][0] == 3
+    assert "(FAILED TO RECEIVE), nor does anybody else: the ring goes on without node 3" in said[0][1]
+    judge(cluster, settle=False)
+
+
+def who_does_not_receive_stays_away_for_growing_times() -> None:
+    """A port that is narrow both ways, at which nobody looks for ten minutes: the others order all but some seconds."""
+    cluster, _ = _ring_to_narrow()
+    _narrow(cluster, target=3)
+    _narrow(cluster, source=3)
+    machine = machine_of(cluster, 1)
+    installed = machine.counters.rings_installed
+    at_once = 0
+    for _ in range(600):
+        if cluster.one_ring(1, 2, 3):
+            _send_large(cluster, 2)
+        message = cluster[1].compose(60)
+        cluster[1].send([message])
+        cluster.run_for(1)
+        at_once += was_told(cluster, 2, message) is not None
+    assert at_once > 540
+    assert machine.counters.rings_installed - installed < 20
+    cluster.network.heal()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3), 320)
+    judge(cluster)
+
+
+def who_did_not_receive_comes_back_when_it_is_started_anew() -> None:
+    """A leave says that somebody has looked at it."""
+    cluster, _ = _ring_to_narrow()
+    _narrow(cluster, target=3)
+    _send_large(cluster, 1)
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 10)
+    cluster.run_for(1)
+    cluster.network.heal()
+    cluster[3].leave()
+    cluster[3].start()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3), 2)
+    judge(cluster)
+
+
+def a_deaf_member_does_not_break_each_recovery() -> None:
+    """It holds up two, and then the others form their ring without it."""
+    cluster, said = _ring_to_narrow(4)
+    _narrow(cluster, target=3)
+    swallow_multicasts(cluster, {1}, {2})
+    _send_large(cluster, 1)
+    cluster.run_for(0.05)
+    cluster.network.filters.clear()
+    cluster[4].crash()
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2), 30)
+    assert said
+    judge(cluster, settle=False)
+
+
+def a_mixed_ring_says_who_does_not_receive() -> None:
+    """Within ten seconds, though it waits, as real nodes do, until that one gives itself up."""
+    cluster, said = _ring_to_narrow(makers={3: CorosyncModel})
+    _narrow(cluster, target=3)
+    _send_large(cluster, 1)
+    cluster.run_for(10)
+    assert {node for node, text in said if text.startswith("node 3 gets the token but not the messages of")} == {1, 2}
+    assert "node 3" in machine_of(cluster, 1).statistics().standstill
 
 
 def nobody_repeats_what_others_refuse() -> None:
@@ -905,6 +1023,12 @@ def many_lost_tokens_are_missed_as_soon_as_one() -> None:
 
 
 SCENARIOS = [
+    a_link_that_loses_large_frames_costs_seconds,
+    a_node_whose_large_frames_reach_nobody_costs_seconds,
+    who_does_not_receive_stays_away_for_growing_times,
+    who_did_not_receive_comes_back_when_it_is_started_anew,
+    a_deaf_member_does_not_break_each_recovery,
+    a_mixed_ring_says_who_does_not_receive,
     nobody_repeats_what_others_refuse,
     what_a_real_node_repeats_stops_nobody,
     a_lost_token_is_missed_soon,

@@ -54,10 +54,7 @@ class Gather(Room):
         if not members <= self.agreed:
             return
         if processor.receive_failed:
-            # The others have agreed to go on without me.
-            processor.receive_failed = False
-            processor.candidates = {processor.node_id}
-            processor.failed = set()
+            processor.go_alone()
             members = {processor.node_id}
         if members == {processor.node_id} != processor.candidates - processor.gone and not self._may_be_alone:
             self._hesitate(now)

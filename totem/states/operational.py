@@ -29,6 +29,10 @@ class Operational(Ordering):
         """The installed ring."""
         return self.processor.ring
 
+    def is_pure(self) -> bool:
+        """Whether all members are known to be ours."""
+        return self.processor.ring.pure
+
     def _stream(self) -> Packer:
         processor = self.processor
         return processor.sync_packer if processor.syncing else processor.packer
@@ -94,6 +98,8 @@ class Operational(Ordering):
     def on_join(self, join: Join, now: float) -> None:
         """A processor would join or leaves: find out who could be in the next ring."""
         processor = self.processor
+        if self.is_my_deafness(join, now):
+            return
         dropped = self._ignores_join(join)
         if dropped:
             processor.drop(dropped)

@@ -19,12 +19,24 @@ from totem.timers import Timer
 from totem.wire import codec
 from totem.wire.codec import Frame
 from totem.wire.layout import MAX_REQUESTS
-from totem.wire.messages import HoldCancel, Token
+from totem.wire.messages import HoldCancel, Join, Token
 
 _MISSES_COUNTED = 512
 """Holes that are looked at on one visit."""
-_DEAF_SECONDS = 1.0
-"""A fast ring makes its fail_recv_const visits in a moment; nobody is given up sooner than this (rulings, A9)."""
+_ORIGINATORS_TURN = 1.5
+_HOLDERS_TURN = 2.0
+_BELIEVED = 0.5
+"""After so many times the patience that those have who got the message from somebody else; and so much of it must have
+passed where another member's judgement is believed (rulings, A9)."""
+
+
+def describe(ring: Ring, holder: int, frame: bytes | None) -> str:
+    """Say who does not receive what; `frame` is what it lacks, if that is here."""
+    lacks = f"node {holder} gets the token but not the messages of"
+    if frame is None:
+        return f"{lacks} the others (FAILED TO RECEIVE)"
+    origin = codec.mcast_origin(frame)
+    return f"{lacks} node {origin} in frames of {len(frame)} bytes (FAILED TO RECEIVE)"
 
 
 class Ordering(Room):
@@ -40,6 +52,10 @@ class Ordering(Room):
 
     def multicast(self, token: Token, allowed: int) -> int:
         """Send up to `allowed` frames, count them into `token.seq`, return how many."""
+        raise NotImplementedError
+
+    def is_pure(self) -> bool:
+        """Whether all members are known to be ours."""
         raise NotImplementedError
 
     def conclude_visit(self, token: Token, now: float) -> bool:
@@ -208,30 +224,58 @@ class Ordering(Room):
         token.requests += requests
 
     def _is_deaf(self, ring: Ring, token: Token, now: float) -> bool:
-        """Whether somebody has held the aru for so long that the ring must go on without that member (A9).
+        """Whether somebody has held the aru for so long that the ring must go on without a member (A9)."""
+        standstill = ring.standstill
+        if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
+            standstill.end(now)
+            return False
+        standstill.note_visit(self.processor.config.fail_recv_const, now)
+        if standstill.lasts <= 1:
+            return False
+        frame = ring.window.get(after(token.aru))
+        standstill.reason = describe(ring, token.aru_holder, frame)
+        pure = self.is_pure()
+        deaf = self._judge(ring, token.aru_holder, frame, pure=pure)
+        if deaf == ring.node_id and frame is not None:
+            standstill.reason += ", nor does anybody else"
+        if deaf:
+            self.processor.give_up(deaf, standstill.reason, frame, now, pure=pure)
+        elif not pure and self.state is State.OPERATIONAL:
+            self.processor.notice(f"{standstill.reason}: the ring waits until it gives itself up")
+        return bool(deaf)
 
-        The holder names itself, as Corosync's does. In a pure ring the others name it after twice as many visits.
+    @staticmethod
+    def _judge(ring: Ring, holder: int, frame: bytes | None, *, pure: bool) -> int:
+        """Which member the ring must go on without, of whom I have to say it; 0: nobody.
+
+        A holder names itself where there are real nodes, as theirs does. Else those before it have had their turn.
+        """
+        standstill, me = ring.standstill, ring.node_id
+        if not pure:
+            return me if holder == me and standstill.by_visits > 1 else 0
+        if frame is None:
+            return me if holder == me and standstill.lasts > _HOLDERS_TURN else 0
+        if codec.mcast_origin(frame) != me or len(ring.members) == 2:
+            return holder
+        return me if standstill.lasts > _ORIGINATORS_TURN else 0
+
+    def is_my_deafness(self, join: Join, now: float) -> bool:
+        """Whether a member has judged that I do not receive; whom else it has judged stays away here, too.
+
+        Only while I see myself that the ring stands still: anybody can say that somebody has failed.
         """
         processor = self.processor
-        if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
-            ring.aru_count = 0
-            ring.aru_since = now
+        ring = self.ring()
+        if ring.standstill.lasts < _BELIEVED or join.is_leave or join.origin not in ring.members or not self.is_pure():
             return False
-        ring.aru_count += 1
-        limit = processor.config.fail_recv_const
-        if ring.aru_count <= limit or now - ring.aru_since < _DEAF_SECONDS:
-            return False
-        if token.aru_holder == ring.node_id:
-            processor.receive_failed = True
-        elif not ring.pure or ring.aru_count <= 2 * limit or token.aru_holder not in ring.members:
-            return False
-        processor.notice(
-            f"node {token.aru_holder} gets the token but not the messages of the others (FAILED TO RECEIVE): "
-            f"the ring goes on without it. Look for lost packets on its network"
-        )
-        processor.failed.add(token.aru_holder)
-        processor.gather(Cause.FAILED_TO_RECEIVE, now)
-        return True
+        deaf = set(join.failed).intersection(ring.members)
+        if ring.node_id in deaf:
+            processor.give_up(ring.node_id, f"node {join.origin} says (FAILED TO RECEIVE) of me", None, now, pure=True)
+            processor.hear(join, now)
+            return True
+        for node_id in deaf:
+            processor.left_out.add(node_id, now, f"node {join.origin} says (FAILED TO RECEIVE) of it")
+        return False
 
     def on_hold_cancel(self, message: HoldCancel, now: float) -> None:
         """Let the token move again."""

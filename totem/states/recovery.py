@@ -22,7 +22,7 @@ from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration,
 from totem.errors import MalformedDatagram
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
-from totem.states.ordering import Ordering
+from totem.states.ordering import Ordering, describe
 from totem.states.table import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Frame, Hello
@@ -213,9 +213,24 @@ class Recovery(Ordering):
             self._progress = progress
             self._progress_at = now
         elif now - self._progress_at > self.processor.config.consensus:
-            self.processor.gather(Cause.RECOVERY_STALLED, now)
+            self._give_up_attempt(token, now)
             return False
         return True
+
+    def _give_up_attempt(self, token: Token, now: float) -> None:
+        """Try again with everybody; but among ours alone without whom two attempts have waited for (A9)."""
+        processor = self.processor
+        holder, again = token.aru_holder, processor.stalled_by
+        frame = self.new_ring.window.get(after(token.aru))
+        processor.stalled_by = holder
+        if holder and holder == again and frame is not None and self.is_pure():
+            processor.give_up(holder, describe(self.new_ring, holder, frame), frame, now, pure=True)
+        else:
+            processor.gather(Cause.RECOVERY_STALLED, now)
+
+    def is_pure(self) -> bool:
+        """Whether all members of the new ring have said hello, as far as I have heard."""
+        return self._hellos().keys() >= set(self.new_ring.members)
 
     def _recovered(self) -> Iterator[bytes]:
         """The gapless encapsulated multicasts, from the ring's first number on."""
@@ -303,5 +318,5 @@ class Recovery(Ordering):
     def on_join(self, join: Join, now: float) -> None:
         """A member of the ring being formed has gone back to Gather."""
         processor = self.processor
-        if processor.is_news_of_attempt(join):
+        if processor.is_news_of_attempt(join) and not self.is_my_deafness(join, now):
             processor.gather_with(join, Cause.JOIN_IN_RECOVERY, now)

@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -57,6 +58,8 @@ class Conditions:
     straggle: float = 0.0
     """Chance that a copy comes much later, `straggle_time` at most, perhaps in another ring's days."""
     straggle_time: float = 1.0
+    longest: float = inf
+    """Bytes of the longest datagram that passes."""
     corrupt: float = 0.0
     damage: Damage = spoil_header
 
@@ -187,6 +190,8 @@ class Network:
                 link.clogged.append(datagram)
             return
         conditions = link.conditions
+        if len(datagram) > conditions.longest:
+            return
         random = self.dice.random
         arrival = self.now + conditions.delay + conditions.jitter * random()
         receiver = self._receivers[target]
@@ -311,7 +316,11 @@ class SwitchedNetwork(Network):
         cables = self.cables
         for target in targets:
             link = self.links[source][target]
-            if link.cut or (link.conditions.loss and self.dice.random() < link.conditions.loss):
+            if (
+                link.cut
+                or len(datagram) > link.conditions.longest
+                or (link.conditions.loss and self.dice.random() < link.conditions.loss)
+            ):
                 continue
             begins = max(self.now, self._in[target])
             if (begins - self.now) * cables.rate > cables.buffer:
