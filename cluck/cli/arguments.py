@@ -133,7 +133,8 @@ examples:
   cluck run backup --timeout 0 -- backup      not at all, if another machine does
   cluck run report --shared -- make report
   cluck run import -- sh -c 'import --fence "$CLUCK_TOKEN"'
-  0 3 * * *  root  cluck run nightly --timeout 0 -- nightly   in each crontab
+  0 3 * * *  root  cluck run nightly --timeout 0 --hold-at-least 120 -- nightly
+                                              in each machine's crontab: on one of them
 
 {EXIT_CODES}""",
     )
@@ -146,6 +147,14 @@ examples:
         metavar="S",
         help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
         f"third of it (default {LEASE:g})",
+    )
+    command.add_argument(
+        "--hold-at-least",
+        type=_seconds(0, LONGEST_LEASE),
+        default=0.0,
+        metavar="S",
+        help="keep the lock for so many seconds from when it was had, also where COMMAND ends before: for a job that "
+        "all machines start at one time, by clocks that differ",
     )
     _add_leave_daemons(command)
     command.set_defaults(command=under.run, runs_a_command=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
@@ -37,12 +38,16 @@ class _Runner:
         self.guard: Guarded | None = None
         self.is_done = False
         """The command has ended by itself, and only what was held is still to be given back."""
+        self.holding = trio.CancelScope()
+        """In which a lock is kept on behind the command."""
         self.signal = 0
         """By which all was ended."""
 
     async def follow(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-        """Pass signals on to the command; where none runs, end."""
+        """Pass signals on to the command; where none runs, end. None of those that end it leaves a lock held on."""
         async for number in signals:
+            if number in _ENDING:
+                self.holding.cancel()
             if self.guard is not None and self.guard.runs:
                 self.guard.forward(number)
             elif number in _ENDING and not self.is_done:
@@ -79,12 +84,17 @@ async def run(options: argparse.Namespace) -> int:
             code: int = Exit.LOST
             try:
                 async with wanted as held:
+                    had_since = boot_time()
                     code = await _run_held(locks, held, runner.guard, options)
                     runner.is_done = True
+                    with runner.holding:
+                        await _hold_on(held, had_since + options.hold_at_least, options.duration / RENEWALS)
                     await _see_lock_server(locks, held)
-            except LockLost:
+            except LockLost as error:
                 if not runner.is_done:
                     raise
+                if boot_time() < had_since + options.hold_at_least:
+                    print(f"cluck: {error}, before --hold-at-least was over: others may run it too", file=sys.stderr)
             return code
 
     return await _under_signals(body)
@@ -111,6 +121,14 @@ async def _renew(locks: client.Locks, held: client.Held, guard: Guarded, interva
             await held.renew()
             guard.extend(_deadline(held))
             guard.keep(locks.fileno())
+
+
+async def _hold_on(held: client.Held, until: float, interval: float) -> None:
+    """Keep a lock whose command has ended until this boot-time."""
+    while (rest := until - boot_time()) > 0:
+        await trio.sleep(min(rest, interval))
+        with suppress(LockError):
+            await held.renew()
 
 
 async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:

@@ -1,8 +1,9 @@
 """`cluck` on a client of the lock service that is played: `python -m tests.cluck.fake_locks ARGUMENTS`.
 
 In the environment: FAKE_ERROR, the error that the lock raises; FAKE_LOSE, a descriptor at whose end the lock is lost;
-FAKE_MUTE, set where no renewal is answered; FAKE_ID, by which the processes of the command are known. When the lock is
-given back, it is said on standard error what of the command still runs.
+FAKE_MUTE, set where no renewal is answered; FAKE_TELL, set where each is told on standard error; FAKE_ID, by which the
+processes of the command are known; FAKE_LEAST, seconds that the lock is to be held at least. When the lock is given
+back, standard error says so, and what of the command still runs.
 """
 
 import os
@@ -35,7 +36,11 @@ class Held:
 
     def __init__(self, duration):
         self.duration = duration
+        self.since = time.clock_gettime(time.CLOCK_BOOTTIME)
         self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + duration
+
+    def age(self):
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.since
 
     def remaining(self):
         return max(0.0, self.deadline - time.clock_gettime(time.CLOCK_BOOTTIME))
@@ -44,6 +49,8 @@ class Held:
         if "FAKE_MUTE" in os.environ:
             await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
+        if "FAKE_TELL" in os.environ:
+            print("renewed", file=sys.stderr)
         self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + self.duration
 
 
@@ -83,7 +90,13 @@ class Locks:
                     yield held
                 finally:
                     if not lost:
-                        print("given back", *running(os.environ.get("FAKE_ID", "")), file=sys.stderr)
+                        is_early = held.age() < float(os.environ.get("FAKE_LEAST", "0"))
+                        print(
+                            "given back",
+                            *["too early"] * is_early,
+                            *running(os.environ.get("FAKE_ID", "")),
+                            file=sys.stderr,
+                        )
             nursery.cancel_scope.cancel()
         if lost:
             raise errors.LockLost("it was lost")

@@ -52,6 +52,11 @@ class Run:
         """The next line of its errors."""
         return await line_of(self.process.stderr)
 
+    def go_on(self):
+        """Give it a line of input."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
     def running(self):
         """What of its command runs."""
         return running(self.mark)
@@ -337,18 +342,19 @@ def cgroup_of(guard):
 
 @pytest.fixture
 def foreign(tmp_path):
-    """A command that sleeps as root whoever starts it, as with sudo."""
+    """A command that says its process id and sleeps, as root whoever starts it, as with sudo."""
     path = tmp_path / "setpriv"
     shutil.copy(shutil.which("setpriv"), path)
     path.chmod(0o4755)
     tmp_path.chmod(0o755)
-    return f"{path} --reuid=0 sleep 1000"
+    return f"{path} --reuid=0 sh -c 'echo $$; exec sleep 1000'"
 
 
 @only_root
 async def test_who_may_not_be_signalled_keeps_the_lock(run, foreign):
-    one = run(f"{foreign} & echo $!; exit 3", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
+    one = run(f"{foreign} & read -r go_on; exit 3", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
     pid = int(await one.line())
+    one.go_on()
     assert await one.complaint() == f"cluck: process {pid} of user root may not be signalled: it is waited for"
     assert state(pid) in "SR"
     os.kill(pid, signal.SIGKILL)
@@ -358,7 +364,7 @@ async def test_who_may_not_be_signalled_keeps_the_lock(run, foreign):
 
 @only_root
 async def test_who_may_not_be_signalled_is_waited_for_where_the_lock_is_lost(run, foreign):
-    one = run(f"{foreign} & echo $!; wait", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
+    one = run(f"{foreign} & wait", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
     pid = int(await one.line())
     one.lose()
     assert "may not be signalled" in await one.complaint()
@@ -375,7 +381,9 @@ async def test_a_cgroup_ends_who_may_not_be_signalled(run, foreign):
         for path in (Path(folder), *Path(folder).iterdir()):
             os.chown(path, NOBODY, NOBODY)
         enter = ("sh", "-c", f'echo 0 > {folder}/cgroup.procs; exec "$@"', "enter")
-        one = run(f"{foreign} & exit 3", "--grace", "0.1", prefix=(*enter, *AS_NOBODY, *READS_ALL))
+        one = run(f"{foreign} & read -r go_on; exit 3", "--grace", "0.1", prefix=(*enter, *AS_NOBODY, *READS_ALL))
+        await one.line()
+        one.go_on()
         code, _, err = await one.ended()
         assert (code, err) == (3, "given back\n")
     finally:
@@ -392,6 +400,35 @@ async def test_daemons_are_let_go_where_that_is_wanted(run):
     assert err == "given back sleep 1000\n"
     assert state(pid) in "SR"
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_lock_is_held_on_behind_a_short_command(run):
+    one = run("echo done; exit 3", "--hold-at-least", "1", "--duration", "1", FAKE_LEAST="1")
+    assert await one.ended() == (3, "done\n", "given back\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_cuts_short_that_a_lock_is_held_on(run, number):
+    one = run(f"trap '' {number.value}; echo done", "--hold-at-least", "1000")
+    assert await one.line() == "done"
+    one.process.send_signal(number)  # whether the command has ended or not
+    assert await one.ended() == (0, "", "given back\n")
+
+
+async def test_a_lock_that_is_lost_while_it_is_held_on(run):
+    one = run("echo done; exit 3", "--hold-at-least", "1000", "--duration", "1", FAKE_TELL="yes")
+    assert await one.line() == "done"
+    await trio.to_thread.run_sync(wait_for_children_to_end, one.process.pid)
+    for _ in range(2):  # the first may have begun before the end was seen
+        assert await one.complaint() == "renewed"
+    one.lose()
+    code, _, err = await one.ended()
+    assert code == 3
+    assert err.endswith("cluck: it was lost, before --hold-at-least was over: others may run it too\n")
+
+
+async def test_a_command_that_cannot_be_run_here_may_be_run_elsewhere_at_once(run):
+    assert (await run(["/no/such"], "--hold-at-least", "1000").ended())[0] == 127
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import trio
 
 from tests.app.processes import write_config
 from tests.cluck.daemons import PATIENCE, Cluckd
+from tests.cluck.test_run import wait_for_children_to_end
 
 GUARDED = 'echo "begin $CLUCK_TOKEN" >> {log}; trap "echo end $CLUCK_TOKEN >> {log}; exit 0" TERM; echo up; {then}'
 
@@ -221,6 +222,18 @@ async def give_back(lock):
     with trio.fail_after(PATIENCE):
         await trio.to_thread.run_sync(lock.wait, abandon_on_cancel=True)
     assert lock.returncode == 0
+
+
+async def test_a_short_job_is_done_on_one_machine_by_clocks_that_differ(cluster):
+    job = ("run", "nightly", "--timeout", "0", "--hold-at-least", "1000", "--", "echo", "done")
+    one = cluster.popen(1, *job)
+    assert await line(one) == "done"
+    with trio.fail_after(PATIENCE):
+        await trio.to_thread.run_sync(wait_for_children_to_end, one.pid)
+    for late in (2, 3, 1):
+        assert (await cluster.cluck(late, *job))[:2] == (124, "")
+    one.terminate()
+    assert (await ended(one))[0] == 0
 
 
 async def test_a_name_is_nothing_to_a_terminal(cluster):
