@@ -84,11 +84,21 @@ def check_name(name: bytes) -> None:
 
 
 def refuse_name_for_corosync(name: bytes) -> None:
-    """Raise CorosyncLimit for a name that a Corosync node cannot stand (ruling C7)."""
-    if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name:
+    """Raise CorosyncLimit for a name that a Corosync node cannot stand (ruling C7).
+
+    NULs at the end are as good as none: Pacemaker's names have one.
+    """
+    if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name.rstrip(b"\0"):
         raise CorosyncLimit(
-            f"group name {quoted(name)}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, no NUL"
+            f"group name {quoted(name)}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, and NUL "
+            "at the end alone"
         )
+
+
+def _namesakes(name: bytes) -> list[bytes]:
+    """The names that a Corosync node takes for one where it counts who came or left with a node: up to their NULs."""
+    stem = name.rstrip(b"\0")
+    return [stem.ljust(length, b"\0") for length in range(max(1, len(stem)), COROSYNC_LARGEST_NAME + 1)]
 
 
 class Transport(Protocol):
@@ -254,8 +264,8 @@ class Engine:
     def join(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
         """A local process joins a group; accepted also before the first ring and while sync runs.
 
-        ValueError for an empty or too long name, AlreadyJoined, CorosyncLimit (127 bytes, no NUL, 128 members while a
-        Corosync node is in the ring; ruling C7).
+        ValueError for an empty or too long name, AlreadyJoined, CorosyncLimit (127 bytes, NUL at the end alone, 128
+        members while a Corosync node is in the ring; ruling C7).
         """
         check_name(name)
         if (name, pid) in self._local:
@@ -270,8 +280,10 @@ class Engine:
 
     def _refuse_what_corosync_cannot_stand(self, name: bytes) -> None:
         refuse_name_for_corosync(name)
-        members = set(self.members(name))
-        members.update(membership.member for membership in self._local.values() if membership.name == name)
+        names = set(_namesakes(name))
+        members = {(namesake, member) for namesake in names for member in self.members(namesake)}
+        local = {membership for membership in self._local.values() if membership.name in names}
+        members.update((membership.name, membership.member) for membership in local)
         if len(members) >= COROSYNC_MOST_MEMBERS:
             raise CorosyncLimit(
                 f"group {quoted(name)} has {len(members)} members: no more with a Corosync node in the ring"

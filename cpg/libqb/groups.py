@@ -254,7 +254,8 @@ class GroupSession(Session):
         except AlreadyJoined:
             return Code.TRY_AGAIN  # its leave is on its way
         except CorosyncLimit:
-            return Code.NAME_TOO_LONG if len(name) == LARGEST_NAME or b"\0" in name else Code.NO_SPACE
+            is_name = len(name) == LARGEST_NAME or b"\0" in name.rstrip(b"\0")
+            return Code.NAME_TOO_LONG if is_name else Code.NO_SPACE
         except ValueError:
             return Code.INVALID_PARAM  # no name at all
         return Code.OK

@@ -169,7 +169,7 @@ def test_a_name_has_1_to_128_bytes(name):
 
 def test_what_a_corosync_node_cannot_stand_is_refused_while_one_is_in_the_ring():
     mixed = world_of(1, 2, pure=False)
-    for name in (b"x" * 128, b"nul\0"):
+    for name in (b"x" * 128, b"n\0ul", b"nul\0" * 2):
         with pytest.raises(CorosyncLimit):
             join(mixed, 1, name=name)
     for pid in range(64):
@@ -178,8 +178,14 @@ def test_what_a_corosync_node_cannot_stand_is_refused_while_one_is_in_the_ring()
     mixed.run()
     with pytest.raises(CorosyncLimit, match="128 members"):
         join(mixed, 1, 99)
+    for pid in range(64):
+        for name in (b"nul", b"nul\0"):  # one name where a Corosync node counts those who come and leave with a node
+            join(mixed, 1, pid, name)
+    with pytest.raises(CorosyncLimit, match="128 members"):
+        join(mixed, 1, 99, b"nul\0\0")
+    join(mixed, 1, 99, b"\0")
     pure = world_of(1)
-    for pid, name in enumerate([b"x" * 128, b"nul\0", *[b"g"] * 129]):
+    for pid, name in enumerate([b"x" * 128, b"n\0ul", *[b"g"] * 129]):
         assert join(pure, 1, pid, name)
 
 
