@@ -90,8 +90,8 @@ def refuse_name_for_corosync(name: bytes) -> None:
     """
     if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name.rstrip(b"\0"):
         raise CorosyncLimit(
-            f"group name {quoted(name)}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, and NUL "
-            "at the end alone"
+            f"group name {quoted(name)}: with a Corosync node in the ring at most {COROSYNC_LARGEST_NAME} bytes, and "
+            "NUL at the end alone"
         )
 
 

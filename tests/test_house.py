@@ -62,6 +62,7 @@ SHELLS = {
     "cluck.clock",
     "cluck.sockets",
     "cpg.libqb.buffers",
+    "cpg.libqb.names",
     "cpg.libqb.server",
     "cluck.cli.arguments",
     "cluck.cli.commands",

@@ -106,6 +106,8 @@ def _ring(status: Status) -> list[str]:
             for node in status["nodes"]
         ),
     ]
+    if lacks := status.get("libqb", {}).get("lacks"):
+        lines.append(f"programs that use libcpg are not served: {lacks}")
     if status["silent"]:
         lines.append(f"sync waits for {nodes(tuple(status['silent']))}")
     if status["standstill"]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from typing import Final
 
 import trio
 
@@ -36,13 +37,16 @@ from cpg.daemon.log import set_level, start_logging
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
 from cpg.daemon.start import ring_with_network
-from cpg.daemon.status import answers
+from cpg.daemon.status import LibqbState, answers
 from cpg.lines import nodes
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import ConfigError, NotYet
 
 _log = logging.getLogger(__name__)
+
+NAMES_PAUSE: Final = 5.0
+"""Seconds between two tries to have libqb's names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,9 +134,10 @@ def _check(options: argparse.Namespace) -> int:
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
     most = min(MOST_CLIENTS, descriptors_for_clients() // 2)  # the other half is for those of libqb
     hub = Hub(ring, access=access, most_clients=most, client_limit=ring.config.daemon.client_queue)
-    hub.answers = answers(ring, hub, access)
+    libqb_state = LibqbState()
+    hub.answers = answers(ring, hub, access, libqb_state)
     async with serve(listener, ring, hub), trio.open_nursery() as nursery:
-        await _serve_libqb(ring, access, nursery)
+        await _serve_libqb(ring, access, libqb_state, nursery)
         path = listener.getsockname()
         _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
         notify("READY=1", f"STATUS=node {ring.node_id} serves {path}")
@@ -141,19 +146,42 @@ async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life
         nursery.cancel_scope.cancel()
 
 
-async def _serve_libqb(ring: ServedRing, access: Access, nursery: trio.Nursery) -> None:
-    """Answer programs that use libcpg, if that is wanted, or nothing was said and nobody else does."""
+async def _serve_libqb(ring: ServedRing, access: Access, libqb_state: LibqbState, nursery: trio.Nursery) -> None:
+    """Answer programs that use libcpg, if that is wanted, or nothing was said and nobody else does.
+
+    Whoever has their names in place of a Corosync, or where libqb is wanted, may give them up: then they are taken.
+    """
     wanted = ring.config.daemon.libqb
     if wanted is False:
         return
+    error = await _begin_libqb(ring, access, libqb_state, nursery)
+    if error is None:
+        return
+    is_foreign = error.owner is None or error.owner.uid not in access.trusted
+    level = logging.ERROR if wanted or is_foreign else logging.WARNING
+    hint = "" if wanted else " (`libqb: no` in section cpgd says so)"
+    _log.log(level, "programs that use libcpg are not served: %s%s", error.strerror, hint)
+    if wanted or is_foreign:  # else it is the machine's Corosync, which must find its names when it comes again
+        nursery.start_soon(_wait_for_names, ring, access, libqb_state, nursery)
+
+
+async def _wait_for_names(ring: ServedRing, access: Access, libqb_state: LibqbState, nursery: trio.Nursery) -> None:
+    while await _begin_libqb(ring, access, libqb_state, nursery) is not None:
+        await trio.sleep(NAMES_PAUSE)
+    _log.info("programs that use libcpg are served now")
+
+
+async def _begin_libqb(
+    ring: ServedRing, access: Access, libqb_state: LibqbState, nursery: trio.Nursery
+) -> libqb.NameTaken | None:
+    """Serve programs that use libcpg from now on; return why not."""
     try:
         await nursery.start(partial(libqb.serve, ring, access=access))
-    except OSError as error:
-        if wanted:
-            raise
-        _log.warning(
-            "programs that use libcpg are not served: %s (`libqb: no` in section cpgd says so)", error.strerror
-        )
+    except libqb.NameTaken as error:
+        libqb_state.lacks = str(error.strerror)
+        return error
+    libqb_state.serves, libqb_state.lacks = True, None
+    return None
 
 
 async def _reload(path: str, access: Access, known: Resolve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,25 @@ from cpg.status import ring_status
 Answers = Mapping[str, Callable[[], object]]
 
 
-def answers(ring: EmbeddedRing, hub: Hub, access: Access) -> Answers:
+@dataclass
+class LibqbState:
+    """Whether programs that use libcpg are served."""
+
+    serves: bool = False
+    lacks: str | None = None
+    """Why not, where they would be."""
+
+
+def answers(ring: EmbeddedRing, hub: Hub, access: Access, libqb_state: LibqbState) -> Answers:
     """What clients can ask for, by question. The daemon's uptime begins here."""
     started = trio.current_time()
     return {
         "groups": partial(_groups, ring),
         "quorum": lambda: ring.quorum,
         "status": lambda: (
-            ring_status(ring, started, trio.current_time()) | {"reserved": access.reserved_groups} | _clients(hub)
+            ring_status(ring, started, trio.current_time())
+            | {"reserved": access.reserved_groups, "libqb": asdict(libqb_state)}
+            | _clients(hub)
         ),
     }
 

@@ -5,6 +5,7 @@ votequorum, cmap and cfg. A client of any of them is a connection with a session
 between. Sessions know bytes and the node, no sockets; `server` has those.
 """
 
+from cpg.libqb.names import NameTaken
 from cpg.libqb.server import SERVICES, serve
 
-__all__ = ["SERVICES", "serve"]
+__all__ = ["SERVICES", "NameTaken", "serve"]

@@ -49,6 +49,7 @@ from cpg.libqb.layout import (
     connected,
     refused,
 )
+from cpg.libqb.names import NameTaken, owner_of
 from cpg.libqb.quorum import Quorums
 from cpg.libqb.session import Service, Session
 from cpg.libqb.votequorum import Votes
@@ -115,7 +116,7 @@ async def serve(
     Call it in the ring's block, under trio. `access` says which users are let in, and may join which groups; others
     get EACCES.
     `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does.
-    Raises OSError where a service's name is taken: a Corosync runs here.
+    Raises `NameTaken` where a service's name is: a Corosync runs here, or somebody else has it.
     """
     server = _Server(ring, access)
     with ExitStack() as stack:
@@ -140,10 +141,7 @@ def _listen(name: str) -> socket.socket:
         listener.close()
         if error.errno != errno.EADDRINUSE:
             raise
-        raise OSError(
-            error.errno,
-            f"the abstract socket {name!r} is taken: a Corosync, or a daemon like this, runs on this machine",
-        ) from None
+        raise NameTaken(name, owner_of(name)) from None
     listener.listen(socket.SOMAXCONN)
     return listener
 

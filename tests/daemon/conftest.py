@@ -8,7 +8,7 @@ from cpg.daemon.access import Access
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
-from cpg.daemon.status import answers
+from cpg.daemon.status import LibqbState, answers
 from cpg.embedded import prepare_ring
 from tests.app.processes import write_config
 
@@ -27,7 +27,7 @@ class Daemon:
         with listening(self.path) as listener:
             self.ring = prepare_ring(ServedRing, self.config, self.node)
             self.hub = Hub(self.ring, access=self.access)
-            self.hub.answers = answers(self.ring, self.hub, self.access)
+            self.hub.answers = answers(self.ring, self.hub, self.access, LibqbState())
             async with serve(listener, self.ring, self.hub):
                 yield self
 

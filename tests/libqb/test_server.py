@@ -19,7 +19,7 @@ import cpg
 from cpg.codes import Code
 from cpg.daemon.access import Access
 from cpg.daemon.shares import Shares
-from cpg.libqb import SERVICES, layout, serve, server
+from cpg.libqb import SERVICES, NameTaken, layout, names, serve, server
 from cpg.libqb.session import Session
 from tests.app.processes import write_config
 from tests.libqb import client as raw
@@ -34,7 +34,8 @@ TRUSTED = (os.geteuid(),)
 @pytest.fixture
 def prefix(monkeypatch):
     prefix = unique_prefix()
-    monkeypatch.setattr(server, "address", lambda name: layout.address(prefix + name))
+    for module in (server, names):
+        monkeypatch.setattr(module, "address", lambda name: layout.address(prefix + name))
     return prefix
 
 
@@ -451,8 +452,9 @@ async def test_the_end_of_the_server_is_told(node, connect):
 
 async def test_a_name_that_is_taken(node):
     async with node() as ring:
-        with pytest.raises(OSError, match="the abstract socket 'cpg' is taken: a Corosync"):
+        with pytest.raises(NameTaken, match="the abstract socket 'cpg' is taken by process") as caught:
             await serve(ring, access=Access())
+        assert caught.value.owner == (os.getpid(), os.geteuid())
 
 
 async def test_too_many_clients(node, connect, monkeypatch):
