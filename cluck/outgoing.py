@@ -1,23 +1,43 @@
 """What a lock server says to the group: what its clients ask for, and what it proposes itself.
 
-It is kept until the view is primary. What was said in a view that has ended may be lost, and is said again in the next
-one, with everything that clients still wait for: all commands may be said twice.
+It is kept until the view is primary, as far as there is room for it. What was said in a view that has ended may be
+lost, and is said again in the next one, with everything that clients still wait for: all commands may be said twice.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from cluck.clients import Batch, LocalClient
-from cluck.commands import Acquire, Client, Command, Notify, Publish, RequestId, Stand, Wait
+from cluck.commands import (
+    MOST_UNSETTLED,
+    Acquire,
+    Client,
+    Command,
+    EndWait,
+    Notify,
+    Publish,
+    Release,
+    Renew,
+    RequestId,
+    Resign,
+    Stand,
+    Wait,
+    Withdraw,
+)
 from cluck.protocol import Failed
 from cluck.replica import Replica
 
 MOST_KEPT: Final = 100_000
-"""Commands that wait for a primary view."""
+"""Commands that wait for a primary view; a long one counts as several."""
+MOST_WORDS: Final = 4 * MOST_UNSETTLED
+"""Of these, what one client says of requests that it has made before."""
 LARGEST_BATCH: Final = 256
-"""Commands in one message."""
+"""Commands in one message; a long one counts as several."""
+LONG: Final = 1024
+"""Bytes of what a leader attaches that count as a command more."""
 DISK_PATIENCE: Final = 3.0
 """Seconds that a request waits for a majority's disks to know of its lease."""
 
@@ -25,6 +45,11 @@ REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
 """Commands that are answered under their own request."""
 _LEASED: Final = frozenset((Acquire, Stand))
 """Commands that ask for what is held by a lease."""
+
+
+def _weight(command: Command) -> int:
+    """As how many commands one counts. Hot."""
+    return 1 + len(command.blob) // LONG if type(command) is Publish else 1
 
 
 class Outgoing:
@@ -35,19 +60,23 @@ class Outgoing:
         """When the message was sent that is being applied, if it is this server's own."""
         self._replica = replica
         self._clients = clients
-        self._pending: list[Command] = []
-        """What is to be given to the group next, or when the view is primary."""
-        self._gated: list[Acquire | Stand] = []
+        self._pending: dict[int, Command] = {}
+        """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
+        self._weight = 0
+        """Of these."""
+        self._words: dict[Client, dict[tuple[type, RequestId], Command]] = {}
+        """Of these, what clients have said of requests that they made before."""
+        self._gated: dict[int, Acquire | Stand] = {}
         """Requests whose leases are longer than what a majority's disks know of."""
         self._gated_since: dict[RequestId, float] = {}
-        self._batches: dict[int, Batch] = {}
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By serial number."""
         self._says_again = False
 
     @property
     def is_full(self) -> bool:
         """Whether as many commands wait as may."""
-        return len(self._pending) >= MOST_KEPT
+        return self._weight >= MOST_KEPT
 
     @property
     def is_busy(self) -> bool:
@@ -58,11 +87,14 @@ class Outgoing:
 
     def say(self, command: Command) -> None:
         """Give a command to the group as soon as may be. Hot."""
-        self._pending.append(command)
+        if id(command) not in self._pending:
+            self._pending[id(command)] = command
+            self._weight += _weight(command)
 
     def say_all(self, commands: Iterable[Command]) -> None:
         """Give these to the group as soon as may be."""
-        self._pending += commands
+        for command in commands:
+            self.say(command)
 
     def ask(self, command: Command) -> None:
         """Give a client's request to the group; one for a long lease when disks know of such. Hot."""
@@ -70,34 +102,68 @@ class Outgoing:
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
             needed = command.lease + command.grace  # type: ignore[union-attr]
             if needed > state.longest:
-                self._gated.append(command)  # type: ignore[arg-type]
+                self._gated[id(command)] = command  # type: ignore[assignment]
                 self._replica.lengthen(needed)
                 return
-        self._pending.append(command)
+        self.say(command)
+
+    def hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
+        """Give to the group what a client says of a request that it made before. Hot.
+
+        While nobody decides, the last of each kind is kept, where it may matter to those who will, and there is room.
+        """
+        if not self._replica.is_primary:
+            words = self._words.setdefault(local.client, {})
+            word = type(command), command.request
+            former = words.pop(word, None)
+            if former is not None:
+                self._drop(former)
+            elif not self._may_matter(local, command.request) or self.is_full or len(words) >= MOST_WORDS:
+                return
+            words[word] = command
+        self.say(command)
+
+    def _may_matter(self, local: LocalClient, request: RequestId) -> bool:
+        state = self._replica.state
+        return state is None or request in local.open or bool(state.present(request))
+
+    def _drop(self, command: Command) -> None:
+        if self._pending.pop(id(command), None) is not None:
+            self._weight -= _weight(command)
 
     def ask_again(self) -> None:
         """Disks may know of longer leases by now."""
-        gated, self._gated = self._gated, []
-        for command in gated:
+        gated, self._gated = self._gated, {}
+        for command in gated.values():
             self.ask(command)
 
     def refuse_unrecorded(self, now: float) -> None:
         """Have no request wait for disks that cannot be written: the client is told whose, and may ask for less."""
-        since = self._gated_since
-        self._gated_since = {command.request: since.get(command.request, now) for command in self._gated}
-        for command in self._gated:
+        since, gated = self._gated_since, list(self._gated.values())
+        self._gated_since = {command.request: since.get(command.request, now) for command in gated}
+        for command in gated:
+            if now - self._gated_since[command.request] <= DISK_PATIENCE:
+                continue
+            del self._gated[id(command)]
             local = self._clients.get(command.request.owner.client)
-            if now - self._gated_since[command.request] > DISK_PATIENCE and local is not None:
+            if local is not None:
                 local.open.pop(command.request, None)
                 local.candidates.pop(command.request, None)
                 why = self._replica.unrecorded(command.lease + command.grace)
                 local.tell(Failed(command.request, why, not_ready=True))
-        self._gated = [command for command in self._gated if now - self._gated_since[command.request] <= DISK_PATIENCE]
 
     def take_back(self, command: Command) -> None:
         """It is not to be said after all; the group has never heard of it."""
-        self._pending = [other for other in self._pending if other is not command]
-        self._gated = [other for other in self._gated if other is not command]
+        self._drop(command)
+        self._gated.pop(id(command), None)
+
+    def forget(self, local: LocalClient) -> None:
+        """A client has ended: of what the group has not heard it never does."""
+        for word in self._words.pop(local.client, {}).values():
+            self._drop(word)
+        for known in local.open.values():
+            if not known.is_submitted:
+                self.take_back(known.command)
 
     # ---- out
 
@@ -105,18 +171,32 @@ class Outgoing:
         """Give the group, in a primary view, all that there is. Hot: once for each turn."""
         if self._says_again:
             self._says_again = False
-            self._pending[:0] = self._what_is_open()
-        for place in range(0, len(self._pending), LARGEST_BATCH):
-            self._submit(self._pending[place : place + LARGEST_BATCH], now)
+            self._pending = {id(command): command for command in self._what_is_open()} | self._pending
+        batch: list[Command] = []
+        weight = 0
+        for command in self._pending.values():
+            weight += _weight(command)
+            if weight > LARGEST_BATCH and batch:
+                self._submit(batch, now)
+                batch, weight = [], _weight(command)
+            batch.append(command)
+        if batch:
+            self._submit(batch, now)
         self._pending.clear()
+        self._words.clear()
+        self._weight = 0
 
     def _submit(self, commands: list[Command], now: float) -> None:
         """Give commands to the group as one message. Hot: for each command."""
         for command in commands:
-            if type(command) in REQUESTS and (local := self._clients.get(command.request.owner.client)):  # type: ignore[union-attr]
-                known = local.open.get(command.request)  # type: ignore[union-attr]
-                if known is not None:
-                    known.is_submitted = True
+            request: RequestId | None = getattr(command, "request", None)
+            local = self._clients.get(request.owner.client) if request is not None else None
+            if local is None or request is None:
+                continue
+            local.is_known = True
+            known = local.open.get(request)
+            if known is not None and type(command) in REQUESTS:
+                known.is_submitted = True
         self._batches[self._replica.submit(commands)] = Batch(commands, now)
 
     def _what_is_open(self) -> list[Command]:
@@ -125,7 +205,8 @@ class Outgoing:
         The latter stays in its own order, so that nobody asks for a lock before it has given back another one.
         """
         lost = [command for batch in self._batches.values() if batch.number is None for command in batch.commands]
-        self._batches = {serial: batch for serial, batch in self._batches.items() if batch.number is not None}
+        for serial in [serial for serial, batch in self._batches.items() if batch.number is None]:
+            del self._batches[serial]
         said = set(lost)
         known = (known for local in self._clients.values() for known in local.open.values() if known.is_submitted)
         return [open.command for open in known if open.command not in said] + lost
@@ -142,9 +223,11 @@ class Outgoing:
 
     def on_final(self, number: int) -> None:
         """What was applied up to here is not lost any more."""
-        for serial in [serial for serial, batch in self._batches.items() if batch.number is not None]:
-            if self._batches[serial].number <= number:  # type: ignore[operator]
-                del self._batches[serial]
+        while self._batches:
+            serial, batch = next(iter(self._batches.items()))
+            if batch.number is None or batch.number > number:
+                break  # they are in the order in which they were given
+            del self._batches[serial]
 
     def on_primary(self) -> None:
         """A view has begun in which to say again what may be lost."""

@@ -27,6 +27,7 @@ from cluck.commands import (
     Client,
     Command,
     Ended,
+    Force,
     Granted,
     Lapsed,
     Leadership,
@@ -289,16 +290,18 @@ class Service:
     def command(self, local: LocalClient, command: Command, now: float) -> None:
         """Do what a client asks for. Hot."""
         self._now = now
-        local.is_known = True
         kind = type(command)
         if kind in REQUESTS:
             self._request(local, command)
         elif kind is Withdraw:
             self._withdraw(local, command)  # type: ignore[arg-type]
+        elif kind is Force:
+            if self.replica.is_primary or not self._outgoing.is_full:
+                self._outgoing.say(command)
         else:
             if kind in (Release, Renew):
                 self._tell_if_lost(local, command)  # type: ignore[arg-type]
-            self._outgoing.ask(command)
+            self._outgoing.hear(local, command)  # type: ignore[arg-type]
 
     def _request(self, local: LocalClient, command: Any) -> None:
         request: RequestId = command.request
@@ -307,7 +310,8 @@ class Service:
             if not self.replica.is_primary and type(command) is Acquire and not command.waits:
                 local.tell(Failed(request, self.readiness[1], not_ready=True))
                 return
-            if request.number - command.settled > MOST_UNSETTLED or self._outgoing.is_full:
+            is_far = request.number - command.settled > MOST_UNSETTLED
+            if is_far or len(local.open) >= MOST_UNSETTLED or self._outgoing.is_full:
                 local.tell(Failed(request, "too many requests are open", not_ready=False))
                 return
             local.open[request] = Open(command)
@@ -327,7 +331,7 @@ class Service:
         else:
             if known is not None and type(known.command) is Stand:
                 del local.open[command.request]
-            self._outgoing.say(command)
+            self._outgoing.hear(local, command)
 
     def _tell_if_lost(self, local: LocalClient, command: Release | Renew) -> None:
         """Answer at once where a lock is not held, and the client was not told here that it is."""

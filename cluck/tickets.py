@@ -123,6 +123,10 @@ class Lock(Struct, array_like=True, eq=False):
         part = self.front or self.rest
         return part[0] if part else None
 
+    def nearest(self, count: int) -> list[Ticket]:
+        """So many of those who wait, from the first on."""
+        return [*self.front[:count], *self.rest[:count]][:count]
+
     def is_last(self, ticket: Ticket) -> bool:
         """Whether nobody waits behind it."""
         return (self.rest or self.front)[-1] is ticket

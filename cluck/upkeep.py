@@ -70,22 +70,24 @@ class Upkeep:
         """Tell those who wait of their places; those near the front say that they still do."""
         state = self._replica.state
         assert state is not None
-        waiting = {}
-        for local in self._clients.values():
-            for request, known in local.open.items():
-                ticket = state.table.ticket(request)
-                if ticket is not None and not ticket.token:
-                    waiting[request] = local, known, ticket
         moved = state.table.moved.copy()
         state.table.moved.clear()
-        for name in dict.fromkeys(ticket.name for _, _, ticket in waiting.values()):
+        names: dict[bytes, None] = {}
+        for client in self._clients.values():
+            for request in client.open:
+                ticket = state.table.ticket(request)
+                if ticket is not None and not ticket.token:
+                    names[ticket.name] = None
+        for name in names:
             lock = state.table.locks[name]
-            for place, ticket in enumerate(lock.waiting):
-                if ticket.request not in waiting:
+            is_told = name in moved and self._teller.is_resumed
+            for place, ticket in enumerate(lock.waiting if is_told else lock.nearest(NEAR)):
+                local = self._clients.get(ticket.request.owner.client)
+                known = local.open.get(ticket.request) if local is not None else None
+                if local is None or known is None:
                     continue
-                local, known, _ = waiting[ticket.request]
                 ahead = len(lock.holders) + place
-                if name in moved and self._teller.is_resumed and known.ahead != ahead:
+                if is_told and known.ahead != ahead:
                     known.ahead = ahead
                     local.tell(Queued(ticket.request, ahead))
                 if place < NEAR and local.put is not None and now - (known.sent or -math.inf) > ticket.lease / 3:
@@ -130,6 +132,7 @@ class Upkeep:
     def _forget(self, local: LocalClient) -> None:
         """A client is not there any more, and what it had is free."""
         self._clients.pop(local.client, None)
+        self._outgoing.forget(local)
         if local.is_known:
             self._outgoing.say(Gone(local.client))
 

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from cluck import wire
+from cluck import outgoing, shown, wire
 from cluck.actors import Actor
 from cluck.canvass import Canvass
 from cluck.census import Census
@@ -32,6 +32,8 @@ from tests.cluck import test_conditions as conditions
 from tests.cluck import test_electorate as electorates
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_members as members
+from tests.cluck import test_minority as minority
+from tests.cluck import test_questions as questions
 from tests.cluck import test_replica as replicas
 from tests.cluck import test_rights as rights
 from tests.cluck import test_service as services
@@ -61,6 +63,12 @@ def watched(test):
 def others(kind):
     """What is done in a client's name, but for this kind."""
     return " | ".join(other.__name__ for other in get_args(OfClient) if other is not kind)
+
+
+def watched_alone(test):
+    """Run one that changes a bound, and needs no bench."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        test(monkeypatch)
 
 
 def random_commands():
@@ -1002,7 +1010,7 @@ REPLICAS = [
     Bug(
         "say nothing again after a change",
         "E2",
-        [Change(Outgoing, "give", "self._pending[:0] = self._what_is_open()", "pass")],
+        [Change(Outgoing, "give", "self._what_is_open()} | self._pending", "()} | self._pending")],
         replicas.test_what_was_asked_for_during_a_change_is_done_after_it,
     ),
     Bug(
@@ -1150,6 +1158,69 @@ ACTORS = [
         "E7a",
         [Change(Actor, "_look_at_lock", "asked.memory != self._memory", "False")],
         actors.test_a_lock_that_was_granted_unheard_and_asked_for_again_makes_a_lock_busy_for_others,
+    ),
+]
+
+MINORITY = [
+    Bug(
+        "keep every word of a client",
+        "E14",
+        [Change(Outgoing, "hear", "if not self._replica.is_primary:", "if False:")],
+        minority.test_what_is_said_again_and_again_is_kept_once,
+    ),
+    Bug(
+        "keep what is said of nothing",
+        "E14",
+        [Change(Outgoing, "hear", "not self._may_matter(local, command.request) or", "")],
+        minority.test_what_is_said_of_nothing_is_not_kept,
+    ),
+    Bug(
+        "keep any number of words where nobody knows what matters",
+        "E14",
+        [Change(Outgoing, "hear", "or len(words) >= MOST_WORDS", "")],
+        minority.test_a_server_without_a_state_keeps_so_many_words_of_a_client,
+    ),
+    Bug(
+        "keep words where there is no room",
+        "E14",
+        [Change(Outgoing, "hear", "or self.is_full", "")],
+        partial(watched_alone, minority.test_there_is_room_for_so_much_of_all),
+    ),
+    Bug(
+        "count what is long as what is short",
+        "E14",
+        [Change(outgoing, "_weight", "1 + len(command.blob) // LONG", "1")],
+        minority.test_what_is_long_takes_more_room,
+    ),
+    Bug(
+        "have any number of requests open",
+        "E14",
+        [Change(Service, "_request", "or len(local.open) >= MOST_UNSETTLED", "")],
+        minority.test_a_client_has_so_many_requests_open_whatever_it_calls_settled,
+    ),
+    Bug(
+        "keep what the dead have asked for",
+        "E14",
+        [Change(Upkeep, "_forget", "self._outgoing.forget(local)", "pass")],
+        partial(minority.test_of_those_that_come_and_go_unheard_nothing_is_left, True),
+    ),
+    Bug(
+        "answer all questions in one turn",
+        "E14",
+        [Change(shown.Inquiries, "advance", "return", "pass")],
+        questions.test_clients_are_answered_in_turn,
+    ),
+    Bug(
+        "answer who does not read",
+        "E14",
+        [Change(shown.Inquiries, "advance", "if not local.is_behind():", "if True:")],
+        questions.test_who_does_not_read_is_told_nothing_more,
+    ),
+    Bug(
+        "take any number of questions",
+        "E14",
+        [Change(shown.Inquiries, "ask", "len(waiting) >= MOST_QUESTIONS", "False")],
+        questions.test_a_client_has_so_many_questions_open,
     ),
 ]
 
@@ -1364,4 +1435,4 @@ VOTERS = [
     ),
 ]
 
-BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES
+BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY

@@ -522,6 +522,8 @@ def test_what_a_client_asks_again_after_its_goodbye_is_nobodys():
 def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
     """However often its client came back and said it again."""
     order = started()
+    order[1].acquire(b"held")
+    order.settle()
     order.ring([1], [2, 3])
     order.settle()
     request = order[1].acquire()
