@@ -32,6 +32,8 @@ class LocalClient:
     program: str
     put: Callable[[Downward], None] | None
     """None while the connection is lost."""
+    user: int
+    """With whom it shares what all clients may have."""
     is_behind: Callable[[], bool]
     """Whether it should read before it is told more than it waits for."""
     is_known: bool = False

@@ -33,11 +33,18 @@ class Connection:
     """One connection of one client."""
 
     def __init__(
-        self, service: Service, put: Callable[[Downward], None], is_behind: Callable[[], bool], *, may_force: bool
+        self,
+        service: Service,
+        put: Callable[[Downward], None],
+        user: int,
+        is_behind: Callable[[], bool],
+        *,
+        may_force: bool,
     ) -> None:
         """The arguments are those of `Service.connect`."""
         self._service = service
         self._put = put
+        self._user = user
         self._is_behind = is_behind
         self._may_force = may_force
         self.local: LocalClient | None = None
@@ -58,7 +65,7 @@ class Connection:
             text = f"client of version {upward.version}, lock server of version {VERSION}: install the same release"
             self._put(Goodbye(Farewell.VERSION, text))
             return
-        self.local = self._service.welcome(upward, self._put, self._is_behind, now)
+        self.local = self._service.welcome(upward, self._put, self._user, self._is_behind, now)
 
     def _hear(self, local: LocalClient, upward: Upward, now: float) -> None:
         service = self._service

@@ -191,7 +191,8 @@ class Host:
         put: Callable[[Downward], None],
         *,
         may_force: bool = True,
+        user: int = 0,
         is_behind: Callable[[], bool] = lambda: False,
     ) -> Connection:
         """Begin with a client; after each `say` and `lost` of it `work_soon` is to be called."""
-        return self.service.connect(put, may_force=may_force, is_behind=is_behind)
+        return self.service.connect(put, may_force=may_force, user=user, is_behind=is_behind)

@@ -29,13 +29,16 @@ from cluck.commands import (
 )
 from cluck.protocol import Failed
 from cluck.replica import Replica
+from cpg.daemon.shares import Shares
 
 MOST_KEPT: Final = 100_000
-"""Commands that wait for a primary view; a long one counts as several."""
+"""Commands of clients that wait for a primary view, shared by the users; a long one counts as several."""
 MOST_WORDS: Final = 4 * MOST_UNSETTLED
 """Of these, what one client says of requests that it has made before."""
 LARGEST_BATCH: Final = 256
 """Commands in one message; a long one counts as several."""
+TRUSTED: Final = (0,)
+"""The user that administrators count as."""
 LONG: Final = 1024
 """Bytes of what a leader attaches that count as a command more."""
 DISK_PATIENCE: Final = 3.0
@@ -62,8 +65,9 @@ class Outgoing:
         self._clients = clients
         self._pending: dict[int, Command] = {}
         """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
-        self._weight = 0
-        """Of these."""
+        self._users: dict[int, int] = {}
+        """Of these, those that take room: whose."""
+        self._shares = Shares(MOST_KEPT, TRUSTED)
         self._words: dict[Client, dict[tuple[type, RequestId], Command]] = {}
         """Of these, what clients have said of requests that they made before."""
         self._gated: dict[int, Acquire | Stand] = {}
@@ -73,10 +77,9 @@ class Outgoing:
         """By serial number."""
         self._says_again = False
 
-    @property
-    def is_full(self) -> bool:
-        """Whether as many commands wait as may."""
-        return self._weight >= MOST_KEPT
+    def has_room(self, local: LocalClient, command: Command) -> bool:
+        """Whether a command of a client may wait: always where it need not wait long."""
+        return self._replica.is_primary or self._shares.may_take(local.user, _weight(command))
 
     @property
     def is_busy(self) -> bool:
@@ -87,16 +90,20 @@ class Outgoing:
 
     def say(self, command: Command) -> None:
         """Give a command to the group as soon as may be. Hot."""
-        if id(command) not in self._pending:
-            self._pending[id(command)] = command
-            self._weight += _weight(command)
+        self._pending[id(command)] = command
+
+    def say_for(self, local: LocalClient, command: Command) -> None:
+        """Give a client's command to the group; where it has to wait, it takes room. Hot."""
+        if not self._replica.is_primary and self._shares.take(local.user, _weight(command)):
+            self._users[id(command)] = local.user
+        self._pending[id(command)] = command
 
     def say_all(self, commands: Iterable[Command]) -> None:
         """Give these to the group as soon as may be."""
         for command in commands:
             self.say(command)
 
-    def ask(self, command: Command) -> None:
+    def ask(self, command: Command, local: LocalClient | None = None) -> None:
         """Give a client's request to the group; one for a long lease when disks know of such. Hot."""
         state = self._replica.state
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
@@ -105,7 +112,10 @@ class Outgoing:
                 self._gated[id(command)] = command  # type: ignore[assignment]
                 self._replica.lengthen(needed)
                 return
-        self.say(command)
+        if local is not None:
+            self.say_for(local, command)
+        else:
+            self.say(command)
 
     def hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
         """Give to the group what a client says of a request that it made before. Hot.
@@ -118,18 +128,22 @@ class Outgoing:
             former = words.pop(word, None)
             if former is not None:
                 self._drop(former)
-            elif not self._may_matter(local, command.request) or self.is_full or len(words) >= MOST_WORDS:
+            elif not self._may_matter(local, command.request) or len(words) >= MOST_WORDS:
+                return
+            if not self.has_room(local, command):
                 return
             words[word] = command
-        self.say(command)
+        self.say_for(local, command)
 
     def _may_matter(self, local: LocalClient, request: RequestId) -> bool:
         state = self._replica.state
         return state is None or request in local.open or bool(state.present(request))
 
     def _drop(self, command: Command) -> None:
-        if self._pending.pop(id(command), None) is not None:
-            self._weight -= _weight(command)
+        self._pending.pop(id(command), None)
+        user = self._users.pop(id(command), None)
+        if user is not None:
+            self._shares.give(user, _weight(command))
 
     def ask_again(self) -> None:
         """Disks may know of longer leases by now."""
@@ -184,7 +198,9 @@ class Outgoing:
             self._submit(batch, now)
         self._pending.clear()
         self._words.clear()
-        self._weight = 0
+        if self._users:
+            self._users.clear()
+            self._shares = Shares(MOST_KEPT, TRUSTED)
 
     def _submit(self, commands: list[Command], now: float) -> None:
         """Give commands to the group as one message. Hot: for each command."""

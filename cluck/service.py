@@ -251,6 +251,7 @@ class Service:
         put: Callable[[Downward], None],
         *,
         may_force: bool = True,
+        user: int = 0,
         is_behind: Callable[[], bool] = lambda: False,
     ) -> Connection:
         """Begin with a client.
@@ -258,12 +259,13 @@ class Service:
         Args:
             put: Told what is said to the client; it must only queue.
             may_force: The client is an administrator.
+            user: With whom it shares what all clients may have; 0: an administrator.
             is_behind: Whether so much is queued that answers to questions wait.
         """
-        return Connection(self, put, is_behind, may_force=may_force)
+        return Connection(self, put, user, is_behind, may_force=may_force)
 
     def welcome(
-        self, hello: Hello, put: Callable[[Downward], None], is_behind: Callable[[], bool], now: float
+        self, hello: Hello, put: Callable[[Downward], None], user: int, is_behind: Callable[[], bool], now: float
     ) -> LocalClient:
         """Know a client, perhaps again."""
         self._now = now
@@ -274,11 +276,11 @@ class Service:
             client = Client(self.server, self._numbers)
         local = self.clients.get(client)
         if local is None:
-            local = self.clients[client] = LocalClient(client, hello.program, put, is_behind)
+            local = self.clients[client] = LocalClient(client, hello.program, put, user, is_behind)
             local.is_known = client.server != self.server
         elif local.put is not None:
             local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
-        local.is_behind = is_behind
+        local.user, local.is_behind = user, is_behind
         local.put, local.lost, local.strikes, local.is_given_up = put, None, 0, False
         put(Welcome(VERSION, client, self._secret(client), now, is_known))
         put(Readiness(*self.readiness))
@@ -296,8 +298,8 @@ class Service:
         elif kind is Withdraw:
             self._withdraw(local, command)  # type: ignore[arg-type]
         elif kind is Force:
-            if self.replica.is_primary or not self._outgoing.is_full:
-                self._outgoing.say(command)
+            if self._outgoing.has_room(local, command):
+                self._outgoing.say_for(local, command)
         else:
             if kind in (Release, Renew):
                 self._tell_if_lost(local, command)  # type: ignore[arg-type]
@@ -311,7 +313,7 @@ class Service:
                 local.tell(Failed(request, self.readiness[1], not_ready=True))
                 return
             is_far = request.number - command.settled > MOST_UNSETTLED
-            if is_far or len(local.open) >= MOST_UNSETTLED or self._outgoing.is_full:
+            if is_far or len(local.open) >= MOST_UNSETTLED or not self._outgoing.has_room(local, command):
                 local.tell(Failed(request, "too many requests are open", not_ready=False))
                 return
             local.open[request] = Open(command)
@@ -319,7 +321,7 @@ class Service:
                 since = self._now - command.running
                 local.candidates.setdefault(request, Candidacy(command.election, since, command.restart_interval))
         if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
-            self._outgoing.ask(command)
+            self._outgoing.ask(command, local)
 
     def _withdraw(self, local: LocalClient, command: Withdraw) -> None:
         known = local.open.get(command.request)

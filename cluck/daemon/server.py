@@ -216,7 +216,8 @@ class Line:
     def __init__(self, host: Host, client: Client, *, may_force: bool) -> None:
         self.may_force = may_force
         self._host = host
-        self._line = host.connect(client.put, may_force=may_force, is_behind=lambda: client.is_behind)
+        user = 0 if may_force else client.uid
+        self._line = host.connect(client.put, may_force=may_force, user=user, is_behind=lambda: client.is_behind)
 
     @property
     def is_behind(self) -> bool:

@@ -1183,8 +1183,14 @@ MINORITY = [
     Bug(
         "keep words where there is no room",
         "E14",
-        [Change(Outgoing, "hear", "or self.is_full", "")],
+        [Change(Outgoing, "hear", "if not self.has_room(local, command):", "if False:")],
         partial(watched_alone, minority.test_there_is_room_for_so_much_of_all),
+    ),
+    Bug(
+        "leave all the room to one user",
+        "E14",
+        [Change(Outgoing, "has_room", "self._shares.may_take(local.user,", "self._shares.may_take(0,")],
+        partial(watched_alone, minority.test_no_user_takes_all_the_room),
     ),
     Bug(
         "count what is long as what is short",

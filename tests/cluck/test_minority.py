@@ -68,7 +68,7 @@ def test_what_is_said_of_nothing_is_not_kept():
         for command in (Renew(made_up, token), Release(made_up, token), Withdraw(made_up), Resign(made_up, token)):
             order[1].say(command)
     assert not kept._pending
-    assert not kept._weight
+    assert not kept._shares.taken
 
 
 def test_a_server_without_a_state_keeps_so_many_words_of_a_client():
@@ -91,11 +91,31 @@ def test_there_is_room_for_so_much_of_all(monkeypatch):
     requests = [order[1].acquire(b"%d" % number) for number in range(8)]
     order[1].say(Renew(request, token))
     order[1].say(Force(b"lock", token))
-    assert kept._weight == len(kept._pending) == 5
+    assert kept._shares.taken == len(kept._pending) == 5
     assert [failed.request for failed in order[1].of(Failed)] == requests[5:]
     order[1].withdraw(requests[0])
     order[1].say(Renew(request, token))
-    assert kept._weight == len(kept._pending) == 5
+    assert kept._shares.taken == len(kept._pending) == 5
+
+
+def test_no_user_takes_all_the_room(monkeypatch):
+    monkeypatch.setattr(outgoing, "MOST_KEPT", 80)
+    order = started()
+    kept = cut_off(order)
+    failed = {}
+    for user in (1000, 1000, 1001, 0):
+        told = []
+        connection = order[1].service.connect(told.append, user=user)
+        connection.say([Hello(VERSION)], order.now)
+        for number in range(1, 60):
+            request = RequestId(Owner(told[0].client, 0), number)
+            connection.say([Acquire(request, b"%d" % number)], order.now)
+        failed[user] = [said for said in told if isinstance(said, Failed)]
+    assert kept._shares.of(1000) == 35
+    assert 0 < kept._shares.of(1001) < 35
+    assert kept._shares.of(0) > 10, "some of it is kept for administrators"
+    assert len(kept._pending) == 80
+    assert failed[1000]
 
 
 def test_what_is_long_takes_more_room():
@@ -107,12 +127,12 @@ def test_what_is_long_takes_more_room():
     requests = [RequestId(candidate.owner, candidate.number + number) for number in range(1, 301)]
     for request in requests:
         order[1].say(Publish(request, b"head", token, bytes(64 * 1024)))
-    assert kept._weight == 300 * 65
+    assert kept._shares.taken == 300 * 65
     order.ring([1, 2, 3])
     sizes = [len(data) for _, data in _all_said(order) if isinstance(decode(data), Commands)]
     assert sum(sizes) > 300 * 64 * 1024
     assert max(sizes) < 1 << 20, "a message that is too long would end the server"
-    assert not kept._weight
+    assert not kept._shares.taken
 
 
 def _all_said(order):
