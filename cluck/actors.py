@@ -151,6 +151,8 @@ class Actor:
         self.is_dead = False
         self.is_stopped = False
         """As by SIGSTOP: it hears and does nothing, and its connection stays."""
+        self.granted = 0
+        """How many of its locks, and ends of waits, it was told of."""
         self.may_vanish = True
         """It may end unseen; not where it lives in its lock server's process, which tells it of all that it loses."""
         self._number = number
@@ -197,11 +199,6 @@ class Actor:
     def is_holding(self) -> bool:
         """Whether it was told that it holds a lock, and holds it still as far as it knows."""
         return bool(self._held())
-
-    @property
-    def woken(self) -> int:
-        """How many of its waits on conditions are over."""
-        return sum(awaited.ended < inf for awaited in self._awaited)
 
     @property
     def _era(self) -> Era:
@@ -347,6 +344,7 @@ class Actor:
         if asked.ended == inf and ticket.is_held:
             if asked.since == inf:
                 asked.since, asked.token = now, ticket.token
+                self.granted += 1
                 if asked.memory != self._memory:  # asked again in the same name, and forgotten meanwhile
                     self._note_unheard(asked)
             asked.until = max(asked.until, ticket.deadline)
@@ -439,6 +437,7 @@ class Actor:
             awaited.is_certain = awaited.is_certain and awaited.era == self._era
             if ticket.notified is not None:
                 awaited.ended = self.now
+                self.granted += 1
 
     def _look_at_candidate(self, stood: Stood, view: object) -> None:
         candidacy = stood.candidacy

@@ -74,8 +74,10 @@ STEP: Final = 0.05
 COMPANY: Final = (0.0, 0.0, 0.01)
 """How often another program of a node begins to be a lock server, too, when there is something to do."""
 MOST_COMPANY: Final = 2
-CALMS: Final = (0.0, 0.0, 2.0, 6.0)
-"""Seconds for which clients go on to ask for things when the network has healed for good."""
+CALMS: Final = (0.0, 2.0, 6.0, 6.0)
+"""Seconds for which clients go on to ask for things when the world makes no trouble any more. Up to the last three of
+them lock servers still do: most is granted here.
+"""
 RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
 """Seconds for which a world's lock servers and clients go on when nothing new is asked for."""
 SERVER_STOOD: Final = "a lock server stood still"
@@ -154,7 +156,7 @@ class Locks:
 
     def restart_in_turn(self) -> None:
         """Restart all lock servers, each when the one before grants again, as for a new version of them."""
-        if self._restarting is None and self.rested is None:
+        if self._restarting is None:
             self._restarting = sorted({life.node.node_id for life in self.nodes})
             self._restart_next(None, 0.0)
 
@@ -166,7 +168,7 @@ class Locks:
             network.at(now + STEP, self._restart_next, latest, since)
             return
         able = [life for life in self.nodes if life.can_restart]
-        while self.rested is None and self._restarting:
+        while self._restarting and self.may_trouble(now):
             node_id = self._restarting.pop(0)
             for life in able:
                 if life.node.node_id == node_id:
@@ -193,6 +195,10 @@ class Locks:
     def is_calm(self, now: float) -> bool:
         """Whether nothing new is to be asked for."""
         return self.rested is not None and now >= self.rested + self.calm
+
+    def may_trouble(self, now: float) -> bool:
+        """Whether there may be faults, all of which are over when nothing new is asked for."""
+        return self.rested is None or now < self.rested + self.calm - max(PAUSES)
 
     def is_quiet(self, now: float) -> bool:
         """Whether lock servers do nothing more of their own accord."""
@@ -415,7 +421,10 @@ class NodeLocks:
     @property
     def is_busy(self) -> bool:
         """Whether something is under way."""
-        return self.service is None or bool(self._outbox) or self._storing is not None or self.service.is_busy
+        is_still = self._is_stopped or any(actor.is_stopped for actor in self.clients)
+        return (
+            is_still or self.service is None or bool(self._outbox) or self._storing is not None or self.service.is_busy
+        )
 
     # ---- the node's side
 
@@ -574,21 +583,22 @@ class NodeLocks:
             for event in batch:
                 if (shown := self._as_told(event)) is not None:
                     service.event(shown, self.now)
-        may_be_hit = self.locks.rested is None
-        told = self._told if may_be_hit else ()
+        told = self._told
         for actor in self.clients:
             if actor.has_news:
                 actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
         self._work()
         phase, is_storing = service.replica.phase, self._storing is not None
         hangs = service.has_untold or is_storing or phase in (Phase.LOADING, Phase.BIRTH)
-        if may_be_hit and (hangs or self._told != told):
+        if (hangs or self._told != told) and self.locks.may_trouble(self.now):
             self._perhaps_do_mischief()
+            if self._told > told and self._dice.random() < 10 * self.locks.stops:
+                self._stop_client()
 
     @property
     def _told(self) -> tuple[int, ...]:
         """Grows with what clients are told that they act upon."""
-        return len(self.locks.run.holdings), len(self.locks.run.roles), sum(actor.woken for actor in self.clients)
+        return sum(actor.granted for actor in self.clients), len(self.locks.run.roles)
 
     def _perhaps_do_mischief(self) -> None:
         """Have a fault come now, and be mended some time later."""
@@ -602,7 +612,7 @@ class NodeLocks:
             case 2:
                 few = dice.sample(others, dice.randrange(len(others)))
                 cluster.network.partition([me, *few], [node_id for node_id in others if node_id not in few])
-            case 3:
+            case 3 if self.locks.rested is None:  # later nobody would start it again
                 self.node.crash(dice.randint(1, 30))
             case 4:
                 cluster.network.cut([me], dice.sample(others, dice.randint(1, len(others))))
@@ -702,7 +712,7 @@ class NodeLocks:
         if self.service is not None and self._membership is not None and not self._membership.left:
             if self._deeds and not self.locks.is_calm(self.now):
                 self._deeds -= self._dice.choice(self.clients).act(self._dice)
-                if self.locks.rested is None:
+                if self.locks.may_trouble(self.now):
                     self._perhaps_trouble()
             self._pump()
             self.node.kick()
@@ -717,9 +727,9 @@ class NodeLocks:
         elif self._may_have_company and dice.random() < locks.company:
             self._may_have_company = len(self._company) + 1 < MOST_COMPANY
             self._have_company()
-        elif dice.random() < locks.stops:
+        elif dice.random() < locks.stops / 5:
             self.stop()
-        elif dice.random() < 3 * locks.stops:
+        elif dice.random() < locks.stops:
             self._stop_client()
         elif dice.random() < locks.restarts:
             locks.restart_in_turn()
