@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+from cluck import standing
 from cluck.cli import commands, under
 from cluck.cli.common import Exit
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
@@ -169,9 +170,10 @@ def _add_elect(adder: Any) -> _Parser:
         description="""\
 Stand in the election NAME. While this candidate leads, COMMAND runs, as with
 cluck run, with CLUCK_ELECTION and CLUCK_TOKEN in its environment. Where the
-leadership is lost, COMMAND is ended (SIGTERM, after the grace SIGKILL) and
-started again when this candidate leads again. When COMMAND ends by itself, the
-leadership is given up, and cluck elect exits as COMMAND did.""",
+leadership is lost, COMMAND is ended (SIGTERM, after the grace SIGKILL) before
+another candidate leads, and started again when this one leads again. When
+COMMAND ends by itself, the leadership is given up, and cluck elect exits as
+COMMAND did.""",
         epilog=f"""\
 examples:
   cluck elect scheduler -- /usr/local/bin/scheduler
@@ -182,7 +184,15 @@ examples:
     _add_name(command)
     command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
     command.add_argument("--port", type=_number(0, 65535), default=0, metavar="N", help="the same, its port")
-    _add_grace(command, "seconds between SIGTERM and SIGKILL when the leadership is lost")
+    command.add_argument(
+        "--duration",
+        type=_seconds(1, LONGEST_LEASE),
+        default=standing.LEASE,
+        metavar="S",
+        help="the lease, renewed while this candidate leads: so long another one waits where this machine is lost "
+        f"(default {standing.LEASE:g})",
+    )
+    _add_grace(command, "seconds between SIGTERM and SIGKILL when the leadership is lost", standing.GRACE)
     _add_leave_daemons(command)
     command.set_defaults(command=under.elect, runs_a_command=True)
     return command
@@ -396,9 +406,9 @@ def _add_wish(command: argparse.ArgumentParser) -> None:
     _add_grace(command, "seconds behind the lease, for what is done under the lock to come to its end")
 
 
-def _add_grace(command: argparse.ArgumentParser, text: str) -> None:
+def _add_grace(command: argparse.ArgumentParser, text: str, default: float = GRACE) -> None:
     command.add_argument(
-        "--grace", type=_seconds(0, LONGEST_LEASE), default=GRACE, metavar="S", help=f"{text} (default {GRACE:g})"
+        "--grace", type=_seconds(0, LONGEST_LEASE), default=default, metavar="S", help=f"{text} (default {default:g})"
     )
 
 

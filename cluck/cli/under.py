@@ -13,19 +13,22 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from cluck import client
 from cluck.asked import Leader
-from cluck.cli.common import Exit
+from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.guarded import FORWARDED, Guarded, guarded
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
 
 RENEWALS: Final = 3
 """In the time of a lease."""
+LOOKS: Final = 10
+"""At whether a leader's lease was renewed, in its time."""
 RETURN_PATIENCE: Final = 5.0
 """Seconds that a lock whose command has ended waits for a lock server to be given back to."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -148,19 +151,26 @@ async def elect(options: argparse.Namespace) -> int:
     async def body(runner: _Runner) -> int:
         async with (
             client.connect(options.socket) as locks,
-            locks.candidate(options.name, address=os.fsencode(options.address), port=options.port) as candidate,
+            locks.candidate(
+                options.name,
+                address=os.fsencode(options.address),
+                port=options.port,
+                duration=options.duration,
+                grace=options.grace,
+            ) as candidate,
         ):
             roles = candidate.roles()
             while True:
-                async with guarded(
-                    options.command_line, options.grace, leaves_daemons=options.leave_daemons
-                ) as runner.guard:
-                    token = await _leadership(roles)
+                async with _guarded(options) as runner.guard:
+                    environment = _environment(options, "CLUCK_ELECTION", await _leadership(roles))
                     runner.guard.keep(locks.fileno())
-                    code = await _run_leading(roles, runner.guard, _environment(options, "CLUCK_ELECTION", token))
+                    runner.guard.start(environment, until=candidate.deadline)
+                    extending = partial(_extend, locks, candidate, runner.guard, options.duration / LOOKS)
+                    code = await _run_leading(roles, runner.guard, extending)
                     if code is not None:
                         runner.is_done = True
                         return code
+                await candidate.resign()  # it may lead still, where the guardian has ended the command
 
     return await _under_signals(body)
 
@@ -173,24 +183,35 @@ async def _leadership(roles: client.Roles) -> int:
     raise AssertionError("a candidate stands until its block ends")
 
 
-async def _run_leading(roles: client.Roles, guard: Guarded, environment: dict[str, str]) -> int | None:
-    """Run the command until it ends, or this candidate leads no more: then end it, and return None."""
+async def _run_leading(roles: client.Roles, guard: Guarded, extending: Callable[[], Awaitable[None]]) -> int | None:
+    """Let the command run until it ends, or this candidate leads no more: then end it, and return None."""
     code: int | None = None
 
     async def follow() -> None:
         nonlocal code
-        code = await guard.ended()
+        try:
+            code = await guard.ended()
+        except CommandFailed as failure:
+            if failure.code != Exit.LOST:
+                raise
         nursery.cancel_scope.cancel()
 
     try:
-        guard.start(environment)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(follow)
+            nursery.start_soon(extending)
             await anext(roles)  # which is that it does not lead
             nursery.cancel_scope.cancel()
         return code
     finally:
         await guard.end()
+
+
+async def _extend(locks: client.Locks, candidate: client.Candidate, guard: Guarded, interval: float) -> None:
+    while True:
+        await trio.sleep(interval)
+        guard.extend(candidate.deadline)
+        guard.keep(locks.fileno())
 
 
 def _environment(options: argparse.Namespace, variable: str, token: int) -> dict[str, str]:

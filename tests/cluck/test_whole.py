@@ -13,6 +13,7 @@ from tests.app.processes import write_config
 from tests.cluck.daemons import PATIENCE, Cluckd
 from tests.cluck.test_run import wait_for_children_to_end
 
+SHORT = ("--duration", "1", "--grace", "0.5")
 GUARDED = 'echo "begin $CLUCK_TOKEN" >> {log}; trap "echo end $CLUCK_TOKEN >> {log}; exit 0" TERM; echo up; {then}'
 
 
@@ -72,6 +73,26 @@ class Cluster:
 
     def tokens(self):
         return [int(line.split()[1]) for line in self.log.read_text().splitlines() if line.startswith("begin")]
+
+    def elect(self, node, *options, then="while :; do sleep 0.02; done"):
+        """Start `cluck elect` at a node, of a command that notes when it begins and ends."""
+        script = GUARDED.format(log=self.log, then=then)
+        return self.popen(node, "elect", "head", *options, "--", "sh", "-c", script)
+
+    async def elections(self, node):
+        """What a lock server knows of the election."""
+        return json.loads((await self.cluck(node, "leaders", "--json"))[1])["elections"]
+
+    async def until_standing(self, node, count):
+        """Wait until so many are candidates."""
+        while sum(len(election["candidates"]) for election in await self.elections(node)) < count:
+            pass
+
+    async def until_begun(self, count):
+        """Wait until the command has begun so often."""
+        with trio.fail_after(PATIENCE):
+            while not self.log.exists() or self.noted().count("begin") < count:
+                await trio.sleep(0.01)
 
     async def until_queued(self, node, count):
         """Wait until so many wait for the lock."""
@@ -286,3 +307,60 @@ async def test_candidates_take_turns(cluster):
     assert json.loads((await ended(waiting))[1])["token"] != int(first)
     _, out, _ = await cluster.cluck(3, "info")
     assert json.loads(out).keys() == {"status", "tickets", "leaders", "elections", "conditions"}
+
+
+async def test_another_one_leads_when_the_leaders_machine_stands_still_and_not_before_its_command_has_ended(cluster):
+    """Its daemon and `cluck` are stopped; its guardian has ended the command when the lease was over."""
+    one = cluster.elect(1, *SHORT)
+    assert await line(one) == "up"
+    two = cluster.elect(2, *SHORT)
+    await cluster.until_standing(3, 2)
+    cluster.daemons[1].process.send_signal(signal.SIGSTOP)
+    one.send_signal(signal.SIGSTOP)
+    await cluster.until_begun(2)
+    assert cluster.noted() == ["begin", "end", "begin"]
+    cluster.daemons[1].process.send_signal(signal.SIGCONT)
+    one.send_signal(signal.SIGCONT)
+    await cluster.until_standing(3, 2)
+    two.send_signal(signal.SIGTERM)
+    await cluster.until_begun(3)
+    first, second, third = cluster.tokens()
+    assert first < second < third, "who was silent leads again by another token"
+
+
+async def test_another_one_leads_although_the_lock_server_of_the_leader_stands_still(cluster):
+    one = cluster.elect(1, *SHORT)
+    assert await line(one) == "up"
+    two = cluster.elect(2, *SHORT)
+    await cluster.until_standing(3, 2)
+    cluster.daemons[1].process.send_signal(signal.SIGSTOP)
+    assert await line(two) == "up"
+    assert cluster.noted() == ["begin", "end", "begin"]
+    cluster.daemons[1].process.send_signal(signal.SIGCONT)
+    await cluster.until_standing(3, 2)
+
+
+async def test_a_lock_server_that_starts_again_has_another_leader_when_the_lease_is_over(cluster):
+    one = cluster.elect(1, *SHORT)
+    assert await line(one) == "up"
+    two = cluster.elect(2, *SHORT)
+    await cluster.until_standing(3, 2)
+    await cluster.start(1)
+    assert await line(two) == "up"
+    assert cluster.noted() == ["begin", "end", "begin"]
+
+
+async def test_a_command_that_ignores_the_end_of_its_leadership_is_dead_before_the_next_one(cluster):
+    """Its daemon stands still."""
+    one = cluster.elect(
+        1, *SHORT, then=f"trap '' TERM; while :; do echo alive >> {cluster.log}.alive; sleep 0.01; done"
+    )
+    assert await line(one) == "up"
+    two = cluster.elect(2, *SHORT)
+    await cluster.until_standing(3, 2)
+    cluster.daemons[1].process.send_signal(signal.SIGSTOP)
+    assert await line(two) == "up"
+    alive = cluster.log.with_name("log.alive")
+    size = alive.stat().st_size
+    await trio.sleep(0.2)
+    assert alive.stat().st_size == size
