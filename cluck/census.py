@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from cluck.commands import LARGEST_EPOCH, Server
+from cluck.commands import LARGEST_EPOCH, Boot, Server
 from cluck.electorate import Electorate, Voters
 from cluck.wire import Lineage, Record, Report, RoundId
 from cpg.events import Member
@@ -163,6 +163,15 @@ class Census:
     def servers(self) -> dict[Member, Server]:
         """The lives of those who count."""
         return {member: Server(member.node_id, report.start) for member, report in self._reports.items()}
+
+    @property
+    def boots(self) -> dict[Server, Boot]:
+        """The runs of the machines that those who count, and all their clients, are on."""
+        return {
+            Server(member.node_id, report.start): report.boot
+            for member, report in self._reports.items()
+            if report.boot is not None
+        }
 
     @property
     def records(self) -> dict[Member, Record]:

@@ -52,6 +52,13 @@ class Server(NamedTuple):
     start: Number
 
 
+class Boot(NamedTuple):
+    """A run of a machine, from its start to its end: where another one is seen, all programs of this one have ended."""
+
+    machine: Annotated[str, Meta(max_length=64)]
+    run: Annotated[str, Meta(max_length=64)]
+
+
 class Client(NamedTuple):
     """A program: the lock server that admitted it first, and its number there. It may go on at another server."""
 

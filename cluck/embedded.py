@@ -19,7 +19,7 @@ from cluck.errors import ConnectionLost
 from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.replica import Settings
-from cluck.store import Disk
+from cluck.store import Disk, this_boot
 from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
 from cpg.ring import Ring
@@ -51,7 +51,8 @@ async def open(
     Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group
     raises, `RingLost` above all.
     """
-    settings = Settings(electorate=Electorate(_votes(ring, servers)), safe=ring.gives_safe, priority=priority)
+    electorate = Electorate(_votes(ring, servers))
+    settings = Settings(electorate=electorate, safe=ring.gives_safe, priority=priority, boot=this_boot())
     if store is None or isinstance(store, str | PathLike):
         store = Disk(store or default_directory(), ring.node_id, group)
     outcome: BaseException | None = None

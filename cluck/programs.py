@@ -25,6 +25,7 @@ from msgspec.msgpack import encode
 from cluck.actors import ELECTIONS, Actor, Forced
 from cluck.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.commands import (
+    Boot,
     Command,
     Ended,
     Expire,
@@ -451,6 +452,7 @@ class NodeLocks:
             usual=0.7,
             priority=self._dice.choice((0, 1, 14, 14)),
             in_process=self._in_process,
+            boot=Boot(f"machine {self.node.node_id}", f"run {self.locks.boots[self.node.node_id]}"),
             survivors=not self._in_process,
         )
         record = self.locks.disks.get(self.node.node_id)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from cluck.census import Base, Birth, Census, Minority
-from cluck.commands import LARGEST_EPOCH, Command, Outcome, RequestId, Server
+from cluck.commands import LARGEST_EPOCH, Boot, Command, Outcome, RequestId, Server
 from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
 from cluck.leases import DRIFT
@@ -84,6 +84,8 @@ class Settings:
     """Seconds of a lease and its grace that the disks know of from the beginning."""
     drift: float = DRIFT
     """By which share clocks may differ."""
+    boot: Boot | None = None
+    """Of the machine that it is on, and all its clients; None where that is not known, or not so."""
     force_birth: bool = False
     """Begin anew with a majority that has no state, without waiting: an operator's word that nobody holds anything."""
 
@@ -422,6 +424,7 @@ class Replica:
                 in_process=self.settings.in_process,
                 quorate=self._quorate,
                 force_birth=self.settings.force_birth,
+                boot=self.settings.boot,
             )
         )
 
@@ -504,7 +507,7 @@ class Replica:
         self._finality = Finality(lineage, self.member, is_safe=census.is_safe, is_quorum=self._is_quorum)
         self.number = 0
         self.deadline = math.inf
-        state.keep(set(self.servers.values()))
+        state.keep(set(self.servers.values()), census.boots)
         state.here = census.present
         for member, record in census.records.items():
             self._records.hear(member, record)

@@ -7,7 +7,7 @@ for a server that comes, and to compare.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from operator import attrgetter, itemgetter
 from typing import Any, Final, get_args
 
@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from cluck.commands import (
     Acquire,
+    Boot,
     ChangeVoters,
     Client,
     Close,
@@ -67,6 +68,7 @@ class Image(Struct, array_like=True):
     longest: Longest
     voters: Voters
     histories: list[tuple[Client, History]]
+    boots: list[tuple[Server, Boot]]
     locks: list[tuple[Name, Lock]]
     conditions: list[tuple[Name, Condition]]
     elections: list[Election]
@@ -81,6 +83,8 @@ class State:
         """Who decides."""
         self.here: Collection[int] = ()
         """The nodes whose servers are in the view, and have the state; it is no part of that."""
+        self.boots: dict[Server, Boot] = {}
+        """On which run of which machine servers are or were, as long as they have clients, and all of those."""
         self.tokens = Tokens(epoch)
         self.longest = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
@@ -137,20 +141,42 @@ class State:
         """What has become of a request that is open; nothing if it is not. Hot."""
         return list(self.table.present(request) or self.conditions.present(request) or self.leaders.present(request))
 
-    def keep(self, servers: Collection[Server]) -> list[Outcome]:
-        """Only these servers are there: those who spoke through others wait and stand for nothing any more.
+    def keep(self, servers: Collection[Server], boots: Mapping[Server, Boot]) -> list[Outcome]:
+        """Only these servers are there, some of them known to be on these machines with all their clients.
 
-        What they hold and lead lasts until it expires.
+        Those who spoke through others wait and stand for nothing any more; what they hold and lead lasts until it
+        expires. Whose machine runs anew has ended.
         """
+        ended = self._ended_with_machines(boots)
+        outcomes = [*self._end(ended)]
         clients = self.requests.stranded(servers)
-        return list(self._leave(clients, self.table.purge(clients), self.leaders.strand(clients)))
+        outcomes += self._leave(clients, self.table.purge(clients), self.leaders.strand(clients))
+        having = {client.server for client in self._clients()}
+        self.boots = {
+            server: boot for server, boot in {**self.boots, **boots}.items() if server in having or server in servers
+        }
+        return outcomes
 
-    def clients_of(self, server: Server) -> list[Client]:
-        """The clients that this server admitted and that are still remembered, in their order."""
+    def _ended_with_machines(self, boots: Mapping[Server, Boot]) -> list[Client]:
+        """The clients whose machines run anew, in their order (ruling E10)."""
+        runs = {(server.node_id, boot.machine): boot.run for server, boot in boots.items()}
+        ended = {
+            server
+            for server, boot in self.boots.items()
+            if runs.get((server.node_id, boot.machine), boot.run) != boot.run
+        }
+        return sorted(client for client in self._clients() if client.server in ended)
+
+    def _clients(self) -> set[Client]:
+        """All that are remembered."""
         known = set(self.requests.histories)
         known.update(ticket.request.owner.client for ticket in self.table.tickets())
         known.update(tenure.request.owner.client for tenure in self.leaders.tenures())
-        return sorted(client for client in known if client.server == server)
+        return known
+
+    def clients_of(self, server: Server) -> list[Client]:
+        """The clients that this server admitted and that are still remembered, in their order."""
+        return sorted(client for client in self._clients() if client.server == server)
 
     def lease_of(self, request: RequestId) -> Ticket | Tenure | None:
         """Return what a request has, or waits for, that is held by a lease. Hot."""
@@ -199,8 +225,11 @@ class State:
         yield self.requests.refuse(request, server)  # it may come yet
 
     def _gone(self, command: Gone) -> Iterator[Outcome]:
-        clients = [command.client]
-        yield from self._leave(clients, self.table.end_client(command.client), self.leaders.end(clients))
+        yield from self._end([command.client])
+
+    def _end(self, clients: Collection[Client]) -> Iterator[Outcome]:
+        """Clients have verifiably ended."""
+        yield from self._leave(clients, self.table.end_clients(clients), self.leaders.end(clients))
 
     def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
         """Clients are not there any more; what that does to their tickets, and to elections."""
@@ -228,6 +257,7 @@ class State:
             self.longest,
             self.voters,
             self.requests.image(),
+            sorted(self.boots.items()),
             sorted(self.table.locks.items(), key=itemgetter(0)),
             sorted(self.conditions.conditions.items(), key=itemgetter(0)),
             sorted(self.leaders.elections.values(), key=attrgetter("name")),
@@ -240,6 +270,7 @@ class State:
         state.tokens.drawn = image.drawn
         state.longest = image.longest
         state.requests.load(image.histories)
+        state.boots = dict(image.boots)
         state.table.load(dict(image.locks))
         state.conditions.load(dict(image.conditions))
         state.leaders.load(image.elections)

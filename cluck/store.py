@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ import anyio.to_thread
 from msgspec import Raw, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
+from cluck.commands import Boot
 from cluck.wire import Record
 from totem.errors import ConfigError
 from totem.store import warn_of_others, write_durably
@@ -34,6 +36,7 @@ _log = logging.getLogger(__name__)
 KEY_SIZE: Final = 32
 FORMAT: Final = 2
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_MACHINE_ID: Final = Path("/etc/machine-id")
 
 
 class Memory(NamedTuple):
@@ -146,3 +149,10 @@ class Disk:
 
 def _boot() -> str:
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+
+
+def this_boot() -> Boot | None:
+    """Return which run of which machine this is; None where the system does not say."""
+    machine = _MACHINE_ID.read_text().strip() if _MACHINE_ID.exists() else ""
+    run = _boot()
+    return Boot(machine, run) if re.fullmatch("[0-9a-f]{32}", machine) and run else None

@@ -438,9 +438,9 @@ class Table:
 
     # ---- clients that end
 
-    def end_client(self, client: Client) -> Iterator[LockOutcome]:
-        """All tickets of a client that has verifiably ended are void."""
-        yield from self._end_tickets(self._tickets_of(client))
+    def end_clients(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
+        """All tickets of clients that have verifiably ended are void."""
+        yield from self._end_tickets(ticket for client in clients for ticket in self._tickets_of(client))
 
     def purge(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
         """Clients cannot be reached: they wait for nothing any more, but what they hold stays until that expires."""

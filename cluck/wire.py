@@ -25,7 +25,7 @@ from typing import Annotated, Final, NamedTuple
 from msgspec import Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
-from cluck.commands import Command, Epoch, Longest, Number
+from cluck.commands import Boot, Command, Epoch, Longest, Number
 from cluck.electorate import Electorate, View, Voters
 from cluck.state import Image
 from totem.errors import TotemError
@@ -140,6 +140,8 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     """What its ring says."""
     force_birth: bool
     """An operator says that nobody holds anything any more."""
+    boot: Boot | None = None
+    """Of the machine that it is on, and all its clients."""
 
     @property
     def known_voters(self) -> list[Voters]:

@@ -25,7 +25,7 @@ from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.host import Host
 from cluck.replica import Settings as ServerSettings
-from cluck.store import Disk
+from cluck.store import Disk, this_boot
 from cpg.cli import DONE, own_version, sole
 from cpg.connect import usual_socket
 from cpg.daemon.access import Access
@@ -177,6 +177,7 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
             safe=ring.gives_safe,
             priority=settings.priority,
             in_process=False,
+            boot=this_boot(),
             survivors=disk.is_of_this_boot,
             force_birth=options.force_birth,
         )

@@ -260,7 +260,7 @@ TICKETS = [
     Bug(
         "leave to the dead what they hold",
         "E7",
-        [Change(State, "_gone", "self.table.end_client(command.client)", "self.table.purge([command.client])")],
+        [Change(State, "_end", "self.table.end_clients(clients)", "self.table.purge(clients)")],
         by(tickets.test_a_client_that_is_gone_holds_and_waits_for_nothing),
     ),
     Bug(
@@ -723,7 +723,7 @@ LEADERS = [
     Bug(
         "wait for the lease of a leader that has ended for sure",
         "E10",
-        [Change(State, "_gone", "self.leaders.end(clients)", "self.leaders.strand(clients)")],
+        [Change(State, "_end", "self.leaders.end(clients)", "self.leaders.strand(clients)")],
         by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "gone"),
     ),
     Bug(
@@ -909,6 +909,38 @@ LEASES = [
         "E10",
         [Change(Upkeep, "_is_turn", "rank is not None and", "rank == 0 and")],
         services.test_an_epoch_begins_although_the_first_leader_stands_still,
+    ),
+    Bug(
+        "take a machine that runs anew for one that may be there",
+        "E10",
+        [Change(Replica, "_become_primary", "census.boots", "{}")],
+        partial(services.test_where_a_machine_runs_anew_its_locks_and_leaderships_are_free_at_once, True),
+    ),
+    Bug(
+        "take another machine of the same node for a run of the former one",
+        "E10",
+        [
+            Change(
+                State, "_ended_with_machines", "(server.node_id, boot.machine): boot.run", "server.node_id: boot.run"
+            ),
+            Change(
+                State, "_ended_with_machines", "(server.node_id, boot.machine), boot.run", "server.node_id, boot.run"
+            ),
+        ],
+        partial(
+            services.test_what_does_not_prove_that_a_machine_runs_anew_frees_nothing,
+            services.FORMER,
+            services.FORMER._replace(machine="another machine", run="2"),
+        ),
+    ),
+    Bug(
+        "free what clients of other nodes hold, too",
+        "E10",
+        [
+            Change(State, "_ended_with_machines", "(server.node_id, boot.machine): boot.run", "boot.machine: boot.run"),
+            Change(State, "_ended_with_machines", "(server.node_id, boot.machine), boot.run", "boot.machine, boot.run"),
+        ],
+        by(leaders.test_a_machine_that_runs_anew_ends_nothing_at_another_node, True),
     ),
     Bug(
         "hurry who waits for the leadership before",
@@ -1147,7 +1179,7 @@ REPLICAS = [
     Bug(
         "the dead wait on",
         "E",
-        [Change(Replica, "_become_primary", "state.keep(set(self.servers.values()))", "pass")],
+        [Change(Replica, "_become_primary", "state.keep(set(self.servers.values()), census.boots)", "pass")],
         replicas.test_a_waiter_behind_a_lost_node_is_granted_nothing,
     ),
 ]

@@ -1,6 +1,7 @@
 """Judges: dumb models that believe outcomes alone, and complain when those cannot be."""
 
 from functools import cmp_to_key
+from typing import NamedTuple
 
 from cluck.commands import (
     Asked,
@@ -160,6 +161,13 @@ class Standings:
         """Something may be done by the leadership with this token, which was the one of `lately` or `leader`."""
 
 
+class Restarted(NamedTuple):
+    """Machines were started anew: in the place of a command."""
+
+    clients: list
+    """Those that have ended with them."""
+
+
 class ElectionJudge:
     """At most one leader, chosen by the rules, and none while the one before may act; events in pairs; no election that
     nothing could move on."""
@@ -212,6 +220,8 @@ class ElectionJudge:
                 assert request == election.lately
             case Gone(client):
                 assert client == election.lately.owner.client
+            case Restarted(clients):
+                assert election.lately.owner.client in clients
             case _:
                 raise AssertionError(f"{command} proves nothing")
         election.lasts = False
@@ -243,7 +253,7 @@ class ElectionJudge:
         elif isinstance(command, Resign) and chosen.candidate == command.to:
             assert chosen.round >= election.round
             election.round = chosen.round
-        elif isinstance(command, Resign | Expire | Gone | Withdraw):
+        elif isinstance(command, Resign | Expire | Gone | Withdraw | Restarted):
             assert not election.lasts
             assert (chosen.round, chosen.candidate) == (election.round, election.named)
         else:

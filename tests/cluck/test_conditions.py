@@ -216,7 +216,7 @@ def test_no_notification_is_spent_on_a_client_that_is_gone(bench):
 def test_no_notification_is_spent_on_a_client_that_cannot_be_reached(bench):
     bench.acquire_and_wait("A")
     b = bench.acquire_and_wait("B", server=THERE)
-    assert bench.state.keep([THERE]) == []
+    assert bench.state.keep([THERE], {}) == []
     assert bench.notify() == [Woken(b, True), Granted(b, FIRST + 2)]
     assert not bench.state.conditions.conditions
 
@@ -302,7 +302,7 @@ def test_who_finds_the_queue_of_the_lock_full_when_woken_is_told(bench, monkeypa
 def test_the_server_through_which_a_waiter_speaks_is_the_latest(bench):
     w = bench.acquire_and_wait("A")
     bench.apply(Wait(w, b"condition", b"lock", FIRST), THERE)
-    bench.state.keep([THERE])
+    bench.state.keep([THERE], {})
     assert waiting(bench) == [w]
-    bench.state.keep([HERE])
+    bench.state.keep([HERE], {})
     assert not bench.state.conditions.conditions

@@ -6,6 +6,7 @@ from msgspec.msgpack import encode
 from cluck import leaders
 from cluck.commands import (
     Asked,
+    Boot,
     Chosen,
     Close,
     Commit,
@@ -23,6 +24,7 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Resign,
+    Server,
     Stand,
     Standing,
     Status,
@@ -111,7 +113,7 @@ def test_a_change_of_servers_that_removes_the_last_missing_one_closes_a_round(be
     _, b, _ = round_of(bench)
     bench.apply(Stand(b, E), THERE)
     bench.status(b, 2)
-    assert bench.state.keep([THERE]) == [chosen(2, b)]
+    assert bench.state.keep([THERE], {}) == [chosen(2, b)]
 
 
 def test_a_round_that_is_closed_by_order_counts_those_that_have_answered(bench):
@@ -290,7 +292,7 @@ def test_a_winner_that_goes_before_it_leads_is_replaced(bench, how, is_next):
     outcomes = {
         "withdrawn": lambda: bench.apply(Withdraw(a))[1:],
         "gone": lambda: bench.apply(Gone(a.owner.client)),
-        "stranded": lambda: bench.state.keep([THERE]),
+        "stranded": lambda: bench.state.keep([THERE], {}),
     }[how]()
     assert outcomes == [asked(3, b, c)], "nobody led, so nothing ended"
     assert bench.commit(a, 2) == [rejected(2, a)]
@@ -307,7 +309,7 @@ def test_a_leader_that_goes_leads_no_more_and_the_others_are_asked(bench, how):
     outcomes = {
         "withdrawn": lambda: bench.apply(Withdraw(a))[1:],
         "gone": lambda: bench.apply(Gone(a.owner.client)),
-        "stranded": lambda: bench.state.keep([THERE]),
+        "stranded": lambda: bench.state.keep([THERE], {}),
     }[how]()
     assert outcomes == [NOBODY, asked(2, b, c)] + [lapsed()] * (how != "stranded")
     assert bench.state.leaders.of(E) == NOBODY
@@ -317,7 +319,7 @@ def test_a_leader_stays_when_others_go(bench):
     a, b, _ = led_by_first(bench)
     assert bench.apply(Withdraw(b)) == [Refused(b, Why.WITHDRAWN)]
     bench.apply(Stand(a, E), THERE)
-    assert bench.state.keep([THERE]) == []
+    assert bench.state.keep([THERE], {}) == []
     assert bench.state.leaders.of(E) == Leadership(E, a, FIRST)
 
 
@@ -333,7 +335,7 @@ def test_candidates_that_go_together_are_not_asked(bench):
 def test_candidates_that_are_stranded_together_are_not_asked(bench):
     _, _, c = led_by_first(bench)
     bench.apply(Stand(c, E), THERE)
-    assert bench.state.keep([THERE]) == [NOBODY, asked(2, c)]
+    assert bench.state.keep([THERE], {}) == [NOBODY, asked(2, c)]
 
 
 def test_an_election_without_candidates_is_forgotten(bench):
@@ -432,7 +434,7 @@ def stranded(bench):
     a, b, c = led_by_first(bench)
     for candidate in (b, c):
         bench.apply(Stand(candidate, E), THERE)
-    assert bench.state.keep([THERE]) == [NOBODY, asked(2, b, c)]
+    assert bench.state.keep([THERE], {}) == [NOBODY, asked(2, b, c)]
     return a, b, c
 
 
@@ -555,7 +557,7 @@ def test_a_leader_that_goes_while_a_successor_is_chosen_disturbs_nothing(bench, 
 def test_a_leadership_without_candidates_lasts_until_it_is_over(bench):
     a, _ = bench.stand("A")
     bench.elect(a)
-    assert bench.state.keep([THERE]) == [NOBODY]
+    assert bench.state.keep([THERE], {}) == [NOBODY]
     assert list(bench.state.leaders.pending()) == [], "nobody can be asked"
     b, outcomes = bench.stand("B")
     assert outcomes[0] == Standing(b)
@@ -570,6 +572,18 @@ def test_a_lease_must_be_on_record(bench):
     a, outcomes = bench.stand("A")
     assert outcomes == [Refused(a, Why.UNRECORDED)]
     assert bench.apply(Stand(a, E, lease=3.0, grace=0.5))[0] == Standing(a)
+
+
+@pytest.mark.parametrize("is_last", [False, True], ids=["first", "last"])
+def test_a_machine_that_runs_anew_ends_nothing_at_another_node(bench, is_last):
+    """Whose machine is a copy of the former one, to the name."""
+    bench.acquire("A")
+    a, _ = led_by_first(bench, "B")
+    former, anew = Server(2, 5), Server(2, 6)
+    bench.state.keep([HERE, former], {HERE: Boot("copy", "1"), former: Boot("copy", "1")})
+    boots = [(HERE, Boot("copy", "1")), (anew, Boot("copy", "2"))]
+    assert bench.state.keep([HERE, anew], dict(boots if is_last else reversed(boots))) == []
+    assert bench.state.leaders.of(E).leader == a
 
 
 # ---- requests
@@ -689,5 +703,5 @@ def test_a_state_made_of_an_image_knows_how_much_is_published(bench, monkeypatch
 def test_the_server_through_which_a_candidate_speaks_is_the_latest(bench):
     a, _ = led_by_first(bench, "B")
     bench.apply(Stand(a, E), THERE)
-    assert bench.state.keep([THERE]) == []
-    assert bench.state.keep([HERE]) == [NOBODY]
+    assert bench.state.keep([THERE], {}) == []
+    assert bench.state.keep([HERE], {}) == [NOBODY]

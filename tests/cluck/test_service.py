@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from cluck.canvass import PATIENCE
 from cluck.commands import (
     Acquire,
+    Boot,
     Close,
     Commit,
     Ended,
@@ -259,6 +260,53 @@ def test_a_leader_behind_a_lost_node_is_followed_when_its_lease_is_over_and_not_
     assert leader(order) is None
     order.pass_time(0.001)
     assert leader(order) == second
+
+
+FORMER = Boot("machine", "1")
+
+
+def restarted(order, boot):
+    """Node 3 was lost, with a client that held a lock for long and led; it comes back on this run of a machine."""
+    order[3].stand()
+    order[3].acquire(lease=60.0)
+    order.settle()
+    first, _ = stood_in_turn(order, 1, 2)
+    order[1].acquire()
+    order.ring([1, 2], [3])
+    order.settle()
+    order.restart(3, boot=boot)
+    order.ring([1, 2, 3])
+    order.settle()
+    return first
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_where_a_machine_runs_anew_its_locks_and_leaderships_are_free_at_once(safe):
+    order = started(safe=safe, boot=FORMER)
+    next_one = restarted(order, Boot("machine", "2"))
+    assert len(order[1].held) == 1
+    assert leader(order) == next_one
+
+
+@pytest.mark.parametrize(
+    ("former", "boot"),
+    [(FORMER, FORMER), (FORMER, Boot("another machine", "2")), (FORMER, None), (None, Boot("machine", "2"))],
+    ids=["the same run", "another machine", "not told", "not known before"],
+)
+def test_what_does_not_prove_that_a_machine_runs_anew_frees_nothing(former, boot):
+    order = started(boot=former)
+    restarted(order, boot)
+    assert order[1].held == []
+    assert leader(order) is None
+
+
+def test_which_machines_runs_are_remembered_for_those_who_have_clients():
+    order = started(boot=FORMER)
+    former = order[3].service.server
+    restarted(order, Boot("machine", "2"))
+    boots = order[1].state.boots
+    assert former not in boots
+    assert set(boots) == {server.service.server for server in order.servers.values()}
 
 
 def test_a_leader_whose_program_has_ended_is_followed_at_once():

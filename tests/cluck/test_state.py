@@ -7,6 +7,7 @@ from msgspec.msgpack import decode, encode
 
 from cluck.commands import (
     Acquire,
+    Boot,
     Client,
     Close,
     Commit,
@@ -35,7 +36,7 @@ from cluck.commands import (
 from cluck.leaders import Stage
 from cluck.state import Image, State
 from tests.cluck.bench import HERE, THERE, Bench
-from tests.cluck.judges import ConditionJudge, ElectionJudge, TicketJudge
+from tests.cluck.judges import ConditionJudge, ElectionJudge, Restarted, TicketJudge
 
 YONDER = Server(1, 97)
 CLIENTS = "ABCDEF"
@@ -108,15 +109,20 @@ class World:
         self.elections.drop(is_dropped)
 
     def keep(self, servers):
+        """Others are gone; sometimes since their machine has been started anew."""
+        runs = {node: self.dice.randrange(3) for node in {server.node_id for server in servers}}
+        boots = {server: Boot("machine", str(runs[server.node_id])) for server in servers if self.dice.random() < 0.8}
+        ended = self.state._ended_with_machines(boots)
         stranded = self.state.requests.stranded(servers)
-        outcomes = self.state.keep(servers)
-        assert self.twin.keep(servers) == outcomes
+        outcomes = self.state.keep(servers, boots)
+        assert self.twin.keep(servers, boots) == outcomes
         self.compare_twin()
-        self.drop(lambda request: request.owner.client in stranded)
+        self.drop(lambda request: request.owner.client in {*stranded, *ended})
         self.conditions.compare(self.state)
         self.tickets.judge(self.state.table, outcomes)
-        self.elections.judge(self.state, None, outcomes)
+        self.elections.judge(self.state, Restarted(ended), outcomes)
         for ticket in self.state.table.tickets():
+            assert ticket.request.owner.client not in ended
             assert ticket.token or ticket.request.owner.client not in stranded
 
     def parts(self):

@@ -211,7 +211,7 @@ def test_a_client_that_cannot_be_reached_keeps_what_it_holds(bench):
     bench.acquire("A", task=1)
     c, _ = bench.acquire("C")
     assert bench.apply(Acquire(c, b"lock"), THERE) == [Queued(c, 3)]
-    assert bench.state.keep([THERE]) == []
+    assert bench.state.keep([THERE], {}) == []
     assert [t.request for t in bench.table.tickets()] == [a, c]
 
 
@@ -224,13 +224,13 @@ def test_nothing_is_remembered_of_a_client_that_is_not_there(bench, how):
     if how == "gone":
         bench.apply(Gone(a.owner.client))
     else:
-        bench.state.keep([THERE])
+        bench.state.keep([THERE], {})
     assert list(bench.state.requests.histories) == [b.owner.client]
 
 
 def test_the_clients_of_a_server_are_those_that_hold_or_are_remembered(bench):
     a, _ = bench.acquire("A")
-    bench.state.keep([THERE])
+    bench.state.keep([THERE], {})
     b, _ = bench.acquire("B", waits=False)
     assert bench.state.clients_of(HERE) == [a.owner.client, b.owner.client]
     assert bench.state.clients_of(THERE) == []
@@ -417,7 +417,7 @@ def test_none_of_a_clients_tickets_is_granted_when_another_one_ends(bench, how):
     writes, _ = bench.acquire("A", task=1)
     bench.acquire("A", mode=Mode.SHARED, task=2)
     bench.apply(Acquire(reader, b"lock", Mode.SHARED), THERE)
-    outcomes = bench.apply(Gone(writes.owner.client)) if how == "gone" else bench.state.keep([THERE])
+    outcomes = bench.apply(Gone(writes.owner.client)) if how == "gone" else bench.state.keep([THERE], {})
     assert outcomes == []
     assert [t.request for t in bench.table.tickets()] == [reader]
 
@@ -427,7 +427,7 @@ def test_clients_that_are_stranded_together_are_granted_nothing(bench):
     bench.acquire("A")
     bench.acquire("B", mode=Mode.SHARED)
     bench.apply(Acquire(reader, b"lock", Mode.SHARED), THERE)
-    assert bench.state.keep([THERE]) == []
+    assert bench.state.keep([THERE], {}) == []
     assert [t.request for t in bench.table.tickets()] == [reader]
 
 
@@ -435,7 +435,7 @@ def test_who_speaks_through_another_server_is_not_stranded(bench):
     bench.acquire("A")
     b, _ = bench.acquire("B")
     bench.apply(Acquire(b, b"lock"), THERE)
-    bench.state.keep([THERE])
+    bench.state.keep([THERE], {})
     assert bench.table.ticket(b)
 
 
