@@ -15,6 +15,7 @@ from tests.shell.places import at_addresses
 
 PAGE = (Path(__file__).parents[2] / "docs" / "locks-tour.md").read_text()
 BLOCKS = re.findall(r"```\w*\n(.*?)```", PAGE, re.DOTALL)
+SENTENCES = " ".join(PAGE.split())
 RUN = {"cluck": ["-m", "cluck"], "cluckd": ["-m", "cluck.daemon"]}
 
 
@@ -96,8 +97,14 @@ def walk(tmp_path):
 
 async def test_the_walk_goes_as_it_is_told(walk):
     (walk.folder / "ring.conf").write_text(walk.block("totem {"))
-    daemons = [walk.start(line) for line in walk.block("cluckd").splitlines()]
-    await walk.shows(f"$ cluck status --socket {walk.folder}/1\nready")
+    lines = walk.block("cluckd").splitlines()
+    while_two, with_three = re.search(r"The first two say `(.*?)`; with the third, `(.*?)`", SENTENCES).groups()
+    daemons = [walk.start(line) for line in lines[:2]]
+    for daemon in daemons:
+        await walk.says(daemon, while_two)
+    daemons.append(walk.start(lines[2]))
+    for daemon in daemons:
+        await walk.says(daemon, with_three)
     assert int(await walk.runs(walk.block("async with"))) > 0
 
     lines = walk.block("cluck run").splitlines()
