@@ -141,14 +141,7 @@ examples:
     )
     _add_name(command)
     _add_wish(command)
-    command.add_argument(
-        "--duration",
-        type=_seconds(1, LONGEST_LEASE),
-        default=LEASE,
-        metavar="S",
-        help="seconds of the lease: so long is the lock kept for this process after the last renewal, which comes each "
-        f"third of it (default {LEASE:g})",
-    )
+    _add_duration(command, LEASE, "the lock kept")
     command.add_argument(
         "--hold-at-least",
         type=_seconds(0, LONGEST_LEASE),
@@ -170,10 +163,11 @@ def _add_elect(adder: Any) -> _Parser:
         description="""\
 Stand in the election NAME. While this candidate leads, COMMAND runs, as with
 cluck run, with CLUCK_ELECTION and CLUCK_TOKEN in its environment. Where the
-leadership is lost, COMMAND is ended (SIGTERM, after the grace SIGKILL) before
-another candidate leads, and started again when this one leads again. When
-COMMAND ends by itself, the leadership is given up, and cluck elect exits as
-COMMAND did.""",
+leadership is lost, or its lease ends since the lock servers cannot be reached,
+COMMAND and all that descends from it is ended (SIGTERM, SIGKILL before the
+grace is over), and started again when this candidate leads again. Before that,
+nobody else leads. When COMMAND ends by itself, the leadership is given up, and
+cluck elect exits as COMMAND did.""",
         epilog=f"""\
 examples:
   cluck elect scheduler -- /usr/local/bin/scheduler
@@ -184,15 +178,8 @@ examples:
     _add_name(command)
     command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
     command.add_argument("--port", type=_number(0, 65535), default=0, metavar="N", help="the same, its port")
-    command.add_argument(
-        "--duration",
-        type=_seconds(1, LONGEST_LEASE),
-        default=standing.LEASE,
-        metavar="S",
-        help="the lease, renewed while this candidate leads: so long another one waits where this machine is lost "
-        f"(default {standing.LEASE:g})",
-    )
-    _add_grace(command, "seconds between SIGTERM and SIGKILL when the leadership is lost", standing.GRACE)
+    _add_duration(command, standing.LEASE, "the leadership kept")
+    _add_grace(command, standing.GRACE, "seconds behind the lease, for COMMAND to come to its end")
     _add_leave_daemons(command)
     command.set_defaults(command=under.elect, runs_a_command=True)
     return command
@@ -403,10 +390,21 @@ def _add_wish(command: argparse.ArgumentParser) -> None:
         metavar="S",
         help="wait so many seconds for the lock, 0: not at all (default: for ever)",
     )
-    _add_grace(command, "seconds behind the lease, for what is done under the lock to come to its end")
+    _add_grace(command, GRACE, "seconds behind the lease, for what is done under the lock to come to its end")
 
 
-def _add_grace(command: argparse.ArgumentParser, text: str, default: float = GRACE) -> None:
+def _add_duration(command: argparse.ArgumentParser, default: float, kept: str) -> None:
+    command.add_argument(
+        "--duration",
+        type=_seconds(1, LONGEST_LEASE),
+        default=default,
+        metavar="S",
+        help=f"seconds of the lease: so long is {kept} for this process after the last renewal; several come in that "
+        f"time (default {default:g})",
+    )
+
+
+def _add_grace(command: argparse.ArgumentParser, default: float, text: str) -> None:
     command.add_argument(
         "--grace", type=_seconds(0, LONGEST_LEASE), default=default, metavar="S", help=f"{text} (default {default:g})"
     )

@@ -33,6 +33,10 @@ LEAST_BACKSTOP: Final = 1.0
 """Seconds behind the grace that a guardian has to say that all is over; then it is stopped itself, or stuck."""
 
 
+class Overdue(CommandFailed):
+    """The command was ended since its time was over."""
+
+
 class Guarded:
     """The one command of a guardian."""
 
@@ -78,8 +82,8 @@ class Guarded:
     async def ended(self) -> int:
         """Wait for the end of the command and all that descends from it; return its exit code.
 
-        Raises `CommandFailed` where it cannot be run, was ended since its time was over, or killed since its guardian
-        was.
+        Raises `Overdue` where it was ended since its time was over, `CommandFailed` where it cannot be run, or was
+        killed since its guardian was.
         """
         while self._code is None:
             said = await self._hear()
@@ -92,7 +96,7 @@ class Guarded:
                 code = Exit.NO_COMMAND if number == errno.ENOENT else Exit.CANNOT_RUN
                 raise CommandFailed(f"{self._command}: {os.strerror(number)}", code)
             if said.get("overdue"):
-                raise CommandFailed("the lease ended without renewal, and the command with it", Exit.LOST)
+                raise Overdue("the lease ended without renewal, and the command with it", Exit.LOST)
         return self._code
 
     async def end(self) -> None:

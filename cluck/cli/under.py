@@ -1,8 +1,9 @@
 """`cluck run` and `cluck elect`: a command that runs while a lock is held, or while a candidate leads.
 
-The guardian is told each new deadline, so it ends the command by itself when the lease runs out. What is lost before
-(taken by an administrator, or the lock server has left the part that decides) cancels the body of `async with`, which
-ends the command before it is left: the lock is never given back while the command runs.
+Both run it in one way. The guardian is told each new deadline, so it ends the command by itself when the lease runs
+out. What is lost before (taken by an administrator, or the lock server has left the part that decides) cancels the body
+of `async with`, or of `run_while_leader`, which ends the command before it is left: neither the lock nor the leadership
+is given back while the command runs.
 """
 
 from __future__ import annotations
@@ -11,24 +12,21 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
-from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from cluck import client
 from cluck.asked import Leader
-from cluck.cli.common import CommandFailed, Exit
-from cluck.cli.guarded import FORWARDED, Guarded, guarded
+from cluck.cli.common import Exit
+from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
 
 RENEWALS: Final = 3
-"""In the time of a lease."""
-LOOKS: Final = 10
-"""At whether a leader's lease was renewed, in its time."""
+"""In the time of a lease; each tells the guardian the new deadline."""
 RETURN_PATIENCE: Final = 5.0
 """Seconds that a lock whose command has ended waits for a lock server to be given back to."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -74,24 +72,36 @@ async def _under_signals(body: Callable[[_Runner], Awaitable[int]]) -> int:
     return Exit.SIGNALLED + runner.signal if runner.signal else code
 
 
+class _Right(NamedTuple):
+    """By what the command may run: a lock that is held, or a leadership."""
+
+    environment: Mapping[str, str]
+    """What tells the command of it."""
+    deadline: Callable[[], float]
+    """Until when it lasts without renewal, on the boot-time clock; 0 where it is lost."""
+    renew: Callable[[], Awaitable[None]]
+    interval: float
+    """Seconds from one to the next."""
+
+
 async def run(options: argparse.Namespace) -> int:
     """`cluck run`."""
 
     async def body(runner: _Runner) -> int:
-        async with (
-            _guarded(options) as runner.guard,
-            client.connect(options.socket) as locks,
-        ):
+        async with _guarded(options) as runner.guard, client.connect(options.socket) as locks:
             lock = locks.shared if options.shared else locks.lock
             wanted = lock(options.name, timeout=options.timeout, duration=options.duration, grace=options.grace)
+            interval = options.duration / RENEWALS
             code: int = Exit.LOST
             try:
                 async with wanted as held:
                     had_since = boot_time()
-                    code = await _run_held(locks, held, runner.guard, options)
+                    environment = _environment(options, "CLUCK_LOCK", held.token)
+                    right = _Right(environment, lambda: held.deadline, held.renew, interval)
+                    code = await _run_under(right, locks, runner.guard)
                     runner.is_done = True
                     with runner.holding:
-                        await _hold_on(held, had_since + options.hold_at_least, options.duration / RENEWALS)
+                        await _hold_on(held, had_since + options.hold_at_least, interval)
                     await _see_lock_server(locks, held)
             except LockLost as error:
                 if not runner.is_done:
@@ -101,48 +111,6 @@ async def run(options: argparse.Namespace) -> int:
             return code
 
     return await _under_signals(body)
-
-
-async def _run_held(locks: client.Locks, held: client.Held, guard: Guarded, options: argparse.Namespace) -> int:
-    """Run the command until it ends; cancelled, since the lock is lost, end it."""
-    try:
-        guard.keep(locks.fileno())
-        guard.start(_environment(options, "CLUCK_LOCK", held.token), until=_deadline(held))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_renew, locks, held, guard, options.duration / RENEWALS)
-            code = await guard.ended()
-            nursery.cancel_scope.cancel()
-        return code
-    finally:
-        await guard.end()
-
-
-async def _renew(locks: client.Locks, held: client.Held, guard: Guarded, interval: float) -> None:
-    while True:
-        await trio.sleep(interval)
-        with suppress(LockError):  # then the lease runs out, or its end comes out of the block
-            await held.renew()
-            guard.extend(_deadline(held))
-            guard.keep(locks.fileno())
-
-
-async def _hold_on(held: client.Held, until: float, interval: float) -> None:
-    """Keep a lock whose command has ended until this boot-time."""
-    while (rest := until - boot_time()) > 0:
-        await trio.sleep(min(rest, interval))
-        with suppress(LockError):
-            await held.renew()
-
-
-async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:
-    """Let a lock server that is away for a moment come back: if it is not told that the lock is free, others wait for
-    the end of the lease."""
-    with trio.move_on_after(min(held.remaining(), RETURN_PATIENCE)):
-        await locks.wait_ready()
-
-
-def _deadline(held: client.Held) -> float:
-    return boot_time() + held.remaining()
 
 
 async def elect(options: argparse.Namespace) -> int:
@@ -159,59 +127,65 @@ async def elect(options: argparse.Namespace) -> int:
                 grace=options.grace,
             ) as candidate,
         ):
-            roles = candidate.roles()
-            while True:
-                async with _guarded(options) as runner.guard:
-                    environment = _environment(options, "CLUCK_ELECTION", await _leadership(roles))
-                    runner.guard.keep(locks.fileno())
-                    runner.guard.start(environment, until=candidate.deadline)
-                    extending = partial(_extend, locks, candidate, runner.guard, options.duration / LOOKS)
-                    code = await _run_leading(roles, runner.guard, extending)
-                    if code is not None:
-                        runner.is_done = True
-                        return code
-                await candidate.resign()  # it may lead still, where the guardian has ended the command
+
+            async def lead(leader: Leader) -> int:
+                right = _Right(
+                    environment=_environment(options, "CLUCK_ELECTION", leader.token),
+                    deadline=lambda: candidate.deadline,
+                    renew=trio.lowlevel.checkpoint,  # the client does, and one looks twice as often
+                    interval=options.duration / RENEWALS / 2,
+                )
+                try:
+                    async with _guarded(options) as runner.guard:
+                        code = await _run_under(right, locks, runner.guard)
+                except Overdue:
+                    await candidate.resign()
+                    await trio.sleep_forever()  # cancelled: it leads no more, and stands on
+                runner.is_done = True
+                return code
+
+            return await candidate.run_while_leader(lead)
 
     return await _under_signals(body)
 
 
-async def _leadership(roles: client.Roles) -> int:
-    """Wait until this candidate leads; return the token."""
-    async for role in roles:
-        if isinstance(role, Leader):
-            return role.token
-    raise AssertionError("a candidate stands until its block ends")
+async def _run_under(right: _Right, locks: client.Locks, guard: Guarded) -> int:
+    """Run the command until it ends; return its exit code. Cancelled, since the right to run it is lost, end it."""
 
-
-async def _run_leading(roles: client.Roles, guard: Guarded, extending: Callable[[], Awaitable[None]]) -> int | None:
-    """Let the command run until it ends, or this candidate leads no more: then end it, and return None."""
-    code: int | None = None
-
-    async def follow() -> None:
-        nonlocal code
-        try:
-            code = await guard.ended()
-        except CommandFailed as failure:
-            if failure.code != Exit.LOST:
-                raise
-        nursery.cancel_scope.cancel()
+    async def extend() -> None:
+        while True:
+            await trio.sleep(right.interval)
+            with suppress(LockError):  # then the lease runs out, or its end comes out of the block
+                await right.renew()
+                if deadline := right.deadline():
+                    guard.extend(deadline)
+                guard.keep(locks.fileno())
 
     try:
+        guard.keep(locks.fileno())
+        guard.start(right.environment, until=right.deadline())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(follow)
-            nursery.start_soon(extending)
-            await anext(roles)  # which is that it does not lead
+            nursery.start_soon(extend)
+            code = await guard.ended()
             nursery.cancel_scope.cancel()
         return code
     finally:
         await guard.end()
 
 
-async def _extend(locks: client.Locks, candidate: client.Candidate, guard: Guarded, interval: float) -> None:
-    while True:
-        await trio.sleep(interval)
-        guard.extend(candidate.deadline)
-        guard.keep(locks.fileno())
+async def _hold_on(held: client.Held, until: float, interval: float) -> None:
+    """Keep a lock whose command has ended until this boot-time."""
+    while (rest := until - boot_time()) > 0:
+        await trio.sleep(min(rest, interval))
+        with suppress(LockError):
+            await held.renew()
+
+
+async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:
+    """Let a lock server that is away for a moment come back: if it is not told that the lock is free, others wait for
+    the end of the lease."""
+    with trio.move_on_after(min(held.remaining(), RETURN_PATIENCE)):
+        await locks.wait_ready()
 
 
 def _environment(options: argparse.Namespace, variable: str, token: int) -> dict[str, str]:

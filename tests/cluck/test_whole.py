@@ -350,17 +350,41 @@ async def test_a_lock_server_that_starts_again_has_another_leader_when_the_lease
     assert cluster.noted() == ["begin", "end", "begin"]
 
 
-async def test_a_command_that_ignores_the_end_of_its_leadership_is_dead_before_the_next_one(cluster):
-    """Its daemon stands still."""
-    one = cluster.elect(
-        1, *SHORT, then=f"trap '' TERM; while :; do echo alive >> {cluster.log}.alive; sleep 0.01; done"
-    )
+IGNORES = """
+exec 9>>{folder}/alive
+flock -n 9 || echo overlap >> {log}
+trap "" TERM
+while :; do sleep 0.02; done
+"""
+"""A leader's work that does not end by SIGTERM, and notes where that of a former leader still lives."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_the_next_leader_begins_when_nothing_of_the_former_is_left(cluster, number):
+    """Its lock server, which is its node too, is killed or stopped; its command ignores SIGTERM."""
+    ignores = IGNORES.format(folder=cluster.log.parent, log=cluster.log)
+    one = cluster.elect(1, "--duration", "1", "--grace", "2", then=ignores)
     assert await line(one) == "up"
-    two = cluster.elect(2, *SHORT)
+    two = cluster.elect(2, *SHORT, then=ignores)
     await cluster.until_standing(3, 2)
-    cluster.daemons[1].process.send_signal(signal.SIGSTOP)
+    cluster.daemons[1].process.send_signal(number)
+    await cluster.until_begun(2)
     assert await line(two) == "up"
-    alive = cluster.log.with_name("log.alive")
-    size = alive.stat().st_size
-    await trio.sleep(0.2)
-    assert alive.stat().st_size == size
+    two.kill()
+    await ended(two)
+    assert cluster.noted() == ["begin", "begin"]
+    assert one.poll() is None  # it stands on, as soon as there is a lock server
+
+
+async def test_a_leadership_is_not_given_up_before_all_has_ended(cluster):
+    """What the command leaves running has the grace."""
+    lock = f"exec 9>>{cluster.log.parent}/alive; flock -n 9 || echo overlap >> {cluster.log}; "
+    one = cluster.elect(1, "--grace", "1", then=lock + "setsid sleep 1000 & echo up; read -r go_on; exit 4")
+    assert [await line(one), await line(one)] == ["up", "up"]
+    two = cluster.elect(2, then=lock + "exit 5")
+    await cluster.until_standing(3, 2)
+    one.stdin.write(b"\n")
+    one.stdin.flush()
+    assert (await ended(one))[0] == 4
+    assert (await ended(two))[0] == 5
+    assert cluster.noted() == ["begin", "begin"]
