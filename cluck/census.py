@@ -157,7 +157,8 @@ class Census:
 
     @property
     def _with_state(self) -> set[int]:
-        return {member.node_id for member, report in self._reports.items() if report.lineage is not None}
+        having = {member.node_id for member, report in self._reports.items() if report.lineage is not None}
+        return having & self.present
 
     @property
     def servers(self) -> dict[Member, Server]:
@@ -194,9 +195,18 @@ class Census:
         """Whether these decide, where those are the voters."""
         return voters.is_quorum(self._nodes(members))
 
+    def can_begin(self, members: Collection[Member]) -> bool:
+        """Whether a state is born once these have stored it: all where there was never any, as all are there.
+
+        One that does not know of it could be configured otherwise when it starts again, and begin with others.
+        """
+        is_first = self._known is None and self.voters.is_everyone(self.present)
+        nodes = self._nodes(members)
+        return self.voters.is_everyone(nodes) if is_first else self.voters.is_quorum(nodes)
+
     def _nodes(self, members: Collection[Member]) -> set[int]:
-        """The nodes all of whose servers are among these: such a node is there, or knows, whichever of them is left."""
-        chosen = set(members)
+        """The nodes all of whose servers are among these, and count: then it is there, or knows, whoever is left."""
+        chosen = self._reports.keys() & members
         return {member.node_id for member in chosen} - {
             member.node_id for member in self._members if member not in chosen
         }

@@ -41,11 +41,12 @@ async def open(
     Args:
         ring: Any kind: `cpg.open_ring`, `cpg.connect`, `cpg.open_corosync`, or a virtual one.
         servers: The node ids of all lock servers, or the votes of each: more than half of these decide. It must be the
-            same at all of them. None: the whole nodelist of `cpg.open_ring`'s configuration, with its votes.
+            same at all of them where the cluster begins; later they know who decides (`Locks.change_voters`), and this
+            changes nothing. None: the whole nodelist of `cpg.open_ring`'s configuration, with its votes.
         priority: As a leader of the service, 1 first, up to 14; 0: never.
         group: The name of the servers' group.
-        store: The folder for what must outlive a restart of the whole cluster (epochs of tokens), else that of ring
-            sequences; or a `cluck.host.Store`.
+        store: The folder for what must outlive restarts (epochs of tokens, who decides), else that of ring sequences;
+            or a `cluck.host.Store`. One that forgets makes of each restart a server that never was: for tests.
         clock: Seconds; `trio.current_time` in virtual time.
 
     Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group

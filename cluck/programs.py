@@ -26,6 +26,7 @@ from cluck.actors import ELECTIONS, Actor, Forced
 from cluck.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.commands import (
     Boot,
+    ChangeVoters,
     Command,
     Ended,
     Expire,
@@ -38,7 +39,7 @@ from cluck.commands import (
     Server,
     Withdraw,
 )
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.histories import Kind
 from cluck.leaders import Stage
 from cluck.replica import PATIENCE, Phase, Settings
@@ -72,6 +73,10 @@ RESTARTS: Final = (0.0, 0.0, 0.01)
 """How often somebody begins to restart all lock servers in turn when a client might do something."""
 STEP: Final = 0.05
 """Seconds between looks whether the next one can be restarted."""
+DIFFERING: Final = (0.0, 0.0, 0.3)
+"""How often a lock server that begins is configured with other lock servers than most."""
+CHANGES: Final = (0.0, 0.0, 0.02, 0.1)
+"""How often an administrator has others decide when a client might do something."""
 COMPANY: Final = (0.0, 0.0, 0.01)
 """How often another program of a node begins to be a lock server, too, when there is something to do."""
 MOST_COMPANY: Final = 2
@@ -86,7 +91,9 @@ CLIENT_STOOD: Final = "a client that held a lock stood still"
 RING_STOOD: Final = "a ring's daemon stood still, and its clients did not"
 REBOOTED: Final = "a machine was started anew on which clients had outlived their lock server"
 RESTARTED: Final = "all lock servers were restarted in turn"
-RARE: Final = frozenset((SERVER_STOOD, CLIENT_STOOD, RING_STOOD, REBOOTED, RESTARTED))
+DIFFERED: Final = "a lock server was configured with others than those that decide"
+CHANGED: Final = "others decide than before"
+RARE: Final = frozenset((SERVER_STOOD, CLIENT_STOOD, RING_STOOD, REBOOTED, RESTARTED, DIFFERED, CHANGED))
 FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
 """Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
@@ -121,6 +128,9 @@ class Locks:
         self.rested: float | None = None
         """Since when nothing new is asked for."""
         self.electorate = Electorate({})
+        """Who decides at first, as most lock servers are configured."""
+        self.clusters: set[int] = set()
+        """Those that were born."""
         self.safe: dict[int, bool] = {}
         self.in_process: dict[int, bool] = {}
         self.mischief = self.company = self.stops = self.restarts = 0.0
@@ -139,7 +149,7 @@ class Locks:
             if former.node is node:
                 former.end()
         self._perhaps_reboot(node)
-        others_know = not self.electorate.is_quorum([node.node_id])
+        others_know = not self.voters.is_quorum([node.node_id])
         if self._may_lose_disk and others_know and node.node_id in self.disks and node.cluster.dice.random() < 0.2:
             self._may_lose_disk = False
             del self.disks[node.node_id]
@@ -191,7 +201,40 @@ class Locks:
         votes[ids[0]] = max(votes[ids[0]], 1)
         self.electorate = Electorate(votes, tie_breaker=dice.choice([None, *ids]))
         self.calm, self.rest_for = dice.choice(CALMS), dice.choice(RESTS)
-        self._may_lose_disk = dice.random() < 0.3
+        self.differing, self.changes = dice.choice(DIFFERING), dice.choice(CHANGES)
+        self._may_lose_disk = dice.random() < 0.3 and not self.changes and not self.differing
+
+    def configured(self, node_id: int, dice: random.Random) -> Electorate:
+        """Who is to decide, as one lock server is configured: the first node always; mostly alike for a first start."""
+        if dice.random() >= (self.differing if node_id in self.disks else self.differing / 8):
+            return self.electorate
+        return Electorate({i: n for i, n in self.electorate.votes.items() if i == self.first or dice.random() < 0.6})
+
+    @property
+    def first(self) -> int:
+        """The first node: whoever begins, it is there, so that there is one cluster."""
+        return next(iter(self.electorate.votes))
+
+    def another(self, dice: random.Random, electorate: Electorate) -> Electorate:
+        """Who may decide next: those, and others, up to two more or less."""
+        votes = dict(electorate.votes)
+        for _ in range(dice.choice((1, 1, 2))):
+            node_id = dice.choice(list(self.electorate.votes))
+            if node_id in votes and dice.random() < 0.5:
+                del votes[node_id]
+            else:
+                votes[node_id] = dice.choice((1, 1, 2))
+        return Electorate(votes, dice.choice([None, *votes]) if dice.random() < 0.3 else None)
+
+    @property
+    def voters(self) -> Voters:
+        """Who decides, as far as anybody knows."""
+        known = [record.voters for record in self.disks.values()]
+        for life in self.nodes:
+            if life.is_alive and life.service is not None and life.service.replica.state is not None:
+                known.append(life.service.replica.state.voters)
+        found = [voters for voters in known if voters is not None]
+        return max(found, key=lambda voters: voters.rank, default=Voters(0, 0, self.electorate))
 
     def is_calm(self, now: float) -> bool:
         """Whether nothing new is to be asked for."""
@@ -234,13 +277,14 @@ class Locks:
         return [
             *check(self.run),
             *agreement(self.history),
+            *(Violation("lock: clusters", f"{self.clusters} are several") for _ in range(len(self.clusters) > 1)),
             *(Violation("lock: liveness", text) for text in self.standstill()),
         ]
 
     def standstill(self) -> Iterable[str]:
         """After the end of all faults somebody must decide, where enough are there."""
         alive = [life for life in self.nodes if life.is_alive]
-        if self.electorate.is_quorum([life.node.node_id for life in alive]) and all(life.service for life in alive):
+        if self.voters.is_quorum([life.node.node_id for life in alive]) and all(life.service for life in alive):
             for life in alive:
                 assert life.service is not None
                 ready, why = life.service.readiness
@@ -277,10 +321,11 @@ def agreement(history: History) -> Iterable[Violation]:
 class WatchedService(Service):
     """A service that writes down what came of each command, and what of it became final."""
 
-    def watch(self, history: History, run: Run) -> None:
+    def watch(self, locks: Locks) -> None:
         """Write it there from now on."""
-        self.history = history
-        self.run = run
+        self.history = locks.history
+        self.run = run = locks.run
+        self._locks = locks
         self.order = Order(self.server)
         self.cuts = 0
         """How often it was cut off, or took over another's state."""
@@ -293,6 +338,7 @@ class WatchedService(Service):
         self._leading: dict[bytes, int] = {}
         """By election: the leader's token."""
         self._former: State | None = None
+        self._voters: Voters | None = None
         self._is_born = False
         """The state of the view is one that was born in it."""
 
@@ -302,6 +348,9 @@ class WatchedService(Service):
         self.began = self._now
         state = self.replica.state
         assert state is not None
+        self._locks.clusters.add(state.voters.cluster)
+        self._locks.marks[DIFFERED] += self.replica.settings.electorate != state.voters.electorate
+        self._note_voters(state)
         if self._is_born:
             self.run.births.append(Birth(state.tokens.epoch, self.replica.view_id, self._now))
         self.cuts += state is not self._former
@@ -312,10 +361,25 @@ class WatchedService(Service):
         self._not_final = [(0, Load(grants))]
         self._leading = {name: state.leaders.of(name).token for name in ELECTIONS}
 
+    def _note_voters(self, state: State) -> None:
+        """Note what has become of who decides."""
+        former, voters = self._voters, state.voters
+        self._voters = voters
+        if former is not None and former.former is not None and voters.former is None:
+            self._locks.marks[CHANGED] += former.electorate == voters.electorate
+
+    def change_voters(self, dice: random.Random) -> None:
+        """Have others decide, as an administrator does."""
+        voters = self.replica.voters
+        if voters is not None:
+            self._outgoing.say(ChangeVoters(voters.version + 1, self._locks.another(dice, voters.electorate)))
+
     def on_phase(self) -> None:
         """Count how often it is cut off."""
         phase = self.replica.phase
         self.cuts += phase in (Phase.MINORITY, Phase.BIRTH)
+        if self.replica.state is not None and self.replica.is_primary:
+            self._note_voters(self.replica.state)
         self._is_born = phase is Phase.BIRTH or (phase is Phase.PRIMARY and self._is_born)
         super().on_phase()
 
@@ -331,6 +395,8 @@ class WatchedService(Service):
         sums[self.server] = zlib.crc32(encode([command, outcomes]), sums.get(self.server, 0))
         self._follow(number, command, outcomes)
         super().on_applied(number, command, server, outcomes)
+        assert self.replica.state is not None
+        self._note_voters(self.replica.state)
 
     def _follow(self, number: int, command: Command, outcomes: Sequence[Outcome]) -> None:
         state = self.replica.state
@@ -447,7 +513,7 @@ class NodeLocks:
         self._stream = Stream(member)
         self._membership = self.engine.join(GROUP, member.pid, self._stream)
         settings = Settings(
-            electorate=self.locks.electorate,
+            electorate=self.locks.configured(self.node.node_id, self._dice),
             safe=self._safe,
             usual=0.7,
             priority=self._dice.choice((0, 1, 14, 14)),
@@ -458,7 +524,7 @@ class NodeLocks:
         record = self.locks.disks.get(self.node.node_id)
         key = b"" if self._in_process else b"of node %d" % self.node.node_id
         self.service = WatchedService(member, settings, record, dice=self._dice, now=self.now, key=key)
-        self.service.watch(self.locks.history, self.locks.run)
+        self.service.watch(self.locks)
         self._outbox.clear()
         self._storing = None
         self._begin_clients(self.service)
@@ -729,6 +795,8 @@ class NodeLocks:
         elif self._may_have_company and dice.random() < locks.company:
             self._may_have_company = len(self._company) + 1 < MOST_COMPANY
             self._have_company()
+        elif dice.random() < locks.changes and self.service is not None:
+            self.service.change_voters(dice)
         elif dice.random() < locks.stops / 5:
             self.stop()
         elif dice.random() < locks.stops:

@@ -517,12 +517,10 @@ class Replica:
         self._acknowledge()
 
     def _is_quorum(self, members: Collection[Member]) -> bool:
-        """Whether these decide, in a primary view, or where a state is to be born."""
-        census = self._census
-        assert census is not None
-        is_born = self.state is not None and self.phase is Phase.PRIMARY
-        voters = self.state.voters if is_born else census.voters  # type: ignore[union-attr]
-        return census.is_quorum(self.servers.keys() & members, voters)
+        """Whether these decide, in a primary view."""
+        assert self._census is not None
+        assert self.state is not None
+        return self._census.is_quorum(members, self.state.voters)
 
     def _on_commands(self, sender: Member, said: Commands) -> None:
         if self.phase is Phase.PRIMARY:
@@ -599,7 +597,7 @@ class Replica:
         elif (
             self.phase is Phase.BIRTH
             and records.proposed is not None
-            and records.is_known(records.proposed, self._is_quorum)
+            and records.is_known(records.proposed, census.can_begin)
         ):
             self._give_birth(census, records.proposed)
 

@@ -90,7 +90,12 @@ examples:
     _add(whole, "backend", "WHICH", f"what it stands on: {', '.join(Backend)}, a node of its own (default: see -c)")
     whole.add_argument("--node", metavar="ID", help="which node of the ring to be, if it is a node itself")
     _add(whole, "cpg_socket", "PATH", "where cpgd listens, if not at its usual place")
-    _add(whole, "servers", "IDS", "nodes with a lock server, the same everywhere: 1,2,3 (default: all of the nodelist)")
+    _add(
+        whole,
+        "servers",
+        "IDS",
+        "nodes with a lock server, the same everywhere: 1,2,3 (default: all of the nodelist); later `cluck voters`",
+    )
     _add(whole, "priority", "1..14|off", "as a leader of the lock service, the lowest first (default 14); off: none")
     _add(
         whole,
@@ -193,7 +198,8 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
             nursery.start_soon(host.run)
             options.force_birth = False  # it was said of this beginning, not of a later one
             async with server.standing(host):
-                servers = nodes(tuple(sorted(known.electorate.votes)))
+                voters = host.service.replica.voters
+                servers = nodes(tuple(voters.electorate.votes if voters is not None else known.electorate.votes))
                 _log.info("node %d serves programs at %s; lock servers: %s", ring.node_id, settings.socket, servers)
                 notify("READY=1", f"STATUS=node {ring.node_id} serves {settings.socket}")
                 await life.lived()

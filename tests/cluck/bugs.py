@@ -1349,6 +1349,12 @@ VOTERS = [
         electorates.test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other,
     ),
     Bug(
+        "begin for the first time before all know of it",
+        "E9",
+        [Change(Census, "can_begin", "if is_first", "if False")],
+        electorates.test_a_first_state_is_on_all_disks_before_it_is_used,
+    ),
+    Bug(
         "configuration wins over what disks say",
         "E9",
         [Change(Replica, "__init__", "Records(record)", "Records(record and record._replace(voters=None))")],

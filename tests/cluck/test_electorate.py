@@ -1,5 +1,7 @@
 """The electorate is state: ruling E9, one sentence after the other."""
 
+from collections import Counter
+
 import pytest
 
 from cluck.commands import ChangeVoters, Ended
@@ -7,6 +9,7 @@ from cluck.electorate import Electorate, View, Voters
 from cluck.protocol import Held
 from cluck.replica import NOTICE_INTERVAL, Phase
 from cluck.wire import NOTICE, VERSION, Malformed, Record, decode
+from tests.cluck.electorates import MISTAKES, World, Wrong
 from tests.cluck.orders import Order, started
 from totem.configuration import Level
 
@@ -26,6 +29,24 @@ def in_ring(order, *nodes):
 
 def named(server):
     return "\n".join(server.service.replica.differences)
+
+
+# ---- the rule
+
+
+def test_a_model_of_the_rule_loses_nothing():
+    marks = Counter()
+    for seed in range(200):
+        world = World(seed)
+        world.run()
+        marks += Counter(world.marks)
+    assert min(marks["changed"], marks["undone"], marks["born"]) > 20
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_model_of_a_rule_that_is_wrong_in_one_sentence_loses_something(mistake):
+    with pytest.raises(Wrong):
+        World(MISTAKES[mistake], mistake).run()
 
 
 # ---- what it is
@@ -86,6 +107,18 @@ def test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other
         order.restart(node, electorate=of(3, 4))
     in_ring(order, 1, 2, 3, 4)
     assert not any(order[node].ready for node in (1, 2, 3, 4))
+
+
+def test_a_first_state_is_on_all_disks_before_it_is_used():
+    """Server 3, whose disk stands still, ends just then, and is configured otherwise when it starts again."""
+    order = Order(3)
+    order[3].writes = False
+    in_ring(order, 1, 2, 3)
+    assert not order[1].ready
+    assert order[1].service.readiness[1] == "a first state is being stored"
+    order[3].writes = True
+    order.settle()
+    assert order[1].ready
 
 
 def test_a_configuration_that_differs_later_is_named_and_changes_nothing():
