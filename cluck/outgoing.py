@@ -120,7 +120,7 @@ class Outgoing:
     def hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
         """Give to the group what a client says of a request that it made before. Hot.
 
-        While nobody decides, the last of each kind is kept, where it may matter to those who will, and there is room.
+        While nobody decides, the last of each kind is kept, as far as there is room.
         """
         if not self._replica.is_primary:
             words = self._words.setdefault(local.client, {})
@@ -128,14 +128,15 @@ class Outgoing:
             former = words.pop(word, None)
             if former is not None:
                 self._drop(former)
-            elif not self._may_matter(local, command.request) or len(words) >= MOST_WORDS:
+            elif len(words) >= MOST_WORDS:
                 return
             if not self.has_room(local, command):
                 return
             words[word] = command
         self.say_for(local, command)
 
-    def _may_matter(self, local: LocalClient, request: RequestId) -> bool:
+    def may_matter(self, local: LocalClient, request: RequestId) -> bool:
+        """Whether somebody may know a request, so that more that is said of it has to be heard."""
         state = self._replica.state
         return state is None or request in local.open or bool(state.present(request))
 

@@ -27,6 +27,7 @@ from cluck.commands import (
     Client,
     Command,
     Ended,
+    EndWait,
     Force,
     Granted,
     Lapsed,
@@ -38,6 +39,7 @@ from cluck.commands import (
     Renew,
     Renewed,
     RequestId,
+    Resign,
     Server,
     Stand,
     Still,
@@ -303,7 +305,7 @@ class Service:
         else:
             if kind in (Release, Renew):
                 self._tell_if_lost(local, command)  # type: ignore[arg-type]
-            self._outgoing.hear(local, command)  # type: ignore[arg-type]
+            self._hear(local, command)  # type: ignore[arg-type]
 
     def _request(self, local: LocalClient, command: Any) -> None:
         request: RequestId = command.request
@@ -333,7 +335,16 @@ class Service:
         else:
             if known is not None and type(known.command) is Stand:
                 del local.open[command.request]
+            self._hear(local, command)
+
+    def _hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
+        """Have the group hear what is said of a former request; one that nobody knows is over at once. Hot."""
+        if self.replica.is_primary or self._outgoing.may_matter(local, command.request):
             self._outgoing.hear(local, command)
+        elif type(command) is Withdraw:
+            local.tell(Refused(command.request, Why.WITHDRAWN))
+        elif type(command) in (Release, Renew):
+            local.tell(Ended(command.request, command.token, Why.EXPIRED))  # type: ignore[union-attr]
 
     def _tell_if_lost(self, local: LocalClient, command: Release | Renew) -> None:
         """Answer at once where a lock is not held, and the client was not told here that it is."""

@@ -1165,6 +1165,12 @@ REPLICAS = [
         partial(services.test_what_was_withdrawn_before_the_group_heard_of_it_never_comes, 1),
     ),
     Bug(
+        "answer nothing to what is said of nothing",
+        "E7a",
+        [Change(Service, "_hear", "type(command) is Withdraw", "False")],
+        minority.test_what_is_said_of_nothing_is_not_kept_and_answered,
+    ),
+    Bug(
         "answer no release of a lock that was lost meanwhile",
         "E7a",
         [Change(Service, "on_applied", "if not outcomes and is_own", "if False")],
@@ -1203,13 +1209,13 @@ MINORITY = [
     Bug(
         "keep what is said of nothing",
         "E14",
-        [Change(Outgoing, "hear", "not self._may_matter(local, command.request) or", "")],
-        minority.test_what_is_said_of_nothing_is_not_kept,
+        [Change(Service, "_hear", "or self._outgoing.may_matter(local, command.request)", "or True")],
+        minority.test_what_is_said_of_nothing_is_not_kept_and_answered,
     ),
     Bug(
         "keep any number of words where nobody knows what matters",
         "E14",
-        [Change(Outgoing, "hear", "or len(words) >= MOST_WORDS", "")],
+        [Change(Outgoing, "hear", "len(words) >= MOST_WORDS", "False")],
         minority.test_a_server_without_a_state_keeps_so_many_words_of_a_client,
     ),
     Bug(

@@ -7,11 +7,13 @@ from cluck import outgoing
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
+    Ended,
     EndWait,
     Force,
     Gone,
     Owner,
     Publish,
+    Refused,
     Release,
     Renew,
     RequestId,
@@ -60,7 +62,7 @@ def test_what_is_said_again_and_again_is_kept_once():
     assert order[2].held, "and it is done when there is somebody to do it"
 
 
-def test_what_is_said_of_nothing_is_not_kept():
+def test_what_is_said_of_nothing_is_not_kept_and_answered():
     order, request, token = holding()
     kept = cut_off(order)
     for number in range(1000):
@@ -69,6 +71,8 @@ def test_what_is_said_of_nothing_is_not_kept():
             order[1].say(command)
     assert not kept._pending
     assert not kept._shares.taken
+    assert [withdrawn.request.number for withdrawn in order[1].of(Refused)] == [*range(7000, 8000)]
+    assert [ended.request.number for ended in order[1].of(Ended)] == sorted([*range(7000, 8000)] * 2)
 
 
 def test_a_server_without_a_state_keeps_so_many_words_of_a_client():
