@@ -644,7 +644,7 @@ class Processor:
         return (self._doubted or self.ring_id).seq
 
     def _believes(self, join: Join, now: float) -> bool:
-        """Whether a Join's ring sequence is believed (rulings, G17)."""
+        """Whether a Join's ring sequence is believed (rulings, G18)."""
         if is_near(join.ring_seq, self._own_seq):
             self._claims.forget(join.origin)
             self.highest_ring_seq = max(self.highest_ring_seq, join.ring_seq)
@@ -853,8 +853,8 @@ class Processor:
     def begin_ring(self, ring_id: RingId, members: tuple[int, ...]) -> None:
         """Make the ring of the commit token mine, and its number durable before anything more is sent.
 
-        One that is far above mine may be anybody's word. It is not stored, and mine again is what was, unless the
-        commit token comes back and so shows that all members take part.
+        One that is far above mine may be anybody's word. It is not stored, and mine again is what was, unless its
+        representative finds that all members take part, or the ring is installed here.
         """
         if not is_near(ring_id.seq, self.ring_id.seq):
             self._doubted = self.ring_id
@@ -878,8 +878,12 @@ class Processor:
         self.highest_ring_seq = max(self.highest_ring_seq, self.ring_id.seq)
 
     def recover(self, token: CommitToken, now: float) -> None:
-        """The commit token is full: bring the new ring into being."""
-        if self._doubted is not None:
+        """The commit token is full: bring the new ring into being.
+
+        Its representative knows then that all members take part, since nobody else makes a commit token in its name.
+        """
+        assert self.new_ring is not None
+        if self._doubted is not None and self.new_ring.is_representative:
             self._confirm_ring()
         room = Recovery(self)
         self._enter(room, State.RECOVERY, Cause.COMMIT_TOKEN_FULL)
@@ -887,6 +891,8 @@ class Processor:
 
     def install(self, ring: Ring, largest_pause: float, now: float) -> None:
         """Put the new ring in the old one's place; its members' longest pause stretches the token timeout (F1)."""
+        if self._doubted is not None:
+            self._confirm_ring()
         self.ring = ring
         self.new_ring = None
         self.candidates = set(ring.members)

@@ -6,7 +6,8 @@ begin again with the clock, and a Corosync node counts on from whatever it has h
 
 A number near one's own is believed at once: it costs nothing, since there is room for 2**31 such steps. One far above
 is believed only of a node that is not in one's ring, and that has said so for as long as a token may take, and nothing
-else; and what comes of it is one's own, on disk and in Joins, only when the commit token has been with all members.
+else; and what comes of it is one's own, on disk and in Joins, only when the commit token has been with all members: at
+its representative when that is back, at the others, to whom anybody may have sent it, when the ring is installed.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class RingStore:
         warn_of_others(self.directory)
         plain, checked = _read(self.path), _read(self._check_path)
         confirmed = self._checked(checked)
-        # What has no checksum is believed as another node's word is: where it is near what is known (rulings, G17).
+        # What has no checksum is believed as another node's word is: where it is near what is known (rulings, G18).
         near = max(confirmed or 0, int(time.time()))
         said = _sequence(plain, near)
         known = [seq for seq in (said, confirmed, self._of_corosync(near)) if seq is not None]

@@ -12,6 +12,7 @@ from totem.configuration import NO_RING, Guarantee
 from totem.processor import LONGEST_FRAME
 from totem.ring_numbers import LIMIT, STEP, Claims
 from totem.sequence import MASK, RANGE
+from totem.testing.checkers import check
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
@@ -67,7 +68,7 @@ class Liar:
         crowd = range(first, first + MAX_NODES - 3)
         candidates = dice.choice([machine.candidates, NODES, self.ids(3), crowd])
         failed = dice.choice([machine.failed, (), (machine.node_id,), self.ids(3)])
-        ring_seq = self.ring.id.seq + dice.choice([0, 1, 1000])
+        ring_seq = dice.choice([self.ring.id.seq + dice.choice([0, 1, 1000]), dice.choice(FAR)])
         return Join(dice.choice([self.sender, 0]), self.sender, ring_seq, tuple(candidates), tuple(failed))
 
     def commit_token(self):
@@ -78,7 +79,8 @@ class Liar:
             for _ in members
         ]
         index = dice.choice([0, len(members), members.index(machine.node_id) if machine.node_id in members else 0])
-        ring_id = dice.choice([RingId(members[0], machine.highest_ring_seq + 4), self.ring_id])
+        far = RingId(members[0], dice.choice(FAR))
+        ring_id = dice.choice([RingId(members[0], machine.highest_ring_seq + 4), self.ring_id, far])
         return CommitToken(self.sender, machine.commit_token_seq + dice.randrange(9), ring_id, members, entries, index)
 
     def multicast(self):
@@ -145,7 +147,18 @@ def test_plausible_lies_never_raise_and_cost_bounded_memory(seed):
         assert len(machine.candidates | machine.failed) <= MAX_NODES
         assert machine.obligations <= set(machine.ring.members)
         assert len(machine.ring.window.frames) < RANGE
-    assert cluster.run_until(lambda: all(node.machine.members == NODES for node in cluster.nodes.values()), 60)
+    assert cluster.settle(60)
+    assert all(node.machine.ring.id.seq < NEAR > node.stored for node in cluster.nodes.values())
+    # What was said is over: the ring keeps its promises to processes that have heard none of it.
+    for node in cluster.nodes.values():
+        node.crash()
+    cluster.traces.clear()
+    cluster.start()
+    cluster.form()
+    for node in cluster.nodes.values():
+        node.send([node.compose(size) for size in (10, 3000)], dice.choice(list(Guarantee)))
+    assert cluster.settle(10)
+    assert not check(cluster.history(quiescent=True))
 
 
 def formed(**settings):
@@ -250,7 +263,7 @@ def told_with_a_number(machine, ring_seq):
 )
 @pytest.mark.parametrize("away", [False, True], ids=["of a member", "of one who is away"])
 def test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own(away, state, to):
-    for ring_seq in FAR:
+    for ring_seq in (1 << 62, LIMIT, MASK_64):
         for kind in range(13):
             cluster = formed(merge=0.03)
             if away:
@@ -338,6 +351,20 @@ def test_nobody_stays_away_because_somebody_only_says_that_it_is_deaf():
             cluster[node_id].receive(codec.encode(lie))
         assert cluster.settle(2)
         assert not any(node.machine.left_out.all() for node in cluster.nodes.values())
+
+
+def test_a_whole_round_of_forged_commit_tokens_lifts_no_number():
+    cluster = formed(merge=0.03)
+    cluster[2].crash()
+    node, machine = cluster[3], cluster[3].machine
+    assert cluster.run_until(lambda: machine.state is State.GATHER, 5)
+    forged = CommitToken(1, 1, RingId(1, LIMIT - 8), NODES, [CommitEntry(machine.ring.id)] * 3, 2)
+    node.receive(codec.encode(forged))
+    node.receive(codec.encode(replace(forged, token_seq=9, index=3)))
+    assert machine.state is State.RECOVERY
+    cluster[2].start()
+    assert cluster.settle(5)
+    assert all(each.machine.ring_id.seq < NEAR > each.stored for each in cluster.nodes.values())
 
 
 def test_a_claim_holds_while_it_is_repeated():

@@ -698,7 +698,7 @@ BUGS = [
     ),
     Bug(
         "believe any number at once",
-        "G17",
+        "G18",
         [Change(Processor, "_believes", "is_near(join.ring_seq, self._own_seq)", "True")],
         partial(
             hostile.test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own, True, State.OPERATIONAL, (1, 2, 3)
@@ -706,7 +706,7 @@ BUGS = [
     ),
     Bug(
         "believe a far number for good once it has been said",
-        "G17",
+        "G18",
         [
             Change(Claims, "hear", "now - since >= self._patience", "True"),
             Change(Claims, "highest", "last - since >= self._patience", "True"),
@@ -715,31 +715,31 @@ BUGS = [
     ),
     Bug(
         "never believe a far number",
-        "G17",
+        "G18",
         [Change(Claims, "hear", "now - since >= self._patience", "False")],
         partial(hostile.test_a_ring_with_large_numbers_is_joined, 1 << 50, ({2}, {1, 3}), ()),
     ),
     Bug(
         "make a far number mine before it is confirmed",
-        "G17",
+        "G18",
         [Change(Processor, "begin_ring", "self._doubted = self.ring_id", "pass")],
         partial(no_number_lasts, False, State.GATHER, (1, 2, 3)),
     ),
     Bug(
         "keep a far number that was not confirmed",
-        "G17",
+        "G18",
         [Change(Processor, "gather", "self.ring_id, self._doubted = self._doubted, None", "self._doubted = None")],
         hostile.test_a_far_number_that_nobody_confirms_is_forgotten,
     ),
     Bug(
         "believe that a member of my ring has come far",
-        "G17",
+        "G18",
         [Change(Processor, "_is_stranger", "not is_near(ring_seq, self._own_seq)", "False")],
         hostile.test_who_lies_for_a_member_all_the_time_lifts_no_number,
     ),
     Bug(
         "take a commit token in my own name",
-        "G17",
+        "G18",
         [Change(Gather, "_ignores_commit_token", "not token.index", "False")],
         partial(no_number_lasts, True, State.GATHER, (1,)),
     ),

@@ -34,6 +34,7 @@ from totem.states.table import TRANSITIONS, Cause
 from totem.testing.checkers import History, Process, Violation, check
 from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node, Stamp
 from totem.testing.corosync import CorosyncModel
+from totem.testing.liar import Liar
 from totem.testing.network import Conditions
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -46,6 +47,8 @@ _LONGEST_REST = 40.0
 _HOMEMADE_DEATH = "no room for a frame"
 """Sync messages of many dead rounds have filled a Corosync node's own queue, which nobody else can help."""
 _NEAR_WRAP = (1 << 32) - 100
+_SHARE_OF_LIARS = 0.15
+_SHARE_OF_NARROW_PORTS = 0.15
 
 SOMETIMES = frozenset(
     f"enter {state.value}: {cause.value}"
@@ -62,6 +65,10 @@ SOMETIMES = frozenset(
     "numbers wrapped around",
     "frames behind the token",
     "told with a label",
+    "drop implausible ring sequence",
+    "drop impossible ring sequence",
+    "drop multicast of a non-member",
+    "drop node left out for a while",
 }
 """What some world of a large batch must reach."""
 
@@ -153,6 +160,8 @@ class World:
         """Share of messages that are sent as SAFE."""
         self._stamps = [Stamp(number) for number in range(4)]
         self._stamper = random.Random(f"stamps {seed}")
+        self._liar: Liar | None = None
+        self._malice = random.Random(f"malice {seed}")
         self.faults: list[tuple[Callable[[], None], float]] = [
             (self._crash, 1.0),
             (self._partition, 1.5),
@@ -163,6 +172,8 @@ class World:
             (self._leave, 0.3),
             (self._weather, 1.0),
         ]
+        if programs is None:
+            self._add_malice()
         self.cures: list[tuple[Callable[[], None], float]] = [
             (self._start, 2.0),
             (self._resume, 1.0),
@@ -215,6 +226,13 @@ class World:
         foreign = self.dice.sample(range(1, count + 1), self.dice.randint(1, count - 1))
         return {node_id: self.dice.choice(makers) for node_id in foreign}
 
+    def _add_malice(self) -> None:
+        """In some worlds a host of a listed address lies to ours, in some a port is too narrow for large frames."""
+        if self._malice.random() < _SHARE_OF_LIARS:
+            self._liar = Liar(self._malice)
+        if self._malice.random() < _SHARE_OF_NARROW_PORTS:
+            self.faults.append((self._narrow, 1.0))
+
     # The story.
 
     def run(self) -> Outcome:
@@ -246,6 +264,8 @@ class World:
         happenings = (self._burst, self._fault, self._strike, self._break_attempt, self._cure)
         for _ in range(self.dice.randint(10, 60)):
             self.dice.choices(happenings, (5, 2, 3, 1, 4))[0]()
+            if self._liar is not None:
+                self._lie(self._liar)
             self.cluster.run_for(self.dice.expovariate(1 / self.pace))
 
     def _come_together(self) -> bool:
@@ -257,7 +277,7 @@ class World:
             node.resume()
             if not node.running and (self.dice.random() < 0.8 or not self.cluster.running):
                 node.start()
-        limit = 30 * (self.config.token + self.config.consensus)
+        limit = 30 * (self.config.token + self.config.consensus) + self._longest_absence()
         if self.programs is None:
             return self.cluster.settle(limit)
         # More than once, since what they wait for may make them send something, and a change of ring may come of that.
@@ -401,6 +421,37 @@ class World:
 
     def _is_forming(self) -> bool:
         return any(node.machine and node.machine.state.name == "RECOVERY" for node in self.cluster.running)
+
+    def _lie(self, liar: Liar) -> None:
+        """Some datagrams to some nodes, soon, in whatever state they are then."""
+        for _ in range(self._malice.choice((0, 1, 1, 5))):
+            node = self._malice.choice(list(self.cluster.nodes.values()))
+            self.cluster.network.at(
+                self.cluster.now + self._malice.expovariate(1 / self.pace), self._tell_lie, liar, node
+            )
+
+    @staticmethod
+    def _tell_lie(liar: Liar, node: Node) -> None:
+        if isinstance(node.machine, Processor) and not node.paused:
+            node.receive(liar.lie(node.machine))
+
+    def _narrow(self) -> None:
+        """A port loses large frames, until the next general healing; sometimes long enough for that to be noticed."""
+        port, longest = self.dice.choice(list(self.cluster.nodes)), self.dice.choice((200, 600, 1300))
+        self._tell(f"the port of {port} carries no more than {longest} bytes")
+
+        def swallows(source: int, target: int, datagram: bytes) -> bool:
+            return port in (source, target) and len(datagram) > longest
+
+        self.cluster.network.filters.append(swallows)
+        self._burst()
+        self.cluster.run_for(self._malice.choice((0.0, 2.0, 6.0)))
+
+    def _longest_absence(self) -> float:
+        """How long somebody may stay away still for not having received."""
+        machines = [node.machine for node in self.cluster.running if isinstance(node.machine, Processor)]
+        absences = [absence.until for machine in machines for absence in machine.left_out.all().values()]
+        return max([until - self.cluster.now for until in absences] + [0.0])
 
     def _heal(self) -> None:
         self._tell("heal")

@@ -1,0 +1,82 @@
+"""A host of a listed address that says what is not so: for random worlds, and for tests that aim.
+
+Whatever it says about membership can cost a ring, and none of the promises; what it says in nobody's name, or with
+numbers that cannot be, costs nothing. It does not forge what a member could have said of the order of a ring itself, a
+token, or a multicast in its name: nothing without authentication tells those from true ones.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from totem.configuration import RingId
+from totem.processor import Processor
+from totem.ring_numbers import LIMIT, STEP
+from totem.wire import codec
+from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, Mcast, MergeDetect, Message
+
+_FRAME = codec.frame([4], 0, 0) + b"lies"
+
+
+class Liar:
+    """Makes datagrams that fit what a processor is doing just now, but for what they say."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._kinds: list[Callable[[Processor, int], Message]] = [
+            self._join,
+            self._leave,
+            self._commit_token,
+            self._merge_detect,
+            self._hold_cancel,
+            self._foreign_multicast,
+            self._multicast_of_nobody,
+        ]
+
+    def lie(self, machine: Processor) -> bytes:
+        """Make one for a processor, in the name of another node of its nodelist."""
+        others = [node.node_id for node in machine.config.nodes if node.node_id != machine.node_id]
+        return codec.encode(self._dice.choice(self._kinds)(machine, self._dice.choice(others)))
+
+    def _near(self, machine: Processor) -> int:
+        return max(1, machine.ring_id.seq + self._dice.choice((-8, -4, 0, 1, 4, 100)))
+
+    def _far(self) -> int:
+        return self._dice.choice((2 * STEP, 1 << 48, 1 << 62, LIMIT - 4, LIMIT, LIMIT + 1, (1 << 64) - 1))
+
+    def _some(self, machine: Processor) -> tuple[int, ...]:
+        ids = [node.node_id for node in machine.config.nodes]
+        return tuple(self._dice.sample(ids, self._dice.randint(0, len(ids))))
+
+    def _join(self, machine: Processor, name: int) -> Join:
+        ring_seq = self._dice.choice((self._near(machine), self._far()))
+        candidates = self._dice.choice((tuple(machine.candidates), self._some(machine), (name,)))
+        failed = self._dice.choice((tuple(machine.failed), self._some(machine), (name,), (machine.node_id,)))
+        return Join(name, name, ring_seq, candidates, failed)
+
+    def _leave(self, machine: Processor, name: int) -> Join:
+        return Join(0, name, self._dice.choice((self._near(machine), self._far())), self._some(machine), (name,))
+
+    def _commit_token(self, machine: Processor, name: int) -> CommitToken:
+        members = tuple(sorted(machine.candidates - machine.failed | {machine.node_id}))
+        place = self._dice.choice((members.index(machine.node_id), len(members)))
+        entries = [CommitEntry(machine.ring.id, 9, 9, self._dice.randrange(2)) for _ in members]
+        return CommitToken(name, self._dice.randrange(9), RingId(members[0], self._far()), members, entries, place)
+
+    def _merge_detect(self, machine: Processor, name: int) -> MergeDetect:
+        return MergeDetect(name, name, RingId(name, self._dice.choice((self._near(machine), self._far()))))
+
+    def _hold_cancel(self, machine: Processor, name: int) -> HoldCancel:
+        return HoldCancel(name, machine.ring.id)
+
+    def _foreign_multicast(self, machine: Processor, name: int) -> Mcast:
+        return Mcast(name, name, 5, RingId(name, self._dice.choice((self._near(machine), self._far()))), data=_FRAME)
+
+    def _multicast_of_nobody(self, machine: Processor, name: int) -> Mcast:
+        ring = self._dice.choice((machine.ring, machine.new_ring or machine.ring))
+        sender, origin = self._dice.choice(((name, 0), (0, name), (0, 0), (name, machine.node_id), (999, 999)))
+        encapsulated = self._dice.random() < 0.3
+        inner = Mcast(sender, origin, 5, machine.ring.id, data=_FRAME)
+        seq = ring.window.aru + self._dice.randint(1, 30) & 0xFFFFFFFF
+        return Mcast(sender, origin, seq, ring.id, 0, 0, encapsulated, codec.encode(inner) if encapsulated else _FRAME)
