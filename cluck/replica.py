@@ -82,8 +82,6 @@ class Settings:
     """Clients of an earlier life of this server may be alive."""
     usual: float = 10.0
     """Seconds of a lease and its grace that the disks know of from the beginning."""
-    drift: float = DRIFT
-    """By which share clocks may differ."""
     boot: Boot | None = None
     """Of the machine that it is on, and all its clients; None where that is not known, or not so."""
     force_birth: bool = False
@@ -180,6 +178,8 @@ class Replica:
         """Who has the base's state, for those who have another."""
         self._parts: list[Snapshot] = []
         """Of that, which is on its way here."""
+        self._foreign: set[Member] = set()
+        """Those who have spoken another version last: they call no round that could be read."""
         self._silent_until = -math.inf
         """No notice to those who speak another version before."""
         self._finality: Finality | None = None
@@ -302,6 +302,7 @@ class Replica:
 
     def _on_confchg(self, confchg: Confchg, now: float) -> None:
         self._members = confchg.members
+        self._foreign &= set(confchg.members)
         for member, reason in confchg.left.items():
             server = self._in_process.pop(member, None)
             if server is not None and reason in (Reason.LEAVE, Reason.PROCDOWN):
@@ -315,7 +316,7 @@ class Replica:
         """Who is there has changed: begin a round."""
         self._suspend("servers are still to report")
         self._round_is_due = True
-        if self._members and self._members[0] == self.member:
+        if next((member for member in self._members if member not in self._foreign), None) == self.member:
             self._call_round()
         self.deadline = now + PATIENCE
 
@@ -370,9 +371,11 @@ class Replica:
         if message.data == NOTICE:
             return
         self.malformed += 1
-        if isinstance(malformed, OtherVersion) and len(message.data) > len(NOTICE) and now >= self._silent_until:
-            self._silent_until = now + NOTICE_INTERVAL
-            self._outbox.append(NOTICE)
+        if isinstance(malformed, OtherVersion):
+            self._foreign.add(message.sender)
+            if len(message.data) > len(NOTICE) and now >= self._silent_until:
+                self._silent_until = now + NOTICE_INTERVAL
+                self._outbox.append(NOTICE)
         census = self._census
         if census is not None and self.phase is Phase.ROUND:
             census.refuse(message.sender, str(malformed))
@@ -417,7 +420,7 @@ class Replica:
                 record=self._records.on_disk,
                 voters=self.state.voters if self.state is not None else None,
                 configured=self.settings.electorate,
-                drift=self.settings.drift,
+                drift=DRIFT,
                 survivors=self.settings.survivors,
                 safe=self.settings.safe,
                 priority=self.settings.priority,
@@ -433,6 +436,7 @@ class Replica:
         if census is None or self.phase is not Phase.ROUND or sender in census.excluded:
             return
         census.add(sender, said)
+        self._foreign.discard(sender)
         if said.in_process:
             self._in_process[sender] = Server(sender.node_id, said.start)
         if census.is_complete:

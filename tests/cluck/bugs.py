@@ -1399,6 +1399,12 @@ VOTERS = [
         electorates.test_who_counts_leases_otherwise_does_not_count,
     ),
     Bug(
+        "leave a round to who cannot be understood",
+        "E9",
+        [Change(Replica, "_change", "if member not in self._foreign", "")],
+        electorates.test_who_speaks_another_version_is_not_left_to_call_a_round,
+    ),
+    Bug(
         "wait for who cannot be understood",
         "E9",
         [Change(Replica, "_on_unreadable", "census.refuse(message.sender, str(malformed))", "pass")],

@@ -3,12 +3,13 @@
 from collections import Counter
 
 import pytest
+from msgspec.structs import replace
 
 from cluck.commands import ChangeVoters, Ended
 from cluck.electorate import Electorate, View, Voters
 from cluck.protocol import Held
 from cluck.replica import NOTICE_INTERVAL, Phase
-from cluck.wire import NOTICE, VERSION, Malformed, Record, decode
+from cluck.wire import NOTICE, VERSION, Malformed, Record, Report, Round, decode, encode
 from tests.cluck.electorates import MISTAKES, World, Wrong
 from tests.cluck.orders import Order, started
 from totem.configuration import Level
@@ -191,7 +192,15 @@ def test_a_server_of_no_cluster_joins_none_of_two():
 
 def test_who_counts_leases_otherwise_does_not_count():
     order = started()
-    order.restart(3, drift=0.01)
+    order.restart(3)
+    said = order[3].said
+
+    def with_another_drift():
+        for member, data in said():
+            message = decode(data)
+            yield member, encode(replace(message, drift=0.01)) if type(message) is Report else data
+
+    order[3].said = with_another_drift
     in_ring(order, 1, 2, 3)
     assert [order[node].ready for node in (1, 2, 3)] == [True, True, False]
     assert "node 3 does not count here: its leases allow for a drift of clocks of 0.01" in named(order[1])
@@ -226,6 +235,15 @@ def test_who_speaks_another_version_is_named_and_not_waited_for():
         f"node 3 does not count here: it speaks version {VERSION + 1}, and this is version {VERSION}"
     )
     assert order[1].service.replica.phase is Phase.PRIMARY
+
+
+def test_who_speaks_another_version_is_not_left_to_call_a_round():
+    order = started()
+    order.deliver([(order[1].member, OTHER + b"whatever")], [2, 3])
+    order.said(2, 3)
+    order.ring([1, 2, 3])
+    assert [type(decode(data)) for _, data in order.said(2)] == [Round]
+    assert order.said(3) == []
 
 
 def test_versions_tell_each_other_of_themselves_once_in_a_while():
