@@ -156,8 +156,8 @@ class Service:
         sent = self._outgoing.sent if is_own else None
         if sent is not None:
             self._note_sending(command, sent)
-        if not outcomes and is_own and type(command) in (Release, Renew):  # what it names is not held any more
-            self._teller.note(number, Ended(command.request, command.token, Why.EXPIRED), None)  # type: ignore[union-attr]
+        if not outcomes and is_own and type(command) in (Release, Renew):
+            self._note_lost(number, command)  # type: ignore[arg-type]
         for outcome in outcomes:
             kind = type(outcome)
             if kind is Granted:
@@ -180,6 +180,12 @@ class Service:
             self._teller.note(number, outcome, sent)
         elif isinstance(outcome, Lapsed):
             self.leases.end(outcome.token)
+
+    def _note_lost(self, number: int, command: Release | Renew) -> None:
+        """What a client speaks of is not held any more. A candidate knows by its own clock, and stands on."""
+        local = self.clients.get(command.request.owner.client)
+        if local is not None and command.request not in local.candidates:
+            self._teller.note(number, Ended(command.request, command.token, Why.EXPIRED), None)
 
     def _note_sending(self, command: Command, sent: float) -> None:
         """Remember when the latest message on a ticket was sent that came before its grant."""

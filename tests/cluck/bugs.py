@@ -1165,6 +1165,12 @@ REPLICAS = [
         partial(services.test_what_was_withdrawn_before_the_group_heard_of_it_never_comes, 1),
     ),
     Bug(
+        "take a candidate whose leadership is over for one that stands no more",
+        "E8",
+        [Change(Service, "_note_lost", "and command.request not in local.candidates", "")],
+        services.test_a_candidate_that_renews_a_leadership_that_is_over_stands_on,
+    ),
+    Bug(
         "answer nothing to what is said of nothing",
         "E7a",
         [Change(Service, "_hear", "type(command) is Withdraw", "False")],

@@ -646,6 +646,21 @@ def test_what_is_said_of_a_lock_that_was_lost_meanwhile_is_answered(say):
     assert [(ended.token, ended.why) for ended in order[1].of(Ended)] == [(token, Why.EXPIRED)]
 
 
+def test_a_candidate_that_renews_a_leadership_that_is_over_stands_on():
+    """Also where another state is born, of which its server has to tell it again."""
+    order = started()
+    request = order[1].stand()
+    order.settle()
+    order[1].say(Renew(request, order[1].of(Leads)[-1].token - 1))
+    order.settle()
+    for node in (2, 3):
+        order.restart(node)
+    order.ring([1, 2, 3])
+    order.pass_time(20)
+    assert order[1].ready
+    assert order[2].state.leaders.present(request)
+
+
 def test_a_withdrawal_is_answered_whatever_there_was():
     order = started()
     order[2].acquire()
