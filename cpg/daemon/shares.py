@@ -77,4 +77,4 @@ class Shares:
         self.taken -= amount
         self._of[uid] -= amount
         if not self._of[uid]:
-            del self._of[uid]
+            del self._of[uid]  # users come and go

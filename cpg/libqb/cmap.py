@@ -20,6 +20,8 @@ from totem.config import milliseconds
 
 MOST_ITERATIONS: Final = 64
 """Open at a time on one connection, and as many tracks."""
+ENTRY_COST: Final = 256
+"""Bytes counted for each key of an iteration, and its value."""
 
 _NAME: Final = "H6x256s"  # mar_name_t
 _KEY: Final = Struct(f"<i4xi4x {_NAME}")  # header, key_name
@@ -209,7 +211,8 @@ class CmapSession(Session):
         super().__init__(client)
         self._service = service
         self._map = DEFAULT_MAP
-        self._iterations: dict[int, Iterator[tuple[str, Value]]] = {}
+        self._iterations: dict[int, tuple[Iterator[tuple[str, Value]], int]] = {}
+        """What is to come of each, and what it counts for."""
         self._tracks: dict[int, Track] = {}
         self._handles = itertools.count(1)
 
@@ -226,23 +229,30 @@ class CmapSession(Session):
             return answer(ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
         begin = _text(length, prefix)
         values: Mapping[str, Value] = self._service.values(self._map)
+        found = [(key, value) for key, value in values.items() if key.startswith(begin)]
+        cost = ENTRY_COST * len(found)
+        if not self.client.keep(cost):
+            return answer(ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
         handle = next(self._handles)
-        self._iterations[handle] = iter([(key, value) for key, value in values.items() if key.startswith(begin)])
+        self._iterations[handle] = iter(found), cost
         return answer(ITERATE, _UINT64.pack(handle))
 
     def _on_next(self, handle: int) -> bytes:
         iteration = self._iterations.get(handle)
         if iteration is None:
             return answer(NEXT, bytes(_FOUND.size), Code.BAD_HANDLE)
-        found = next(iteration, None)
+        found = next(iteration[0], None)
         if found is None:
             return answer(NEXT, bytes(_FOUND.size), Code.NO_SECTIONS)
         key, value = found
         return answer(NEXT, _FOUND.pack(len(key), key.encode(), len(value.data), value.kind))
 
     def _on_iterated(self, handle: int) -> bytes:
-        known = self._iterations.pop(handle, None) is not None
-        return answer(ITERATED, code=Code.OK if known else Code.BAD_HANDLE)
+        iteration = self._iterations.pop(handle, None)
+        if iteration is None:
+            return answer(ITERATED, code=Code.BAD_HANDLE)
+        self.client.drop(iteration[1])
+        return answer(ITERATED)
 
     def _on_track(self, length: int, name: bytes, kinds: int, own_handle: int) -> bytes:
         code = Code.OK

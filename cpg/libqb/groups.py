@@ -33,6 +33,8 @@ MOST_MEMBERS: Final = 128
 """Of a group, and nodes of a ring, of which the library can be told: it has arrays of this size on its stack."""
 MOST_ITERATIONS: Final = 64
 """Open at a time on one connection."""
+ENTRY_COST: Final = 128
+"""Bytes counted for each entry of an iteration."""
 BATCH: Final = 128 * 1024
 """Bytes given to the ring at once: a batch is taken as a whole or not at all."""
 EVENT_PIECE: Final = 64 * 1024
@@ -116,7 +118,8 @@ class GroupSession(Session):
         self._membership: Membership | None = None
         self._wants_first_ring = False
         self._closed = False
-        self._iterations: dict[int, Iterator[_Entry]] = {}
+        self._iterations: dict[int, tuple[Iterator[_Entry], int]] = {}
+        """What is to come of each, and what it counts for."""
         self._handles = itertools.count(1)
         self._heads: dict[Member, _Heads] = {}
         # From the client to the ring:
@@ -132,6 +135,8 @@ class GroupSession(Session):
         """Of a message that comes in pieces."""
         self._missing = 0
         """Bytes of it that have not come."""
+        self._kept = 0
+        """What it counts for, until the ring has it."""
 
     # ---- requests
 
@@ -163,6 +168,8 @@ class GroupSession(Session):
                 return False
             self._node.send_soon()
             self._unsent = []
+            if self._kept and not self.is_unfinished:
+                self._forget_pieces()
         self.stalled = 0
         if self._owed:
             answers.append(self._owed)
@@ -207,10 +214,12 @@ class GroupSession(Session):
         if not self._may_send():
             return answer(ANSWER_PIECE, code=Code.NOT_EXIST)
         if kind == PIECE_FIRST:
+            self._forget_pieces()
             if whole > LARGEST_MESSAGE:
-                self._pieces = None
                 return answer(ANSWER_PIECE, code=Code.TOO_BIG)
-            self._pieces, self._missing = [], whole
+            if not self.client.keep(whole):
+                return answer(ANSWER_PIECE, code=Code.TRY_AGAIN)
+            self._pieces, self._missing, self._kept = [], whole, whole
         if self._pieces is None:
             return answer(ANSWER_PIECE, code=Code.INTERRUPT)
         self._pieces.append(request[_PARTIAL.size :])
@@ -222,6 +231,15 @@ class GroupSession(Session):
             self._pieces = None
             return b""
         return answer(ANSWER_PIECE)
+
+    @property
+    def is_unfinished(self) -> bool:  # type: ignore[override]
+        """Whether a message has begun to come in pieces."""
+        return self._pieces is not None
+
+    def _forget_pieces(self) -> None:
+        self.client.drop(self._kept)
+        self._pieces, self._kept = None, 0
 
     def _on_join(self, length: int, name: bytes, pid: int, flags: int) -> bytes:
         return answer(ANSWER_JOIN, code=self._join(length, name[:length], pid, flags))
@@ -292,8 +310,11 @@ class GroupSession(Session):
         else:
             chosen = [name[:length]] if kind == ONE_GROUP else groups
             entries = [(group, *member) for group in chosen for member in groups.get(group, ())]
+        cost = ENTRY_COST * len(entries)
+        if not self.client.keep(cost):
+            return answer(ANSWER_ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
         handle = next(self._handles)
-        self._iterations[handle] = iter(entries)
+        self._iterations[handle] = iter(entries), cost
         return answer(ANSWER_ITERATE, _UINT64.pack(handle))
 
     def _on_next(self, handle: int) -> bytes:
@@ -301,7 +322,7 @@ class GroupSession(Session):
         iteration = self._iterations.get(handle)
         if iteration is None:
             code = Code.LIBRARY
-        elif (following := next(iteration, None)) is not None:
+        elif (following := next(iteration[0], None)) is not None:
             entry = following
         else:
             code = Code.NO_SECTIONS
@@ -309,8 +330,11 @@ class GroupSession(Session):
         return answer(ANSWER_NEXT, _DESCRIPTION.pack(len(name), name, node_id, pid), code)
 
     def _on_iterated(self, handle: int) -> bytes:
-        known = self._iterations.pop(handle, None) is not None
-        return answer(ANSWER_ITERATED, code=Code.OK if known else Code.LIBRARY)
+        iteration = self._iterations.pop(handle, None)
+        if iteration is None:
+            return answer(ANSWER_ITERATED, code=Code.LIBRARY)
+        self.client.drop(iteration[1])
+        return answer(ANSWER_ITERATED)
 
     def _on_allocate(self, _: int, path: bytes) -> bytes:
         taken = self.client.buffers.allocate(path.partition(b"\0")[0].decode("utf-8", "replace"))

@@ -84,6 +84,10 @@ EVENT_LIMIT: Final = 64 << 20
 """Bytes that may wait for a client to read them; at more its connection is ended."""
 EVENTS_OF_ALL: Final = 512 << 20
 """Bytes that may wait for all clients."""
+KEPT_FOR_ALL: Final = 256 << 20
+"""Bytes that the sessions of all clients may keep: iterations, and messages that come in pieces."""
+PIECE_PATIENCE: Final = 10.0
+"""Seconds in which a message must come that comes in pieces, where others wait for room."""
 EVENTS_ENOUGH: Final = 1 << 20
 """Bytes that may wait for a client until its own multicasts are refused, as long as it reads;"""
 READ_PATIENCE: Final = 0.2
@@ -154,6 +158,8 @@ class _Server:
         self.access = access
         self.buffer = memoryview(bytearray(LARGEST + 1))
         """For one request at a time; one byte more than any may have."""
+        self.kept = access.shares(KEPT_FOR_ALL)
+        """Bytes that sessions keep."""
         self.waiting = 0
         """Bytes of events that wait for all clients."""
         self._services: list[Service] = []
@@ -180,6 +186,13 @@ class _Server:
         self.waiting += size
         while self.waiting > EVENTS_OF_ALL and (slowest := furthest_behind(self._connections)):
             slowest.end(f"more than {EVENTS_OF_ALL} bytes of events wait for all clients, most of them for it")
+
+    def put_out_unfinished(self) -> None:
+        """Put out who has kept the beginning of a message for longest, if that is too long: others wait for room."""
+        unfinished = [each for each in self._connections if each.session.is_unfinished and not each.ended]
+        oldest = min(unfinished, key=lambda each: each.kept_since, default=None)
+        if oldest is not None and oldest.kept_since < trio.current_time() - PIECE_PATIENCE:
+            oldest.end("it began a message in pieces and did not end it, while others wait for the room")
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
         """Take in the clients of one service."""
@@ -329,6 +342,10 @@ class _Connection:
         """No more is told to the client."""
         self.size = 0
         """Bytes of events that wait."""
+        self.kept_since = 0.0
+        """When its session has begun to keep something, other than beside the beginning of a message."""
+        self._kept = 0
+        """Bytes that its session keeps."""
         self._peer = peer
         self._server = server
         self._access = server.access
@@ -359,6 +376,21 @@ class _Connection:
             self._access.refuse_group(name, pid, uid)
             return False
         return True
+
+    def keep(self, size: int) -> bool:
+        """Have so many bytes more kept for it; False where its user has as many as it may have."""
+        if not self._server.kept.take(self.uid, size):
+            self._server.put_out_unfinished()
+            return False
+        self._kept += size
+        if not self.session.is_unfinished:
+            self.kept_since = trio.current_time()
+        return True
+
+    def drop(self, size: int) -> None:
+        """So many bytes are not kept any more."""
+        self._kept -= size
+        self._server.kept.give(self.uid, size)
 
     def take_membership(self) -> bool:
         """Count it among those in a group; whether its user may have one more."""
@@ -552,6 +584,7 @@ class _Connection:
         """Clean up, and tell a client that is still there."""
         self._tell_no_more()
         self.session.close()
+        self.drop(self._kept)
         self.buffers.close()
         if self._connected.is_set() and not self._gone:
             with suppress(OSError):

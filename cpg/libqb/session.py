@@ -89,6 +89,12 @@ class Client(Protocol):
     def give_membership(self) -> None:
         """It is in its group no more."""
 
+    def keep(self, size: int) -> bool:
+        """Have so many bytes more kept for it; False where its user has as many as it may have."""
+
+    def drop(self, size: int) -> None:
+        """So many bytes are not kept any more."""
+
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""
 
@@ -101,6 +107,8 @@ class Session:
 
     requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes]]]]
     """By id: the layout of the whole request, and the method that is given what follows the header."""
+    is_unfinished: bool = False
+    """It keeps the beginning of something whose end has not come."""
     stalled: int = 0
     """Bytes for which the ring must have room before `resume` can get on; 0 where it need not be called."""
 

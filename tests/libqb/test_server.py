@@ -425,6 +425,33 @@ async def test_one_user_does_not_take_all_connections(node, connect, monkeypatch
             client.close()
 
 
+async def test_messages_in_pieces_are_bounded_and_their_ends_awaited(node, connect, monkeypatch, caplog):
+    monkeypatch.setattr(server, "KEPT_FOR_ALL", 800_000)
+    whole = 400_000
+    async with node(trusted=()), connect() as one, connect() as two, connect("cmap") as other:
+        for number, client in enumerate((one, two)):
+            await client.ask(join(b"chat", PID + number))
+            await client.until(CONFCHG)
+        assert (await one.ask(piece(bytes(1000), whole, 1)))[1] == Code.OK
+        assert (await two.ask(piece(bytes(1000), whole, 1)))[1] == Code.TRY_AGAIN  # the library hands that on
+        assert (await two.ask(piece(bytes(1000), whole, 2)))[1] == Code.INTERRUPT
+        assert (await other.ask(request(4, bytes(264))))[1] == Code.NO_RESOURCES  # an iteration
+        assert (await one.ask(piece(bytes(2000), whole, 1)))[1] == Code.OK  # it begins again
+        monkeypatch.setattr(server, "PIECE_PATIENCE", 0)
+        assert (await two.ask(piece(bytes(1000), whole, 1)))[1] == Code.TRY_AGAIN
+        await one.ended()
+        assert "ended: it began a message in pieces and did not end it" in caplog.text
+        for _ in range(3):
+            assert (await two.ask(piece(bytes(whole // 2), whole, 1)))[1] == Code.OK
+            assert (await two.ask(piece(bytes(whole // 2), whole, 3)))[1] == Code.OK
+            for _ in range(7):  # of 64 KiB
+                await two.until(DELIVER_PIECE)
+        handles = [(await other.ask(request(4, bytes(264))))[2] for _ in range(2)]
+        for handle in handles:
+            assert (await other.ask(request(6, handle)))[1] == Code.OK
+        assert (await two.ask(piece(b"", whole, 1)))[1] == Code.OK
+
+
 async def test_memberships_are_shared_by_the_users(node, connect):
     access = Access()
     access.memberships = Shares(3, ())

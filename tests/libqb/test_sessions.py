@@ -101,9 +101,17 @@ class FakeClient:
         self.events = []
         self.ended = None
         self.memberships = 0
+        self.kept = 0
 
     def may_join(self, name):
         return name != b"reserved"
+
+    def keep(self, size):
+        self.kept += size
+        return self.kept <= 1 << 20
+
+    def drop(self, size):
+        self.kept -= size
 
     def take_membership(self):
         self.memberships += 1
