@@ -44,6 +44,7 @@ SHELLS = {
     "cpg.daemon.sockets",
     "cpg.daemon.start",
     "cpg.daemon.status",
+    "cpg.daemon.turns",
     "cpg.libcpg",
     "cpg.testing",
     "cpg.cli.arguments",

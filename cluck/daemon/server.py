@@ -23,6 +23,7 @@ from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator,
 from cpg.daemon.access import Access
 from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.sockets import Connection, Peer, accept
+from cpg.daemon.turns import Turns
 from totem.errors import TotemError
 from totem.text import printable
 
@@ -58,6 +59,7 @@ class Server:
         self._has_started = trio.Event()
         self._access = access
         self._connections: dict[Client, Connection] = {}
+        self._turns = Turns()
         self._listening: dict[Client, trio.CancelScope] = {}
         """To those who have not been told goodbye."""
         descriptors = descriptors_for_clients()
@@ -84,7 +86,9 @@ class Server:
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
-        await accept(listener, self._serve_one, self._access.rarely)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._turns.run)
+            await accept(listener, self._serve_one, self._access.rarely)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn."""
@@ -154,14 +158,19 @@ class Server:
 
     async def _read(self, connection: Connection, client: Client, line: Line) -> None:
         """Hand on what the client says until it is gone, or is told goodbye."""
+        turns = self._turns
         while not client.ended:
             for _ in range(READ_TURN):
+                if turns.is_over(client.uid):
+                    await turns.next(client.uid)
+                begun = turns.clock()
                 record = connection.read()
                 if record is None:
                     break
                 if not record:
                     return
                 self._say(client, line, record)
+                turns.charge(client.uid, begun)
             while (client.is_behind or line.is_behind) and not client.ended:
                 await trio.sleep(BEHIND_INTERVAL)
             if record is not None or client.ended:

@@ -15,6 +15,7 @@ import trio
 
 from cpg.daemon.hub import Client, Hub
 from cpg.daemon.sockets import Connection, Peer, accept
+from cpg.daemon.turns import Turns
 from cpg.embedded import EmbeddedRing
 from cpg.ipc import RECORD, Farewell
 from totem.configuration import Delivery
@@ -62,6 +63,7 @@ class Server:
         self._hub = hub
         self._access = hub.access
         self._connections: dict[Client, Connection] = {}
+        self._turns = Turns()
         self._lines: dict[int, trio.lowlevel.ParkingLot] = {}
         """Where clients wait for room for what they send, by user."""
         ring.hub = hub
@@ -70,7 +72,9 @@ class Server:
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
-        await accept(listener, self._serve_one, self._access.rarely)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._turns.run)
+            await accept(listener, self._serve_one, self._access.rarely)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn of the ring."""
@@ -106,8 +110,11 @@ class Server:
 
     async def _read(self, connection: Connection, client: Client) -> None:
         """Do what the client asks for until it is gone, or told goodbye."""
+        turns = self._turns
         while not client.ended:
             for _ in range(READ_TURN):
+                if turns.is_over(client.uid):
+                    await turns.next(client.uid)
                 if not client.admit(trio.current_time()):
                     await self._admitted(client)
                 record = connection.read()
@@ -115,11 +122,12 @@ class Server:
                     break
                 if not record:
                     return
+                begun = turns.clock()
                 client.receive(record)
-                while (need := client.work()) is not None:
-                    self._ring.send_soon()
-                    self.write()
-                    await self._ring.wait_room(need)
+                need = client.work()
+                turns.charge(client.uid, begun)
+                if need is not None:
+                    await self._work_on(client, need)
             self._ring.send_soon()
             self.write()
             self._let_go_on()
@@ -129,6 +137,25 @@ class Server:
                 await trio.lowlevel.wait_readable(connection.sock)
             else:
                 await trio.lowlevel.checkpoint()
+
+    async def _work_on(self, client: Client, need: int | None) -> None:
+        """Do what a client has asked for and for which there was no room; of each user one client waits for that."""
+        turns = self._turns
+        while need is not None:
+            self._ring.send_soon()
+            self.write()
+            if need:
+                async with turns.line(client.uid):
+                    need = client.work()  # there may be room by now
+                    if need:
+                        await self._ring.wait_room(need)
+            else:
+                await self._ring.wait_room(0)
+            if turns.is_over(client.uid):
+                await turns.next(client.uid)
+            begun = turns.clock()
+            need = client.work()
+            turns.charge(client.uid, begun)
 
     async def _admitted(self, client: Client) -> None:
         """Wait until there is room for what a client has sent. Who holds room and does not go on is put out."""

@@ -30,6 +30,7 @@ import trio
 from cpg.daemon.access import Access, no_place
 from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.shares import furthest_behind
+from cpg.daemon.turns import Turns
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
@@ -131,6 +132,7 @@ async def serve(
         stack.callback(ring.observe(server.on_ring))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(access.rarely.told)
+            nursery.start_soon(server.turns.run)
             for listener, service in listeners:
                 nursery.start_soon(server.accept, nursery, listener, service)
             task_status.started()
@@ -158,6 +160,7 @@ class _Server:
         self.access = access
         self.buffer = memoryview(bytearray(LARGEST + 1))
         """For one request at a time; one byte more than any may have."""
+        self.turns = Turns()
         self.kept = access.shares(KEPT_FOR_ALL)
         """Bytes that sessions keep."""
         self.waiting = 0
@@ -479,20 +482,28 @@ class _Connection:
         with suppress(trio.ClosedResourceError):
             while not self._gone:
                 await trio.lowlevel.wait_readable(self._places.requests)
+                if self._server.turns.is_over(self.uid):
+                    await self._server.turns.next(self.uid)
                 await self._handle(self._read())
         while requests := self._read():
             await self._handle(requests)
         self._stop()
 
     async def _handle(self, requests: list[bytes]) -> None:
-        session = self.session
+        session, turns = self.session, self._server.turns
+        begun = turns.clock()
         self._answer(session.take(requests))
         while session.stalled:
             self._regulate()
-            await self._ring.wait_room(session.stalled)
-            self._answer(session.resume())
+            async with turns.line(self.uid):
+                self._answer(session.resume())  # there may be room by now
+                if session.stalled:
+                    await self._ring.wait_room(session.stalled)
+                    begun = turns.clock()
+                    self._answer(session.resume())
         if self._is_closed:
             self._regulate()
+        turns.charge(self.uid, begun)
 
     def _answer(self, answers: Iterable[bytes]) -> None:
         for answer in answers:
