@@ -18,6 +18,7 @@ SHELLS = {
     "totem.node",
     "totem.udp",
     "totem.store",
+    "totem.streams",
     "totem.addresses",
     "totem.corosync_conf",
     "totem.dump.command",

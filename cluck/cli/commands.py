@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Collection
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.electorate import Electorate
 from cpg.cli.output import READ_SIZE, print_lines
+from totem.streams import complain
 from totem.text import quoted
 
 LOOK: Final = 0.5
@@ -126,7 +126,7 @@ def _code(status: dict[str, Any]) -> Exit:
     """Say so where the lock server does not decide: what it shows may have changed since."""
     if status["ready"]:
         return Exit.DONE
-    print(f"cluck: {_undecided(status)}", file=sys.stderr)
+    complain("cluck", _undecided(status))
     return Exit.NOT_READY
 
 

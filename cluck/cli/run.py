@@ -24,15 +24,17 @@ from cluck.errors import (
 from cpg.cli import sole
 from cpg.cli.run import until_signal
 from totem.errors import TotemError
+from totem.streams import complain, standard_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(format="cluck: %(message)s", level=logging.WARNING)
-    if options.runs_a_command:
-        return trio.run(_report_errors, options)
-    return trio.run(until_signal, options, _report_errors)
+    with standard_streams("cluck", Exit.FAILED):
+        options = parse(sys.argv[1:] if arguments is None else arguments)
+        logging.basicConfig(format="cluck: %(message)s", level=logging.WARNING)
+        if options.runs_a_command:
+            return trio.run(_report_errors, options)
+        return trio.run(until_signal, options, _report_errors)
 
 
 async def _report_errors(options: argparse.Namespace) -> int:
@@ -66,5 +68,5 @@ def _explain(error: BaseException) -> Exit:
             code = Exit.FAILED
         case _:
             raise error
-    print(f"cluck: {error}", file=sys.stderr)
+    complain("cluck", str(error))
     return code

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, NamedTuple
@@ -24,6 +23,7 @@ from cluck.cli.common import Exit
 from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
+from totem.streams import complain
 
 RENEWALS: Final = 3
 """In the time of a lease; each tells the guardian the new deadline."""
@@ -107,7 +107,7 @@ async def run(options: argparse.Namespace) -> int:
                 if not runner.is_done:
                     raise
                 if boot_time() < had_since + options.hold_at_least:
-                    print(f"cluck: {error}, before --hold-at-least was over: others may run it too", file=sys.stderr)
+                    complain("cluck", f"{error}, before --hold-at-least was over: others may run it too")
             return code
 
     return await _under_signals(body)

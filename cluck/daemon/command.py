@@ -26,7 +26,7 @@ from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.host import Host
 from cluck.replica import Settings as ServerSettings
 from cluck.store import Disk, this_boot
-from cpg.cli import DONE, own_version, sole
+from cpg.cli import DONE, FAILED, own_version, sole
 from cpg.connect import usual_socket
 from cpg.daemon.access import Access
 from cpg.daemon.life import (
@@ -45,6 +45,7 @@ from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.lines import nodes
 from totem.errors import ConfigError, RingLost
 from totem.store import words
+from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -56,12 +57,13 @@ _LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit code."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(format="cluckd: %(message)s", level=logging.INFO)
-    try:
-        return trio.run(_run, options)
-    except Exception as error:
-        return explain(error, options.config)
+    with standard_streams("cluckd", FAILED):
+        options = parser().parse_args(arguments)
+        logging.basicConfig(format="cluckd: %(message)s", level=logging.INFO)
+        try:
+            return trio.run(_run, options)
+        except Exception as error:
+            return explain(error, options.config)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -46,10 +46,9 @@ def write_now(text: str) -> None:
     Raises OSError that names the standard output; `BrokenPipeError` where nobody reads it any more.
     """
     rest = text.encode("utf-8", "backslashreplace")
-    if rest and sys.stdout is None:
-        raise OSError(errno.EBADF, "it is closed", "standard output")
     try:
         while rest:
             rest = rest[os.write(sys.stdout.fileno(), rest) :]
     except OSError as error:
-        raise OSError(error.errno, error.strerror, "standard output") from None
+        why = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise OSError(error.errno, why, "standard output") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -18,6 +17,7 @@ from cpg.embedded import EmbeddedRing, open_ring
 from cpg.lines import nodes
 from cpg.quorum import QuorumStatus
 from cpg.status import ring_status
+from totem.streams import complain
 
 COMPANY_HINT: Final = 3.0
 """Seconds of waiting for a majority after which a person is told what is waited for."""
@@ -67,7 +67,7 @@ async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
     with trio.move_on_after(COMPANY_HINT):
         await wait()
         return
-    print(f"cpg: {there} here, waiting for {wanted} (--alone does not wait)", file=sys.stderr)
+    complain("cpg", f"{there} here, waiting for {wanted} (--alone does not wait)")
     await wait()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -16,16 +15,18 @@ from cpg.cli.rings import check
 from cpg.demo import DemoFailed
 from cpg.flood import NoCompany
 from totem.errors import ConfigError, TotemError
+from totem.streams import complain, standard_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    whole = parser()
-    options = whole.parse_args(arguments)
-    if wrong := check(options):
-        whole.error(wrong)
-    logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
-    return trio.run(until_signal, options, _report_errors)
+    with standard_streams("cpg", FAILED):
+        whole = parser()
+        options = whole.parse_args(arguments)
+        if wrong := check(options):
+            whole.error(wrong)
+        logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
+        return trio.run(until_signal, options, _report_errors)
 
 
 async def until_signal(options: argparse.Namespace, command: Callable[[argparse.Namespace], Awaitable[int]]) -> int:
@@ -65,5 +66,5 @@ async def _report_errors(options: argparse.Namespace) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    print(f"cpg: {text}", file=sys.stderr)
+    complain("cpg", text)
     return code

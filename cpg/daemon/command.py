@@ -18,7 +18,8 @@ from typing import Final
 import trio
 
 from cpg import libqb
-from cpg.cli import DEFAULT_CONFIG, DONE, own_version
+from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version
+from cpg.cli.output import write_now
 from cpg.connect import default_socket, usual_socket
 from cpg.daemon.access import Access
 from cpg.daemon.hub import MOST_CLIENTS, Hub
@@ -42,6 +43,7 @@ from cpg.lines import nodes
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import ConfigError, NotYet
+from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -51,12 +53,13 @@ NAMES_PAUSE: Final = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit code."""
-    options = parser().parse_args(arguments)
-    logging.basicConfig(format="cpgd: %(message)s", level=logging.INFO)
-    try:
-        return trio.run(_run, options)
-    except Exception as error:
-        return explain(error, options.config)
+    with standard_streams("cpgd", FAILED):
+        options = parser().parse_args(arguments)
+        logging.basicConfig(format="cpgd: %(message)s", level=logging.INFO)
+        try:
+            return trio.run(_run, options)
+        except Exception as error:
+            return explain(error, options.config)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -127,7 +130,7 @@ def _check(options: argparse.Namespace) -> int:
     if not is_local(node.address):
         raise NotYet(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
     listed = nodes(tuple(entry.node_id for entry in config.nodes))
-    print(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}")
+    write_now(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}\n")
     return DONE
 
 

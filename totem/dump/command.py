@@ -24,6 +24,7 @@ from totem.dump.network import Network
 from totem.dump.records import UNEXPLAINED, Layer, Reader, Record
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
+from totem.streams import complain, give_up, standard_streams
 
 DONE, FAILED, MISUSED = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -70,21 +71,20 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    layers = installed_layers()
-    options = parser(layers).parse_args(arguments)
-    try:
-        code = _dump(options, _Output(options, layers))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Who read our output has seen enough; what is buffered goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except OSError as error:
-        print(f"totem: standard output: {error.strerror}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return code
+    with standard_streams("totem", FAILED):
+        layers = installed_layers()
+        options = parser(layers).parse_args(arguments)
+        try:
+            return _dump(options, _Output(options, layers))
+        except BrokenPipeError:
+            give_up("stdout")  # who reads it has seen enough
+            return DONE
+        except OSError as error:
+            give_up("stdout")
+            complain("totem", f"standard output: {error.strerror}")
+            return FAILED
+        except KeyboardInterrupt:
+            return INTERRUPTED
 
 
 def installed_layers() -> list[Layer]:
@@ -124,7 +124,7 @@ def _packets_of(path: str) -> Iterator[Packet]:
 
 def _complain(text: str) -> int:
     sys.stdout.flush()
-    print(f"totem: {text}", file=sys.stderr)
+    complain("totem", text)
     return FAILED
 
 

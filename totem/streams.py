@@ -1,0 +1,67 @@
+"""Standard streams as a program finds them: closed, on a full disk, or with nobody who reads."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+
+
+@contextmanager
+def standard_streams(program: str, failed: int) -> Generator[None, None, None]:
+    """Run a program, from its command line on: what it has printed is written at the end of the block, or that is told.
+
+    Args:
+        program: Its name, for what is told.
+        failed: The exit code where standard output does not take all of it. Python's own would be 120.
+    """
+    _hold_places()
+    try:
+        yield
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            give_up("stdout")
+        except OSError as error:
+            give_up("stdout")
+            complain(program, f"standard output: {error.strerror}")
+            raise SystemExit(failed) from None
+        finally:
+            _flush_errors()
+
+
+def give_up(name: str) -> None:
+    """Write no more to `sys.stdout` or `sys.stderr`; what is buffered is not tried again at the end."""
+    setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+
+
+def complain(program: str, text: str) -> None:
+    """Write a line to standard error; where that takes none, nobody is told."""
+    with suppress(OSError):
+        print(f"{program}: {text}", file=sys.stderr)
+    _flush_errors()
+
+
+def _flush_errors() -> None:
+    try:
+        sys.stderr.flush()
+    except OSError:
+        give_up("stderr")
+
+
+def _hold_places() -> None:
+    """Have something in the places of standard streams that are closed, for this process and those it starts.
+
+    Otherwise the next file or socket would get the number, and what is printed would go there. Reading and writing
+    fail as before.
+    """
+    for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            wrong_way = os.O_WRONLY if mode == "r" else os.O_RDONLY
+            os.set_inheritable(os.open(os.devnull, wrong_way), True)  # it gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
