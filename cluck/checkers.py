@@ -121,7 +121,7 @@ class Tenure:
     """A candidate takes itself for the leader of an election."""
 
     who: Hashable
-    election: str | bytes
+    election: bytes
     token: int
     since: float
     """When it was told."""
@@ -385,7 +385,7 @@ def _check_tokens_in_time(leaders: Sequence[Role]) -> Iterator[Violation]:
 
 def check_tenures(tenures: Iterable[Tenure]) -> Iterator[Violation]:
     """Find candidates that led an election at one moment, and later leaderships without larger tokens."""
-    latest: dict[str | bytes, Tenure] = {}
+    latest: dict[bytes, Tenure] = {}
     for tenure in sorted(tenures, key=lambda tenure: (tenure.since, tenure.token)):
         if tenure.since >= tenure.until:
             continue

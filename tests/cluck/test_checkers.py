@@ -18,6 +18,7 @@ from cluck.checkers import (
     Role,
     Run,
     Sight,
+    Tenure,
     Wait,
     Waited,
     check,
@@ -26,6 +27,7 @@ from cluck.checkers import (
     check_orders,
     check_roles,
     check_sights,
+    check_tenures,
     check_wakeups,
 )
 from cluck.commands import Mode
@@ -51,6 +53,7 @@ def test_a_run_is_looked_at_in_all_its_parts():
         births=[Birth(1, "view", 0.5)],
         operations=[Operation("A", LOCK, What.ACQUIRE, 0, 1, Outcome.BUSY)],
         roles=[Role("A", b"", 0, 0)],
+        tenures=[Tenure("A", b"", 1, 0), Tenure("B", b"", 2, 1)],
         sights=[Sight("O", b"", "A", 2), Sight("O", b"", "A", 1)],
         notifies=[Notify("A", b"", 0, 1, count=1)],
     )
@@ -60,6 +63,7 @@ def test_a_run_is_looked_at_in_all_its_parts():
         "births held",
         "lock history",
         "leaders paired",
+        "leaders one at a time",
         "leaders tokens",
         "wake-ups count",
     }
@@ -312,6 +316,38 @@ def test_who_yields_may_have_a_successor_in_the_same_view():
 
 def test_elections_are_looked_at_apart():
     assert not list(check_roles([leads("A", 1), Role("A", b"other", 1, 0)]))
+
+
+def tenure(who, token, since, until, election=b"election"):
+    return Tenure(who, election, token, since, until)
+
+
+GOOD_TENURES = {
+    "one after the other": [tenure("A", 1, 0, 2), tenure("B", 2, 2, 5), tenure("A", 3, 6, 7)],
+    "over before it was told": [tenure("A", 1, 0, 5), tenure("B", 2, 3, 3), tenure("B", 3, 4, 3)],
+    "of two elections": [tenure("A", 2, 0, 5), tenure("B", 1, 1, 5, b"other")],
+}
+BAD_TENURES = {
+    "two at one moment": ("leaders one at a time", [tenure("A", 1, 0, 2), tenure("B", 2, 1.9, 5)]),
+    "one within another": ("leaders one at a time", [tenure("A", 1, 0, 9), tenure("B", 2, 1, 2), tenure("C", 3, 8, 9)]),
+    "the same one twice": ("leaders tokens", [tenure("A", 1, 0, 2), tenure("A", 1, 3, 5)]),
+    "an older token": ("leaders tokens", [tenure("A", 2, 0, 2), tenure("B", 1, 3, 5)]),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_TENURES)
+def test_tenures_without_fault(name):
+    assert not list(check_tenures(reversed(GOOD_TENURES[name])))
+
+
+@pytest.mark.parametrize("name", BAD_TENURES)
+def test_tenures_with_a_fault(name):
+    clause, tenures = BAD_TENURES[name]
+    assert clauses(check_tenures(reversed(tenures))) == {clause}
+
+
+def test_each_leader_within_another_ones_time_is_found():
+    assert len(list(check_tenures(BAD_TENURES["one within another"][1]))) == 2
 
 
 def sight(observer, leader, token):
