@@ -306,6 +306,8 @@ class Candidacies:
         for candidacy in self._book.all(Candidacy):
             if not candidacy.is_ending:
                 self._book.say(self._stand(candidacy))
+                if candidacy.leading:
+                    self._renew(candidacy, candidacy.leading)
                 for publication in candidacy.publications:
                     self._book.say(publication.command)
             self._say_last(candidacy)

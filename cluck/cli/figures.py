@@ -44,9 +44,8 @@ def lock_lines(lock: Shown) -> Iterator[str]:
     permits = f" ({lock['permits']} permits)" if lock["permits"] else ""
     yield f"{printable(lock['name'])}{permits}: {len(lock['holders'])} held, {len(lock['waiting'])} waiting"
     for holder in lock["holders"]:
-        left = f"{holder['left']:.1f} s left" if holder["left"] > 0 else "its lease is over"
         unlocking = ", to be given back" if holder["unlocking"] else ""
-        yield f"  held    {_who(holder)}  token {holder['token']}  {left}{unlocking}"
+        yield f"  held    {_who(holder)}  token {holder['token']}  {_left(holder)}{unlocking}"
     for waiter in lock["waiting"]:
         yield f"  waits   {_who(waiter)}"
 
@@ -70,9 +69,19 @@ def change_line(changed: Shown) -> str:
 
 
 def _leader(election: Shown) -> str:
-    leader, candidates = election["leader"], election["candidates"]
-    leads = f"{_client(leader)} leads, token {election['token']}" if leader else "nobody leads"
+    leader, former, candidates = election["leader"], election.get("former"), election["candidates"]
+    if leader:
+        leads = f"{_client(leader)} leads, token {election['token']}, {_left(election)}"
+    elif former:
+        rest = max(0.0, former["left"] + former["grace"])
+        leads = f"nobody leads, for {rest:.1f} s more at most: {_client(former)} did, and may not know that it does not"
+    else:
+        leads = "nobody leads"
     return f"{leads}; candidates: {', '.join(map(_candidate, candidates)) or 'none'}"
+
+
+def _left(lease: Shown) -> str:
+    return f"{lease['left']:.1f} s left" if lease["left"] > 0 else "its lease is over"
 
 
 def _candidate(candidate: Shown) -> str:

@@ -430,6 +430,7 @@ def test_everything_open_is_said_again_in_its_order(world):
         Withdraw(ended.id),
         notice.command,
         candidacy.command,
+        Renew(candidacy.id, 21),
         Observe(b"election"),
         Ask(1, "status"),
         Ask(2, "tickets"),
@@ -790,7 +791,7 @@ def test_a_leader_leads_on_without_a_connection_until_its_deadline(world):
     world.session.advance()
     assert candidacy.token == 21
     world.connect(was_resumed=True)
-    assert world.said() == [candidacy.command, publication.command]
+    assert world.said() == [candidacy.command, Renew(candidacy.id, 21), publication.command]
     world.session.advance()
     world.now += 2
     assert candidacy.token == 0
