@@ -210,7 +210,7 @@ def check(run: Run) -> list[Violation]:
     return [
         *check_orders(run.orders),
         *check_holdings(run.holdings),
-        *check_births(run.births, run.holdings),
+        *check_births(run.births, [*run.holdings, *run.tenures]),
         *check_operations(run.operations, run.died),
         *check_roles(run.roles, run.yielded),
         *check_tenures(run.tenures),
@@ -306,17 +306,17 @@ def _check_later_tokens(holdings: Iterable[Holding]) -> Iterator[Violation]:
             largest_alone = max(largest_alone, holding.token)
 
 
-def check_births(births: Iterable[Birth], holdings: Iterable[Holding] = ()) -> Iterator[Violation]:
-    """Find states that were born with the epoch of another one, or while somebody held a lock."""
+def check_births(births: Iterable[Birth], held: Iterable[Holding | Tenure] = ()) -> Iterator[Violation]:
+    """Find states that were born with the epoch of another one, or while somebody held a lock, or led."""
     first: dict[int, Birth] = {}
     for birth in sorted(births, key=lambda birth: birth.at):
         other = first.setdefault(birth.epoch, birth)
         if other.view != birth.view:
             yield Violation("births epoch", f"{birth} and {other}")
-    for holding in holdings:
+    for what in held:
         for birth in first.values():
-            if holding.since < birth.at < holding.until:
-                yield Violation("births held", f"{birth}, while {holding}")
+            if what.since < birth.at < what.until:
+                yield Violation("births held", f"{birth}, while {what}")
 
 
 # ---- leaders

@@ -244,7 +244,8 @@ def test_births_without_fault():
     ("birth", "clause"), [(Birth(1, "other", 4), "births epoch"), (Birth(2, "other", 2.5), "births held")]
 )
 def test_births_with_a_fault(birth, clause):
-    assert clauses(check_births([Birth(1, "view", 1), birth], [hold("A", 2, 3, 1)])) == {clause}
+    for held in (hold("A", 2, 3, 1), Tenure("A", b"head", 1, 2, 3)):
+        assert clauses(check_births([Birth(1, "view", 1), birth], [held])) == {clause}
 
 
 def test_tokens_of_those_who_may_hold_together_have_no_order():
