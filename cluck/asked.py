@@ -33,6 +33,7 @@ from cluck.errors import (
     WrongLock,
 )
 from cluck.protocol import Ask
+from cpg.arguments import callback, octets
 from totem.text import quoted
 
 MOST_LEADERSHIPS: Final = 64
@@ -40,8 +41,8 @@ MOST_LEADERSHIPS: Final = 64
 
 
 def name_of(name: str | bytes) -> bytes:
-    """Return a name as it travels. Raises ValueError."""
-    encoded = name.encode() if isinstance(name, str) else bytes(name)
+    """Return a name as it travels. Raises TypeError, ValueError."""
+    encoded = octets("name", name)
     if not 1 <= len(encoded) <= LARGEST_NAME:
         raise ValueError(f"a name of {len(encoded)} bytes: it has 1 to {LARGEST_NAME}, a str in UTF-8")
     return encoded
@@ -302,7 +303,7 @@ class Place:
     """Tells who waits for a lock how many tickets are ahead, whenever that has changed."""
 
     def __init__(self, on_queued: OnQueued | None) -> None:
-        self._on_queued = on_queued
+        self._on_queued = on_queued if on_queued is None else callback("on_queued", on_queued)
         self._told: int | None = None
 
     def tell(self, ahead: int | None) -> None:

@@ -28,12 +28,13 @@ from cluck import standing
 from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, RolesTold, Tasks, Ticket, name_of
 from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
-from cluck.commands import Leadership, Mode, RequestId
+from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
-from cluck.holding import GRACE, may_wait
+from cluck.holding import GRACE
 from cluck.place import default_socket
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
+from cpg.arguments import callback, flag, octets, patience, whole
 from cpg.block import raise_instead
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from totem.text import quoted
@@ -124,8 +125,9 @@ class Locks:
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until the lock servers decide, at most so many seconds; says whether they do."""
+        longest = patience("timeout", timeout)
         with self._using():
-            is_over = self._until(self._changed, lambda: self._session.ready or self._has_ended(), timeout)
+            is_over = self._until(self._changed, lambda: self._session.ready or self._has_ended(), longest)
             if is_over and not self._session.ready:
                 self._check()
             return is_over
@@ -167,7 +169,7 @@ class Locks:
         """Hold a lock for the time of a block, alone; as `cluck.client.Locks.lock`, but for what the loss of it does:
         `LockLost` comes out at the end of the block, or of `held.check()`.
         """
-        mode = Mode.PRIORITY if priority else Mode.EXCLUSIVE
+        mode = Mode.PRIORITY if flag("priority", priority) else Mode.EXCLUSIVE
         return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode, on_queued=on_queued)
 
     def shared(
@@ -193,9 +195,8 @@ class Locks:
         on_queued: OnQueued | None = None,
     ) -> AbstractContextManager[Held]:
         """Hold one of so many permits, the same number wherever the name is used; else as `lock`."""
-        if permits < 1:
-            raise ValueError(f"permits={permits}: a semaphore has at least one")
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits, on_queued=on_queued)
+        wanted = whole("permits", permits, 1)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=wanted, on_queued=on_queued)
 
     @contextmanager
     def _hold(
@@ -209,20 +210,20 @@ class Locks:
         permits: int = 0,
         on_queued: OnQueued | None = None,
     ) -> Iterator[Held]:
-        waits = may_wait(timeout)
+        wanted, longest = name_of(name), patience("timeout", timeout)
         with self._using():
             held = Held(self, self._condition(), on_queued)
             held._ticket = self._session.locks.acquire(
                 self._task(),
-                name_of(name),
+                wanted,
                 held._on_change,
                 mode=mode,
                 permits=permits,
                 duration=duration,
                 grace=grace,
-                waits=waits,
+                waits=longest != 0,
             )
-            held._obtain(timeout)
+            held._obtain(longest)
         try:
             yield held
         except BaseException as outcome:
@@ -235,7 +236,7 @@ class Locks:
 
     def force(self, name: str | bytes, token: int) -> None:
         """Take a lock from whoever holds it with this token; as `cluck.client.Locks.force`."""
-        wanted = name_of(name)
+        wanted, token = name_of(name), whole("token", token, 1)
         with self._using():
             self._session.locks.force(wanted, token)
             self._say_soon()
@@ -263,11 +264,12 @@ class Locks:
         """Hold a lock for the time of a block, in which to wait on a condition that goes with it, or to notify; as
         `cluck.client.Locks.condition`.
         """
+        wanted = name_of(name)
         if isinstance(lock, Held):
-            yield Condition(self, name_of(name), lock)
+            yield Condition(self, wanted, lock)
         else:
             with self.lock(lock, timeout=timeout, duration=duration, grace=grace) as held:
-                yield Condition(self, name_of(name), held)
+                yield Condition(self, wanted, held)
 
     @contextmanager
     def candidate(
@@ -287,7 +289,7 @@ class Locks:
                 self._task(),
                 name_of(name),
                 candidate._changed.notify_all,
-                address=address.encode() if isinstance(address, str) else bytes(address),
+                address=octets("address", address),
                 port=port,
                 restart_interval=restart_interval,
                 duration=duration,
@@ -621,7 +623,8 @@ class Condition:
         is cancelled, this does where a signal's handler raises.
         """
         locks, held = self._locks, self.held
-        session = locks._session
+        session, longest = locks._session, patience("timeout", timeout)
+        flag("reacquire", reacquire)
         with locks._using():
             session.locks.check(held._ticket)
             former = held._ticket
@@ -629,7 +632,7 @@ class Condition:
             held._ticket = ticket
             locks._say_soon()
             try:
-                locks._until(held._changed, lambda: ticket.notified is not None or ticket.is_over, timeout)
+                locks._until(held._changed, lambda: ticket.notified is not None or ticket.is_over, longest)
                 session.locks.end_wait(ticket)
                 locks._say_soon()
                 locks._until(held._changed, held._is_decided)
@@ -663,7 +666,9 @@ class Condition:
             predicate: What is waited for.
             timeout: Seconds after which to give up; None: never.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        callback("predicate", predicate)
+        longest = patience("timeout", timeout)
+        deadline = None if longest is None else time.monotonic() + longest
         while not predicate():
             rest = None if deadline is None else deadline - time.monotonic()
             if rest is not None and rest <= 0:
@@ -681,6 +686,8 @@ class Condition:
 
     def _notify(self, count: int, *, everyone: bool, priority: bool) -> int:
         locks = self._locks
+        flag("priority", priority)
+        whole("n", count, 0, MOST_UNSETTLED)
         with locks._using():
             changed, task = locks._condition(), locks._task()
             notices = [
@@ -724,8 +731,9 @@ class Candidate:
 
     def wait_leader(self, timeout: float | None = None) -> bool:
         """Wait until this candidate leads, at most so many seconds; says whether it does."""
+        longest = patience("timeout", timeout)
         with self._locks._using():
-            self._locks._until(self._changed, lambda: self.is_leader or self._has_ended(), timeout)
+            self._locks._until(self._changed, lambda: self.is_leader or self._has_ended(), longest)
             if self._has_ended():
                 self._check()
             return self.is_leader
@@ -748,7 +756,7 @@ class Candidate:
         with locks._using():
             changed = locks._condition()
             publication = locks._session.leaders.publish(
-                locks._task(), self._candidacy, bytes(blob), changed.notify_all
+                locks._task(), self._candidacy, octets("blob", blob), changed.notify_all
             )
             locks._say_soon()
             locks._answered(publication, changed)
@@ -794,4 +802,5 @@ def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = T
 
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
     """
+    flag("reconnect", reconnect)
     return Locks(Path(socket) if socket is not None else default_socket(), reconnect=reconnect)

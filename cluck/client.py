@@ -35,14 +35,15 @@ from cluck.asked import (
     name_of,
 )
 from cluck.clock import boot_time
-from cluck.commands import Leadership, Mode, RequestId
-from cluck.electorate import Electorate
+from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
+from cluck.electorate import Electorate, votes_of
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, NotReady, OutcomeUnknown
-from cluck.holding import GRACE, may_wait
+from cluck.holding import GRACE
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
+from cpg.arguments import callback, flag, octets, patience, whole
 from cpg.block import Body, Waiters
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from cpg.manners import current_task
@@ -232,7 +233,7 @@ class Locks(Body):
         Raises before the body begins: `LockTimeout`, `NotReady`, `DeadlockError`, `KindMismatch`, `Overflow`,
         `OutcomeUnknown`. A lock that is lost cancels the body, and `LockLost` comes out of the block.
         """
-        mode = Mode.PRIORITY if priority else Mode.EXCLUSIVE
+        mode = Mode.PRIORITY if flag("priority", priority) else Mode.EXCLUSIVE
         return self._hold(name, timeout=timeout, duration=duration, grace=grace, mode=mode, on_queued=on_queued)
 
     def shared(
@@ -258,9 +259,8 @@ class Locks(Body):
         on_queued: OnQueued | None = None,
     ) -> AbstractAsyncContextManager[Held]:
         """Hold one of so many permits, the same number wherever the name is used; else as `lock`."""
-        if permits < 1:
-            raise ValueError(f"permits={permits}: a semaphore has at least one")
-        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=permits, on_queued=on_queued)
+        wanted = whole("permits", permits, 1)
+        return self._hold(name, timeout=timeout, duration=duration, grace=grace, permits=wanted, on_queued=on_queued)
 
     def _hold(
         self,
@@ -273,28 +273,28 @@ class Locks(Body):
         permits: int = 0,
         on_queued: OnQueued | None = None,
     ) -> Held:
-        waits = may_wait(timeout)
+        wanted, longest = name_of(name), patience("timeout", timeout)
 
         def ask(held: Held) -> Ticket:
             return self._session.locks.acquire(
                 self._task(),
-                name_of(name),
+                wanted,
                 held._on_change,
                 mode=mode,
                 permits=permits,
                 duration=duration,
                 grace=grace,
-                waits=waits,
+                waits=longest != 0,
             )
 
-        return Held(self, ask, timeout, on_queued)
+        return Held(self, ask, longest, on_queued)
 
     async def force(self, name: str | bytes, token: int) -> None:
         """Take a lock from whoever holds it with this token, as an administrator: it is lost there.
 
         Returns when it is not held under this token any more. Raises `OutcomeUnknown` where that cannot be seen.
         """
-        wanted = name_of(name)
+        wanted, token = name_of(name), whole("token", token, 1)
         self._check()
         self._session.locks.force(wanted, token)
         self._say_soon()
@@ -319,7 +319,7 @@ class Locks(Body):
         Returns when that is in force. Raises `ValueError` for what cannot decide, `NotReady` where too few of them are
         there, `OutcomeUnknown` where it cannot be seen, or another change is under way.
         """
-        wanted = Electorate(votes, tie_breaker, unsafe_half)
+        wanted = Electorate(votes_of("votes", votes), tie_breaker, flag("unsafe_half", unsafe_half))
         if not any(wanted.votes.values()):
             raise ValueError("nobody votes: a lock server at least must have a vote")
         status = await self.status()
@@ -364,11 +364,12 @@ class Locks(Body):
             duration: Seconds that it is held.
             grace: Seconds behind the lease.
         """
+        wanted = name_of(name)
         if isinstance(lock, Held):
-            yield Condition(self, name_of(name), lock)
+            yield Condition(self, wanted, lock)
         else:
             async with self.lock(lock, timeout=timeout, duration=duration, grace=grace) as held:
-                yield Condition(self, name_of(name), held)
+                yield Condition(self, wanted, held)
 
     @asynccontextmanager
     async def candidate(
@@ -399,7 +400,7 @@ class Locks(Body):
             self._task(),
             name_of(name),
             candidate._on_change,
-            address=address.encode() if isinstance(address, str) else bytes(address),
+            address=octets("address", address),
             port=port,
             restart_interval=restart_interval,
             duration=duration,
@@ -760,6 +761,8 @@ class Condition:
         A task that is cancelled meanwhile waits for the lock for up to five seconds more, so that its body ends with
         it; if it had been notified, another waiter is in its place.
         """
+        longest = patience("timeout", timeout)
+        flag("reacquire", reacquire)
         await anyio.lowlevel.checkpoint()
         held, session = self.held, self._locks._session
         held.check()
@@ -768,7 +771,7 @@ class Condition:
         held._ticket = ticket
         self._locks._say_soon()
         try:
-            with anyio.move_on_after(timeout):
+            with anyio.move_on_after(longest):
                 await held._until(lambda: ticket.notified is not None or ticket.is_over)
             session.locks.end_wait(ticket)
             self._locks._say_soon()
@@ -803,7 +806,9 @@ class Condition:
             predicate: What is waited for.
             timeout: Seconds after which to give up; None: never.
         """
-        deadline = None if timeout is None else anyio.current_time() + timeout
+        callback("predicate", predicate)
+        longest = patience("timeout", timeout)
+        deadline = None if longest is None else anyio.current_time() + longest
         while not predicate():
             rest = None if deadline is None else deadline - anyio.current_time()
             if rest is not None and rest <= 0:
@@ -824,6 +829,8 @@ class Condition:
         return sum(await self._notify(1, everyone=True, priority=priority))
 
     async def _notify(self, count: int, *, everyone: bool, priority: bool) -> list[int]:
+        flag("priority", priority)
+        whole("n", count, 0, MOST_UNSETTLED)
         self._locks._check()
         session, waiters, task = self._locks._session, Waiters(), self._locks._task()
         notices = [
@@ -882,7 +889,7 @@ class Candidate(Body):
         self._check()
         waiters = Waiters()
         publication = self._locks._session.leaders.publish(
-            self._locks._task(), self._candidacy, bytes(blob), waiters.wake
+            self._locks._task(), self._candidacy, octets("blob", blob), waiters.wake
         )
         self._locks._say_soon()
         return (await _answered(publication, waiters)).version
@@ -904,6 +911,7 @@ class Candidate(Body):
 
         Where `fn` comes to its end while this candidate leads, so does this. What it raises comes out as it is.
         """
+        callback("fn", fn)
         while True:
             await anyio.lowlevel.checkpoint()
             await self._until(lambda: self._candidacy.token or self._has_ended())
@@ -1014,6 +1022,7 @@ async def connect(
 
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
     """
+    flag("reconnect", reconnect)
     transport = SocketTransport(Path(socket) if socket is not None else default_socket())
     async with over(transport, reconnect=reconnect, program=own_name()) as locks:
         yield locks

@@ -27,6 +27,7 @@ LARGEST_EPOCH: Final = (1 << 31) - 1
 """Of tokens, which have 63 bits: `cluck.tokens`."""
 LARGEST_BLOB: Final = 64 * 1024
 """Bytes that a leader attaches to its leadership."""
+LARGEST_PORT: Final = (1 << 16) - 1
 LARGEST_ADDRESS: Final = 256
 """Bytes of a candidate's address."""
 MOST_UNSETTLED: Final = 1024
@@ -41,7 +42,7 @@ Longest = Annotated[float, Meta(ge=0, le=2 * LONGEST_LEASE)]
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_AGE)]
 Epoch = Annotated[int, Meta(ge=0, le=LARGEST_EPOCH)]
 Address = Annotated[bytes, Meta(max_length=LARGEST_ADDRESS)]
-Port = Annotated[int, Meta(ge=0, lt=1 << 16)]
+Port = Annotated[int, Meta(ge=0, le=LARGEST_PORT)]
 Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
 
 

@@ -15,14 +15,25 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
+from cpg.arguments import whole
+
 MOST_VOTERS: Final = 384
 """Corosync's rings have no more members."""
+LARGEST_NODE_ID: Final = (1 << 32) - 1
 MOST_VOTES: Final = 1_000_000
 """Of one node."""
 
-NodeId = Annotated[int, Meta(ge=0, lt=1 << 32)]
+NodeId = Annotated[int, Meta(ge=0, le=LARGEST_NODE_ID)]
 Votes = Annotated[int, Meta(ge=0, le=MOST_VOTES)]
 _Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+
+
+def votes_of(what: str, votes: Mapping[int, int]) -> Mapping[int, int]:
+    """Return the votes of nodes, by their ids. Raises TypeError, ValueError."""
+    for node_id, count in votes.items():
+        whole(what, node_id, 0, LARGEST_NODE_ID)
+        whole(f"{what}: votes of node {node_id}", count, 0, MOST_VOTES)
+    return votes
 
 
 class Electorate(Struct, frozen=True, array_like=True):

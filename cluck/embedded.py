@@ -14,12 +14,13 @@ import anyio
 
 from cluck.client import Locks, over
 from cluck.clock import boot_time
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, votes_of
 from cluck.errors import ConnectionLost
 from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.replica import Settings
 from cluck.store import Disk, this_boot
+from cpg.arguments import callback, whole
 from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
 from cpg.ring import Ring
@@ -52,6 +53,8 @@ async def open(
     Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group
     raises, `RingLost` above all.
     """
+    whole("priority", priority, 0, 14)
+    callback("clock", clock)
     electorate = Electorate(_votes(ring, servers))
     settings = Settings(electorate=electorate, safe=ring.gives_safe, priority=priority, boot=this_boot())
     if store is None or isinstance(store, str | PathLike):
@@ -74,10 +77,9 @@ async def open(
 
 
 def _votes(ring: Ring, servers: Collection[int] | Mapping[int, int] | None) -> Mapping[int, int]:
-    if isinstance(servers, Mapping):
-        return servers
     if servers is not None:
-        return dict.fromkeys(servers, 1)
+        votes = servers if isinstance(servers, Mapping) else dict.fromkeys(servers, 1)
+        return votes_of("servers", votes)
     if isinstance(ring, EmbeddedRing):
         return {node.node_id: node.votes for node in ring.config.nodes}
     raise ValueError("which nodes have lock servers? Here only the program knows: cluck.open(ring, servers=[1, 2, 3])")

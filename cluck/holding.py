@@ -39,6 +39,7 @@ from cluck.commands import (
 from cluck.comparison import Comparison
 from cluck.errors import LockError, LockLost, OutcomeUnknown
 from cluck.protocol import Held, Renounced
+from cpg.arguments import seconds, whole
 from totem.text import quoted
 
 LEASE: Final = 5.0
@@ -57,18 +58,9 @@ _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
 """Answers to a request that has come to its end, unheard."""
 
 
-def checked(what: str, seconds: float, least: float) -> float:
-    """Return seconds as they travel. Raises `ValueError` where they are out of bounds."""
-    if not least <= seconds <= LONGEST_LEASE:
-        raise ValueError(f"{what}={seconds!r}: seconds, from {least:g} up to {LONGEST_LEASE:.0f} (7 days)")
-    return float(seconds)
-
-
-def may_wait(timeout: float | None) -> bool:
-    """Whether an acquire with this timeout (seconds) waits for others. Raises `ValueError` where it is none."""
-    if timeout is not None and timeout < 0:
-        raise ValueError(f"timeout={timeout}: seconds; 0 tries once, None waits for ever")
-    return timeout != 0
+def checked(what: str, value: float, least: float) -> float:
+    """Return a number of seconds that a lease or a grace may have. Raises TypeError, ValueError."""
+    return seconds(what, value, least, LONGEST_LEASE)
 
 
 class Tickets:
@@ -147,6 +139,7 @@ class Tickets:
 
         Raises `ValueError`, `Overflow`, `ConnectionLost` where the session was closed.
         """
+        whole("permits", permits, 0)
         lease = LEASE if duration is None else checked("duration", duration, LEAST_LEASE)
         grace = checked("grace", grace, 0.0)
         request = self._book.next(task)

@@ -50,6 +50,8 @@ VERSION: Final = 2
 LARGEST_RECORD: Final = 128 * 1024
 MOST_QUESTIONS: Final = 16
 """Of a client that may be open."""
+LARGEST_QUESTION: Final = 64
+"""Characters."""
 MOST_OBSERVED: Final = 1024
 """Elections that a client may observe."""
 
@@ -96,7 +98,7 @@ class Ask(_Said, frozen=True, tag=104):
     """Ask for something to be shown; answered by as many `Answer` as it takes."""
 
     number: Number
-    question: Annotated[str, Meta(max_length=64)]
+    question: Annotated[str, Meta(max_length=LARGEST_QUESTION)]
     """`status`, `tickets`, `leaders`, `elections`, `conditions`."""
 
 

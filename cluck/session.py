@@ -34,6 +34,7 @@ from cluck.electorate import Electorate
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
 from cluck.holding import Tickets
 from cluck.protocol import (
+    LARGEST_QUESTION,
     MOST_QUESTIONS,
     VERSION,
     Answer,
@@ -233,7 +234,11 @@ class Session:
     # ---- questions
 
     def ask(self, question: str, changed: Callable[[], None]) -> Question:
-        """Ask for something to be shown, until `forget`."""
+        """Ask for something to be shown, until `forget`. Raises TypeError, ValueError."""
+        if not isinstance(question, str):
+            raise TypeError(f"question={question!r}: a str")
+        if len(question) > LARGEST_QUESTION:
+            raise ValueError(f"question={question!r}: {len(question)} characters, and {LARGEST_QUESTION} are the most")
         self._asked += 1
         asked = self._questions[self._asked] = Question(Ask(self._asked, question), changed)
         self._ask_on()

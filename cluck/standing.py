@@ -23,6 +23,7 @@ from cluck.book import Book
 from cluck.commands import (
     LARGEST_ADDRESS,
     LARGEST_BLOB,
+    LARGEST_PORT,
     LEAST_LEASE,
     LONGEST_AGE,
     Leadership,
@@ -41,6 +42,7 @@ from cluck.comparison import Comparison
 from cluck.errors import LeadershipLost, LockError, Overflow
 from cluck.holding import checked
 from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
+from cpg.arguments import seconds, whole
 from totem.text import quoted
 
 LEASE: Final = 3.0
@@ -106,21 +108,13 @@ class Candidacies:
         grace: float = GRACE,
     ) -> Candidacy:
         """Be a candidate; the arguments are those of `cluck.commands.Stand` (`duration`: its lease)."""
-        if len(address) > LARGEST_ADDRESS or not 0 <= port < 1 << 16 or not 0 <= restart_interval <= LONGEST_AGE:
-            raise ValueError(
-                f"address={address!r}, port={port}, restart_interval={restart_interval}: up to {LARGEST_ADDRESS} "
-                "bytes, 0 to 65535, and seconds"
-            )
+        if len(address) > LARGEST_ADDRESS:
+            raise ValueError(f"address={address!r}: {len(address)} bytes, and {LARGEST_ADDRESS} is the most")
+        whole("port", port, 0, LARGEST_PORT)
+        interval = seconds("restart_interval", restart_interval, 0.0, LONGEST_AGE)
+        lease, grace = checked("duration", duration, LEAST_LEASE), checked("grace", grace, 0.0)
         request = self._book.next(task)
-        command = Stand(
-            request,
-            election,
-            address,
-            port,
-            restart_interval=restart_interval,
-            lease=checked("duration", duration, LEAST_LEASE),
-            grace=checked("grace", grace, 0.0),
-        )
+        command = Stand(request, election, address, port, restart_interval=interval, lease=lease, grace=grace)
         candidacy = Candidacy(command, changed, self._clock)
         return self._book.begin(candidacy, self._stand(candidacy))
 
@@ -140,6 +134,8 @@ class Candidacies:
 
     def resign(self, candidacy: Candidacy, to: RequestId | None) -> None:
         """Lead no more, in favour of another candidate or of whoever is next, and stand on."""
+        if not isinstance(to, RequestId | None):
+            raise TypeError(f"to={to!r}: the id of a candidate, or None")
         token = candidacy.token
         if token:
             candidacy.resigns = Resign(candidacy.id, token, to)
