@@ -208,8 +208,14 @@ class Census:
         """The nodes all of whose servers are among these, and count: then it is there, or knows, whoever is left."""
         chosen = self._reports.keys() & members
         return {member.node_id for member in chosen} - {
-            member.node_id for member in self._members if member not in chosen
+            member.node_id for member in self._members if member not in chosen and member in self._lock_servers
         }
+
+    @cached_property
+    def _lock_servers(self) -> set[Member]:
+        """Those of whom anybody knows that they are lock servers: other members of the group do not matter."""
+        known = {Member(*numbers) for report in self._all.values() for numbers in report.known}
+        return known | self._all.keys() | self._unreadable.keys()
 
     # ---- who differs
 

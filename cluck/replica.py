@@ -63,6 +63,9 @@ NOTICE_INTERVAL: Final = 1.0
 EPOCH_STEP: Final = 256
 """By so much a proposed epoch is larger than what is known, at most: it is by one, unless some were lost on the way."""
 
+HASTE: Final = 0.5
+"""Seconds that a round waits for a member that has never reported: it may be no lock server at all."""
+
 _BY_RING: Final = {Reason.NODEDOWN, Reason.NODEUP}
 
 
@@ -164,12 +167,16 @@ class Replica:
         self._rounds = 0
         self._serial = 0
         self._members: tuple[Member, ...] = ()
+        self._known: set[Member] = set()
+        """The members that have ever reported, and so are lock servers."""
         self._in_process: dict[Member, Server] = {}
         """The members whose clients live and end with them."""
         self._ring_seq: int | None = None
         self._quorate = True
         self._round_is_due = False
         """Somebody was told to call a round since the last change."""
+        self._round_began = -math.inf
+        """When the present round was heard of."""
         self._stated: bool | None = None
         """What was said of quorum in this round."""
         self._census: Census | None = None
@@ -197,7 +204,9 @@ class Replica:
             is_known = self._ring_seq is None and self._round_is_due
             self._ring_seq = event.ring_id.seq
             if not is_known:  # at the own join the round was begun with the `Confchg`
-                self._change(now)
+                known = self._known | {self.member}
+                among = known if len(known) > 1 else set(self._members)
+                self._change(now, min(among - self._foreign, default=self.member))
         elif type(event) is Quorum:
             self._quorate = event.quorate
             if self._stated not in (None, event.quorate):
@@ -251,20 +260,23 @@ class Replica:
             return
         self.deadline = math.inf
         if self.phase is Phase.ROUND:
-            self._hurry()
-            self.deadline = now + PATIENCE
+            self._hurry(now)
+            late = self._round_began + PATIENCE
+            self.deadline = late if now < late else now + PATIENCE
         elif self.phase is Phase.LOADING:
             self._call_round()  # who has the base's state does not say it, and will not report either
             self.deadline = now + PATIENCE
         elif self.phase is Phase.BIRTH:
             self._propose_birth()
 
-    def _hurry(self) -> None:
+    def _hurry(self, now: float) -> None:
         """Go on without who does not call the round, or does not report."""
         if self._census is None:
             self._call_round()
         elif self._census.has_report_of(self.member):
-            self._say(Exclude(self._census.id, [(*member,) for member in self._census.silent]))
+            is_late = now >= self._round_began + PATIENCE
+            silent = [(*member,) for member in self._census.silent if is_late or member not in self._known]
+            self._say(Exclude(self._census.id, silent))
 
     @property
     def is_primary(self) -> bool:
@@ -303,20 +315,25 @@ class Replica:
     def _on_confchg(self, confchg: Confchg, now: float) -> None:
         self._members = confchg.members
         self._foreign &= set(confchg.members)
+        has_lost = not self._known.isdisjoint(confchg.left)
+        self._known.difference_update(confchg.left)
         for member, reason in confchg.left.items():
             server = self._in_process.pop(member, None)
             if server is not None and reason in (Reason.LEAVE, Reason.PROCDOWN):
                 self._listener.on_server_ended(server)
-        if not _BY_RING & {*confchg.left.values(), *confchg.joined.values()}:
-            self._change(now)
-        else:
+        if _BY_RING & {*confchg.left.values(), *confchg.joined.values()}:
             self._suspend("a new ring is being told")  # and its `TotemConfchg` follows
+        elif self.member in confchg.joined:
+            self._change(now, self.member)
+        elif has_lost:
+            self._change(now, min(self._known | {self.member}))
+        # whoever else has come is no lock server before it says so, and then it calls a round itself
 
-    def _change(self, now: float) -> None:
+    def _change(self, now: float, caller: Member) -> None:
         """Who is there has changed: begin a round."""
         self._suspend("servers are still to report")
         self._round_is_due = True
-        if next((member for member in self._members if member not in self._foreign), None) == self.member:
+        if self.member == caller:
             self._call_round()
         self.deadline = now + PATIENCE
 
@@ -409,7 +426,9 @@ class Replica:
         self._suspend("servers are still to report")
         self._census = Census(said.id, self._members, self.member)
         self._stated = self._quorate
-        self.deadline = now + PATIENCE
+        self._round_began = now
+        has_strangers = bool(self.servers) and not self._known.issuperset(self._members)
+        self.deadline = now + (HASTE if has_strangers else PATIENCE)
         frozen = freeze(self.state.image()) if self.state is not None else b""
         self._say(
             Report(
@@ -428,6 +447,7 @@ class Replica:
                 quorate=self._quorate,
                 force_birth=self.settings.force_birth,
                 boot=self.settings.boot,
+                known=[(*member,) for member in sorted(self._known)],
             )
         )
 
@@ -435,6 +455,7 @@ class Replica:
         census = self._census_of(said.round)
         if census is None or self.phase is not Phase.ROUND or sender in census.excluded:
             return
+        self._known.add(sender)
         census.add(sender, said)
         self._foreign.discard(sender)
         if said.in_process:

@@ -142,6 +142,8 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     """An operator says that nobody holds anything any more."""
     boot: Boot | None = None
     """Of the machine that it is on, and all its clients."""
+    known: Annotated[list[tuple[Number, Number]], Meta(max_length=MOST_EXCLUDED)] = []
+    """Node id and process id of each member that has ever reported here."""
 
     @property
     def known_voters(self) -> list[Voters]:

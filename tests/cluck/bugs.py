@@ -1052,7 +1052,7 @@ REPLICAS = [
             Change(
                 Replica,
                 "_hurry",
-                "self._say(Exclude(self._census.id, [(*member,) for member in self._census.silent]))",
+                "self._say(Exclude(self._census.id, silent))",
                 "pass",
             )
         ],
@@ -1334,6 +1334,30 @@ RIGHTS = [
         partial(members.test_a_record_that_nobody_comes_to_is_on_no_disk, members.SERVER, Record(1 << 20, 0.0)),
     ),
     Bug(
+        "begin a round for whoever comes",
+        "E2b",
+        [Change(Replica, "_on_confchg", "elif has_lost:", "else:")],
+        members.test_who_comes_and_says_nothing_stops_nothing,
+    ),
+    Bug(
+        "wait for whoever is there as for a server",
+        "E2b",
+        [Change(Replica, "_on_round", "HASTE if has_strangers else PATIENCE", "PATIENCE")],
+        members.test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes,
+    ),
+    Bug(
+        "wait no longer for a server than for whoever is there",
+        "E2b",
+        [Change(Replica, "_hurry", "if is_late or member not in self._known", "")],
+        members.test_who_is_known_has_the_whole_patience,
+    ),
+    Bug(
+        "let whoever is on a node take its vote",
+        "E2b",
+        [Change(Census, "_nodes", "and member in self._lock_servers", "")],
+        members.test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes,
+    ),
+    Bug(
         "exclude whom anybody names",
         "E12",
         [Change(Replica, "_on_exclude", "or not census.has_report_of(sender)", "")],
@@ -1407,7 +1431,7 @@ VOTERS = [
     Bug(
         "leave a round to who cannot be understood",
         "E9",
-        [Change(Replica, "_change", "if member not in self._foreign", "")],
+        [Change(Replica, "event", "among - self._foreign", "among")],
         electorates.test_who_speaks_another_version_is_not_left_to_call_a_round,
     ),
     Bug(

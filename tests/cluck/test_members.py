@@ -4,8 +4,9 @@ import pytest
 
 from cluck.commands import LARGEST_EPOCH, Acquire, Client, Gone, Owner, RequestId
 from cluck.commands import Server as Life
+from cluck.replica import HASTE, PATIENCE
 from cluck.wire import Commands, Exclude, Propose, Record, RoundId, Snapshot, Stored, encode
-from cpg.events import Member
+from cpg.events import Confchg, Member, Reason
 from tests.cluck.orders import started
 
 STRANGER = Member(4, 9)
@@ -87,12 +88,10 @@ def test_parts_of_a_state_come_from_who_has_it():
     order[1].acquire(b"another")
     order.settle()
     order.ring([1, 2, 3])
-    messages = order.said(1)  # the round
-    order.deliver(messages, [1, 2, 3])
-    messages = order.said(1, 2, 3)  # the reports
-    order.deliver(messages, [1, 2, 3])
     replica = order[3].service.replica
-    assert replica.phase == "loading"
+    while replica.phase != "loading":  # rounds, and reports
+        messages = order.said(1, 2, 3)
+        order.deliver(messages, [1, 2, 3])
     (other,) = {order[1].member, order[2].member} - {replica._owner}
     for sender in (STRANGER, other):
         say_to_three = [(sender, encode(Snapshot(replica.view_id, 0, 1, 0, b"nonsense")))]
@@ -107,3 +106,58 @@ def test_a_round_that_nobody_knows_is_nobodys():
     order, _, _ = cluster()
     say(order, STRANGER, Snapshot(RoundId(1, 2), 0, 1, 0, b""), Exclude(RoundId(1, 2), []))
     assert all(order[node].ready for node in (1, 2, 3))
+
+
+# ---- members that are no lock servers
+
+
+LISTENERS = [Member(1, 9), Member(2, 9)]
+"""Beside servers, on nodes that vote."""
+
+
+def change(order, joined=(), left=()):
+    """Others come and go in the group, and their nodes stay."""
+    members = sorted({*(order[node].member for node in (1, 2, 3)), *LISTENERS} - set(left))
+    for node in (1, 2, 3):
+        order[node].hear(Confchg(tuple(members), dict.fromkeys(left, Reason.LEAVE), dict.fromkeys(joined, Reason.JOIN)))
+
+
+def test_who_comes_and_says_nothing_stops_nothing():
+    """`cpg listen cluck`, say."""
+    order, _, token = cluster()
+    view = round_of(order)
+    change(order, joined=LISTENERS)
+    assert all(order[node].ready for node in (1, 2, 3))
+    order[1].release(token)
+    order[2].acquire()
+    order.settle()
+    assert order[2].held
+    change(order, left=LISTENERS)
+    order.settle()
+    assert round_of(order) == view
+
+
+def test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes():
+    order, _, _ = cluster()
+    order.ring([1, 2, 3])
+    change(order, joined=LISTENERS)
+    order.deliver(order.said(1), [1, 2, 3])
+    order.pass_time(2 * HASTE)
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert len(order[1].service.replica.servers) == 3
+    order.ring([1, 2], [3])
+    order.pass_time(2 * HASTE)
+    assert order[1].ready, "node 1 and node 2 are there, whoever else is on them"
+
+
+def test_who_is_known_has_the_whole_patience():
+    order, _, _ = cluster()
+    order.ring([1, 2, 3])
+    change(order, joined=LISTENERS)
+    order.rings[3] = []  # it stands still
+    order.rings[1] = order.rings[2] = [1, 2]
+    order.pass_time(2 * HASTE)
+    assert not order[1].ready
+    order.pass_time(PATIENCE)
+    assert order[1].ready
+    assert len(order[1].service.replica.servers) == 2
