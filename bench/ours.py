@@ -32,6 +32,7 @@ nodelist {{
 {nodes}}}
 system {{
     state_dir: {folder}
+    sched_rr: no
 }}
 """
 DAEMON = (sys.executable, "-m", "cluck.daemon", "-c")

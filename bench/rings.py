@@ -2,8 +2,8 @@
 
 Each node has a place of its own, in namespaces with a switch between them (`tests.interop.network`), where that can be
 had; ours do with addresses of loopback otherwise. On a real node runs `cpgflood` (C, libcpg), on ours what `cpg flood`
-does (`bench.node`). A run counts only if all processes have seen one order, every sender to its end, and no change of
-membership meanwhile.
+does (`bench.node`). None is in real time (`sched_rr: no`), Corosync's nodes nor ours. A run counts only if all
+processes have seen one order, every sender to its end, and no change of membership meanwhile.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ ZooKeeper   Three servers. Clients use kazoo's `Lock`, each lock made once for e
             trip). They are threads, and share a session in each process: with one session each they are slower.
 
 Servers keep their data in a folder that they are given, and sync it to the disk as they are made to: etcd and ZooKeeper
-do for each lock, Redis does not. They are killed when the block ends, and when this process does.
+do for each lock, Redis does not. None is in real time, our daemons beside them neither. They are killed when the block
+ends, and when this process does.
 """
 
 from __future__ import annotations

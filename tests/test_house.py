@@ -41,6 +41,7 @@ SHELLS = {
     "cpg.daemon.life",
     "cpg.daemon.log",
     "cpg.daemon.rarely",
+    "cpg.daemon.scheduling",
     "cpg.daemon.server",
     "cpg.daemon.sockets",
     "cpg.daemon.start",

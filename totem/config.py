@@ -139,6 +139,16 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """How the system's scheduler treats a daemon: a part of the system section."""
+
+    sched_rr: bool | None = None
+    """In real time, round robin with the highest priority; None: if it is root's."""
+    priority: int | None = None
+    """Where it is not in real time: the nice value, -20 to 19; None: as it was started."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """All settings of a ring; keyword arguments only, `nodes` is the one that has no default.
 

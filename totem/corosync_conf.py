@@ -37,6 +37,7 @@ from totem.config import (
     NodeEntry,
     Quorum,
     Reservation,
+    Scheduling,
     UserRule,
     effective_token_ms,
 )
@@ -73,6 +74,7 @@ class Section(NamedTuple):
     values: dict[str, Any]
     """Of its section: what is said there."""
     logging: Logging
+    scheduling: Scheduling
     user_rules: tuple[UserRule, ...]
     votes: dict[int, int]
     """By node id: of the nodes whose ids are given."""
@@ -253,6 +255,18 @@ def switch(text: str) -> bool:
     return text == "yes"
 
 
+def _nice_value(text: str) -> int:
+    if text in ("max", "min"):
+        return -20 if text == "max" else 19
+    try:
+        value = int(text)
+    except ValueError:
+        value = 20
+    if not -20 <= value < 20:
+        raise ValueError("max, min, or a nice value from -20 to 19")
+    return value
+
+
 def _log_switch(text: str) -> bool:
     if text not in ("yes", "on", "no", "off"):
         raise ValueError("yes or no")
@@ -351,6 +365,10 @@ _LOGGING: _Readers = {
 _SYSTEM: _Readers = {
     "state_dir": _text,
 }
+_SCHEDULING: _Readers = {
+    "sched_rr": switch,
+    "priority": _nice_value,
+}
 _DAEMON: _Readers = {
     "socket": _text,
     "libqb": switch,
@@ -409,8 +427,8 @@ _WORDS = {
         frozenset(("logger_subsys", "logging_daemon")),
     ),
     "system": _Words(
-        frozenset(_SYSTEM),
-        frozenset(("qb_ipc_type", "sched_rr", "priority", "move_to_root_cgroup", "allow_knet_handle_fallback")),
+        frozenset(_SYSTEM) | frozenset(_SCHEDULING),
+        frozenset(("qb_ipc_type", "move_to_root_cgroup", "allow_knet_handle_fallback")),
     ),
     "cpgd": _Words(frozenset(_DAEMON), sections=frozenset(("reserved",))),
     "cpgd.reserved": _Words(frozenset(("group", "uid", "gid"))),
@@ -461,7 +479,9 @@ class _Reader:
         reserved = tuple(self._read_reserved(daemon))
         settings["daemon"] = Daemon(**self._read(daemon, _DAEMON), reserved=reserved)
         settings["user_rules"] = tuple(self._user_rules(root))
-        settings |= self._read(self._only(root, "system"), _SYSTEM)
+        system = self._only(root, "system")
+        settings |= self._read(system, _SYSTEM)
+        self._read(system, _SCHEDULING)  # which is for the daemons: `Section.scheduling`
         try:
             return Config(**settings)
         except ConfigError as error:
@@ -510,7 +530,8 @@ class _Reader:
             for node in nodes
             if "nodeid" in node.values
         }
-        return Section(values, logging, rules, votes, is_ring, tuple(self.warnings))
+        scheduling = Scheduling(**self._read(self._only(root, "system"), _SCHEDULING))
+        return Section(values, logging, scheduling, rules, votes, is_ring, tuple(self.warnings))
 
     # Words.
 

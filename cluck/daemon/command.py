@@ -40,6 +40,7 @@ from cpg.daemon.life import (
     raise_file_limit,
 )
 from cpg.daemon.log import set_level, start_logging
+from cpg.daemon.scheduling import Scheduler
 from cpg.daemon.sockets import listening
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.lines import nodes
@@ -139,11 +140,14 @@ async def _run(options: argparse.Namespace) -> int:
         _log.warning("%s", warning)
     raise_file_limit()
     guard_files()
+    scheduler = Scheduler(settings.scheduling, below=1)
+    scheduler.begin()
     access = Access(settings.user_rules)
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals, listening(settings.socket) as listener:
         server = Server(access)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(scheduler.watch)
             nursery.start_soon(follow_signals, signals, life, partial(_reload, options, access))
             nursery.start_soon(server.accept, listener)
             with life.starting:

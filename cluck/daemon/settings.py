@@ -15,14 +15,14 @@ from typing import Any, Final, NamedTuple
 
 from cluck.host import GROUP
 from cluck.place import default_socket
-from totem.config import Logging, UserRule
+from totem.config import Logging, Scheduling, UserRule
 from totem.corosync_conf import Section, load_section, number, one_of, switch
 from totem.errors import ConfigError
 from totem.store import default_directory
 
 DEFAULT_FILE: Final = "/etc/cluckd.conf"
 DEFAULT_PRIORITY: Final = 14
-NOTHING: Final = Section({}, Logging(to_syslog=False), (), {}, is_ring=False, warnings=())
+NOTHING: Final = Section({}, Logging(to_syslog=False), Scheduling(), (), {}, is_ring=False, warnings=())
 """What there is to say without a file."""
 
 
@@ -57,6 +57,7 @@ class Settings(NamedTuple):
     votes: Mapping[int, int]
     """By node id, of the file's nodelist."""
     logging: Logging
+    scheduling: Scheduling
     user_rules: tuple[UserRule, ...]
     warnings: tuple[str, ...]
 
@@ -83,6 +84,7 @@ def read(options: argparse.Namespace) -> Settings:
         config=path,
         votes=section.votes,
         logging=section.logging,
+        scheduling=section.scheduling,
         user_rules=section.user_rules,
         warnings=section.warnings,
     )

@@ -35,6 +35,7 @@ from cpg.daemon.life import (
     raise_file_limit,
 )
 from cpg.daemon.log import set_level, start_logging
+from cpg.daemon.scheduling import Scheduler
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
 from cpg.daemon.start import ring_with_network
@@ -97,12 +98,15 @@ async def _run(options: argparse.Namespace) -> int:
     start_logging("cpgd", section.logging)
     raise_file_limit()
     guard_files()
+    scheduler = Scheduler(section.scheduling)
+    scheduler.begin()
     path = Path(options.socket or section.values.get("socket") or default_socket())
     access = Access(section.user_rules)
     known = cache(resolve)  # a reload asks for no name again
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as watchers:
+            watchers.start_soon(scheduler.watch)
             watchers.start_soon(follow_signals, signals, life, partial(_reload, options.config, access, known))
             with life.starting:
                 await _live(options, path, access, known, life)

@@ -23,6 +23,7 @@ totem {{
 }}
 system {{
     state_dir: {folder}
+    sched_rr: no
 }}
 nodelist {{
 {nodes}}}
