@@ -25,6 +25,7 @@ from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
+from totem.text import printable
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ class Host:
         )
         self.worked: Callable[[], None] = lambda: None
         """Called when everything that clients may be told now has been put."""
+        self.log_of_election: Callable[[bytes, str], None] = self._log_of_election
+        """Called with what the administrator should know of an election that clients of this server lead or led."""
         self._group = group
         self._store = store
         self._outbox: deque[bytes] = deque()
@@ -120,7 +123,12 @@ class Host:
         if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
             self._jobs.wake()
         self._log_change(now)
+        for election, text in service.take_led_news():
+            self.log_of_election(election, text)
         self.worked()
+
+    def _log_of_election(self, election: bytes, text: str) -> None:
+        _log.info("election %s: %s", printable(election), text)
 
     def _log_change(self, now: float) -> None:
         """Tell the administrator who decides, if that has changed. Hot: once for each turn."""

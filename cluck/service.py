@@ -126,6 +126,10 @@ class Service:
         """It is durable."""
         self.replica.stored(record)
 
+    def take_led_news(self) -> list[tuple[bytes, str]]:
+        """Hand over what the administrator should know of elections that clients of this server lead or led."""
+        return self._teller.take_led_news()
+
     @property
     def has_untold(self) -> bool:
         """Whether something was done for a client of this server that may not be told yet."""

@@ -40,6 +40,7 @@ from cluck.outgoing import Outgoing
 from cluck.protocol import Held, Leads, Readiness, Renounced
 from cluck.replica import Phase, Replica
 from cluck.tickets import Ticket
+from totem.text import printable
 
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
@@ -58,6 +59,9 @@ class Teller:
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
         self._told_ready: tuple[bool, str] = (False, "")
+        self._led: dict[bytes, int] = {}
+        """Elections that clients of this server lead, as the administrator was told, with their tokens."""
+        self._led_news: list[tuple[bytes, str]] = []
 
     @property
     def has_untold(self) -> bool:
@@ -108,6 +112,7 @@ class Teller:
                     local.tell(Ended(request, token, Why.EXPIRED))
         elections = {name for local in self._clients.values() for name in local.observed}
         elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
+        elections |= self._led.keys()
         for election in sorted(elections):
             if not self._has_news_of(election):
                 self._tell_leadership(state.leaders.of(election), None, now)
@@ -124,6 +129,9 @@ class Teller:
                     local.tell(Leads(candidate, 0))
             for election in sorted(local.observed):
                 local.tell(Leadership(election, None))
+        for election in self._led:
+            self._led_news.append((election, "no client here leads any more: this server does not decide"))
+        self._led.clear()
 
     # ---- readiness
 
@@ -247,6 +255,7 @@ class Teller:
 
     def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
         """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
+        self._note_leader(leadership)
         for local in self._clients.values():
             for candidate, candidacy in local.candidates.items():
                 if candidacy.election == leadership.election:
@@ -258,6 +267,26 @@ class Teller:
                         self._tell_leader(local, candidate, token, base, now)
             if leadership.election in local.observed:
                 local.tell(leadership)
+
+    def _note_leader(self, leadership: Leadership) -> None:
+        """Remember for the administrator that a client of this server leads, or does not any more."""
+        leader = self._clients.get(leadership.leader.owner.client) if leadership.leader is not None else None
+        token = leadership.token if leader is not None else 0
+        former = self._led.pop(leadership.election, 0)
+        if token:
+            self._led[leadership.election] = token
+        if token == former:
+            return
+        if leader is not None:
+            text = f"client {leader.client.number} ({printable(leader.program.encode())}) leads, token {token}"
+        else:
+            text = "no client here leads any more"
+        self._led_news.append((leadership.election, text))
+
+    def take_led_news(self) -> list[tuple[bytes, str]]:
+        """Hand over what the administrator should know of elections that clients of this server lead or led."""
+        news, self._led_news = self._led_news, []
+        return news
 
     def _has_news_of(self, election: bytes) -> bool:
         """Whether the state is further with an election than what is final, and that is told soon."""

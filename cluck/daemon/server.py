@@ -71,6 +71,7 @@ class Server:
         """Serve clients by this lock server for the time of a block; others are told goodbye, with the reason."""
         self._host = host
         host.worked = self.write
+        host.log_of_election = self._log_of_election
         self._has_started.set()
         try:
             yield
@@ -78,6 +79,10 @@ class Server:
             self._host = None
             self.lacks("it ends")
             await self._farewell("the lock server has ended, or its ring")
+
+    def _log_of_election(self, election: bytes, text: str) -> None:
+        """Log who leads: clients can change that as often as they like."""
+        self._access.rarely.log(logging.INFO, ("election", election), "election %s: %s", printable(election), text)
 
     def lacks(self, why: str) -> None:
         """There is no lock server for now, and why."""

@@ -8,10 +8,12 @@ import pytest
 import trio
 
 from cluck.changes import PATIENCE, Changes
+from cluck.commands import Owner, RequestId, Resign, Stand
 from cluck.electorate import Electorate
+from cluck.protocol import Leads, Pong
 from cluck.replica import Phase, Settings
 from cpg.testing import World
-from tests.cluck.test_host import Memory, serving
+from tests.cluck.test_host import Memory, Talker, serving
 from totem.errors import RingLost
 
 PLENTY = 30
@@ -115,3 +117,42 @@ async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, 
         named = "node 3 is configured with other lock servers: 2, 3; that changes nothing, those in force are 1, 2, 3"
         assert told(caplog, 1)[0] == ("WARNING", named)
         assert told(caplog, 1) == []
+
+
+async def test_who_leads_is_told_where_its_client_is(autojump_clock, world, caplog):
+    async with serving(world, 3, world.disks[3]) as three, trio.open_nursery() as nursery:
+        await trio.sleep(PLENTY)
+        one = Talker(three)
+        nursery.start_soon(answer_pings, one)
+        caplog.clear()
+        candidate = RequestId(Owner(one.client, 0), 1)
+        one.say(Stand(candidate, b"he\nad"))
+        leads = await one.hear(Leads)
+        await trio.sleep(1)
+        assert elections(caplog) == [rf"election he\nad: client 1 () leads, token {leads.token}"]
+        one.say(Resign(candidate, leads.token))
+        again = await one.hear(Leads)
+        while not again.token:
+            again = await one.hear(Leads)
+        await trio.sleep(0.1)
+        assert elections(caplog) == [
+            r"election he\nad: no client here leads any more",
+            rf"election he\nad: client 1 () leads, token {again.token}",
+        ]
+        world.partition({1, 2}, {3})
+        await trio.sleep(PLENTY)
+        assert elections(caplog) == [r"election he\nad: no client here leads any more: this server does not decide"]
+        nursery.cancel_scope.cancel()
+
+
+async def answer_pings(talker):
+    while True:
+        await trio.sleep(1)
+        talker.say(Pong())
+
+
+def elections(caplog):
+    """What was logged of elections since the last time."""
+    texts = [text for text in caplog.messages if text.startswith("election ")]
+    caplog.clear()
+    return texts
