@@ -9,8 +9,9 @@ from cluck import outgoing, shown, wire
 from cluck.actors import Actor
 from cluck.canvass import Canvass
 from cluck.census import Census
-from cluck.commands import OfClient, Renew
+from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
 from cluck.conditions import Conditions
+from cluck.connection import Connection
 from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
 from cluck.leaders import Election, Leaders
@@ -30,6 +31,7 @@ from tests.cluck import test_actors as actors
 from tests.cluck import test_commands as commands
 from tests.cluck import test_conditions as conditions
 from tests.cluck import test_electorate as electorates
+from tests.cluck import test_fuzz as fuzz
 from tests.cluck import test_leaders as leaders
 from tests.cluck import test_members as members
 from tests.cluck import test_minority as minority
@@ -69,6 +71,17 @@ def watched_alone(test):
     """Run one that changes a bound, and needs no bench."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         test(monkeypatch)
+
+
+def clients_hunt(kind):
+    """Play clients that say much of one kind."""
+    for seed in range(8):
+        fuzz.hunt_as_a_client(seed, (Acquire, Wait, Stand, kind, kind, kind))
+
+
+def members_hunt():
+    for seed in range(8):
+        fuzz.test_a_member_that_is_no_server_says_anything(seed)
 
 
 def random_commands():
@@ -1274,6 +1287,43 @@ MINORITY = [
     ),
 ]
 
+FUZZ = [
+    Bug(
+        f"let a client say {kind.__name__} for anybody",
+        "E12",
+        [
+            Change(
+                Connection,
+                "_check",
+                "request.owner.client != local.client",
+                f"request.owner.client != local.client and type(command).__name__ != {kind.__name__!r}",
+            )
+        ],
+        partial(clients_hunt, kind),
+    )
+    for kind in (Withdraw, Release, Renew, EndWait, Resign)
+] + [
+    Bug(
+        "take a server's word from whoever has its number",
+        "E12",
+        [
+            Change(
+                Replica,
+                "_on_commands",
+                "self.servers.get(sender)",
+                "next((server for server in self.servers.values() if server.start == said.start), None)",
+            )
+        ],
+        members_hunt,
+    ),
+    Bug(
+        "lose count of what is taken out of a queue",
+        "E14",
+        [Change(Table, "_forget", "self._counts[client] -= 1", "pass")],
+        partial(clients_hunt, Acquire),
+    ),
+]
+
 RIGHTS = [
     Bug(
         f"take {kind.__name__} from anybody",
@@ -1521,4 +1571,4 @@ VOTERS = [
     ),
 ]
 
-BUGS = ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY
+BUGS = FUZZ + ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY
