@@ -29,8 +29,10 @@ FORWARDED: Final = (
     signal.SIGUSR2,
     signal.SIGWINCH,
 )
-LEAST_BACKSTOP: Final = 1.0
-"""Seconds behind the grace that a guardian has to say that all is over; then it is stopped itself, or stuck."""
+BACKSTOP_SHARE: Final = (1 + guardian.GRACE_SHARE) / 2
+"""Of the grace: until then a guardian is to say that all is over. Else it is stopped itself, or stuck."""
+END_PATIENCE: Final = 1.0
+"""Seconds that a guardian which has nothing to guard any more takes to end."""
 
 
 class Overdue(CommandFailed):
@@ -50,6 +52,7 @@ class Guarded:
         self._session = process.pid if leaves_daemons else None
         self._cgroup: str | None = None
         self._is_started = False
+        self._until = math.inf
         self._code: int | None = None
         self._waits = False
         """The guardian waits for a process that it may not signal."""
@@ -64,10 +67,12 @@ class Guarded:
     def start(self, environment: Mapping[str, str], until: float = math.inf) -> None:
         """Start the command, with this in its environment; it may run until this boot-time."""
         self._is_started = True
+        self._until = until
         self._say(start=dict(environment), until=until)
 
     def extend(self, until: float) -> None:
         """The command may run on until this boot-time."""
+        self._until = until
         self._say(until=until)
 
     def keep(self, descriptor: int) -> None:
@@ -103,10 +108,12 @@ class Guarded:
         """End it: SIGTERM, after the grace SIGKILL. Not cancelled on the way."""
         if not self.runs:
             return
-        self.extend(boot_time())
+        now = boot_time()
+        self.extend(min(now, self._until))
         with trio.CancelScope(shield=True), suppress(CommandFailed):
             if not self._waits:
-                self._patience.deadline = trio.current_time() + self._grace + LEAST_BACKSTOP
+                left = self._until + self._grace * BACKSTOP_SHARE - now
+                self._patience.deadline = trio.current_time() + max(left, 0.0)
             with self._patience:
                 await self.ended()
                 return
@@ -179,7 +186,7 @@ async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool)
             yield one
         finally:
             here.close()  # by which the guardian kills what still runs
-            with trio.move_on_after(LEAST_BACKSTOP, shield=True):
+            with trio.move_on_after(END_PATIENCE, shield=True):
                 await process.wait()
             if process.returncode is None:
                 await one.take_over()

@@ -363,7 +363,7 @@ while :; do sleep 0.02; done
 async def test_the_next_leader_begins_when_nothing_of_the_former_is_left(cluster, number):
     """Its lock server, which is its node too, is killed or stopped; its command ignores SIGTERM."""
     ignores = IGNORES.format(folder=cluster.log.parent, log=cluster.log)
-    one = cluster.elect(1, "--duration", "1", "--grace", "2", then=ignores)
+    one = cluster.elect(1, "--duration", "1", "--grace", "4", then=ignores)
     assert await line(one) == "up"
     two = cluster.elect(2, *SHORT, then=ignores)
     await cluster.until_standing(3, 2)
