@@ -20,10 +20,8 @@ from cpg.wire import (
     mcast_prefix,
 )
 from totem.configuration import Guarantee, Level, Messages, RegularConfiguration, RingId
-from totem.flow import FlowControl
 from totem.labels import Envelope, Labels, Numbers
 from totem.packing import Assembler, Packer
-from totem.ring import Ring
 from totem.window import MessageWindow
 from totem.wire import codec
 from totem.wire.layout import FRAME_COMPACT
@@ -98,7 +96,6 @@ def cut_long() -> list[codec.Frame]:
 CUT = cut_long()
 NUMBERS = range(1, len(CUT) + 1)
 TRAIN = codec.seal_train(1, NUMBERS, NUMBERS, RING_BYTES, CUT)
-RECEIVER = Ring(RING, (1, 2), 2, 0, FlowControl(50, 17))
 
 
 def seal() -> None:
@@ -121,9 +118,9 @@ def take_long() -> None:
 
 
 def file_frames() -> None:
-    RECEIVER.window = MessageWindow(0)
-    RECEIVER.file_all(TRAIN)
-    RECEIVER.window.release(len(TRAIN))
+    window = MessageWindow(0)
+    window.insert_all(codec.mcast_seqs(TRAIN), TRAIN)
+    window.release(len(TRAIN))
 
 
 def check_frame() -> None:

@@ -58,7 +58,7 @@ from totem.states.table import TRANSITIONS, Cause, State
 from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.wire import codec
-from totem.wire.codec import GUARANTEE_OFFSET, MCAST_HEADER, Hello, Hint
+from totem.wire.codec import BEGINNING, GUARANTEE_OFFSET, MCAST_HEADER, Hello, Hint
 from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN, MAX_DATAGRAM
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Message, Token
 
@@ -105,7 +105,7 @@ class Ready:
     failure: str | None
     """The ring cannot go on, and why; the processor is dead."""
     notices: list[str]
-    """What an administrator should read; each text once."""
+    """What an administrator should read."""
 
 
 class Interruption(NamedTuple):
@@ -307,24 +307,26 @@ class Processor:
         filed first, it is not missed on this visit. That delays the token by no more than the filing, since all that
         costs time, the delivery, comes behind it.
 
-        Hot: one turn for each datagram. Plain multicasts of my ring, which are nearly all, are recognised by two
-        comparisons and filed by their number; that is all that any state does with them.
+        Hot: one turn for each datagram. Plain multicasts of my ring, which are nearly all, are recognised by what
+        stands before and behind their number, and filed by that; this is all that any state does with them.
         """
         mine: list[bytes] = []
         others: list[bytes] = []
+        filing = self.filing
+        beginnings = filing.beginnings if filing is not None else frozenset()
         for datagram in datagrams:
             if (
                 datagram[25:37] == self._ring_id_bytes
-                and datagram[:5] == codec.PLAIN_MCAST
+                and datagram[:BEGINNING] in beginnings
                 and MCAST_HEADER <= len(datagram) <= self._max_frame
             ):
                 mine.append(datagram)
             else:
                 others.append(datagram)
         if mine:
+            assert filing is not None
             self.counters.multicasts_received += len(mine)
-            if self.filing is not None and (refused := self.filing.file_all(mine)):
-                self.drop("multicast of a non-member", refused)
+            filing.window.insert_all(codec.mcast_seqs(mine), mine)
         for datagram in others:
             if self._room.state is State.LEFT:
                 return
@@ -712,9 +714,9 @@ class Processor:
 
     # What the states call.
 
-    def drop(self, cause: str, count: int = 1) -> None:
+    def drop(self, cause: str) -> None:
         """Count something that was dropped."""
-        self.counters.drops[cause] += count
+        self.counters.drops[cause] += 1
         if self.trace is not None:
             self.trace("drop", cause)
 
@@ -722,9 +724,12 @@ class Processor:
         """Tell the administrator, once for each text."""
         if text not in self._noticed and len(self._noticed) < 1000:
             self._noticed.add(text)
-            self._notices.append(text)
-            if self.trace is not None:
-                self.trace("notice", text)
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        self._notices.append(text)
+        if self.trace is not None:
+            self.trace("notice", text)
 
     def give_up(self, node_id: int, reason: str, frame: bytes | None, now: float, *, pure: bool) -> None:
         """Go on without a member that does not receive, or is not received, which may be this one (A9).
@@ -738,7 +743,7 @@ class Processor:
         if frame is not None:
             packet = len(frame) + IP_UDP_HEADERS[self.config.ip_family]
             text += f", and whether all of it carries packets of {packet} bytes (netmtu {self.config.netmtu})"
-        self.notice(text)
+        self._tell(text)  # each time: it ends a ring
         self.failed.add(node_id)
         if node_id == self.node_id:
             self.receive_failed = reason, now

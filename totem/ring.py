@@ -6,7 +6,7 @@ from one to the other: at the install the new ring takes the old one's place, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import reduce
 
 from totem.configuration import Feature, RingId
@@ -23,7 +23,7 @@ class Ring:
     """Everything that lives and dies with one configuration, as one member (`node_id`) sees it."""
 
     __slots__ = (
-        "_senders",
+        "beginnings",
         "complete",
         "delivered",
         "features",
@@ -56,7 +56,8 @@ class Ring:
         self.members = members
         self.node_id = node_id
         self.successor = members[(members.index(node_id) + 1) % len(members)] if members else node_id
-        self._senders = frozenset(members)
+        self.beginnings = frozenset(map(codec.mcast_beginning, members))
+        """How the plain multicasts begin that `has_sent` accepts."""
         self.window = MessageWindow(first)
         self.flow = flow
         self.delivered = first
@@ -109,30 +110,13 @@ class Ring:
         return self.last_sender or self.representative
 
     def has_sent(self, datagram: bytes) -> bool:
-        """Whether a multicast says that one of the members sent it first: nobody else has numbers in this ring."""
-        sender, origin, _ = codec.mcast_head(datagram)
-        return sender == origin and origin in self._senders
-
-    def file_all(self, datagrams: Sequence[bytes]) -> int:
-        """Take multicasts of this ring into the window; how many were refused, as no member sends such. Hot.
+        """Whether a multicast says that one of the members sent it first: nobody else has numbers in this ring.
 
         All members refuse the same, here and in a Recovery: what one held and another refused, the one would send again
         and again, and the other would seem to fail to receive.
         """
-        if len(datagrams) == 1:
-            sender, origin, seq = codec.mcast_head(datagrams[0])
-            if sender != origin or origin not in self._senders:
-                return 1
-            self.window.insert(seq, datagrams[0])
-            return 0
-        senders, origins, seqs = codec.mcast_heads(datagrams)
-        if senders == origins and self._senders.issuperset(origins):
-            self.window.insert_all(seqs, datagrams)
-            return 0
-        good = list(filter(self.has_sent, datagrams))
-        if good:
-            self.file_all(good)
-        return len(datagrams) - len(good)
+        sender, origin = codec.mcast_sender_and_origin(datagram)
+        return sender == origin and origin in self.members
 
     def is_quiet(self, token: Token) -> bool:
         """Whether everybody has everything, and nobody has sent on this visit or waits for anything.

@@ -135,15 +135,15 @@ BUGS = [
     ),
     # Who has sent what.
     Bug(
-        "one multicast whose sender nobody looks at",
+        "plain multicasts whose sender nobody looks at",
         "A11",
-        [Change(Ring, "file_all", "sender != origin or origin not in self._senders", "False")],
+        [Change(Processor, "receive_all", "datagram[:BEGINNING] in beginnings", "datagram[:5] == codec.PLAIN_MCAST")],
         scenarios.nobody_repeats_what_others_refuse,
     ),
     Bug(
-        "multicasts in a row whose senders nobody looks at",
+        "multicasts that are not plain whose sender nobody looks at",
         "A11",
-        [Change(Ring, "file_all", "senders == origins and self._senders.issuperset(origins)", "True")],
+        [Change(Ring, "has_sent", "sender == origin and origin in self.members", "True")],
         scenarios.nobody_repeats_what_others_refuse,
     ),
     Bug(

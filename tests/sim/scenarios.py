@@ -556,7 +556,7 @@ def nobody_repeats_what_others_refuse() -> None:
     machine = machine_of(cluster, 1)
     seq = machine.ring.window.aru + 9
     forged = codec.seal_mcast(2, seq, 0, machine.ring.id_bytes, 0, False, [codec.frame([3], 0, 0), b"abc"])
-    of_nobody = forged[:13] + bytes(4) + forged[17:]
+    of_nobody = forged[:13] + b"\t\0\0\0" + forged[17:]
     cluster[1].receive(of_nobody)
     machine.receive_all([of_nobody, of_nobody], cluster.now)
     cluster[3].crash()

@@ -42,6 +42,10 @@ def check_mcast(datagram: bytes, packet: Container) -> None:
     assert codec.mcast_is_encapsulated(datagram) == (packet.header.encapsulated == layout.MESSAGE_ENCAPSULATED)
     if not codec.mcast_is_encapsulated(datagram):
         check_frame(datagram, codec.MCAST_HEADER)
+    # What is accepted at first is accepted from a Recovery, too.
+    outer = codec.seal_mcast(1, 1, 0, datagram[25:37], 0, True, [datagram])
+    codec.check_mcast(outer)
+    assert codec.inner_mcast(outer) == datagram
 
 
 def check_frame(datagram: bytes, offset: int = 0) -> str | None:

@@ -52,6 +52,7 @@ from totem.wire.messages import (
 from totem.wire.slices import equal_slices
 
 __all__ = [
+    "BEGINNING",
     "GUARANTEE_OFFSET",
     "HELLO_VERSION",
     "MCAST_HEADER",
@@ -77,13 +78,14 @@ __all__ = [
     "frame_fragments",
     "frame_is_compact",
     "inner_mcast",
+    "mcast_beginning",
     "mcast_guarantee",
-    "mcast_head",
-    "mcast_heads",
     "mcast_is_encapsulated",
     "mcast_origin",
     "mcast_ring_id",
+    "mcast_sender_and_origin",
     "mcast_seq",
+    "mcast_seqs",
     "middle_frames",
     "middle_pieces",
     "next_fragment",
@@ -112,11 +114,12 @@ _SUFFIXES = [layout.MCAST_SUFFIX.pack(0, guarantee) for guarantee in Guarantee]
 _pack_identity = layout.MCAST_ORIGINATED.pack
 _IDENTITY = layout.MCAST_IDENTITY_BYTES
 _unpack_identity = layout.MCAST_IDENTITY.unpack_from
+BEGINNING = layout.MCAST_IDENTITY_BYTES.stop
+"""Bytes of a multicast that say what it is and whose."""
 PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAPSULATED)
 """How every multicast begins that is not encapsulated."""
 _unpack_origin_and_seq = layout.MCAST_ORIGIN_AND_SEQ.unpack_from
 _unpack_seq = layout.MCAST_SEQ.unpack_from
-_unpack_head = layout.MCAST_HEAD.unpack_from
 _unpack_origin = layout.MCAST_ORIGIN.unpack_from
 _unpack_guarantee = layout.MCAST_GUARANTEE.unpack_from
 _unpack_ring_id = layout.RING_ID.unpack_from
@@ -202,14 +205,20 @@ def mcast_seq(datagram: bytes) -> int:
     return seq  # type: ignore[no-any-return]
 
 
-def mcast_head(datagram: bytes) -> tuple[int, int, int]:
-    """Sender, originator and number of a multicast."""
-    return _unpack_head(datagram)
+def mcast_seqs(datagrams: Iterable[bytes]) -> list[int]:
+    """Numbers of many multicasts (HOT)."""
+    return [seq for (seq,) in map(_unpack_seq, datagrams)]
 
 
-def mcast_heads(datagrams: Iterable[bytes]) -> Iterator[tuple[int, ...]]:
-    """Senders, originators and numbers of many multicasts: three rows (HOT)."""
-    return zip(*map(_unpack_head, datagrams), strict=True)
+def mcast_sender_and_origin(datagram: bytes) -> tuple[int, int]:
+    """Node ids of who has sent a multicast, and of its originator."""
+    _, sender, origin = _unpack_identity(datagram)
+    return sender, origin
+
+
+def mcast_beginning(node_id: int) -> bytes:
+    """The first `BEGINNING` bytes of the plain multicasts of a node."""
+    return PLAIN_MCAST[:4] + _pack_identity(MESSAGE_NOT_ENCAPSULATED, node_id, 0, node_id)
 
 
 def mcast_origin(datagram: bytes) -> int:

@@ -53,7 +53,6 @@ MCAST_IDENTITY_BYTES: Final = slice(4, 17)
 """Where the four fields are that say whose multicast it is, and of which kind."""
 MCAST_ORIGINATED: Final = Struct("<BIII")  # these: encapsulated, nodeid, target_nodeid, system_from
 MCAST_SEQ: Final = Struct("<17xI")
-MCAST_HEAD: Final = Struct("<5xI4xII")  # of these: nodeid, system_from, seq
 MCAST_ORIGIN: Final = Struct("<13xI")
 MCAST_ORIGIN_AND_SEQ: Final = Struct("<13xII")
 MCAST_GUARANTEE: Final = Struct("<41xI")
@@ -102,7 +101,6 @@ assert MCAST.size == 45
 assert MCAST_PREFIX.size + MCAST_NUMBERS.size + RING_ID.size + MCAST_SUFFIX.size == MCAST.size
 assert MCAST_ORIGINATED.size == MCAST_IDENTITY_BYTES.stop - MCAST_IDENTITY_BYTES.start
 assert MCAST_SEQ.size == 21
-assert MCAST_HEAD.size == 21
 assert MCAST_ORIGIN.size == 17
 assert MCAST_ORIGIN_AND_SEQ.size == 21
 assert MCAST_GUARANTEE.size == MCAST.size
