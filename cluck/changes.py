@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cluck.replica import Phase, Replica
-from cpg.changes import NOTHING, Line
+from cpg.changes import NOTHING, Line, Pace
 from cpg.events import Confchg, Reason
 from cpg.lines import nodes
 
@@ -22,6 +22,7 @@ class Changes:
     """What was told last, and what has happened since."""
 
     def __init__(self, now: float) -> None:
+        self._pace = Pace()
         self._present: tuple[int, ...] = ()
         self._why = ""
         """Why nothing is decided, as it was told; empty: it is."""
@@ -38,6 +39,9 @@ class Changes:
 
     def view(self, replica: Replica, now: float) -> Line:
         """Tell what has become of the view, if that is news. Hot: once for each turn."""
+        return self._pace.line(self._view(replica, now), now)
+
+    def _view(self, replica: Replica, now: float) -> Line:
         if replica.phase is Phase.PRIMARY:
             return self._primary(replica, now) if self._since is not None else NOTHING
         if self._since is None:

@@ -1,11 +1,13 @@
 """What an administrator is told of a node's rings: one line for each change, whatever it took to get there.
 
 Who came, who left in order, who is lost; why the former ring ended, and how long there was none; whether the votes are
-enough. A ring that is given up before its sync is complete is not told.
+enough. A ring that is given up before its sync is complete is not told; where rings break all the time, the lines are
+paced (`Pace`).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
@@ -24,6 +26,32 @@ class Line(NamedTuple):
 
 
 NOTHING: Final = Line(False, "")
+MOST: Final = 10
+INTERVAL: Final = 60.0
+"""At most `MOST` lines are told in so many seconds, and of further ones the last, as soon as there may be one."""
+
+
+class Pace:
+    """Keeps what changes all the time from filling the log."""
+
+    def __init__(self) -> None:
+        self._told: deque[float] = deque(maxlen=MOST)
+        """When lines were told."""
+        self._held = NOTHING
+        self._missed = 0
+        """Lines that were not told, the held one included."""
+
+    def line(self, line: Line, now: float) -> Line:
+        """Return what may be told now: this line, if it says anything, or one that was held. Hot: once a turn."""
+        if line.text:
+            self._held = line
+            self._missed += 1
+        if not self._missed or (len(self._told) == MOST and now - self._told[0] < INTERVAL):
+            return NOTHING
+        self._told.append(now)
+        (is_warning, text), before = self._held, self._missed - 1
+        self._missed = 0
+        return Line(is_warning, f"{text} ({before} changes before it were not logged)" if before else text)
 
 
 class Changes:

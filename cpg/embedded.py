@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
-from cpg.changes import Changes
+from cpg.changes import NOTHING, Changes, Line, Pace
 from cpg.engine import Engine, EngineStatistics, Inbox, Membership, Transport
 from cpg.events import Member, Quorum, RingEvent, Transitional
 from cpg.group import OnTransitional
@@ -93,7 +93,7 @@ class EmbeddedRing(Ring):
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
         self._told = (False, False, False)
         """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
-        self._changes = Changes()
+        self._changes, self._pace = Changes(), Pace()
         self._observers: list[Callable[[RingEvent], object]] = []
         self._rest = trio.CancelScope()
         """Until the engine wants to be told the time."""
@@ -187,15 +187,18 @@ class EmbeddedRing(Ring):
 
     def _log_change(self) -> None:
         """Tell the administrator of a ring that is complete, and of its votes. Its sync ends with this."""
-        engine = self._engine
-        interruption = self._machine.interruption(trio.current_time())
-        changes = self._changes
-        for is_warning, text in (
+        engine, changes = self._engine, self._changes
+        now = trio.current_time()
+        interruption = self._machine.interruption(now)
+        for line in (
             changes.ring(engine.ring_id, engine.node_ids, engine.transitional, interruption),
             changes.votes(self.quorum),
         ):
-            if text:
-                _log.log(logging.WARNING if is_warning else logging.INFO, "node %d: %s", self.node_id, text)
+            self._log_line(self._pace.line(line, now))
+
+    def _log_line(self, line: Line) -> None:
+        if line.text:
+            _log.log(logging.WARNING if line.is_warning else logging.INFO, "node %d: %s", self.node_id, line.text)
 
     def _notice(self) -> None:
         votes = self._votes
@@ -214,6 +217,7 @@ class EmbeddedRing(Ring):
             now = trio.current_time()
             self._engine.advance(now)
             self._notice()
+            self._log_line(self._pace.line(NOTHING, now))
             if self.votes_file is not None:
                 self.votes_file.store()
             statistics = self._engine.statistics()

@@ -282,6 +282,26 @@ async def test_what_may_get_better_by_itself_is_another_exit_code(config, tmp_pa
     first.close()
 
 
+async def test_a_disk_that_cannot_be_used_is_another_exit_code(config, tmp_path):
+    done = await trio.run_process(
+        [
+            sys.executable,
+            "-m",
+            "cluck.daemon",
+            "-c",
+            config,
+            "--socket",
+            tmp_path / "socket",
+            "--state-dir",
+            "/proc/no",
+        ],
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "the folder /proc/x for what lock servers remember" in done.stderr.decode()
+
+
 async def test_who_comes_while_it_starts_is_welcomed_when_there_is_a_ring(tmp_path, config):
     daemon = Cluckd(tmp_path, 1, "-c", config).start()
     speaker = await first_to_come(daemon)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from cpg.changes import INTERVAL, MOST
 from cpg.testing import World
 from totem.config import Config, Quorum
 from totem.errors import RingLost
@@ -39,12 +40,12 @@ async def come_and_die(world, caplog):
 
 
 def told(caplog, node):
-    """What a node has logged since the last time: levels, and texts with times rounded to seconds."""
+    """What a node has logged since the last time: levels, and texts with `T` for times."""
     own = [(record.levelname, record.getMessage()) for record in caplog.records]
     caplog.clear()
     prefix = f"node {node}: "
     return [
-        (level, re.sub(r"(\d+\.\d{3}) s", lambda found: f"{float(found[1]):.0f} s", text.removeprefix(prefix)))
+        (level, re.sub(r"\d+\.\d{3} s", "T", text.removeprefix(prefix)))
         for level, text in own
         if text.startswith(prefix)
     ]
@@ -54,7 +55,7 @@ async def test_nodes_start_and_votes_become_enough(autojump_clock, world, caplog
     assert told(caplog, 1) == [
         ("INFO", "ring 1.5 of node 1"),
         ("WARNING", "not quorate; votes: 1 of 3 expected, 2 needed"),
-        ("INFO", "ring 1.9 of nodes 1 2; node 2 came; no ring for 0 s: a processor would join"),
+        ("INFO", "ring 1.9 of nodes 1 2; node 2 came; no ring for T: a processor would join"),
         ("INFO", "quorate; votes: 2 of 3 expected, 2 needed"),
     ]
 
@@ -63,17 +64,19 @@ async def test_a_node_comes_and_leaves(autojump_clock, world, caplog):
     caplog.clear()
     async with running(world, 3):
         await trio.sleep(5)  # in which nothing is logged
-        came = "ring 1.d of nodes 1 2 3; node 3 came; no ring for 0 s: a processor would join"
+        came = "ring 1.d of nodes 1 2 3; node 3 came; no ring for T: a processor would join"
         assert told(caplog, 1) == [("INFO", came)]
     await trio.sleep(5)
-    assert told(caplog, 1) == [("INFO", "ring 1.11 of nodes 1 2; node 3 left; no ring for 0 s: a member leaves")]
+    assert told(caplog, 1) == [("INFO", "ring 1.11 of nodes 1 2; node 3 left; no ring for T: a member leaves")]
 
 
 async def test_a_node_dies_and_comes_back(autojump_clock, world, caplog):
     with pytest.raises(RingLost):
         await come_and_die(world, caplog)
     await trio.sleep(10)
-    lost = "ring 1.11 of nodes 1 2; node 3 lost; no ring for 8 s: the token was lost on the installed ring"
+    seconds = float(re.search(r"node 1: .* no ring for (\d+\.\d+) s", caplog.text)[1])
+    assert seconds >= CONFIG.token + CONFIG.consensus  # from the last that was heard of the ring
+    lost = "ring 1.11 of nodes 1 2; node 3 lost; no ring for T: the token was lost on the installed ring"
     assert told(caplog, 1) == [("WARNING", lost)]
     async with running(world, 3):
         assert told(caplog, 1)[0][1].startswith("ring 1.16 of nodes 1 2 3; node 3 came;")
@@ -84,14 +87,14 @@ async def test_a_node_is_cut_off_and_votes_are_too_few(autojump_clock, world, ca
     world.partition({1}, {2})
     await trio.sleep(12)
     assert told(caplog, 1) == [
-        ("WARNING", "ring 1.d of node 1; node 2 lost; no ring for 8 s: the token was lost on the installed ring"),
+        ("WARNING", "ring 1.d of node 1; node 2 lost; no ring for T: the token was lost on the installed ring"),
         ("WARNING", "not quorate; votes: 1 of 3 expected, 2 needed"),
     ]
     world.heal()
     await trio.sleep(5)
     (level, ring), quorum = told(caplog, 1)
     assert level == "INFO"
-    assert re.fullmatch(r"ring \S+ of nodes 1 2; node 2 came; no ring for 0 s: .*", ring)
+    assert re.fullmatch(r"ring \S+ of nodes 1 2; node 2 came; no ring for T: .*", ring)
     assert quorum == ("INFO", "quorate; votes: 2 of 3 expected, 2 needed")
 
 
@@ -113,5 +116,21 @@ async def test_a_ring_that_breaks_and_comes_again_as_it_was(autojump_clock, worl
     world.resume(2)
     await trio.sleep(5)
     assert told(caplog, 1) == [
-        ("INFO", "ring 1.d of nodes 1 2; the same nodes; no ring for 5 s: the token was lost on the installed ring")
+        ("INFO", "ring 1.d of nodes 1 2; the same nodes; no ring for T: the token was lost on the installed ring")
     ]
+
+
+async def test_a_ring_that_breaks_all_the_time_does_not_fill_the_log(autojump_clock, world, caplog):
+    """What it came to in the end is told nevertheless, and how much was not."""
+    await trio.sleep(INTERVAL)
+    caplog.clear()
+    for _ in range(3 * MOST):
+        async with running(world, 3):
+            await trio.sleep(0.1)
+        await trio.sleep(0.1)
+    assert len(told(caplog, 1)) == MOST
+    await trio.sleep(INTERVAL)
+    ((_, last),) = told(caplog, 1)
+    assert re.search(rf"of nodes 1 2; node 3 left; .* \({5 * MOST - 1} changes before it were not logged\)$", last), (
+        last
+    )

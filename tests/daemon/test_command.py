@@ -120,6 +120,16 @@ async def test_a_second_daemon_is_an_exit_code_with_which_it_is_started_again(cp
     assert "a process has it already" in done.stderr
 
 
+async def test_a_disk_that_cannot_be_used_is_an_exit_code_with_which_it_is_started_again(config, tmp_path):
+    with open(config, encoding="utf-8") as file:
+        text = file.read()
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"state_dir: {tmp_path}", "state_dir: /proc/nowhere"))
+    done = await cpgd_fails("-c", config, "--node", "1", "--socket", str(tmp_path / "socket"))
+    assert done.returncode == 1
+    assert "ring sequences cannot be kept in /proc/nowhere: " in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [

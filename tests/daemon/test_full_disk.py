@@ -36,6 +36,7 @@ async def test_cpgd_goes_on_when_there_is_room(tmp_path):
             await two.notice()  # it is in a ring, alone
             async with cpg.connect(two.path) as other:
                 assert other.node_ids == (2,)
+                assert not (await ring.ask("status"))["quorate"]
                 empty(one.process, state)
                 await ring.wait_members(2)
                 await other.wait_members(2)

@@ -257,3 +257,18 @@ def test_what_was_half_written_gives_its_room_back(tmp_path, monkeypatch):
     assert caught.value.filename == str(path)
     assert os.listdir(tmp_path) == ["file"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_folder_that_goes_and_comes(tmp_path):
+    """What is put in its place meanwhile is not taken for it: it may be below the place where a disk was mounted."""
+    folder = tmp_path / "state"
+    ring_store = RingStore(str(folder), 3, corosync_directory=str(tmp_path))
+    ring_store.load()
+    folder.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError) as caught:
+        ring_store.store(100)
+    assert caught.value.filename == str(folder / "ringid_3.check")
+    assert not folder.exists()
+    (tmp_path / "away").rename(folder)
+    ring_store.store(100)
+    assert RingStore(str(folder), 3, corosync_directory=str(tmp_path)).load() == 100
