@@ -205,6 +205,8 @@ def _parse(text: str, path: str) -> _Section:
             key, _, value = (part.strip(_BLANKS) for part in line.partition(":"))
             if not key:
                 _wrong(path, number, "a key is missing before the colon")
+            if not value and not section.name and key in _WORDS[""].sections:
+                _wrong(path, number, f"'{key}:' begins no section, '{key} {{' does")
             if key in section.values:
                 section.former.append((key, section.values[key]))
             section.values[key] = _Value(value, number)
@@ -556,8 +558,6 @@ class _Reader:
                 self._survey_value(place, value)
             elif key in words.undone:
                 self._warn(value.line, f"{place} has no effect here: {words.undone[key]}")
-            elif not section.name and key in words.sections:
-                self._slip(value.line, f"'{key}:' begins no section, '{key} {{' does")
             elif not _OF_KNET.match(key) and key not in words.idle:
                 self._survey_unknown(place, key, value.line, words)
         for key, value in section.former:

@@ -236,15 +236,16 @@ def test_later_clients_without_larger_tokens_are_found(holdings):
 
 def test_births_without_fault():
     at_all_servers = [Birth(1, "view", 1), Birth(1, "view", 2)]
-    holdings = [hold("A", 2, 3, 1), hold("A", 5, 6, 2)]
+    holdings = [hold("A", 2, 3, 1 << 32), hold("A", 5, 6, 2 << 32)]
     assert not list(check_births([*at_all_servers, Birth(2, "other", 4), Birth(2, "other", 5.5)], holdings))
+    assert not list(check_births([Birth(1, "view", 5.5)], holdings[1:]))
 
 
 @pytest.mark.parametrize(
     ("birth", "clause"), [(Birth(1, "other", 4), "births epoch"), (Birth(2, "other", 2.5), "births held")]
 )
 def test_births_with_a_fault(birth, clause):
-    for held in (hold("A", 2, 3, 1), Tenure("A", b"head", 1, 2, 3)):
+    for held in (hold("A", 2, 3, 1 << 32), Tenure("A", b"head", 1 << 32, 2, 3)):
         assert clauses(check_births([Birth(1, "view", 1), birth], [held])) == {clause}
 
 
