@@ -50,6 +50,7 @@ from cpg.session import RemoteMembership, Session
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import NO_RING, Guarantee, RingId
 from totem.errors import QueueFull, RingLost
+from totem.text import quoted
 
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
@@ -163,7 +164,9 @@ class CPG:
         self.connect()
         line = self._connected()
         if self.group is not None:
-            raise RuntimeError(f"this connection is in group {self.group!r}: leave it first, or use another CPG()")
+            raise RuntimeError(
+                f"this connection is in group {quoted(self.group)}: leave it first, or use another CPG()"
+            )
         assert line.session.member is not None
         with self._changed:
             stream = Stream(line.session.member, limit=self._limit)
