@@ -256,8 +256,8 @@ class Census:
         """Decide what the view is, as all do alike."""
         if self._member in self.excluded:
             return Minority("the others went on without this server, which did not answer")
-        reports, voters = self._reports, self.voters
-        apart = [member.node_id for member, report in reports.items() if not report.quorate]
+        voters = self.voters
+        apart = [member.node_id for member, report in self._voting.items() if not report.quorate]
         if apart:
             return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
         if self._known is None and self._is_mixed():
@@ -281,7 +281,14 @@ class Census:
 
     @property
     def _lineages(self) -> dict[Member, Lineage]:
-        return {member: report.lineage for member, report in self._reports.items() if report.lineage is not None}
+        """How far those who vote have come: all that anybody was told is with a majority of them."""
+        return {member: report.lineage for member, report in self._voting.items() if report.lineage is not None}
+
+    @cached_property
+    def _voting(self) -> dict[Member, Report]:
+        """Those of nodes that vote: what others say of state and quorum changes nothing."""
+        voting = {node for electorate in self.voters.electorates for node, votes in electorate.votes.items() if votes}
+        return {member: report for member, report in self._reports.items() if member.node_id in voting}
 
     def _base(self) -> Base:
         """The largest lineage is the base of all."""
@@ -289,11 +296,16 @@ class Census:
         best = max(lineages.values())
         owners = [owner for owner, lineage in lineages.items() if lineage == best]
         owner = min(owners, key=lambda owner: (owner not in leaders[:1], owner))
-        having = {has for has in lineages if self._reports[has].digest == self._reports[owner].digest}
+        of_owner = self._reports[owner].digest
+        having = {
+            has: report.lineage
+            for has, report in self._reports.items()
+            if report.lineage is not None and report.digest == of_owner
+        }
         return Base(
             owner,
-            is_everywhere=having == self._reports.keys(),
-            was_there=member in having and lineages[member].is_of_view(best),
+            is_everywhere=having.keys() == self._reports.keys(),
+            was_there=member in having and having[member].is_of_view(best),
         )
 
     @property
@@ -314,7 +326,7 @@ class Census:
         longest = max((record.longest for record in records), default=0.0)
         if any(record.epoch >= LARGEST_EPOCH for record in records):
             return Minority(f"the epochs of fencing tokens have come to their end, {LARGEST_EPOCH}")
-        if any(report.force_birth for report in reports) or (
+        if any(report.force_birth for report in self._voting.values()) or (
             is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
         ):
             longest = 0.0

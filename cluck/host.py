@@ -25,7 +25,7 @@ from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
-from totem.text import printable
+from totem.text import printable, quoted
 
 _log = logging.getLogger(__name__)
 
@@ -125,6 +125,15 @@ class Host:
         self._log_change(now)
         for election, text in service.take_led_news():
             self.log_of_election(election, text)
+        while service.forced:
+            force, server = service.forced.popleft()
+            _log.warning(
+                "node %d: lock %s was taken by force from the holder of token %d, by an administrator at node %d",
+                service.replica.member.node_id,
+                quoted(force.name),
+                force.token,
+                server.node_id,
+            )
         self.worked()
 
     def _log_of_election(self, election: bytes, text: str) -> None:

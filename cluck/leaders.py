@@ -35,6 +35,7 @@ from typing import Final, NamedTuple
 from msgspec import Struct, field
 
 from cluck.commands import (
+    MOST_UNSETTLED,
     Address,
     Asked,
     Blob,
@@ -77,6 +78,8 @@ MOST_CANDIDATES: Final = 1_000
 """Of one election."""
 MOST_STANDING: Final = 100_000
 """Candidates of all elections."""
+MOST_OF_CLIENT: Final = MOST_UNSETTLED
+"""Candidates of one client."""
 MOST_ELECTIONS: Final = 10_000
 MOST_PUBLISHED: Final = 64 * 1024 * 1024
 """Bytes that the leaders of all elections have attached."""
@@ -241,7 +244,7 @@ class Leaders:
         """Take a new candidate; the first one of an election opens a round."""
         request, name = command.request, command.election
         election = self.elections.get(name)
-        if self._is_full(election):
+        if self._is_full(election, request.owner.client):
             yield self._requests.note(Refused(request, Why.OVERFLOW))
             return
         if election is None:
@@ -253,8 +256,8 @@ class Leaders:
         if is_first:
             yield from self._open(election)
 
-    def _is_full(self, election: Election | None) -> bool:
-        if len(self._places) >= MOST_STANDING:
+    def _is_full(self, election: Election | None, client: Client) -> bool:
+        if len(self._places) >= MOST_STANDING or self._places.count(client) >= MOST_OF_CLIENT:
             return True
         if election is None:
             return len(self.elections) >= MOST_ELECTIONS

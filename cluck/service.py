@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -68,6 +69,8 @@ from cluck.upkeep import Upkeep
 from cluck.wire import Record
 from cpg.events import Event, Member
 
+MOST_FORCED: Final = 64
+"""Told of one turn."""
 _SPENT: Final = 0.01
 """Who has waited for a larger part of the lease, since it last said so, renews as it begins."""
 _OF_ELECTIONS: Final = frozenset((Leadership, Lapsed, Asked, Chosen, Rejected))
@@ -93,6 +96,8 @@ class Service:
         self.leases = Leases()
         self.clients: dict[Client, LocalClient] = {}
         """Those of this server."""
+        self.forced: deque[tuple[Force, Server]] = deque(maxlen=MOST_FORCED)
+        """What was taken by force, and through which server, for the shell to tell."""
         self._key = key or dice.randbytes(32)
         self.canvass = Canvass(self.server, self.clients)
         self._now = now
@@ -170,6 +175,8 @@ class Service:
                 self._begin_lease(outcome.request)  # type: ignore[union-attr]
             elif kind is Ended:
                 self.leases.end(outcome.token)  # type: ignore[union-attr]
+                if type(command) is Force:
+                    self.forced.append((command, server))
             elif kind in _OF_ELECTIONS:
                 self._on_election(number, outcome, sent)
                 continue

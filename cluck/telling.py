@@ -113,9 +113,9 @@ class Teller:
         elections = {name for local in self._clients.values() for name in local.observed}
         elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
         elections |= self._led.keys()
-        for election in sorted(elections):
-            if not self._has_news_of(election):
-                self._tell_leadership(state.leaders.of(election), None, now)
+        news = {untold.outcome.election for untold in self._untold if type(untold.outcome) is Leadership}
+        for election in sorted(elections - news):
+            self._tell_leadership(state.leaders.of(election), None, now)
 
     def renounce(self) -> None:
         """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""

@@ -1408,6 +1408,12 @@ RIGHTS = [
         members.test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes,
     ),
     Bug(
+        "believe those who do not vote that there is no quorum",
+        "E1",
+        [Change(Census, "verdict", "self._voting.items()", "self._reports.items()")],
+        partial(members.test_what_who_does_not_vote_reports_changes_nothing, {"quorate": False}),
+    ),
+    Bug(
         "exclude whom anybody names",
         "E12",
         [Change(Replica, "_on_exclude", "or not census.has_report_of(sender)", "")],

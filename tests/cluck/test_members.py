@@ -1,11 +1,12 @@
 """What a member of the lock servers' group says that is none of them, or has another's number: it does nothing."""
 
 import pytest
+from msgspec.structs import replace
 
 from cluck.commands import LARGEST_EPOCH, Acquire, Client, Gone, Owner, RequestId
 from cluck.commands import Server as Life
 from cluck.replica import HASTE, PATIENCE
-from cluck.wire import Commands, Exclude, Propose, Record, RoundId, Snapshot, Stored, encode
+from cluck.wire import Commands, Exclude, Lineage, Propose, Record, Report, RoundId, Snapshot, Stored, decode, encode
 from cpg.events import Confchg, Member, Reason
 from tests.cluck.orders import started
 
@@ -117,7 +118,7 @@ LISTENERS = [Member(1, 9), Member(2, 9)]
 
 def change(order, joined=(), left=()):
     """Others come and go in the group, and their nodes stay."""
-    members = sorted({*(order[node].member for node in (1, 2, 3)), *LISTENERS} - set(left))
+    members = sorted({*(order[node].member for node in (1, 2, 3)), *joined} - set(left))
     for node in (1, 2, 3):
         order[node].hear(Confchg(tuple(members), dict.fromkeys(left, Reason.LEAVE), dict.fromkeys(joined, Reason.JOIN)))
 
@@ -161,3 +162,30 @@ def test_who_is_known_has_the_whole_patience():
     order.pass_time(PATIENCE)
     assert order[1].ready
     assert len(order[1].service.replica.servers) == 2
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        {"quorate": False},
+        {"lineage": Lineage(LARGEST_EPOCH, 1 << 40, 1 << 40, 1 << 40), "digest": 1},
+        {"force_birth": True, "lineage": None},
+    ],
+    ids=["not quorate", "far ahead", "to be born"],
+)
+def test_what_who_does_not_vote_reports_changes_nothing(false):
+    """But that it is there: it may be a lock server without a vote."""
+    order, request, token = cluster()
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    reports = order.said(1, 2, 3)
+    report = next(said for _, data in reports if isinstance(said := decode(data), Report))
+    change(order, joined=[STRANGER])
+    order.deliver([(STRANGER, encode(replace(report, start=5, **false)))], [1, 2, 3])
+    order.deliver(reports, [1, 2, 3])
+    order.settle()
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert STRANGER in order[1].service.replica.servers
+    for node in (1, 2, 3):
+        assert order[node].state.table.held(request, token) is not None
+        assert order[node].state.tokens.epoch == 1
