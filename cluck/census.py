@@ -225,7 +225,7 @@ class Census:
         mine = self._all.get(self._member)
         if mine is None:
             return ()
-        named = [f"node {member.node_id} does not count here: {why}" for member, why in self._unreadable.items()]
+        named = [uncounted(member, why) for member, why in self._unreadable.items()]
         for member, report in self._all.items():
             named += self._differs(member, report, mine)
         return tuple(sorted(named))
@@ -235,9 +235,9 @@ class Census:
         if member not in self._reports:
             if report.drift != mine.drift:
                 drifts = f"{report.drift:g}, and this one's of {mine.drift:g}"
-                yield f"{who} does not count here: its leases allow for a drift of clocks of {drifts}"
+                yield uncounted(member, f"its leases allow for a drift of clocks of {drifts}")
             else:
-                yield f"{who} does not count here: it is of {_cluster(report)}, and this is of {_cluster(mine)}"
+                yield uncounted(member, f"it is of {_cluster(report)}, and this is of {_cluster(mine)}")
             return
         if not report.safe and any(other.safe for other in self._reports.values()):
             yield f"{who}'s ring does not tell what is safe: all go by acknowledgements (ruling E4)"
@@ -340,6 +340,11 @@ class Census:
         known = self.records.values()
         epoch = 1 + max((record.epoch for record in known), default=0)
         return Record(epoch, max((record.longest for record in known), default=usual), self.voters)
+
+
+def uncounted(member: Member, why: str) -> str:
+    """Name a server that does not count, and why."""
+    return f"node {member.node_id} does not count here: {why}"
 
 
 def _cluster(report: Report) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cluck.census import Base, Birth, Census, Minority
+from cluck.census import Base, Birth, Census, Minority, uncounted
 from cluck.commands import LARGEST_EPOCH, Boot, Command, Outcome, RequestId, Server
 from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
@@ -398,6 +398,8 @@ class Replica:
             census.refuse(message.sender, str(malformed))
             if census.is_complete:
                 self._conclude(census, now)
+        elif isinstance(malformed, OtherVersion):  # who has never reported begins no round by coming
+            self.differences = tuple(sorted({*self.differences, uncounted(message.sender, str(malformed))}))
 
     def _on_rare(self, sender: Member, said: Said, now: float) -> None:
         match said:

@@ -10,6 +10,7 @@ from cluck.electorate import Electorate, View, Voters
 from cluck.protocol import Held
 from cluck.replica import NOTICE_INTERVAL, Phase
 from cluck.wire import NOTICE, VERSION, Malformed, Record, Report, Round, decode, encode
+from cpg.events import Member
 from tests.cluck.electorates import MISTAKES, World, Wrong
 from tests.cluck.orders import Order, started
 from totem.configuration import Level
@@ -235,6 +236,14 @@ def test_who_speaks_another_version_is_named_and_not_waited_for():
         f"node 3 does not count here: it speaks version {VERSION + 1}, and this is version {VERSION}"
     )
     assert order[1].service.replica.phase is Phase.PRIMARY
+
+
+def test_who_comes_with_another_version_is_named_at_once():
+    order = started()
+    order.deliver([(Member(4, 1), OTHER + b"whatever")] * 2, [1, 2, 3])
+    assert order[1].ready
+    assert named(order[1]).startswith(f"node 4 does not count here: it speaks version {VERSION + 1}, and this is")
+    assert len(order[1].service.replica.differences) == 1
 
 
 def test_who_speaks_another_version_is_not_left_to_call_a_round():
