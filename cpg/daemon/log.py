@@ -77,9 +77,13 @@ class LogFile(_Patient, logging.FileHandler):
 
 
 class SysLog(_Patient, SysLogHandler):
-    """The system's log."""
+    """The system's log. One that does not read must not stop the daemon."""
 
     place = SYSLOG
+
+    def _connect_unixsocket(self, address: str) -> None:
+        super()._connect_unixsocket(address)  # type: ignore[misc]
+        self.socket.setblocking(False)  # type: ignore[attr-defined]
 
 
 class StandardError(_Patient, logging.StreamHandler):  # type: ignore[type-arg]

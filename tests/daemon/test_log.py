@@ -87,6 +87,22 @@ def test_a_syslog_that_goes_and_comes(said, tmp_path, capsys, monkeypatch):
         assert b"heard" in again.recv(1000)
 
 
+def test_a_syslog_that_does_not_read_stops_nobody(said, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "syslog"
+    monkeypatch.setattr(log.SysLog, "place", str(path))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(path))
+        said.addHandler(handler := SysLog(str(path)))
+        while not handler.missing:
+            said.warning("unread")
+        said.warning("unread")
+        assert capsys.readouterr().err.count("takes no lines of the log for now") == 1
+        while handler.missing:
+            for _ in range(2):  # for what tells how many are missing, and for the line
+                syslog.recv(1000)
+            said.warning("read")
+
+
 async def test_a_node_lives_with_a_full_disk_under_its_log(tmp_path):
     config = write_config(tmp_path, 1)
     with open(config, "a", encoding="utf-8") as file:
