@@ -39,6 +39,8 @@ class Changes:
 
     def view(self, replica: Replica, now: float) -> Line:
         """Tell what has become of the view, if that is news. Hot: once for each turn."""
+        if replica.phase is Phase.PRIMARY and self._since is None and not self._pace.missed:
+            return NOTHING
         return self._pace.line(self._view(replica, now), now)
 
     def _view(self, replica: Replica, now: float) -> Line:

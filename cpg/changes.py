@@ -38,19 +38,19 @@ class Pace:
         self._told: deque[float] = deque(maxlen=MOST)
         """When lines were told."""
         self._held = NOTHING
-        self._missed = 0
+        self.missed = 0
         """Lines that were not told, the held one included."""
 
     def line(self, line: Line, now: float) -> Line:
-        """Return what may be told now: this line, if it says anything, or one that was held. Hot: once a turn."""
+        """Return what may be told now: this line, if it says anything, or one that was held."""
         if line.text:
             self._held = line
-            self._missed += 1
-        if not self._missed or (len(self._told) == MOST and now - self._told[0] < INTERVAL):
+            self.missed += 1
+        if not self.missed or (len(self._told) == MOST and now - self._told[0] < INTERVAL):
             return NOTHING
         self._told.append(now)
-        (is_warning, text), before = self._held, self._missed - 1
-        self._missed = 0
+        (is_warning, text), before = self._held, self.missed - 1
+        self.missed = 0
         return Line(is_warning, f"{text} ({before} changes before it were not logged)" if before else text)
 
 
