@@ -8,6 +8,7 @@ import pytest
 
 from tests.shell.disk import Disk, PowerCut
 from totem import store
+from totem.ring_numbers import LIMIT, STEP
 from totem.store import RingStore, default_directory, write_durably
 
 PLAIN, CHECK = "/state/ringid_3", "/state/ringid_3.check"
@@ -180,6 +181,24 @@ def test_the_larger_of_corosyncs_and_ours(theirs, expected, monkeypatch, caplog)
     files = healthy(9, monkeypatch) | {COROSYNC: eight(theirs)}
     assert on(Disk(files), monkeypatch).load() == expected
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("stored", "expected"), [(1 << 50, 1 << 50), (LIMIT, LIMIT), (LIMIT + 1, NOW)])
+def test_what_we_have_stored_is_believed_to_the_limit_of_all_sequences(stored, expected, monkeypatch, clock, caplog):
+    clock[0] = NOW
+    assert on(Disk(healthy(stored, monkeypatch)), monkeypatch).load() == expected
+
+
+@pytest.mark.parametrize(("far", "expected"), [(NOW + STEP, NOW + STEP), (NOW + STEP + 1, NOW), (1 << 50, NOW)])
+@pytest.mark.parametrize("path", [PLAIN, COROSYNC])
+def test_what_has_no_checksum_is_believed_near_the_clock_only(path, far, expected, monkeypatch, clock):
+    clock[0] = NOW
+    assert on(Disk({path: eight(far)}), monkeypatch).load() == expected
+
+
+def test_what_has_no_checksum_is_believed_near_what_has_one(monkeypatch, clock):
+    files = healthy(1 << 50, monkeypatch) | {PLAIN: eight((1 << 50) + 8)}
+    assert on(Disk(files), monkeypatch).load() == (1 << 50) + 8
 
 
 def test_corosync_went_on_in_our_folder(monkeypatch, caplog):
