@@ -186,9 +186,10 @@ class Service:
     def _on_election(self, number: int, outcome: Any, sent: float | None) -> None:
         self._outgoing.say_all(self.canvass.hear(outcome, self._now))
         if isinstance(outcome, Leadership):
-            if outcome.leader is not None and not self.leases.has(outcome.token):
-                self._begin_lease(outcome.leader)
-            self._teller.note(number, outcome, sent)
+            begins = outcome.leader is not None and not self.leases.has(outcome.token)
+            if begins:
+                self._begin_lease(outcome.leader)  # type: ignore[arg-type]
+            self._teller.note(number, outcome, sent if begins else None)
         elif isinstance(outcome, Lapsed):
             self.leases.end(outcome.token)
 

@@ -861,11 +861,17 @@ LEASES = [
             Change(
                 Service,
                 "_on_election",
-                "self._teller.note(number, outcome, sent)",
-                "self._teller.note(number, outcome, self._now)",
+                "sent if begins else None",
+                "self._now if begins else None",
             )
         ],
         services.test_a_leader_counts_from_when_its_server_asked,
+    ),
+    Bug(
+        "what a leader publishes lets it lead on",
+        "E10",
+        [Change(Service, "_on_election", "sent if begins else None", "sent")],
+        services.test_what_a_leader_publishes_is_no_renewal,
     ),
     Bug(
         "a leader that renews counts from when it was told",
@@ -885,6 +891,12 @@ LEASES = [
         "E10",
         [Change(Leases, "due", "+ leased.grace", "")],
         partial(services.test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over, 2),
+    ),
+    Bug(
+        "believe that all clocks go at one rate",
+        "E10",
+        [Change(Leases, "due", "leased.lease * (1 + DRIFT)", "leased.lease")],
+        services.test_a_leader_behind_a_lost_node_is_followed_when_its_lease_is_over_and_not_before,
     ),
     Bug(
         "a grant says when a leader's lease began",

@@ -202,6 +202,23 @@ def test_a_leader_counts_from_when_its_server_asked():
     assert order[1].of(Leads)[-1].deadline == asked + usable(3.0)
 
 
+def test_what_a_leader_publishes_is_no_renewal():
+    """Its server tells it behind a change, with what was published, that it leads still."""
+    order = started(safe=False)
+    candidate = order[1].stand()
+    order.settle()
+    token = order[1].of(Leads)[0].token
+    order.ring([1], [2], [3])
+    order.settle()
+    order[1].told.clear()
+    order[1].say(Publish(candidate._replace(number=2), b"head", token, b"plan"))
+    order.ring([1, 2, 3])
+    for _ in range(10):  # what all say at once, so that it is done before the view's beginning is final
+        order.deliver(order.said(1, 2, 3), [1, 2, 3])
+    assert order[1].state.leaders.of(b"head").blob == b"plan"
+    assert order[1].of(Leads) == [Leads(candidate, token, 0.0)]
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over(rank):
     """Whichever of the service's leaders that is; its client hears nothing, and leads until its deadline."""
