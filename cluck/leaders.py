@@ -19,7 +19,7 @@ A leadership is held by a lease, as a lock is (ruling E10). A leader that renews
 to its end (`Revoke`), a successor is chosen meanwhile, in vain if the leader renews after all. A candidate that cannot
 be reached leads no more, but may not know. So a `Tenure` lasts until its end is sure: the leader has resigned, or has
 withdrawn, its client has verifiably ended, or lease and grace are over (`Expire`). Who is named next leads from then
-on; no earlier `Commit` counts. The tenure of a candidate that leads no more is renewed no more.
+on; no earlier `Commit` counts. A candidate that stands again in time, and renews, leads on.
 
 Those who observe are told of each leadership, and of its end before anything of the next one; of no end without a
 leadership before.
@@ -131,7 +131,7 @@ class Tenure(Struct, array_like=True, eq=False):
     token: Number
     renewals: Number = 0
     is_ending: bool = False
-    """It is not renewed any more: its candidate leads no more, but may not know."""
+    """Its candidate stands no more, and so leads no more, but may not know. If it comes back in time, it leads on."""
     version: Number = 0
     """Of what the leader has attached; 0: nothing."""
     blob: Blob = b""
@@ -398,14 +398,18 @@ class Leaders:
     # ---- tenures
 
     def renew(self, command: Renew) -> Iterator[LeaderOutcome]:
-        """Let a leader's lease begin anew; who was looked for instead is not wanted any more."""
+        """Let a leader's lease begin anew, if it stands; who was looked for instead is not wanted any more."""
         election = self._led(self._tenures.get(command.request), command.token)
-        if election is not None and election.led is not None:
-            tenure = election.led
-            tenure.renewals += 1
-            if election.stage is not Stage.LED:
-                self._begin(election, Stage.LED, tenure.request)
-            yield Renewed(tenure.request, tenure.token, tenure.renewals)
+        if election is None or election.tenure is None or election.candidate(command.request) is None:
+            return
+        tenure = election.tenure
+        tenure.renewals += 1
+        if election.stage is not Stage.LED:
+            self._begin(election, Stage.LED, tenure.request)
+        if tenure.is_ending:
+            tenure.is_ending = False
+            yield election.leadership()
+        yield Renewed(tenure.request, tenure.token, tenure.renewals)
 
     def revoke(self, command: Revoke) -> Iterator[LeaderOutcome]:
         """Have a successor chosen for a leader whose lease comes to its end, if there is any other candidate."""
@@ -441,9 +445,9 @@ class Leaders:
             if election.stage is Stage.LED:
                 yield from self._open(election, sits_out=tenure.request)
 
-    def _end_told(self, tenure: Tenure) -> Iterator[LeaderOutcome]:
-        self._published -= len(tenure.blob)
-        tenure.is_ending, tenure.version, tenure.blob = True, 0, b""
+    @staticmethod
+    def _end_told(tenure: Tenure) -> Iterator[LeaderOutcome]:
+        tenure.is_ending = True
         yield Leadership(tenure.name, None)
 
     def _lapse(self, election: Election) -> Iterator[LeaderOutcome]:
@@ -452,6 +456,7 @@ class Leaders:
         assert tenure is not None
         assert tenure.is_ending
         self._tenures.remove(tenure.request)
+        self._published -= len(tenure.blob)
         election.tenure = None
         yield Lapsed(election.name, tenure.token)
         if election.stage is Stage.NAMED:

@@ -17,7 +17,7 @@ A connection that is lost ends nothing:
   queues again, held ones go on. A notification that was on its way may be given twice, which waiters have to expect.
 * Where the server has forgotten it, too, it is another client from then on: what waits asks anew, what is held cannot
   be renewed and is lost at its deadline, and whether a notification was given nobody knows: `OutcomeUnknown`.
-* A leader steps down at its deadline, or where its server does not know it any more: the flag is cleared, whoever
+* A leader steps down at its deadline, as it is told, or where its server does not know it: the flag is cleared, whoever
   follows its roles is told, and then what it was about to publish ends as `LeadershipLost`, in that order.
 """
 

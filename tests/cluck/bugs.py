@@ -752,13 +752,16 @@ LEADERS = [
         by(leaders.test_the_end_of_a_lease_is_void_where_it_was_renewed),
     ),
     Bug(
-        "let who was taken for lost lead on by its old token",
+        "let who stands no more renew",
         "E10",
-        [
-            Change(Leaders, "renew", "election.led is not None", "election.tenure is not None"),
-            Change(Leaders, "renew", "tenure = election.led", "tenure = election.tenure"),
-        ],
-        by(leaders.test_a_candidate_that_stands_anew_does_not_lead_again_by_what_it_led_before),
+        [Change(Leaders, "renew", "or election.candidate(command.request) is None", "")],
+        by(leaders.test_a_leader_that_stands_no_more_renews_nothing),
+    ),
+    Bug(
+        "let nobody lead on who was taken for lost",
+        "E10",
+        [Change(Leaders, "renew", "election.tenure is None", "election.led is None")],
+        by(leaders.test_a_leader_that_stands_again_and_renews_in_time_leads_on),
     ),
     Bug(
         "go on looking for a successor where the leader renews",

@@ -44,6 +44,8 @@ class TicketJudge:
         self.kinds = {}
         """Of each request: name, mode, permits."""
         self.last_token = 0
+        self.led = set()
+        """Tokens of leaderships."""
 
     def judge(self, table, outcomes):
         for outcome in outcomes:
@@ -53,9 +55,10 @@ class TicketJudge:
                 self.held[outcome.request] = outcome.token
             elif isinstance(outcome, Ended) and outcome.token == self.held.get(outcome.request):
                 del self.held[outcome.request]
-            elif isinstance(outcome, Leadership) and outcome.token and not outcome.version:
+            elif isinstance(outcome, Leadership) and outcome.token and outcome.token not in self.led:
                 assert outcome.token > self.last_token
                 self.last_token = outcome.token
+                self.led.add(outcome.token)
         by_name = {}
         for request in self.held:
             name, mode, permits = self.kinds[request]
@@ -201,8 +204,10 @@ class ElectionJudge:
         self.compare(state)
 
     def _judge_renewed(self, command, renewed):
-        election = next((one for one in self.elections.values() if one.leader == command.request), None)
+        leading = (one for one in self.elections.values() if one.lasts and one.token == command.token)
+        election = next(leading, None)
         if election is not None:
+            assert renewed.request == (election.leader or election.lately) in election.standing
             assert (command.token, renewed.token, renewed.renewals) == (election.token,) * 2 + (election.renewals + 1,)
             election.renewals += 1
             election.asked = election.winner = election.named = None
@@ -290,8 +295,12 @@ class ElectionJudge:
         if told.leader is None:
             assert election.leader is not None, "an end without a beginning"
             election.lately, election.leader = election.leader, None
-            election.version = 0
             assert election.lasts
+        elif isinstance(command, Renew):
+            assert election.lasts
+            assert election.leader is None
+            assert (told.leader, told.token, told.version) == (election.lately, election.token, election.version)
+            election.leader = told.leader
         elif isinstance(command, Publish):
             election.version += 1
             assert (told.leader, told.token) == (election.leader, election.token) == (told.leader, command.token)
@@ -306,7 +315,7 @@ class ElectionJudge:
             assert (told.version, told.blob) == (0, b"")
             self.last_token = told.token
             election.leader, election.token = told.leader, told.token
-            election.lasts, election.renewals = True, 0
+            election.lasts, election.renewals, election.version = True, 0, 0
             election.winner = election.named = None
         if told.leader is not None:
             assert (told.address, told.port) == election.standing[told.leader]

@@ -466,12 +466,34 @@ def test_a_leadership_that_lasts_on_ends_for_sure(bench, how):
     assert outcomes == [lapsed(), chosen(2, b, is_next=True)]
 
 
-def test_a_candidate_that_stands_anew_does_not_lead_again_by_what_it_led_before(bench):
-    a, b, c = stranded(bench)
+def test_a_leader_that_stands_no_more_renews_nothing(bench):
+    stranded(bench)
+    assert bench.renew_lead(FIRST) == []
+    assert bench.expire_lead(FIRST) == [lapsed()]
+
+
+def test_a_leader_that_stands_again_and_renews_in_time_leads_on(bench):
+    """Its lock server was restarted, say; somebody else is to lead already."""
+    a, b, _ = led_by_first(bench)
+    bench.publish("A", FIRST, b"plan")
+    bench.apply(Stand(b, E), THERE)
+    bench.state.keep([THERE], {})
+    bench.status(b, 2)
+    bench.next(b, 2)
     assert bench.apply(Stand(a, E)) == [Standing(a)]
-    assert bench.renew_lead(FIRST) == [], "it is renewed no more"
-    assert bench.state.leaders.of(E) == NOBODY
-    bench.expire_lead(FIRST)
+    assert bench.state.leaders.of(E) == NOBODY, "it may not know that it leads"
+    leadership = Leadership(E, a, FIRST, version=1, blob=b"plan")
+    assert bench.renew_lead(FIRST) == [leadership, Renewed(a, FIRST, 1)]
+    assert bench.commit(b, 2) == [rejected(2, b)]
+    assert bench.expire_lead(FIRST) == []
+    assert bench.expire_lead(FIRST, 1)[0] == NOBODY
+
+
+def test_a_leader_that_stands_again_and_does_not_renew_leads_no_more(bench):
+    a, b, c = stranded(bench)
+    bench.apply(Stand(a, E))
+    assert bench.expire_lead(FIRST) == [lapsed()]
+    assert bench.renew_lead(FIRST) == []
     assert bench.close(2) == [asked(3, b, c, a)]
     assert bench.elect(a, 3) == [Leadership(E, a, FIRST + 1)]
 
