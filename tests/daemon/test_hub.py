@@ -37,9 +37,9 @@ class Record:
 class Wire:
     """A session and its client at the hub, with records going between them at the test's word."""
 
-    def __init__(self, hub, pid):
+    def __init__(self, hub, pid, uid=0):
         self.session = Session()
-        self.client = hub.connect(pid, 0, 0)
+        self.client = hub.connect(pid, uid, uid)
         self.session.greet("test")
         self.hub = hub
         self.waits = False

@@ -600,6 +600,75 @@ async def test_five_thousand_requests_of_noise(node, connect, service, seed, cap
     assert not folders()
 
 
+async def be_hostile(connect, dice, until):
+    """Connect again and again, also into the group of others, and do whatever comes to mind."""
+    while not until.is_set():
+        service = dice.choice(["cpg", "cpg", *SERVICES])
+        with contextlib.suppress(OSError, Refused, trio.TooSlowError):
+            async with connect(service) as bad:
+                reads = dice.random() < 0.5
+                if service == "cpg":
+                    await bad.send(join(dice.choice([b"well", b"other"]), dice.choice([PID, dice.randrange(1 << 16)])))
+                for _ in range(dice.randrange(200)):
+                    datagram = noise(dice, service)
+                    if service == "cpg" and dice.random() < 0.7:
+                        datagram = mcast(dice.randbytes(dice.choice([0, 10, 1000, 50_000])))
+                    with trio.fail_after(0.1):
+                        await bad.send(datagram)
+                    for each in (bad.requests, bad.events) if reads else ():
+                        while _drained(each):
+                            pass
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_whatever_clients_do_others_are_served(node, connect, seed, monkeypatch):
+    """Their messages come, each sender's in its order, in one order for all, and their memberships last."""
+    monkeypatch.setattr(server, "EVENT_LIMIT", 16 << 20)
+    monkeypatch.setattr(server, "EVENTS_OF_ALL", 24 << 20)
+    monkeypatch.setattr(server, "KEPT_FOR_ALL", 8 << 20)
+    dice = random.Random(seed)
+    done = trio.Event()
+    streams = [], []
+
+    async def take_part(client, number, stream):
+        for step in range(100):
+            await client.send(mcast(b"%d: %d" % (number, step)))
+            while not (stream and stream[-1][1].endswith(b"%d: %d" % (number, step))):
+                kind, _, body = await client.event()
+                if kind in (CONFCHG, DELIVER, DELIVER_PIECE):
+                    stream.append((kind, body))
+
+    async with node() as ring, connect() as one, connect() as two:
+        for number, client in enumerate((one, two)):
+            await client.ask(join(b"well", PID + number))
+            await client.until(CONFCHG)
+        await one.until(CONFCHG)  # the other's
+        async with trio.open_nursery() as hostile:
+            for _ in range(6):
+                hostile.start_soon(be_hostile, connect, random.Random(dice.random()), done)
+            async with trio.open_nursery() as good:
+                for number, client in enumerate((one, two)):
+                    good.start_soon(take_part, client, number, streams[number])
+            done.set()
+        both = min(map(len, streams))
+        assert streams[0][:both] == streams[1][:both]
+        for number, stream in enumerate(streams):
+            own = [body[160:] for kind, body in stream if kind == DELIVER and body[144:160] == sender(PID + number)]
+            assert [data for data in own if data.startswith(b"%d: " % number)] == [
+                b"%d: %d" % (number, step) for step in range(100)
+            ]
+            assert not {(1, PID), (1, PID + 1)} & {
+                member[:2] for kind, body in stream if kind == CONFCHG for member in members(body)[1]
+            }
+        await settled(lambda: list(ring.groups) == [b"well"] and len(ring.groups[b"well"]) == 2)
+    assert not folders()
+
+
+def sender(pid):
+    """Of a delivered message: nodeid, pid."""
+    return struct.pack("<I4xI4x", 1, pid)
+
+
 def _drained(datagrams):
     try:
         return datagrams._sock.recv(1 << 21)
