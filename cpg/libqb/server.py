@@ -425,7 +425,7 @@ class _Connection:
     def _end(self, kind: Hashable, reason: str) -> None:
         if not self.ended:
             self._access.rarely.warning((kind, self.uid), "%s: ended: %s", self._whose, reason)
-            self._stop()
+        self._stop()  # also where it has gone by itself, and what it left behind is malformed
 
     def _stop(self) -> None:
         self._tell_no_more()

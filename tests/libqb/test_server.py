@@ -304,6 +304,18 @@ async def test_a_request_that_is_malformed_ends_its_connection_alone(node, conne
     assert not folders()
 
 
+async def test_what_is_left_of_a_client_that_has_gone_may_be_malformed(node, connect, monkeypatch):
+    async with node() as ring, connect() as one:
+        await one.ask(join(b"chat", PID))
+        bad = await connect().connect()
+        await bad.ask(join(b"bad", PID + 1))
+        monkeypatch.setattr(server.Turns, "is_over", lambda turns, uid: True)
+        monkeypatch.setattr(server.Turns, "next", lambda turns, uid: trio.sleep(0.1))
+        await bad.send(mcast(b"data")[:-1])
+        bad.close()  # which is noticed before that is read
+        await settled(lambda: ring.groups.keys() == {b"chat"} and len(folders()) == 1)
+
+
 async def test_requests_that_are_not_known_are_refused(node, connect):
     async with node():
         for service in SERVICES:
