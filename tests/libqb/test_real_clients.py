@@ -96,6 +96,16 @@ def test_the_calls_of_the_ruby_binding(two_nodes, compiled):
     assert two_nodes.place(1).run(compiled(HERE / "gem.c")) == "ok\n"
 
 
+def test_a_program_that_sends_and_reads_nothing(two_nodes, compiled):
+    """It is through with what fits into its bound; with more it is put out, and never told to try again for ever."""
+    place, program = two_nodes.place(1), compiled(HERE / "bound.c")
+    assert place.run(program, "200", "100000") == f"200 {Code.OK}\n"
+    sent, code = place.run(program, "5000", "100000").split()
+    assert 640 < int(sent) < 5000
+    assert int(code) != Code.TRY_AGAIN
+    assert any("ended: it does not read its events" in line for line in two_nodes.log(1))
+
+
 def as_user(uid, *command):
     return ("setpriv", "--reuid", uid, "--regid", uid, "--clear-groups", *command)
 
