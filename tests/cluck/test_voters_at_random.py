@@ -23,7 +23,7 @@ class World:
 
     def __init__(self, seed):
         self.dice = dice = Random(seed)
-        self.nodes = range(1, dice.choice((3, 4, 5)) + 1)
+        self.nodes = range(1, dice.choice((3, 4, 5, 6)) + 1)
         self.configured = [self.draw(self.nodes), self.draw(self.nodes)] if dice.random() < 0.7 else []
         self.configured.append(Electorate(dict.fromkeys(self.nodes, 1)))
         self.order = Order(safe=dice.random() < 0.6, electorate=self.configured[-1], survivors=True, in_process=False)
@@ -72,12 +72,15 @@ class World:
             voters = server.state.voters
             server.say(ChangeVoters(voters.version + 1, self.others(voters.electorate)))
             if self.dice.random() < 0.5:
+                self.cut(node)
+            elif self.dice.random() < 0.5:
                 self.turn()
+                self.cut()
             self.versions.add(voters.version)
 
     def others(self, electorate):
         votes = dict(electorate.votes)
-        for _ in range(self.dice.choice((1, 1, 2, 3))):
+        for _ in range(self.dice.choice((1, 2, 4))):
             node = self.dice.choice(self.nodes)
             if node in votes and len(votes) > 1 and self.dice.random() < 0.5:
                 del votes[node]
@@ -90,12 +93,12 @@ class World:
         for node in self.dice.sample(list(self.order.rings), self.dice.randint(0, len(self.order.rings))):
             self.order.deliver(self.order.said(node), self.order.rings[node])
 
-    def cut(self):
-        """Rings break, while something is on its way that comes to some alone."""
+    def cut(self, speaker=None):
+        """Rings break, while something that one has said comes to some alone."""
         dice, order = self.dice, self.order
         tails = []
         if order.rings:
-            speaker = dice.choice(list(order.rings))
+            speaker = speaker or dice.choice(list(order.rings))
             ring = order.rings[speaker]
             hearers = {speaker, *dice.sample(ring, dice.randint(0, len(ring)))}
             tails = [(order.said(speaker), sorted(hearers) if dice.random() < 0.8 else [])]
