@@ -98,8 +98,7 @@ async def run(options: argparse.Namespace) -> int:
                     had_since = boot_time()
                     environment = _environment(options, "CLUCK_LOCK", held.token)
                     right = _Right(environment, lambda: held.deadline, held.renew, interval)
-                    code = await _run_under(right, locks, runner.guard)
-                    runner.is_done = True
+                    code = await _run_under(right, locks, runner, runner.guard)
                     with runner.holding:
                         await _hold_on(held, had_since + options.hold_at_least, interval)
                     await _see_lock_server(locks, held)
@@ -137,19 +136,17 @@ async def elect(options: argparse.Namespace) -> int:
                 )
                 try:
                     async with _guarded(options) as runner.guard:
-                        code = await _run_under(right, locks, runner.guard)
+                        return await _run_under(right, locks, runner, runner.guard)
                 except Overdue:
                     await candidate.resign()
                     await trio.sleep_forever()  # cancelled: it leads no more, and stands on
-                runner.is_done = True
-                return code
 
             return await candidate.run_while_leader(lead)
 
     return await _under_signals(body)
 
 
-async def _run_under(right: _Right, locks: client.Locks, guard: Guarded) -> int:
+async def _run_under(right: _Right, locks: client.Locks, runner: _Runner, guard: Guarded) -> int:
     """Run the command until it ends; return its exit code. Cancelled, since the right to run it is lost, end it."""
 
     async def extend() -> None:
@@ -167,8 +164,12 @@ async def _run_under(right: _Right, locks: client.Locks, guard: Guarded) -> int:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(extend)
             code = await guard.ended()
+            runner.is_done = True
             nursery.cancel_scope.cancel()
         return code
+    except BaseException:
+        runner.is_done = False  # even if it has ended in this moment, by what is raised it begins anew, or that is told
+        raise
     finally:
         await guard.end()
 

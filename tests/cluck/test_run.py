@@ -402,6 +402,18 @@ async def test_daemons_are_let_go_where_that_is_wanted(run):
     os.kill(pid, signal.SIGKILL)
 
 
+async def test_daemons_are_let_go_also_where_the_guardian_is_killed(run):
+    daemon = "setsid --fork sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1'"
+    one = run(f"echo $PPID; {daemon}; timeout 1000 {UP} & wait", "--leave-daemons")
+    guard = int(await one.line())
+    pid = int(sorted([await one.line(), await one.line()])[0])
+    os.kill(guard, signal.SIGKILL)
+    code, _, err = await one.ended()
+    assert (code, err.splitlines()[0]) == (125, "given back sleep 1000")
+    assert state(pid) in "SR"
+    os.kill(pid, signal.SIGKILL)
+
+
 async def test_a_lock_is_held_on_behind_a_short_command(run):
     one = run("echo done; exit 3", "--hold-at-least", "1", "--duration", "1", FAKE_LEAST="1")
     assert await one.ended() == (3, "done\n", "given back\n")
