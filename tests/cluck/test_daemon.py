@@ -299,7 +299,7 @@ async def test_a_disk_that_cannot_be_used_is_another_exit_code(config, tmp_path)
         check=False,
     )
     assert done.returncode == 1
-    assert "the folder /proc/x for what lock servers remember" in done.stderr.decode()
+    assert "the folder /proc/no for what lock servers remember" in done.stderr.decode()
 
 
 async def test_who_comes_while_it_starts_is_welcomed_when_there_is_a_ring(tmp_path, config):
