@@ -350,10 +350,12 @@ class Service:
             del local.open[command.request]
             self._outgoing.take_back(known.command)
             local.tell(Refused(command.request, Why.WITHDRAWN))
-        else:
-            if known is not None and type(known.command) is Stand:
-                del local.open[command.request]
+        elif known is None:
             self._hear(local, command)
+        else:
+            if type(known.command) is Stand:
+                del local.open[command.request]
+            self._outgoing.hear(local, command)
 
     def _hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
         """Have the group hear what is said of a former request; one that nobody knows is over at once. Hot."""

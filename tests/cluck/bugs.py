@@ -1199,6 +1199,12 @@ REPLICAS = [
         services.test_a_candidate_that_renews_a_leadership_that_is_over_stands_on,
     ),
     Bug(
+        "forget a candidate before it is looked whether the group may know it",
+        "E7a",
+        [Change(Service, "_withdraw", "self._outgoing.hear(local, command)", "self._hear(local, command)")],
+        minority.test_a_candidate_that_the_group_may_have_heard_of_is_withdrawn_there,
+    ),
+    Bug(
         "answer nothing to what is said of nothing",
         "E7a",
         [Change(Service, "_hear", "type(command) is Withdraw", "False")],

@@ -75,6 +75,18 @@ def test_what_is_said_of_nothing_is_not_kept_and_answered():
     assert [ended.request.number for ended in order[1].of(Ended)] == sorted([*range(7000, 8000)] * 2)
 
 
+def test_a_candidate_that_the_group_may_have_heard_of_is_withdrawn_there():
+    order = started()
+    request = order[1].stand()
+    order.said(1)  # and nobody hears it
+    cut_off(order)
+    order[1].withdraw(request)
+    order.ring([1, 2, 3])
+    order.settle()
+    assert not order[1].state.leaders.present(request)
+    assert order[1].of(Refused)[-1].request == request
+
+
 def test_a_server_without_a_state_keeps_so_many_words_of_a_client():
     """It cannot know yet what matters: a former life may have granted it."""
     order = started(in_process=False, survivors=True)
