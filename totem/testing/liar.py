@@ -22,17 +22,18 @@ _FRAME = codec.frame([4], 0, 0) + b"lies"
 class Liar:
     """Makes datagrams that fit what a processor is doing just now, but for what they say."""
 
-    def __init__(self, dice: random.Random) -> None:
+    def __init__(self, dice: random.Random, *, pure: bool) -> None:
         self._dice = dice
         self._kinds: list[Callable[[Processor, int], Message]] = [
             self._join,
             self._leave,
-            self._commit_token,
             self._merge_detect,
             self._hold_cancel,
             self._foreign_multicast,
             self._multicast_of_nobody,
         ]
+        if pure:  # a real node dies of a full one that it has not seen before, which ours would pass on
+            self._kinds.append(self._commit_token)
 
     def lie(self, machine: Processor) -> bytes:
         """Make one for a processor, in the name of another node of its nodelist."""

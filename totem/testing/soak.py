@@ -173,7 +173,7 @@ class World:
             (self._weather, 1.0),
         ]
         if programs is None:
-            self._add_malice()
+            self._add_malice(pure=not makers)
         self.cures: list[tuple[Callable[[], None], float]] = [
             (self._start, 2.0),
             (self._resume, 1.0),
@@ -226,10 +226,10 @@ class World:
         foreign = self.dice.sample(range(1, count + 1), self.dice.randint(1, count - 1))
         return {node_id: self.dice.choice(makers) for node_id in foreign}
 
-    def _add_malice(self) -> None:
+    def _add_malice(self, *, pure: bool) -> None:
         """In some worlds a host of a listed address lies to ours, in some a port is too narrow for large frames."""
         if self._malice.random() < _SHARE_OF_LIARS:
-            self._liar = Liar(self._malice)
+            self._liar = Liar(self._malice, pure=pure)
         if self._malice.random() < _SHARE_OF_NARROW_PORTS:
             self.faults.append((self._narrow, 1.0))
 
