@@ -70,9 +70,13 @@ class Records:
         """Whose disks know of so long a lease."""
         return {member for member, stored in self._stored.items() if stored.longest >= longest}
 
+    def covering(self, record: Record) -> set[Member]:
+        """Return those whose disks know of a record."""
+        return {member for member, stored in self._stored.items() if stored.covers(record)}
+
     def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
         """Whether a majority's disks know of a record."""
-        return is_quorum([member for member, stored in self._stored.items() if stored.covers(record)])
+        return is_quorum(self.covering(record))
 
     def known(self, is_quorum: IsQuorum) -> Record | None:
         """Return the largest epoch and lease of which a majority's disks know."""

@@ -268,6 +268,7 @@ class Replica:
             self.deadline = now + PATIENCE
         elif self.phase is Phase.BIRTH:
             self._propose_birth()
+            self.deadline = now + PATIENCE
 
     def _hurry(self, now: float) -> None:
         """Go on without who does not call the round, or does not report."""
@@ -662,8 +663,15 @@ class Replica:
             self.advance(now)
 
     def _propose_birth(self) -> None:
+        """Have all store what a new state begins with; name those that do not."""
         assert self._census is not None
-        self._say(Propose(self._census.record_of_birth(self.settings.usual), self._census.id))
+        proposed = self._records.proposed
+        if proposed is None:
+            self._say(Propose(self._census.record_of_birth(self.settings.usual), self._census.id))
+            return
+        silent = self.servers.keys() - self._records.covering(proposed)
+        nodes = ", ".join(map(str, sorted({member.node_id for member in silent})))
+        self._enter(Phase.BIRTH, f"a first state is not stored at node {nodes}")
 
     def _give_birth(self, census: Census, record: Record) -> None:
         self.was_there = False
