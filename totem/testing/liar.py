@@ -72,7 +72,10 @@ class Liar:
         return HoldCancel(name, machine.ring.id)
 
     def _foreign_multicast(self, machine: Processor, name: int) -> Mcast:
-        return Mcast(name, name, 5, RingId(name, self._dice.choice((self._near(machine), self._far()))), data=_FRAME)
+        ring_id = RingId(name, self._dice.choice((self._near(machine), self._far())))
+        if ring_id == machine.ring_id:  # in its own ring that would be the word of a member
+            ring_id = RingId(name, ring_id.seq + 1)
+        return Mcast(name, name, 5, ring_id, data=_FRAME)
 
     def _multicast_of_nobody(self, machine: Processor, name: int) -> Mcast:
         ring = self._dice.choice((machine.ring, machine.new_ring or machine.ring))
