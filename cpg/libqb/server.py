@@ -596,6 +596,7 @@ class _Connection:
         self._tell_no_more()
         self.session.close()
         self.drop(self._kept)
+        self._places.set_flow(closed=False)  # else the library says for ever to try again, and never that this is over
         self.buffers.close()
         if self._connected.is_set() and not self._gone:
             with suppress(OSError):

@@ -98,11 +98,17 @@ def test_the_calls_of_the_ruby_binding(two_nodes, compiled):
 
 def test_a_program_that_sends_and_reads_nothing(two_nodes, compiled):
     """It is through with what fits into its bound; with more it is put out, and never told to try again for ever."""
-    place, program = two_nodes.place(1), compiled(HERE / "bound.c")
-    assert place.run(program, "200", "100000") == f"200 {Code.OK}\n"
-    sent, code = place.run(program, "5000", "100000").split()
-    assert 640 < int(sent) < 5000
-    assert int(code) != Code.TRY_AGAIN
+    program = compiled(HERE / "bound.c")
+
+    def send(count):
+        command = two_nodes.place(1).command(program, str(count), "100000")
+        done = subprocess.run(command, check=True, timeout=PATIENCE, stdout=subprocess.PIPE, text=True)
+        return tuple(map(int, done.stdout.split()))
+
+    assert send(200) == (200, Code.OK)
+    sent, code = send(5000)
+    assert 640 < sent < 5000
+    assert code != Code.TRY_AGAIN
     assert any("ended: it does not read its events" in line for line in two_nodes.log(1))
 
 

@@ -379,6 +379,23 @@ async def test_the_ring_holds_senders_back_and_loses_nothing(node, connect):
                 assert (await one.until(DELIVER))[2][160:162] == number.to_bytes(2, "little")
 
 
+async def test_the_flow_is_open_when_a_connection_ends(node, connect, monkeypatch):
+    """Else the library looks at that alone, and says for ever to try again."""
+    monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
+    monkeypatch.setattr(server, "READ_PATIENCE", 1000)
+    async with node(), connect() as one, connect() as late:
+        await one.ask(join(b"chat", PID))
+        await late.ask(join(b"chat", PID + 1))
+        for _ in range(80):  # the kernel holds some megabytes
+            await one.send(mcast(bytes(50_000)))
+            await one.until(DELIVER)
+        await settled(lambda: late.flow == 2)
+        with Path(late.control).open("rb") as control:
+            await late.send(mcast(b"data")[:-1])
+            await late.ended()
+            assert raw.CONTROL.unpack(control.read())[1] == 0
+
+
 async def test_one_that_sends_and_does_not_read_is_taken_up_to_its_bound(node, connect, monkeypatch, caplog):
     """As by Corosync: a program that tries again until it is through would do so for ever else."""
     monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
