@@ -19,7 +19,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -29,6 +29,7 @@ from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, 
 from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
+from cluck.electorate import electorate_of
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
 from cluck.holding import GRACE
 from cluck.place import default_socket
@@ -246,6 +247,21 @@ class Locks:
                 raise OutcomeUnknown(
                     f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again"
                 )
+            time.sleep(pause)
+            pause *= 2
+
+    def change_voters(
+        self, votes: Mapping[int, int], *, tie_breaker: int | None = None, unsafe_half: bool = False
+    ) -> None:
+        """Have these lock servers decide from now on, as an administrator; as `cluck.client.Locks.change_voters`."""
+        wanted, status = electorate_of(votes, tie_breaker, unsafe_half), self.status()
+        with self._using():
+            self._session.change_voters(wanted, status)
+            self._say_soon()
+        pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
+        while not wanted.is_in_force(self.status()["voters"]):
+            if time.monotonic() > deadline:
+                raise OutcomeUnknown(f"those who are to decide are not in force: {wanted}; look at the status again")
             time.sleep(pause)
             pause *= 2
 

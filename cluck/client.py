@@ -36,8 +36,8 @@ from cluck.asked import (
 )
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
-from cluck.electorate import Electorate, votes_of
-from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, NotReady, OutcomeUnknown
+from cluck.electorate import electorate_of
+from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
 from cluck.holding import GRACE
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
@@ -319,27 +319,14 @@ class Locks(Body):
         Returns when that is in force. Raises `ValueError` for what cannot decide, `NotReady` where too few of them are
         there, `OutcomeUnknown` where it cannot be seen, or another change is under way.
         """
-        wanted = Electorate(votes_of("votes", votes), tie_breaker, flag("unsafe_half", unsafe_half))
-        if not any(wanted.votes.values()):
-            raise ValueError("nobody votes: a lock server at least must have a vote")
-        status = await self.status()
-        known = status["voters"]
-        present = {server["node"] for server in status["servers"]}
-        if not status["ready"]:
-            raise NotReady(f"the lock servers decide nothing now: {status['why']}")
-        if known["former"] is not None:
-            raise NotReady(f"another change is under way, to {Electorate.of(known)}; look at the status again")
-        if not wanted.is_quorum(present):
-            missing = ", ".join(map(str, sorted(wanted.votes.keys() - present)))
-            raise NotReady(f"too few of those are there that are to decide: nothing from node {missing}")
-        self._session.change_voters(known["version"] + 1, wanted)
+        wanted = electorate_of(votes, tie_breaker, unsafe_half)
+        self._session.change_voters(wanted, await self.status())
         self._say_soon()
         pause = SHORTEST_PAUSE
         with anyio.move_on_after(PATIENCE):
-            while known["former"] is not None or Electorate.of(known) != wanted:
+            while not wanted.is_in_force((await self.status())["voters"]):
                 await anyio.sleep(pause)
                 pause *= 2
-                known = (await self.status())["voters"]
             return
         raise OutcomeUnknown(f"those who are to decide are not in force: {wanted}; look at the status again")
 

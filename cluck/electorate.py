@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple
 from msgspec import Meta, Struct
 from msgspec.structs import force_setattr
 
-from cpg.arguments import whole
+from cpg.arguments import flag, whole
 
 MOST_VOTERS: Final = 384
 """Corosync's rings have no more members."""
@@ -34,6 +34,14 @@ def votes_of(what: str, votes: Mapping[int, int]) -> Mapping[int, int]:
         whole(what, node_id, 0, LARGEST_NODE_ID)
         whole(f"{what}: votes of node {node_id}", count, 0, MOST_VOTES)
     return votes
+
+
+def electorate_of(votes: Mapping[int, int], tie_breaker: int | None, unsafe_half: bool) -> Electorate:
+    """Return who decides, as a program says it. Raises TypeError, ValueError."""
+    electorate = Electorate(votes_of("votes", votes), tie_breaker, flag("unsafe_half", unsafe_half))
+    if not any(electorate.votes.values()):
+        raise ValueError("nobody votes: a lock server at least must have a vote")
+    return electorate
 
 
 class Electorate(Struct, frozen=True, array_like=True):
@@ -74,6 +82,10 @@ class Electorate(Struct, frozen=True, array_like=True):
         """Read what `shown` says."""
         votes = {one["node"]: one["votes"] for one in shown["votes"]}
         return cls(votes, shown["tie_breaker"], shown["unsafe_half"])
+
+    def is_in_force(self, shown: Mapping[str, Any]) -> bool:
+        """Whether those who decide, as `status` shows them, are these, and these alone."""
+        return shown["former"] is None and Electorate.of(shown) == self
 
     def __str__(self) -> str:
         votes = ", ".join(f"{node}" if n == 1 else f"{node} ({n} votes)" for node, n in self.votes.items())

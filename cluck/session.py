@@ -23,7 +23,7 @@ A connection that is lost ends nothing:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from cluck.asked import Candidacy, Publication, Question, Request, Ticket, refusal
@@ -227,9 +227,18 @@ class Session:
 
     # ---- who decides
 
-    def change_voters(self, version: int, electorate: Electorate) -> None:
-        """Have others decide, from this version on."""
-        self._book.say(ChangeVoters(version, electorate))
+    def change_voters(self, wanted: Electorate, status: Mapping[str, Any]) -> None:
+        """Have these decide from now on. `status`: what the lock server says of itself. Raises NotReady."""
+        known = status["voters"]
+        present = {server["node"] for server in status["servers"]}
+        if not status["ready"]:
+            raise NotReady(f"the lock servers decide nothing now: {status['why']}")
+        if known["former"] is not None:
+            raise NotReady(f"another change is under way, to {Electorate.of(known)}; look at the status again")
+        if not wanted.is_quorum(present):
+            missing = ", ".join(map(str, sorted(wanted.votes.keys() - present)))
+            raise NotReady(f"too few of those are there that are to decide: nothing from node {missing}")
+        self._book.say(ChangeVoters(known["version"] + 1, wanted))
 
     # ---- questions
 

@@ -9,6 +9,7 @@ import pytest
 
 import cluck.blocking
 from cluck.asked import Follower
+from cluck.electorate import Electorate
 from cluck.errors import (
     ConnectionLost,
     DaemonUnavailable,
@@ -17,6 +18,7 @@ from cluck.errors import (
     LockLost,
     LockTimeout,
     NotReady,
+    OutcomeUnknown,
 )
 from tests.cluck.servers import Cluster, SocketServer
 
@@ -271,6 +273,29 @@ def test_while_the_servers_decide_nothing(server, locks):
         locks.lock("backup", timeout=0.01).__enter__()
     server.merge()
     assert locks.wait_ready(PATIENCE)
+
+
+def test_who_decides_is_changed(server, locks):
+    with locks.lock("backup") as held:
+        locks.change_voters({1: 2, 2: 1}, tie_breaker=1)
+        assert dict(server.state.voters.electorate.votes) == {1: 2, 2: 1}
+        assert server.state.voters.electorate.tie_breaker == 1
+        with pytest.raises(NotReady, match="that are to decide: nothing from node 7"):
+            locks.change_voters({1: 1, 7: 2})
+        locks.change_voters({1: 1, 2: 1, 3: 1})
+        held.check()
+    assert server.state.voters.version == 3
+    server.cut_off()
+    with pytest.raises(NotReady, match="the lock servers decide nothing now"):
+        locks.change_voters({1: 1})
+    server.merge()
+
+
+def test_a_change_of_who_decides_that_is_not_seen_in_force(server, locks, monkeypatch):
+    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.0)
+    monkeypatch.setattr(Electorate, "is_in_force", lambda *_: False)
+    with pytest.raises(OutcomeUnknown, match="are not in force: 1; look at the status again"):
+        locks.change_voters({1: 1})
 
 
 def test_closing_frees_everything_and_wakes_everybody(server, connect, pool):

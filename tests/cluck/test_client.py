@@ -558,6 +558,16 @@ async def test_questions_and_force(cluster):
                 await anyio.sleep_forever()
 
 
+@on_both_loops
+async def test_who_decides_is_changed(cluster):
+    async with to(cluster) as locks, locks.lock("backup") as held:
+        await locks.change_voters({1: 2, 2: 1}, tie_breaker=1)
+        assert dict(cluster.state.voters.electorate.votes) == {1: 2, 2: 1}
+        with pytest.raises(NotReady, match="that are to decide: nothing from node 7"):
+            await locks.change_voters({1: 1, 7: 2})
+        held.check()
+
+
 # ---- through a socket
 
 
