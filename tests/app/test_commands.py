@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import trio
 
-from .processes import Program, holds, members, run, write_config
+from .processes import PATIENCE, Program, holds, members, run, write_config
 
 COMMANDS = ("demo", "listen", "send", "members", "groups", "quorum", "status", "top", "flood")
 
@@ -82,7 +82,8 @@ async def test_a_reader_that_does_not_read_stops_nobody(config, nursery):
     code, _, _ = await run("send", "chat", "-c", config, "--node", "3", stdin=b"x" * 1000 + b"\n" + b"y\n" * 50_000)
     assert code == 0
     stuck.terminate()
-    assert await stuck.wait() == 0
+    with trio.fail_after(PATIENCE):
+        assert await stuck.wait() == 0
     os.close(reader)
     await two.until(members(1))
     await two.stop()
@@ -103,7 +104,7 @@ async def test_sigint_leaves_in_order_and_tells_so(config, nursery):
     two = await listen(config, 2).start(nursery)
     await one.until(members(2))
     two.signal(signal.SIGINT)
-    assert await two.process.wait() == 0
+    assert await two.ended() == 0
     await one.until(holds("confchg", left=[[2, two.process.pid, "leave"]]))
     await one.stop()
 
@@ -114,7 +115,7 @@ async def test_send_waits_for_a_majority_unless_alone(config, nursery):
     waiting = await Program(["cpg", "send", "chat", "hello", "-c", config, "--node", "1"]).start(nursery)
     one = await listen(config, 2).start(nursery)
     await one.until(holds("ring", members=[1, 2]))  # the message may come before its join
-    assert await waiting.process.wait() == 0
+    assert await waiting.ended() == 0
     await one.stop()
 
 
@@ -123,7 +124,7 @@ async def test_a_signal_while_sending(config, nursery):
     two = await Program(["cpg", "send", "chat", "-c", config, "--node", "2"]).start(nursery)
     await one.until(members(2))
     two.signal(signal.SIGTERM)
-    assert await two.process.wait() == 128 + signal.SIGTERM
+    assert await two.ended() == 128 + signal.SIGTERM
     await one.until(holds("confchg", left=[[2, two.process.pid, "leave"]]))
     await one.stop()
 

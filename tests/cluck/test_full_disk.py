@@ -9,7 +9,7 @@ import trio
 from cluck.protocol import Failed, Held
 from cpg.testing import World
 from tests.app.processes import write_config
-from tests.cluck.daemons import Cluckd
+from tests.cluck.daemons import PATIENCE, Cluckd
 from tests.cluck.test_host import Memory, Talker, serving
 from tests.daemon.full_disk import can_mount, empty, fill, on_own_disk
 
@@ -143,8 +143,9 @@ async def test_cluckd_lives_on_a_full_disk(tmp_path):
         client.acquire(b"lock")
         await client.hear(Held)
         empty(daemon.process, state)
-        while "records are stored again" not in daemon.logged():
-            await trio.sleep(0.1)
+        with trio.fail_after(PATIENCE):
+            while "records are stored again" not in daemon.logged():
+                await trio.sleep(0.1)
         client.acquire(b"other", lease=LONG)
         await client.hear(Held)
         code, log = await daemon.end()

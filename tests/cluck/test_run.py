@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from itertools import count
 from pathlib import Path
 
@@ -167,12 +168,14 @@ async def test_a_lease_that_is_not_renewed_ends_the_command(run):
 def wait_for_children_to_end(pid):
     """Wait until no process has this one as its ancestor but zombies."""
     path = f"/proc/{pid}/task/{pid}/children"
-    while True:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         with open(path, encoding="ascii") as file:
             children = file.read().split()
         if all(state(child) == "Z" for child in children):
             return
         os.sched_yield()
+    raise AssertionError(f"process {pid} still has children: {children}")
 
 
 def state(pid):

@@ -37,8 +37,9 @@ class Cluster:
             self.daemons[node] = Cluckd(self.folder, node, "-c", path, "--node", node, *options).start()
         for node in nodes:
             await self.daemons[node].running()
-            while (await self.cluck(node, "status"))[0]:
-                pass
+            with trio.fail_after(PATIENCE):
+                while (await self.cluck(node, "status"))[0]:
+                    pass
 
     async def end(self, node):
         """End a node's lock server in order."""
@@ -85,8 +86,9 @@ class Cluster:
 
     async def until_standing(self, node, count):
         """Wait until so many are candidates."""
-        while sum(len(election["candidates"]) for election in await self.elections(node)) < count:
-            pass
+        with trio.fail_after(PATIENCE):
+            while sum(len(election["candidates"]) for election in await self.elections(node)) < count:
+                pass
 
     async def until_begun(self, count):
         """Wait until the command has begun so often."""
@@ -96,10 +98,11 @@ class Cluster:
 
     async def until_queued(self, node, count):
         """Wait until so many wait for the lock."""
-        while True:
-            _, out, _ = await self.cluck(node, "list", "--json")
-            if sum(len(json.loads(line)["waiting"]) for line in out.splitlines()) == count:
-                return
+        with trio.fail_after(PATIENCE):
+            while True:
+                _, out, _ = await self.cluck(node, "list", "--json")
+                if sum(len(json.loads(line)["waiting"]) for line in out.splitlines()) == count:
+                    return
 
     def close(self):
         for process in self._started:
@@ -289,8 +292,7 @@ async def test_candidates_take_turns(cluster):
     assert name == "boss"
     two = cluster.popen(2, "elect", "boss", "--", "sh", "-c", 'echo "$CLUCK_TOKEN"; exit 6')
     waiting = cluster.popen(3, "wait", "boss", "--leader", "--change", "--json")
-    while len(json.loads((await cluster.cluck(3, "leaders", "--json"))[1])["elections"][0]["candidates"]) < 2:
-        pass
+    await cluster.until_standing(3, 2)
     _, out, _ = await cluster.cluck(3, "leaders")
     assert "boss: 1:" in out
     assert "(10.0.0.1:80)" in out
