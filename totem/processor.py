@@ -48,6 +48,7 @@ from totem.labels import Envelope
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, Claims, is_near
+from totem.seldom import Seldom
 from totem.sequence import after, before, row, row_to, up_to
 from totem.states.commit import Commit
 from totem.states.gather import Gather
@@ -230,7 +231,10 @@ class Processor:
         self._pending: deque[tuple[Ring, list[bytes], Level] | Configuration] = deque()
         self._failure: str | None = None
         self._notices: list[str] = []
-        self._noticed: set[str] = set()
+        self._seldom = Seldom[str]()
+        """Of the notices that others can cause."""
+        self._now = 0.0
+        """The latest time that was told."""
         self._receivers = (
             self._receive_token,
             self._receive_mcast,
@@ -292,6 +296,7 @@ class Processor:
 
     def start(self, now: float) -> None:
         """Look for other processors; a ring of one comes into being at once if none answers."""
+        self._now = now
         self._haunted_until = now + _AFTERLIFE * (self.config.token + self.config.consensus)
         self._answers_by = now + _PATIENCE * self.config.consensus
         self.gather(Cause.STARTED, now)
@@ -310,6 +315,7 @@ class Processor:
         Hot: one turn for each datagram. Plain multicasts of my ring, which are nearly all, are recognised by what
         stands before and behind their number, and filed by that; this is all that any state does with them.
         """
+        self._now = now
         mine: list[bytes] = []
         others: list[bytes] = []
         filing = self.filing
@@ -339,8 +345,9 @@ class Processor:
         self.drop(cause)
         if cause == "foreign magic":
             self.notice(
+                cause,
                 f"datagrams come to port {self.config.port} that no node of transport {self.config.transport} sends. "
-                f"If other nodes use knet (which encryption needs): set their transport to {self.config.transport}"
+                f"If other nodes use knet (which encryption needs): set their transport to {self.config.transport}",
             )
 
     def overdue(self, now: float) -> bool:
@@ -373,6 +380,9 @@ class Processor:
 
     def advance(self, now: float) -> None:
         """Fire every timer that is due."""
+        self._now = now
+        if self._seldom:
+            self._tell_counted()
         for _ in range(_PENDING_LOOPBACK):
             timer = self.timers.pop_due(now)
             if timer is None:
@@ -623,13 +633,15 @@ class Processor:
             return True
         if origin not in self._listed:
             self.drop("node not in the nodelist")
-            self.notice(f"node {origin} is heard but not in the nodelist; add it there, or give it another port")
+            text = f"node {origin} is heard but not in the nodelist; add it there, or give it another port"
+            self.notice("not in the nodelist", text)
             return True
         if ring_seq > LIMIT:
             self.drop("impossible ring sequence")
             self.notice(
+                "impossible ring sequence",
                 f"node {origin} has a ring sequence that nobody can count on from, and is ignored: "
-                f"stop it, and remove its file ringid_{origin}"
+                f"stop it, and remove its file ringid_{origin}",
             )
             return True
         if origin in self.ring.members and not is_near(ring_seq, self._own_seq):
@@ -661,7 +673,7 @@ class Processor:
             f"Give each node an id of its own in the nodelist"
         )
         if self._had_company:
-            self.notice(text)
+            self.notice("duplicate node id", text)
         else:
             self.fail(text)
 
@@ -670,15 +682,17 @@ class Processor:
         if unlisted:
             names = ", ".join(map(str, sorted(unlisted)))
             self.notice(
+                "another nodelist",
                 f"node {join.origin} would have {names} in the ring, which the nodelist here does not have: they will "
-                "not agree. Have the same nodelist at all nodes"
+                "not agree. Have the same nodelist at all nodes",
             )
 
     def miss_company(self, now: float) -> None:
         """Tell the administrator if nobody has answered for long since the start, though others are listed."""
         if now >= self._answers_by and not self.counters.joins_received and len(self._listed) > 1:
             own = self.config.node(self.node_id)
-            self.notice(
+            self._answers_by = inf
+            self._tell(
                 f"no other node has answered since the start: do they run, have their nodelists node {own.node_id} at "
                 f"{own.address}, does a firewall stop UDP port {own.port}?"
             )
@@ -691,8 +705,9 @@ class Processor:
         if hint.cluster_name != self.config.cluster_name:
             self.drop("node of another cluster")
             self.notice(
+                "another cluster",
                 f"node {join.origin} belongs to cluster {hint.cluster_name!r}, this node to "
-                f"{self.config.cluster_name!r}: it is ignored. Set the same cluster_name, or another port"
+                f"{self.config.cluster_name!r}: it is ignored. Set the same cluster_name, or another port",
             )
             return False
         if hint.frame_size > self.config.max_frame:
@@ -707,7 +722,7 @@ class Processor:
     def _name_frame_size(self, origin: int, size: int) -> None:
         if origin not in self._sizes_named and len(self._sizes_named) < MAX_NODES:
             self._sizes_named.add(origin)
-            self.notice(
+            self._tell(
                 f"node {origin} sends frames of {size} bytes, larger than netmtu {self.config.netmtu} allows here "
                 f"({self.config.max_frame}): set the same netmtu on all nodes"
             )
@@ -720,11 +735,15 @@ class Processor:
         if self.trace is not None:
             self.trace("drop", cause)
 
-    def notice(self, text: str) -> None:
-        """Tell the administrator, once for each text."""
-        if text not in self._noticed and len(self._noticed) < 1000:
-            self._noticed.add(text)
+    def notice(self, cause: str, text: str) -> None:
+        """Tell the administrator, or count it: of each cause one text a minute, since anybody may cause them."""
+        self._tell_counted()
+        if self._seldom.may_tell(cause, text, self._now):
             self._tell(text)
+
+    def _tell_counted(self) -> None:
+        for text, missed in self._seldom.counted(self._now):
+            self._tell(f"{text} ({missed} times more in a minute)")
 
     def _tell(self, text: str) -> None:
         self._notices.append(text)
@@ -874,7 +893,8 @@ class Processor:
         ring_seq = max(self.highest_ring_seq, self._claims.highest(members)) + 4
         if ring_seq <= LIMIT:
             return ring_seq
-        self.notice("the ring sequences are used up: stop all nodes, and remove their files ringid_*")
+        text = "the ring sequences are used up: stop all nodes, and remove their files ringid_*"
+        self.notice("no ring sequence", text)
         return None
 
     def _confirm_ring(self) -> None:

@@ -67,7 +67,7 @@ class UdpEndpoint:
         others = [node for node in config.nodes if node is not own]
         self.drops: Counter[str] = Counter()
         """Datagrams lost on the way out or refused on the way in, by cause; may be shared with others who count."""
-        self.notice: Callable[[str], None] = lambda text: None
+        self.notice: Callable[[str, str], None] = lambda cause, text: None
         """Is told what an administrator should know, again and again."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
@@ -220,8 +220,9 @@ class UdpEndpoint:
             return True
         self.drops["unlisted address"] += 1
         self.notice(
+            "unlisted address",
             f"datagrams come from {source[0]}, which is not in the nodelist, and are dropped: "
-            f"add the node there to the nodelist of all nodes, or give it another port"
+            f"add the node there to the nodelist of all nodes, or give it another port",
         )
         return False
 

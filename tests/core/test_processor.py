@@ -260,6 +260,36 @@ def test_a_node_of_another_cluster_is_named_and_ignored():
     assert any("'elsewhere'" in text for text in machine.take().notices)
 
 
+def told_of(machine, text):
+    return [notice for notice in machine.take().notices if text in notice]
+
+
+def test_strangers_cannot_use_up_what_an_administrator_is_told():
+    """Of each cause one text a minute, and how often it was; also a day later, and beside others."""
+    machine = ring_of_one()
+    machine.take()
+    for start in (0.0, 86400.0):
+        for number in range(20_000):
+            origin = 1000 + number
+            machine.receive(codec.encode(MergeDetect(origin, origin, RingId(origin, 4))), start + number * 0.001)
+        machine.receive(b"x" * 100, start + 20.0)
+        first, second = machine.take().notices
+        assert first == "node 1000 is heard but not in the nodelist; add it there, or give it another port"
+        assert second.startswith("datagrams come to port")
+        machine.advance(start + 59.0)
+        assert told_of(machine, "is heard") == []
+        machine.advance(start + 61.0)
+        assert told_of(machine, "is heard") == [
+            "node 20999 is heard but not in the nodelist; add it there, or give it another port "
+            "(19999 times more in a minute)"
+        ]
+        machine.advance(start + 300.0)
+        assert told_of(machine, "is heard") == []
+    join = codec.encode(Join(2, 2, 9, (1, 2, 7, 9), (9,)))
+    machine.receive(join, 86500.0)
+    assert len(told_of(machine, "node 2 would have 7 in the ring")) == 1
+
+
 def test_a_node_that_nobody_has_answered_says_so_once():
     machine = ring_of_one()
     patience = 5 * machine.config.consensus

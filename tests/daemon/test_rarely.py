@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cpg.daemon import rarely
 from cpg.daemon.access import Access
 from cpg.daemon.rarely import Rarely
+from totem import seldom
 
 
 class Clock:
@@ -30,32 +30,32 @@ def lines(caplog):
 
 
 def test_one_line_a_minute_and_cause(clock, lines):
-    seldom = Rarely(clock)
+    rarely = Rarely(clock)
     for number in range(60_000):
         clock.now = number * 0.001  # a thousand a second
-        seldom.warning(("connect", number % 2), "process %d of %d", number, number % 2)
+        rarely.warning(("connect", number % 2), "process %d of %d", number, number % 2)
     assert lines() == ["process 0 of 0", "process 1 of 1"]
     clock.now = 61.0
-    seldom.tell(clock.now)
+    rarely.tell(clock.now)
     assert lines()[2:] == [
         "process 59998 of 0 (29999 times more in a minute)",
         "process 59999 of 1 (29999 times more in a minute)",
     ]
     clock.now = 62.0
-    seldom.warning(("connect", 0), "again")
+    rarely.warning(("connect", 0), "again")
     assert len(lines()) == 4
     clock.now = 200.0
-    seldom.tell(clock.now)
-    seldom.tell(300.0)
+    rarely.tell(clock.now)
+    rarely.tell(300.0)
     assert lines()[4:] == ["again (1 times more in a minute)"]
 
 
 def test_levels_and_texts_are_kept(clock, caplog):
     caplog.set_level(logging.INFO)
-    seldom = Rarely(clock)
-    seldom.log(logging.INFO, "a", "100 %% %s", "sure")
-    seldom.log(logging.INFO, "a", "100 %% %s", "surer")
-    seldom.tell(60.0)
+    rarely = Rarely(clock)
+    rarely.log(logging.INFO, "a", "100 %% %s", "sure")
+    rarely.log(logging.INFO, "a", "100 %% %s", "surer")
+    rarely.tell(60.0)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("INFO", "100 % sure"),
         ("INFO", "100 % surer (1 times more in a minute)"),
@@ -63,23 +63,23 @@ def test_levels_and_texts_are_kept(clock, caplog):
 
 
 def test_causes_are_bounded(clock, lines, monkeypatch):
-    monkeypatch.setattr(rarely, "MOST_CAUSES", 3)
-    seldom = Rarely(clock)
+    monkeypatch.setattr(seldom, "MOST_CAUSES", 3)
+    rarely = Rarely(clock)
     for uid in range(1000):
-        seldom.warning(uid, "user %d", uid)
+        rarely.warning(uid, "user %d", uid)
     assert lines() == ["user 0", "user 1", "user 2", "user 3"]
-    seldom.tell(60.0)
+    rarely.tell(60.0)
     assert lines()[4:] == ["user 999 (996 times more in a minute)"]
 
 
 def test_a_count_is_told_though_nothing_follows(lines):
     async def main():
-        seldom = Rarely(trio.current_time)
+        rarely = Rarely(trio.current_time)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(seldom.told)
+            nursery.start_soon(rarely.told)
             for number in range(3):
-                seldom.warning("a", "process %d", number)
-            await trio.sleep(3 * rarely.INTERVAL)
+                rarely.warning("a", "process %d", number)
+            await trio.sleep(3 * seldom.INTERVAL)
             nursery.cancel_scope.cancel()
 
     trio.run(main, clock=MockClock(autojump_threshold=0))

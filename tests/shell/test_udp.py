@@ -186,7 +186,7 @@ def test_unlisted_addresses(blocks, trains, open_all):
     nodes = open_all(config, trains)
     to = config.nodes[0]
     notices = []
-    nodes[1].notice = notices.append
+    nodes[1].notice = lambda cause, text: notices.append(text)
     with stranger("127.0.0.254") as sock:
         sock.sendto(b"from a stranger", (to.address, to.port))
     with stranger(config.nodes[1].address) as sock:  # a real node sends multicasts from further ports

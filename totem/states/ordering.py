@@ -241,7 +241,8 @@ class Ordering(Room):
         if deaf:
             self.processor.give_up(deaf, standstill.reason, frame, now, pure=pure)
         elif not pure and self.state is State.OPERATIONAL:
-            self.processor.notice(f"{standstill.reason}: the ring waits until it gives itself up")
+            text = f"{standstill.reason}: the ring waits until it gives itself up"
+            self.processor.notice("standstill", text)
         return bool(deaf)
 
     @staticmethod
