@@ -113,16 +113,26 @@ class Census:
         return {member: report for member, report in self._all.items() if self._side(report) == self._side(mine)}
 
     def _side(self, report: Report) -> tuple[int | None, float]:
-        """Who are of one cluster and count leases alike; who is of none yet joins the one that is here."""
+        """Who are of one cluster and count leases alike; who is of none yet joins the one that is here.
+
+        Where none was born yet disks may know of several that were prepared: all are of one side.
+        """
+        is_any_born = any(voters.is_born for other in self._all.values() for voters in other.known_voters)
         clusters = {other.cluster for other in self._all.values() if other.cluster is not None}
         is_sure = report.cluster is None and len(clusters) == 1
-        return clusters.pop() if is_sure else report.cluster, report.drift
+        cluster = clusters.pop() if is_sure else report.cluster
+        return cluster if is_any_born else None, report.drift
 
     @cached_property
     def _known(self) -> Voters | None:
         """What is known last of who decides; None: nothing was decided ever."""
         known = [voters for report in self._reports.values() for voters in report.known_voters]
-        return max(known, key=lambda voters: voters.rank, default=None)
+        return max(known, key=lambda voters: (voters.rank, voters.cluster), default=None)
+
+    @property
+    def _is_prepared(self) -> bool:
+        """Whether a first birth was begun and, as far as is known here, came to nothing."""
+        return self._known is not None and not self._known.is_born
 
     @cached_property
     def voters(self) -> Voters:
@@ -200,7 +210,7 @@ class Census:
 
         One that does not know of it could be configured otherwise when it starts again, and begin with others.
         """
-        is_first = self._known is None and self.voters.is_everyone(self.present)
+        is_first = (self._known is None or self._is_prepared) and self.voters.is_everyone(self.present)
         nodes = self._nodes(members)
         return self.voters.is_everyone(nodes) if is_first else self.voters.is_quorum(nodes)
 
@@ -330,8 +340,9 @@ class Census:
             is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
         ):
             longest = 0.0
-        elif not is_everyone and not self.is_quorum(self.records, self.voters):
-            what = "no state is left" if self._nodes(self.records) else "a first start needs all lock servers"
+        elif not is_everyone and (self._is_prepared or not self.is_quorum(self.records, self.voters)):
+            is_first = self._is_prepared or not self._nodes(self.records)
+            what = "a first start needs all lock servers" if is_first else "no state is left"
             return Minority(f"{what}: nothing from node {self._missing}")
         return Birth(longest, sorted(self._reports).index(self._member))
 

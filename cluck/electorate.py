@@ -120,6 +120,11 @@ class Voters(Struct, frozen=True, array_like=True):
     """The last primary view that went by it, as far as who knows this knows."""
 
     @property
+    def is_born(self) -> bool:
+        """Whether a primary view went by it; else it was prepared, and perhaps not on all disks."""
+        return self.view != UNBORN
+
+    @property
     def rank(self) -> tuple[View, int, bool]:
         """Of what two servers know, the larger one is later."""
         return self.view, self.version, self.former is None

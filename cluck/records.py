@@ -64,7 +64,7 @@ class Records:
 
     def hear(self, member: Member, record: Record) -> None:
         """A server of this view has made this durable."""
-        self._stored[member] = self._stored.get(member, record).and_(record)
+        self._stored[member] = record.and_(self._stored.get(member, record))
 
     def knowing(self, longest: float) -> set[Member]:
         """Whose disks know of so long a lease."""

@@ -96,13 +96,22 @@ class Record(NamedTuple):
         return self.epoch >= other.epoch and self.longest >= other.longest and _covers(self.voters, other.voters)
 
     def and_(self, other: Record) -> Record:
-        """All that both know."""
-        voters = self.voters if _covers(self.voters, other.voters) else other.voters
+        """All that both know; of two births that were prepared, this one's."""
+        voters = other.voters if self.voters is None or _is_later(other.voters, self.voters) else self.voters
         return Record(max(self.epoch, other.epoch), max(self.longest, other.longest), voters)
 
 
+def _is_later(voters: Voters | None, other: Voters) -> bool:
+    return voters is not None and voters.rank > other.rank
+
+
 def _covers(mine: Voters | None, other: Voters | None) -> bool:
-    return other is None or (mine is not None and (mine.says_what(other) or mine.rank > other.rank))
+    """Whether who knows `mine` knows all of the other, but when that was confirmed last, if it ever was."""
+    if other is None or mine is None:
+        return other is None
+    if other.is_born and not mine.is_born:
+        return False
+    return mine.says_what(other) or mine.rank > other.rank
 
 
 class Round(Struct, frozen=True, array_like=True, tag=1):

@@ -1113,7 +1113,7 @@ REPLICAS = [
     Bug(
         "a first state without all",
         "E5",
-        [Change(Census, "_birth", "elif not is_everyone and not", "elif False and not")],
+        [Change(Census, "_birth", "elif not is_everyone and", "elif False and")],
         replicas.test_a_first_state_needs_all,
     ),
     Bug(
@@ -1466,6 +1466,30 @@ VOTERS = [
         "E9",
         [Change(Census, "can_begin", "if is_first", "if False")],
         electorates.test_a_first_state_is_on_all_disks_before_it_is_used,
+    ),
+    Bug(
+        "take what was prepared for what was born, as to how many must have stored it",
+        "E9",
+        [Change(Census, "can_begin", "(self._known is None or self._is_prepared)", "self._known is None")],
+        electorates.test_a_first_state_that_was_prepared_needs_all_disks_still,
+    ),
+    Bug(
+        "take what was prepared for what was born, as to how many must be there",
+        "E9",
+        [Change(Census, "_birth", "self._is_prepared or not self.is_quorum", "not self.is_quorum")],
+        electorates.test_a_first_state_that_was_prepared_needs_all_disks_still,
+    ),
+    Bug(
+        "keep to what was prepared first",
+        "E9",
+        [Change(Record, "and_", "_is_later(other.voters, self.voters)", "not _covers(self.voters, other.voters)")],
+        electorates.test_what_is_prepared_later_takes_the_place_of_what_a_disk_was_to_store,
+    ),
+    Bug(
+        "count those apart whose disks know of different clusters that were prepared",
+        "E9",
+        [Change(Census, "_side", "cluster if is_any_born else None", "cluster")],
+        electorates.test_disks_that_know_of_different_clusters_that_were_prepared_begin_one,
     ),
     Bug(
         "configuration wins over what disks say",

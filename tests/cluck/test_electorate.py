@@ -123,6 +123,44 @@ def test_a_first_state_is_on_all_disks_before_it_is_used():
     assert order[1].ready
 
 
+def test_a_first_state_that_was_prepared_needs_all_disks_still():
+    """Servers 1 and 2 have stored it when the ring breaks: a majority, and yet no state was born."""
+    order = Order(3)
+    order[3].writes = False
+    in_ring(order, 1, 2, 3)
+    order.ring([1, 2], [3])
+    order.settle()
+    assert order[1].service.readiness == (False, "a first start needs all lock servers: nothing from node 3")
+    in_ring(order, 1, 2, 3)
+    assert not order[1].ready
+    order[3].writes = True
+    order.settle()
+    assert all(order[node].ready for node in (1, 2, 3))
+
+
+def test_what_is_prepared_later_takes_the_place_of_what_a_disk_was_to_store():
+    """Server 1 prepares a first state, and begins anew without a record while the disk of 2 stands still."""
+    order = Order(2)
+    order[1].writes = order[2].writes = False
+    in_ring(order, 1, 2)
+    order.restart(1, keeps_disk=False)
+    in_ring(order, 1, 2)
+    order[2].writes = True
+    order.settle()
+    assert all(order[node].ready for node in (1, 2))
+    assert order[1].record.voters.cluster == order[2].record.voters.cluster
+
+
+def test_disks_that_know_of_different_clusters_that_were_prepared_begin_one():
+    order = Order(3)
+    for node, cluster in ((1, 7), (2, 9)):
+        order[node].record = Record(1, 10.0, Voters(cluster, 1, order.electorate))
+        order.restart(node)
+    in_ring(order, 1, 2, 3)
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert {order[node].record.voters.cluster for node in (1, 2, 3)} == {9}
+
+
 def test_a_configuration_that_differs_later_is_named_and_changes_nothing():
     """Three have a table; one of them, and two that come, are configured with five."""
     order = started()
