@@ -7,6 +7,7 @@ they are taken, behind a line that tells how many are missing.
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -62,6 +63,23 @@ class _Patient(logging.Handler):
                 print(f"{self.place} takes no lines of the log for now: {error.strerror or error}", file=sys.stderr)
 
 
+class _Straight(io.FileIO):
+    """A file that holds nothing back: what it did not take was told as missing, and must not be written later."""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        """Write all of it. Raises `OSError` where only a part is taken."""
+        written = 0
+        while written < len(data):
+            written += super().write(data[written:])
+        return written
+
+
+def _straight(file: str | int) -> io.TextIOWrapper:
+    """Open a path to append to it, or a descriptor that somebody else closes."""
+    raw = _Straight(file, "a", closefd=isinstance(file, str))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
+
+
 class LogFile(_Patient, logging.FileHandler):
     """The file that the configuration names."""
 
@@ -74,6 +92,9 @@ class LogFile(_Patient, logging.FileHandler):
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
+
+    def _open(self) -> io.TextIOWrapper:
+        return _straight(self.baseFilename)
 
 
 class SysLog(_Patient, SysLogHandler):
@@ -91,6 +112,9 @@ class StandardError(_Patient, logging.StreamHandler):  # type: ignore[type-arg]
 
     place = "standard error"
 
+    def __init__(self) -> None:
+        super().__init__(_straight(sys.stderr.fileno()))
+
 
 def start_logging(name: str, settings: Logging) -> None:
     """Log as program `name` where the configuration says.
@@ -99,7 +123,7 @@ def start_logging(name: str, settings: Logging) -> None:
     """
     handlers: list[logging.Handler] = []
     if settings.to_stderr:
-        handlers.append(StandardError(sys.stderr))
+        handlers.append(StandardError())
     if settings.to_logfile and settings.logfile:
         handlers.append(LogFile(settings.logfile))
     stamp = "" if "JOURNAL_STREAM" in os.environ or settings.timestamp == "off" else "%(asctime)s "

@@ -1,14 +1,16 @@
 """The daemons' log on a disk that is full, and beside a syslog that is away."""
 
 import errno
+import io
 import logging
+import resource
 import socket
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 
 from cpg.daemon import log
-from cpg.daemon.log import LogFile, SysLog
+from cpg.daemon.log import LogFile, StandardError, SysLog
 from tests.app.processes import write_config
 from tests.daemon.test_command import Cpgd
 
@@ -39,6 +41,32 @@ def test_a_full_disk_is_told_once_and_what_is_missing_behind_it(said, tmp_path, 
     assert (tmp_path / "log").read_text() == "3 lines are missing here\nheard\ntoo\n"
     said.warning("unheard")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@contextmanager
+def full(path):
+    """A file cannot grow."""
+    usual, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (usual, hard))
+
+
+@pytest.mark.parametrize("handler", [LogFile, StandardError])
+def test_lines_that_are_missing_do_not_come_later(said, tmp_path, monkeypatch, handler):
+    path = tmp_path / "log"
+    with open(path, "a", encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stderr", file)
+        said.addHandler(LogFile(str(path)) if handler is LogFile else StandardError())
+        said.warning("heard")
+        with full(path), monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", io.StringIO())
+            for _ in range(3):
+                said.warning("unheard")
+        said.warning("heard again")
+    assert path.read_text() == "heard\n3 lines are missing here\nheard again\n"
 
 
 def test_a_bug_in_a_line_is_shown_with_all_that_there_is(tmp_path, capsys):
