@@ -114,7 +114,8 @@ class Why(enum.StrEnum):
     WRONG_LOCK = "wrong lock"
     """Others wait on the condition with another lock."""
     UNRECORDED = "unrecorded"
-    """Its lease is longer than what a majority's disks know of: nothing was done, it may come again when they do."""
+    """A majority's disks do not know of so long a lease, or of another epoch of tokens: nothing was done, it may come
+    again when they do."""
 
 
 class _Said(Struct, frozen=True, array_like=True, gc=False):
@@ -198,7 +199,8 @@ class Gone(_Said, frozen=True, tag=8):
 
 
 class Still(_Said, frozen=True, tag=9):
-    """A request still waits: the holder-to-be counts its lease from when it last said so (ruling E7)."""
+    """A request still waits: the holder-to-be counts its lease from when it last said so (ruling E7). A lock that is
+    free, and had waited for another epoch of tokens, is granted now."""
 
     request: RequestId
 

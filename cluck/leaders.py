@@ -373,7 +373,7 @@ class Leaders:
         election = self._meant(command)
         if election is None or election.stage is Stage.CHOSEN:
             yield Rejected(command.election, command.round, command.candidate)
-        elif election.stage is Stage.NAMED and not election.waits:
+        elif election.stage is Stage.NAMED and not election.waits and self._tokens.is_left:
             leader = election.candidate(command.candidate)
             assert leader is not None, "who goes is not chosen any more"
             election.stage = Stage.LED

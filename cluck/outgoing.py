@@ -42,7 +42,7 @@ TRUSTED: Final = (0,)
 LONG: Final = 1024
 """Bytes of what a leader attaches that count as a command more."""
 DISK_PATIENCE: Final = 3.0
-"""Seconds that a request waits for a majority's disks to know of its lease."""
+"""Seconds that a request waits for a majority's disks to know of its lease, or of another epoch of tokens."""
 
 REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
 """Commands that are answered under their own request."""
@@ -104,13 +104,14 @@ class Outgoing:
             self.say(command)
 
     def ask(self, command: Command, local: LocalClient | None = None) -> None:
-        """Give a client's request to the group; one for a long lease when disks know of such. Hot."""
+        """Give a client's request to the group; when disks know of its lease, and of an epoch with tokens. Hot."""
         state = self._replica.state
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
             needed = command.lease + command.grace  # type: ignore[union-attr]
-            if needed > state.longest:
+            if needed > state.longest or not state.tokens.is_left:
                 self._gated[id(command)] = command  # type: ignore[assignment]
-                self._replica.lengthen(needed)
+                if needed > state.longest:
+                    self._replica.lengthen(needed)
                 return
         if local is not None:
             self.say_for(local, command)
@@ -147,7 +148,7 @@ class Outgoing:
             self._shares.give(user, _weight(command))
 
     def ask_again(self) -> None:
-        """Disks may know of longer leases by now."""
+        """Disks may know of longer leases, or a later epoch, by now."""
         gated, self._gated = self._gated, {}
         for command in gated.values():
             self.ask(command)

@@ -224,20 +224,26 @@ class Replica:
             self._propose(self._record(self.state)._replace(longest=longest))
 
     def unrecorded(self, longest: float) -> str:
-        """Say whose disks do not know of so long a lease."""
-        silent = sorted({member.node_id for member in self.servers.keys() - self._records.knowing(longest)})
-        text = f"a lease of {longest:g} s with its grace must be on the disks of a majority of the lock servers first"
-        if silent:
+        """Say whose disks do not know of so long a lease, or of the epoch whose tokens are needed."""
+        if self.state is not None and not self.state.tokens.is_left:
+            record = self._record(self.state)
+            knowing = self._records.covering(record._replace(epoch=record.epoch + 1))
+            needed = "the fencing tokens of this epoch are used up: the next one"
+        else:
+            knowing = self._records.knowing(longest)
+            needed = f"a lease of {longest:g} s with its grace"
+        text = f"{needed} must be on the disks of a majority of the lock servers first"
+        if silent := sorted({member.node_id for member in self.servers.keys() - knowing}):
             text += f", and is not stored at node {', '.join(map(str, silent))}"
         return f"{text}; here: {self.disk_fault}" if self.disk_fault else text
 
     def begin_epoch(self) -> None:
-        """Have tokens of a later epoch: this one's run short."""
-        if self.state is not None and self.is_primary and self._records.proposed is None:
+        """Have tokens of a later epoch: this one's run short. One that a disk knows of already is good enough."""
+        if self.state is not None and self.is_primary:
             known = self._record(self.state)
-            epoch = self._records.merged(known).epoch
-            if epoch < LARGEST_EPOCH:
-                self._propose(known._replace(epoch=epoch + 1))
+            epoch = max(self._records.merged(known).epoch, known.epoch + 1)
+            if epoch <= LARGEST_EPOCH:
+                self._propose(known._replace(epoch=epoch))
 
     @property
     def record_to_store(self) -> Record | None:

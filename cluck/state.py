@@ -102,7 +102,7 @@ class State:
             Force: table.force,
             ChangeVoters: self._change_voters,
             Gone: self._gone,
-            Still: lambda command: iter(()),
+            Still: table.still,
             Wait: conditions.wait,
             Notify: conditions.notify,
             EndWait: conditions.end,
@@ -197,7 +197,8 @@ class State:
         return self.leaders.stand(command) if self._is_recorded(command) else self._unrecorded(command)
 
     def _is_recorded(self, command: Acquire | Stand) -> bool:
-        return command.lease + command.grace <= self.longest
+        """Whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
+        return command.lease + command.grace <= self.longest and self.tokens.is_left
 
     @staticmethod
     def _unrecorded(command: Acquire | Stand) -> Iterator[Outcome]:

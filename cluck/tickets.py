@@ -7,6 +7,7 @@ and `Expire`, and order decides whether a renewal came before.
 * Tickets are granted in the order of the queue, and nobody overtakes: readers that come behind a waiting writer wait.
   Only a writer with priority goes in front of all readers that wait.
 * A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6).
+  Where those of an epoch are used up, tickets wait for the next one as for a holder.
 * A request that comes again changes nothing and is answered with what has become of it (`cluck.state`).
 * An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
   others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free. A search
@@ -51,6 +52,7 @@ from cluck.commands import (
     RequestId,
     Revoke,
     Revoked,
+    Still,
     Why,
     Withdraw,
     Woken,
@@ -266,8 +268,8 @@ class Table:
         if lock.permits != permits:
             yield self._requests.note(Refused(ticket.request, Why.KIND))
             return
-        if lock.first is None and lock.admits(ticket):
-            self.locks[ticket.name] = lock
+        self.locks[ticket.name] = lock
+        if lock.first is None and lock.admits(ticket) and self._tokens.is_left:
             self._remember(ticket)
             yield self._grant_to(ticket, lock)
             return
@@ -297,7 +299,7 @@ class Table:
             owned.append(ticket)
 
     def _grant(self, lock: Lock) -> Iterator[LockOutcome]:
-        while (ticket := lock.first) is not None and lock.admits(ticket):
+        while (ticket := lock.first) is not None and lock.admits(ticket) and self._tokens.is_left:
             lock.take_out(ticket)
             yield self._grant_to(ticket, lock)
 
@@ -373,6 +375,12 @@ class Table:
         if ticket is not None and not ticket.is_revoked:
             ticket.is_revoked = True
             yield Revoked(ticket.request, ticket.token)
+
+    def still(self, command: Still) -> Iterator[LockOutcome]:
+        """Grant a lock that has waited for nothing but tokens."""
+        ticket = self._tickets.get(command.request)
+        if ticket is not None:
+            yield from self._settle(ticket.name)
 
     # ---- ending
 

@@ -25,10 +25,15 @@ class Tokens:
         """In this epoch."""
 
     def draw(self) -> int:
-        """Return the next token."""
+        """Return the next token, where one `is_left`."""
         self.drawn += 1
-        assert self.drawn < TOKENS_OF_AN_EPOCH, "an epoch has come to its end, and no lock server has noticed"
+        assert self.drawn < TOKENS_OF_AN_EPOCH
         return self.epoch * TOKENS_OF_AN_EPOCH + self.drawn
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another one may be drawn; if not, no majority's disks could store the next epoch. Hot."""
+        return self.drawn < TOKENS_OF_AN_EPOCH - 1
 
     @property
     def run_short(self) -> bool:

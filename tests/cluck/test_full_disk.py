@@ -6,7 +6,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import trio
 
-from cluck.protocol import Failed, Held
+from cluck.commands import Owner, Release, RequestId, Resign, Stand
+from cluck.protocol import Failed, Held, Leads, Ping, Pong
+from cluck.tokens import TOKENS_OF_AN_EPOCH
 from cpg.testing import World
 from tests.app.processes import write_config
 from tests.cluck.daemons import PATIENCE, Cluckd
@@ -94,6 +96,59 @@ async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(auto
         await client.hear(Held)
         assert cluster.hosts[1].service.answer("status")["disk"] == ""
         assert sum("records are stored again" in text for text in caplog.messages) == 2
+
+
+def stand(client, election):
+    client.count += 1
+    request = RequestId(Owner(client.client, 0), client.count)
+    client.say(Stand(request, election))
+    return request
+
+
+async def answer_pings(client):
+    while True:
+        await client.hear(Ping)
+        client.say(Pong())
+
+
+async def test_tokens_that_are_used_up_end_nobody_and_come_with_the_room_for_an_epoch(autojump_clock):
+    """Nothing is granted meanwhile, neither to who waits nor to candidates; what is held is given back."""
+    async with Cluster().running() as cluster, trio.open_nursery() as nursery:
+        one, two = cluster.talker(1), cluster.talker(2)
+        nursery.start_soon(answer_pings, one)
+        one.acquire(b"long", lease=LONG)
+        await one.hear(Held)  # so its server has had something stored in this view before
+        one.acquire(b"lock")
+        held = await one.hear(Held)
+        waiting = two.acquire(b"lock")
+        stand(one, b"head")
+        leads = await one.hear(Leads)
+        states = [host.service.replica.state for host in cluster.hosts.values()]
+        cluster.fill(1, 2)
+        for state in states:
+            state.tokens.drawn = TOKENS_OF_AN_EPOCH - 1
+        one.say(Release(held.request, held.token))
+        one.say(Resign(leads.candidate, leads.token))
+        refused = [one.acquire(b"other"), stand(one, b"other")]
+        for request in refused:
+            failed = await one.hear(Failed)
+            assert (failed.request, failed.not_ready) == (request, True)
+            assert failed.text == (
+                "the fencing tokens of this epoch are used up: the next one must be on the disks of a majority of the "
+                "lock servers first, and is not stored at node 1, 2; here: /disk1/cluck: No space left on device"
+            )
+        assert {state.tokens.epoch for state in states} == {1}
+        assert not any(state.table.locks[b"lock"].holders for state in states)
+        assert not any(state.leaders.of(b"head").leader for state in states)
+
+        cluster.fill()
+        granted, led = await two.hear(Held), await one.hear(Leads)
+        while not led.token:  # it was told of its resignation
+            led = await one.hear(Leads)
+        assert (granted.request, led.candidate) == (waiting, leads.candidate)
+        assert min(granted.token, led.token) > 2 * TOKENS_OF_AN_EPOCH
+        assert {state.tokens.epoch for state in states} == {2}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_first_state_that_a_disk_cannot_store_says_so_and_comes_when_there_is_room(autojump_clock):

@@ -411,6 +411,19 @@ def test_an_epoch_begins_although_the_first_leader_stands_still():
     assert {server.state.tokens.epoch for server in order.servers.values()} == {epoch + 1}
 
 
+def test_epochs_begin_in_a_view_in_which_something_else_was_stored_before():
+    order = started()
+    for node in (1, 2, 3):
+        order[node].acquire(str(node).encode(), lease=1000.0 * node)
+        order.settle()
+    epoch = order[1].state.tokens.epoch
+    for count in (1, 2):
+        for server in order.servers.values():
+            server.state.tokens.drawn = TOKENS_OF_AN_EPOCH - RESERVE
+        order.pass_time(5)
+        assert {server.state.tokens.epoch for server in order.servers.values()} == {epoch + count}
+
+
 # ---- leases
 
 

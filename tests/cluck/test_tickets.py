@@ -27,11 +27,14 @@ from cluck.commands import (
     RequestId,
     Revoke,
     Revoked,
+    Still,
     Why,
     Withdraw,
+    Woken,
 )
 from cluck.state import Image, State
 from cluck.tickets import Lock, Ticket
+from cluck.tokens import TOKENS_OF_AN_EPOCH
 from tests.cluck.bench import FIRST, HERE, THERE, Bench
 
 
@@ -527,3 +530,22 @@ def test_a_ticket_is_found_in_the_longest_queue_in_a_few_steps(bench, monkeypatc
         bench.apply(Withdraw(request))
     assert len(looked_at) < 2 * len(requests) * 24
     assert not bench.table.locks
+
+
+def test_what_waits_for_a_token_is_granted_when_there_is_another_epoch(bench):
+    """Of a released lock, and of one that is wanted again behind a condition (ruling E6)."""
+    state = bench.state
+    w = bench.acquire_and_wait("W", lock="other")
+    a, _ = bench.acquire("A")
+    b, _ = bench.acquire("B")
+    state.tokens.drawn = TOKENS_OF_AN_EPOCH - 1
+    assert state.apply(Release(a, FIRST + 1), HERE) == [Ended(a, FIRST + 1, None)]
+    c = bench.request("C")
+    assert state.apply(Acquire(c, b"lock"), HERE) == [Refused(c, Why.UNRECORDED)]
+    assert state.apply(Notify(bench.request("N"), b"condition"), HERE)[:2] == [Woken(w, True), Queued(w, 0)]
+    assert [state.apply(Still(request), HERE) for request in (b, w)] == [[], []]
+    state.tokens.begin(8)
+    assert state.apply(Still(b), HERE) == [Granted(b, 8 * TOKENS_OF_AN_EPOCH + 1)]
+    assert bench.apply(Still(w)) == [Granted(w, 8 * TOKENS_OF_AN_EPOCH + 2)]
+    assert bench.apply(Still(w)) == []
+    assert bench.apply(Acquire(c, b"lock")) == [Queued(c, 1)]
