@@ -74,7 +74,7 @@ class Changes:
             return NOTHING
         former, self._node_ids, self._ring_id = self._node_ids, node_ids, ring_id
         parts = [f"ring {ring_id} of {nodes(node_ids)}"]
-        if interruption is None:
+        if interruption is None or not former:  # the first one
             return Line(False, parts[0])
         gone = set(former).difference(node_ids)
         lost = gone - interruption.departed
@@ -87,7 +87,9 @@ class Changes:
         if not (gone or came or again):
             parts.append("the same nodes")
         parts.append(f"no ring for {interruption.seconds:.3f} s: {interruption.cause.value}")
-        return Line(bool(lost or again), "; ".join(parts))
+        if interruption.pause:
+            parts.append(f"this process was not run for {interruption.pause:.1f} s")
+        return Line(bool(lost or again or interruption.pause), "; ".join(parts))
 
     def votes(self, status: QuorumStatus | None) -> Line:
         """Tell that the votes are enough, or not any more; None: nobody counts them."""

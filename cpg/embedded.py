@@ -51,6 +51,10 @@ class Machine(Transport, Protocol):
     def stirred(self) -> bool:
         """Whether something was queued that must not wait for the next datagram or timer."""
 
+    @property
+    def is_operational(self) -> bool:
+        """Whether there is a ring, and it goes on."""
+
     def interruption(self, now: float) -> Interruption | None:
         """What has become of the ring that was complete last; None before the first, and while it goes on."""
 
@@ -187,6 +191,8 @@ class EmbeddedRing(Ring):
 
     def _log_change(self) -> None:
         """Tell the administrator of a ring that is complete, and of its votes. Its sync ends with this."""
+        if not self._machine.is_operational:
+            return  # left already, so it was never complete; of the next one all is told
         engine, changes = self._engine, self._changes
         now = trio.current_time()
         interruption = self._machine.interruption(now)

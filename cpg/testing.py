@@ -260,6 +260,11 @@ class _Machine:
         """Whether something was queued that must not wait."""
         return self._node.running and self.real.stirred
 
+    @property
+    def is_operational(self) -> bool:
+        """Whether there is a ring, and it goes on."""
+        return self._node.running and self.real.is_operational
+
     def interruption(self, now: float) -> Interruption | None:
         """What has become of the ring that was complete last; the time is the network's."""
         return self.real.interruption(self._node.cluster.now) if self._node.running else None

@@ -117,6 +117,8 @@ class Interruption(NamedTuple):
     """Since messages of it were ordered last."""
     departed: frozenset[int]
     """Who has said since then that it leaves, and was not heard again."""
+    pause: float
+    """Seconds for which this process was not run just before that, or since; 0: it was."""
 
 
 class Processor:
@@ -221,6 +223,8 @@ class Processor:
         self.stirred = False
         """Something was queued that must not wait for the next datagram or timer."""
         self.largest_pause = 0.0
+        self._latest_pause = (-inf, 0.0)
+        """When it ended, and how many seconds it took."""
         self._last_visit = inf
         self._rotation_time = 0.0
         self._sizes_named: set[int] = set()
@@ -250,6 +254,11 @@ class Processor:
     def deadline(self) -> float:
         """When `advance` is due next; infinity if nothing is armed."""
         return self.timers.earliest()
+
+    @property
+    def is_operational(self) -> bool:
+        """Whether there is a ring, and it goes on."""
+        return self.state is State.OPERATIONAL
 
     @property
     def state(self) -> State:
@@ -364,6 +373,7 @@ class Processor:
             return False
         self.counters.pauses += 1
         self.largest_pause = max(self.largest_pause, late)
+        self._latest_pause = now, late
         self.come_back(now)
         return True
 
@@ -445,8 +455,9 @@ class Processor:
             self._delivered_ring_id = None
         if ring_id == self.ring.id and self.syncing:
             self.syncing = False
-            self._interrupted = None
-            self._departed.clear()
+            if self.is_operational:  # else this ring has been left before it was complete
+                self._interrupted = None
+                self._departed.clear()
             if self.ring.token_held and self.packer:
                 self._cancel_hold()
 
@@ -455,7 +466,9 @@ class Processor:
         if self._interrupted is None:
             return None
         cause, since = self._interrupted
-        return Interruption(cause, now - since, frozenset(self._departed))
+        end, pause = self._latest_pause
+        belongs = end >= since - self._token_timeout
+        return Interruption(cause, now - since, frozenset(self._departed), pause if belongs else 0.0)
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
         """Form the ring anew, since the sync of what is above waits for these members (rulings, C4).

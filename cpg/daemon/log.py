@@ -70,7 +70,10 @@ class _Straight(io.FileIO):
         """Write all of it. Raises `OSError` where only a part is taken."""
         written = 0
         while written < len(data):
-            written += super().write(data[written:])
+            taken = super().write(data[written:])
+            if taken is None:  # a descriptor that does not block, with nobody who reads
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            written += taken
         return written
 
 

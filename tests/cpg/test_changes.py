@@ -7,10 +7,14 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from cpg.changes import INTERVAL, MOST
+from cpg.changes import INTERVAL, MOST, Changes
 from cpg.testing import World
 from totem.config import Config, Quorum
+from totem.configuration import RingId
 from totem.errors import RingLost
+from totem.processor import Interruption
+from totem.states.table import Cause
+from totem.testing.cluster import Cluster
 
 CONFIG = Config.for_nodes(3, quorum=Quorum(provider="corosync_votequorum"))
 
@@ -118,6 +122,40 @@ async def test_a_ring_that_breaks_and_comes_again_as_it_was(autojump_clock, worl
     assert told(caplog, 1) == [
         ("INFO", "ring 1.d of nodes 1 2; the same nodes; no ring for T: the token was lost on the installed ring")
     ]
+
+
+async def test_a_node_that_stood_still_says_so_with_the_ring_that_comes_of_it(autojump_clock, world, caplog):
+    world.pause(2)
+    await trio.sleep(12)
+    caplog.clear()
+    world.resume(2)
+    await trio.sleep(5)
+    assert not [text for text in caplog.messages if text.startswith("node 1:") and "not run" in text]
+    ((level, text),) = told(caplog, 2)
+    assert level == "WARNING"
+    assert re.search(r"node 1 came back; no ring for T: .*; this process was not run for 1\d\.\d s$", text)
+
+    await trio.sleep(60)
+    async with running(world, 3):  # a later change has nothing to do with it
+        await trio.sleep(5)
+        ((level, text),) = told(caplog, 2)
+        assert (level, "not run" in text) == ("INFO", False)
+
+
+def test_nobody_came_to_the_first_ring_of_a_node():
+    cause = Interruption(Cause.JOIN_RECEIVED, 0.0, frozenset(), 0.0)
+    assert Changes().ring(RingId(3, 4), (2, 3), (3,), cause) == (False, "ring 3.4 of nodes 2 3")
+
+
+def test_what_is_told_of_a_ring_does_not_end_with_the_sync_of_one_that_was_left():
+    cluster = Cluster(2)
+    cluster.start()
+    cluster.run_for(10)
+    machine = cluster.nodes[1].machine
+    machine.syncing = True
+    machine.gather(Cause.TOKEN_LOST, cluster.now)
+    machine.sync_complete(machine.ring.id)
+    assert machine.interruption(cluster.now).cause is Cause.TOKEN_LOST
 
 
 async def test_a_ring_that_breaks_all_the_time_does_not_fill_the_log(autojump_clock, world, caplog):
