@@ -150,22 +150,13 @@ class Election(Struct, array_like=True, eq=False):
     tenure: Tenure | None = None
     """The latest leadership, while it lasts."""
 
-    def candidate(self, request: RequestId | None) -> Candidate | None:
-        """Return who stands with this request."""
-        return next((candidate for candidate in self.candidates if candidate.request == request), None)
-
     def asked(self) -> list[Candidate]:
         """Those who take part in the latest round."""
         return [candidate for candidate in self.candidates if candidate.round == self.round]
 
-    def due(self) -> Asked | Chosen | Leadership:
-        """What is to be told at this stage, also to who has not seen how the election came to it."""
-        if self.chosen is None:
-            missing = tuple(candidate.request for candidate in self.asked() if candidate.merits is None)
-            return Asked(self.name, self.round, missing)
-        if self.stage is Stage.LED:
-            return self.leadership()
-        return Chosen(self.name, self.round, self.chosen, is_next=self.stage is Stage.NAMED)
+    def missing(self) -> list[Candidate]:
+        """Those of them that have not answered."""
+        return [candidate for candidate in self.asked() if candidate.merits is None]
 
     @property
     def waits(self) -> bool:
@@ -177,15 +168,6 @@ class Election(Struct, array_like=True, eq=False):
         """The leadership of a candidate that leads still."""
         return self.tenure if self.tenure is not None and not self.tenure.is_ending else None
 
-    def leadership(self) -> Leadership:
-        """What those who observe are told."""
-        tenure = self.led
-        leader = self.candidate(tenure.request) if tenure is not None else None
-        if tenure is None or leader is None:
-            return Leadership(self.name, None)
-        said = tenure.version, tenure.blob
-        return Leadership(self.name, leader.request, tenure.token, leader.address, leader.port, *said)
-
 
 class Leaders:
     """All elections of the cluster."""
@@ -196,6 +178,10 @@ class Leaders:
         self._requests = requests
         self._places = Places()
         """Of candidates."""
+        self._standing: dict[RequestId, Candidate] = {}
+        """The same candidates."""
+        self._missing: dict[bytes, int] = {}
+        """How many statuses the rounds wait for, while they are open; by election."""
         self._tenures = Places()
         self._published = 0
         """Bytes of all blobs."""
@@ -208,7 +194,12 @@ class Leaders:
                 self._tenures.put(election.tenure.request, election.name)
                 self._published += len(election.tenure.blob)
             for candidate in election.candidates:
-                self._places.put(candidate.request, election.name)
+                self._remember(candidate, election.name)
+            self._missing[election.name] = len(election.missing())
+
+    def _remember(self, candidate: Candidate, name: Name) -> None:
+        self._places.put(candidate.request, name)
+        self._standing[candidate.request] = candidate
 
     def present(self, request: RequestId) -> list[LeaderOutcome]:
         """What has become of a request so far, if it stands. Hot."""
@@ -217,7 +208,26 @@ class Leaders:
     def of(self, name: bytes) -> Leadership:
         """Who leads an election now."""
         election = self.elections.get(name)
-        return election.leadership() if election is not None else Leadership(name, None)
+        tenure = election.led if election is not None else None
+        leader = self._standing.get(tenure.request) if tenure is not None else None
+        if tenure is None or leader is None:
+            return Leadership(name, None)
+        said = tenure.version, tenure.blob
+        return Leadership(name, leader.request, tenure.token, leader.address, leader.port, *said)
+
+    def _candidate(self, election: Election, request: RequestId | None) -> Candidate | None:
+        """Return who stands in an election with this request."""
+        is_there = request is not None and self._places.get(request) == election.name
+        return self._standing[request] if request is not None and is_there else None
+
+    def _due(self, election: Election) -> Asked | Chosen | Leadership:
+        """What is to be told at this stage, also to who has not seen how the election came to it."""
+        if election.chosen is None:
+            missing = tuple(candidate.request for candidate in election.missing())
+            return Asked(election.name, election.round, missing)
+        if election.stage is Stage.LED:
+            return self.of(election.name)
+        return Chosen(election.name, election.round, election.chosen, is_next=election.stage is Stage.NAMED)
 
     def tenure(self, request: RequestId) -> Tenure | None:
         """Return the leadership of a candidate, while it lasts."""
@@ -236,7 +246,7 @@ class Leaders:
         """What is waited for where somebody is looked for: statuses, or a winner."""
         for _, election in sorted(self.elections.items()):
             if election.stage is not Stage.LED and election.candidates:
-                yield election.due()
+                yield self._due(election)
 
     # ---- candidates
 
@@ -250,8 +260,9 @@ class Leaders:
         if election is None:
             election = self.elections[name] = Election(name)
         is_first = not election.candidates
-        election.candidates.append(Candidate(request, command.address, command.port, command.lease, command.grace))
-        self._places.put(request, name)
+        candidate = Candidate(request, command.address, command.port, command.lease, command.grace)
+        election.candidates.append(candidate)
+        self._remember(candidate, name)
         yield Standing(request)
         if is_first:
             yield from self._open(election)
@@ -287,6 +298,9 @@ class Leaders:
         election = self.elections[name]
         for request in requests:
             self._places.remove(request)
+            candidate = self._standing.pop(request)
+            if candidate.round == election.round and candidate.merits is None:
+                self._missing[name] -= 1
         gone = set(requests)
         election.candidates = [candidate for candidate in election.candidates if candidate.request not in gone]
         stage = election.stage
@@ -308,6 +322,7 @@ class Leaders:
     def _forget_if_over(self, election: Election) -> None:
         if not election.candidates and election.tenure is None:
             del self.elections[election.name]
+            self._missing.pop(election.name, None)
 
     def _open(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
         """Ask the candidates, if there are any."""
@@ -316,9 +331,11 @@ class Leaders:
             self._forget_if_over(election)
             return
         others = [candidate for candidate in election.candidates if candidate.request != sits_out]
-        for candidate in others or election.candidates:
+        asked = others or election.candidates
+        for candidate in asked:
             candidate.round, candidate.merits = election.round, None
-        yield election.due()
+        self._missing[election.name] = len(asked)
+        yield self._due(election)
 
     def status(self, command: Status) -> Iterator[LeaderOutcome]:
         """Take a candidate's answer, the first one that it gives in a round; the last missing one closes it."""
@@ -328,10 +345,11 @@ class Leaders:
         election = self.elections[name]
         if election.stage is not Stage.ASKED or command.round != election.round:
             return
-        for candidate in election.asked():
-            if candidate.request == command.candidate and candidate.merits is None:
-                candidate.merits = Merits(int(command.running // STEP), -int(command.restart_interval // STEP))
-                yield from self._close_if_answered(election)
+        candidate = self._standing[command.candidate]
+        if candidate.round == election.round and candidate.merits is None:
+            candidate.merits = Merits(int(command.running // STEP), -int(command.restart_interval // STEP))
+            self._missing[name] -= 1
+            yield from self._close_if_answered(election)
 
     def close(self, command: Close) -> Iterator[LeaderOutcome]:
         """Wait no longer for those that have not answered."""
@@ -340,7 +358,7 @@ class Leaders:
             yield from self._close(election)
 
     def _close_if_answered(self, election: Election) -> Iterator[LeaderOutcome]:
-        if all(candidate.merits is not None for candidate in election.asked()):
+        if not self._missing[election.name]:
             yield from self._close(election)
 
     def _close(self, election: Election) -> Iterator[LeaderOutcome]:
@@ -355,7 +373,7 @@ class Leaders:
             return
         _, winner = max(ranked, key=itemgetter(0))  # of equals the first: who has stood longer
         election.stage, election.chosen = Stage.CHOSEN, winner
-        yield election.due()
+        yield self._due(election)
 
     # ---- leading
 
@@ -366,7 +384,7 @@ class Leaders:
             yield Rejected(command.election, command.round, command.candidate)
         elif election.stage is Stage.CHOSEN:
             election.stage = Stage.NAMED
-            yield election.due()
+            yield self._due(election)
 
     def commit(self, command: Commit) -> Iterator[LeaderOutcome]:
         """Let the one lead that was named next, if nobody else does any more."""
@@ -374,13 +392,13 @@ class Leaders:
         if election is None or election.stage is Stage.CHOSEN:
             yield Rejected(command.election, command.round, command.candidate)
         elif election.stage is Stage.NAMED and not election.waits and self._tokens.is_left:
-            leader = election.candidate(command.candidate)
+            leader = self._candidate(election, command.candidate)
             assert leader is not None, "who goes is not chosen any more"
             election.stage = Stage.LED
             token = self._tokens.draw()
             election.tenure = Tenure(leader.request, election.name, leader.lease, leader.grace, token)
             self._tenures.put(leader.request, election.name)
-            yield election.due()
+            yield self._due(election)
 
     def depose(self, command: Depose) -> Iterator[LeaderOutcome]:
         """Take the win of this round from who has it."""
@@ -400,7 +418,7 @@ class Leaders:
     def renew(self, command: Renew) -> Iterator[LeaderOutcome]:
         """Let a leader's lease begin anew, if it stands; who was looked for instead is not wanted any more."""
         election = self._led(self._tenures.get(command.request), command.token)
-        if election is None or election.tenure is None or election.candidate(command.request) is None:
+        if election is None or election.tenure is None or self._candidate(election, command.request) is None:
             return
         tenure = election.tenure
         tenure.renewals += 1
@@ -408,7 +426,7 @@ class Leaders:
             self._begin(election, Stage.LED, tenure.request)
         if tenure.is_ending:
             tenure.is_ending = False
-            yield election.leadership()
+            yield self.of(election.name)
         yield Renewed(tenure.request, tenure.token, tenure.renewals)
 
     def revoke(self, command: Revoke) -> Iterator[LeaderOutcome]:
@@ -429,7 +447,7 @@ class Leaders:
         election = self._led(self._tenures.get(command.request), command.token)
         if election is None:
             return
-        wished = election.candidate(command.to)
+        wished = self._candidate(election, command.to)
         if election.led is not None and wished is not None and wished.request != election.led.request:
             yield from self._end_told(election.led)
             self._begin(election, Stage.NAMED, wished.request)
@@ -460,7 +478,7 @@ class Leaders:
         election.tenure = None
         yield Lapsed(election.name, tenure.token)
         if election.stage is Stage.NAMED:
-            yield election.due()
+            yield self._due(election)
         self._forget_if_over(election)
 
     def publish(self, command: Publish) -> Iterator[LeaderOutcome]:
@@ -478,7 +496,7 @@ class Leaders:
         tenure.version += 1
         tenure.blob = command.blob
         yield self._requests.note(Published(command.request, tenure.version))
-        yield election.leadership()
+        yield self.of(election.name)
 
     def _led(self, name: bytes | None, token: int, renewals: int | None = None) -> Election | None:
         """Return an election whose latest leadership has this token, lasts, and was renewed so many times."""

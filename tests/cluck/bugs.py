@@ -754,7 +754,7 @@ LEADERS = [
     Bug(
         "let who stands no more renew",
         "E10",
-        [Change(Leaders, "renew", "or election.candidate(command.request) is None", "")],
+        [Change(Leaders, "renew", "or self._candidate(election, command.request) is None", "")],
         by(leaders.test_a_leader_that_stands_no_more_renews_nothing),
     ),
     Bug(

@@ -78,6 +78,9 @@ def check_elections(state):
         assert len(set(candidates)) == len(candidates) <= leaders.MOST_CANDIDATES
         assert candidates or election.tenure is not None, f"{name} is known without anybody"
         assert all(known._places[request] == name for request in candidates)
+        assert all(known._standing[candidate.request] is candidate for candidate in election.candidates)
+        if election.stage is Stage.ASKED and candidates:
+            assert known._missing[name] == len(election.missing())
         standing += len(candidates)
         if election.stage in (Stage.CHOSEN, Stage.NAMED):
             assert election.chosen in candidates
@@ -85,7 +88,8 @@ def check_elections(state):
             assert election.led.request in candidates, "who leads does not stand"
         if election.tenure is not None:
             assert known._tenures[election.tenure.request] == name
-    assert standing == len(known._places)
+    assert standing == len(known._places) == len(known._standing)
+    assert known._missing.keys() <= known.elections.keys()
     assert known._published == sum(len(tenure.blob) for tenure in known.tenures()) <= leaders.MOST_PUBLISHED
 
 

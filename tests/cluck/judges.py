@@ -331,7 +331,7 @@ class ElectionJudge:
             there = state.leaders.elections[name]
             assert (there.tenure is not None) == election.lasts
             assert [c.request for c in there.candidates] == list(election.standing)
-            assert there.leadership().leader == election.leader
+            assert state.leaders.of(name).leader == election.leader
             if election.asked:
                 assert None in election.asked.values(), "nobody is missing, and the round is open"
             elif election.standing:

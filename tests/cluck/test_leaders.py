@@ -33,6 +33,7 @@ from cluck.commands import (
 )
 from cluck.state import State
 from tests.cluck.bench import FIRST, HERE, THERE, Bench
+from tests.cluck.steps import steps
 
 E = b"election"
 NOBODY = Leadership(E, None)
@@ -727,3 +728,30 @@ def test_the_server_through_which_a_candidate_speaks_is_the_latest(bench):
     bench.apply(Stand(a, E), THERE)
     assert bench.state.keep([THERE], {}) == []
     assert bench.state.keep([HERE], {}) == [NOBODY]
+
+
+def test_a_round_of_many_costs_no_more_for_each():
+    """Four times as many candidates: four times as much to do for all statuses, renewals and looks at the leader."""
+
+    def cost(count):
+        bench = Bench()
+        first, _ = bench.stand("A")
+        bench.elect(first)
+        others = [bench.stand(chr(1000 + number))[0] for number in range(count)]
+        bench.resign(FIRST)
+        state, named = bench.state, bench.state.leaders.of
+
+        def life():
+            for other in others[:-1]:
+                bench.status(other, 2)
+                named(E)
+            bench.elect(others[-1], 2)
+            for _ in others:
+                named(E)
+                assert bench.renew_lead(FIRST + 1)
+
+        taken = steps(life)
+        assert state.leaders.of(E).leader == others[-1]
+        return taken
+
+    assert cost(200) < 5 * cost(50)
