@@ -499,7 +499,10 @@ LEADERS = [
     Bug(
         "let those take part that come during a round",
         "E8",
-        [Change(Election, "asked", "if candidate.round == self.round", "if candidate")],
+        [
+            Change(Election, "asked", "if candidate.round == self.round", "if candidate"),
+            Change(Leaders, "status", "candidate.round == election.round and", ""),
+        ],
         by(leaders.test_who_comes_during_a_round_takes_no_part_in_it),
     ),
     Bug(
