@@ -54,11 +54,6 @@ class Scheduler:
             return
         signal.signal(signal.SIGXCPU, self._on_spin)
         try:
-            _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
-            limit = LONGEST_RUN * 1_000_000
-            if hard != resource.RLIM_INFINITY:
-                limit = min(limit, hard // 2)  # at the hard limit the kernel kills
-            resource.setrlimit(resource.RLIMIT_RTTIME, (limit, hard))
             self._be_in_real_time()
         except OSError as error:
             _log.warning(
@@ -81,6 +76,11 @@ class Scheduler:
                     _log.info("in real time again")
 
     def _be_in_real_time(self) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_RTTIME)
+        limit = LONGEST_RUN * 1_000_000
+        if hard != resource.RLIM_INFINITY:
+            limit = min(limit, hard // 2)  # at the hard limit the kernel kills
+        resource.setrlimit(resource.RLIMIT_RTTIME, (limit, hard))  # each time, since the kernel raises it as it tells
         parameter = os.sched_param(self._priority)
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, parameter)
 

@@ -115,11 +115,13 @@ async def test_who_spins_gives_real_time_up_and_takes_it_again(system, autojump_
     await trio.sleep(PAUSE + 1)
     system.asked.clear()
     for _ in range(3):  # the kernel says it each second
+        system.limits[resource.RLIMIT_RTTIME] = (11_000_000, -1)  # and is silent for a second longer the next time
         scheduler._on_spin(signal.SIGXCPU, None)
     assert set(system.asked) == {("scheduler", PLAIN)}
     assert caplog.messages[-1].startswith("no longer in real time: 10 s of computing without a pause")
     await trio.sleep(PAUSE)
     assert system.asked[-1] == ("scheduler", REAL_TIME)
+    assert system.limits[resource.RLIMIT_RTTIME] == (10_000_000, -1)
     assert caplog.messages[-1] == "in real time again"
     assert len(caplog.messages) == 3
     nursery.cancel_scope.cancel()
