@@ -24,6 +24,18 @@ class Open:
     """Once granted: from when on the holder counts."""
 
 
+@dataclass(slots=True)
+class Audience:
+    """Whom an election concerns, of the clients of one server."""
+
+    candidates: dict[RequestId, LocalClient] = field(default_factory=dict)
+    observers: dict[Client, LocalClient] = field(default_factory=dict)
+
+
+Audiences = dict[bytes, Audience]
+"""By election, where there are any: so nobody else is looked at when one changes."""
+
+
 @dataclass(slots=True, eq=False)
 class LocalClient:
     """A program that is, or was a moment ago, connected to this server."""
@@ -36,6 +48,8 @@ class LocalClient:
     """With whom it shares what all clients may have."""
     is_behind: Callable[[], bool]
     """Whether it should read before it is told more than it waits for."""
+    audiences: Audiences
+    """Of all clients."""
     is_known: bool = False
     """The group may have heard of it, through this server or an earlier life of it."""
     lost: float | None = None
@@ -50,6 +64,42 @@ class LocalClient:
     candidates: dict[RequestId, Candidacy] = field(default_factory=dict)
     strikes: int = 0
     """Pings in a row that it has not answered."""
+
+    def stand(self, request: RequestId, candidacy: Candidacy) -> None:
+        """Have a candidate."""
+        self.candidates[request] = candidacy
+        self.audiences.setdefault(candidacy.election, Audience()).candidates[request] = self
+
+    def step_back(self, request: RequestId) -> None:
+        """Have this candidate no more, if there is one."""
+        candidacy = self.candidates.pop(request, None)
+        if candidacy is not None:
+            del self.audiences[candidacy.election].candidates[request]
+            self._forget_if_empty(candidacy.election)
+
+    def observe(self, election: bytes) -> None:
+        """Be told of an election."""
+        self.observed.add(election)
+        self.audiences.setdefault(election, Audience()).observers[self.client] = self
+
+    def ignore(self, election: bytes) -> None:
+        """Be told of an election no more."""
+        if election in self.observed:
+            self.observed.remove(election)
+            del self.audiences[election].observers[self.client]
+            self._forget_if_empty(election)
+
+    def _forget_if_empty(self, election: bytes) -> None:
+        audience = self.audiences[election]
+        if not audience.candidates and not audience.observers:
+            del self.audiences[election]
+
+    def leave(self) -> None:
+        """Have nothing to do with elections any more."""
+        for request in list(self.candidates):
+            self.step_back(request)
+        for election in list(self.observed):
+            self.ignore(election)
 
     def tell(self, said: Downward) -> None:
         """Tell it something, if it is there."""

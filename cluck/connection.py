@@ -77,7 +77,7 @@ class Connection:
                     raise Malformed(f"Observe with {MOST_OBSERVED} other elections observed")
                 service.observe(local, election)
             case Ignore(election):
-                local.observed.discard(election)
+                local.ignore(election)
             case Ask():
                 service.ask(local, upward)
             case ReadClock():

@@ -164,7 +164,7 @@ class Outgoing:
             local = self._clients.get(command.request.owner.client)
             if local is not None:
                 local.open.pop(command.request, None)
-                local.candidates.pop(command.request, None)
+                local.step_back(command.request)
                 why = self._replica.unrecorded(command.lease + command.grace)
                 local.tell(Failed(command.request, why, not_ready=True))
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from msgspec import json
 
 from cluck.canvass import Canvass
-from cluck.clients import Candidacy, LocalClient, Open
+from cluck.clients import Audiences, Candidacy, LocalClient, Open
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
@@ -96,6 +96,7 @@ class Service:
         self.leases = Leases()
         self.clients: dict[Client, LocalClient] = {}
         """Those of this server."""
+        self._audiences: Audiences = {}
         self.forced: deque[tuple[Force, Server]] = deque(maxlen=MOST_FORCED)
         """What was taken by force, and through which server, for the shell to tell."""
         self._key = key or dice.randbytes(32)
@@ -104,7 +105,7 @@ class Service:
         self._numbers = 0
         self._outgoing = Outgoing(self.replica, self.clients)
         self._inquiries = Inquiries(self)
-        self._teller = Teller(self.replica, self.clients, self._outgoing, now)
+        self._teller = Teller(self.replica, self.clients, self._audiences, self._outgoing, now)
         self._upkeep = Upkeep(self.replica, self.clients, self._outgoing, self._teller, now)
 
     # ---- the group's side
@@ -296,7 +297,7 @@ class Service:
             client = Client(self.server, self._numbers)
         local = self.clients.get(client)
         if local is None:
-            local = self.clients[client] = LocalClient(client, hello.program, put, user, is_behind)
+            local = self.clients[client] = LocalClient(client, hello.program, put, user, is_behind, self._audiences)
             local.is_known = client.server != self.server
         elif local.put is not None:
             local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
@@ -339,13 +340,14 @@ class Service:
             local.open[request] = Open(command)
             if type(command) is Stand:
                 since = self._now - command.running
-                local.candidates.setdefault(request, Candidacy(command.election, since, command.restart_interval))
+                if request not in local.candidates:
+                    local.stand(request, Candidacy(command.election, since, command.restart_interval))
         if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
             self._outgoing.ask(command, local)
 
     def _withdraw(self, local: LocalClient, command: Withdraw) -> None:
         known = local.open.get(command.request)
-        local.candidates.pop(command.request, None)
+        local.step_back(command.request)
         if known is not None and not known.is_submitted:  # the group has never heard of it
             del local.open[command.request]
             self._outgoing.take_back(known.command)

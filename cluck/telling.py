@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from cluck.clients import LocalClient, Untold
+from cluck.clients import Audience, Audiences, LocalClient, Untold
 from cluck.commands import (
     Asked,
     Chosen,
@@ -49,11 +49,19 @@ SHORT: Final = 1.0
 class Teller:
     """What is to be told to the clients of one server, and what they were told of its readiness."""
 
-    def __init__(self, replica: Replica, clients: Mapping[Client, LocalClient], outgoing: Outgoing, now: float) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        clients: Mapping[Client, LocalClient],
+        audiences: Audiences,
+        outgoing: Outgoing,
+        now: float,
+    ) -> None:
         self.is_resumed = False
         """Whether the clients were told what the view began with."""
         self._replica = replica
         self._clients = clients
+        self._audiences = audiences
         self._outgoing = outgoing
         self._untold: deque[Untold] = deque()
         self._suspended: float | None = now
@@ -110,9 +118,7 @@ class Teller:
                 if token not in ends and state.table.held(request, token) is None:
                     del local.held[token]
                     local.tell(Ended(request, token, Why.EXPIRED))
-        elections = {name for local in self._clients.values() for name in local.observed}
-        elections |= {c.election for local in self._clients.values() for c in local.candidates.values()}
-        elections |= self._led.keys()
+        elections = self._audiences.keys() | self._led.keys()
         news = {untold.outcome.election for untold in self._untold if type(untold.outcome) is Leadership}
         for election in sorted(elections - news):
             self._tell_leadership(state.leaders.of(election), None, now)
@@ -162,7 +168,7 @@ class Teller:
 
     def observe(self, local: LocalClient, election: bytes) -> None:
         """Tell a client of an election from now on."""
-        local.observed.add(election)
+        local.observe(election)
         state = self._replica.state
         if state is not None and self.readiness[0] and not self._has_news_of(election):
             local.tell(state.leaders.of(election))
@@ -214,6 +220,8 @@ class Teller:
                 pass
             case _:
                 local.open.pop(request, None)
+                if type(outcome) is Refused:
+                    local.step_back(request)
                 local.tell(outcome)
 
     def _tell_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
@@ -256,17 +264,19 @@ class Teller:
     def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
         """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
         self._note_leader(leadership)
-        for local in self._clients.values():
-            for candidate, candidacy in local.candidates.items():
-                if candidacy.election == leadership.election:
-                    token = leadership.token if leadership.leader == candidate else 0
-                    if candidacy.token and candidacy.token != token:
-                        candidacy.token = 0
-                        local.tell(Leads(candidate, 0))
-                    if token and candidacy.token != token:
-                        self._tell_leader(local, candidate, token, base, now)
-            if leadership.election in local.observed:
-                local.tell(leadership)
+        audience = self._audiences.get(leadership.election, Audience())
+        leader, token = leadership.leader, leadership.token
+        for candidate, local in audience.candidates.items():
+            candidacy = local.candidates[candidate]
+            if candidacy.token and (candidate, candidacy.token) != (leader, token):
+                candidacy.token = 0
+                local.tell(Leads(candidate, 0))
+        if leader is not None and leader in audience.candidates:
+            local = audience.candidates[leader]
+            if local.candidates[leader].token != token:
+                self._tell_leader(local, leader, token, base, now)
+        for local in audience.observers.values():
+            local.tell(leadership)
 
     def _note_leader(self, leadership: Leadership) -> None:
         """Remember for the administrator that a client of this server leads, or does not any more."""

@@ -132,6 +132,7 @@ class Upkeep:
     def _forget(self, local: LocalClient) -> None:
         """A client is not there any more, and what it had is free."""
         self._clients.pop(local.client, None)
+        local.leave()
         self._outgoing.forget(local)
         if local.is_known:
             self._outgoing.say(Gone(local.client))

@@ -5,6 +5,7 @@ import math
 import pytest
 from msgspec.structs import replace
 
+from cluck import leaders
 from cluck.canvass import PATIENCE
 from cluck.commands import (
     Acquire,
@@ -21,16 +22,19 @@ from cluck.commands import (
     Refused,
     Renew,
     RequestId,
+    Resign,
+    Stand,
     Why,
 )
 from cluck.leaders import Stage
 from cluck.leases import DRIFT, STANDBY, usable
-from cluck.protocol import VERSION, Clock, Held, Hello, Leads, Observe, Ping, Pong, ReadClock
+from cluck.protocol import VERSION, Clock, Held, Hello, Ignore, Leads, Observe, Ping, Pong, ReadClock
 from cluck.tokens import RESERVE, TOKENS_OF_AN_EPOCH
 from cluck.upkeep import PING, RESUME, TICK
 from cluck.wire import decode
 from cpg.events import Reason
 from tests.cluck.orders import Server, started
+from tests.cluck.steps import steps
 
 
 def commands(messages, *kinds):
@@ -703,3 +707,60 @@ def test_a_withdrawal_is_answered_whatever_there_was():
     order[1].withdraw(waiting)
     order.settle()
     assert len(order[1].of(Refused)) == 2
+
+
+# ---- what elections cost
+
+
+def have_clients(order, count):
+    """So many clients of the first server come, each of which stands in an election of its own, and observes it."""
+    for number in range(count):
+        heard = []
+        connection = order[1].service.connect(heard.append)
+        connection.say([Hello(VERSION)], order.now)
+        request = RequestId(Owner(heard[0].client, 0), 1)
+        election = b"%d" % number
+        connection.say([Observe(election), Stand(request, election)], order.now)
+        order.settle()
+
+
+def test_a_change_of_who_leads_is_no_matter_of_other_elections():
+    """What is to be done for it does not grow with the clients that are in others, nor what a view begins with with
+    the square of them.
+    """
+
+    def cost(count):
+        order = started()
+        have_clients(order, count)
+        first = order[1].stand()
+        order.settle()
+        order[1].say(Observe(b"head"))
+        token = order[1].of(Leads)[-1].token
+        resigned = steps(lambda: (order[1].say(Resign(first, token)), order.settle()))
+        assert order[1].of(Leads)[-1].token > token
+        return resigned, steps(lambda: (order.ring([1, 2, 3]), order.settle()))
+
+    (few, few_in_view), (many, many_in_view) = cost(10), cost(80)
+    assert many < 1.1 * few
+    assert many_in_view < 10 * few_in_view
+
+
+def test_nothing_is_kept_of_elections_that_no_client_has_to_do_with_any_more(monkeypatch):
+    monkeypatch.setattr(leaders, "MOST_CANDIDATES", 1)
+    order = started()
+    service = order[1].service
+    one = order[1].stand()
+    order.settle()
+    other = order[1].stand()
+    order.settle()
+    assert order[1].of(Refused) == [Refused(other, Why.OVERFLOW)]
+    (local,) = service.clients.values()
+    assert local.candidates.keys() == service._audiences[b"head"].candidates.keys() == {one}
+    order[1].say(Observe(b"another"))
+    order[1].say(Observe(b"head"))
+    order[1].withdraw(one)
+    order[1].say(Ignore(b"another"))
+    order.settle()
+    assert service._audiences.keys() == {b"head"}
+    order[1].lose(dead=True)
+    assert service._audiences == service.clients == {}
