@@ -7,7 +7,7 @@ is never told.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Final
 
@@ -64,6 +64,8 @@ class Teller:
         self._audiences = audiences
         self._outgoing = outgoing
         self._untold: deque[Untold] = deque()
+        self._news: Counter[bytes] = Counter()
+        """How many of these are leaderships, by election: the state is further there than what was told."""
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
         self._told_ready: tuple[bool, str] = (False, "")
@@ -84,6 +86,8 @@ class Teller:
         `base`: of a renewal, or of a leadership that begins, when it was sent.
         """
         self._untold.append(Untold(number, outcome, base))
+        if type(outcome) is Leadership:
+            self._news[outcome.election] += 1
 
     def on_final(self, number: int, now: float) -> None:
         """What was done up to here may be told."""
@@ -104,6 +108,7 @@ class Teller:
         """The view has ended: what is not final may be lost."""
         self._suspended = now
         self._untold.clear()
+        self._news.clear()
 
     def _tell_what_changed(self, now: float) -> None:
         """After a change: what clients were told they hold, and does not hold any more, and who leads.
@@ -119,8 +124,7 @@ class Teller:
                     del local.held[token]
                     local.tell(Ended(request, token, Why.EXPIRED))
         elections = self._audiences.keys() | self._led.keys()
-        news = {untold.outcome.election for untold in self._untold if type(untold.outcome) is Leadership}
-        for election in sorted(elections - news):
+        for election in sorted(elections - self._news.keys()):
             self._tell_leadership(state.leaders.of(election), None, now)
 
     def renounce(self) -> None:
@@ -170,7 +174,7 @@ class Teller:
         """Tell a client of an election from now on."""
         local.observe(election)
         state = self._replica.state
-        if state is not None and self.readiness[0] and not self._has_news_of(election):
+        if state is not None and self.readiness[0] and election not in self._news:
             local.tell(state.leaders.of(election))
         else:
             local.tell(Leadership(election, None))
@@ -178,6 +182,9 @@ class Teller:
     def _tell(self, outcome: Outcome, base: float | None, now: float) -> None:
         """Tell a client of this server what came of its request. Hot."""
         if type(outcome) is Leadership:
+            self._news[outcome.election] -= 1
+            if not self._news[outcome.election]:
+                del self._news[outcome.election]
             self._tell_leadership(outcome, base, now)
             return
         request: RequestId = outcome.request  # type: ignore[union-attr]
@@ -258,7 +265,7 @@ class Teller:
         if candidacy is None or state is None:
             return
         leadership = state.leaders.of(candidacy.election)
-        if leadership.leader == candidate and not self._has_news_of(candidacy.election):
+        if leadership.leader == candidate and candidacy.election not in self._news:
             self._tell_leader(local, candidate, leadership.token, None, now)
 
     def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
@@ -297,12 +304,6 @@ class Teller:
         """Hand over what the administrator should know of elections that clients of this server lead or led."""
         news, self._led_news = self._led_news, []
         return news
-
-    def _has_news_of(self, election: bytes) -> bool:
-        """Whether the state is further with an election than what is final, and that is told soon."""
-        return any(
-            type(untold.outcome) is Leadership and untold.outcome.election == election for untold in self._untold
-        )
 
 
 def _deadline(leased: Ticket | Tenure, base: float | None) -> float:

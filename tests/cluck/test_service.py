@@ -745,6 +745,16 @@ def test_a_change_of_who_leads_is_no_matter_of_other_elections():
     assert many_in_view < 10 * few_in_view
 
 
+def test_to_observe_costs_the_same_however_much_is_not_final_yet():
+    def cost(count):
+        order = started()
+        for number in range(count):
+            order[1].service._teller.note(1_000_000, Leadership(b"%d" % number, None), None)
+        return steps(lambda: order[1].say(Observe(b"head")))
+
+    assert cost(1000) == cost(10)
+
+
 def test_nothing_is_kept_of_elections_that_no_client_has_to_do_with_any_more(monkeypatch):
     monkeypatch.setattr(leaders, "MOST_CANDIDATES", 1)
     order = started()
