@@ -90,12 +90,10 @@ class RingStore:
         # Our own crashes leave both files whole. One that is not was damaged from outside, and the other may be older
         # than that (Corosync does not write the second); without the second, Corosync wrote the first.
         sound = said is not None and (checked is None or confirmed is not None)
-        if sound:
-            ring_seq = max(known)
-        else:
-            ring_seq = max(1, int(time.time()), *known)
-            self._tell_loss(ring_seq, new_directory, plain)
+        ring_seq = max(known) if sound else max(1, int(time.time()), *known)
         self.store(ring_seq)
+        if not sound:
+            self._tell_loss(ring_seq, new_directory, plain)
         return ring_seq
 
     def store(self, ring_seq: int) -> None:

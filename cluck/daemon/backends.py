@@ -10,7 +10,7 @@ from cluck.electorate import Electorate
 from cpg.connect import DaemonRing, connect
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.daemon.access import Access
-from cpg.daemon.start import ring_with_network
+from cpg.daemon.start import ring_in_time
 from cpg.embedded import EmbeddedRing
 from totem.errors import ConfigError
 
@@ -29,7 +29,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
                 yield ring_of_corosync
         case Backend.RING:
             assert settings.config is not None
-            own_ring = await ring_with_network(EmbeddedRing, settings.config, node)
+            own_ring = await ring_in_time(EmbeddedRing, settings.config, node)
             async with own_ring.live():
                 yield own_ring
 

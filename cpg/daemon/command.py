@@ -38,7 +38,7 @@ from cpg.daemon.log import set_level, start_logging
 from cpg.daemon.scheduling import Scheduler
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.sockets import listening
-from cpg.daemon.start import ring_with_network
+from cpg.daemon.start import ring_in_time
 from cpg.daemon.status import LibqbState, answers
 from cpg.lines import nodes
 from totem.addresses import is_local, resolve
@@ -119,7 +119,7 @@ async def _live(options: argparse.Namespace, path: Path, access: Access, known: 
     with suppress(NotYet):  # what is wrong is said before there is a socket
         await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
     with listening(path) as listener:
-        ring = await ring_with_network(ServedRing, options.config, options.node, resolve=known)
+        ring = await ring_in_time(ServedRing, options.config, options.node, resolve=known)
         access.reserved = ring.config.daemon.reserved
         await _serve(ring, listener, access, life)
     _log.info("node %d has left", ring.node_id)

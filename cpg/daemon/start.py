@@ -1,4 +1,4 @@
-"""The start of a daemon that is a node, on a machine whose network may come later: its names, and its address.
+"""The start of a daemon that is a node, where its names, its address, or room on its disk may come later.
 
 What is not there yet is waited for, and said once; a service manager that started the daemon anew in the meantime would
 only find the same.
@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 PAUSE: Final = 1.0
 """Seconds between two tries."""
 _NO_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
+_NO_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-async def ring_with_network(kind: type[AnyRing], path: str, node: str | None, *, resolve: Resolve = resolve) -> AnyRing:
-    """Make a ring that is still to be entered, as soon as all names resolve and this node's address is there.
+async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, resolve: Resolve = resolve) -> AnyRing:
+    """Make a ring that is still to be entered, as soon as names resolve, and address and disk of this node are there.
 
     Raises `ConfigError` and `OSError` as `open_ring` does.
     """
@@ -39,21 +40,24 @@ async def ring_with_network(kind: type[AnyRing], path: str, node: str | None, *,
             config, warnings = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
             ring = prepare_ring(kind, config, node)
         except (NotYet, OSError) as error:
-            if isinstance(error, OSError) and not _is_of_network(error):
-                raise
-            text = str(error if isinstance(error, NotYet) else error.strerror)
+            text = _waiting(error) + str(error if isinstance(error, NotYet) else error.strerror)
             if text != said:
-                _log.warning("waiting for the network: %s", text)
-                notify(f"STATUS=waiting for the network: {text}")
+                _log.warning("%s", text)
+                notify(f"STATUS={text}")
             said = text
             await trio.sleep(PAUSE)
             continue
         for warning in warnings:
             _log.warning("%s", warning)
         if said:
-            _log.info("the network is there, after %.0f s", trio.current_time() - began)
+            _log.info("it is there, after %.0f s", trio.current_time() - began)
         return ring
 
 
-def _is_of_network(error: OSError) -> bool:
-    return isinstance(error, socket.gaierror) or error.errno in _NO_ADDRESS
+def _waiting(error: NotYet | OSError) -> str:
+    """For what, that may come later by itself; raises all other errors."""
+    if isinstance(error, NotYet | socket.gaierror) or error.errno in _NO_ADDRESS:
+        return "waiting for the network: "
+    if error.errno in _NO_DISK:
+        return "waiting for the disk: "
+    raise error

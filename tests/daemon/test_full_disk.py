@@ -14,6 +14,28 @@ from totem.node import STANDING_STILL
 pytestmark = pytest.mark.skipif(not can_mount(), reason="a disk of its own needs root, and leave to mount")
 
 
+async def test_cpgd_starts_when_there_is_room(tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    path = write_config(tmp_path, 1)
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text.replace(f"state_dir: {tmp_path}", f"state_dir: {state}"))
+    fill_first = ("sh", "-c", f'cat /dev/zero > {state}/full 2>/dev/null; exec "$@"', "sh")
+    cpgd = Cpgd(path, tmp_path, prefix=(*on_own_disk(state), *fill_first))
+    with ExitStack() as daemons, trio.fail_after(60):
+        daemons.callback(cpgd.close)
+        assert (await cpgd.notice()).startswith("STATUS=waiting for the disk: ring sequences cannot be kept in ")
+        empty(cpgd.process, state)
+        assert (await cpgd.notice()).startswith("READY=1")
+        code, log = await cpgd.end()
+    assert code == 0
+    assert log.count("waiting for the disk: ") == log.count("No space left on device") == 1
+    assert log.count("(or this is the first start)") == 1
+    assert "it is there, after" in log
+
+
 async def test_cpgd_goes_on_when_there_is_room(tmp_path):
     state = tmp_path / "state"
     state.mkdir()

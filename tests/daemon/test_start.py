@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from cpg.daemon import start
-from cpg.daemon.start import ring_with_network
+from cpg.daemon.start import ring_in_time
 from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
 from tests.daemon.test_command import Cpgd
@@ -45,13 +45,13 @@ TENTATIVE = OSError(errno.EADDRNOTAVAIL, "node 1 cannot listen at fd00::1 port 5
 async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump_clock, monkeypatch, caplog):
     caplog.set_level("INFO")
     Network(monkeypatch, NO_NAME, NO_NAME, NO_NAME, NO_ADDRESS, NO_ADDRESS, TENTATIVE, TENTATIVE)
-    assert await ring_with_network(object, "ring.conf", None) == "ring"
+    assert await ring_in_time(object, "ring.conf", None) == "ring"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"waiting for the network: {NO_NAME[0]}"),
         ("WARNING", f"waiting for the network: {NO_ADDRESS}"),
         ("WARNING", f"waiting for the network: {TENTATIVE.strerror}"),
         ("WARNING", "strange"),
-        ("INFO", "the network is there, after 7 s"),
+        ("INFO", "it is there, after 7 s"),
     ]
 
 
@@ -60,13 +60,13 @@ async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump
     [
         ConfigError("ring.conf:3: wrong"),
         OSError(errno.EADDRINUSE, "a process has it already"),
-        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOTDIR, "Not a directory"),
     ],
 )
-async def test_what_does_not_come_with_the_network_is_not_waited_for(autojump_clock, monkeypatch, error):
+async def test_what_does_not_come_by_itself_is_not_waited_for(autojump_clock, monkeypatch, error):
     Network(monkeypatch, error)
     with pytest.raises(type(error)) as caught:
-        await ring_with_network(object, "ring.conf", None)
+        await ring_in_time(object, "ring.conf", None)
     assert caught.value is error
 
 
@@ -141,5 +141,5 @@ async def test_an_address_that_comes_late(tmp_path):
         assert (await cpgd.notice()).startswith("READY=1")
         code, log = await cpgd.end()
     assert code == 0
-    assert "the network is there, after" in log
+    assert "it is there, after" in log
     cpgd.close()
