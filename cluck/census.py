@@ -130,9 +130,14 @@ class Census:
         return max(known, key=lambda voters: (voters.rank, voters.cluster), default=None)
 
     @property
+    def _was_born(self) -> bool:
+        """Whether a state was born: servers that do not vote may have had clients, and some of these may be alive."""
+        return self._known is not None and self._known.is_born
+
+    @property
     def _is_prepared(self) -> bool:
         """Whether a first birth was begun and, as far as is known here, came to nothing."""
-        return self._known is not None and not self._known.is_born
+        return self._known is not None and not self._was_born
 
     @cached_property
     def voters(self) -> Voters:
@@ -329,7 +334,10 @@ class Census:
         return Lineage(epoch, ring_seq, max(views, default=0) + 1, 0)
 
     def _birth(self) -> Birth | Minority:
-        """Nobody has what was told before: begin anew, if all or enough know that, and when nobody relies on it."""
+        """Nobody has what was told before: begin anew, if all or enough know that, and when nobody relies on it.
+
+        What disks of the former format know had no servers without a vote: there all who vote can tell.
+        """
         reports = self._reports.values()
         is_everyone = self.voters.is_everyone(self.present)
         records = self.records.values()
@@ -337,7 +345,9 @@ class Census:
         if any(record.epoch >= LARGEST_EPOCH for record in records):
             return Minority(f"the epochs of fencing tokens have come to their end, {LARGEST_EPOCH}")
         if any(report.force_birth for report in self._voting.values()) or (
-            is_everyone and not any(report.survivors or report.lineage is not None for report in reports)
+            is_everyone
+            and not self._was_born
+            and not any(report.survivors or report.lineage is not None for report in reports)
         ):
             longest = 0.0
         elif not is_everyone and (self._is_prepared or not self.is_quorum(self.records, self.voters)):

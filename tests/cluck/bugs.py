@@ -1136,7 +1136,7 @@ REPLICAS = [
         "the same epoch again",
         "E6",
         [Change(Census, "record_of_birth", "epoch = 1 + max(", "epoch = max(")],
-        replicas.test_all_that_start_again_begin_at_once_where_nobody_holds_anything_any_more,
+        replicas.test_all_that_start_again_begin_with_another_epoch,
     ),
     Bug(
         "grant longer leases than disks know of",
@@ -1469,6 +1469,12 @@ VOTERS = [
         "E9",
         [Change(Census, "can_begin", "if is_first", "if False")],
         electorates.test_a_first_state_is_on_all_disks_before_it_is_used,
+    ),
+    Bug(
+        "begin at once where all who vote are there without clients of an earlier life",
+        "E5",
+        [Change(Census, "_birth", "and not self._was_born", "and True")],
+        electorates.test_no_state_is_born_while_a_client_of_who_does_not_vote_may_hold_something,
     ),
     Bug(
         "take what was prepared for what was born, as to how many must have stored it",

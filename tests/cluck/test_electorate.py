@@ -193,6 +193,7 @@ def test_a_disk_remembers_who_decides():
     order.settle()
     assert not any(order[node].ready for node in (1, 2, 3))
     in_ring(order, 1, 2, 3)
+    order.pass_time(11)
     assert all(order[node].ready for node in (1, 2, 3))
     assert order[1].state.voters.electorate == order.electorate
 
@@ -350,6 +351,22 @@ def change(order, node, electorate):
     order.settle()
     assert order[node].state.voters.former is None
     assert order[node].state.voters.electorate == electorate
+
+
+def test_no_state_is_born_while_a_client_of_who_does_not_vote_may_hold_something():
+    """Server 1 votes no more and is cut off; its client holds a lock when all who vote begin anew."""
+    order = started(2)
+    change(order, 2, of(2))
+    order[1].acquire(lease=8.0, grace=1.0)
+    order.settle()
+    assert len(order[1].held) == 1
+    order.restart(2)
+    in_ring(order, 2)
+    order[2].acquire()
+    order.pass_time(8)
+    assert order[2].held == []
+    order.pass_time(3)
+    assert len(order[2].held) == 1
 
 
 def begin_change(order, nodes, electorate, stored=()):
