@@ -7,8 +7,8 @@ for all: the simulator's, or the boot-time clock of the one machine on which all
 
 order       What one lock server made final, in its order (`Order`): at any time at most one incompatible holder of a
             lock, and nothing ends that is not held.
-tokens      Strictly growing for each lock, in every server's order and by the time at which they were first seen, over
-            all restarts; and one token is one grant.
+tokens      Strictly growing for each lock, in every server's order and by the time at which they were granted, over all
+            restarts; and one token is one grant.
 interval    The clients' side in true time (`Holding`): from being told of a grant to the call of its release, its loss,
             its death or its deadline, whatever is first, nobody holds what is incompatible; and later ones have larger
             tokens.
@@ -49,7 +49,7 @@ class Grant:
     request: Hashable
     kind: Kind
     at: float
-    """When it became final there."""
+    """When it was first granted in that view: a server that stood still learns late that it is final."""
 
 
 @dataclass(frozen=True, slots=True)

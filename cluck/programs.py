@@ -15,7 +15,7 @@ import random
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
@@ -97,7 +97,7 @@ RARE: Final = frozenset((SERVER_STOOD, CLIENT_STOOD, RING_STOOD, REBOOTED, RESTA
 FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
 """Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
-"""Seconds in one view by which each election that can have a leader has one."""
+"""Seconds for which an election that can have a leader looks for one at most, in one view."""
 
 
 @dataclass(slots=True)
@@ -108,6 +108,8 @@ class History:
     """By view and number: what came of it at each server, as checksums."""
     final: dict[object, int] = field(default_factory=dict)
     """By view: up to which number somebody could tell."""
+    granted: dict[tuple[object, int], float] = field(default_factory=dict)
+    """By view and token: when the first server granted it, whether that became final there or not."""
 
 
 class Locks:
@@ -301,13 +303,13 @@ class Locks:
         for name, lock in state.table.locks.items():
             if lock.first is not None and lock.admits(lock.first):
                 yield f"{service.server}: {name!r} could be held by {lock.first}, which waits"
-        rest = min(self.rest_for, self._quiet_from - service.began)
-        if rest < AN_ELECTION or not service.replica.leaders:
+        if not service.replica.leaders:
             return
         ready = {actor.client for life in self.nodes for actor in life.clients if not actor.is_dead}
         for election in state.leaders.elections.values():
             can = [one.request for one in election.candidates if one.request.owner.client in ready]
-            if can and election.stage is not Stage.LED:
+            since = service.searches.get(election.name, inf)
+            if can and min(self.rest_for, self._quiet_from - since) >= AN_ELECTION:
                 yield f"{service.server}: nobody leads {election.name!r}, for which {can} stand"
 
 
@@ -329,8 +331,8 @@ class WatchedService(Service):
         self.order = Order(self.server)
         self.cuts = 0
         """How often it was cut off, or took over another's state."""
-        self.began = inf
-        """When its latest primary view did."""
+        self.searches: dict[bytes, float] = {}
+        """By election without a leader: since when one is looked for in this primary view."""
         run.orders.append(self.order)
         self._live: dict[int, bytes] = {}
         """By token: the locks that are held."""
@@ -345,9 +347,10 @@ class WatchedService(Service):
     def on_primary(self) -> None:
         """Write down what is held."""
         super().on_primary()
-        self.began = self._now
         state = self.replica.state
         assert state is not None
+        self.searches.clear()
+        self._note_searches(state)
         self._locks.clusters.add(state.voters.cluster)
         self._locks.marks[DIFFERED] += self.replica.settings.electorate != state.voters.electorate
         self._note_voters(state)
@@ -357,7 +360,7 @@ class WatchedService(Service):
         self._former = state
         held = [ticket for ticket in state.table.tickets() if ticket.token]
         self._live = {ticket.token: ticket.name for ticket in held}
-        grants = tuple(self._grant(state, ticket.request, ticket.token) for ticket in held)
+        grants = tuple(self._grant(state, ticket.request, ticket.token, self._now) for ticket in held)
         self._not_final = [(0, Load(grants))]
         self._leading = {name: state.leaders.of(name).token for name in ELECTIONS}
 
@@ -383,11 +386,11 @@ class WatchedService(Service):
         self._is_born = phase is Phase.BIRTH or (phase is Phase.PRIMARY and self._is_born)
         super().on_phase()
 
-    def _grant(self, state: State, request: RequestId, token: int) -> Grant:
+    def _grant(self, state: State, request: RequestId, token: int, at: float) -> Grant:
         ticket = state.table.ticket(request)
         assert ticket is not None
         kind = Kind.of(ticket.mode, state.table.locks[ticket.name].permits)
-        return Grant(ticket.name, token, request, kind, self._now)
+        return Grant(ticket.name, token, request, kind, at)
 
     def on_applied(self, number: int, command: Command, server: Server, outcomes: list[Outcome]) -> None:
         """Write down a checksum, and what has changed."""
@@ -397,6 +400,12 @@ class WatchedService(Service):
         super().on_applied(number, command, server, outcomes)
         assert self.replica.state is not None
         self._note_voters(self.replica.state)
+        self._note_searches(self.replica.state)
+
+    def _note_searches(self, state: State) -> None:
+        """Note which elections look for a leader, and since when."""
+        unled = (election.name for election in state.leaders.elections.values() if election.stage is not Stage.LED)
+        self.searches = {name: self.searches.get(name, self._now) for name in unled}
 
     def _follow(self, number: int, command: Command, outcomes: Sequence[Outcome]) -> None:
         state = self.replica.state
@@ -404,7 +413,8 @@ class WatchedService(Service):
         for outcome in outcomes:
             match outcome:
                 case Granted(request, token) if token not in self._live:
-                    grant = self._grant(state, request, token)
+                    at = self.history.granted.setdefault((self.replica.view_id, token), self._now)
+                    grant = self._grant(state, request, token, at)
                     self._live[token] = grant.name
                     self._not_final.append((number, grant))
                 case Ended(_, token) if token in self._live:
@@ -420,8 +430,7 @@ class WatchedService(Service):
         view, final = self.replica.view_id, self.history.final
         final[view] = max(number, final.get(view, -1))
         while self._not_final and self._not_final[0][0] <= number:
-            event = self._not_final.pop(0)[1]
-            self.order.events.append(_at(event, self._now))
+            self.order.events.append(self._not_final.pop(0)[1])
         super().on_final(number)
 
     def on_suspended(self) -> None:
@@ -431,13 +440,6 @@ class WatchedService(Service):
         for number in range(lineage.mark + 1 if lineage is not None else 1, self.replica.number + 1):
             self.history.outcomes[self.replica.view_id, number].pop(self.server, None)
         super().on_suspended()
-
-
-def _at(event: Grant | End | Load, now: float) -> Grant | End | Load:
-    """Give it the time at which it became final."""
-    if isinstance(event, Grant):
-        return replace(event, at=now)
-    return Load(tuple(replace(grant, at=now) for grant in event.grants)) if isinstance(event, Load) else event
 
 
 class NodeLocks:

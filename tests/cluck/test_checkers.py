@@ -107,6 +107,7 @@ BAD_ORDERS = {
     "one token for two": ("lock tokens", [[grant(1, request="A")], [grant(1, request="B")]]),
     "one token for two locks": ("lock tokens", [[grant(1, request="A"), grant(1, request="A", name=b"other")]]),
     "tokens begin anew behind a restart": ("lock tokens", [[grant(5, 1)], [grant(4, 2)]]),
+    "an epoch comes again": ("lock tokens", [[grant(2 << 32, 1)], [grant(1 << 32 | 5, 2)]]),
 }
 
 
