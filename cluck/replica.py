@@ -233,9 +233,13 @@ class Replica:
             knowing = self._records.knowing(longest)
             needed = f"a lease of {longest:g} s with its grace"
         text = f"{needed} must be on the disks of a majority of the lock servers first"
-        if silent := sorted({member.node_id for member in self.servers.keys() - knowing}):
-            text += f", and is not stored at node {', '.join(map(str, silent))}"
+        if silent := self._nodes_beside(knowing):
+            text += f", and is not stored at node {silent}"
         return f"{text}; here: {self.disk_fault}" if self.disk_fault else text
+
+    def _nodes_beside(self, members: set[Member]) -> str:
+        """Name the nodes of the other servers of this view."""
+        return ", ".join(map(str, sorted({member.node_id for member in self.servers.keys() - members})))
 
     def begin_epoch(self) -> None:
         """Have tokens of a later epoch: this one's run short. One that a disk knows of already is good enough."""
@@ -675,9 +679,8 @@ class Replica:
         if proposed is None:
             self._say(Propose(self._census.record_of_birth(self.settings.usual), self._census.id))
             return
-        silent = self.servers.keys() - self._records.covering(proposed)
-        nodes = ", ".join(map(str, sorted({member.node_id for member in silent})))
-        self._enter(Phase.BIRTH, f"a first state is not stored at node {nodes}")
+        silent = self._nodes_beside(self._records.covering(proposed))
+        self._enter(Phase.BIRTH, f"a first state is not stored at node {silent}")
 
     def _give_birth(self, census: Census, record: Record) -> None:
         self.was_there = False

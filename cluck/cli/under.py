@@ -1,9 +1,9 @@
 """`cluck run` and `cluck elect`: a command that runs while a lock is held, or while a candidate leads.
 
 Both run it in one way. The guardian is told each new deadline, so it ends the command by itself when the lease runs
-out. What is lost before (taken by an administrator, or the lock server has left the part that decides) cancels the body
-of `async with`, or of `run_while_leader`, which ends the command before it is left: neither the lock nor the leadership
-is given back while the command runs.
+out. An administrator may take a lock, and a lock server may leave the part that decides: both cancel the body of
+`async with`, or of `run_while_leader`. The body ends the command before it is left, so neither the lock nor the
+leadership is given back while the command runs.
 """
 
 from __future__ import annotations
