@@ -3,8 +3,8 @@
 A file is read in two steps: `_parse` makes a tree of sections as Corosync's own parser (exec/coroparse.c) would, and
 `_Reader` turns the tree into a `Config`. A value that cannot be right is refused with file and line; a word that
 nobody knows, or that has no effect here, is told as a warning beside the result, since a file may serve real
-Corosync nodes and ours alike, and Corosync takes any word. What looks like a slip of the pen (a word that is nearly a
-known one, a comment behind a value) stands in front of an error, since that may come of it.
+Corosync nodes and ours alike, and Corosync takes any word. A word that is nearly a known one, and a comment behind a
+value, look like slips of the pen. They stand in front of an error, since they may be its cause.
 
 One key is ours: `ring0_port` in a node section, so that several nodes can live at one address.
 """

@@ -1,8 +1,8 @@
 """How the system's scheduler treats a daemon: in real time, with its memory locked, also on a machine that is busy.
 
 What the system refuses is one line of the log. Children, and threads that wait for disks and names, are not in real
-time. A daemon that does not come to rest for `LONGEST_RUN` seconds gives it up, so that it cannot take a processor from
-all others, and takes it again after `PAUSE`.
+time. A daemon that does not come to rest for `LONGEST_RUN` seconds gives real time up, and takes it again after
+`PAUSE`. So it cannot take a processor from all others.
 """
 
 from __future__ import annotations

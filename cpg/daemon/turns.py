@@ -1,8 +1,8 @@
 """Users take turns at a daemon, so that what the clients of one ask for delays neither the ring nor those of others.
 
 All tasks of a daemon, the ring's among them, run one after another. However many clients of a user there are, they are
-served for a few milliseconds together before everybody else has had a turn. And where what they send has to wait for
-room in the ring, one of them does and the others stand in line behind it, so that users get the room in turn.
+served for a few milliseconds together before everybody else has had a turn. Where what they send waits for room in the
+ring, one of them waits and the others stand in line behind it. So users get the room in turn.
 """
 
 from __future__ import annotations
