@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from heapq import heappop, heappush
 from typing import Final
 
 from cluck.clients import LocalClient
@@ -45,19 +46,22 @@ class Canvass:
         self._clients = clients
         self._late: dict[bytes, tuple[float, Close | Depose]] = {}
         """By election: when what is to be proposed, if nothing comes before."""
+        self._times: list[tuple[float, bytes]] = []
+        """A heap of these times, and of some that do not count any more."""
 
     def forget(self) -> None:
         """Begin anew, with what is pending in the state."""
         self._late.clear()
+        self._times.clear()
 
     def hear(self, outcome: Asked | Chosen | Leadership | Rejected | Lapsed, now: float) -> Iterator[Command]:
         """Something has come of an election."""
         match outcome:
             case Asked(election, number, candidates):
-                self._late[election] = now + PATIENCE, Close(election, number)
+                self._wait(now + PATIENCE, election, Close(election, number))
                 yield from self._statuses(candidates, number, now)
             case Chosen(election, number, candidate, is_next):
-                self._late[election] = now + 2 * PATIENCE, Depose(election, number, candidate)
+                self._wait(now + 2 * PATIENCE, election, Depose(election, number, candidate))
                 if self._runs(candidate):
                     yield (Commit if is_next else Next)(election, number, candidate)
 
@@ -74,17 +78,25 @@ class Canvass:
         local = self._clients.get(candidate.owner.client)
         return local is not None and local.put is not None and local.strikes < STRIKES
 
+    def _wait(self, time: float, election: bytes, command: Close | Depose) -> None:
+        self._late[election] = time, command
+        heappush(self._times, (time, election))
+
     def deadline(self, rank: int) -> float:
         """When `due` is to be asked, by the leader of the service of this rank."""
-        return min((time for time, _ in self._late.values()), default=math.inf) + rank * STANDBY
+        return self._times[0][0] + rank * STANDBY if self._times else math.inf
 
     def due(self, now: float, elections: Mapping[bytes, Election], rank: int | None) -> Iterator[Command]:
         """What is to be proposed by now, by the leader of the service of this rank: 0 is the first; None: by nobody."""
-        for name, (time, command) in list(self._late.items()):
+        while self._times and self._times[0][0] + (rank or 0) * STANDBY <= now:
+            time, name = heappop(self._times)
+            since, command = self._late.get(name, (math.inf, None))
+            if since != time or command is None:
+                continue  # something has come in between
             election = elections.get(name)
             if election is None or election.round != command.round or election.stage is Stage.LED:
                 del self._late[name]
-            elif rank is not None and time + rank * STANDBY <= now:
-                self._late[name] = now + PATIENCE, command
-                if not election.waits:
-                    yield command
+                continue
+            self._wait(now + PATIENCE, name, command)
+            if rank is not None and not election.waits:
+                yield command

@@ -9,7 +9,7 @@ one of these parts has a majority.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -18,6 +18,7 @@ from cluck.commands import LARGEST_EPOCH, Boot, Server
 from cluck.electorate import Electorate, Voters
 from cluck.wire import Lineage, Record, Report, RoundId
 from cpg.events import Member
+from cpg.lines import nodes
 
 MOST_LEADERS: Final = 3
 
@@ -216,8 +217,8 @@ class Census:
         One that does not know of it could be configured otherwise when it starts again, and begin with others.
         """
         is_first = (self._known is None or self._is_prepared) and self.voters.is_everyone(self.present)
-        nodes = self._nodes(members)
-        return self.voters.is_everyone(nodes) if is_first else self.voters.is_quorum(nodes)
+        stored = self._nodes(members)
+        return self.voters.is_everyone(stored) if is_first else self.voters.is_quorum(stored)
 
     def _nodes(self, members: Collection[Member]) -> set[int]:
         """The nodes all of whose servers are among these, and count: then it is there, or knows, whoever is left."""
@@ -241,26 +242,39 @@ class Census:
         if mine is None:
             return ()
         named = [uncounted(member, why) for member, why in self._unreadable.items()]
+        configured: dict[str, set[int]] = {}
+        unsafe: set[int] = set()
         for member, report in self._all.items():
-            named += self._differs(member, report, mine)
+            if member not in self._reports:
+                named.append(uncounted(member, self._reason(report, mine)))
+                continue
+            if not report.safe:
+                unsafe.add(member.node_id)
+            if what := self._configured_otherwise(report.configured, mine.configured):
+                configured.setdefault(what, set()).add(member.node_id)
+        for what, who in configured.items():
+            are = "are" if len(who) > 1 else "is"
+            named.append(f"{nodes(tuple(sorted(who)))} {are} configured with other lock servers: {what}")
+        if unsafe and any(report.safe for report in self._reports.values()):
+            rings = f"the ring of {nodes(tuple(sorted(unsafe)))}"
+            named.append(f"{rings} does not tell what is safe: all go by acknowledgements (ruling E4)")
         return tuple(sorted(named))
 
-    def _differs(self, member: Member, report: Report, mine: Report) -> Iterator[str]:
-        who = f"node {member.node_id}"
-        if member not in self._reports:
-            if report.drift != mine.drift:
-                drifts = f"{report.drift:g}, and this one's of {mine.drift:g}"
-                yield uncounted(member, f"its leases allow for a drift of clocks of {drifts}")
-            else:
-                yield uncounted(member, f"it is of {_cluster(report)}, and this is of {_cluster(mine)}")
-            return
-        if not report.safe and any(other.safe for other in self._reports.values()):
-            yield f"{who}'s ring does not tell what is safe: all go by acknowledgements (ruling E4)"
-        if self._known is None and report.configured != mine.configured:
-            yield f"{who} is configured with other lock servers: {report.configured}; here {mine.configured}"
-        elif self._known is not None and not self._is_in_force(report.configured):
-            said = f"{who} is configured with other lock servers: {report.configured}"
-            yield f"{said}; that changes nothing, those in force are {self.voters.electorate}"
+    @staticmethod
+    def _reason(report: Report, mine: Report) -> str:
+        """Why one that is there does not count here."""
+        if report.drift != mine.drift:
+            drifts = f"{report.drift:g}, and this one's of {mine.drift:g}"
+            return f"its leases allow for a drift of clocks of {drifts}"
+        return f"it is of {_cluster(report)}, and this is of {_cluster(mine)}"
+
+    def _configured_otherwise(self, theirs: Electorate, mine: Electorate) -> str:
+        """With which other lock servers a server is configured; empty: with those that count."""
+        if self._known is None:
+            return f"{theirs}; here {mine}" if theirs != mine else ""
+        if self._is_in_force(theirs):
+            return ""
+        return f"{theirs}; that changes nothing, those in force are {self.voters.electorate}"
 
     def _is_in_force(self, electorate: Electorate) -> bool:
         return electorate in self.voters.electorates

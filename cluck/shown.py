@@ -48,7 +48,7 @@ class Inquiries:
     @property
     def are_due(self) -> bool:
         """Whether there is somebody to be told something now."""
-        return any(not local.is_behind() for local in self._open)
+        return bool(self._open) and any(not local.is_behind() for local in self._open)
 
     def advance(self) -> None:
         """Tell one part of one answer to the next client that reads what it is told."""

@@ -926,7 +926,7 @@ LEASES = [
     Bug(
         "only the first leader of the service hurries elections",
         "E10",
-        [Change(Canvass, "due", "elif rank is not None and", "elif rank == 0 and")],
+        [Change(Canvass, "due", "if rank is not None and", "if rank == 0 and")],
         services.test_a_round_is_closed_although_the_first_leader_of_the_service_stands_still,
     ),
     Bug(
@@ -976,7 +976,7 @@ LEASES = [
     Bug(
         "hurry who waits for the leadership before",
         "E10",
-        [Change(Canvass, "due", "if not election.waits:", "if True:")],
+        [Change(Canvass, "due", " and not election.waits:", ":")],
         services.test_who_is_next_waits_for_the_end_of_a_long_lease,
     ),
     Bug(

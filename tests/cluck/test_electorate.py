@@ -100,7 +100,7 @@ def test_servers_that_are_configured_differently_give_no_birth():
     for node in (1, 2, 3):
         assert "a first start needs lock servers that agree" in order[node].service.readiness[1]
     assert "node 3 is configured with other lock servers: 2, 3; here 1, 2, 3" in named(order[1])
-    assert "node 1 is configured with other lock servers: 1, 2, 3; here 2, 3" in named(order[3])
+    assert "nodes 1 2 are configured with other lock servers: 1, 2, 3; here 2, 3" in named(order[3])
 
 
 def test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other():
@@ -179,7 +179,9 @@ def test_a_configuration_that_differs_later_is_named_and_changes_nothing():
     assert len(order[1].held) == 1
     assert order[4].held == []
     for node in (1, 4):
-        assert "node 4 is configured with other lock servers: 1, 2, 3, 4, 5; that changes nothing" in named(order[node])
+        assert "nodes 3 4 5 are configured with other lock servers: 1, 2, 3, 4, 5; that changes nothing" in named(
+            order[node]
+        )
     order.ring([1, 2], [3, 4, 5])
     order.settle()
     assert (order[1].ready, order[4].ready) == (True, False)
@@ -254,7 +256,7 @@ def test_one_ring_that_does_not_tell_what_is_safe_is_named():
     order.restart(3, safe=False)
     in_ring(order, 1, 2, 3)
     assert order[1].ready
-    assert "node 3's ring does not tell what is safe: all go by acknowledgements" in named(order[1])
+    assert "the ring of node 3 does not tell what is safe: all go by acknowledgements" in named(order[1])
 
 
 # ---- formats

@@ -6,9 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from cluck import leaders
-from cluck.canvass import PATIENCE
+from cluck.canvass import PATIENCE, Canvass
 from cluck.commands import (
     Acquire,
+    Asked,
     Boot,
     Close,
     Commit,
@@ -751,6 +752,18 @@ def test_to_observe_costs_the_same_however_much_is_not_final_yet():
         for number in range(count):
             order[1].service._teller.note(1_000_000, Leadership(b"%d" % number, None), None)
         return steps(lambda: order[1].say(Observe(b"head")))
+
+    assert cost(1000) == cost(10)
+
+
+def test_when_a_round_is_late_costs_the_same_however_many_are_open():
+    server = started()[1].service.server
+
+    def cost(count):
+        canvass = Canvass(server, {})
+        for number in range(count):
+            list(canvass.hear(Asked(b"%d" % number, 1, ()), now=float(number)))
+        return steps(lambda: (canvass.deadline(0), list(canvass.due(0.5, {}, 0))))
 
     assert cost(1000) == cost(10)
 
