@@ -29,7 +29,7 @@ from msgspec.msgpack import Decoder, Encoder
 from cluck.commands import Boot
 from cluck.wire import Record
 from totem.errors import ConfigError
-from totem.store import warn_of_others, write_durably
+from totem.store import remedy, warn_of_others, write_durably
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class Disk:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            text = f"{error.strerror}: the folder {folder} for what lock servers remember; name another one"
+            place = f"the folder {folder} for what lock servers remember"
+            text = f"{error.strerror}: {place}; {remedy(error, 'name another one')}"
             raise OSError(error.errno, text) from None
         warn_of_others(str(self.folder))
 

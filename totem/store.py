@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 COROSYNC_DIRECTORY = "/var/lib/corosync"
 
+DISK_FAULTS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""What may be over in a while: a disk that is full, or does not answer."""
 _ADVICE = "name a folder with state_dir in section system"
 
 _SIZE = 8
@@ -34,6 +36,11 @@ _CHECKED_SIZE = 12
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two tries to store what could not be stored: doubled from the first to the second."""
+
+
+def remedy(error: OSError, other_place: str) -> str:
+    """Say what helps where a file cannot be written: room for it, or, as `other_place` has it, another place."""
+    return "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else other_place
 
 
 def words(error: OSError) -> str:
@@ -74,7 +81,8 @@ class RingStore:
         try:
             return self._load()
         except OSError as error:
-            text = f"ring sequences cannot be kept in {self.directory}: {error.strerror or error}; {_ADVICE}"
+            reason = f"{error.strerror or error}; {remedy(error, _ADVICE)}"
+            text = f"ring sequences cannot be kept in {self.directory}: {reason}"
             raise OSError(error.errno, text) from error
 
     def _load(self) -> int:

@@ -19,13 +19,13 @@ from cpg.embedded import AnyRing, prepare_ring
 from totem.addresses import resolve
 from totem.corosync_conf import Resolve, load
 from totem.errors import NotYet
+from totem.store import DISK_FAULTS
 
 _log = logging.getLogger(__name__)
 
 PAUSE: Final = 1.0
 """Seconds between two tries."""
 _NO_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
-_NO_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, resolve: Resolve = resolve) -> AnyRing:
@@ -58,6 +58,6 @@ def _waiting(error: NotYet | OSError) -> str:
     """For what, that may come later by itself; raises all other errors."""
     if isinstance(error, NotYet | socket.gaierror) or error.errno in _NO_ADDRESS:
         return "waiting for the network: "
-    if error.errno in _NO_DISK:
+    if error.errno in DISK_FAULTS:
         return "waiting for the disk: "
     raise error
