@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from cluck.commands import Client, Command, Outcome, RequestId
 from cluck.protocol import Downward
+
+ADMINISTRATORS: Final = 0
+"""The user that root and the daemon's user count as."""
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
-from cluck.requests import Places, Requests
+from cluck.requests import Places, Pool, Requests
 from cluck.tickets import Table, Ticket
 
 MOST_WAITING: Final = 10_000
@@ -95,6 +95,11 @@ class Conditions:
     def present(self, request: RequestId) -> list[ConditionOutcome]:
         """What has become of a request so far, if it waits on a condition. Hot."""
         return [Waiting(request)] if request in self._waiters else []
+
+    @property
+    def places(self) -> Pool:
+        """How many wait, of those that may."""
+        return Pool("places at conditions", MOST_WAITERS, len(self._waiters), self._places.count)
 
     def _remember(self, waiter: Waiter, name: bytes) -> None:
         self._waiters[waiter.ticket.request] = waiter

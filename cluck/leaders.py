@@ -69,7 +69,7 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
-from cluck.requests import Places, Requests
+from cluck.requests import Places, Pool, Requests
 from cluck.tokens import Tokens
 
 STEP: Final = 300
@@ -249,6 +249,21 @@ class Leaders:
                 yield self._due(election)
 
     # ---- candidates
+
+    def places(self, election: bytes) -> Iterator[Pool]:
+        """How many stand, of those that may; where the election is a new one, how many of these there are."""
+        yield Pool("candidates", MOST_STANDING, len(self._places), self._places.count)
+        if election not in self.elections:
+            yield Pool("elections", MOST_ELECTIONS, len(self.elections), self._places.count)
+
+    @property
+    def attached(self) -> Pool:
+        """How many bytes leaders have attached, of those that they may."""
+        return Pool("bytes that leaders attach", MOST_PUBLISHED, self._published, self._attached_by)
+
+    def _attached_by(self, client: Client) -> int:
+        led = (self.elections[name].tenure for name, _ in self._tenures.of([client]))
+        return sum(len(tenure.blob) for tenure in led if tenure is not None)
 
     def stand(self, command: Stand) -> Iterator[LeaderOutcome]:
         """Take a new candidate; the first one of an election opens a round."""

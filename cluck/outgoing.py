@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from cluck.clients import Batch, LocalClient
+from cluck.clients import ADMINISTRATORS, Batch, LocalClient
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
@@ -37,8 +37,6 @@ MOST_WORDS: Final = 4 * MOST_UNSETTLED
 """Of these, what one client says of requests that it has made before."""
 LARGEST_BATCH: Final = 256
 """Commands in one message; a long one counts as several."""
-TRUSTED: Final = (0,)
-"""The user that administrators count as."""
 LONG: Final = 1024
 """Bytes of what a leader attaches that count as a command more."""
 DISK_PATIENCE: Final = 3.0
@@ -67,7 +65,7 @@ class Outgoing:
         """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
         self._users: dict[int, int] = {}
         """Of these, those that take room: whose."""
-        self._shares = Shares(MOST_KEPT, TRUSTED)
+        self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
         self._words: dict[Client, dict[tuple[type, RequestId], Command]] = {}
         """Of these, what clients have said of requests that they made before."""
         self._gated: dict[int, Acquire | Stand] = {}
@@ -202,7 +200,7 @@ class Outgoing:
         self._words.clear()
         if self._users:
             self._users.clear()
-            self._shares = Shares(MOST_KEPT, TRUSTED)
+            self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
 
     def _submit(self, commands: list[Command], now: float) -> None:
         """Give commands to the group as one message. Hot: for each command."""

@@ -11,9 +11,9 @@ come may be as much further: what its request would have called settled is not k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from operator import itemgetter
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 
@@ -44,6 +44,16 @@ MOST_ANSWERS: Final = 1_000_000
 """That are remembered, of all clients."""
 
 
+class Pool(NamedTuple):
+    """What all clients share, and how much of it is taken."""
+
+    what: str
+    most: int
+    taken: int
+    of: Callable[[Client], int]
+    """What a client has."""
+
+
 class History(Struct, array_like=True):
     """What is remembered of one client."""
 
@@ -66,6 +76,15 @@ class Requests:
         """Begin with these: those of a snapshot."""
         self.histories = dict(histories)
         self._answers = sum(len(history.ended) for history in self.histories.values())
+
+    @property
+    def answers(self) -> Pool:
+        """How many answers are remembered, of those that may be."""
+        return Pool("answers to be remembered", MOST_ANSWERS, self._answers, self._count)
+
+    def _count(self, client: Client) -> int:
+        history = self.histories.get(client)
+        return len(history.ended) if history is not None else 0
 
     def recall(self, request: RequestId, settled: int, server: Server) -> Outcome | None:
         """Return the answer to a request that was answered before, or has no place; None if it is new, or open."""

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from msgspec import json
 
+from cluck import room
 from cluck.canvass import Canvass
 from cluck.clients import Audiences, Candidacy, LocalClient, Open
 from cluck.commands import (
@@ -337,6 +338,10 @@ class Service:
             if is_far or len(local.open) >= MOST_UNSETTLED or not self._outgoing.has_room(local, command):
                 local.tell(Failed(request, "too many requests are open", not_ready=False))
                 return
+            if what := self._what_lacks(local, command):
+                text = f"the programs of this user have as much as stays free for others: {what}"
+                local.tell(Failed(request, text, not_ready=False))
+                return
             local.open[request] = Open(command)
             if type(command) is Stand:
                 since = self._now - command.running
@@ -344,6 +349,10 @@ class Service:
                     local.stand(request, Candidacy(command.election, since, command.restart_interval))
         if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
             self._outgoing.ask(command, local)
+
+    def _what_lacks(self, local: LocalClient, command: Command) -> str:
+        state = self.replica.state
+        return room.what_lacks(state, command, local, self.clients.values()) if state is not None else ""
 
     def _withdraw(self, local: LocalClient, command: Withdraw) -> None:
         known = local.open.get(command.request)

@@ -57,7 +57,7 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
-from cluck.requests import Requests
+from cluck.requests import Pool, Requests
 from cluck.tokens import Tokens
 
 MOST_WAITING: Final = 10_000
@@ -215,6 +215,11 @@ class Table:
     def tickets(self) -> Collection[Ticket]:
         """All tickets, in the order in which they came."""
         return self._tickets.values()
+
+    @property
+    def places(self) -> Pool:
+        """How many tickets there are, of those that there may be."""
+        return Pool("places at locks", MOST_TICKETS, len(self._tickets), lambda client: self._counts.get(client, 0))
 
     def ticket(self, request: RequestId) -> Ticket | None:
         """Return the ticket of a request."""

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from cluck import outgoing, shown, wire
+from cluck import outgoing, room, shown, wire
 from cluck.actors import Actor
 from cluck.canvass import Canvass
 from cluck.census import Census
@@ -38,6 +38,7 @@ from tests.cluck import test_minority as minority
 from tests.cluck import test_questions as questions
 from tests.cluck import test_replica as replicas
 from tests.cluck import test_rights as rights
+from tests.cluck import test_room as rooms
 from tests.cluck import test_service as services
 from tests.cluck import test_session as sessions
 from tests.cluck import test_tickets as tickets
@@ -71,6 +72,13 @@ def watched_alone(test):
     """Run one that changes a bound, and needs no bench."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         test(monkeypatch)
+
+
+def several_programs_of_one_user():
+    for case in rooms.CASES:
+        watched_alone(
+            lambda monkeypatch, case=case: rooms.test_no_user_takes_all_of_what_is_for_everybody(monkeypatch, *case)
+        )
 
 
 def clients_hunt(kind):
@@ -1272,6 +1280,18 @@ MINORITY = [
         "E14",
         [Change(Outgoing, "has_room", "self._shares.may_take(local.user,", "self._shares.may_take(0,")],
         partial(watched_alone, minority.test_no_user_takes_all_the_room),
+    ),
+    Bug(
+        "leave what is for all to one user",
+        "E14",
+        [Change(room, "what_lacks", "own >= free", "False")],
+        several_programs_of_one_user,
+    ),
+    Bug(
+        "count one program of a user alone",
+        "E14",
+        [Change(room, "what_lacks", "if other.user == local.user", "if other is local")],
+        several_programs_of_one_user,
     ),
     Bug(
         "count what is long as what is short",

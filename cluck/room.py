@@ -1,0 +1,46 @@
+"""How much the programs of one user may take of what all clients of all lock servers have together.
+
+The rule is that of `cpg.daemon.shares`: as much as stays free for others, and root and the daemon's user may have all.
+Each lock server applies it to its own clients, since users are known there alone. Behind it stand the bounds of the
+state, which are for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from cluck.clients import ADMINISTRATORS, LocalClient
+from cluck.commands import Acquire, Command, Publish, Stand, Wait
+from cluck.requests import Pool
+from cpg.daemon.shares import KEPT
+
+if TYPE_CHECKING:
+    from cluck.state import State
+
+
+def what_lacks(state: State, command: Command, local: LocalClient, clients: Collection[LocalClient]) -> str:
+    """Name that of which a client's user has its share already, where a request needs more; empty: there is room."""
+    if local.user == ADMINISTRATORS:
+        return ""
+    for pool in _needed(state, command):
+        free = pool.most - pool.most // KEPT - pool.taken
+        if pool.taken < free:
+            continue  # whoever has all of it leaves as much
+        own = sum(pool.of(other.client) for other in clients if other.user == local.user)
+        if free <= 0 or own >= free:
+            return pool.what
+    return ""
+
+
+def _needed(state: State, command: Command) -> Iterator[Pool]:
+    yield state.requests.answers
+    match command:
+        case Acquire():
+            yield state.table.places
+        case Wait():
+            yield state.conditions.places
+        case Stand(election=election):
+            yield from state.leaders.places(election)
+        case Publish():
+            yield state.leaders.attached
