@@ -119,7 +119,8 @@ class Service:
     def take(self, now: float) -> list[bytes]:
         """Hand over what is to be multicast, in order."""
         self._now = now
-        self._inquiries.advance()
+        if self._inquiries.are_open:
+            self._inquiries.advance()
         if self.replica.is_primary:
             self._outgoing.give(now)
         return self.replica.take()
@@ -405,7 +406,7 @@ class Service:
     @property
     def deadline(self) -> float:
         """When `advance` is to be called."""
-        if self._inquiries.are_due:
+        if self._inquiries.are_open and self._inquiries.are_due:
             return self._now
         deadline = min(self.replica.deadline, self._upkeep.deadline)
         rank = self._rank

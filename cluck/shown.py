@@ -46,9 +46,14 @@ class Inquiries:
         waiting.append(answers(self._service, ask))
 
     @property
+    def are_open(self) -> bool:
+        """Whether there are any. Hot: once for each turn."""
+        return bool(self._open)
+
+    @property
     def are_due(self) -> bool:
         """Whether there is somebody to be told something now."""
-        return bool(self._open) and any(not local.is_behind() for local in self._open)
+        return any(not local.is_behind() for local in self._open)
 
     def advance(self) -> None:
         """Tell one part of one answer to the next client that reads what it is told."""

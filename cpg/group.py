@@ -367,19 +367,27 @@ class Batches:
 
 
 def payloads_of(data: BytesLike | Iterable[BytesLike]) -> list[bytes]:
-    """Return what is to be sent as messages; MessageTooLong, TypeError for what is no bytes and no list of such."""
+    """Return what is to be sent as messages. Hot: for each send.
+
+    Raises MessageTooLong, and TypeError for what is no bytes and no list of such.
+    """
     if isinstance(data, BytesLike):
         data = (data,)
-    elif isinstance(data, str):
-        raise TypeError("a message is bytes-like, or a list of such: encode the str")
-    elif isinstance(data, Mapping | Set) or not isinstance(data, Iterable):
-        raise TypeError(f"a message is bytes-like, or a list of such, not {type(data).__name__}: {data!r:.80}")
+    elif type(data) is not list:  # what else it may be takes longer to find out
+        _check_listed(data)
     payloads = [payload if type(payload) is bytes else _payload(payload) for payload in data]
     if payloads and len(max(payloads, key=len)) > LARGEST_MESSAGE:
         raise MessageTooLong(
             f"a message of {len(max(payloads, key=len))} bytes: {LARGEST_MESSAGE} is the most that a group carries"
         )
     return payloads
+
+
+def _check_listed(data: Iterable[BytesLike]) -> None:
+    if isinstance(data, str):
+        raise TypeError("a message is bytes-like, or a list of such: encode the str")
+    if isinstance(data, Mapping | Set) or not isinstance(data, Iterable):
+        raise TypeError(f"a message is bytes-like, or a list of such, not {type(data).__name__}: {data!r:.80}")
 
 
 def _payload(payload: BytesLike) -> bytes:
