@@ -84,6 +84,12 @@ class Outgoing:
         """Whether something is not final yet, or waits for disks."""
         return bool(self._pending or self._gated or self._batches)
 
+    @property
+    def unheard_since(self) -> float | None:
+        """Since when something that this server has said is not final; None: nothing is open, or nobody decides."""
+        batch = next(iter(self._batches.values()), None)
+        return batch.sent if batch is not None and self._replica.is_primary else None
+
     # ---- in
 
     def say(self, command: Command) -> None:

@@ -42,6 +42,9 @@ from cluck.replica import Phase, Replica
 from cluck.tickets import Ticket
 from totem.text import printable
 
+SILENCE: Final = 3.0
+"""Seconds after which something is wrong with the ring where nothing comes back from it."""
+UNHEARD: Final = "what this server says does not come back from the ring: see `cpg status` here"
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
 
@@ -68,6 +71,8 @@ class Teller:
         """How many of these are leaderships, by election: the state is further there than what was told."""
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
+        self.is_unheard = False
+        """Whether a request would wait for the ring, which does not seem to move."""
         self._told_ready: tuple[bool, str] = (False, "")
         self._led: dict[bytes, int] = {}
         """Elections that clients of this server lead, as the administrator was told, with their tokens."""
@@ -149,6 +154,8 @@ class Teller:
     def readiness(self) -> tuple[bool, str]:
         """Whether requests are answered now; if not, why."""
         replica = self._replica
+        if self.is_unheard:
+            return False, UNHEARD
         is_ready = replica.is_primary and self.is_resumed
         why = "" if is_ready else replica.why or "what was decided is being made sure of"
         if replica.phase is Phase.BIRTH and replica.disk_fault:
@@ -164,7 +171,12 @@ class Teller:
                 local.tell(Readiness(*readiness))
 
     def on_tick(self, now: float) -> None:
-        """Tell of a change that has lasted longer than is worth keeping quiet about."""
+        """Tell of a change, or a silence, that has lasted longer than is worth keeping quiet about."""
+        since = self._outgoing.unheard_since
+        is_unheard = since is not None and now - since > SILENCE
+        if is_unheard != self.is_unheard:
+            self.is_unheard = is_unheard
+            self.tell_ready()
         if self._suspended is not None and now - self._suspended > SHORT:
             self.tell_ready()
 

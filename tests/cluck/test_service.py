@@ -29,7 +29,8 @@ from cluck.commands import (
 )
 from cluck.leaders import Stage
 from cluck.leases import DRIFT, STANDBY, usable
-from cluck.protocol import VERSION, Clock, Held, Hello, Ignore, Leads, Observe, Ping, Pong, ReadClock
+from cluck.protocol import VERSION, Clock, Held, Hello, Ignore, Leads, Observe, Ping, Pong, ReadClock, Readiness
+from cluck.telling import SILENCE, UNHEARD
 from cluck.tokens import RESERVE, TOKENS_OF_AN_EPOCH
 from cluck.upkeep import PING, RESUME, TICK
 from cluck.wire import decode
@@ -754,6 +755,32 @@ def test_to_observe_costs_the_same_however_much_is_not_final_yet():
         return steps(lambda: order[1].say(Observe(b"head")))
 
     assert cost(1000) == cost(10)
+
+
+def test_who_hears_nothing_of_what_it_says_is_not_ready():
+    """The daemon of its ring stands still, say: the view is what it was, and nobody tells that it is of no use."""
+    order = started()
+    server = order[1]
+
+    def stand_still(seconds):
+        server.service.take(order.now)  # and none of it is delivered
+        for _ in range(int(seconds / TICK)):
+            order.now += TICK
+            server.service.advance(order.now)
+
+    stand_still(2 * SILENCE)
+    assert server.ready, "nothing was said"
+    server.acquire()
+    stand_still(SILENCE)
+    assert server.ready
+    stand_still(TICK)
+    assert server.service.readiness == (False, UNHEARD)
+    assert server.told[-1] == Readiness(False, UNHEARD)
+    order.ring([1, 2, 3])
+    order.pass_time(TICK)
+    assert server.ready
+    assert server.of(Readiness)[-1] == Readiness(True, "")
+    assert len(server.held) == 1
 
 
 def test_when_a_round_is_late_costs_the_same_however_many_are_open():
