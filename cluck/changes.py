@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from cluck.replica import Phase, Replica
+from cluck.telling import UNHEARD
 from cpg.changes import NOTHING, Line, Pace
 from cpg.events import Confchg, Reason
 from cpg.lines import nodes
@@ -37,21 +38,26 @@ class Changes:
         self._left |= {member.node_id for member, reason in confchg.left.items() if reason is Reason.LEAVE}
         self._left -= {member.node_id for member in confchg.joined}
 
-    def view(self, replica: Replica, now: float) -> Line:
-        """Tell what has become of the view, if that is news. Hot: once for each turn."""
-        if replica.phase is Phase.PRIMARY and self._since is None and not self._pace.missed:
-            return NOTHING
-        return self._pace.line(self._view(replica, now), now)
+    def view(self, replica: Replica, unheard_since: float | None, now: float) -> Line:
+        """Tell what has become of the view, if that is news. Hot: once for each turn.
 
-    def _view(self, replica: Replica, now: float) -> Line:
-        if replica.phase is Phase.PRIMARY:
+        `unheard_since`: since when nothing comes back from the ring, where it does not seem to move.
+        """
+        is_well = replica.phase is Phase.PRIMARY and unheard_since is None
+        if is_well and self._since is None and not self._pace.missed:
+            return NOTHING
+        return self._pace.line(self._view(replica, unheard_since, now), now)
+
+    def _view(self, replica: Replica, unheard_since: float | None, now: float) -> Line:
+        if replica.phase is Phase.PRIMARY and unheard_since is None:
             return self._primary(replica, now) if self._since is not None else NOTHING
         if self._since is None:
-            self._since = now
-        is_settled = replica.phase in (Phase.MINORITY, Phase.BIRTH)
-        if replica.why == self._why or not (is_settled or (not self._why and now - self._since > PATIENCE)):
+            self._since = now if unheard_since is None else unheard_since
+        is_settled = unheard_since is not None or replica.phase in (Phase.MINORITY, Phase.BIRTH)
+        why = replica.why if unheard_since is None else UNHEARD
+        if why == self._why or not (is_settled or (not self._why and now - self._since > PATIENCE)):
             return NOTHING
-        self._why = replica.why
+        self._why = why
         return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {self._why}")
 
     def differences(self, replica: Replica) -> Iterable[str]:

@@ -143,7 +143,7 @@ class Host:
         """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
         for difference in self._changes.differences(self.service.replica):
             _log.warning("node %d: %s", self.service.replica.member.node_id, difference)
-        is_warning, text = self._changes.view(self.service.replica, now)
+        is_warning, text = self._changes.view(self.service.replica, self.service.unheard_since, now)
         if text:
             _log.log(
                 logging.WARNING if is_warning else logging.INFO,

@@ -397,6 +397,11 @@ class Service:
         self._upkeep.lose(local, now, dead=dead)
 
     @property
+    def unheard_since(self) -> float | None:
+        """Since when nothing comes back from a ring that does not seem to move; None: it does."""
+        return self._teller.unheard_since
+
+    @property
     def readiness(self) -> tuple[bool, str]:
         """Whether requests are answered now; if not, why."""
         return self._teller.readiness

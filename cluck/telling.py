@@ -71,8 +71,8 @@ class Teller:
         """How many of these are leaderships, by election: the state is further there than what was told."""
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
-        self.is_unheard = False
-        """Whether a request would wait for the ring, which does not seem to move."""
+        self.unheard_since: float | None = None
+        """Since when the ring does not seem to move; None: it does."""
         self._told_ready: tuple[bool, str] = (False, "")
         self._led: dict[bytes, int] = {}
         """Elections that clients of this server lead, as the administrator was told, with their tokens."""
@@ -154,7 +154,7 @@ class Teller:
     def readiness(self) -> tuple[bool, str]:
         """Whether requests are answered now; if not, why."""
         replica = self._replica
-        if self.is_unheard:
+        if self.unheard_since is not None:
             return False, UNHEARD
         is_ready = replica.is_primary and self.is_resumed
         why = "" if is_ready else replica.why or "what was decided is being made sure of"
@@ -173,9 +173,8 @@ class Teller:
     def on_tick(self, now: float) -> None:
         """Tell of a change, or a silence, that has lasted longer than is worth keeping quiet about."""
         since = self._outgoing.unheard_since
-        is_unheard = since is not None and now - since > SILENCE
-        if is_unheard != self.is_unheard:
-            self.is_unheard = is_unheard
+        former, self.unheard_since = self.unheard_since, since if since is not None and now - since > SILENCE else None
+        if (former is None) != (self.unheard_since is None):
             self.tell_ready()
         if self._suspended is not None and now - self._suspended > SHORT:
             self.tell_ready()

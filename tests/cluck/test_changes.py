@@ -9,9 +9,10 @@ import trio
 
 from cluck.changes import PATIENCE, Changes
 from cluck.commands import Owner, RequestId, Resign, Stand
-from cluck.electorate import Electorate
+from cluck.electorate import Electorate, Voters
 from cluck.protocol import Leads, Pong
 from cluck.replica import Phase, Settings
+from cluck.telling import UNHEARD
 from cpg.testing import World
 from tests.cluck.test_host import Memory, Talker, serving
 from totem.errors import RingLost
@@ -100,10 +101,22 @@ def test_a_view_that_does_not_come_to_decide_is_told_once():
     """Nobody is missing, but something is not answered."""
     changes = Changes(0.0)
     replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report")
-    assert not changes.view(replica, PATIENCE).text
-    assert changes.view(replica, PATIENCE + 1).text == f"{FEW}servers are still to report"
+    assert not changes.view(replica, None, PATIENCE).text
+    assert changes.view(replica, None, PATIENCE + 1).text == f"{FEW}servers are still to report"
     replica.why = "the state of node 1 is on its way to those who have another"
-    assert not changes.view(replica, PATIENCE + 1000).text
+    assert not changes.view(replica, None, PATIENCE + 1000).text
+
+
+def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
+    changes = Changes(0.0)
+    servers = [SimpleNamespace(node_id=1)]
+    replica = SimpleNamespace(phase=Phase.PRIMARY, why="", servers=servers, voters=Voters(1, 1, Electorate({1: 1})))
+    assert changes.view(replica, None, 1.0).text == "the lock servers of node 1 decide; nothing was decided for 1.000 s"
+    assert changes.view(replica, 10.0, 14.0).text == f"{FEW}{UNHEARD}"
+    assert not changes.view(replica, 10.0, 1000.0).text
+    text = "the lock servers of node 1 decide; nothing was decided for 990.000 s"
+    assert changes.view(replica, None, 1000.0).text == text
+    assert not changes.view(replica, None, 1001.0).text
 
 
 async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, caplog):
