@@ -6,7 +6,7 @@ lost, and is said again in the next one, with everything that clients still wait
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -74,6 +74,8 @@ class Outgoing:
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By serial number."""
         self._says_again = False
+        self._given: deque[float] = deque()
+        """When messages were given to the group that have not come back."""
 
     def has_room(self, local: LocalClient, command: Command) -> bool:
         """Whether a command of a client may wait: always where it need not wait long."""
@@ -86,9 +88,17 @@ class Outgoing:
 
     @property
     def unheard_since(self) -> float | None:
-        """Since when something that this server has said is not final; None: nothing is open, or nobody decides."""
-        batch = next(iter(self._batches.values()), None)
-        return batch.sent if batch is not None and self._replica.is_primary else None
+        """Since when something that was given to the group has not come back; None: all has, or nobody decides."""
+        return self._given[0] if self._given and self._replica.is_primary else None
+
+    def on_given(self, count: int, now: float) -> None:
+        """So many messages of this server were given to the group. Hot: once for each turn."""
+        self._given.extend([now] * count)
+
+    def on_heard(self) -> None:
+        """The next one of them has come back. Hot."""
+        if self._given:
+            self._given.popleft()
 
     # ---- in
 
@@ -257,5 +267,6 @@ class Outgoing:
 
     def on_suspended(self) -> None:
         """The view has ended: what is not final may be lost."""
+        self._given.clear()
         for batch in self._batches.values():
             batch.number = None

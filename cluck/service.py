@@ -68,7 +68,7 @@ from cluck.shown import Inquiries, pieces
 from cluck.telling import Teller
 from cluck.upkeep import Upkeep
 from cluck.wire import Record
-from cpg.events import Event, Member
+from cpg.events import Event, Member, Message
 
 MOST_FORCED: Final = 64
 """Told of one turn."""
@@ -114,6 +114,8 @@ class Service:
     def event(self, event: Event, now: float) -> None:
         """Take the next event of the group's stream."""
         self._now = now
+        if type(event) is Message and event.sender == self.replica.member:
+            self._outgoing.on_heard()
         self.replica.event(event, now)
 
     def take(self, now: float) -> list[bytes]:
@@ -123,7 +125,10 @@ class Service:
             self._inquiries.advance()
         if self.replica.is_primary:
             self._outgoing.give(now)
-        return self.replica.take()
+        messages = self.replica.take()
+        if messages:
+            self._outgoing.on_given(len(messages), now)
+        return messages
 
     @property
     def record_to_store(self) -> Record | None:
