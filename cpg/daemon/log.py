@@ -36,8 +36,8 @@ class _Patient(logging.Handler):
         """Write a line, if it is taken."""
         self._has_failed = False
         if self.missing:
-            text = "%d lines are missing here"
-            gap = logging.LogRecord(record.name, logging.WARNING, "", 0, text, (self.missing,), None)
+            text = "1 line is missing here" if self.missing == 1 else f"{self.missing} lines are missing here"
+            gap = logging.LogRecord(record.name, logging.WARNING, "", 0, text, (), None)
             self._try(gap)
         if not self._has_failed:
             self.missing = 0

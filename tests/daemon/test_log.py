@@ -86,7 +86,7 @@ def test_a_file_for_which_there_is_no_room_may_come_later(said, tmp_path, capsys
         said.warning("unheard")
         assert capsys.readouterr().err == f"{tmp_path}/log takes no lines of the log for now: no room\n"
     said.warning("heard")
-    assert (tmp_path / "log").read_text() == "1 lines are missing here\nheard\n"
+    assert (tmp_path / "log").read_text() == "1 line is missing here\nheard\n"
 
 
 def test_a_file_that_cannot_be_is_refused(tmp_path):
