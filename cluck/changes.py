@@ -14,6 +14,7 @@ from cluck.telling import UNHEARD
 from cpg.changes import NOTHING, Line, Pace
 from cpg.events import Confchg, Reason
 from cpg.lines import nodes
+from totem.log_fields import event_fields
 
 PATIENCE: Final = 5.0
 """Seconds that a change may take before it is told that nothing is decided."""
@@ -58,12 +59,16 @@ class Changes:
         if why == self._why or not (is_settled or (not self._why and now - self._since > PATIENCE)):
             return NOTHING
         self._why = why
-        return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {self._why}")
+        fields = event_fields("no_locks", phase=str(replica.phase), why=why)
+        return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {why}", fields)
 
-    def differences(self, replica: Replica) -> Iterable[str]:
+    def differences(self, replica: Replica) -> Iterable[Line]:
         """Name who differs in what must be equal, once for as long as it is so. Hot: once for each turn."""
         former, self._differences = self._differences, replica.differences
-        return () if former is replica.differences else [text for text in replica.differences if text not in former]
+        if former is replica.differences:
+            return ()
+        news = (text for text in replica.differences if text not in former)
+        return [Line(True, text, event_fields("difference", why=text)) for text in news]
 
     def _primary(self, replica: Replica, now: float) -> Line:
         former, present = self._present, _nodes(member.node_id for member in replica.servers)
@@ -74,19 +79,25 @@ class Changes:
         voters = replica.voters
         assert voters is not None
         gone = set(former).difference(present)
-        left, self._left = gone & self._left, set()
+        lost, left = _nodes(gone - self._left), _nodes(gone & self._left)
+        came = _nodes(set(present).difference(former)) if former else ()
+        missing = voters.missing(present)
         parts = [f"the lock servers of {nodes(present)} decide"]
-        for who, what in (
-            (gone - left, "lost"),
-            (left, "left"),
-            (set(present).difference(former) if former else (), "came"),
-            (voters.missing(present), "missing"),
-        ):
+        for who, what in ((lost, "lost"), (left, "left"), (came, "came"), (missing, "missing")):
             if who:
-                parts.append(f"{nodes(_nodes(who))} {what}")
+                parts.append(f"{nodes(who)} {what}")
         parts.append(f"nothing was decided for {seconds:.3f} s")
-        self._why = ""
-        return Line(bool(gone - left), "; ".join(parts))
+        self._left, self._why = set(), ""
+        fields = event_fields(
+            "lock_servers",
+            members=present,
+            lost=lost,
+            left=left,
+            came=came,
+            missing=missing,
+            seconds=round(seconds, 3),
+        )
+        return Line(bool(lost), "; ".join(parts), fields)
 
 
 def _nodes(node_ids: Iterable[int]) -> tuple[int, ...]:

@@ -15,15 +15,20 @@ from typing import Final, Protocol
 import anyio
 
 from cluck.changes import Changes
+from cluck.commands import Force, Server
 from cluck.connection import Connection
 from cluck.protocol import Downward
 from cluck.replica import Settings
 from cluck.service import Service
+from cluck.shown import text as shown
+from cluck.telling import LedNews
 from cluck.wire import Record
 from cpg.block import Waiters
+from cpg.changes import Line
 from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
+from totem.log_fields import event_fields, extra
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
 from totem.text import printable, quoted
 
@@ -57,7 +62,7 @@ class Host:
         )
         self.worked: Callable[[], None] = lambda: None
         """Called when everything that clients may be told now has been put."""
-        self.log_of_election: Callable[[bytes, str], None] = self._log_of_election
+        self.log_of_election: Callable[[LedNews], None] = self._log_of_election
         """Called with what the administrator should know of an election that clients of this server lead or led."""
         self._group = group
         self._store = store
@@ -123,34 +128,39 @@ class Host:
         if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
             self._jobs.wake()
         self._log_change(now)
-        for election, text in service.take_led_news():
-            self.log_of_election(election, text)
+        for news in service.take_led_news():
+            self.log_of_election(news)
         while service.forced:
-            force, server = service.forced.popleft()
-            _log.warning(
-                "node %d: lock %s was taken by force from the holder of token %d, by an administrator at node %d",
-                service.replica.member.node_id,
-                quoted(force.name),
-                force.token,
-                server.node_id,
-            )
+            self._log_force(*service.forced.popleft())
         self.worked()
 
-    def _log_of_election(self, election: bytes, text: str) -> None:
-        _log.info("election %s: %s", printable(election), text)
+    def _log_of_election(self, news: LedNews) -> None:
+        _log.info("election %s: %s", printable(news.election), news.text, extra=extra(news.fields))
+
+    def _log_force(self, force: Force, server: Server) -> None:
+        node_id, lock = self.service.replica.member.node_id, shown(force.name)
+        fields = event_fields("lock_forced", node=node_id, lock=lock, token=force.token, by_node=server.node_id)
+        _log.warning(
+            "node %d: lock %s was taken by force from the holder of token %d, by an administrator at node %d",
+            node_id,
+            quoted(force.name),
+            force.token,
+            server.node_id,
+            extra=extra(fields),
+        )
 
     def _log_change(self, now: float) -> None:
         """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
         for difference in self._changes.differences(self.service.replica):
-            _log.warning("node %d: %s", self.service.replica.member.node_id, difference)
-        is_warning, text = self._changes.view(self.service.replica, self.service.unheard_since, now)
-        if text:
-            _log.log(
-                logging.WARNING if is_warning else logging.INFO,
-                "node %d: %s",
-                self.service.replica.member.node_id,
-                text,
-            )
+            self._log_line(difference)
+        line = self._changes.view(self.service.replica, self.service.unheard_since, now)
+        if line.text:
+            self._log_line(line)
+
+    def _log_line(self, line: Line) -> None:
+        node_id = self.service.replica.member.node_id
+        level = logging.WARNING if line.is_warning else logging.INFO
+        _log.log(level, "node %d: %s", node_id, line.text, extra=extra(line.fields, node=node_id))
 
     async def _send_on(self) -> None:
         while True:
@@ -181,13 +191,15 @@ class Host:
 
     def _on_disk_fault(self, fault: str) -> None:
         """Log what is wrong with the disk, or that it is well again, once."""
-        replica = self.service.replica
+        replica, node_id = self.service.replica, self.service.replica.member.node_id
         if bool(fault) != bool(replica.disk_fault):
             if fault:
                 text = "no longer leases and no new epoch are recorded here until the disk can be written: "
-                _log.error("node %d: %s%s", replica.member.node_id, text, fault)
+                fields = event_fields("disk_fault", node=node_id, what="lock_records", fault=fault)
+                _log.error("node %d: %s%s", node_id, text, fault, extra=extra(fields))
             else:
-                _log.warning("node %d: records are stored again", replica.member.node_id)
+                fields = event_fields("disk_recovered", node=node_id, what="lock_records")
+                _log.warning("node %d: records are stored again", node_id, extra=extra(fields))
         replica.disk_fault = fault
 
     async def _watch_time(self) -> None:

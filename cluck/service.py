@@ -65,7 +65,7 @@ from cluck.protocol import (
 )
 from cluck.replica import Phase, Replica, Settings
 from cluck.shown import Inquiries, pieces
-from cluck.telling import Teller
+from cluck.telling import LedNews, Teller
 from cluck.upkeep import Upkeep
 from cluck.wire import Record
 from cpg.events import Event, Member, Message
@@ -139,7 +139,7 @@ class Service:
         """It is durable."""
         self.replica.stored(record)
 
-    def take_led_news(self) -> list[tuple[bytes, str]]:
+    def take_led_news(self) -> list[LedNews]:
         """Hand over what the administrator should know of elections that clients of this server lead or led."""
         return self._teller.take_led_news()
 

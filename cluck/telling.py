@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from cluck.clients import Audience, Audiences, LocalClient, Untold
 from cluck.commands import (
@@ -39,7 +39,9 @@ from cluck.leases import usable
 from cluck.outgoing import Outgoing
 from cluck.protocol import Held, Leads, Readiness, Renounced
 from cluck.replica import Phase, Replica
+from cluck.shown import text as shown
 from cluck.tickets import Ticket
+from totem.log_fields import Fields, event_fields
 from totem.text import printable
 
 SILENCE: Final = 3.0
@@ -47,6 +49,14 @@ SILENCE: Final = 3.0
 UNHEARD: Final = "what this server says does not come back from the ring: see `cpg status` here"
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
+
+
+class LedNews(NamedTuple):
+    """What the administrator should know of an election that clients of this server lead or led."""
+
+    election: bytes
+    text: str
+    fields: Fields
 
 
 class Teller:
@@ -76,7 +86,7 @@ class Teller:
         self._told_ready: tuple[bool, str] = (False, "")
         self._led: dict[bytes, int] = {}
         """Elections that clients of this server lead, as the administrator was told, with their tokens."""
-        self._led_news: list[tuple[bytes, str]] = []
+        self._led_news: list[LedNews] = []
 
     @property
     def has_untold(self) -> bool:
@@ -145,7 +155,7 @@ class Teller:
             for election in sorted(local.observed):
                 local.tell(Leadership(election, None))
         for election in self._led:
-            self._led_news.append((election, "no client here leads any more: this server does not decide"))
+            self._note_led(election, "no client here leads any more: this server does not decide", None, 0)
         self._led.clear()
 
     # ---- readiness
@@ -309,10 +319,23 @@ class Teller:
             text = f"client {leader.client.number} ({printable(leader.program.encode())}) leads, token {token}"
         else:
             text = "no client here leads any more"
-        self._led_news.append((leadership.election, text))
+        self._note_led(leadership.election, text, leader, token)
 
-    def take_led_news(self) -> list[tuple[bytes, str]]:
-        """Hand over what the administrator should know of elections that clients of this server lead or led."""
+    def _note_led(self, election: bytes, text: str, leader: LocalClient | None, token: int) -> None:
+        fields = event_fields(
+            "leadership",
+            node=self._replica.member.node_id,
+            election=shown(election),
+            leads=leader is not None,
+            client=leader.client.number if leader is not None else None,
+            client_program=leader.program if leader is not None else None,
+            token=token or None,
+            decides=self._replica.is_primary,
+        )
+        self._led_news.append(LedNews(election, text, fields))
+
+    def take_led_news(self) -> list[LedNews]:
+        """Hand over what has happened to elections since the last time."""
         news, self._led_news = self._led_news, []
         return news
 

@@ -8,12 +8,13 @@ paced (`Pace`).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
 from cpg.lines import nodes, votes
 from cpg.quorum import QuorumStatus
 from totem.configuration import RingId
+from totem.log_fields import NO_FIELDS, Fields, event_fields
 from totem.processor import Interruption
 
 
@@ -23,6 +24,8 @@ class Line(NamedTuple):
     is_warning: bool
     text: str
     """Empty: nothing is to be told."""
+    fields: Fields = NO_FIELDS
+    """The same for programs."""
 
 
 NOTHING: Final = Line(False, "")
@@ -49,9 +52,12 @@ class Pace:
         if not self.missed or (len(self._told) == MOST and now - self._told[0] < INTERVAL):
             return NOTHING
         self._told.append(now)
-        (is_warning, text), before = self._held, self.missed - 1
+        held, before = self._held, self.missed - 1
         self.missed = 0
-        return Line(is_warning, f"{text} ({before} changes before it were not logged)" if before else text)
+        if not before:
+            return held
+        changes = "1 change before it was" if before == 1 else f"{before} changes before it were"
+        return Line(held.is_warning, f"{held.text} ({changes} not logged)", {**held.fields, "unlogged": before})
 
 
 class Changes:
@@ -75,25 +81,48 @@ class Changes:
         former, self._node_ids, self._ring_id = self._node_ids, node_ids, ring_id
         parts = [f"ring {ring_id} of {nodes(node_ids)}"]
         if interruption is None or not former:  # the first one
-            return Line(False, parts[0])
+            return Line(False, parts[0], event_fields("ring", ring=str(ring_id), members=node_ids))
         gone = set(former).difference(node_ids)
-        lost = gone - interruption.departed
-        left = gone - lost
-        came = set(node_ids).difference(former)
-        again = set(node_ids).difference(came, transitional)
+        lost, left = _ascending(gone - interruption.departed), _ascending(gone & interruption.departed)
+        came = _ascending(set(node_ids).difference(former))
+        again = _ascending(set(node_ids).difference(came, transitional))
         for who, what in ((lost, "lost"), (left, "left"), (came, "came"), (again, "came back")):
             if who:
-                parts.append(f"{nodes(tuple(sorted(who)))} {what}")
+                parts.append(f"{nodes(who)} {what}")
         if not (gone or came or again):
             parts.append("the same nodes")
         parts.append(f"no ring for {interruption.seconds:.3f} s: {interruption.cause.value}")
         if interruption.pause:
             parts.append(f"this process was not run for {interruption.pause:.1f} s")
-        return Line(bool(lost or again or interruption.pause), "; ".join(parts))
+        fields = event_fields(
+            "ring",
+            ring=str(ring_id),
+            members=node_ids,
+            lost=lost,
+            left=left,
+            came=came,
+            came_back=again,
+            seconds=round(interruption.seconds, 3),
+            cause=interruption.cause.name.lower(),
+            pause=round(interruption.pause, 1),
+        )
+        return Line(bool(lost or again or interruption.pause), "; ".join(parts), fields)
 
     def votes(self, status: QuorumStatus | None) -> Line:
         """Tell that the votes are enough, or not any more; None: nobody counts them."""
         if status is None or status.quorate == self._quorate:
             return NOTHING
         self._quorate = status.quorate
-        return Line(not status.quorate, f"{'' if status.quorate else 'not '}quorate; {votes(status)}")
+        fields = event_fields(
+            "quorum",
+            quorate=status.quorate,
+            total_votes=status.total_votes,
+            expected_votes=status.expected_votes,
+            highest_expected=status.highest_expected,
+            quorum=status.quorum,
+        )
+        return Line(not status.quorate, f"{'' if status.quorate else 'not '}quorate; {votes(status)}", fields)
+
+
+def _ascending(node_ids: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted(node_ids))

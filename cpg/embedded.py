@@ -29,6 +29,7 @@ from totem.config import Config
 from totem.configuration import Delivery, RingId
 from totem.corosync_conf import load, own_node
 from totem.errors import RingLost
+from totem.log_fields import event_fields, extra
 from totem.node import Node
 from totem.processor import Interruption
 from totem.statistics import Statistics
@@ -204,7 +205,8 @@ class EmbeddedRing(Ring):
 
     def _log_line(self, line: Line) -> None:
         if line.text:
-            _log.log(logging.WARNING if line.is_warning else logging.INFO, "node %d: %s", self.node_id, line.text)
+            level = logging.WARNING if line.is_warning else logging.INFO
+            _log.log(level, "node %d: %s", self.node_id, line.text, extra=extra(line.fields, node=self.node_id))
 
     def _notice(self) -> None:
         votes = self._votes
@@ -234,7 +236,8 @@ class EmbeddedRing(Ring):
                     self._shell.kick()
                 else:
                     text = "sync has not ended: the ring was lost meanwhile, and no other one agreed on"
-                _log.warning("node %d: %s", self.node_id, text)
+                fields = event_fields("sync_stuck", node=self.node_id, silent=statistics.silent)
+                _log.warning("node %d: %s", self.node_id, text, extra=extra(fields))
 
     async def _take_part(self) -> None:
         await self._shell.run(self.deliver)
@@ -321,11 +324,12 @@ class VotesFile:
             write_durably(str(self._path), self._unstored.to_bytes(4, "little"))
         except OSError as error:
             if not self._is_failing:
-                text = "the expected votes cannot be stored, so a restart may count with fewer: %s"
-                _log.error(text, words(error))
+                text, fault = "the expected votes cannot be stored, so a restart may count with fewer: %s", words(error)
+                _log.error(text, fault, extra=extra(event_fields("disk_fault", what="expected_votes", fault=fault)))
             self._is_failing = True
             return
         self._unstored = None
         if self._is_failing:
             self._is_failing = False
-            _log.warning("the expected votes are stored again in %s", self._path)
+            fields = event_fields("disk_recovered", what="expected_votes")
+            _log.warning("the expected votes are stored again in %s", self._path, extra=extra(fields))

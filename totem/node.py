@@ -30,6 +30,7 @@ import trio
 from totem.config import Config
 from totem.configuration import Delivery
 from totem.errors import RingLost
+from totem.log_fields import event_fields, extra
 from totem.processor import Processor
 from totem.states.table import State
 from totem.statistics import Statistics
@@ -210,7 +211,9 @@ class Node:
             self._unstored = None
             self._comes_back = True
             seconds = trio.current_time() - began
-            _log.warning("node %d: its disk can be written again, after %.1f s", self.processor.node_id, seconds)
+            node_id = self.processor.node_id
+            fields = event_fields("disk_recovered", node=node_id, what="ring_sequence")
+            _log.warning("node %d: its disk can be written again, after %.1f s", node_id, seconds, extra=extra(fields))
             self._changes_of_standing.unpark_all()
             self._turn()
 
@@ -285,11 +288,13 @@ class Node:
             self._store.store(ring_seq)
         except OSError as error:
             if self._unstored is None:
+                node_id, fault = self.processor.node_id, words(error)
                 _log.error(
                     "node %d: out of the ring, since the sequence of a new one cannot be stored: %s; it comes back as "
                     "soon as it can be",
-                    self.processor.node_id,
-                    words(error),
+                    node_id,
+                    fault,
+                    extra=extra(event_fields("disk_fault", node=node_id, what="ring_sequence", fault=fault)),
                 )
                 self._unstored = ring_seq
                 self._changes_of_standing.unpark_all()

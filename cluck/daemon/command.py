@@ -45,6 +45,7 @@ from cpg.daemon.sockets import listening
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.lines import nodes
 from totem.errors import ConfigError, RingLost
+from totem.log_fields import event_fields, extra
 from totem.store import words
 from totem.streams import standard_streams
 
@@ -174,7 +175,7 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
             else:
                 text, why = "no lock server until there is a ring: %s", str(lost)
             if server.why != why:
-                _log.warning(text, why)
+                _log.warning(text, why, extra=extra(event_fields("waiting", why=text % why)))
             server.lacks(why)
         await trio.sleep(PAUSE)
 

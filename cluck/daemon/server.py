@@ -20,11 +20,14 @@ from cluck.daemon.hub import MOST_CLIENTS, Client, Hub
 from cluck.daemon.processes import Process
 from cluck.host import Host
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator, Upward, upward
+from cluck.shown import text as shown
+from cluck.telling import LedNews
 from cpg.daemon.access import Access
 from cpg.daemon.life import descriptors_for_clients
 from cpg.daemon.sockets import Connection, Peer, accept
 from cpg.daemon.turns import Turns
 from totem.errors import TotemError
+from totem.log_fields import event_fields, extra
 from totem.text import printable
 
 _log = logging.getLogger(__name__)
@@ -80,9 +83,10 @@ class Server:
             self.lacks("it ends")
             await self._farewell("the lock server has ended, or its ring")
 
-    def _log_of_election(self, election: bytes, text: str) -> None:
+    def _log_of_election(self, news: LedNews) -> None:
         """Log who leads: clients can change that as often as they like."""
-        self._access.rarely.log(logging.INFO, ("election", election), "election %s: %s", printable(election), text)
+        cause, name = ("election", news.election), printable(news.election)
+        self._access.rarely.log(logging.INFO, cause, "election %s: %s", name, news.text, fields=news.fields)
 
     def lacks(self, why: str) -> None:
         """There is no lock server for now, and why."""
@@ -187,8 +191,9 @@ class Server:
         """Let a client that was told goodbye read that."""
         if (goodbye := client.farewell) is not None:
             if goodbye.why not in _SAID_ELSEWHERE:
-                text = "a client was told goodbye: %s"
-                self._access.rarely.log(logging.INFO, (goodbye.why, client.uid), text, goodbye.text)
+                text, why = "a client was told goodbye: %s", goodbye.text
+                fields = event_fields("client_ended", reason=str(goodbye.why), pid=client.pid, uid=client.uid, why=why)
+                self._access.rarely.log(logging.INFO, (goodbye.why, client.uid), text, why, fields=fields)
             self.write()
             with trio.move_on_after(GOODBYE_PATIENCE):
                 await connection.written()
@@ -207,17 +212,22 @@ class Server:
 
     def _record_administrator(self, client: Client, command: OfAdministrator, *, allowed: bool) -> None:
         """Log who does what only administrators may. Raises `_Forbidden`, before anything was done."""
+        pid, uid = client.pid, client.uid
         if isinstance(command, Force):
             done = f"lock {printable(command.name)} is taken by force from the holder of token {command.token}"
             forbidden = "may not take locks by force: run as root, or as the daemon's user"
+            lock, token = shown(command.name), command.token
+            fields = event_fields("force_request", lock=lock, token=token, allowed=allowed, pid=pid, uid=uid)
         else:
             done = f"version {command.version} of the electorate is asked for, {command.electorate}"
             forbidden = "may not change who decides: run as root, or as the daemon's user"
-        text, who = "%s, by process %d of the user with uid %d", (done, client.pid, client.uid)
+            version, voters = command.version, str(command.electorate)
+            fields = event_fields("voters_request", version=version, voters=voters, allowed=allowed, pid=pid, uid=uid)
+        text, who = "%s, by process %d of the user with uid %d", (done, pid, uid)
         if not allowed:
-            self._access.rarely.warning(("force", client.uid), text + ": refused", *who)
-            raise _Forbidden(f"the user with uid {client.uid} {forbidden} (uid {os.geteuid()})")
-        _log.warning(text, *who)
+            self._access.rarely.warning(("force", uid), text + ": refused", *who, fields=fields)
+            raise _Forbidden(f"the user with uid {uid} {forbidden} (uid {os.geteuid()})")
+        _log.warning(text, *who, extra=extra(fields))
 
 
 class _Forbidden(Exception):

@@ -13,6 +13,7 @@ from cpg.daemon.rarely import Rarely
 from cpg.daemon.shares import Shares
 from cpg.wire import MOST_PROCESSES
 from totem.config import LOCKS_GROUP, Reservation, UserRule
+from totem.log_fields import event_fields
 from totem.text import printable
 
 
@@ -57,7 +58,8 @@ class Access:
 
     def refuse(self, pid: int, uid: int) -> str:
         """Log that a process may not connect; return what it is told."""
-        self.rarely.warning(("connect", uid), "process %d of the user with uid %d may not connect (uidgid)", pid, uid)
+        text = "process %d of the user with uid %d may not connect (uidgid)"
+        self.rarely.warning(("connect", uid), text, pid, uid, fields=event_fields("refused", pid=pid, uid=uid))
         return (
             f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or "
             f"let the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and "
@@ -73,6 +75,7 @@ class Access:
             pid,
             uid,
             group,
+            fields=event_fields("refused", pid=pid, uid=uid, group=name.decode("utf-8", "backslashreplace")),
         )
         return (
             f"the group '{group}' is reserved, and the user with uid {uid} may not join it: run as root or as the "

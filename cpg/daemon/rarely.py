@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable
 
 import trio
 
+from totem.log_fields import NO_FIELDS, Fields, extra
 from totem.seldom import INTERVAL, Seldom
 
 _log = logging.getLogger(__name__)
@@ -19,24 +20,25 @@ class Rarely:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock`: in seconds."""
         self._clock = clock
-        self._seldom = Seldom[tuple[int, str, tuple[object, ...]]]()
-        """Of lines with level, text and arguments."""
+        self._seldom = Seldom[tuple[int, str, tuple[object, ...], Fields]]()
+        """Of lines with level, text, arguments and fields."""
 
-    def log(self, level: int, cause: Hashable, text: str, *arguments: object) -> None:
+    def log(self, level: int, cause: Hashable, text: str, *arguments: object, fields: Fields = NO_FIELDS) -> None:
         """Log a line now, or count it. `cause`: a kind of event, and on whose account it comes."""
         now = self._clock()
         self.tell(now)
-        if self._seldom.may_tell(cause, (level, text, arguments), now):
-            _log.log(level, text, *arguments)
+        if self._seldom.may_tell(cause, (level, text, arguments, fields), now):
+            _log.log(level, text, *arguments, extra=extra(fields))
 
-    def warning(self, cause: Hashable, text: str, *arguments: object) -> None:
+    def warning(self, cause: Hashable, text: str, *arguments: object, fields: Fields = NO_FIELDS) -> None:
         """Log a warning now, or count it."""
-        self.log(logging.WARNING, cause, text, *arguments)
+        self.log(logging.WARNING, cause, text, *arguments, fields=fields)
 
     def tell(self, now: float) -> None:
         """Tell what was counted in intervals that are over."""
-        for (level, text, arguments), missed in self._seldom.counted(now):
-            _log.log(level, f"{text} (%d times more in a minute)", *arguments, missed)
+        for (level, text, arguments, fields), missed in self._seldom.counted(now):
+            counted = f"{text} (%d times more in a minute)"
+            _log.log(level, counted, *arguments, missed, extra=extra(fields, unlogged=missed))
 
     async def told(self) -> None:
         """Tell what was counted, also where nothing follows; until cancelled."""

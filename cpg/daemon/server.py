@@ -20,6 +20,7 @@ from cpg.embedded import EmbeddedRing
 from cpg.ipc import RECORD, Farewell
 from totem.configuration import Delivery
 from totem.errors import RingLost
+from totem.log_fields import event_fields
 
 READ_TURN: Final = 16
 """Records taken from one client before others get a turn."""
@@ -181,7 +182,8 @@ class Server:
             return
         why, text = client.farewell
         if why not in _SAID_ELSEWHERE:
-            self._access.rarely.warning((why, client.uid), "a client was told goodbye: %s", text)
+            fields = event_fields("client_ended", reason=why.name.lower(), pid=client.pid, uid=client.uid, why=text)
+            self._access.rarely.warning((why, client.uid), "a client was told goodbye: %s", text, fields=fields)
         self.write()
         with trio.move_on_after(GOODBYE_PATIENCE):
             await connection.written()

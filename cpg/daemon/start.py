@@ -19,6 +19,7 @@ from cpg.embedded import AnyRing, prepare_ring
 from totem.addresses import resolve
 from totem.corosync_conf import Resolve, load
 from totem.errors import NotYet
+from totem.log_fields import event_fields, extra
 from totem.store import DISK_FAULTS
 
 _log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, reso
         except (NotYet, OSError) as error:
             text = _waiting(error) + str(error if isinstance(error, NotYet) else error.strerror)
             if text != said:
-                _log.warning("%s", text)
+                _log.warning("%s", text, extra=extra(event_fields("waiting", why=text)))
                 notify(f"STATUS={text}")
             said = text
             await trio.sleep(PAUSE)

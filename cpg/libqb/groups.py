@@ -429,7 +429,7 @@ class GroupSession(Session):
         if max(len(confchg.members), len(confchg.joined), len(confchg.left)) > MOST_MEMBERS:
             count = len(confchg.members)
             self.client.end(
-                f"its group {quoted(membership.name)} has {count} members; libcpg has room for {MOST_MEMBERS}"
+                "limit", f"its group {quoted(membership.name)} has {count} members; libcpg has room for {MOST_MEMBERS}"
             )
             return
         self.client.tell([_confchg(membership.name, confchg)])

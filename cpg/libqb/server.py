@@ -20,7 +20,7 @@ import os
 import socket
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from struct import Struct
 from typing import Final, NamedTuple
@@ -55,6 +55,7 @@ from cpg.libqb.quorum import Quorums
 from cpg.libqb.session import Service, Session
 from cpg.libqb.votequorum import Votes
 from totem.errors import RingLost
+from totem.log_fields import event_fields
 
 _log = logging.getLogger(__name__)
 
@@ -188,14 +189,19 @@ class _Server:
         """So many bytes more wait for clients; where it is too much, those go who are furthest behind."""
         self.waiting += size
         while self.waiting > EVENTS_OF_ALL and (slowest := furthest_behind(self._connections)):
-            slowest.end(f"more than {EVENTS_OF_ALL} bytes of events wait for all clients, most of them for it")
+            slowest.end("slow", f"more than {EVENTS_OF_ALL} bytes of events wait for all clients, most of them for it")
 
     def put_out_unfinished(self) -> None:
         """Put out who has kept the beginning of a message for longest, if that is too long: others wait for room."""
         unfinished = [each for each in self._connections if each.session.is_unfinished and not each.ended]
         oldest = min(unfinished, key=lambda each: each.kept_since, default=None)
         if oldest is not None and oldest.kept_since < trio.current_time() - PIECE_PATIENCE:
-            oldest.end("it began a message in pieces and did not end it, while others wait for the room")
+            oldest.end("unfinished", "it began a message in pieces and did not end it, while others wait for the room")
+
+    def log_end(self, whose: str, peer: _Peer, reason: str, why: str) -> None:
+        """Log that a client was put out: each user can cause a line a minute for each reason."""
+        fields = event_fields("client_ended", reason=reason, pid=peer.pid, uid=peer.uid, why=why)
+        self.access.rarely.warning((reason, peer.uid), "%s: ended: %s", whose, why, fields=fields)
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
         """Take in the clients of one service."""
@@ -236,9 +242,10 @@ class _Server:
                 else:
                     self.access.refuse(peer.pid, peer.uid)
                     await stream.send(refused(errno.EACCES))
-        except (MalformedRequest, trio.TooSlowError) as error:
-            text = str(error) or "it has said nothing"
-            self.access.rarely.warning((type(error), peer.uid), "%s: ended: %s", whose, text)
+        except MalformedRequest as malformed:
+            self.log_end(whose, peer, "malformed", str(malformed))
+        except trio.TooSlowError:
+            self.log_end(whose, peer, "silent", "it has said nothing")
         except OSError as error:
             _log.debug("%s: gone: %s", whose, error)
         finally:
@@ -414,17 +421,14 @@ class _Connection:
         self._events.extend(events)
         self._server.queued(size)
         if self.size > EVENT_LIMIT:
-            self.end(f"it does not read its events: {len(self._events)} wait, {self.size} bytes")
+            self.end("slow", f"it does not read its events: {len(self._events)} wait, {self.size} bytes")
         elif not self.ended:
             self._regulate()
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, why: str) -> None:
         """End the connection soon."""
-        self._end("ended", reason)
-
-    def _end(self, kind: Hashable, reason: str) -> None:
         if not self.ended:
-            self._access.rarely.warning((kind, self.uid), "%s: ended: %s", self._whose, reason)
+            self._server.log_end(self._whose, self._peer, reason, why)
         self._stop()  # also where it has gone by itself, and what it left behind is malformed
 
     def _stop(self) -> None:
@@ -461,7 +465,7 @@ class _Connection:
         try:
             await task()
         except MalformedRequest as malformed:
-            self._end(MalformedRequest, str(malformed))
+            self.end("malformed", str(malformed))
         except OSError as error:
             _log.debug("%s: gone: %s", self._whose, error)
             self._stop()

@@ -98,8 +98,8 @@ class Client(Protocol):
     def tell(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""
 
-    def end(self, reason: str) -> None:
-        """End the connection soon, and log why. For what only this client cannot stand."""
+    def end(self, reason: str, why: str) -> None:
+        """End the connection soon, and log why. For what only this client cannot stand. `reason`: one word."""
 
 
 class Session:

@@ -8,14 +8,15 @@ import pytest
 import trio
 
 from cluck.changes import PATIENCE, Changes
-from cluck.commands import Owner, RequestId, Resign, Stand
+from cluck.commands import Ended, Force, Owner, RequestId, Resign, Stand
 from cluck.electorate import Electorate, Voters
-from cluck.protocol import Leads, Pong
+from cluck.protocol import Held, Leads, Pong
 from cluck.replica import Phase, Settings
 from cluck.telling import UNHEARD
 from cpg.testing import World
 from tests.cluck.test_host import Memory, Talker, serving
 from totem.errors import RingLost
+from totem.log_fields import fields_of
 
 PLENTY = 30
 """Seconds after which everything has settled."""
@@ -44,6 +45,15 @@ def told(caplog, node):
     ]
 
 
+def told_to_programs(caplog, node):
+    """The events that a lock server has logged since the last time, without the seconds, which must be some."""
+    own = [dict(fields_of(record)) for record in caplog.records if record.name == "cluck.host"]
+    caplog.clear()
+    events = [fields for fields in own if fields.pop("node") == node]
+    assert all(0 <= fields.pop("seconds") < 2 * PLENTY for fields in events if "seconds" in fields)
+    return events
+
+
 ALL_THREE = "the lock servers of nodes 1 2 3 decide; "
 TWO = "the lock servers of nodes 1 2 decide; "
 FEW = "no locks are granted: "
@@ -67,6 +77,31 @@ async def test_a_first_start(autojump_clock, world, caplog):
         await trio.sleep(PLENTY)
         assert told(caplog, 1) == [("INFO", f"{ALL_THREE}node 3 came; nothing was decided for T")]
         assert told(caplog, 3) == []  # they are read once
+
+
+async def test_programs_are_told_the_same(autojump_clock, world, caplog):
+    few, all_needed = told_to_programs(caplog, 1)
+    why = "too few lock servers are here: nothing from node 2, 3"
+    assert few == {"event": "no_locks", "phase": "minority", "why": why}
+    assert all_needed["why"].startswith("a first start needs all lock servers")
+    decide = {"event": "lock_servers", "members": (1, 2, 3), "lost": (), "left": (), "came": (), "missing": ()}
+    two = {**decide, "members": (1, 2), "missing": (3,)}
+    async with serving(world, 3, world.disks[3]):
+        await trio.sleep(PLENTY)
+        birth, first = told_to_programs(caplog, 1)
+        assert (birth["event"], birth["phase"], first) == ("no_locks", "birth", decide)
+    await trio.sleep(PLENTY)
+    assert told_to_programs(caplog, 1) == [{**two, "left": (3,)}]
+    with pytest.raises(RingLost):
+        await come_and_die(world, caplog)
+    await trio.sleep(PLENTY)
+    assert told_to_programs(caplog, 1) == [{**two, "lost": (3,)}]
+    async with serving(world, 3, world.disks[3], Settings(electorate=Electorate({2: 1, 3: 1}))):
+        await trio.sleep(PLENTY)
+        difference, came = told_to_programs(caplog, 1)
+    assert difference["event"] == "difference"
+    assert difference["why"].startswith("node 3 is configured with other lock servers: 2, 3;")
+    assert came == {**decide, "came": (3,)}
 
 
 async def come_and_die(world, caplog):
@@ -142,6 +177,9 @@ async def test_who_leads_is_told_where_its_client_is(autojump_clock, world, capl
         one.say(Stand(candidate, b"he\nad"))
         leads = await one.hear(Leads)
         await trio.sleep(1)
+        fields = {"event": "leadership", "node": 3, "election": "he\nad"}
+        leading = {"leads": True, "client": 1, "client_program": "", "token": leads.token, "decides": True}
+        assert elections_for_programs(caplog) == [{**fields, **leading}]
         assert elections(caplog) == [rf"election he\nad: client 1 () leads, token {leads.token}"]
         one.say(Resign(candidate, leads.token))
         again = await one.hear(Leads)
@@ -154,6 +192,8 @@ async def test_who_leads_is_told_where_its_client_is(autojump_clock, world, capl
         ]
         world.partition({1, 2}, {3})
         await trio.sleep(PLENTY)
+        nobody = {"leads": False, "client": None, "client_program": None, "token": None, "decides": False}
+        assert elections_for_programs(caplog) == [{**fields, **nobody}]
         assert elections(caplog) == [r"election he\nad: no client here leads any more: this server does not decide"]
         nursery.cancel_scope.cancel()
 
@@ -164,8 +204,30 @@ async def answer_pings(talker):
         talker.say(Pong())
 
 
+def elections_for_programs(caplog):
+    """The same for programs; `elections` forgets them."""
+    return [fields_of(record) for record in caplog.records if record.getMessage().startswith("election ")]
+
+
 def elections(caplog):
     """What was logged of elections since the last time."""
     texts = [text for text in caplog.messages if text.startswith("election ")]
     caplog.clear()
     return texts
+
+
+async def test_what_is_taken_by_force_is_told_everywhere(autojump_clock, world, caplog):
+    async with serving(world, 3, world.disks[3]) as three:
+        await trio.sleep(PLENTY)
+        one = Talker(three)
+        one.acquire(b"back\nup")
+        held = await one.hear(Held)
+        caplog.clear()
+        one.say(Force(b"back\nup", held.token))
+        await one.hear(Ended)
+        await trio.sleep(1)
+        for node in (1, 2, 3):
+            (record,) = (record for record in caplog.records if fields_of(record)["node"] == node)
+            fields = {"event": "lock_forced", "node": node, "lock": "back\nup", "token": held.token, "by_node": 3}
+            assert fields_of(record) == fields
+            assert r"lock 'back\nup' was taken by force" in record.getMessage()

@@ -1,6 +1,7 @@
 """The daemon `cluckd`: its life, its clients and their ends, its errors."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from cluck.commands import Ended, Force, Refused, Release
+from cluck.commands import ChangeVoters, Ended, Force, Refused, Release
 from cluck.daemon import command
 from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
+from cluck.electorate import Electorate
 from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness, Welcome
 from cpg.daemon.access import Access
 from cpg.daemon.life import Life
@@ -26,6 +28,7 @@ from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
 from totem.config import UserRule
 from totem.errors import RingLost
+from totem.log_fields import fields_of
 
 
 @pytest.fixture
@@ -157,6 +160,35 @@ async def test_force_is_recorded(cluckd):
     _, log = await cluckd.end()
     assert rf"lock back\nup is taken by force from the holder of token {held.token}, by process {os.getpid()}" in log
     assert f"of the user with uid {os.geteuid()}" in log
+
+
+async def test_programs_read_of_force(tmp_path, config):
+    """And of who changes the voters, and who is put out: each line is an object, whatever a lock is called."""
+    with open(config, "a", encoding="utf-8") as file:
+        file.write("logging {\n    to_syslog: no\n    format: json\n}\n")
+    with closing(Cluckd(tmp_path, 1, "-c", config)) as daemon:
+        await daemon.start().running()
+        one, two = await daemon.speaker().greet(), await daemon.speaker().greet()
+        one.acquire(b"back\nup")
+        held = await one.hear(Held)
+        two.say(Force(b"back\nup", held.token))
+        assert (await one.hear(Ended)).why == "forced"
+        one.say(ChangeVoters(2, Electorate({1: 1})))
+        one.say(Ask(1, "status"))
+        await one.hear(Answer)
+        two.say(Hello(VERSION))
+        await two.hear(Goodbye)
+        _, log = await daemon.end()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert {line["program"] for line in lines} == {"cluckd"}
+    events = {line["event"]: line for line in lines if "event" in line}
+    lock, who = {"lock": "back\nup", "token": held.token}, {"pid": os.getpid(), "uid": os.geteuid()}
+    assert events["force_request"].items() >= {**lock, **who, "allowed": True}.items()
+    assert events["lock_forced"].items() >= {**lock, "node": 1, "by_node": 1}.items()
+    assert events["voters_request"].items() >= {**who, "version": 2, "voters": "1", "allowed": True}.items()
+    assert events["client_ended"].items() >= {**who, "reason": "malformed", "level": "info"}.items()
+    assert events["client_ended"]["message"].endswith(events["client_ended"]["why"])
+    assert events["ring"]["members"] == [1]
 
 
 FORCING = """
@@ -345,7 +377,9 @@ async def test_a_disk_that_cannot_be_used_is_waited_for(autojump_clock, monkeypa
     monkeypatch.setattr(command, "_stand", stand)
     await command._serve(SimpleNamespace(backend=Backend.CPGD), None, Server(Access()), Life())
     assert set(tries[1:]) == {"/state/cluck_1.key: No space left on device"}
-    assert caplog.messages == ["no lock server until its disk can be used: /state/cluck_1.key: No space left on device"]
+    text = "no lock server until its disk can be used: /state/cluck_1.key: No space left on device"
+    assert caplog.messages == [text]
+    assert fields_of(caplog.records[0]) == {"event": "waiting", "why": text}
     tries.clear()
     with pytest.raises(ExceptionGroup):
         await command._serve(SimpleNamespace(backend=Backend.RING), None, Server(Access()), Life())

@@ -14,6 +14,7 @@ from tests.app.processes import write_config
 from tests.cluck.daemons import PATIENCE, Cluckd
 from tests.cluck.test_host import Memory, Talker, serving
 from tests.daemon.full_disk import can_mount, empty, fill, on_own_disk
+from totem.log_fields import fields_of
 
 PLENTY = 20
 """Seconds after which everything has settled."""
@@ -89,6 +90,8 @@ async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(auto
         faults = [text for text in caplog.messages if "until the disk can be written" in text]
         assert sorted(fault.split(":")[0] for fault in faults) == ["node 1", "node 2"]
         assert all(fault.endswith("/cluck: No space left on device") for fault in faults)
+        fault = {"event": "disk_fault", "what": "lock_records", "fault": "/disk1/cluck: No space left on device"}
+        assert {**fault, "node": 1} in map(fields_of, caplog.records)
 
         cluster.fill()
         await trio.sleep(PLENTY)
@@ -96,6 +99,7 @@ async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(auto
         await client.hear(Held)
         assert cluster.hosts[1].service.answer("status")["disk"] == ""
         assert sum("records are stored again" in text for text in caplog.messages) == 2
+        assert {"event": "disk_recovered", "what": "lock_records", "node": 1} in map(fields_of, caplog.records)
 
 
 def stand(client, election):

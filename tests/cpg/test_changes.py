@@ -3,15 +3,17 @@
 import logging
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
 
-from cpg.changes import INTERVAL, MOST, Changes
+from cpg.changes import INTERVAL, MOST, NOTHING, Changes, Line, Pace
 from cpg.testing import World
 from totem.config import Config, Quorum
 from totem.configuration import RingId
 from totem.errors import RingLost
+from totem.log_fields import fields_of
 from totem.processor import Interruption
 from totem.states.table import Cause
 from totem.testing.cluster import Cluster
@@ -53,6 +55,44 @@ def told(caplog, node):
         for level, text in own
         if text.startswith(prefix)
     ]
+
+
+def told_to_programs(caplog, node):
+    """The events that a node has logged since the last time, without the seconds, which must be some."""
+    own = [dict(fields_of(record)) for record in caplog.records]
+    caplog.clear()
+    events = [fields for fields in own if fields.pop("node", None) == node]
+    assert all(0 <= fields.pop("seconds") < 60 for fields in events if "seconds" in fields)
+    return events
+
+
+NO_CHANGE = {"lost": (), "left": (), "came": (), "came_back": (), "pause": 0.0}
+
+
+async def test_programs_are_told_the_same(autojump_clock, world, caplog):
+    votes = {"event": "quorum", "expected_votes": 3, "highest_expected": 3, "quorum": 2}
+    came = {"event": "ring", "ring": "1.9", "members": (1, 2), **NO_CHANGE, "came": (2,), "cause": "join_received"}
+    assert told_to_programs(caplog, 1) == [
+        {"event": "ring", "ring": "1.5", "members": (1,)},
+        {**votes, "quorate": False, "total_votes": 1},
+        came,
+        {**votes, "quorate": True, "total_votes": 2},
+    ]
+    async with running(world, 3):
+        await trio.sleep(5)
+        assert told_to_programs(caplog, 1) == [{**came, "ring": "1.d", "members": (1, 2, 3), "came": (3,)}]
+    await trio.sleep(5)
+    left = {**came, **NO_CHANGE, "ring": "1.11", "left": (3,), "cause": "leave_received"}
+    assert told_to_programs(caplog, 1) == [left]
+    world.pause(2)
+    await trio.sleep(12)
+    lost = {**came, **NO_CHANGE, "ring": "1.15", "members": (1,), "lost": (2,), "cause": "token_lost"}
+    assert told_to_programs(caplog, 1)[0] == lost
+    world.resume(2)
+    await trio.sleep(5)
+    back = told_to_programs(caplog, 2)[0]
+    assert (back["members"], back["came_back"]) == ((1, 2), (1,))
+    assert 10 < back["pause"] < 20
 
 
 async def test_nodes_start_and_votes_become_enough(autojump_clock, world, caplog):
@@ -144,7 +184,7 @@ async def test_a_node_that_stood_still_says_so_with_the_ring_that_comes_of_it(au
 
 def test_nobody_came_to_the_first_ring_of_a_node():
     cause = Interruption(Cause.JOIN_RECEIVED, 0.0, frozenset(), 0.0)
-    assert Changes().ring(RingId(3, 4), (2, 3), (3,), cause) == (False, "ring 3.4 of nodes 2 3")
+    assert Changes().ring(RingId(3, 4), (2, 3), (3,), cause)[:2] == (False, "ring 3.4 of nodes 2 3")
 
 
 def test_what_is_told_of_a_ring_does_not_end_with_the_sync_of_one_that_was_left():
@@ -168,7 +208,26 @@ async def test_a_ring_that_breaks_all_the_time_does_not_fill_the_log(autojump_cl
         await trio.sleep(0.1)
     assert len(told(caplog, 1)) == MOST
     await trio.sleep(INTERVAL)
+    (fields,) = (fields_of(record) for record in caplog.records if record.getMessage().startswith("node 1: "))
+    assert (fields["left"], fields["unlogged"]) == ((3,), 5 * MOST - 1)
     ((_, last),) = told(caplog, 1)
     assert re.search(rf"of nodes 1 2; node 3 left; .* \({5 * MOST - 1} changes before it were not logged\)$", last), (
         last
     )
+
+
+def test_one_change_that_was_not_told_is_counted_in_the_singular():
+    pace = Pace()
+    for _ in range(MOST + 2):
+        pace.line(Line(False, "a change"), 0.0)
+    assert pace.line(NOTHING, INTERVAL).text == "a change (1 change before it was not logged)"
+    assert pace.line(NOTHING, 2 * INTERVAL) is NOTHING
+
+
+async def test_a_sync_that_is_stuck_is_told_with_who_is_silent(autojump_clock, world, caplog, monkeypatch):
+    async with running(world, 3) as ring:
+        statistics = replace(ring.engine_statistics(), syncs_overdue=1, silent=(1, 2))
+        monkeypatch.setattr(ring._engine, "statistics", lambda: statistics)
+        caplog.clear()
+        await trio.sleep(2 * CONFIG.consensus)  # in which it is looked at
+        assert told_to_programs(caplog, 3) == [{"event": "sync_stuck", "silent": (1, 2)}]

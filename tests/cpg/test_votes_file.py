@@ -4,6 +4,7 @@ import errno
 
 from cpg import embedded
 from cpg.embedded import VotesFile
+from totem.log_fields import fields_of
 
 
 def test_what_cannot_be_stored_is_said_once_and_stored_later(tmp_path, monkeypatch, caplog):
@@ -22,9 +23,12 @@ def test_what_cannot_be_stored_is_said_once_and_stored_later(tmp_path, monkeypat
         file.store()
         assert VotesFile(path).load() == 3
         (failure,) = caplog.messages
+        fault = f"{path}: No space left on device"
+        assert fields_of(caplog.records[0]) == {"event": "disk_fault", "what": "expected_votes", "fault": fault}
         assert f"a restart may count with fewer: {path}: No space left on device" in failure
     caplog.clear()
     file.store()
     file.store()
     assert VotesFile(path).load() == 4
     assert caplog.messages == [f"the expected votes are stored again in {path}"]
+    assert fields_of(caplog.records[0]) == {"event": "disk_recovered", "what": "expected_votes"}

@@ -11,6 +11,7 @@ import trio
 import cpg
 from cpg.ipc import RECORD, Kind, head, pack, send_head
 from totem.configuration import Guarantee
+from totem.log_fields import fields_of
 
 HELLO = b"\0" + head(Kind.HELLO, 0, 4, a=1) + b"test"
 PACKED = pack([b"x", b"yz"])
@@ -110,6 +111,8 @@ async def test_who_comes_again_and_again_does_not_fill_the_log(daemon, caplog):
         for text in ("a client was told goodbye: ", "may not connect (uidgid)")
     )
     assert (len(goodbyes), len(refusals)) == (1, 1)
+    fields = fields_of(goodbyes[0])
+    assert fields.items() >= {"event": "client_ended", "reason": "malformed", "pid": os.getpid()}.items()
 
 
 def vanish(path, dice, times):

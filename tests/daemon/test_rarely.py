@@ -9,6 +9,7 @@ from trio.testing import MockClock
 from cpg.daemon.access import Access
 from cpg.daemon.rarely import Rarely
 from totem import seldom
+from totem.log_fields import event_fields, fields_of
 
 
 class Clock:
@@ -62,6 +63,17 @@ def test_levels_and_texts_are_kept(clock, caplog):
     ]
 
 
+def test_fields_are_those_of_the_last_line_with_how_many_there_were(clock, caplog):
+    rarely = Rarely(clock)
+    for pid in (1, 2, 3):
+        rarely.warning("a", "process %d", pid, fields=event_fields("refused", pid=pid))
+    rarely.tell(60.0)
+    assert [fields_of(record) for record in caplog.records] == [
+        {"event": "refused", "pid": 1},
+        {"event": "refused", "pid": 3, "unlogged": 2},
+    ]
+
+
 def test_causes_are_bounded(clock, lines, monkeypatch):
     monkeypatch.setattr(seldom, "MOST_CAUSES", 3)
     rarely = Rarely(clock)
@@ -86,10 +98,15 @@ def test_a_count_is_told_though_nothing_follows(lines):
     assert lines() == ["process 0", "process 2 (2 times more in a minute)"]
 
 
-def test_who_may_not_connect_is_logged_once_a_user(lines):
+def test_who_may_not_connect_is_logged_once_a_user(lines, caplog):
     access = Access()
     for pid in range(1000):
         assert "uid 7" in access.refuse(pid, 7)
         assert "'cluck'" in access.refuse_group(b"cluck", pid, 7)
     access.refuse(1, 8)
     assert len(lines()) == 3
+    assert [fields_of(record) for record in caplog.records] == [
+        {"event": "refused", "pid": 0, "uid": 7},
+        {"event": "refused", "pid": 0, "uid": 7, "group": "cluck"},
+        {"event": "refused", "pid": 1, "uid": 8},
+    ]

@@ -14,6 +14,7 @@ from tests.app.processes import write_config
 from tests.cluck.daemons import Cluckd
 from tests.daemon.test_command import Cpgd
 from totem.errors import ConfigError, NotYet
+from totem.log_fields import fields_of
 
 UNKNOWN = "not-there-yet.invalid"
 LATE = "192.0.2.77"
@@ -53,6 +54,7 @@ async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump
         ("WARNING", "strange"),
         ("INFO", "it is there, after 7 s"),
     ]
+    assert fields_of(caplog.records[0]) == {"event": "waiting", "why": f"waiting for the network: {NO_NAME[0]}"}
 
 
 @pytest.mark.parametrize(

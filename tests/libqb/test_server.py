@@ -24,6 +24,7 @@ from cpg.libqb.session import Session
 from tests.app.processes import write_config
 from tests.libqb import client as raw
 from tests.libqb.client import RawClient, Refused, join, leave, mcast, name, piece, request, unique_prefix
+from totem.log_fields import fields_of
 
 PID = 4711
 CONFCHG, DELIVER, TOTEM_CONFCHG, DELIVER_PIECE = 4, 5, 13, 17
@@ -418,6 +419,8 @@ async def test_one_that_sends_and_does_not_read_is_taken_up_to_its_bound(node, c
         assert was_refused
         assert taken * 50_000 > 4 << 20
         assert "ended: it does not read its events" in caplog.text
+        (fields,) = (fields_of(record) for record in caplog.records if "ended" in record.getMessage())
+        assert fields.items() >= {"event": "client_ended", "reason": "slow", "pid": os.getpid()}.items()
         await deaf.ended()
         await one.send(mcast(b"still here"))
         assert (await one.until(DELIVER))[2].endswith(b"still here")

@@ -123,8 +123,8 @@ class FakeClient:
     def tell(self, events):
         self.events += events
 
-    def end(self, reason):
-        self.ended = reason
+    def end(self, reason, why):
+        self.ended = why
 
     def heard(self):
         """Ids of the events since the last time."""

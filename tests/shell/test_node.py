@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.shell.fakes import FakeEndpoint, FakeProcessor, FakeStore
 from tests.shell.places import at_one_address
 from totem.errors import RingLost
+from totem.log_fields import fields_of
 from totem.node import BURST, SLICE, Node
 from totem.states.table import State
 from totem.store import LONGEST_PAUSE, RingStore
@@ -320,6 +321,8 @@ async def test_what_cannot_be_stored_is_not_told_to_anybody(world, autojump_cloc
         "node 1: out of the ring, since the sequence of a new one cannot be stored: /state/ringid_1: No space left on "
         "device; it comes back as soon as it can be",
     ]
+    fault = {"event": "disk_fault", "what": "ring_sequence", "fault": "/state/ringid_1: No space left on device"}
+    assert [fields_of(record) for record in caplog.records] == [{}, {**fault, "node": 1}]
 
     world.store.is_full = False
     world.calls.clear()
@@ -328,6 +331,7 @@ async def test_what_cannot_be_stored_is_not_told_to_anybody(world, autojump_cloc
     names = [name for name, *_ in world.calls]
     assert names == ["store", "come back", "receive", "advance", "send", "deliver"]
     assert "its disk can be written again, after 12" in caplog.messages[-1]
+    assert fields_of(caplog.records[-1]) == {"event": "disk_recovered", "node": 1, "what": "ring_sequence"}
     turns = world.processor.turns
     world.endpoint.arrive(b"as usual")
     await wait_all_tasks_blocked()
