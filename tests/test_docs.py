@@ -63,6 +63,26 @@ def test_what_operators_are_told_to_look_for_is_said_by_the_code(text):
         assert any(part in said for said in SAID), f"nothing says {part!r}"
 
 
+def events():
+    """The fields of each event that the code logs."""
+    found = {}
+    for package in ("totem", "cpg", "cluck"):
+        for path in sorted((DOCS.parent / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "event_fields":
+                    found.setdefault(node.args[0].value, set()).update(keyword.arg for keyword in node.keywords)
+    return found
+
+
+def test_the_events_of_the_log_are_all_told_of():
+    table = OPERATING.split("| `event` | fields |")[1].split("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
+    told = {name: set(re.findall(r"`(\w+)`", fields)) - {"node"} for name, fields in rows.items()}
+    logged = {name: fields - {"node"} for name, fields in events().items()}  # which is added to the lines of changes
+    assert told == logged
+    assert not {"time", "level", "program", "message", "event"} & set.union(*logged.values())
+
+
 def test_the_commands_for_operators_exist():
     for command in re.findall(r"^cpg (\w+)", OPERATING, re.MULTILINE):
         assert command in COMMANDS

@@ -134,6 +134,8 @@ class Logging:
     logfile: str = ""
     syslog_facility: str = "daemon"
     timestamp: str = "hires"
+    format: str = "text"
+    """Of the logfile, and of standard error where that is not the journal: `text` or `json`, an object a line."""
     debug: str = "off"
     """`off`, `on` or `trace`."""
 

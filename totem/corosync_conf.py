@@ -6,7 +6,7 @@ nobody knows, or that has no effect here, is told as a warning beside the result
 Corosync nodes and ours alike, and Corosync takes any word. A word that is nearly a known one, and a comment behind a
 value, look like slips of the pen. They stand in front of an error, since they may be its cause.
 
-One key is ours: `ring0_port` in a node section, so that several nodes can live at one address.
+Some keys are ours, among them `ring0_port` in a node section, so that several nodes can live at one address.
 """
 
 from __future__ import annotations
@@ -362,6 +362,7 @@ _LOGGING: _Readers = {
     "logfile": _text,
     "syslog_facility": one_of(*_FACILITIES),
     "timestamp": one_of("off", "on", "hires"),
+    "format": one_of("text", "json"),
     "debug": one_of("off", "on", "trace"),
 }
 _SYSTEM: _Readers = {

@@ -1,33 +1,74 @@
-"""The daemons' log: where lines go, and what becomes of them where that cannot take any.
+"""The daemons' log: where lines go, in which form, and what becomes of them where that cannot take any.
 
 A full disk, or a syslog that is away, is told once in a short line on standard error; lines go there again as soon as
 they are taken, behind a line that tells how many are missing.
+
+What a record tells to programs (`totem.log_fields`) stands in JSON lines, if those are wanted, and in the journal. Of
+what others have chosen nothing is a new line, or a field, in any of these forms.
 """
 
 from __future__ import annotations
 
 import errno
 import io
+import json
 import logging
 import os
+import socket
+import stat
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Final
 
 from totem.config import Logging
+from totem.log_fields import event_fields, extra, fields_of
 from totem.store import words
+from totem.text import printable
 
 SYSLOG: Final = "/dev/log"
+JOURNAL: Final = "/run/systemd/journal/socket"
+PREFIX: Final = "TOTEM_"
+"""Of an event's fields in the journal."""
 _NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
 """What may be over in a while, and keeps no daemon from starting."""
+
+
+class Text(logging.Formatter):
+    """Lines for people."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Give a line that is one, whatever stands in it."""
+        return printable(super().formatMessage(record))
+
+
+class JsonLines(Text):
+    """Lines for programs: an object of JSON each, in ASCII."""
+
+    def __init__(self, program: str) -> None:
+        super().__init__("%(message)s")
+        self._program = program
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give what all records have, and the fields of an event."""
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "program": self._program,
+            "message": super().format(record),
+        }
+        return json.dumps({**line, **fields_of(record)})
 
 
 class _Patient(logging.Handler):
     """A handler whose lines may not be taken for a while."""
 
     place = ""
+    """Empty: standard error is no other place, and nobody is told there."""
     missing = 0
     """Lines since it takes none."""
     _has_failed = False
@@ -36,14 +77,17 @@ class _Patient(logging.Handler):
         """Write a line, if it is taken."""
         self._has_failed = False
         if self.missing:
-            text = "1 line is missing here" if self.missing == 1 else f"{self.missing} lines are missing here"
-            gap = logging.LogRecord(record.name, logging.WARNING, "", 0, text, (), None)
-            self._try(gap)
+            self._try(self._gap())
         if not self._has_failed:
             self.missing = 0
             self._try(record)
         if self._has_failed:
             self.missing += 1
+
+    def _gap(self) -> logging.LogRecord:
+        text = "1 line is missing here" if self.missing == 1 else f"{self.missing} lines are missing here"
+        fields = extra(event_fields("lines_missing", lines=self.missing))
+        return logging.makeLogRecord({"levelno": logging.WARNING, "levelname": "WARNING", "msg": text, **fields})
 
     def _try(self, record: logging.LogRecord) -> None:
         try:
@@ -58,7 +102,7 @@ class _Patient(logging.Handler):
             super().handleError(record)  # a bug, of which all is shown
             return
         self._has_failed = True
-        if not self.missing:
+        if not self.missing and self.place:
             with suppress(OSError):
                 print(f"{self.place} takes no lines of the log for now: {error.strerror or error}", file=sys.stderr)
 
@@ -119,27 +163,105 @@ class StandardError(_Patient, logging.StreamHandler):  # type: ignore[type-arg]
         super().__init__(_straight(sys.stderr.fileno()))
 
 
+class Journal(_Patient):
+    """The journal's own socket, for what the journal reads from standard error else.
+
+    A journal that does not read must not stop the daemon. Where the socket cannot be reached, or a record is too long
+    for it, a line goes to standard error.
+    """
+
+    def __init__(self, program: str, facility: str, line: logging.Formatter) -> None:
+        """`line`: how a record is written to standard error."""
+        super().__init__()
+        self.setFormatter(Text("%(message)s"))
+        self._program = program
+        self._facility = SysLogHandler.facility_names[facility]
+        self._line = line
+        self._stderr = socket.socket(fileno=os.dup(sys.stderr.fileno()))
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._socket.close()
+        self._stderr.close()
+        super().close()
+
+    def _try(self, record: logging.LogRecord) -> None:
+        try:
+            self._send(record)
+        except Exception:
+            self.handleError(record)
+
+    def _send(self, record: logging.LogRecord) -> None:
+        entry = b"".join(_journal_field(*field) for field in self._fields(record))
+        try:
+            self._socket.sendto(entry, JOURNAL)
+        except BlockingIOError:
+            raise  # the journal does not read, and so not from standard error either
+        except OSError:
+            line = f"{self._line.format(record)}\n".encode(errors="backslashreplace")
+            if self._stderr.send(line, socket.MSG_DONTWAIT) < len(line):
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from None
+
+    def _fields(self, record: logging.LogRecord) -> Iterator[tuple[str, str | float]]:
+        priority = SysLogHandler.priority_map.get(record.levelname, "warning")
+        yield "MESSAGE", self.format(record)
+        yield "PRIORITY", SysLogHandler.priority_names[priority]
+        yield "SYSLOG_FACILITY", self._facility
+        yield "SYSLOG_IDENTIFIER", self._program
+        for name, value in fields_of(record).items():
+            for one in value if isinstance(value, tuple) else (value,):
+                if one is not None:
+                    yield PREFIX + name.upper(), one
+
+
+def _journal_field(name: str, value: str | float) -> bytes:
+    """Write a field in the journal's native protocol, in which a value with new lines has its length before it."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    data = text.encode(errors="backslashreplace")
+    if b"\n" in data:
+        return b"%b\n%b%b\n" % (name.encode(), len(data).to_bytes(8, "little"), data)
+    return b"%b=%b\n" % (name.encode(), data)
+
+
+def _is_journal(descriptor: int) -> bool:
+    """Return whether the journal reads what is written there: systemd tells of which socket that is true."""
+    file = os.fstat(descriptor)
+    return stat.S_ISSOCK(file.st_mode) and os.environ.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
+
+
 def start_logging(name: str, settings: Logging) -> None:
     """Log as program `name` where the configuration says.
 
-    Where a service manager reads standard error, it adds the time itself. Raises `OSError` for a file that cannot be.
+    Where the journal reads standard error, it adds the time itself. Raises `OSError` for a file that cannot be.
     """
+    untimed = f"%(levelname)s {name}: %(message)s"
+    timed = untimed if settings.timestamp == "off" else f"%(asctime)s {untimed}"
+    json_lines = JsonLines(name) if settings.format == "json" else None
     handlers: list[logging.Handler] = []
-    if settings.to_stderr:
-        handlers.append(StandardError())
+    in_journal = settings.to_stderr and _is_journal(sys.stderr.fileno())
+    if in_journal:
+        handlers.append(Journal(name, settings.syslog_facility, json_lines or Text(untimed)))
+    elif settings.to_stderr:
+        handlers.append(_formatted(StandardError(), json_lines or Text(timed)))
     if settings.to_logfile and settings.logfile:
-        handlers.append(LogFile(settings.logfile))
-    stamp = "" if "JOURNAL_STREAM" in os.environ or settings.timestamp == "off" else "%(asctime)s "
+        handlers.append(_formatted(LogFile(settings.logfile), json_lines or Text(timed)))
     away = ""
-    if settings.to_syslog and Path(SYSLOG).exists() and "JOURNAL_STREAM" not in os.environ:
+    if settings.to_syslog and Path(SYSLOG).exists() and not in_journal:
         try:
-            handlers.append(SysLog(SYSLOG, settings.syslog_facility))
+            handlers.append(_formatted(SysLog(SYSLOG, settings.syslog_facility), Text(timed)))
         except OSError as error:
             away = words(error)
-    logging.basicConfig(format=f"{stamp}%(levelname)s {name}: %(message)s", handlers=handlers, force=True)
+    logging.basicConfig(handlers=handlers, force=True)
     set_level(settings)
     if away:
         logging.getLogger(__name__).warning("nothing is logged to %s: %s", SYSLOG, away)
+
+
+def _formatted(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
+    handler.setFormatter(formatter)
+    return handler
 
 
 def set_level(settings: Logging) -> None:

@@ -1,4 +1,7 @@
 import errno
+import os
+import shutil
+import subprocess
 from textwrap import dedent
 
 import pytest
@@ -351,6 +354,7 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         (SMALL + "quorum {\nprovider: mine\n}", "x:11: quorum.provider: 'mine'", "corosync_votequorum"),
         (SMALL + "quorum {\ntwo_node: yes\n}", "x:11: quorum.two_node: 'yes'", "0 or 1"),
         (SMALL + "logging {\ndebug: loud\n}", "x:11: logging.debug: 'loud'", "trace"),
+        (SMALL + "logging {\nformat: yaml\n}", "x:11: logging.format: 'yaml'", "text, json"),
         (SMALL + "cpgd {\nreserved {\nuid: 1\n}\n}", "x:11: a reserved group needs its name", "group: NAME"),
         (SMALL + "cpgd {\nreserved {\ngroup:\n}\n}", "x:12: cpgd.reserved.group: ''", "1 to 128 bytes"),
         ("totem {\n", "x:1: section totem begins here and is not closed", "}"),
@@ -381,6 +385,7 @@ def test_refused(text, start, words):
         ("logging {\nto_file: yes\n}", "logging.to_logfile", True),
         ("logging {\nto_file: yes\nto_logfile: no\n}", "logging.to_logfile", False),
         ("logging {\nsyslog_facility: local3\n}", "logging.syslog_facility", "local3"),
+        ("logging {\nformat: json\n}", "logging.format", "json"),
         ("totem {\ninterface {\nlinknumber: 0\nmcastport: 5500\n}\ninterface {\nttl: 1\n}\n}", "port", 5500),
         ("totem {\ninterface {\nmcastport: 5500\n}\ninterface {\nmcastport: 5502\n}\n}", "port", 5502),
         ("totem {\nsecauth: on\ncrypto_cipher: none\ncrypto_hash: none\n}", "transport", "udpu"),
@@ -526,6 +531,21 @@ def test_what_readers_take_is_known():
     for name in words:
         outer, _, inner = name.rpartition(".")
         assert not name or inner in words[outer].sections
+
+
+@pytest.mark.corosync
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("corosync") is None, reason="needs root and Corosync")
+def test_corosync_reads_over_what_is_ours(tmp_path):
+    """Else a node that runs Corosync could not have the same file."""
+    path = tmp_path / "corosync.conf"
+    totem = "  version: 2\n  accelerated_window: 64\n  compact_headers: no\n  transport:"
+    ours = SMALL.replace("  transport:", totem).replace("    nodeid:", "    ring0_port: 5500\n    nodeid:")
+    ours += "logging {\nto_syslog: no\nformat: json\n}\ncluckd {\nservers: 1\n}\n"
+    ours += "cpgd {\nlibqb: no\nreserved {\ngroup: a\n}\n}\n"
+    path.write_text(ours)
+    assert parse(ours, "x").warnings == ()
+    done = subprocess.run(["corosync", "-t", "-c", path], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])

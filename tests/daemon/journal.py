@@ -1,0 +1,37 @@
+"""A journal as systemd's, as far as programs see one: its native socket, and what systemd says of the other one."""
+
+import os
+import socket
+from contextlib import contextmanager
+
+
+@contextmanager
+def listening(path):
+    """Have a socket for datagrams at a path."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(path))
+        journal.settimeout(10)
+        yield journal
+    os.unlink(path)
+
+
+def entry(datagram):
+    """All fields of an entry in the journal's native protocol, in their order."""
+    fields = []
+    while datagram:
+        line, _, rest = datagram.partition(b"\n")
+        name, sign, value = line.partition(b"=")
+        if not sign:
+            size = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + size], rest[8 + size :]
+            assert rest[:1] == b"\n"
+            rest = rest[1:]
+        fields.append((name.decode(), value.decode()))
+        datagram = rest
+    return fields
+
+
+def stream_of(descriptor):
+    """What systemd puts into JOURNAL_STREAM where the journal reads from a descriptor."""
+    file = os.fstat(descriptor)
+    return f"{file.st_dev}:{file.st_ino}"
