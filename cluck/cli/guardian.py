@@ -293,7 +293,8 @@ class Guardian:
             self._kill_at = 0.0
             return False
         said = json.loads(record)
-        self._until = said.get("until", self._until)
+        if not self._is_overdue:  # what ends is not told so a second time, which many take as "at once"
+            self._until = said.get("until", self._until)
         if "start" in said:
             self._start({**os.environ, **said["start"]})
         if "signal" in said and self._pid:

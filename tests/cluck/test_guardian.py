@@ -1,8 +1,14 @@
 """What descends from a process: signalled once each, whatever its groups and sessions are; caught however it forks."""
 
+import json
+import signal
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
+
+from cluck.cli import guardian
 
 FAMILY = r"""
 import os, signal, sys
@@ -57,3 +63,34 @@ def test_a_chain_of_forks_is_caught():
     command = [sys.executable, "-m", "tests.cluck.fake_locks", "run", "x", "--grace", "0.1", "--", sys.executable]
     done = subprocess.run([*command, "-c", chain], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "up\n", "given back\n")
+
+
+TELLS_SIGNALS = r"""
+import os, signal
+signal.signal(signal.SIGTERM, lambda number, frame: os.write(1, b"TERM\n"))
+signal.signal(signal.SIGWINCH, lambda number, frame: os._exit(os.write(1, b"WINCH\n")))
+os.write(1, b"up\n")
+while True:
+    signal.pause()
+"""
+
+
+def test_what_ends_is_told_so_once():
+    """The guardian ends it by the clock, and is told to by `cluck run` behind that."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, guardian.__file__, str(there.fileno()), "1000", "all", sys.executable, "-c"]
+    with (
+        here,
+        subprocess.Popen([*command, TELLS_SIGNALS], pass_fds=[there.fileno()], stdout=subprocess.PIPE) as process,
+    ):
+        there.close()
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        here.send(json.dumps({"start": {}}).encode())
+        assert process.stdout.readline() == b"up\n"
+        here.send(json.dumps({"until": now}).encode())
+        assert process.stdout.readline() == b"TERM\n"
+        here.send(json.dumps({"until": now}).encode())
+        here.send(json.dumps({"signal": signal.SIGWINCH}).encode())
+        assert process.stdout.read() == b"WINCH\n"
+        assert json.loads(here.recv(guardian.RECORD))["started"]
+        assert json.loads(here.recv(guardian.RECORD)) == {"ended": 6, "overdue": True}
