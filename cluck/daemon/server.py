@@ -134,7 +134,7 @@ class Server:
                 if line is not None:
                     with listening:
                         await self._read(connection, client, line)
-                await self._see_off(connection, client)
+                await self._see_off(connection, client, line)
                 nursery.cancel_scope.cancel()
         finally:
             del self._connections[client], self._listening[client]
@@ -187,13 +187,12 @@ class Server:
             else:
                 await trio.lowlevel.wait_readable(connection.sock)
 
-    async def _see_off(self, connection: Connection, client: Client) -> None:
+    async def _see_off(self, connection: Connection, client: Client, line: Line | None) -> None:
         """Let a client that was told goodbye read that."""
         if (goodbye := client.farewell) is not None:
             if goodbye.why not in _SAID_ELSEWHERE:
-                text, why = "a client was told goodbye: %s", goodbye.text
-                fields = event_fields("client_ended", reason=str(goodbye.why), pid=client.pid, uid=client.uid, why=why)
-                self._access.rarely.log(logging.INFO, (goodbye.why, client.uid), text, why, fields=fields)
+                reason, why, program = str(goodbye.why), goodbye.text, line.program if line is not None else ""
+                self._access.log_goodbye(logging.INFO, reason, why, pid=client.pid, uid=client.uid, program=program)
             self.write()
             with trio.move_on_after(GOODBYE_PATIENCE):
                 await connection.written()
@@ -242,6 +241,12 @@ class Line:
         self._host = host
         user = 0 if may_force else client.uid
         self._line = host.connect(client.put, may_force=may_force, user=user, is_behind=lambda: client.is_behind)
+
+    @property
+    def program(self) -> str:
+        """What the client calls itself; empty where it has not said that."""
+        local = self._line.local
+        return local.program if local is not None else ""
 
     @property
     def is_behind(self) -> bool:

@@ -66,6 +66,16 @@ class Access:
             "SIGHUP"
         )
 
+    def log_goodbye(self, level: int, reason: str, why: str, *, pid: int, uid: int, program: str) -> None:
+        """Log that a client was put out: each user can cause a line a minute for each reason.
+
+        `program`: what it calls itself; empty where it has not said that.
+        """
+        fields = event_fields("client_ended", reason=reason, pid=pid, uid=uid, client_program=program or None, why=why)
+        name = printable(program) or "a program without a name"
+        text = "a client was told goodbye: %s (%s, process %d of the user with uid %d)"
+        self.rarely.log(level, ("goodbye", reason, uid), text, why, name, pid, uid, fields=fields)
+
     def refuse_group(self, name: bytes, pid: int, uid: int) -> str:
         """Log that a process may not join a group; return what it is told."""
         group = printable(name)

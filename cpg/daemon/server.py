@@ -6,6 +6,7 @@ can be. A client whose socket is full has a task that waits for it; everybody el
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +21,6 @@ from cpg.embedded import EmbeddedRing
 from cpg.ipc import RECORD, Farewell
 from totem.configuration import Delivery
 from totem.errors import RingLost
-from totem.log_fields import event_fields
 
 READ_TURN: Final = 16
 """Records taken from one client before others get a turn."""
@@ -182,8 +182,9 @@ class Server:
             return
         why, text = client.farewell
         if why not in _SAID_ELSEWHERE:
-            fields = event_fields("client_ended", reason=why.name.lower(), pid=client.pid, uid=client.uid, why=text)
-            self._access.rarely.warning((why, client.uid), "a client was told goodbye: %s", text, fields=fields)
+            self._access.log_goodbye(
+                logging.WARNING, why.name.lower(), text, pid=client.pid, uid=client.uid, program=client.name
+            )
         self.write()
         with trio.move_on_after(GOODBYE_PATIENCE):
             await connection.written()

@@ -1,4 +1,4 @@
-"""Users take turns at a daemon, so that what the clients of one ask for delays neither the ring nor those of others.
+"""Users take turns at a daemon, so that what the clients of one ask for shuts out neither the ring nor those of others.
 
 All tasks of a daemon, the ring's among them, run one after another. However many clients of a user there are, they are
 served for a few milliseconds together before everybody else has had a turn. Where what they send waits for room in the

@@ -187,7 +187,8 @@ async def test_programs_read_of_force(tmp_path, config):
     assert events["lock_forced"].items() >= {**lock, "node": 1, "by_node": 1}.items()
     assert events["voters_request"].items() >= {**who, "version": 2, "voters": "1", "allowed": True}.items()
     assert events["client_ended"].items() >= {**who, "reason": "malformed", "level": "info"}.items()
-    assert events["client_ended"]["message"].endswith(events["client_ended"]["why"])
+    assert events["client_ended"]["why"] in events["client_ended"]["message"]
+    assert events["client_ended"]["client_program"] == "test"
     assert events["ring"]["members"] == [1]
 
 
@@ -235,7 +236,7 @@ async def test_force_is_for_administrators(tmp_path, config):
         ([b"x" * (128 * 1024 + 1)], Farewell.MALFORMED, "a record of 131073 bytes"),
         ([Bye()], Farewell.MALFORMED, "Bye in place of Hello"),
         ([Hello(VERSION + 1)], Farewell.VERSION, "install the same release"),
-        ([Hello(VERSION), Hello(VERSION)], Farewell.MALFORMED, "a second Hello"),
+        ([Hello(VERSION, "test"), Hello(VERSION)], Farewell.MALFORMED, "a second Hello"),
     ],
 )
 async def test_who_says_what_may_not_be_said_is_told_goodbye(cluckd, said, why, text):
@@ -253,6 +254,9 @@ async def test_who_says_what_may_not_be_said_is_told_goodbye(cluckd, said, why, 
     assert await speaker.hear(Goodbye) is None
     other.acquire(b"it goes on")
     await other.hear(Held)
+    _, log = await cluckd.end()
+    program = "test" if len(said) == 2 else "a program without a name"
+    assert f"({program}, process {os.getpid()} of the user with uid {os.geteuid()})" in log
 
 
 async def test_nobody_speaks_for_others(cluckd):

@@ -113,6 +113,8 @@ async def test_who_comes_again_and_again_does_not_fill_the_log(daemon, caplog):
     assert (len(goodbyes), len(refusals)) == (1, 1)
     fields = fields_of(goodbyes[0])
     assert fields.items() >= {"event": "client_ended", "reason": "malformed", "pid": os.getpid()}.items()
+    who = f"process {os.getpid()} of the user with uid {os.geteuid()})"
+    assert who in goodbyes[0].getMessage()
 
 
 def vanish(path, dice, times):
