@@ -235,12 +235,15 @@ class Census:
 
     # ---- who differs
 
-    @cached_property
-    def differences(self) -> tuple[str, ...]:
-        """Who differs from whom in what, as who asks is to name it."""
+    def differences(self, voters: Voters | None = None) -> tuple[str, ...]:
+        """Who differs from whom in what, as who asks is to name it.
+
+        `voters`: who decides by now, where that has changed since.
+        """
         mine = self._all.get(self._member)
         if mine is None:
             return ()
+        voters = voters or self.voters
         named = [uncounted(member, why) for member, why in self._unreadable.items()]
         configured: dict[str, set[int]] = {}
         unsafe: set[int] = set()
@@ -250,7 +253,7 @@ class Census:
                 continue
             if not report.safe:
                 unsafe.add(member.node_id)
-            if what := self._configured_otherwise(report.configured, mine.configured):
+            if what := self._configured_otherwise(report.configured, mine.configured, voters):
                 configured.setdefault(what, set()).add(member.node_id)
         for what, who in configured.items():
             are = "are" if len(who) > 1 else "is"
@@ -268,16 +271,13 @@ class Census:
             return f"its leases allow for a drift of clocks of {drifts}"
         return f"it is of {_cluster(report)}, and this is of {_cluster(mine)}"
 
-    def _configured_otherwise(self, theirs: Electorate, mine: Electorate) -> str:
+    def _configured_otherwise(self, theirs: Electorate, mine: Electorate, voters: Voters) -> str:
         """With which other lock servers a server is configured; empty: with those that count."""
         if self._known is None:
             return f"{theirs}; here {mine}" if theirs != mine else ""
-        if self._is_in_force(theirs):
+        if theirs in voters.electorates:
             return ""
-        return f"{theirs}; that changes nothing, those in force are {self.voters.electorate}"
-
-    def _is_in_force(self, electorate: Electorate) -> bool:
-        return electorate in self.voters.electorates
+        return f"{theirs}; that changes nothing, those in force are {voters.electorate}; `cluck voters` changes them"
 
     # ---- what follows
 
@@ -290,7 +290,7 @@ class Census:
         if apart:
             return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
         if self._known is None and self._is_mixed():
-            return Minority(f"a first start needs lock servers that agree: {'; '.join(self.differences)}")
+            return Minority(f"a first start needs lock servers that agree: {'; '.join(self.differences(voters))}")
         if not voters.is_quorum(self.present):
             return Minority(f"too few lock servers are here: nothing from node {self._missing}")
         if not self.leaders:

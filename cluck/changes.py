@@ -6,9 +6,10 @@ it decides is not told, unless that lasts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from cluck.electorate import Electorate, Voters
 from cluck.replica import Phase, Replica
 from cluck.telling import UNHEARD
 from cpg.changes import NOTHING, Line, Pace
@@ -33,21 +34,32 @@ class Changes:
         self._left: set[int] = set()
         """Nodes whose servers have ended in order."""
         self._differences: tuple[str, ...] = ()
+        self._voters: Voters | None = None
+        """As they were seen last."""
+        self._electorate: Electorate | None = None
+        """What was in force last."""
 
     def confchg(self, confchg: Confchg) -> None:
         """The group has changed."""
         self._left |= {member.node_id for member, reason in confchg.left.items() if reason is Reason.LEAVE}
         self._left -= {member.node_id for member in confchg.joined}
 
-    def view(self, replica: Replica, unheard_since: float | None, now: float) -> Line:
-        """Tell what has become of the view, if that is news. Hot: once for each turn.
+    def news(self, replica: Replica, unheard_since: float | None, now: float) -> Sequence[Line]:
+        """Tell what has changed, a line for each. Hot: once for each turn.
 
         `unheard_since`: since when nothing comes back from the ring, where it does not seem to move.
         """
-        is_well = replica.phase is Phase.PRIMARY and unheard_since is None
-        if is_well and self._since is None and not self._pace.missed:
-            return NOTHING
-        return self._pace.line(self._view(replica, unheard_since, now), now)
+        if (
+            replica.phase is Phase.PRIMARY
+            and unheard_since is None
+            and self._since is None
+            and replica.differences is self._differences
+            and replica.voters is self._voters
+            and not self._pace.missed
+        ):
+            return ()
+        view = self._pace.line(self._view(replica, unheard_since, now), now)
+        return [line for line in (*self._who_differs(replica), self._who_votes(replica), view) if line.text]
 
     def _view(self, replica: Replica, unheard_since: float | None, now: float) -> Line:
         if replica.phase is Phase.PRIMARY and unheard_since is None:
@@ -62,13 +74,23 @@ class Changes:
         fields = event_fields("no_locks", phase=str(replica.phase), why=why)
         return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {why}", fields)
 
-    def differences(self, replica: Replica) -> Iterable[Line]:
-        """Name who differs in what must be equal, once for as long as it is so. Hot: once for each turn."""
+    def _who_differs(self, replica: Replica) -> Iterable[Line]:
+        """Name who differs in what must be equal, once for as long as it is so."""
         former, self._differences = self._differences, replica.differences
-        if former is replica.differences:
-            return ()
         news = (text for text in replica.differences if text not in former)
         return [Line(True, text, event_fields("difference", why=text)) for text in news]
+
+    def _who_votes(self, replica: Replica) -> Line:
+        """Tell that others decide than before, when that is in force."""
+        voters = self._voters = replica.voters
+        if replica.phase is not Phase.PRIMARY or voters is None or voters.former is not None:
+            return NOTHING
+        former, self._electorate = self._electorate, voters.electorate
+        if former in (None, voters.electorate):
+            return NOTHING
+        text = f"the lock servers that vote are {voters.electorate} from now on, and no longer {former}"
+        fields = event_fields("voters", version=voters.version, voters=str(voters.electorate), former=str(former))
+        return Line(False, text, fields)
 
     def _primary(self, replica: Replica, now: float) -> Line:
         former, present = self._present, _nodes(member.node_id for member in replica.servers)

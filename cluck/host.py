@@ -24,7 +24,6 @@ from cluck.shown import text as shown
 from cluck.telling import LedNews
 from cluck.wire import Record
 from cpg.block import Waiters
-from cpg.changes import Line
 from cpg.events import Confchg
 from cpg.group import BestEffort, Group
 from totem.errors import RingLost, TotemError
@@ -151,16 +150,10 @@ class Host:
 
     def _log_change(self, now: float) -> None:
         """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
-        for difference in self._changes.differences(self.service.replica):
-            self._log_line(difference)
-        line = self._changes.view(self.service.replica, self.service.unheard_since, now)
-        if line.text:
-            self._log_line(line)
-
-    def _log_line(self, line: Line) -> None:
-        node_id = self.service.replica.member.node_id
-        level = logging.WARNING if line.is_warning else logging.INFO
-        _log.log(level, "node %d: %s", node_id, line.text, extra=extra(line.fields, node=node_id))
+        for line in self._changes.news(self.service.replica, self.service.unheard_since, now):
+            node_id = self.service.replica.member.node_id
+            level = logging.WARNING if line.is_warning else logging.INFO
+            _log.log(level, "node %d: %s", node_id, line.text, extra=extra(line.fields, node=node_id))
 
     async def _send_on(self) -> None:
         while True:

@@ -490,7 +490,7 @@ class Replica:
         """The last has reported: go on as all do."""
         self.servers = census.servers
         self.leaders = census.leaders
-        self.differences = census.differences
+        self.differences = census.differences()
         match census.verdict():
             case Minority(why):
                 self._enter(Phase.MINORITY, why)
@@ -652,6 +652,8 @@ class Replica:
         voters = state.voters
         if voters.former is not None and self._records.are_known(voters, self._is_quorum):
             state.voters = voters.changed()
+        if self._census is not None:
+            self.differences = self._census.differences(state.voters)
         self._records.remember(self._record(state))
 
     def _take_records(self) -> None:

@@ -135,23 +135,43 @@ async def test_a_node_is_cut_off(autojump_clock, world, caplog):
 def test_a_view_that_does_not_come_to_decide_is_told_once():
     """Nobody is missing, but something is not answered."""
     changes = Changes(0.0)
-    replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report")
-    assert not changes.view(replica, None, PATIENCE).text
-    assert changes.view(replica, None, PATIENCE + 1).text == f"{FEW}servers are still to report"
+    replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report", differences=(), voters=None)
+    assert not changes.news(replica, None, PATIENCE)
+    assert texts(changes.news(replica, None, PATIENCE + 1)) == [f"{FEW}servers are still to report"]
     replica.why = "the state of node 1 is on its way to those who have another"
-    assert not changes.view(replica, None, PATIENCE + 1000).text
+    assert not changes.news(replica, None, PATIENCE + 1000)
+
+
+def deciding(electorate):
+    """A server that decides."""
+    servers = [SimpleNamespace(node_id=node) for node in electorate.votes]
+    voters = Voters(1, 1, electorate)
+    return SimpleNamespace(phase=Phase.PRIMARY, why="", differences=(), servers=servers, voters=voters)
+
+
+def texts(lines):
+    return [line.text for line in lines]
 
 
 def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
-    changes = Changes(0.0)
-    servers = [SimpleNamespace(node_id=1)]
-    replica = SimpleNamespace(phase=Phase.PRIMARY, why="", servers=servers, voters=Voters(1, 1, Electorate({1: 1})))
-    assert changes.view(replica, None, 1.0).text == "the lock servers of node 1 decide; nothing was decided for 1.000 s"
-    assert changes.view(replica, 10.0, 14.0).text == f"{FEW}{UNHEARD}"
-    assert not changes.view(replica, 10.0, 1000.0).text
-    text = "the lock servers of node 1 decide; nothing was decided for 990.000 s"
-    assert changes.view(replica, None, 1000.0).text == text
-    assert not changes.view(replica, None, 1001.0).text
+    changes, replica = Changes(0.0), deciding(Electorate({1: 1}))
+    decide = "the lock servers of node 1 decide; nothing was decided for "
+    assert texts(changes.news(replica, None, 1.0)) == [f"{decide}1.000 s"]
+    assert texts(changes.news(replica, 10.0, 14.0)) == [f"{FEW}{UNHEARD}"]
+    assert not changes.news(replica, 10.0, 1000.0)
+    assert texts(changes.news(replica, None, 1000.0)) == [f"{decide}990.000 s"]
+    assert not changes.news(replica, None, 1001.0)
+
+
+def test_who_votes_from_now_on_is_told_when_it_is_in_force():
+    changes, replica = Changes(0.0), deciding(Electorate({1: 1, 2: 1}))
+    assert len(changes.news(replica, None, 1.0)) == 1
+    replica.voters = replica.voters.changing(Electorate({1: 1, 2: 1, 3: 1}))
+    assert not changes.news(replica, None, 2.0)
+    replica.voters = replica.voters.changed()
+    text = "the lock servers that vote are 1, 2, 3 from now on, and no longer 1, 2"
+    assert texts(changes.news(replica, None, 3.0)) == [text]
+    assert not changes.news(replica, None, 4.0)
 
 
 async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, caplog):
@@ -163,6 +183,7 @@ async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, 
     async with serving(world, 3, world.disks[3], other):
         await trio.sleep(PLENTY)
         named = "node 3 is configured with other lock servers: 2, 3; that changes nothing, those in force are 1, 2, 3"
+        named += "; `cluck voters` changes them"
         assert told(caplog, 1)[0] == ("WARNING", named)
         assert told(caplog, 1) == []
 

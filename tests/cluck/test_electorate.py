@@ -659,3 +659,14 @@ def test_a_longer_lease_is_known_by_majorities_of_both():
         for _ in range(3):
             turn(order, everyone, stored)
         assert bool([held for held in order[1].of(Held) if held.request.number == 2]) == is_granted
+
+
+def test_who_is_configured_otherwise_is_counted_anew_when_others_vote():
+    order = started()
+    order.restart(4, electorate=of(1, 2, 3, 4))
+    in_ring(order, 1, 2, 3, 4)
+    assert "node 4 is configured with other lock servers" in named(order[1])
+    change(order, 1, of(1, 2, 3, 4))
+    for node in (1, 4):
+        assert "nodes 1 2 3 are configured with other lock servers: 1, 2, 3; that changes nothing" in named(order[node])
+        assert "node 4" not in named(order[node])
