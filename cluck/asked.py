@@ -136,6 +136,10 @@ class Ticket(Request):
         self.is_passing = False
         """A wait is about to give it back."""
 
+    def __str__(self) -> str:
+        """Name it for people."""
+        return f"lock {quoted(self.name)}, " + (f"held with token {self.token}" if self.is_held else "not held")
+
     def close(self) -> None:
         """Nothing is held under it any more."""
         self.is_held = False
@@ -182,6 +186,11 @@ class Candidacy(Request):
         self.publications: list[Publication] = []
         """On their way."""
         self._clock = clock
+
+    def __str__(self) -> str:
+        """Name it for people."""
+        role = f"leads with token {self.token}" if self.token else "does not lead"
+        return f"election {quoted(self.command.election)}, {role}"
 
     @property
     def token(self) -> int:

@@ -8,8 +8,10 @@
 
 Any thread may use what this gives; each is an owner of its own, for deadlocks to be seen. A thread behind them reads
 the socket, renews leases and looks at the clock. Nothing can interrupt a thread from outside, so a lost lock ends no
-block: `held.lost` is set, `held.check()` raises `LockLost`, and so does the end of the block. A process that was forked
-makes its own connection; what it inherits it leaves alone, locks included.
+block: `held.lost` is set, `held.check()` raises `LockLost`, and so does the end of the block.
+
+A forked process must connect anew: what it inherits raises `RuntimeError` there. The locks stay the parent's. Where
+that dies while a child has its connection too, they are free when their leases are over, rather than at once.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from cluck.holding import GRACE
 from cluck.place import default_socket
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
-from cpg.arguments import callback, flag, octets, patience, whole
+from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import raise_instead
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from totem.text import quoted
@@ -540,6 +542,9 @@ class Held:
         self._changed = changed
         self._ticket: Ticket
 
+    def __repr__(self) -> str:
+        return f"<Held: {self._ticket}>"
+
     @property
     def name(self) -> bytes:
         """Of the lock."""
@@ -594,9 +599,9 @@ class Held:
     def _obtain(self, timeout: float | None) -> None:
         """Wait until the lock is held; raises why it is not, and then nothing is left behind. With the lock held."""
         locks, ticket, session = self._locks, self._ticket, self._locks._session
-        locks._say_soon()
         is_tried = timeout == 0
         try:
+            locks._say_soon()
             if not is_tried or session.is_connected:
                 locks._until(self._changed, self._is_decided, PATIENCE if is_tried else timeout)
         except BaseException:
@@ -725,6 +730,9 @@ class Candidate:
         self._candidacy: Candidacy
         self._is_over = False
 
+    def __repr__(self) -> str:
+        return f"<Candidate: {self._candidacy}>"
+
     @property
     def id(self) -> RequestId:
         """By which the others know this candidate: the `leader` of a `Leadership`."""
@@ -819,4 +827,4 @@ def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = T
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
     """
     flag("reconnect", reconnect)
-    return Locks(Path(socket) if socket is not None else default_socket(), reconnect=reconnect)
+    return Locks(pathname("socket", socket) if socket is not None else default_socket(), reconnect=reconnect)

@@ -43,7 +43,7 @@ from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
-from cpg.arguments import callback, flag, octets, patience, whole
+from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import Body, Waiters
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from cpg.manners import current_task
@@ -175,6 +175,7 @@ class Locks(Body):
         self._line: Line
         self._session = Session(transport.clock, self._wake)
         self._tasks = Tasks()
+        self._process = os.getpid()
         self._driving = anyio.CancelScope(shield=True)
 
     # ---- readiness
@@ -450,10 +451,16 @@ class Locks(Body):
         return self._tasks.number(current_task())
 
     def _check(self) -> None:
-        """Raise if there is no connection any more, and will be none."""
+        """Raise if there is no connection any more, and will be none, or it is another process's."""
+        self._check_process()
         self._raise_failure()
         if self._over:
             raise ConnectionLost("the connection to the lock server has been closed: the block of `connect` has ended")
+
+    def _check_process(self) -> None:
+        """Raise in a process that was forked since."""
+        if self._process != os.getpid():
+            raise RuntimeError("this connection is that of the process that was forked: connect in this one anew")
 
     def _say_soon(self) -> None:
         said = self._session.take()
@@ -581,6 +588,9 @@ class Held(Body):
         self._lost: anyio.Event | None = None
         self._unlocking: anyio.Event | None = None
 
+    def __repr__(self) -> str:
+        return f"<Held: {self._ticket if self._is_used else 'not asked for yet'}>"
+
     async def __aenter__(self) -> Self:
         """Wait for the lock. Hot, as `__aexit__`: no scope and no event that is not needed."""
         self._locks._check()
@@ -632,7 +642,10 @@ class Held(Body):
         return max(left, 0.0) if self._ticket.is_held else 0.0
 
     def check(self) -> None:
-        """Raise `LockLost` if the lock is not held any more, by the clock of this moment."""
+        """Raise `LockLost` if the lock is not held any more, by the clock of this moment; `RuntimeError` in a forked
+        process, which is told nothing of it.
+        """
+        self._locks._check_process()
         self._locks._session.locks.check(self._ticket)
 
     @property
@@ -838,6 +851,9 @@ class Candidate(Body):
         self._runs: dict[anyio.CancelScope, int] = {}
         """What runs while this candidate leads, under which token."""
 
+    def __repr__(self) -> str:
+        return f"<Candidate: {self._candidacy}>"
+
     @property
     def id(self) -> RequestId:
         """By which the others know this candidate: the `leader` of a `Leadership`."""
@@ -1010,6 +1026,6 @@ async def connect(
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
     """
     flag("reconnect", reconnect)
-    transport = SocketTransport(Path(socket) if socket is not None else default_socket())
+    transport = SocketTransport(pathname("socket", socket) if socket is not None else default_socket())
     async with over(transport, reconnect=reconnect, program=own_name()) as locks:
         yield locks

@@ -20,7 +20,7 @@ from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.replica import Settings
 from cluck.store import Disk, this_boot
-from cpg.arguments import callback, whole
+from cpg.arguments import callback, pathname, whole
 from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
 from cpg.ring import Ring
@@ -58,7 +58,8 @@ async def open(
     electorate = Electorate(_votes(ring, servers))
     settings = Settings(electorate=electorate, safe=ring.gives_safe, priority=priority, boot=this_boot())
     if store is None or isinstance(store, str | PathLike):
-        store = Disk(store or default_directory(), ring.node_id, group)
+        folder = default_directory() if store is None else str(pathname("store", store))
+        store = Disk(folder, ring.node_id, group)
     outcome: BaseException | None = None
     async with ring.join(group) as joined:
         server = _Server(Host(joined, settings, store, clock=clock))

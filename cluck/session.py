@@ -204,7 +204,9 @@ class Session:
         text = f"lock {quoted(ticket.name)}: not obtained within {timeout} s"
         if not self.ready:
             return NotReady(f"{text}: {self.why_not_ready}")
-        return LockTimeout(text if ticket.ahead is None else f"{text}, {ticket.ahead} tickets were ahead")
+        if ticket.ahead is None:
+            return LockTimeout(text)
+        return LockTimeout(f"{text}, {ticket.ahead} {'ticket was' if ticket.ahead == 1 else 'tickets were'} ahead")
 
     def _on_refused(self, refused: Refused) -> None:
         request = self._book.find(refused.request, Request)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 BytesLike = bytes | bytearray | memoryview
 LARGEST_NUMBER: Final = (1 << 63) - 1
@@ -30,12 +31,23 @@ def octets(what: str, value: object) -> bytes:
     raise TypeError(f"{what}={value!r}: str or bytes, not {_kind(value)}")
 
 
+def pathname(what: str, value: Any) -> Path:
+    """Return a path; an empty one would be that of the present folder."""
+    if value == "":
+        raise ValueError(f"{what}='': a path, which has 1 character or more")
+    try:
+        return Path(value)
+    except TypeError:
+        raise TypeError(f"{what}={value!r}: a path (str or os.PathLike), not {_kind(value)}") from None
+
+
 def whole(what: str, value: object, least: int, most: int = LARGEST_NUMBER) -> int:
     """Return a whole number of this range."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what}={value!r}: a whole number, not {_kind(value)}")
     if not least <= value <= most:
-        raise ValueError(f"{what}={value}: {least} or more" + (f", up to {most}" if most < LARGEST_NUMBER else ""))
+        limit = f", up to {most}" if most < LARGEST_NUMBER or value > most else ""
+        raise ValueError(f"{what}={value}: {least} or more{limit}")
     return value
 
 

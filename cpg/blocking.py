@@ -12,7 +12,8 @@
 
 It is a client of this machine's daemon, `cpgd`. One object is one connection and one group. Any thread may send;
 callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do. A signal
-handler may call `finalize`, and raise; a process that was forked makes its own connection.
+handler may call `finalize`, and raise. A forked process must make a connection of its own: the one it inherits raises
+`RuntimeError` there.
 
 Of the threads that wait, one waits for the socket and the others for that one: what it reads may be what they want.
 """
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from cpg.arguments import FOR_EVER, BytesLike, flag, octets, seconds, whole
+from cpg.arguments import FOR_EVER, BytesLike, flag, octets, pathname, seconds, whole
 from cpg.arguments import callback as checked
 from cpg.connect import (
     LONGEST_PAUSE,
@@ -85,7 +86,7 @@ class CPG:
     ) -> None:
         self.group: bytes | None = None
         """The name of the group that this process is in; None from `leave` on."""
-        self._path = Path(path) if path is not None else None
+        self._path = pathname("path", path) if path is not None else None
         self._limit = whole("limit", limit, 0)
         self._reconnect = flag("reconnect", reconnect)
         self._changed = threading.Condition()

@@ -21,7 +21,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 
-from cpg.arguments import flag
+from cpg.arguments import flag, pathname
 from cpg.block import Waiters
 from cpg.errors import DaemonUnavailable
 from cpg.events import Member, RingEvent, Transitional
@@ -333,7 +333,7 @@ async def connect(
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `RingLost`, `SlowConsumer`.
     """
     flag("reconnect", reconnect)
-    place = Path(path) if path is not None else default_socket()
+    place = pathname("path", path) if path is not None else default_socket()
     session = Session()
     early: list[RingEvent] = []
     session.on_ring = early.append

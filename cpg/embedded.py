@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 import trio
 
+from cpg.arguments import pathname
 from cpg.changes import NOTHING, Changes, Line, Pace
 from cpg.engine import Engine, EngineStatistics, Inbox, Membership, Transport
 from cpg.events import Member, Quorum, RingEvent, Transitional
@@ -276,7 +277,7 @@ async def open_ring(
 def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node: int | str | None) -> AnyRing:
     """Make a ring of this kind that is still to be entered (`live`); raises what `open_ring` does at first."""
     if not isinstance(config, Config):
-        config, warnings = load(config)
+        config, warnings = load(pathname("config", config))
         for warning in warnings:
             _log.warning("%s", warning)
     shell = Node.open(config, own_node(config, node))

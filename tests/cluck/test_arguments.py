@@ -161,6 +161,7 @@ def test_connecting(tmp_path):
         ({"priority": 15}, "priority=15"),
         ({"priority": "1"}, "priority='1'"),
         ({"clock": 5}, "clock=5"),
+        ({"store": ""}, "store=''"),
         ({"group": 5}, "name=5"),
     ],
 )

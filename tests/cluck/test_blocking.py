@@ -85,6 +85,7 @@ def test_a_lock_is_held_for_the_time_of_a_block(server, locks):
         assert server.holders(b"backup") == [held.token]
         assert 0 < held.remaining() <= 5
         held.check()
+        assert repr(held) == f"<Held: lock 'backup', held with token {held.token}>"
     assert server.holders(b"backup") == []
     with pytest.raises(LockLost, match="given back"):
         held.check()
@@ -110,7 +111,7 @@ def test_timeouts(server, locks, connect):
     with connect().lock("backup"):
         with pytest.raises(LockTimeout, match="others hold it"):
             locks.lock("backup", timeout=0).__enter__()
-        with pytest.raises(LockTimeout, match=r"within 0.01 s, 1 tickets were ahead"):
+        with pytest.raises(LockTimeout, match=r"within 0.01 s, 1 ticket was ahead"):
             locks.lock("backup", timeout=0.01).__enter__()
         assert server.waiting(b"backup") == 0
     with pytest.raises(ValueError, match="timeout=-1"):
@@ -316,6 +317,8 @@ def test_closing_frees_everything_and_wakes_everybody(server, connect, pool):
 def test_no_daemon(tmp_path):
     with pytest.raises(DaemonUnavailable, match="no daemon listens"):
         cluck.blocking.connect(tmp_path / "nobody")
+    with pytest.raises(ValueError, match="socket='': a path"):
+        cluck.blocking.connect("")
 
 
 def test_a_daemon_of_another_version(server, monkeypatch):

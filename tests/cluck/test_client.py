@@ -1,5 +1,7 @@
 """Locks as programs on trio and on asyncio see them."""
 
+import os
+
 import anyio
 import pytest
 import trio
@@ -59,6 +61,41 @@ async def test_a_lock_is_held_for_the_time_of_a_block(cluster):
 
 
 @on_both_loops
+async def test_a_lock_and_a_candidate_say_what_they_are(cluster):
+    async with to(cluster) as locks:
+        held = locks.lock("backup")
+        assert repr(held) == "<Held: not asked for yet>"
+        async with held:
+            assert repr(held) == f"<Held: lock 'backup', held with token {held.token}>"
+        assert repr(held) == "<Held: lock 'backup', not held>"
+        async with locks.candidate("scheduler") as candidate:
+            await until(lambda: candidate.is_leader)
+            token = candidate.role.token
+            assert repr(candidate) == f"<Candidate: election 'scheduler', leads with token {token}>"
+        assert repr(candidate) == "<Candidate: election 'scheduler', does not lead>"
+
+
+@on_both_loops
+async def test_a_forked_process_cannot_tell_whether_it_holds_the_lock(cluster):
+    async with to(cluster) as locks, locks.lock("backup") as held:
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                held.check()
+            except RuntimeError:
+                try:
+                    locks.lock("another")
+                    locks._check()
+                except RuntimeError:
+                    status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        held.check()
+
+
+@on_both_loops
 async def test_others_wait_in_their_order(cluster):
     order = []
     async with to(cluster) as locks, to(cluster) as others:
@@ -97,7 +134,7 @@ async def test_a_timeout_means_what_it_says_and_leaves_nothing_behind(cluster):
     async with to(cluster) as locks, locks.lock("backup"):
 
         async def try_for_a_while():
-            with pytest.raises(LockTimeout, match=r"within 0.01 s, 1 tickets were ahead"):
+            with pytest.raises(LockTimeout, match=r"within 0.01 s, 1 ticket was ahead"):
                 await locks.lock("backup", timeout=0.01).__aenter__()
 
         async with anyio.create_task_group() as tasks:
@@ -590,3 +627,10 @@ async def test_through_a_socket(cluster, tmp_path):
 async def test_no_daemon(tmp_path):
     with pytest.raises(DaemonUnavailable, match=r"no daemon listens at .*: start it \(cluckd"):
         await connect(tmp_path / "socket").__aenter__()
+
+
+@on_both_loops
+@pytest.mark.parametrize("socket", [5, b"/run/cluckd/socket", ""])
+async def test_the_path_of_a_socket_is_looked_at(socket):
+    with pytest.raises((TypeError, ValueError), match=r"socket=.*: a path"):
+        await connect(socket).__aenter__()

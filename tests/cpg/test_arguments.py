@@ -2,10 +2,11 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
-from cpg.arguments import callback, flag, octets, patience, seconds, whole
+from cpg.arguments import callback, flag, octets, pathname, patience, seconds, whole
 
 
 @pytest.mark.parametrize("value", ["grün", b"gr\xc3\xbcn", bytearray(b"gr\xc3\xbcn"), memoryview(b"gr\xc3\xbcn")])
@@ -33,6 +34,22 @@ def test_numbers_are_whole_and_in_their_range():
     for value in (True, 1.0, "1", None, b"1", math.nan):
         with pytest.raises(TypeError, match=r"permits=.*: a whole number, not "):
             whole("permits", value, 1)
+
+
+def test_a_number_that_is_too_large_is_told_how_large_it_may_be():
+    with pytest.raises(ValueError, match=r"permits=\d+: 1 or more, up to 9223372036854775807"):
+        whole("permits", 10**30, 1)
+    with pytest.raises(ValueError, match=r"permits=0: 1 or more$"):
+        whole("permits", 0, 1)
+
+
+def test_paths_are_str_or_path_and_not_empty():
+    assert [pathname("socket", value) for value in ("a/b", Path("a/b"))] == [Path("a/b")] * 2
+    for value in (5, b"a/b", None, ["a"]):
+        with pytest.raises(TypeError, match=r"socket=.*: a path \(str or os.PathLike\), not "):
+            pathname("socket", value)
+    with pytest.raises(ValueError, match=r"socket='': a path, which has 1 character or more"):
+        pathname("socket", "")
 
 
 def test_seconds_are_real_numbers_in_their_range():

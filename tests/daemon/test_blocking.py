@@ -188,6 +188,8 @@ async def test_what_a_join_refuses(daemon):
 
 
 async def test_without_a_daemon(tmp_path):
+    with pytest.raises(TypeError, match="path=5: a path"):
+        cpg.CPG("chat", path=5)
     with pytest.raises(cpg.DaemonUnavailable, match="no daemon listens"):
         cpg.CPG("chat", path=tmp_path / "nothing")
     with pytest.raises(cpg.NotJoined, match="not connected"):
