@@ -29,6 +29,7 @@ import trio
 from cpg.embedded import open_ring
 from cpg.group import Group
 from cpg.lines import to_json
+from totem.store import words
 
 GROUP = "demo"
 TOKEN_MS = 1000
@@ -222,12 +223,15 @@ class Play:
         number = 1 + sum(life.node == node for life in self.lives)
         arguments = [str(self._folder / "ring.conf"), str(node), str(self._nodes)]
         with open(self._folder / f"node{node}.{number}.log", "wb") as log:
-            process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "cpg.demo", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "cpg.demo", *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                )
+            except OSError as error:
+                raise DemoFailed(f"the process of node {node} cannot be started: {words(error)}") from None
         life = Life(node, number, process)
         self.lives.append(life)
         self._stage.enter(life)

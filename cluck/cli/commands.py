@@ -14,7 +14,7 @@ from cluck import client
 from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.electorate import Electorate
-from cpg.cli.output import READ_SIZE, print_lines
+from cpg.cli.output import print_lines, read
 from totem.streams import complain
 from totem.text import quoted
 
@@ -30,7 +30,7 @@ async def lock(options: argparse.Namespace) -> int:
         async with kind(options.name, timeout=options.timeout, grace=options.grace) as held:
             name = os.fsdecode(options.name)
             await print_lines([json.dumps({"name": name, "token": held.token}) if options.json else str(held.token)])
-            while await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True):
+            while await read():
                 pass
     return Exit.DONE
 

@@ -21,9 +21,9 @@ class Exit(enum.IntEnum):
     TIMEOUT = 124
     """The lock was held by others for the given time."""
     FAILED = 125
-    """No daemon, or the connection was lost."""
+    """No daemon, or the connection was lost; standard input or output cannot be used."""
     CANNOT_RUN = 126
-    """The command is there and cannot be run."""
+    """The command is there and cannot be run, or not guarded."""
     NO_COMMAND = 127
     """There is no such command."""
     SIGNALLED = 128

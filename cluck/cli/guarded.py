@@ -122,9 +122,15 @@ class Guarded:
     async def _hear(self) -> dict[str, Any]:
         """Wait for what the guardian says next; where that has been killed, kill the command."""
         await trio.lowlevel.wait_readable(self._control)
-        record = self._control.recv(guardian.RECORD)
+        try:
+            record = self._control.recv(guardian.RECORD)
+        except ConnectionResetError:  # it has not read all that it was told
+            record = b""
         if not record:
             await self.take_over()
+            if (self._process.returncode or 0) > 0:
+                text = "the process that guards the command has failed, with what stands above; the command was killed"
+                raise CommandFailed(text, Exit.CANNOT_RUN)
             raise CommandFailed("the process that guards the command was killed, so the command was too", Exit.FAILED)
         said: dict[str, Any] = json.loads(record)
         return said
@@ -150,6 +156,32 @@ class Guarded:
             self._code = Exit.SIGNALLED + signal.SIGKILL
 
 
+async def _start_guardian(command: Sequence[str], grace: float, which: str) -> tuple[socket.socket, trio.Process]:
+    """Start a guardian; return the socket to it, which does not block. Raises OSError."""
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with there:
+        try:
+            python = [sys.executable, "-I", "-S", str(Path(guardian.__file__))]
+            arguments = [str(there.fileno()), str(grace), which, *command]
+            process = await trio.lowlevel.open_process(
+                [*python, *arguments], pass_fds=(there.fileno(),), start_new_session=True
+            )
+        except BaseException:
+            here.close()
+            raise
+    here.setblocking(False)
+    return here, process
+
+
+def _unguarded(error: OSError) -> str:
+    """Say why there is no guardian, and what to do."""
+    if error.errno in (errno.EACCES, errno.ENOENT, errno.EPERM):
+        advice = "install the package where this user may run its Python"
+    else:
+        advice = "look at this user's limits, and at the machine's memory"
+    return f"the process that is to guard the command, {sys.executable}, cannot be started: {error.strerror}: {advice}"
+
+
 @asynccontextmanager
 async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool) -> AsyncGenerator[Guarded, None]:
     """Have a guardian ready for a command; what still runs at the end of the block is killed.
@@ -159,28 +191,17 @@ async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool)
         grace: Seconds that it is given to end, once it has to.
         leaves_daemons: Whether what has begun a session of its own is let go.
 
-    Raises `CommandFailed` where the system does not tell which children a process has.
+    Raises `CommandFailed` where the system does not tell which children a process has, or starts no guardian.
     """
     if not guardian.sees_children():
-        raise CommandFailed("/proc does not tell of a process's children, so no command can be guarded", Exit.FAILED)
+        text = "/proc does not tell of a process's children, so no command can be guarded"
+        raise CommandFailed(text, Exit.CANNOT_RUN)
     guardian.adopt_orphans()  # those of a guardian that is killed
-    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        here, process = await _start_guardian(command, grace, "session" if leaves_daemons else "all")
+    except OSError as error:
+        raise CommandFailed(_unguarded(error), Exit.CANNOT_RUN) from None
     with here:
-        with there:
-            which = "session" if leaves_daemons else "all"
-            arguments = [
-                sys.executable,
-                "-I",
-                "-S",
-                str(Path(guardian.__file__)),
-                str(there.fileno()),
-                str(grace),
-                which,
-            ]
-            process = await trio.lowlevel.open_process(
-                [*arguments, *command], pass_fds=(there.fileno(),), start_new_session=True
-            )
-        here.setblocking(False)
         one = Guarded(here, process, command[0], grace, leaves_daemons=leaves_daemons)
         try:
             yield one

@@ -24,6 +24,7 @@ from cluck.errors import (
 from cpg.cli import sole
 from cpg.cli.run import until_signal
 from totem.errors import TotemError
+from totem.store import words
 from totem.streams import complain, standard_streams
 
 
@@ -68,5 +69,5 @@ def _explain(error: BaseException) -> Exit:
             code = Exit.FAILED
         case _:
             raise error
-    complain("cluck", str(error))
+    complain("cluck", words(error) if isinstance(error, OSError) else str(error))
     return code

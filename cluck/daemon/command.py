@@ -218,7 +218,8 @@ async def _reload(options: argparse.Namespace, access: Access) -> None:
     try:
         settings = reading.read(options)
     except (ConfigError, OSError) as error:
-        _log.error("not reloaded, the former configuration stays in force: %s", error)
+        why = words(error) if isinstance(error, OSError) else error
+        _log.error("not reloaded, the former configuration stays in force: %s", why)
         return
     access.rules = settings.user_rules
     set_level(settings.logging)

@@ -19,7 +19,7 @@ READ_SIZE: Final = 65536
 async def standard_input() -> AsyncGenerator[list[bytes], None]:
     """Read lines as they come, those that come together in one list."""
     rest = b""
-    while chunk := await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True):
+    while chunk := await read():
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
         if len(rest) > LARGEST_MESSAGE:  # not to be kept in memory until its end comes, if ever
@@ -28,6 +28,14 @@ async def standard_input() -> AsyncGenerator[list[bytes], None]:
             )
     if rest:
         yield [rest]
+
+
+async def read() -> bytes:
+    """Read what comes on standard input; nothing at its end. Raises OSError that names it."""
+    try:
+        return await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True)
+    except OSError as error:
+        raise _named(error, "standard input") from None
 
 
 async def print_lines(lines: Iterable[str]) -> None:
@@ -50,5 +58,9 @@ def write_now(text: str) -> None:
         while rest:
             rest = rest[os.write(sys.stdout.fileno(), rest) :]
     except OSError as error:
-        why = "it is closed" if error.errno == errno.EBADF else error.strerror
-        raise OSError(error.errno, why, "standard output") from None
+        raise _named(error, "standard output") from None
+
+
+def _named(error: OSError, stream: str) -> OSError:
+    why = "it is closed" if error.errno == errno.EBADF else error.strerror
+    return OSError(error.errno, why, stream)

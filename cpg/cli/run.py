@@ -15,6 +15,7 @@ from cpg.cli.rings import check
 from cpg.demo import DemoFailed
 from cpg.flood import NoCompany
 from totem.errors import ConfigError, TotemError
+from totem.store import words
 from totem.streams import complain, standard_streams
 
 
@@ -58,10 +59,9 @@ async def _report_errors(options: argparse.Namespace) -> int:
     except (TotemError, NoCompany, DemoFailed) as error:
         return _complain(str(error), FAILED)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
         is_config = error.filename is not None and error.filename == options.config
         hint = " (-c names the ring's configuration file)" if is_config else ""
-        return _complain(f"{place}{error.strerror}{hint}", MISUSED if hint else FAILED)
+        return _complain(f"{words(error)}{hint}", MISUSED if hint else FAILED)
     return code
 
 

@@ -44,6 +44,7 @@ from cpg.lines import nodes
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import ConfigError, NotYet
+from totem.store import words
 from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
@@ -196,7 +197,8 @@ async def _reload(path: str, access: Access, known: Resolve) -> None:
         read = partial(load, path, resolve=known)
         config, _ = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except (ConfigError, OSError) as error:
-        _log.error("not reloaded, the former configuration stays in force: %s", error)
+        why = words(error) if isinstance(error, OSError) else error
+        _log.error("not reloaded, the former configuration stays in force: %s", why)
         return
     access.rules, access.reserved = config.user_rules, config.daemon.reserved
     set_level(config.logging)

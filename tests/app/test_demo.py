@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cpg.demo import Life, difference
+from cpg.demo import DemoFailed, Life, demo, difference
 from cpg.stage import PlainStage, TerminalStage, stage_for
 
 from .processes import run
@@ -100,3 +100,11 @@ def test_columns_in_a_terminal(monkeypatch):
     assert lines[-1].endswith("Something happens.")
     assert len(lines) < 24
     assert all(len(line) <= 80 for line in lines)
+
+
+async def test_a_demo_whose_processes_cannot_be_started(tmp_path, monkeypatch):
+    place = tmp_path / "python"
+    place.touch(0o600)
+    monkeypatch.setattr("cpg.demo.sys.executable", str(place))
+    with pytest.raises(DemoFailed, match=r"node 1 cannot be started: .*/python: Permission denied"):
+        await demo(2, stage_for(io.StringIO()))

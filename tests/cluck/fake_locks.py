@@ -62,7 +62,7 @@ class Locks:
         await trio.lowlevel.checkpoint()
 
     @asynccontextmanager
-    async def lock(self, name, *, timeout, duration, grace):
+    async def lock(self, name, *, timeout, grace, duration=1000.0):
         if error := os.environ.get("FAKE_ERROR"):
             if error == "wait":
                 print("waiting", flush=True)

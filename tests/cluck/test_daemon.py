@@ -64,9 +64,12 @@ async def test_what_is_reloaded(cluckd, config):
         file.write("cluckd {\n    priority: 15\n}\n")
     cluckd.process.send_signal(signal.SIGHUP)
     assert [await cluckd.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
+    os.unlink(config)
+    cluckd.process.send_signal(signal.SIGHUP)
+    assert [await cluckd.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
     code, log = await cluckd.end()
     assert code == 0
-    assert "not reloaded, the former configuration stays in force: " in log
+    assert f"not reloaded, the former configuration stays in force: {config}: No such file" in log
     assert "cluckd.priority: '15' is wrong, it must be 1 to 14, or off" in log
 
 

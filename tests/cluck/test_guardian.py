@@ -8,7 +8,11 @@ import sys
 import time
 from collections import Counter
 
+import pytest
+
 from cluck.cli import guardian
+from cluck.cli.common import CommandFailed, Exit
+from cluck.cli.guarded import guarded
 
 FAMILY = r"""
 import os, signal, sys
@@ -55,6 +59,28 @@ def test_each_is_signalled_once():
     living = [line.removeprefix("lives ") for line in told if line.startswith("lives ")]
     assert len(living) == 7
     assert told == Counter(f"{what} {pid}" for what in ("lives", "heard") for pid in living)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "text"),
+    [
+        ("sys.executable", "the process that is to guard the command, {place}, cannot be started: Permission denied: "),
+        ("guardian.__file__", "the process that guards the command has failed, with what stands above"),
+    ],
+)
+async def test_a_guardian_that_cannot_be_run(tmp_path, monkeypatch, attribute, text):
+    place = tmp_path / "python"
+    place.touch(0o600)
+    if attribute == "guardian.__file__":
+        place.write_text("import sys; sys.exit('so it is')")
+    monkeypatch.setattr(f"cluck.cli.guarded.{attribute}", str(place))
+    with pytest.raises(CommandFailed) as failed:  # noqa: PT012
+        async with guarded(["true"], 1.0, leaves_daemons=False) as one:
+            one.keep(0)
+            one.start({})
+            await one.ended()
+    assert text.format(place=place) in str(failed.value)
+    assert failed.value.code == Exit.CANNOT_RUN
 
 
 def test_a_chain_of_forks_is_caught():

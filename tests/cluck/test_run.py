@@ -447,6 +447,20 @@ async def test_a_command_that_cannot_be_run_here_may_be_run_elsewhere_at_once(ru
 
 
 @pytest.mark.parametrize(
+    ("streams", "text"),
+    [
+        ("<&-", "standard input: it is closed"),
+        (">/dev/full", "standard output: No space left on device"),
+    ],
+)
+async def test_streams_that_cannot_be_used_are_named(streams, text):
+    command = ["sh", "-c", f'exec "$@" {streams}', "sh", *FAKE, "lock", "backup"]
+    done = await trio.run_process(command, check=False, capture_stderr=True)
+    assert done.returncode == 125
+    assert f"cluck: {text}\n" in done.stderr.decode()
+
+
+@pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["run", "backup"], "what is to be run is missing"),

@@ -87,8 +87,13 @@ async def test_what_is_reloaded(cpgd, config):
     cpgd.process.send_signal(signal.SIGHUP)
     assert await cpgd.notice() == "RELOADING=1"
     assert await cpgd.notice() == "READY=1"
+    os.unlink(config)
+    cpgd.process.send_signal(signal.SIGHUP)
+    assert await cpgd.notice() == "RELOADING=1"
+    assert await cpgd.notice() == "READY=1"
     code, log = await cpgd.end()
     assert code == 0
+    assert f"not reloaded, the former configuration stays in force: {config}: No such file" in log
     assert "reloaded: who may connect" in log
     assert "not reloaded, the former configuration stays in force" in log
     assert "a user of this machine, or a number" in log
