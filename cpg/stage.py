@@ -10,6 +10,7 @@ from textwrap import wrap
 from typing import Any, TextIO
 
 from cpg.demo import Life, text_of
+from totem.streams import standard_stream
 
 ROWS = 14
 """Of a column, where the terminal is high enough."""
@@ -58,7 +59,8 @@ class PlainStage:
         """Nothing is left to be done."""
 
     def _print(self, text: str) -> None:
-        print(f"{time.monotonic() - self._start:6.2f} s  {text}", file=self._out, flush=True)
+        with standard_stream("standard output"):
+            print(f"{time.monotonic() - self._start:6.2f} s  {text}", file=self._out, flush=True)
 
 
 class TerminalStage:

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+
+
+class StreamFailed(OSError):
+    """A standard stream cannot be read or written: `filename` is its name, `strerror` says why."""
+
+
+@contextmanager
+def standard_stream(name: str) -> Generator[None, None, None]:
+    """Read or write one of them for the time of a block, which raises `StreamFailed`.
+
+    Where nobody reads any more it is `BrokenPipeError`, as ever.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why = "it is closed" if error.errno == errno.EBADF else error.strerror
+        raise StreamFailed(error.errno, why, name) from None
 
 
 @contextmanager
@@ -21,12 +41,13 @@ def standard_streams(program: str, failed: int) -> Generator[None, None, None]:
         yield
     finally:
         try:
-            sys.stdout.flush()
+            with standard_stream("standard output"):
+                sys.stdout.flush()
         except BrokenPipeError:
             give_up("stdout")
-        except OSError as error:
+        except StreamFailed as error:
             give_up("stdout")
-            complain(program, f"standard output: {error.strerror}")
+            complain(program, f"{error.filename}: {error.strerror}")
             raise SystemExit(failed) from None
         finally:
             _flush_errors()

@@ -27,7 +27,7 @@ exit codes:
   122    the lock servers are not ready: too few of them are there
   123    refused: nobody holds it, as many wait as may, another number of permits
   124    the time was over (--timeout), the lock is held by others
-  125    failed: no daemon, or the connection to it was lost
+  125    failed: no daemon, the connection to it was lost, standard input or output
   126    the command is there and cannot be run, or not guarded
   127    there is no such command
   128+N  ended by signal N, cluck or the command

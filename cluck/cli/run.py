@@ -41,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _report_errors(options: argparse.Namespace) -> int:
     try:
         code: int = await options.command(options)
-    except BrokenPipeError:
-        return Exit.DONE  # who read our output has seen enough
     except Exception as error:
         return _explain(sole(error))
     return code
@@ -51,6 +49,8 @@ async def _report_errors(options: argparse.Namespace) -> int:
 def _explain(error: BaseException) -> Exit:
     """Say in one line what went wrong."""
     match error:
+        case BrokenPipeError():
+            return Exit.DONE  # who read our output has seen enough
         case CommandFailed():
             code = error.code
         case LockLost():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterable
@@ -12,8 +11,15 @@ import trio
 
 from cpg.pieces import LARGEST_MESSAGE
 from totem.errors import MessageTooLong
+from totem.streams import standard_stream
 
 READ_SIZE: Final = 65536
+
+
+async def read() -> bytes:
+    """Read what standard input has next, in a thread; nothing at its end. Raises `StreamFailed`."""
+    with standard_stream("standard input"):
+        return await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True)
 
 
 async def standard_input() -> AsyncGenerator[list[bytes], None]:
@@ -30,14 +36,6 @@ async def standard_input() -> AsyncGenerator[list[bytes], None]:
         yield [rest]
 
 
-async def read() -> bytes:
-    """Read what comes on standard input; nothing at its end. Raises OSError that names it."""
-    try:
-        return await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True)
-    except OSError as error:
-        raise _named(error, "standard input") from None
-
-
 async def print_lines(lines: Iterable[str]) -> None:
     """Print lines."""
     await write("".join(f"{line}\n" for line in lines))
@@ -51,16 +49,9 @@ async def write(text: str) -> None:
 def write_now(text: str) -> None:
     """Write past `sys.stdout`, whose lock a thread that is stuck here would keep at the end of the program.
 
-    Raises OSError that names the standard output; `BrokenPipeError` where nobody reads it any more.
+    Raises `StreamFailed`; `BrokenPipeError` where nobody reads it any more.
     """
     rest = text.encode("utf-8", "backslashreplace")
-    try:
+    with standard_stream("standard output"):
         while rest:
             rest = rest[os.write(sys.stdout.fileno(), rest) :]
-    except OSError as error:
-        raise _named(error, "standard output") from None
-
-
-def _named(error: OSError, stream: str) -> OSError:
-    why = "it is closed" if error.errno == errno.EBADF else error.strerror
-    return OSError(error.errno, why, stream)

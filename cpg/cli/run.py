@@ -10,13 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from cpg.cli.arguments import parser
-from cpg.cli.common import DONE, FAILED, MISUSED, SIGNALLED
+from cpg.cli.common import DONE, FAILED, MISUSED, SIGNALLED, sole
 from cpg.cli.rings import check
 from cpg.demo import DemoFailed
 from cpg.flood import NoCompany
 from totem.errors import ConfigError, TotemError
 from totem.store import words
-from totem.streams import complain, standard_streams
+from totem.streams import StreamFailed, complain, give_up, standard_streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,20 +51,30 @@ async def until_signal(options: argparse.Namespace, command: Callable[[argparse.
 async def _report_errors(options: argparse.Namespace) -> int:
     try:
         code: int = await options.command(options)
-    except BrokenPipeError:
-        return DONE  # who read our output has seen enough
-    except ConfigError as error:
-        hint = " (--node)" if error.setting == "node" else ""
-        return _complain(f"{error}{hint}", MISUSED)
-    except (TotemError, NoCompany, DemoFailed) as error:
-        return _complain(str(error), FAILED)
-    except OSError as error:
-        is_config = error.filename is not None and error.filename == options.config
-        hint = " (-c names the ring's configuration file)" if is_config else ""
-        return _complain(f"{words(error)}{hint}", MISUSED if hint else FAILED)
+    except Exception as error:
+        return _explain(sole(error), options)
     return code
 
 
-def _complain(text: str, code: int) -> int:
-    complain("cpg", text)
+def _explain(error: BaseException, options: argparse.Namespace) -> int:
+    """Say in one line what went wrong; return the exit code. Raises what is a bug."""
+    code, hint = FAILED, ""
+    match error:
+        case BrokenPipeError():
+            return DONE  # who read our output has seen enough
+        case ConfigError():
+            code, text = MISUSED, str(error)
+            hint = " (--node)" if error.setting == "node" else ""
+        case TotemError() | NoCompany() | DemoFailed():
+            text = str(error)
+        case StreamFailed():
+            give_up("stdout")  # what is buffered would fail once more
+            text = words(error)
+        case OSError():
+            text = words(error)
+            if error.filename is not None and error.filename == options.config:
+                code, hint = MISUSED, " (-c names the ring's configuration file)"
+        case _:
+            raise error
+    complain("cpg", text + hint)
     return code

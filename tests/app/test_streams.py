@@ -18,7 +18,7 @@ def shell(line):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize(("to", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
+@pytest.mark.parametrize(("to", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")])
 @pytest.mark.parametrize("option", ["--help", "--version"])
 @pytest.mark.parametrize("program", [program for program in PROGRAMS if program != "totem"])
 def test_help_that_cannot_be_printed(program, option, to, why):
@@ -26,7 +26,7 @@ def test_help_that_cannot_be_printed(program, option, to, why):
     assert shell(f"{sys.executable} -m {PROGRAMS[program]} {option} {to}") == (FAILED[program], "", told)
 
 
-@pytest.mark.parametrize(("to", "why"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")])
+@pytest.mark.parametrize(("to", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")])
 def test_a_capture_that_cannot_be_printed(to, why):
     [capture, *_] = sorted(Path("tests/dump/captures").glob("*.pcap*"))
     code, _, err = shell(f"{sys.executable} -m totem dump {capture} {to}")
@@ -40,6 +40,29 @@ def test_errors_that_nobody_reads_go_nowhere_else(program, to):
     code, out, err = shell(f"{sys.executable} -m {PROGRAMS[program]} {wrong.get(program, '-c /no/such')} {to}")
     assert (out, err) == ("", "")
     assert code in (1, 2, 125)
+
+
+@pytest.mark.parametrize(
+    ("to", "told"),
+    [
+        (">/dev/full </dev/null", "standard output: No space left on device"),
+        (">&- </dev/null", "standard output: it is closed"),
+        ("<&-", "standard input: it is closed"),
+    ],
+)
+def test_a_command_of_cluck_without_its_streams(to, told):
+    code, _, err = shell(f"{sys.executable} -m tests.cluck.fake_locks lock x {to}")
+    assert (code, err) == (125, f"given back\ncluck: {told}\n")
+
+
+def test_a_capture_that_cannot_be_read():
+    told = "totem: -: it is closed\n"
+    assert shell(f"{sys.executable} -m totem dump - <&-") == (1, "", told)
+
+
+def test_a_demo_that_cannot_be_printed():
+    told = "cpg: standard output: No space left on device\n"
+    assert shell(f"{sys.executable} -m cpg demo --nodes 2 >/dev/full") == (1, "", told)
 
 
 def test_who_reads_may_have_seen_enough():

@@ -296,6 +296,12 @@ async def test_what_cannot_be_printed_is_told_in_a_line(voting, command, to, tol
     assert (done.returncode, done.stderr.decode()) == (1, f"cpg: standard output: {told}\n")
 
 
+async def test_messages_that_cannot_be_read_are_told_in_a_line(voting):
+    line = f"exec {sys.executable} -m cpg send chat --alone --socket {voting.path} <&-"
+    done = await trio.run_process(["sh", "-c", line], capture_stderr=True, check=False)
+    assert (done.returncode, done.stderr.decode()) == (1, "cpg: standard input: it is closed\n")
+
+
 @pytest.mark.parametrize("program", [["cpg", "status"], ["cpg.daemon"]])
 def test_the_usual_place_is_shown_whatever_the_environment_names(program):
     shown = subprocess.run(

@@ -24,7 +24,7 @@ from totem.dump.network import Network
 from totem.dump.records import UNEXPLAINED, Layer, Reader, Record
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
-from totem.streams import complain, give_up, standard_streams
+from totem.streams import StreamFailed, complain, give_up, standard_stream, standard_streams
 
 DONE, FAILED, MISUSED = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -75,13 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         layers = installed_layers()
         options = parser(layers).parse_args(arguments)
         try:
-            return _dump(options, _Output(options, layers))
+            with standard_stream("standard output"):
+                return _dump(options, _Output(options, layers))
         except BrokenPipeError:
             give_up("stdout")  # who reads it has seen enough
             return DONE
-        except OSError as error:
+        except StreamFailed as error:
             give_up("stdout")
-            complain("totem", f"standard output: {error.strerror}")
+            complain("totem", f"{error.filename}: {error.strerror}")
             return FAILED
         except KeyboardInterrupt:
             return INTERRUPTED
@@ -114,7 +115,8 @@ def _packets_of(path: str) -> Iterator[Packet]:
     """The packets of a file, or of standard input. Raises BadCapture."""
     try:
         if path == "-":
-            yield from captures.packets(cast(BufferedReader, sys.stdin.buffer))
+            with standard_stream("standard input"):
+                yield from captures.packets(cast(BufferedReader, sys.stdin.buffer))
         else:
             with open(path, "rb") as file:
                 yield from captures.packets(file)
