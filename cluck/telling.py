@@ -51,12 +51,21 @@ SHORT: Final = 1.0
 """Seconds of a change that clients are not told of as unreadiness."""
 
 
+class _Led(NamedTuple):
+    """A leadership of a client of this server."""
+
+    client: LocalClient
+    token: int
+
+
 class LedNews(NamedTuple):
-    """What the administrator should know of an election that clients of this server lead or led."""
+    """A leadership of a client of this server has begun, or ended."""
 
     election: bytes
     text: str
     fields: Fields
+    user: int
+    """Whose client it is."""
 
 
 class Teller:
@@ -84,8 +93,8 @@ class Teller:
         self.unheard_since: float | None = None
         """Since when the ring does not seem to move; None: it does."""
         self._told_ready: tuple[bool, str] = (False, "")
-        self._led: dict[bytes, int] = {}
-        """Elections that clients of this server lead, as the administrator was told, with their tokens."""
+        self._led: dict[bytes, _Led] = {}
+        """Elections that clients of this server lead, as the administrator was told."""
         self._led_news: list[LedNews] = []
 
     @property
@@ -154,8 +163,8 @@ class Teller:
                     local.tell(Leads(candidate, 0))
             for election in sorted(local.observed):
                 local.tell(Leadership(election, None))
-        for election in self._led:
-            self._note_led(election, "no client here leads any more: this server does not decide", None, 0)
+        for election, led in self._led.items():
+            self._note_led(election, led, "leads no more, since this server does not decide", leads=False)
         self._led.clear()
 
     # ---- readiness
@@ -307,32 +316,32 @@ class Teller:
             local.tell(leadership)
 
     def _note_leader(self, leadership: Leadership) -> None:
-        """Remember for the administrator that a client of this server leads, or does not any more."""
+        """Note for the administrator that a client of this server leads, or does not any more."""
+        election, token = leadership.election, leadership.token
+        former = self._led.pop(election, None)
         leader = self._clients.get(leadership.leader.owner.client) if leadership.leader is not None else None
-        token = leadership.token if leader is not None else 0
-        former = self._led.pop(leadership.election, 0)
-        if token:
-            self._led[leadership.election] = token
-        if token == former:
-            return
-        if leader is not None:
-            text = f"client {leader.client.number} ({printable(leader.program.encode())}) leads, token {token}"
-        else:
-            text = "no client here leads any more"
-        self._note_led(leadership.election, text, leader, token)
+        now = _Led(leader, token) if leader is not None else None
+        if former is not None and (now is None or token != former.token):
+            self._note_led(election, former, "leads no more", leads=False)
+        if now is not None:
+            self._led[election] = now
+            if former is None or token != former.token:
+                self._note_led(election, now, "leads", leads=True)
 
-    def _note_led(self, election: bytes, text: str, leader: LocalClient | None, token: int) -> None:
+    def _note_led(self, election: bytes, led: _Led, what: str, *, leads: bool) -> None:
+        client = led.client
+        text = f"client {client.client.number} ({printable(client.program.encode())}) {what}, token {led.token}"
         fields = event_fields(
             "leadership",
             node=self._replica.member.node_id,
             election=shown(election),
-            leads=leader is not None,
-            client=leader.client.number if leader is not None else None,
-            client_program=leader.program if leader is not None else None,
-            token=token or None,
+            leads=leads,
+            client=client.client.number,
+            client_program=client.program,
+            token=led.token,
             decides=self._replica.is_primary,
         )
-        self._led_news.append(LedNews(election, text, fields))
+        self._led_news.append(LedNews(election, text, fields, client.user))
 
     def take_led_news(self) -> list[LedNews]:
         """Hand over what has happened to elections since the last time."""

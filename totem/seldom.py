@@ -23,6 +23,8 @@ class _Cause(Generic[Line]):
     until: float
     last: Line
     """The latest line."""
+    told: int = 1
+    """Lines that were told."""
     missed: int = 0
     """Lines that were not told."""
 
@@ -38,16 +40,23 @@ class Seldom(Generic[Line]):
         """Whether an interval has begun that `counted` has not ended."""
         return bool(self._causes)
 
-    def may_tell(self, cause: Hashable, line: Line, now: float) -> bool:
+    def may_tell(self, cause: Hashable, line: Line, now: float, most: int = 1) -> bool:
         """Return whether a line is to be told now; else it is counted. What was `counted` before has been asked for.
 
-        `now`: in seconds.
+        Args:
+            cause: What the line counts with.
+            line: What is told when the interval is over, if it is the last that was not told before.
+            now: In seconds.
+            most: Lines of this cause in an interval that are told at once.
         """
         if cause not in self._causes and len(self._causes) >= MOST_CAUSES:
             cause = None
         known = self._causes.get(cause)
         if known is None:
             self._causes[cause] = _Cause(now + INTERVAL, line)
+            return True
+        if known.told < most:
+            known.told += 1
             return True
         known.missed += 1
         known.last = line

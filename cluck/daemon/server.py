@@ -46,7 +46,8 @@ DESCRIPTORS: Final = 3
 """Of each client: its connection and its process, and one more process whose connection is gone."""
 MOST_WATCHED: Final = 1024
 """Processes without their connections whose end is waited for."""
-
+MOST_OF_ELECTIONS: Final = 10
+"""Lines a minute about the leaderships of one user's clients."""
 
 _SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
 """What is no news of one client, or has a line of its own."""
@@ -84,9 +85,9 @@ class Server:
             await self._farewell("the lock server has ended, or its ring")
 
     def _log_of_election(self, news: LedNews) -> None:
-        """Log who leads: clients can change that as often as they like."""
-        cause, name = ("election", news.election), printable(news.election)
-        self._access.rarely.log(logging.INFO, cause, "election %s: %s", name, news.text, fields=news.fields)
+        """Log that a leadership has begun or ended: clients can have that as often as they like."""
+        cause, name, text = ("election", news.user), printable(news.election), "election %s: %s"
+        self._access.rarely.log(logging.INFO, cause, text, name, news.text, fields=news.fields, most=MOST_OF_ELECTIONS)
 
     def lacks(self, why: str) -> None:
         """There is no lock server for now, and why."""

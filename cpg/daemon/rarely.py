@@ -23,11 +23,28 @@ class Rarely:
         self._seldom = Seldom[tuple[int, str, tuple[object, ...], Fields]]()
         """Of lines with level, text, arguments and fields."""
 
-    def log(self, level: int, cause: Hashable, text: str, *arguments: object, fields: Fields = NO_FIELDS) -> None:
-        """Log a line now, or count it. `cause`: a kind of event, and on whose account it comes."""
+    def log(
+        self,
+        level: int,
+        cause: Hashable,
+        text: str,
+        *arguments: object,
+        fields: Fields = NO_FIELDS,
+        most: int = 1,
+    ) -> None:
+        """Log a line now, or count it.
+
+        Args:
+            level: Of the line.
+            cause: A kind of event, and on whose account it comes.
+            text: As `logging` has it, with its arguments.
+            arguments: For the text.
+            fields: What the line tells to programs.
+            most: Lines of this cause in a minute that are logged at once.
+        """
         now = self._clock()
         self.tell(now)
-        if self._seldom.may_tell(cause, (level, text, arguments, fields), now):
+        if self._seldom.may_tell(cause, (level, text, arguments, fields), now, most):
             _log.log(level, text, *arguments, extra=extra(fields))
 
     def warning(self, cause: Hashable, text: str, *arguments: object, fields: Fields = NO_FIELDS) -> None:

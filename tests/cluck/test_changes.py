@@ -208,14 +208,15 @@ async def test_who_leads_is_told_where_its_client_is(autojump_clock, world, capl
             again = await one.hear(Leads)
         await trio.sleep(0.1)
         assert elections(caplog) == [
-            r"election he\nad: no client here leads any more",
+            rf"election he\nad: client 1 () leads no more, token {leads.token}",
             rf"election he\nad: client 1 () leads, token {again.token}",
         ]
         world.partition({1, 2}, {3})
         await trio.sleep(PLENTY)
-        nobody = {"leads": False, "client": None, "client_program": None, "token": None, "decides": False}
-        assert elections_for_programs(caplog) == [{**fields, **nobody}]
-        assert elections(caplog) == [r"election he\nad: no client here leads any more: this server does not decide"]
+        ended = {**leading, "leads": False, "token": again.token, "decides": False}
+        assert elections_for_programs(caplog) == [{**fields, **ended}]
+        text = rf"election he\nad: client 1 () leads no more, since this server does not decide, token {again.token}"
+        assert elections(caplog) == [text]
         nursery.cancel_scope.cancel()
 
 

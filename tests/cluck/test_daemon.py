@@ -15,13 +15,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from cluck.commands import ChangeVoters, Ended, Force, Refused, Release
+from cluck.commands import ChangeVoters, Ended, Force, Owner, Refused, Release, RequestId, Resign, Stand
 from cluck.daemon import command
 from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
 from cluck.electorate import Electorate
-from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Ping, Readiness, Welcome
+from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Leads, Ping, Readiness, Welcome
 from cpg.daemon.access import Access
 from cpg.daemon.life import Life
 from tests.app.processes import write_config
@@ -82,6 +82,22 @@ async def test_a_lock_is_held_waited_for_and_passed_on(cluckd):
     one.say(Release(held.request, held.token))
     assert (await one.hear(Ended)).why is None
     assert (await two.hear(Held)).token > held.token
+
+
+async def test_each_beginning_and_end_of_a_leadership_is_logged(cluckd):
+    one = await cluckd.speaker().greet()
+    candidate = RequestId(Owner(one.welcome.client, 1), 1)
+    one.say(Stand(candidate, b"boss"))
+    expected = []
+    for _ in range(3):
+        while not (leads := await one.hear(Leads)).token:
+            pass
+        one.say(Resign(candidate, leads.token))
+        expected += [f"leads, token {leads.token}", f"leads no more, token {leads.token}"]
+    assert (await one.hear(Leads)).token == 0
+    _, log = await cluckd.end()
+    logged = [line.partition("election boss: client 1 (test) ")[2] for line in log.splitlines() if "boss" in line]
+    assert logged[:6] == expected
 
 
 CHILD = """

@@ -51,6 +51,15 @@ def test_one_line_a_minute_and_cause(clock, lines):
     assert lines()[4:] == ["again (1 times more in a minute)"]
 
 
+def test_some_causes_have_more_lines(clock, lines):
+    rarely = Rarely(clock)
+    for number in range(5):
+        rarely.log(logging.INFO, "elections", "event %d", number, most=3)
+    assert lines() == ["event 0", "event 1", "event 2"]
+    rarely.tell(60.0)
+    assert lines()[3:] == ["event 4 (2 times more in a minute)"]
+
+
 def test_levels_and_texts_are_kept(clock, caplog):
     caplog.set_level(logging.INFO)
     rarely = Rarely(clock)
