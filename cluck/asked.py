@@ -179,6 +179,8 @@ class Candidacy(Request):
         """The largest token under which it leads no more: it never does again."""
         self.ends = 0
         """How often it has stopped to lead."""
+        self.why_ended = ""
+        """Why it leads no more, where it has led."""
         self.works = 0
         """What runs only while it leads, and has not come to its end."""
         self.resigns: Resign | None = None

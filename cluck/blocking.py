@@ -753,6 +753,11 @@ class Candidate:
         """Until when it leads, on this machine's boot-time clock, if it is not renewed; 0 where it does not."""
         return self._candidacy.deadline
 
+    @property
+    def why_ended(self) -> str:
+        """Why its last leadership has ended; empty where none has."""
+        return self._candidacy.why_ended
+
     def wait_leader(self, timeout: float | None = None) -> bool:
         """Wait until this candidate leads, at most so many seconds; says whether it does."""
         longest = patience("timeout", timeout)

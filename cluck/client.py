@@ -874,6 +874,11 @@ class Candidate(Body):
         """Until when it leads, on this machine's boot-time clock, if it is not renewed; 0 where it does not."""
         return self._candidacy.deadline
 
+    @property
+    def why_ended(self) -> str:
+        """Why its last leadership has ended; empty where none has."""
+        return self._candidacy.why_ended
+
     def roles(self) -> Roles:
         """Iterate over its roles: `async for role in candidate.roles()`; the present one, then each change.
 

@@ -49,6 +49,8 @@ LEASE: Final = 3.0
 """Seconds that a candidate leads without renewal, if nothing else is asked for."""
 GRACE: Final = 1.0
 """Seconds behind the lease, if nothing else is asked for."""
+EXPIRED: Final = "its lease ended without renewal"
+UNKNOWN: Final = "the lock server does not know this candidate any more"
 
 
 class Candidacies:
@@ -82,7 +84,7 @@ class Candidacies:
 
     def _look(self, candidacy: Candidacy, now: float) -> None:
         if now >= candidacy.deadline:
-            self._step_down(candidacy)
+            self._step_down(candidacy, EXPIRED)
         else:
             self._renew(candidacy, candidacy.leading)
             candidacy.next_renewal = now + candidacy.command.lease / 3
@@ -129,7 +131,7 @@ class Candidacies:
         """Be no candidate any more, and no leader."""
         if not candidacy.is_over and not candidacy.is_ending:
             candidacy.is_ending = True
-            self._step_down(candidacy)
+            self._step_down(candidacy, "it is no candidate any more")
             self._say_last(candidacy)
 
     def resign(self, candidacy: Candidacy, to: RequestId | None) -> None:
@@ -139,7 +141,7 @@ class Candidacies:
         token = candidacy.token
         if token:
             candidacy.resigns = Resign(candidacy.id, token, to)
-            self._step_down(candidacy)
+            self._step_down(candidacy, "it was given up")
             self._say_last(candidacy)
 
     def begin_work(self, candidacy: Candidacy) -> None:
@@ -183,8 +185,10 @@ class Candidacies:
         candidacy = self._book.find(leads.candidate, Candidacy)
         if candidacy is None or candidacy.is_ending:
             return
-        if leads.token != candidacy.leading or self._clock() >= candidacy.deadline:
-            self._step_down(candidacy)
+        if self._clock() >= candidacy.deadline:
+            self._step_down(candidacy, EXPIRED)
+        elif leads.token != candidacy.leading:
+            self._step_down(candidacy, "its lock server has taken it back")
         if not leads.token:
             candidacy.resigns = None
         elif leads.token > candidacy.former:
@@ -212,9 +216,10 @@ class Candidacies:
         if token > candidacy.former and not (candidacy.leading or candidacy.is_ending or candidacy.is_over):
             self._renew(candidacy, token)
 
-    def _step_down(self, candidacy: Candidacy) -> None:
+    def _step_down(self, candidacy: Candidacy, why: str) -> None:
         """Lead no more: first the flag, then who follows it, then what was to be published."""
         if candidacy.leading:
+            candidacy.why_ended = why
             candidacy.former, candidacy.leading = candidacy.leading, 0
             candidacy.deadline, candidacy.next_renewal = 0.0, math.inf
             candidacy.ends += 1
@@ -264,7 +269,7 @@ class Candidacies:
         if isinstance(request, Publication):
             self._book.fail(request, _leadership_lost(request.candidacy))
             return
-        self._step_down(request)
+        self._step_down(request, UNKNOWN)
         if request.is_ending:
             self._book.end(request)
         elif refused.why in (Why.SETTLED, Why.WITHDRAWN):
@@ -275,7 +280,7 @@ class Candidacies:
     def failed(self, request: Candidacy | Publication, failure: LockError) -> None:
         """A request was not given to the group."""
         if isinstance(request, Candidacy):
-            self._step_down(request)
+            self._step_down(request, str(failure))
         self._book.fail(request, failure)
 
     # ---- connections
@@ -290,7 +295,7 @@ class Candidacies:
     def close(self) -> None:
         """The client ends: nobody leads."""
         for candidacy in self._book.all(Candidacy):
-            self._step_down(candidacy)
+            self._step_down(candidacy, "the client has ended")
         self.lose()
 
     def resume(self) -> None:
@@ -311,7 +316,7 @@ class Candidacies:
     def begin_anew(self) -> None:
         """The server does not know this client: its candidates are other ones."""
         for candidacy in self._book.all(Candidacy):
-            self._step_down(candidacy)
+            self._step_down(candidacy, UNKNOWN)
             if candidacy.is_ending:
                 self._book.end(candidacy)
             else:

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
+from itertools import count
 from typing import Final, NamedTuple
 
 import trio
@@ -23,7 +24,9 @@ from cluck.cli.common import Exit
 from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
+from cpg.cli import sole
 from totem.streams import complain
+from totem.text import quoted
 
 RENEWALS: Final = 3
 """In the time of a lease; each tells the guardian the new deadline."""
@@ -82,6 +85,8 @@ class _Right(NamedTuple):
     renew: Callable[[], Awaitable[None]]
     interval: float
     """Seconds from one to the next."""
+    on_lost: Callable[[], None] = lambda: None
+    """Called when it is lost, before the command is ended for that."""
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -126,20 +131,36 @@ async def elect(options: argparse.Namespace) -> int:
                 grace=options.grace,
             ) as candidate,
         ):
+            which, leaderships = f"election {quoted(options.name)}", count()
 
             async def lead(leader: Leader) -> int:
+                if next(leaderships):
+                    complain("cluck", f"{which}: this candidate leads again, with token {leader.token}")
+                why_lost = ""
+
+                def look_why() -> None:
+                    nonlocal why_lost
+                    if not candidate.is_leader:
+                        unready = "" if locks.ready else f"; no leader is chosen here now: {locks.why_not_ready}"
+                        why_lost = f"{candidate.why_ended}, and the command was ended{unready}"
+
                 right = _Right(
                     environment=_environment(options, "CLUCK_ELECTION", leader.token),
                     deadline=lambda: candidate.deadline,
                     renew=trio.lowlevel.checkpoint,  # the client does, and one looks twice as often
                     interval=options.duration / RENEWALS / 2,
+                    on_lost=look_why,
                 )
                 try:
                     async with _guarded(options) as runner.guard:
                         return await _run_under(right, locks, runner, runner.guard)
-                except Overdue:
+                except Overdue as error:
                     await candidate.resign()
-                    await trio.sleep_forever()  # cancelled: it leads no more, and stands on
+                    why_lost = str(error)
+                finally:
+                    if why_lost:
+                        complain("cluck", f"{which}, leadership with token {leader.token}: {why_lost}")
+                await trio.sleep_forever()  # cancelled: it leads no more, and stands on
 
             return await candidate.run_while_leader(lead)
 
@@ -167,9 +188,10 @@ async def _run_under(right: _Right, locks: client.Locks, runner: _Runner, guard:
             runner.is_done = True
             nursery.cancel_scope.cancel()
         return code
-    except BaseException:
+    except BaseException as error:
+        right.on_lost()
         runner.is_done = False  # even if it has ended in this moment, by what is raised it begins anew, or that is told
-        raise
+        raise sole(error) from None
     finally:
         await guard.end()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 
 from cluck import client, errors
+from cluck.asked import Leader
 from cluck.cli import main
 
 TOKEN = 4294967297
@@ -52,6 +53,40 @@ class Held:
         if "FAKE_TELL" in os.environ:
             print("renewed", file=sys.stderr)
         self.deadline = time.clock_gettime(time.CLOCK_BOOTTIME) + self.duration
+
+
+class Candidate:
+    """Leads at once, and again when its first leadership is lost."""
+
+    def __init__(self, duration):
+        self.held = Held(duration)
+        self.is_leader = False
+        self.why_ended = ""
+
+    @property
+    def deadline(self):
+        return self.held.deadline if self.is_leader else 0.0
+
+    async def resign(self):
+        await trio.lowlevel.checkpoint()
+        self.is_leader, self.why_ended = False, "it was given up"
+
+    async def run_while_leader(self, fn):
+        async def lose():
+            await trio.lowlevel.wait_readable(int(os.environ["FAKE_LOSE"]))
+            self.is_leader, self.why_ended = False, "it was lost"
+            body.cancel()
+
+        self.is_leader = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose)
+            with trio.CancelScope() as body:
+                code = await fn(Leader(TOKEN))
+            nursery.cancel_scope.cancel()
+        if not body.cancelled_caught:
+            return code
+        self.is_leader = True
+        return await fn(Leader(TOKEN + 1))
 
 
 class Locks:
@@ -102,6 +137,13 @@ class Locks:
             raise errors.LockLost("it was lost")
 
     shared = lock
+
+    ready = False
+    why_not_ready = "nobody is here"
+
+    @asynccontextmanager
+    async def candidate(self, name, *, address, port, duration, grace):
+        yield Candidate(duration)
 
 
 @asynccontextmanager

@@ -24,14 +24,14 @@ class Run:
 
     numbers = count()
 
-    def __init__(self, options, script, *, prefix=(), **environment):
+    def __init__(self, options, script, *, what="run", prefix=(), **environment):
         """`prefix`: a command that runs its arguments as a command, as the same process."""
         self.lost, lose = os.pipe()
         self.lose_end = lose
         self.mark = f"{os.getpid()}.{next(self.numbers)}"
         command = ["sh", "-c", script] if isinstance(script, str) else script
         self.process = subprocess.Popen(
-            [*prefix, *FAKE, "run", "backup", *options, "--", *command],
+            [*prefix, *FAKE, what, "backup", *options, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -145,6 +145,30 @@ async def test_a_lost_lock_ends_the_group_in_order(run):
     assert code == 120
     assert sorted(out.splitlines()) == ["child", "grandchild"]
     assert err == "cluck: it was lost\n"
+
+
+async def test_a_leadership_that_is_lost_is_told_and_that_it_is_won_again(run):
+    one = run("echo up; read -r go_on; exit 3", what="elect")
+    assert await one.line() == "up"
+    one.lose()
+    lost = "it was lost, and the command was ended; no leader is chosen here now: nobody is here"
+    assert await one.complaint() == f"cluck: election 'backup', leadership with token {TOKEN}: {lost}"
+    assert await one.complaint() == f"cluck: election 'backup': this candidate leads again, with token {TOKEN + 1}"
+    assert await one.line() == "up"
+    one.go_on()
+    assert await one.ended() == (3, "", "")
+
+
+async def test_a_leadership_whose_lease_ends_while_cluck_elect_stands_still_is_told(run):
+    one = run("echo up; exec sleep 1000", "--duration", "1", "--grace", "0.2", what="elect")
+    assert await one.line() == "up"
+    one.process.send_signal(signal.SIGSTOP)
+    await trio.to_thread.run_sync(wait_for_children_to_end, one.process.pid)
+    one.process.send_signal(signal.SIGCONT)
+    lost = "the lease ended without renewal, and the command with it"
+    assert await one.complaint() == f"cluck: election 'backup', leadership with token {TOKEN}: {lost}"
+    one.lose()
+    assert await one.complaint() == f"cluck: election 'backup': this candidate leads again, with token {TOKEN + 1}"
 
 
 async def test_what_ignores_the_signal_is_killed_after_the_grace(run):

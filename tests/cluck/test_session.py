@@ -659,6 +659,7 @@ def test_a_leader_steps_down_in_order(world):
     candidacy.changed = lambda: order.append(("told", candidacy.token))
     world.hear(Leads(candidacy.id, 0))
     assert order[:2] == [("told", 0), ("published", 0)]
+    assert candidacy.why_ended == "its lock server has taken it back"
     assert type(publication.failure) is LeadershipLost
     with pytest.raises(LeadershipLost):
         world.session.leaders.publish(1, candidacy, b"late", world.change)
@@ -742,10 +743,12 @@ def test_a_leader_that_was_silent_never_leads_again_by_its_old_token(world):
 def test_a_renewal_that_comes_back_too_late_is_none(world):
     """The clock has not been looked at since."""
     candidacy = world.lead()
+    assert candidacy.why_ended == ""
     world.now += 4
     world.tell_leads(candidacy)
     world.session.advance()
     assert candidacy.token == 0
+    assert candidacy.why_ended == "its lease ended without renewal"
 
 
 def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
