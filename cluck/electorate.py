@@ -58,7 +58,8 @@ class Electorate(Struct, frozen=True, array_like=True):
         """Sort the votes: the same electorate is the same bytes. Raises `ValueError`."""
         force_setattr(self, "votes", dict(sorted(self.votes.items())))
         if self.tie_breaker is not None and self.tie_breaker not in self.votes:
-            raise ValueError(f"tie breaker: node {self.tie_breaker} is none of the lock servers: {tuple(self.votes)}")
+            servers = ", ".join(map(str, self.votes))
+            raise ValueError(f"tie breaker: node {self.tie_breaker} is none of the lock servers: {servers}")
 
     def __hash__(self) -> int:
         """Tell it from others in sets."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from cluck import standing
@@ -16,6 +15,7 @@ from cluck.cli.common import Exit
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
 from cluck.electorate import MOST_VOTES
 from cpg.cli import own_version
+from cpg.cli.values import integer, option_before_command, seconds
 from cpg.connect import usual_socket
 
 EXIT_CODES: Final = """\
@@ -41,24 +41,40 @@ GRACE: Final = 5.0
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; ends the program where it is wrong. What stands behind `--` is the command to be run."""
+    whole = parser()
+    if wrong := option_before_command(whole.prog, arguments):
+        whole.error(wrong)
     before, behind = list(arguments), []
     if "--" in before:
         place = before.index("--")
         before, behind = before[:place], before[place + 1 :]
-    whole = parser()
     options, unknown = whole.parse_known_args(before)
     options.command_line = behind
     if unknown and options.runs_a_command and not behind and not unknown[0].startswith("-"):
-        place = before.index(unknown[0], before.index(os.fsdecode(options.name)) + 1)
-        command = shlex.join(before[place:])
-        options.parser.error(f"what is to be run stands behind --: cluck {options.what} NAME -- {command}")
+        right = f"cluck {shlex.join(_without(unknown, before))} -- {shlex.join(unknown)}"
+        options.parser.error(f"what is to be run stands behind --, cluck's own options before it: {right}")
     if unknown:
-        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        hint = "" if unknown[0].startswith("-") else " (what has blanks in it, as a NAME may, stands in quotes)"
+        options.parser.error(f"unrecognized arguments: {shlex.join(unknown)}{hint}")
     if options.runs_a_command and not behind:
         options.parser.error(f"what is to be run is missing: cluck {options.what} NAME -- COMMAND…")
     if behind and not options.runs_a_command:
         options.parser.error(f"cluck {options.what} runs no command: leave out -- and what is behind it")
     return options
+
+
+def _without(unknown: Sequence[str], before: Sequence[str]) -> list[str]:
+    """Return what argparse has understood of a line, in its order, from the words that it has not.
+
+    They are looked for from the end: a NAME may be the same word as the command.
+    """
+    rest, understood = list(unknown), []
+    for word in reversed(before):
+        if rest and word == rest[-1]:
+            rest.pop()
+        else:
+            understood.append(word)
+    return understood[::-1]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,7 +160,7 @@ examples:
     _add_duration(command, LEASE, "the lock kept")
     command.add_argument(
         "--hold-at-least",
-        type=_seconds(0, LONGEST_LEASE),
+        type=seconds(0, LONGEST_LEASE),
         default=0.0,
         metavar="S",
         help="keep the lock for so many seconds from when it was had, also where COMMAND ends before: for a job that "
@@ -177,7 +193,7 @@ examples:
     )
     _add_name(command)
     command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
-    command.add_argument("--port", type=_number(0, 65535), default=0, metavar="N", help="the same, its port")
+    command.add_argument("--port", type=integer(0, 65535), default=0, metavar="N", help="the same, its port")
     _add_duration(command, standing.LEASE, "the leadership kept")
     _add_grace(command, standing.GRACE, "seconds behind the lease, for COMMAND to come to its end")
     _add_leave_daemons(command)
@@ -228,7 +244,7 @@ examples:
     )
     _add_name(command)
     command.add_argument("--force", action="store_true", required=True, help="say that you mean it")
-    command.add_argument("--token", type=_number(1, (1 << 63) - 1), metavar="N", help="only from this holder")
+    command.add_argument("--token", type=integer(1, (1 << 63) - 1), metavar="N", help="only from this holder")
     command.add_argument("--json", action="store_true", help="print JSON, one object for each holder")
     command.set_defaults(command=commands.unlock)
     return command
@@ -241,18 +257,19 @@ def _add_wait(adder: Any) -> _Parser:
         description=f"""\
 Wait until the lock NAME has other holders than now, or none; with --leader,
 until the election NAME has another leader, or none. Print who it is. Locks are
-looked at every {commands.LOOK:g} s, leaders are told as they change.""",
+looked at every {commands.LOOK:g} s: one that is had and given back between two looks is
+not seen. Leaders are told as they change.""",
         epilog=f"""\
 examples:
-  cluck wait backup --change
-  while cluck wait web --leader --change --json; do …; done
+  cluck wait backup
+  while cluck wait web --leader --json; do …; done
 
 {EXIT_CODES}""",
     )
     _add_name(command)
-    command.add_argument("--change", action="store_true", required=True, help="what to wait for")
+    command.add_argument("--change", action="store_true", help="which is what is waited for anyway")
     command.add_argument("--leader", action="store_true", help="NAME is an election")
-    command.add_argument("--timeout", type=_seconds(0), metavar="S", help="wait no longer (default: for ever)")
+    command.add_argument("--timeout", type=seconds(0), metavar="S", help="wait no longer (default: for ever)")
     command.add_argument("--json", action="store_true", help="print a JSON object")
     command.set_defaults(command=commands.wait)
     return command
@@ -321,8 +338,8 @@ examples:
   cluck voters remove 1""",
     )
     command.add_argument("change", choices=("add", "remove"), nargs="?", help="what to change; nothing: print")
-    command.add_argument("node", type=_number(0, (1 << 32) - 1), nargs="?", metavar="NODE", help="the node's id")
-    command.add_argument("--votes", type=_number(0, MOST_VOTES), default=1, metavar="N", help="its votes (default 1)")
+    command.add_argument("node", type=integer(0, (1 << 32) - 1), nargs="?", metavar="NODE", help="the node's id")
+    command.add_argument("--votes", type=integer(0, MOST_VOTES), default=1, metavar="N", help="its votes (default 1)")
     command.add_argument("--json", action="store_true", help="print a JSON object")
     command.set_defaults(command=commands.voters)
     return command
@@ -386,7 +403,7 @@ def _add_wish(command: argparse.ArgumentParser) -> None:
     command.add_argument("--shared", action="store_true", help="share it with others that say so")
     command.add_argument(
         "--timeout",
-        type=_seconds(0),
+        type=seconds(0),
         metavar="S",
         help="wait so many seconds for the lock, 0: not at all (default: for ever)",
     )
@@ -396,7 +413,7 @@ def _add_wish(command: argparse.ArgumentParser) -> None:
 def _add_duration(command: argparse.ArgumentParser, default: float, kept: str) -> None:
     command.add_argument(
         "--duration",
-        type=_seconds(1, LONGEST_LEASE),
+        type=seconds(1, LONGEST_LEASE),
         default=default,
         metavar="S",
         help=f"seconds of the lease: so long is {kept} for this process after the last renewal; several come in that "
@@ -406,7 +423,7 @@ def _add_duration(command: argparse.ArgumentParser, default: float, kept: str) -
 
 def _add_grace(command: argparse.ArgumentParser, default: float, text: str) -> None:
     command.add_argument(
-        "--grace", type=_seconds(0, LONGEST_LEASE), default=default, metavar="S", help=f"{text} (default {default:g})"
+        "--grace", type=seconds(0, LONGEST_LEASE), default=default, metavar="S", help=f"{text} (default {default:g})"
     )
 
 
@@ -428,31 +445,4 @@ def _name(text: str) -> bytes:
 
 def _half(text: str) -> int | str:
     """Read with whom an exact half is enough."""
-    return text if text in ("none", "any") else _number(0, (1 << 32) - 1)(text)
-
-
-def _number(lowest: int, highest: int) -> Callable[[str], int]:
-    """Make the reader of a number between two bounds."""
-
-    def read(text: str) -> int:
-        number = int(text)
-        if not lowest <= number <= highest:
-            raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
-        return number
-
-    read.__name__ = "number"
-    return read
-
-
-def _seconds(lowest: float, highest: float = math.inf) -> Callable[[str], float]:
-    """Make the reader of a length of time."""
-
-    def read(text: str) -> float:
-        seconds = float(text)
-        if not lowest <= seconds <= highest or seconds == math.inf:
-            bounds = f"{lowest:g} to {highest:g}" if highest < math.inf else f"{lowest:g} or more"
-            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, {bounds}")
-        return seconds
-
-    read.__name__ = "number"
-    return read
+    return text if text in ("none", "any") else integer(0, (1 << 32) - 1)(text)

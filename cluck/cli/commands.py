@@ -147,19 +147,30 @@ async def voters(options: argparse.Namespace) -> int:
     if options.change is not None and options.node is None:
         raise CommandFailed(f"which node? cluck voters {options.change} NODE", Exit.MISUSED)
     async with client.connect(options.socket) as locks:
-        known = (await locks.status())["voters"]
+        status = await locks.status()
         if options.change is not None:
-            votes = dict(Electorate.of(known).votes)
-            if options.change == "add":
-                votes[options.node] = options.votes
-            else:
-                _check_voter(options.node, votes)
-                del votes[options.node]
-            tie_breaker = known["tie_breaker"] if known["tie_breaker"] in votes else None
-            await locks.change_voters(votes, tie_breaker=tie_breaker, unsafe_half=known["unsafe_half"])
-            known = (await locks.status())["voters"]
-    await print_lines([json.dumps(known)] if options.json else voters_lines(known))
-    return Exit.DONE
+            await _change_voters(locks, options, status)
+            status = await locks.status()
+    await print_lines([json.dumps(status["voters"])] if options.json else voters_lines(status["voters"]))
+    return _code(status)
+
+
+async def _change_voters(locks: client.Locks, options: argparse.Namespace, status: dict[str, Any]) -> None:
+    known = status["voters"]
+    votes = dict(Electorate.of(known).votes)
+    if options.change == "add":
+        votes[options.node] = options.votes
+    else:
+        _check_voter(options.node, votes)
+        del votes[options.node]
+    tie_breaker = known["tie_breaker"] if known["tie_breaker"] in votes else None
+    await locks.change_voters(votes, tie_breaker=tie_breaker, unsafe_half=known["unsafe_half"])
+    if options.change == "add" and options.node not in {server["node"] for server in status["servers"]}:
+        complain(
+            "cluck",
+            f"no lock server of node {options.node} is there: its votes are missing until it is started, or "
+            f"cluck voters remove {options.node}",
+        )
 
 
 async def tie_breaker(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -99,7 +100,7 @@ class Guarded:
             if number := said.get("failed"):
                 self._is_started = False
                 code = Exit.NO_COMMAND if number == errno.ENOENT else Exit.CANNOT_RUN
-                raise CommandFailed(f"{self._command}: {os.strerror(number)}", code)
+                raise CommandFailed(f"{self._command}: {os.strerror(number)}{_advice(self._command, code)}", code)
             if said.get("overdue"):
                 raise Overdue("the lease ended without renewal, and the command with it", Exit.LOST)
         return self._code
@@ -171,6 +172,13 @@ async def _start_guardian(command: Sequence[str], grace: float, which: str) -> t
             raise
     here.setblocking(False)
     return here, process
+
+
+def _advice(command: str, code: Exit) -> str:
+    """Say what to do where a whole line of a shell was taken for the name of a command."""
+    if code is Exit.NO_COMMAND and " " in command.strip():
+        return f": that is one word, for a shell's line say -- sh -c {shlex.quote(command)}"
+    return ""
 
 
 def _unguarded(error: OSError) -> str:

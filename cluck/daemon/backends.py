@@ -41,7 +41,8 @@ async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:
     """
     votes = dict.fromkeys(settings.servers, 1) or await _nodelist(ring, settings)
     if settings.tie_breaker is not None and settings.tie_breaker not in votes:
-        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {tuple(votes)}")
+        servers = ", ".join(map(str, votes))
+        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {servers}")
     return Electorate(votes, settings.tie_breaker, settings.unsafe_half)
 
 

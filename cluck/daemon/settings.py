@@ -90,6 +90,8 @@ def read(options: argparse.Namespace) -> Settings:
     )
     if settings.backend is Backend.RING and path is None:
         raise ConfigError("backend ring: name the ring's configuration, cluckd -c FILE")
+    if settings.backend is not Backend.RING and options.node is not None:
+        raise ConfigError(f"--node is for a lock server that is a node itself (-c FILE), not on {settings.backend}")
     return settings
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cpg.cli import commands as run
 from cpg.cli.common import DEFAULT_CONFIG, DONE, own_version
 from cpg.cli.top import top
+from cpg.cli.values import integer, number
 from cpg.connect import usual_socket
 from cpg.flood import STAMP
 from cpg.wire import LARGEST_NAME
@@ -97,7 +97,7 @@ what one node's process was told. At the end that is compared: exit code 0 if
 all saw the same sequence, 1 if not.""",
         epilog="examples:\n  cpg demo\n  cpg demo --nodes 5\n  cpg demo | grep ==",
     )
-    demo_parser.add_argument("--nodes", type=_count(2, 16), default=3, metavar="N", help="2 to 16 nodes (default 3)")
+    demo_parser.add_argument("--nodes", type=integer(2, 16), default=3, metavar="N", help="2 to 16 nodes (default 3)")
     demo_parser.set_defaults(command=run.run_demo)
 
 
@@ -147,7 +147,7 @@ examples:
   cpg send chat hello --corosync""",
     )
     send.add_argument("group", type=_group_name, metavar="GROUP")
-    send.add_argument("text", metavar="TEXT", nargs="*")
+    send.add_argument("text", metavar="TEXT", nargs="*", default=[])
     _add_ring_options(send)
     _add_alone(send)
     send.add_argument("--safe", action="store_true", help="deliver only what every node of the ring is known to have")
@@ -255,9 +255,9 @@ examples:
   cpg flood -g bench -n 3 --corosync                        as cpgflood does, with which it may share a group""",
     )
     flood_parser.add_argument("-g", "--group", required=True, type=_group_name, metavar="GROUP", help="the group")
-    flood_parser.add_argument("-n", "--members", required=True, type=_count(1, 1000), metavar="MEMBERS")
+    flood_parser.add_argument("-n", "--members", required=True, type=integer(1, 1000), metavar="MEMBERS")
     flood_parser.add_argument("-t", "--seconds", type=_seconds, default=3.0, metavar="SECONDS", help="default 3")
-    flood_parser.add_argument("-s", "--size", type=_count(STAMP.size, 16 << 20), default=64, metavar="SIZE")
+    flood_parser.add_argument("-s", "--size", type=integer(STAMP.size, 16 << 20), default=64, metavar="SIZE")
     flood_parser.add_argument("-r", "--rate", type=_rate, default=0.0, metavar="RATE", help="messages a second")
     flood_parser.add_argument("-q", "--quiet", action="store_true", help="only listen")
     flood_parser.add_argument("--safe", action="store_true", help="send with the guarantee SAFE")
@@ -297,19 +297,6 @@ def _add_alone(command: argparse.ArgumentParser) -> None:
     command.add_argument("--alone", action="store_true", help="do not wait for a majority of the nodelist, or quorum")
 
 
-def _count(lowest: int, highest: int) -> Callable[[str], int]:
-    """Make the reader of a number between two bounds."""
-
-    def read(text: str) -> int:
-        number = int(text)
-        if not lowest <= number <= highest:
-            raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
-        return number
-
-    read.__name__ = "number"
-    return read
-
-
 def _group_name(text: str) -> bytes:
     """Read the name of a group, which may be any bytes."""
     name = os.fsencode(text)
@@ -320,18 +307,15 @@ def _group_name(text: str) -> bytes:
 
 def _seconds(text: str) -> float:
     """Read a length of time that is one."""
-    seconds = float(text)
-    if not 0 < seconds < math.inf:
+    value = number(text)
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return seconds
+    return value
 
 
 def _rate(text: str) -> float:
     """Read messages a second; 0 is no rate."""
-    rate = float(text)
+    rate = number(text)
     if not 0 <= rate < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a rate, which is 0 (as fast as it may) or more")
     return rate
-
-
-_seconds.__name__ = _rate.__name__ = "number"

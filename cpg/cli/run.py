@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -12,6 +13,7 @@ import trio
 from cpg.cli.arguments import parser
 from cpg.cli.common import DONE, FAILED, MISUSED, SIGNALLED, sole
 from cpg.cli.rings import check
+from cpg.cli.values import option_before_command
 from cpg.demo import DemoFailed
 from cpg.flood import NoCompany
 from totem.errors import ConfigError, TotemError
@@ -23,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     with standard_streams("cpg", FAILED):
         whole = parser()
-        options = whole.parse_args(arguments)
+        said = sys.argv[1:] if arguments is None else arguments
+        if wrong := option_before_command(whole.prog, said):
+            whole.error(wrong)
+        options = whole.parse_args(said)
         if wrong := check(options):
             whole.error(wrong)
         logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)

@@ -204,11 +204,16 @@ async def test_a_paced_flood_tells_latencies(tmp_path):
         (["listen", "", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name has 1 to 128 bytes, this one has 0"),
         (["send", "\N{SNOWMAN}" * 43, "hi", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name.*has 129"),
         (["listen"], 2, "GROUP"),
-        (["flood", "-g", "b", "-n", "1", "-s", "3"], 2, "not between 16 and"),
+        (["send"], 2, "required: GROUP\n"),
+        (["--socket", "g1", "status"], 2, "--socket stands before the command: options stand behind it, cpg COMMAND"),
+        (["flood", "-g", "b", "-n", "1", "-t", "5m"], 2, "--seconds: 5m is not a number of seconds above 0"),
+        (["flood", "-g", "b", "-n", "1", "-r", "fast"], 2, "--rate: fast is not a rate"),
+        (["flood", "-g", "b", "-n", "one"], 2, "--members: one is not a whole number between 1 and"),
+        (["flood", "-g", "b", "-n", "1", "-s", "3"], 2, "not a whole number between 16 and"),
         (["flood", "-g", "b", "-n", "1", "-t", "-1"], 2, "--seconds: -1 is not"),
         (["flood", "-g", "b", "-n", "1", "-t", "nan"], 2, "--seconds: nan is not"),
         (["flood", "-g", "b", "-n", "1", "-r", "-5"], 2, "--rate: -5 is not"),
-        (["demo", "--nodes", "1"], 2, "not between 2 and"),
+        (["demo", "--nodes", "1"], 2, "not a whole number between 2 and"),
     ],
 )
 async def test_errors_say_what_to_do(config, arguments, code, text):

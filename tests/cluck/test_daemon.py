@@ -306,7 +306,8 @@ async def test_an_answer_comes_in_parts(cluckd):
         (("--servers", "1,1"), "it must be ids of nodes, each once"),
         (("--backend", "zookeeper"), "it must be one of cpgd, corosync, ring"),
         (("--backend", "ring"), "name the ring's configuration"),
-        (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is none of the lock servers"),
+        (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is none of the lock servers: 1"),
+        (("--node", "1"), "--node is for a lock server that is a node itself (-c FILE), not on cpgd"),
         (("--bad",), "unrecognized arguments"),
     ],
 )

@@ -118,6 +118,14 @@ async def test_a_command_that_cannot_be_run(run, command, code):
     assert "given back" not in err or "Traceback" not in err
 
 
+async def test_a_line_of_a_shell_is_no_command(run):
+    result, _, err = await run(["echo hi"]).ended()
+    assert result == 127
+    assert (
+        "cluck: echo hi: No such file or directory: that is one word, for a shell's line say -- sh -c 'echo hi'" in err
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -489,10 +497,16 @@ async def test_streams_that_cannot_be_used_are_named(streams, text):
     [
         (["run", "backup"], "what is to be run is missing"),
         (["run", "backup", "--"], "what is to be run is missing"),
-        (["run", "backup", "echo", "hi"], "what is to be run stands behind --: cluck run NAME -- echo hi\n"),
-        (["run", "echo", "--grace", "3", "echo", "-n"], "behind --: cluck run NAME -- echo -n\n"),
+        (["run", "backup", "echo", "hi"], "before it: cluck run backup -- echo hi\n"),
+        (["run", "x", "echo", "hi", "--socket", "P"], "before it: cluck run x --socket P -- echo hi\n"),
+        (["run", "my lock", "echo", "it's"], """before it: cluck run 'my lock' -- echo 'it'"'"'s'\n"""),
+        (["run", "echo", "--grace", "3", "echo", "-n"], "before it: cluck run echo --grace 3 -- echo -n\n"),
         (["elect", "boss", "serve"], "cluck elect: error: what is to be run stands behind --"),
         (["run", "backup", "--tmeout", "3", "--", "true"], "cluck run: error: unrecognized arguments: --tmeout 3"),
+        (["run", "my", "lock", "--", "true"], "unrecognized arguments: lock (what has blanks in it, as a NAME may"),
+        (["run", "x", "--duration", "5m", "--", "true"], "--duration: 5m is not a number of seconds, 1 to 604800"),
+        (["elect", "x", "--port", "http", "--", "true"], "http is not a whole number between 0 and 65535"),
+        (["--socket", "P", "run", "x", "--", "true"], "--socket stands before the command: options stand behind it"),
         (["list", "one", "two"], "cluck list: error: unrecognized arguments: two"),
         (["run", "", "--", "true"], "a name has 1 to 1024 bytes, this one has 0"),
         (["run", "x" * 1025, "--", "true"], "this one has 1025"),

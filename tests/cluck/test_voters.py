@@ -91,6 +91,8 @@ async def test_nodes_come_and_go_by_the_book_and_nobody_loses_a_lock(tmp_path):
 async def test_what_cannot_be_changed_is_refused_with_the_reason(five):
     code, _, err = await five.cluck(1, "voters", "add", "4")
     assert code == 0, err  # one of four may be away
+    told = "no lock server of node 4 is there: its votes are missing until it is started, or cluck voters remove 4"
+    assert err == f"cluck: {told}\n"
     code, _, err = await five.cluck(1, "voters", "add", "5", "--votes", "9")
     assert code == 122
     assert "too few of those are there that are to decide: nothing from node 4, 5" in err

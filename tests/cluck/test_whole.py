@@ -198,13 +198,13 @@ async def test_a_minority_grants_nothing_and_ends_what_runs(cluster):
     assert code == 122
     assert out.startswith("not ready: ")
     assert "missing: 2 3" in out
-    for command in ("list", "leaders", "info"):
+    for command in ("list", "leaders", "info", "voters"):
         code, out, err = await cluster.cluck(1, command)
         assert code == 122
         assert err.startswith("cluck: this lock server does not decide now, others may hold what it shows: too few")
     code, _, err = await cluster.cluck(1, "unlock", "--force", "backup")
     assert (code, err.startswith("cluck: this lock server does not decide now")) == (122, True)
-    code, _, err = await cluster.cluck(1, "wait", "backup", "--change", "--timeout", "0.1")
+    code, _, err = await cluster.cluck(1, "wait", "backup", "--timeout", "0.1")
     assert (code, err.startswith("cluck: this lock server does not decide now: too few")) == (122, True)
     code, _, err = await cluster.cluck(1, "run", "backup", "--timeout", "0.1", "--", "true")
     assert code == 122

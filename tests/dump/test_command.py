@@ -158,8 +158,8 @@ def test_files_that_are_none(capsys, tmp_path):
         ([], "FILE"),
         (["x", "--live"], "not allowed with"),
         (["x", "--type", "tokens"], "'tokens' is none of: "),
-        (["x", "--node", "0"], "0 is not between 1 and"),
-        (["x", "--port", "a"], "list of numbers"),
+        (["x", "--node", "0"], "0 is not a whole number between 1 and"),
+        (["x", "--port", "a"], "a is not a whole number between 1 and 65535"),
         (["x", "--tokens", "--no-tokens"], "not allowed with"),
     ],
 )

@@ -277,11 +277,10 @@ def _type_reader(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
 
 def _numbers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:
     def read(text: str) -> tuple[int, ...]:
-        numbers = tuple(map(int, text.split(",")))
-        for number in numbers:
-            if not lowest <= number <= highest:
-                raise argparse.ArgumentTypeError(f"{number} is not between {lowest} and {highest}")
-        return numbers
+        words = text.split(",")
+        for word in words:
+            if not (word.isascii() and word.isdigit()) or not lowest <= int(word) <= highest:
+                raise argparse.ArgumentTypeError(f"{word} is not a whole number between {lowest} and {highest}")
+        return tuple(map(int, words))
 
-    read.__name__ = "list of numbers"
     return read

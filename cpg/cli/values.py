@@ -1,0 +1,54 @@
+"""Readers of values on command lines, and what is wrong with a line before argparse sees it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+_ANYWHERE: Final = ("-h", "--help", "--version")
+
+
+def option_before_command(program: str, arguments: Sequence[str]) -> str | None:
+    """Say so where the line begins with an option of a command, whose value argparse would take for the command."""
+    first = arguments[0].partition("=")[0] if arguments else ""
+    if not first.startswith("-") or any(option.startswith(first) for option in _ANYWHERE):
+        return None
+    return f"{first} stands before the command: options stand behind it, {program} COMMAND … {first} …"
+
+
+def number(text: str) -> float:
+    """Read a number; what is none becomes nan, which is in no range."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def integer(lowest: int, highest: int) -> Callable[[str], int]:
+    """Make the reader of a whole number between two bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number between {lowest} and {highest}")
+        return value
+
+    return read
+
+
+def seconds(lowest: float, highest: float = math.inf) -> Callable[[str], float]:
+    """Make the reader of a length of time."""
+
+    def read(text: str) -> float:
+        value = number(text)
+        if not lowest <= value <= highest or value == math.inf:
+            bounds = f"{lowest:g} to {highest:g}" if highest < math.inf else f"{lowest:g} or more"
+            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds, {bounds}")
+        return value
+
+    return read
