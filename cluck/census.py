@@ -295,7 +295,7 @@ class Census:
             return Minority(f"too few lock servers are here: nothing from node {self._missing}")
         if not self.leaders:
             return Minority("no lock server here may lead: each has its priority off")
-        if voters.is_quorum(self._with_state):
+        if voters.is_quorum(self._with_state) or self._has_the_last():
             return self._base()
         return self._birth()
 
@@ -318,6 +318,20 @@ class Census:
         """Those of nodes that vote: what others say of state and quorum changes nothing."""
         voting = {node for electorate in self.voters.electorates for node, votes in electorate.votes.items() if votes}
         return {member: report for member, report in self._reports.items() if member.node_id in voting}
+
+    def _has_the_last(self) -> bool:
+        """Whether there can be no state later than one that is here (ruling E2c).
+
+        All who had it, too, have ended in the sight of who has it; and no disk of a majority knows of another birth.
+        """
+        if not self._lineages or not self.is_quorum(self.records, self.voters):
+            return False
+        best = max(self._lineages.values())
+        is_alone = self.voters.former is None and all(record.epoch <= best.epoch for record in self.records.values())
+        return is_alone and any(
+            report.is_last and report.lineage == best and report.voters == self.voters
+            for report in self._voting.values()
+        )
 
     def _base(self) -> Base:
         """The largest lineage is the base of all."""

@@ -263,10 +263,10 @@ class Outgoing:
 
     def on_primary(self) -> None:
         """A view has begun in which to say again what may be lost."""
+        self._given.clear()
         self._says_again = True
 
     def on_suspended(self) -> None:
         """The view has ended: what is not final may be lost."""
-        self._given.clear()
         for batch in self._batches.values():
             batch.number = None

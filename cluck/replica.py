@@ -67,6 +67,8 @@ HASTE: Final = 0.5
 """Seconds that a round waits for a member that has never reported: it may be no lock server at all."""
 
 _BY_RING: Final = {Reason.NODEDOWN, Reason.NODEUP}
+_ENDED: Final = {Reason.LEAVE, Reason.PROCDOWN}
+"""Why a member goes whose process has left the group while its node stays in the ring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +161,8 @@ class Replica:
         """Why records cannot be stored here now, and where; empty: they can."""
         self.number = 0
         """Messages with commands that were applied in this view."""
+        self._is_last = False
+        """Since the last primary view no lock server has gone but by ending in the sight of this one (ruling E2c)."""
         self.was_there = False
         """In a primary view: all that its state has come to was applied here in its time."""
         self._listener = listener
@@ -329,8 +333,10 @@ class Replica:
         has_lost = not self._known.isdisjoint(confchg.left)
         self._known.difference_update(confchg.left)
         for member, reason in confchg.left.items():
+            if reason not in _ENDED:
+                self._is_last = False
             server = self._in_process.pop(member, None)
-            if server is not None and reason in (Reason.LEAVE, Reason.PROCDOWN):
+            if server is not None and reason in _ENDED:
                 self._listener.on_server_ended(server)
         if _BY_RING & {*confchg.left.values(), *confchg.joined.values()}:
             self._suspend("a new ring is being told")  # and its `TotemConfchg` follows
@@ -461,6 +467,7 @@ class Replica:
                 force_birth=self.settings.force_birth,
                 boot=self.settings.boot,
                 known=[(*member,) for member in sorted(self._known)],
+                is_last=self._is_last,
             )
         )
 
@@ -549,6 +556,7 @@ class Replica:
         state.here = census.present
         for member, record in census.records.items():
             self._records.hear(member, record)
+        self._is_last = True
         self._enter(Phase.PRIMARY)
         self._heed_voters(state)
         self._listener.on_primary()

@@ -30,7 +30,7 @@ from cluck.electorate import Electorate, View, Voters
 from cluck.state import Image
 from totem.errors import TotemError
 
-VERSION: Final = 3
+VERSION: Final = 4
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
 MOST_PARTS: Final = 8192
@@ -153,6 +153,8 @@ class Report(Struct, frozen=True, array_like=True, tag=2):
     """Of the machine that it is on, and all its clients."""
     known: Annotated[list[tuple[Number, Number]], Meta(max_length=MOST_EXCLUDED)] = []
     """Node id and process id of each member that has ever reported here."""
+    is_last: bool = False
+    """Since its last primary view no lock server has gone but by ending in its sight (ruling E2c)."""
 
     @property
     def known_voters(self) -> list[Voters]:

@@ -1282,6 +1282,30 @@ MINORITY = [
         partial(watched_alone, minority.test_no_user_takes_all_the_room),
     ),
     Bug(
+        "a state is the last although others were cut off",
+        "E2c",
+        [Change(Replica, "_on_confchg", "if reason not in _ENDED:", "if False:")],
+        replicas.test_a_state_of_which_one_was_cut_off_may_not_be_the_last,
+    ),
+    Bug(
+        "a state is the last although others were cut off between two views",
+        "E2c",
+        [Change(Replica, "_on_confchg", "if reason not in _ENDED:", "if reason not in _ENDED and self.is_primary:")],
+        replicas.test_a_state_of_which_others_were_cut_off_between_two_views_may_not_be_the_last,
+    ),
+    Bug(
+        "a state is the last whatever births there were since",
+        "E2c",
+        [Change(Census, "_has_the_last", "all(record.epoch <= best.epoch", "all(True")],
+        replicas.test_a_state_is_not_the_last_where_a_disk_knows_of_another_birth,
+    ),
+    Bug(
+        "a state is the last where disks do not tell of births",
+        "E2c",
+        [Change(Census, "_has_the_last", "not self.is_quorum(self.records, self.voters)", "False")],
+        replicas.test_a_state_is_not_the_last_where_no_majority_has_its_disks,
+    ),
+    Bug(
         "leave what is for all to one user",
         "E14",
         [Change(room, "what_lacks", "own >= free", "False")],

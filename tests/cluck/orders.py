@@ -131,6 +131,8 @@ class Order:
         self.servers = {node_id: Server(self, node_id, **settings) for node_id in self.electorate.votes}
         self.rings = {}
         """Of each node: the nodes of its ring."""
+        self._lost = {}
+        """Of each node: the members of its ring that it has lost since."""
 
     def __getitem__(self, node_id):
         return self.servers[node_id]
@@ -144,6 +146,8 @@ class Order:
         record = self.servers[node_id].record if keeps_disk and node_id in self.servers else None
         for other in self.rings.pop(node_id, ()):
             self.rings[other] = [node for node in self.rings.get(other, ()) if node != node_id]
+            self._lost.setdefault(other, {})[self.servers[node_id].member] = Reason.NODEDOWN
+        self._lost.pop(node_id, None)
         self.servers[node_id] = Server(self, node_id, record, **{**self.settings, **settings})
 
     # ---- messages
@@ -198,8 +202,19 @@ class Order:
         joined.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted({member.node_id for member in members}))))
         return joined
 
+    def begin(self, node_id, ended, among, **settings):
+        """A server begins behind one that has ended, in the ring of these nodes, in which its own node has stayed."""
+        settings = {**self.settings, **settings}
+        began = self.servers[node_id] = Server(self, node_id, ended.record, ended.member.pid + 1, **settings)
+        nodes = [*among, node_id]
+        members = tuple(sorted(self.servers[node].member for node in nodes))
+        for node in nodes:
+            self.rings[node] = nodes
+            self.servers[node].hear(Confchg(members, {}, {began.member: Reason.JOIN}))
+        began.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted(nodes))))
+
     def end(self, key, reason):
-        """A server that has come by `join` ends, and its node goes on."""
+        """A server ends, and its node goes on."""
         member = self.servers.pop(key).member
         nodes = [node for node in self.rings.pop(key) if node != key]
         members = tuple(sorted(self.servers[node].member for node in nodes))
@@ -213,6 +228,7 @@ class Order:
         for node_id in part:
             former = set(self.rings.get(node_id, ()))
             left = {self.servers[old].member: Reason.NODEDOWN for old in sorted(former - set(part))}
+            left |= self._lost.pop(node_id, {})
             joined = {member: Reason.NODEUP for member in members if member.node_id not in former}
             server = self.servers[node_id]
             if left or joined:

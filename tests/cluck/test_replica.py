@@ -10,6 +10,7 @@ from cluck.protocol import Failed, Held, Leads, Observe, Renounced
 from cluck.replica import PATIENCE, Phase
 from cluck.tokens import TOKENS_OF_AN_EPOCH
 from cluck.wire import Ack, Record, Report, decode
+from cpg.events import Reason
 from tests.cluck.orders import Order, started
 from totem.configuration import Level
 
@@ -268,6 +269,114 @@ def test_a_server_that_was_left_out_asks_to_be_counted_again():
     assert not order[3].ready
     order.settle()
     assert all(order[node].ready for node in (1, 2, 3))
+
+
+# ---- E2c: a state that can have no later one
+
+
+def ended(order, *nodes, reason=Reason.PROCDOWN):
+    """End servers whose nodes stay in the ring; who is left is told of each."""
+    servers = []
+    for node in nodes:
+        servers.append(order[node])
+        order.end(node, reason)
+        order.settle()
+    return servers
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("reason", [Reason.PROCDOWN, Reason.LEAVE])
+def test_a_majority_that_ended_in_sight_of_a_state_begins_with_it(safe, reason):
+    order = started(safe=safe)
+    order[1].acquire(lease=60.0)
+    order.settle()
+    (token,) = order[1].held
+    two, three = ended(order, 2, 3, reason=reason)
+    assert order[1].service.replica.phase is Phase.MINORITY
+    order.begin(2, two, [1])
+    order.settle()
+    assert order[1].ready, "a majority is there, and none of it can know of anything later"
+    order.begin(3, three, [1, 2])
+    order.settle()
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert [ticket.token for ticket in order[3].state.table.locks[b"lock"].holders] == [token]
+    order[3].acquire()
+    order.settle()
+    assert order[3].held == []
+
+
+def test_all_that_end_in_sight_before_the_next_view_decides_were_with_the_state_all_the_same():
+    order = started()
+    two, three = order[2], order[3]
+    order.end(2, Reason.PROCDOWN)
+    order.end(3, Reason.PROCDOWN)
+    order.settle()
+    order.begin(2, two, [1])
+    order.begin(3, three, [1, 2])
+    order.settle()
+    assert order[1].ready
+
+
+def test_a_state_of_which_one_was_cut_off_may_not_be_the_last():
+    """Servers 2 and 3 go on without 1, grant, and end; then they begin in the sight of 1."""
+    order = started()
+    two, three = order[2], order[3]
+    two.writes = three.writes = False
+    order.ring([1], [2, 3])
+    order.settle()
+    two.acquire()
+    order.settle()
+    (token,) = two.held
+    order.ring([1, 2, 3])
+    order.end(2, Reason.PROCDOWN)
+    order.end(3, Reason.PROCDOWN)
+    order.begin(2, two, [1])
+    order.begin(3, three, [1, 2])
+    order[1].acquire()
+    order.settle()
+    assert order[1].held == []
+    assert order[1].service.replica.phase is Phase.BIRTH
+    order.pass_time(12)
+    assert order[1].held[0] > token
+
+
+def test_a_state_of_which_others_were_cut_off_between_two_views_may_not_be_the_last():
+    """Server 1 sees 5 end, and loses 2, 3 and 4 before the next view; these go on, grant, and end."""
+    order = started(5)
+    for node in (2, 3, 4):
+        order[node].writes = False
+    order.end(5, Reason.PROCDOWN)
+    order.ring([1], [2, 3, 4])
+    order.settle()
+    order[2].acquire()
+    order.settle()
+    assert len(order[2].held) == 1
+    for node in (2, 3, 4):
+        order.restart(node)
+    order.ring([1, 2, 3, 4])
+    order[1].acquire()
+    order.settle()
+    assert order[1].held == []
+
+
+def test_a_state_is_not_the_last_where_a_disk_knows_of_another_birth():
+    order = started()
+    two, three = ended(order, 2, 3)
+    two.record = two.record._replace(epoch=two.record.epoch + 1)
+    order.begin(2, two, [1])
+    order.begin(3, three, [1, 2])
+    order.settle()
+    assert order[1].service.replica.phase is Phase.BIRTH
+
+
+def test_a_state_is_not_the_last_where_no_majority_has_its_disks():
+    order = started()
+    two, three = ended(order, 2, 3)
+    two.record = three.record = None
+    order.begin(2, two, [1])
+    order.begin(3, three, [1, 2])
+    order.settle()
+    assert not order[1].ready
 
 
 # ---- E3: with SAFE

@@ -8,9 +8,11 @@ from random import Random
 
 import pytest
 
+from cluck.census import Census
 from cluck.commands import ChangeVoters
 from cluck.electorate import Electorate
 from cluck.protocol import Held
+from cpg.events import Reason
 from tests.cluck.orders import Order
 
 STEPS = 60
@@ -33,6 +35,8 @@ class World:
         self.held = []
         """Tokens that are held still, as no time has passed since."""
         self.versions = set()
+        self.ends = dice.choice((0, 3, 9))
+        """How often servers end of which the nodes stay."""
 
     def draw(self, nodes):
         """Draw voters; the first node is always one of them, so that no two clusters can begin."""
@@ -49,8 +53,8 @@ class World:
         self.order.settle()
         for _ in range(STEPS):
             step = self.dice.choices(
-                (self.cut, self.change, self.crash, self.begin, self.disk, self.wait, self.order.settle),
-                (6, 6, 3, 5, 3, 0.5, 6),
+                (self.cut, self.change, self.crash, self.end, self.begin, self.disk, self.wait, self.order.settle),
+                (6, 6, 3, self.ends, 5, 3, 0.5, 6),
             )[0]
             step()
             self.probe()
@@ -117,6 +121,22 @@ class World:
             self.order.ring(rest)
         self.start(node)
 
+    def end(self):
+        """A server ends, its node stays in the ring, and another life of it begins there, or waits for a ring."""
+        dice, order = self.dice, self.order
+        nodes = [node for node, ring in order.rings.items() if len(ring) > 1]
+        if nodes:
+            node = dice.choice(nodes)
+            ended, among = order[node], [other for other in order.rings[node] if other != node]
+            order.end(node, dice.choice((Reason.PROCDOWN, Reason.LEAVE)))
+            for _ in range(dice.choice((0, 1, 3))):
+                self.turn()
+            if dice.random() < 0.8:
+                order.begin(node, ended, among, electorate=dice.choice(self.configured))
+            else:
+                order.servers[node] = ended
+                self.start(node)
+
     def begin(self):
         """A server that has no ring comes into one."""
         out = [node for node in self.nodes if node not in self.order.rings]
@@ -179,9 +199,13 @@ def test_never_two_parts_decide_and_nothing_is_lost(seeds):
         World(seed).run()
 
 
-def test_voters_change_in_random_worlds():
+def test_voters_change_in_random_worlds(monkeypatch):
+    """And states are taken up that less than a majority has."""
+    found, has_the_last = [], Census._has_the_last
+    monkeypatch.setattr(Census, "_has_the_last", lambda census: found.append(has_the_last(census)) or found[-1])
     worlds = [World(seed) for seed in range(20)]
     for world in worlds:
         world.run()
+    assert sum(found) > 5
     assert max(max(world.versions, default=0) for world in worlds) > 3
     assert {world.order.safe for world in worlds} == {True, False}
