@@ -145,6 +145,16 @@ class Ticket(Request):
         self.is_held = False
 
     @property
+    def is_settled(self) -> bool:
+        """Whether its last answer is there, or not worth waiting for: a lock that was lost is not given back."""
+        return self.is_over or self.is_overdue or self.failure is not None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether a wait that is to end has ended, as far as this client was told."""
+        return self.notified is not None or self.is_over
+
+    @property
     def due(self) -> float:
         """When there is something to do for it; while a wait is about to give it back, that decides what."""
         if self.is_ending:

@@ -28,12 +28,12 @@ from typing import Any, Final, Self
 
 from cluck import standing
 from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, RolesTold, Tasks, Ticket, name_of
-from cluck.client import FAREWELL_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
+from cluck.client import FAREWELL_PATIENCE, LAST_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.electorate import electorate_of
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
-from cluck.holding import GRACE
+from cluck.holding import ANSWER_PATIENCE, GRACE
 from cluck.place import default_socket
 from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
@@ -145,17 +145,32 @@ class Locks:
 
     def ask(self, question: str) -> Any:
         """Ask the lock server for what it knows: "status", "tickets", "leaders", "elections", "conditions"."""
+        return self._ask(question)
+
+    def _ask(self, question: str, patience: float | None = None) -> Any:
+        """Ask, and wait for the answer at most so many seconds; None where there is none by then."""
         with self._using():
             changed = self._condition()
             asked = self._session.ask(question, changed.notify_all)
             self._say_soon()
             try:
-                self._until(changed, lambda: asked.is_answered or self._has_ended())
+                self._until(changed, lambda: asked.is_answered or self._has_ended(), patience)
                 if not asked.is_answered:
                     self._check()
             finally:
                 self._session.forget(asked)
-            return asked.answer
+            return asked.answer if asked.is_answered else None
+
+    def _see(self, question: str, is_so: Callable[[Any], bool]) -> bool:
+        """Ask again and again until the answer is so; says whether it was, before that took too long."""
+        pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
+        while (rest := deadline - time.monotonic()) > 0:
+            answer = self._ask(question, rest)
+            if answer is not None and is_so(answer):
+                return True
+            time.sleep(pause)
+            pause *= 2
+        return False
 
     # ---- locks
 
@@ -229,10 +244,12 @@ class Locks:
             held._obtain(longest)
         try:
             yield held
-        except BaseException as outcome:
+        except Exception as outcome:
             held._give_back()
-            if isinstance(outcome, Exception):
-                held._raise_lost(outcome)
+            held._raise_lost(outcome)
+            raise
+        except BaseException:
+            held._give_back(LAST_PATIENCE)
             raise
         held._give_back()
         held._raise_lost(None)
@@ -243,14 +260,14 @@ class Locks:
         with self._using():
             self._session.locks.force(wanted, token)
             self._say_soon()
-        pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
-        while any(holder["token"] == token for lock in self.tickets() for holder in lock["holders"]):
-            if time.monotonic() > deadline:
-                raise OutcomeUnknown(
-                    f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again"
-                )
-            time.sleep(pause)
-            pause *= 2
+
+        def is_free(locks: Any) -> bool:
+            return all(holder["token"] != token for lock in locks for holder in lock["holders"])
+
+        if not self._see("tickets", is_free):
+            raise OutcomeUnknown(
+                f"lock {quoted(wanted)}: it is held with token {token} still; look at the tickets again"
+            )
 
     def change_voters(
         self, votes: Mapping[int, int], *, tie_breaker: int | None = None, unsafe_half: bool = False
@@ -260,12 +277,8 @@ class Locks:
         with self._using():
             self._session.change_voters(wanted, status)
             self._say_soon()
-        pause, deadline = SHORTEST_PAUSE, time.monotonic() + PATIENCE
-        while not wanted.is_in_force(self.status()["voters"]):
-            if time.monotonic() > deadline:
-                raise OutcomeUnknown(f"those who are to decide are not in force: {wanted}; look at the status again")
-            time.sleep(pause)
-            pause *= 2
+        if not self._see("status", lambda status: wanted.is_in_force(status["voters"])):
+            raise OutcomeUnknown(f"those who are to decide are not in force: {wanted}; look at the status again")
 
     # ---- conditions, leaders
 
@@ -603,24 +616,24 @@ class Held:
         try:
             locks._say_soon()
             if not is_tried or session.is_connected:
-                locks._until(self._changed, self._is_decided, PATIENCE if is_tried else timeout)
+                locks._until(self._changed, self._is_decided, ANSWER_PATIENCE if is_tried else timeout)
         except BaseException:
-            self._give_back()
+            self._give_back(LAST_PATIENCE)
             raise
         if ticket.is_held:
             return
         failure = ticket.failure or session.timed_out(ticket, timeout)
-        self._give_back()
+        self._give_back(LAST_PATIENCE)
         raise failure
 
-    def _give_back(self) -> None:
-        """Give the lock back, or want it no more, and wait for the last answer as long as there is hope for it."""
+    def _give_back(self, patience: float = ANSWER_PATIENCE) -> None:
+        """Give the lock back, or want it no more, and wait so long for the last answer, as there is hope for it."""
         locks, ticket = self._locks, self._ticket
         if locks._is_own:
             with locks._lock:
                 locks._session.locks.give_up(ticket)
                 locks._say_soon()
-                locks._until(self._changed, lambda: ticket.is_over or not locks.ready, PATIENCE)
+                locks._until(self._changed, lambda: ticket.is_settled or not locks.ready, patience)
 
     def _raise_lost(self, outcome: Exception | None) -> None:
         """Raise that the lock was lost, if it was, instead of what the body has raised."""
@@ -653,10 +666,14 @@ class Condition:
             held._ticket = ticket
             locks._say_soon()
             try:
-                locks._until(held._changed, lambda: ticket.notified is not None or ticket.is_over, longest)
+                locks._until(held._changed, lambda: ticket.is_heard, longest)
                 session.locks.end_wait(ticket)
                 locks._say_soon()
-                locks._until(held._changed, held._is_decided)
+                if locks._until(held._changed, lambda: ticket.is_heard, PATIENCE):
+                    locks._until(held._changed, held._is_decided)
+                else:
+                    session.locks.lose_wait(ticket)
+                    locks._say_soon()
             except BaseException:
                 self._leave(ticket)
                 raise
@@ -673,12 +690,13 @@ class Condition:
         session = locks._session
         session.locks.end_wait(ticket)
         locks._say_soon()
-        locks._until(held._changed, lambda: held._is_decided() or not session.ready, PATIENCE)
+        if locks._until(held._changed, lambda: ticket.is_heard or not session.ready, LAST_PATIENCE):
+            locks._until(held._changed, lambda: held._is_decided() or not session.ready, PATIENCE)
         if ticket.notified:
             session.locks.notify(locks._task(), self.name, held._changed.notify_all, everyone=False, priority=False)
             locks._say_soon()
         if not held._is_decided():
-            held._give_back()
+            held._give_back(LAST_PATIENCE)
 
     def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a predicate holds, which is called with the lock held; says whether it does.
@@ -819,7 +837,7 @@ class Candidate:
                 locks._session.leaders.step_back(self._candidacy)
                 locks._say_soon()
                 self._changed.notify_all()
-                locks._until(self._changed, lambda: self._candidacy.is_over or not locks.ready, PATIENCE)
+                locks._until(self._changed, lambda: self._candidacy.is_over or not locks.ready, ANSWER_PATIENCE)
 
 
 def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = True) -> Locks:

@@ -38,7 +38,7 @@ from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.electorate import electorate_of
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
-from cluck.holding import GRACE
+from cluck.holding import ANSWER_PATIENCE, GRACE
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
 from cluck.session import Session
@@ -59,9 +59,11 @@ READ_TURN: Final = 16
 LONGEST_REST: Final = 1.0
 """Seconds after which the clock of leases is looked at again: it goes on in a suspended machine, sleeps do not."""
 PATIENCE: Final = 5.0
-"""Seconds that a task waits for the last answer when it has been cancelled, or tries a lock without waiting for others;
-then the session goes on alone. So long a client that ends waits for a connection, to give back what it has not given
-back without one."""
+"""Seconds that are waited until a change by an administrator is seen, a cancelled waiter on a condition has its lock
+back, or a client that ends has a connection to give back what it has not given back. So long the end of a wait may be
+unanswered until its lock is lost."""
+LAST_PATIENCE: Final = 0.25
+"""Seconds that a last answer is waited for where no time is left: behind a timeout, in a task that was cancelled."""
 FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last words of a client may take."""
 
@@ -223,7 +225,8 @@ class Locks(Body):
 
         Args:
             name: Of the lock.
-            timeout: Seconds to wait for it; None: for ever, 0: try once.
+            timeout: Seconds to wait for it; None: for ever, 0: try once. Where the lock server does not answer, a try
+                fails after a second, and each other timeout after a quarter of a second more.
             duration: Seconds until the body is cancelled, unless `held.renew()` is called: 0.1 to 7 days; None: no end,
                 a lease of 5 seconds is renewed while the block runs.
             grace: Seconds behind the lease until the lock is taken from a program that cannot be reached.
@@ -395,13 +398,17 @@ class Locks(Body):
             grace=grace,
         )
         self._say_soon()
+        outcome: BaseException | None = None
         try:
             await candidate._until(lambda: candidate._candidacy.is_standing or candidate._candidacy.is_over)
             candidate._check()
             yield candidate
+        except BaseException as error:
+            outcome = error
+            raise
         finally:
             candidate._over = True
-            await candidate._step_back()
+            await candidate._step_back(outcome)
 
     @asynccontextmanager
     async def observe(self, name: str | bytes) -> AsyncGenerator[Leaderships, None]:
@@ -478,8 +485,10 @@ class Locks(Body):
                     yield self
             except BaseException as error:
                 outcome = error  # not through the task group, which would wrap it
-            with anyio.move_on_after(PATIENCE, shield=True):
-                await self._until(lambda: self._session.may_part)  # otherwise locks would stay until they expire
+            try:  # otherwise locks would stay until they expire
+                await _settled(self, lambda: self._session.may_part, PATIENCE, outcome)
+            except BaseException as error:
+                outcome = error
             self._over = True
             self._session.close()
             self._say_soon()
@@ -612,8 +621,10 @@ class Held(Body):
                 outcome = None
         except BaseException as rest:  # what is left of a group of exceptions
             outcome = rest
-        await self._give_back()
-        if outcome is None or isinstance(outcome, Exception):
+        if _is_pressed(outcome):
+            await self._withdraw()
+        else:
+            await self._give_back()
             self._raise_failure(outcome)
         if outcome is not None and outcome is not error:
             raise outcome
@@ -706,36 +717,39 @@ class Held(Body):
             if timeout is None:
                 await self._until(self._is_decided)
             elif session.is_connected or not is_tried:
-                with anyio.move_on_after(PATIENCE if is_tried else timeout):
+                with anyio.move_on_after(ANSWER_PATIENCE if is_tried else timeout):
                     await self._until(self._is_decided)
         except BaseException:
-            await self._give_back()
+            await self._withdraw()
             raise
         if ticket.is_held:
             return
         if ticket.failure is None:
             failure = session.timed_out(ticket, timeout)
-            await self._give_back()
+            await self._withdraw()
             raise failure
         raise ticket.failure
 
     async def _give_back(self) -> None:
-        """Give the lock back, or want it no more, and wait for the last answer as long as there is hope for it, also
-        where the task is cancelled.
-        """
-        locks = self._locks
-        locks._session.locks.give_up(self._ticket)
-        locks._say_soon()
+        """Give the lock back, and wait for the last answer as long as there is hope for it."""
+        self._give_up()
         try:
             await self._until(self._is_settled)
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._until(self._is_settled)
+            await _a_moment(self, self._is_settled)
             raise
 
+    async def _withdraw(self) -> None:
+        """Want the lock no more where no time is left: the session hears a later answer alone."""
+        self._give_up()
+        await _a_moment(self, self._is_settled)
+
+    def _give_up(self) -> None:
+        self._locks._session.locks.give_up(self._ticket)
+        self._locks._say_soon()
+
     def _is_settled(self) -> bool:
-        ticket = self._ticket
-        return ticket.is_over or ticket.is_overdue or not self._locks.ready
+        return self._ticket.is_settled or not self._locks.ready
 
 
 class Condition:
@@ -756,7 +770,8 @@ class Condition:
 
         Returns whether it was notified. The lock has another token then. Raises `LockLost` where the lock was lost
         before, or cannot be had back; `WrongLock` where others wait with another lock, and `NotReady`: the lock is
-        held still.
+        held still. Where the lock server does not answer for five seconds behind `timeout`, the lock is lost; without
+        `reacquire` that is an `OutcomeUnknown`, and another waiter is notified if this one was.
 
         A task that is cancelled meanwhile waits for the lock for up to five seconds more, so that its body ends with
         it; if it had been notified, another waiter is in its place.
@@ -772,10 +787,16 @@ class Condition:
         self._locks._say_soon()
         try:
             with anyio.move_on_after(longest):
-                await held._until(lambda: ticket.notified is not None or ticket.is_over)
+                await held._until(lambda: ticket.is_heard)
             session.locks.end_wait(ticket)
             self._locks._say_soon()
-            await held._until(held._is_decided)
+            with anyio.move_on_after(PATIENCE):
+                await held._until(lambda: ticket.is_heard)
+            if ticket.is_heard:
+                await held._until(held._is_decided)
+            else:
+                session.locks.lose_wait(ticket)
+                self._locks._say_soon()
         except BaseException:
             await self._leave(ticket)
             raise
@@ -791,13 +812,15 @@ class Condition:
         held, session = self.held, self._locks._session
         session.locks.end_wait(ticket)
         self._locks._say_soon()
-        with anyio.move_on_after(PATIENCE, shield=True):
+        with anyio.move_on_after(LAST_PATIENCE, shield=True) as patience:
+            await held._until(lambda: ticket.is_heard or not session.ready)
+            patience.deadline = anyio.current_time() + PATIENCE
             await held._until(lambda: held._is_decided() or not session.ready)
         if ticket.notified:
             session.locks.notify(self._locks._task(), self.name, held._wake, everyone=False, priority=False)
             self._locks._say_soon()
         if not held._is_decided():
-            await held._give_back()
+            await held._withdraw()
 
     async def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a predicate holds, which is called with the lock held; says whether it does.
@@ -953,13 +976,11 @@ class Candidate(Body):
         if self._candidacy.failure is not None:
             raise self._candidacy.failure
 
-    async def _step_back(self) -> None:
+    async def _step_back(self, outcome: BaseException | None) -> None:
         locks, candidacy = self._locks, self._candidacy
         locks._session.leaders.step_back(candidacy)
         locks._say_soon()
-        if not candidacy.is_over:
-            with anyio.move_on_after(PATIENCE, shield=True):
-                await self._until(lambda: candidacy.is_over or not locks.ready)
+        await _settled(self, lambda: candidacy.is_over or not locks.ready, ANSWER_PATIENCE, outcome)
 
 
 class Roles:
@@ -999,6 +1020,32 @@ class Leaderships:
             self._locks._check()
             await self._waiters.wait()
         return self._observation.news.popleft()
+
+
+def _is_pressed(outcome: BaseException | None) -> bool:
+    """Whether no time is left for last answers: what a block has come to is a cancellation, or an interrupt."""
+    return outcome is not None and not isinstance(outcome, Exception)
+
+
+async def _settled(
+    body: Body, is_settled: Callable[[], object], patience: float, outcome: BaseException | None
+) -> None:
+    """Wait so long for what is to be settled behind a block that has come to this; a moment where no time is left."""
+    if _is_pressed(outcome):
+        await _a_moment(body, is_settled)
+        return
+    try:
+        with anyio.move_on_after(patience):
+            await body._until(is_settled)
+    except BaseException:
+        await _a_moment(body, is_settled)
+        raise
+
+
+async def _a_moment(body: Body, is_settled: Callable[[], object]) -> None:
+    """Wait for a last answer where no time is left, in a task that is cancelled, too."""
+    with anyio.move_on_after(LAST_PATIENCE, shield=True):
+        await body._until(is_settled)
 
 
 async def _answered(request: AnyRequest, waiters: Waiters) -> AnyRequest:

@@ -46,8 +46,9 @@ LEASE: Final = 5.0
 """Seconds that a lock is held without renewal, if nothing else is asked for."""
 GRACE: Final = 5.0
 """Seconds behind the lease, if nothing else is asked for."""
-ANSWER_PATIENCE: Final = 5.0
-"""Seconds that the last answer to what is given back is worth waiting for: then the session goes on alone."""
+ANSWER_PATIENCE: Final = 1.0
+"""Seconds that an answer is worth waiting for which waits for no other client: whether a lock is free, and the last one
+to what is given back. Then the session goes on alone."""
 _WHY: Final = {
     Why.EXPIRED: "its lease ended without renewal",
     Why.FORCED: "an administrator took it",
@@ -56,6 +57,10 @@ _WHY: Final = {
 }
 _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
 """Answers to a request that has come to its end, unheard."""
+
+
+def _nobody() -> None:
+    """Nobody waits for an answer."""
 
 
 def checked(what: str, value: float, least: float) -> float:
@@ -340,6 +345,20 @@ class Tickets:
             ticket.ends_wait = True
             self._book.say(EndWait(ticket.id))
 
+    def lose_wait(self, ticket: Ticket) -> None:
+        """A wait that is to end is not answered: whether it has begun nobody knows, so nothing is held."""
+        assert isinstance(ticket.command, Wait)
+        unknown = "the lock server has not answered"
+        if ticket.command.reacquires:
+            ticket.failure = LockLost(f"lock {quoted(ticket.name)}: it is not had back, {unknown}")
+        else:
+            text = f"condition {quoted(ticket.command.condition)}: {unknown}, this waiter may have been notified"
+            ticket.failure = OutcomeUnknown(text)
+        if ticket.was is not None:
+            self._lose_held(ticket.was, unknown)
+        self._give_up(ticket)
+        ticket.changed()
+
     def _on_waiting(self, waiting: Waiting) -> None:
         ticket = self._book.find(waiting.request, Ticket)
         if ticket is not None:
@@ -356,10 +375,19 @@ class Tickets:
         ticket.is_waiting = False
         ticket.notified = woken.notified
         self._forget_former(ticket)
-        if isinstance(ticket.command, Wait) and ticket.command.reacquires:
-            ticket.changed()
-        else:
-            self._book.end(ticket)
+        if isinstance(ticket.command, Wait):
+            if ticket.is_ending and ticket.notified:
+                self._pass_on(ticket.command)
+            if ticket.command.reacquires:
+                ticket.changed()
+                return
+        self._book.end(ticket)
+
+    def _pass_on(self, wait: Wait) -> None:
+        """Who was notified does not listen any more: another waiter is to be in its place."""
+        request = self._book.draw(wait.request.owner.task)
+        command = Notify(request, wait.condition, everyone=False, priority=False, settled=self._book.settled)
+        self._book.begin(Notice(command, _nobody), command)
 
     def _forget_former(self, ticket: Ticket) -> None:
         """The wait has begun: the lock has been given back."""
@@ -395,8 +423,9 @@ class Tickets:
 
     @property
     def are_owed(self) -> bool:
-        """Whether the servers may count something as held that they have not been told, or heard, the end of."""
-        return any(ticket.token for ticket in self._book.all(Ticket))
+        """Whether the servers may count something as held, for its lease, that they have not been told the end of."""
+        now = self._clock()
+        return any(ticket.token and now < ticket.deadline for ticket in self._book.all(Ticket))
 
     def resume(self) -> None:
         """Say again what is open, in the order in which it was said first."""

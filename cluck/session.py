@@ -205,7 +205,7 @@ class Session:
         if not self.ready:
             return NotReady(f"{text}: {self.why_not_ready}")
         if ticket.ahead is None:
-            return LockTimeout(text)
+            return NotReady(f"{text}: the lock server has not answered; if that lasts, look whether it is stopped")
         return LockTimeout(f"{text}, {ticket.ahead} {'ticket was' if ticket.ahead == 1 else 'tickets were'} ahead")
 
     def _on_refused(self, refused: Refused) -> None:

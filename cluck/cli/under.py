@@ -30,8 +30,6 @@ from totem.text import quoted
 
 RENEWALS: Final = 3
 """In the time of a lease; each tells the guardian the new deadline."""
-RETURN_PATIENCE: Final = 5.0
-"""Seconds that a lock whose command has ended waits for a lock server to be given back to."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -106,7 +104,6 @@ async def run(options: argparse.Namespace) -> int:
                     code = await _run_under(right, locks, runner, runner.guard)
                     with runner.holding:
                         await _hold_on(held, had_since + options.hold_at_least, interval)
-                    await _see_lock_server(locks, held)
             except LockLost as error:
                 if not runner.is_done:
                     raise
@@ -202,13 +199,6 @@ async def _hold_on(held: client.Held, until: float, interval: float) -> None:
         await trio.sleep(min(rest, interval))
         with suppress(LockError):
             await held.renew()
-
-
-async def _see_lock_server(locks: client.Locks, held: client.Held) -> None:
-    """Let a lock server that is away for a moment come back: if it is not told that the lock is free, others wait for
-    the end of the lease."""
-    with trio.move_on_after(min(held.remaining(), RETURN_PATIENCE)):
-        await locks.wait_ready()
 
 
 def _environment(options: argparse.Namespace, variable: str, token: int) -> dict[str, str]:

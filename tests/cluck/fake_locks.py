@@ -93,9 +93,6 @@ class Locks:
     def fileno(self):
         return 0
 
-    async def wait_ready(self):
-        await trio.lowlevel.checkpoint()
-
     @asynccontextmanager
     async def lock(self, name, *, timeout, grace, duration=1000.0):
         if error := os.environ.get("FAKE_ERROR"):

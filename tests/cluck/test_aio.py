@@ -87,6 +87,28 @@ def test_timeouts_of_asyncio(server):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("hold", [lambda locks: locks.lock("backup"), lambda locks: locks.candidate("backup")])
+def test_a_task_that_is_cancelled_comes_out_where_the_lock_server_stands_still(server, monkeypatch, hold):
+    monkeypatch.setattr("cluck.client.ANSWER_PATIENCE", 1000.0)
+    monkeypatch.setattr("cluck.holding.ANSWER_PATIENCE", 1000.0)
+
+    async def stop_and_be_cancelled(locks):
+        async with asyncio.timeout(None) as limit, hold(locks):
+            server.lock.acquire()
+            limit.reschedule(0)
+            await asyncio.sleep(1000)
+
+    async def main():
+        async with asyncio.timeout(20), aio.connect(server.path) as locks:
+            with pytest.raises(TimeoutError):
+                await stop_and_be_cancelled(locks)
+            server.lock.release()
+            while tickets(server):
+                await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+
+
 def test_many_tasks_take_turns(server):
     async def main():
         inside, turns = 0, 0

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -344,6 +345,107 @@ def test_a_forked_process_leaves_the_lock_alone(server, locks):
         held.check()
         assert server.holders(b"backup") == [held.token]
     assert server.holders(b"backup") == []
+
+
+# ---- a lock server that stands still
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """Make a patience of this module endless."""
+    return lambda name: monkeypatch.setattr(cluck.blocking, name, threading.TIMEOUT_MAX)
+
+
+def while_stopped(server, pool, begin, then):
+    """Stop the server when `begin` has come to its `yield`, and let `then` run; returns what that does."""
+    begun, is_stopped = threading.Event(), threading.Event()
+
+    def run():
+        with begin():
+            begun.set()
+            assert is_stopped.wait(PATIENCE)
+            then()
+
+    done = pool.submit(run)
+    assert begun.wait(PATIENCE)
+    with server.lock:
+        is_stopped.set()
+        return done.result(PATIENCE)
+
+
+@pytest.mark.parametrize(("timeout", "others"), [(0, ["PATIENCE"]), (0.01, ["PATIENCE", "ANSWER_PATIENCE"])])
+def test_a_timeout_is_kept_where_the_lock_server_stands_still(server, locks, pool, *, endless, timeout, others):
+    for name in others:
+        endless(name)
+    with pytest.raises(NotReady, match="the lock server has not answered"):
+        while_stopped(server, pool, nullcontext, lambda: locks.lock("backup", timeout=timeout).__enter__())
+    with locks.lock("backup", timeout=PATIENCE) as held:
+        assert server.holders(b"backup") == [held.token]
+
+
+def test_an_interrupt_comes_out_where_the_lock_server_stands_still(server, locks, pool, endless):
+    endless("ANSWER_PATIENCE")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        while_stopped(server, pool, lambda: locks.lock("backup"), interrupt)
+    until(lambda: server.holders(b"backup") == [])
+
+
+def test_a_lost_lock_is_not_given_back_to_a_lock_server_that_stands_still(server, connect, pool, endless):
+    endless("ANSWER_PATIENCE")
+    now = 0.0
+    locks = connect(clock=lambda: now)
+
+    def wait():
+        nonlocal now
+        now = 61.0
+
+    with pytest.raises(LockLost, match="without renewal"):
+        while_stopped(server, pool, lambda: locks.lock("backup", duration=60), wait)
+    until(lambda: server.holders(b"backup") == [])
+
+
+def test_blocks_end_where_the_lock_server_stands_still(server, locks, pool, endless):
+    endless("PATIENCE")
+    while_stopped(server, pool, lambda: locks.lock("backup"), lambda: None)
+    while_stopped(server, pool, lambda: locks.candidate("scheduler"), lambda: None)
+    until(lambda: server.holders(b"backup") == server.candidates(b"scheduler") == [])
+
+
+@pytest.mark.parametrize(
+    ("reacquire", "kind", "why"),
+    [(True, LockLost, "not had back, the lock server"), (False, OutcomeUnknown, "may have been notified")],
+)
+def test_a_wait_has_an_end_where_the_lock_server_stands_still(
+    server, locks, pool, *, monkeypatch, reacquire, kind, why
+):
+    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.0)
+
+    def wait():
+        with pytest.raises(kind, match=why):
+            filled.wait(0.01, reacquire=reacquire)
+
+    @contextmanager
+    def hold():
+        nonlocal filled
+        with locks.condition("filled", lock="queue") as filled:
+            yield
+
+    filled = None
+    with pytest.raises(LockLost) if reacquire else nullcontext():
+        while_stopped(server, pool, hold, wait)
+    until(lambda: server.holders(b"queue") == server.waiters(b"filled") == [])
+
+
+def test_what_an_administrator_wants_is_looked_for_in_vain_where_the_lock_server_stands_still(
+    server, locks, pool, monkeypatch
+):
+    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.01)
+    with pytest.raises(OutcomeUnknown, match="look at the tickets again"):
+        while_stopped(server, pool, nullcontext, lambda: locks.force("backup", 1))
 
 
 # ---- conditions

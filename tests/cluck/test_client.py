@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from cluck.client import connect, over
+from cluck.client import LAST_PATIENCE, PATIENCE, connect, over
 from cluck.errors import (
     ConnectionLost,
     DaemonUnavailable,
@@ -16,7 +16,9 @@ from cluck.errors import (
     LockLost,
     LockTimeout,
     NotReady,
+    OutcomeUnknown,
 )
+from cluck.holding import ANSWER_PATIENCE, LEASE
 from cluck.protocol import Farewell, Goodbye
 from tests.cluck.loops import Cut, on_both_loops
 from tests.cluck.servers import Cluster, Handed, SocketServer
@@ -578,6 +580,186 @@ async def test_a_goodbye_that_no_other_connection_would_better(cluster):
 
     with pytest.raises(DaemonUnavailable, match="not spoken any more"):
         await program()
+
+
+# ---- a lock server that stands still
+
+
+class Elapsed:
+    """Seconds that a block has taken."""
+
+    def __enter__(self):
+        self._begun = trio.current_time()
+        return self
+
+    def __exit__(self, *_):
+        self.seconds = trio.current_time() - self._begun
+
+
+def go_on(cluster):
+    """Let a lock server run again that has stood still."""
+    cluster.is_stopped = False
+    cluster.settle()
+
+
+@pytest.mark.parametrize(("timeout", "longest"), [(0, ANSWER_PATIENCE), (0.3, 0.3), (1, 1)])
+def test_a_timeout_is_kept_where_the_lock_server_stands_still(timeout, longest):
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks:
+            cluster.is_stopped = True
+            with Elapsed() as elapsed, pytest.raises(NotReady, match="the lock server has not answered"):
+                await locks.lock("backup", timeout=timeout).__aenter__()
+            assert longest <= elapsed.seconds <= longest + LAST_PATIENCE
+            go_on(cluster)
+            assert cluster.state.table.locks == {}
+            async with locks.lock("backup", timeout=0):
+                pass
+
+    in_virtual_time(program)
+
+
+def test_what_was_given_up_is_not_granted_to_a_client_that_has_ended():
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as others, others.lock("backup"):
+            cluster.is_stopped = True
+            with Elapsed() as elapsed:
+                async with to(cluster, trio.current_time) as locks:
+                    with pytest.raises(NotReady):
+                        await locks.lock("backup", timeout=1).__aenter__()
+            assert elapsed.seconds <= 1 + LAST_PATIENCE
+            go_on(cluster)
+            assert len(cluster.holders(b"backup")) == 1
+            assert cluster.waiting(b"backup") == 0
+        assert cluster.state.table.locks == {}
+
+    in_virtual_time(program)
+
+
+@pytest.mark.parametrize("hold", [lambda locks: locks.lock("backup"), lambda locks: locks.candidate("backup")])
+@pytest.mark.parametrize("is_had", [False, True])
+def test_a_cancelled_task_comes_out_where_the_lock_server_stands_still(hold, is_had):
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks:
+            cluster.is_stopped = not is_had
+            with Elapsed() as elapsed, trio.move_on_after(1):
+                async with hold(locks):
+                    cluster.is_stopped = True
+                    await trio.sleep_forever()
+            assert elapsed.seconds <= 1 + LAST_PATIENCE
+            go_on(cluster)
+            assert cluster.state.table.locks == {}
+            assert cluster.candidates(b"backup") == []
+
+    in_virtual_time(program)
+
+
+@pytest.mark.parametrize("hold", [lambda locks: locks.lock("backup"), lambda locks: locks.candidate("backup")])
+def test_a_block_ends_where_the_lock_server_stands_still(hold):
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks:
+            async with hold(locks):
+                cluster.is_stopped = True
+                begun = trio.current_time()
+            assert trio.current_time() - begun <= ANSWER_PATIENCE
+            go_on(cluster)
+            assert cluster.state.table.locks == {}
+            assert cluster.candidates(b"backup") == []
+
+    in_virtual_time(program)
+
+
+@pytest.mark.parametrize(("duration", "lease"), [(None, LEASE), (60, 60)])
+def test_a_lost_lock_is_told_at_its_deadline_where_the_lock_server_stands_still(duration, lease):
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks:
+            with Elapsed() as elapsed, loses(r"without renewal"):
+                async with locks.lock("backup", duration=duration):
+                    cluster.is_stopped = True
+                    await trio.sleep_forever()
+            assert elapsed.seconds == pytest.approx(lease, rel=0.002)
+
+    in_virtual_time(program)
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_a_wait_on_a_condition_has_an_end_where_the_lock_server_stands_still(is_heard):
+    """Whether it is known to have begun or not."""
+
+    async def wait(cluster, locks):
+        async with locks.condition("filled", lock="queue") as filled, trio.open_nursery() as nursery:
+
+            async def stop():
+                await trio.sleep(0.5)
+                cluster.is_stopped = True
+
+            if is_heard:
+                nursery.start_soon(stop)
+            else:
+                cluster.is_stopped = True
+            await filled.wait(1)
+
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks:
+            with Elapsed() as elapsed, loses("not had back, the lock server has not answered"):
+                await wait(cluster, locks)
+            assert elapsed.seconds <= 1 + PATIENCE + 2 * LAST_PATIENCE
+            go_on(cluster)
+            await until(lambda: cluster.state.table.locks == {})  # where the wait did not begin its lock is given back
+            assert cluster.waiters(b"filled") == []
+
+    in_virtual_time(program)
+
+
+def test_another_waiter_is_notified_in_the_place_of_one_that_could_not_be_told():
+    async def program(cluster):
+        async with to(cluster, trio.current_time) as locks, trio.open_nursery() as nursery:
+
+            async def wait(timeout):
+                async with locks.condition("filled", lock="queue") as filled:
+                    assert await filled.wait(timeout, reacquire=False)
+
+            async def wait_for_a_second():
+                with pytest.raises(OutcomeUnknown, match="may have been notified"):
+                    await wait(1)
+
+            nursery.start_soon(wait_for_a_second)
+            await until(lambda: len(cluster.waiters(b"filled")) == 1)
+            nursery.start_soon(wait, None)
+            await until(lambda: len(cluster.waiters(b"filled")) == 2)
+            async with locks.condition("filled", lock="queue", duration=60) as filled:
+                cluster.is_stopped = True
+                with trio.move_on_after(0.5):
+                    await filled.notify()
+                await trio.sleep(2 * PATIENCE)
+                go_on(cluster)
+
+    in_virtual_time(program)
+
+
+def test_a_client_that_ends_does_not_wait_for_a_connection_to_give_back_what_is_over():
+    async def program(cluster):
+        transport = Handed(cluster, trio.current_time)
+        with Elapsed() as elapsed, loses("without renewal"):
+            async with over(transport, reconnect=True) as locks, locks.lock("backup", duration=60):
+                transport.is_up = False
+                transport.cut()
+                await trio.sleep_forever()
+        assert elapsed.seconds == pytest.approx(60, rel=0.002)
+
+    in_virtual_time(program)
+
+
+def test_a_client_that_is_cancelled_waits_a_moment_for_a_connection():
+    async def program(cluster):
+        transport = Handed(cluster, trio.current_time)
+        with Elapsed() as elapsed, trio.move_on_after(1):
+            async with over(transport, reconnect=True) as locks, locks.lock("backup", duration=60):
+                transport.is_up = False
+                transport.cut()
+                await trio.sleep_forever()
+        assert elapsed.seconds <= 1 + LAST_PATIENCE
+
+    in_virtual_time(program)
 
 
 # ---- what there is to see and to do for an administrator

@@ -9,6 +9,8 @@ import sys
 import pytest
 import trio
 
+from cluck.client import connect
+from cluck.errors import NotReady
 from tests.app.processes import write_config
 from tests.cluck.daemons import PATIENCE, Cluckd
 from tests.cluck.test_run import wait_for_children_to_end
@@ -170,6 +172,25 @@ async def test_the_next_one_goes_on_where_the_holders_node_is_lost(cluster):
     assert (await ended(two))[0] == 3
     assert cluster.noted() == ["begin", "end", "begin"]
     assert cluster.tokens() == sorted(set(cluster.tokens()))
+
+
+async def test_nothing_is_left_of_what_was_given_up_while_the_lock_server_stood_still(tmp_path):
+    cluster = Cluster(tmp_path, 1)
+    try:
+        await cluster.start(1)
+        one = cluster.run(1, *SHORT)
+        assert await line(one) == "up"
+        async with connect(cluster.daemons[1].path) as locks:
+            cluster.daemons[1].process.send_signal(signal.SIGSTOP)
+            with pytest.raises(NotReady, match="the lock server has not answered"):
+                await locks.lock("other", timeout=0.1).__aenter__()
+            code, _, err = await ended(one)
+            assert (code, "its lease ended without renewal" in err) == (120, True)
+            cluster.daemons[1].process.send_signal(signal.SIGCONT)
+            async with locks.lock("other", timeout=PATIENCE), locks.lock("backup", timeout=PATIENCE):
+                assert cluster.noted() == ["begin", "end"]
+    finally:
+        cluster.close()
 
 
 async def test_a_lock_server_that_starts_again_costs_nobody_a_lock(cluster):
