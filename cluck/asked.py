@@ -90,6 +90,11 @@ class Request:
         self.failure: LockError | None = None
         """Why it is over, where that is not what was wanted."""
 
+    @property
+    def subject(self) -> str:
+        """What it is about, for people."""
+        return f"request {self.id.number}"
+
     def close(self) -> None:
         """It is over."""
 
@@ -138,7 +143,12 @@ class Ticket(Request):
 
     def __str__(self) -> str:
         """Name it for people."""
-        return f"lock {quoted(self.name)}, " + (f"held with token {self.token}" if self.is_held else "not held")
+        return f"{self.subject}, " + (f"held with token {self.token}" if self.is_held else "not held")
+
+    @property
+    def subject(self) -> str:
+        """The lock."""
+        return f"lock {quoted(self.name)}"
 
     def close(self) -> None:
         """Nothing is held under it any more."""
@@ -171,6 +181,11 @@ class Notice(Request):
         self.count = 0
         """How many it woke."""
 
+    @property
+    def subject(self) -> str:
+        """The condition."""
+        return f"condition {quoted(self.command.condition)}"
+
 
 class Candidacy(Request):
     """A candidate in an election."""
@@ -202,7 +217,12 @@ class Candidacy(Request):
     def __str__(self) -> str:
         """Name it for people."""
         role = f"leads with token {self.token}" if self.token else "does not lead"
-        return f"election {quoted(self.command.election)}, {role}"
+        return f"{self.subject}, {role}"
+
+    @property
+    def subject(self) -> str:
+        """The election."""
+        return f"election {quoted(self.command.election)}"
 
     @property
     def token(self) -> int:
@@ -252,6 +272,11 @@ class Publication(Request):
         self.command = command
         self.candidacy = candidacy
         self.version = 0
+
+    @property
+    def subject(self) -> str:
+        """The election."""
+        return self.candidacy.subject
 
     def close(self) -> None:
         """It is not on its way any more."""

@@ -68,7 +68,7 @@ class Locks:
         self._lock = threading.RLock()
         """Of everything below."""
         self._changed = threading.Condition(self._lock)
-        self._session = Session(clock, self._on_change)
+        self._session = Session(clock, self._on_change, _log.warning)
         self._tasks = Tasks()
         self._failure: LockError | None = None
         self._is_closed = self._is_gone = False

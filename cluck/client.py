@@ -175,7 +175,7 @@ class Locks(Body):
         self._reconnect = reconnect
         self._program = program
         self._line: Line
-        self._session = Session(transport.clock, self._wake)
+        self._session = Session(transport.clock, self._wake, _log.warning)
         self._tasks = Tasks()
         self._process = os.getpid()
         self._driving = anyio.CancelScope(shield=True)

@@ -51,6 +51,7 @@ from cluck.protocol import (
     Welcome,
 )
 from cluck.standing import Candidacies
+from cluck.standstill import Standstill
 from totem.text import quoted
 
 _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}
@@ -60,8 +61,16 @@ _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}
 class Session:
     """One client, through all its connections."""
 
-    def __init__(self, clock: Callable[[], float], changed: Callable[[], None]) -> None:
-        """`clock`: the boot-time clock in seconds; `changed` is called when something new is there for the shell."""
+    def __init__(
+        self, clock: Callable[[], float], changed: Callable[[], None], warn: Callable[[str], None] | None = None
+    ) -> None:
+        """Begin without a connection.
+
+        Args:
+            clock: The boot-time clock in seconds.
+            changed: Called when something new is there for the shell.
+            warn: Called with what the program's log is to tell.
+        """
         self.ready = False
         """Whether requests are answered now."""
         self.why_not_ready = "there is no connection to a lock server"
@@ -73,6 +82,7 @@ class Session:
         """Locks and conditions."""
         self.leaders = Candidacies(book, clock, comparison)
         """Elections."""
+        self._standstill = Standstill(book, clock, warn)
         self._clock = clock
         self._secret = b""
         self._greeted_at = 0.0
@@ -127,6 +137,7 @@ class Session:
         self.ready = self._book.is_connected = False
         self.why_not_ready = f"there is no connection to a lock server: {self.failure}"
         self._book.said = []
+        self._standstill.end(ready=False)
         self.leaders.lose()
         self._wake_all()
         return self.failure
@@ -179,6 +190,10 @@ class Session:
 
     def _on_readiness(self, readiness: Readiness) -> None:
         self.ready, self.why_not_ready = readiness.ready, readiness.why
+        if self.ready:
+            self._standstill.end(ready=True)
+        else:
+            self._standstill.begin()
         self._wake_all()
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
@@ -190,18 +205,19 @@ class Session:
     @property
     def deadline(self) -> float:
         """When `advance` has something to do, at the earliest."""
-        return min(self.locks.deadline, self.leaders.deadline)
+        return min(self.locks.deadline, self.leaders.deadline, self._standstill.deadline)
 
     def advance(self) -> None:
         """Do what is due."""
         self.locks.advance()
         self.leaders.advance()
+        self._standstill.look(self.why_not_ready)
 
     # ---- requests of any kind
 
     def timed_out(self, ticket: Ticket, timeout: float | None) -> LockTimeout:
         """Make what says that a lock was not obtained in so many seconds, and why."""
-        text = f"lock {quoted(ticket.name)}: not obtained within {timeout} s"
+        text = f"{ticket.subject}: not obtained within {timeout} s"
         if not self.ready:
             return NotReady(f"{text}: {self.why_not_ready}")
         if ticket.ahead is None:
@@ -219,12 +235,14 @@ class Session:
 
     def _on_failed(self, failed: Failed) -> None:
         request = self._book.find(failed.request, Request)
-        failure = NotReady(failed.text) if failed.not_ready else Overflow(failed.text)
+        if request is None:
+            return
+        failure = (NotReady if failed.not_ready else Overflow)(f"{request.subject}: {failed.text}")
         if isinstance(request, Ticket):
             self.locks.failed(request, failure)
         elif isinstance(request, Candidacy | Publication):
             self.leaders.failed(request, failure)
-        elif request is not None:
+        else:
             self._book.fail(request, failure)
 
     # ---- who decides

@@ -69,5 +69,6 @@ def _explain(error: BaseException) -> Exit:
             code = Exit.FAILED
         case _:
             raise error
-    complain("cluck", words(error) if isinstance(error, OSError) else str(error))
+    hint = "; see cluck status" if isinstance(error, NotReady) else ""
+    complain("cluck", (words(error) if isinstance(error, OSError) else str(error)) + hint)
     return code

@@ -277,6 +277,19 @@ def test_while_the_servers_decide_nothing(server, locks):
     assert locks.wait_ready(PATIENCE)
 
 
+def test_who_waits_while_nobody_decides_is_told_in_the_log(server, connect, pool, caplog, monkeypatch):
+    monkeypatch.setattr("cluck.standstill.LOOK", 0.0)
+    locks = connect()
+    server.cut_off()
+    waits = pool.submit(lambda: locks.lock("backup").__enter__())
+    until(lambda: caplog.records)
+    server.merge()
+    waits.result(PATIENCE)
+    told = [record.getMessage() for record in caplog.records if record.name == "cluck.blocking"]
+    assert told[0].startswith("lock 'backup' waits, since the lock servers are not ready: the ring is not quorate")
+    assert told[1:] == ["the lock servers are ready again"]
+
+
 def test_who_decides_is_changed(server, locks):
     with locks.lock("backup") as held:
         locks.change_voters({1: 2, 2: 1}, tie_breaker=1)

@@ -286,6 +286,25 @@ def test_a_lease_without_duration_is_renewed_as_long_as_the_block_runs():
     in_virtual_time(program)
 
 
+def test_who_waits_while_nobody_decides_is_told_in_the_log(caplog):
+    async def program(cluster):
+        cluster.cut_off()
+        async with to(cluster, trio.current_time) as locks, trio.open_nursery() as nursery:
+
+            async def merge():
+                await trio.sleep(30)
+                cluster.merge()
+
+            nursery.start_soon(merge)
+            async with locks.lock("backup"):
+                pass
+
+    in_virtual_time(program)
+    waits, ready = (record.getMessage() for record in caplog.records if record.name == "cluck.client")
+    assert waits.startswith("lock 'backup' waits, since the lock servers are not ready: the ring is not quorate")
+    assert ready == "the lock servers are ready again"
+
+
 def test_a_duration_ends_the_body():
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks:

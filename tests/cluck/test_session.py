@@ -78,7 +78,8 @@ class World:
     def __init__(self):
         self.now = 100.0
         self.changes = 0
-        self.session = Session(lambda: self.now, self.change)
+        self.warnings = []
+        self.session = Session(lambda: self.now, self.change, self.warnings.append)
         self.connect()
 
     def change(self):
@@ -135,6 +136,57 @@ def world():
 
 def request(number, task=1, client=ME):
     return RequestId(Owner(client, task), number)
+
+
+def pass_time(world, seconds):
+    end = world.now + seconds
+    while world.session.deadline <= end:
+        world.now = max(world.now, world.session.deadline)
+        world.session.advance()
+    world.now = end
+
+
+WAITS = "waits, since the lock servers are not ready: node 3 is missing; see cluck status"
+
+
+def test_a_wait_that_lasts_since_nobody_decides_is_told_once_and_its_end_too(world):
+    world.hear(Readiness(False, "node 3 is missing"))
+    world.acquire(b"backup")
+    pass_time(world, 0.5)
+    assert world.warnings == []
+    pass_time(world, 60)
+    assert world.warnings == [f"lock 'backup' {WAITS}"]
+    world.hear(Readiness(True, ""))
+    assert world.warnings[1:] == ["the lock servers are ready again"]
+    world.hear(Readiness(True, ""))
+    pass_time(world, 60)
+    assert len(world.warnings) == 2
+
+
+def test_a_candidate_that_nobody_can_choose_is_told_too(world):
+    candidacy = world.session.leaders.stand(1, b"boss", world.change)
+    world.hear(Standing(candidacy.id), Readiness(False, "node 3 is missing"))
+    pass_time(world, 3)
+    assert world.warnings == [f"election 'boss' {WAITS}"]
+
+
+def test_what_does_not_wait_is_told_nothing(world):
+    world.hold(b"held")
+    world.hear(Readiness(False, "node 3 is missing"))
+    pass_time(world, 2.5)
+    ended = world.acquire(b"given up")
+    world.session.locks.give_up(ended)
+    pass_time(world, 2)
+    world.hear(Readiness(True, ""))
+    assert world.warnings == []
+
+
+def test_without_a_connection_another_line_tells(world):
+    world.acquire(b"backup")
+    world.hear(Readiness(False, "node 3 is missing"))
+    world.lose()
+    pass_time(world, 60)
+    assert world.warnings == []
 
 
 # ---- requests
@@ -197,7 +249,7 @@ def test_refusals_become_errors(world, why, kind):
 def test_what_never_went_to_the_group(world):
     one, two = world.acquire(), world.acquire()
     world.hear(Failed(one.id, "node 3 is missing", not_ready=True), Failed(two.id, "too many", not_ready=False))
-    assert (type(one.failure), str(one.failure)) == (NotReady, "node 3 is missing")
+    assert (type(one.failure), str(one.failure)) == (NotReady, "lock 'lock': node 3 is missing")
     assert type(two.failure) is Overflow
 
 

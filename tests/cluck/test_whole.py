@@ -227,9 +227,15 @@ async def test_a_minority_grants_nothing_and_ends_what_runs(cluster):
     assert (code, err.startswith("cluck: this lock server does not decide now")) == (122, True)
     code, _, err = await cluster.cluck(1, "wait", "backup", "--timeout", "0.1")
     assert (code, err.startswith("cluck: this lock server does not decide now: too few")) == (122, True)
-    code, _, err = await cluster.cluck(1, "run", "backup", "--timeout", "0.1", "--", "true")
+    code, _, err = await cluster.cluck(1, "run", "backup", "--timeout", "0", "--", "true")
     assert code == 122
-    assert err.startswith("cluck: ")
+    assert err.startswith("cluck: lock 'backup': too few lock servers are here: nothing from node 2, 3")
+    assert err.endswith("; see cluck status\n")
+    waiting = cluster.popen(1, "run", "backup", "--", "true")
+    told = await trio.to_thread.run_sync(waiting.stderr.readline)
+    assert told.decode().startswith("cluck: lock 'backup' waits, since the lock servers are not ready: too few")
+    waiting.terminate()
+    await ended(waiting)
 
 
 async def test_an_administrator_takes_a_lock(cluster):
