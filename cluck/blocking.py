@@ -847,7 +847,8 @@ def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = T
         socket: The path of the daemon's socket, if it is not `default_socket()` (`$CLUCKD_SOCKET`).
         reconnect: Wait for a daemon that has ended; as `cluck.connect`. Without it everything raises `ConnectionLost`.
 
-    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
+    Raises `DaemonUnavailable` where no daemon runs, or refuses this user, or answers within 30 seconds; as
+    `cluck.connect`.
     """
     flag("reconnect", reconnect)
     return Locks(pathname("socket", socket) if socket is not None else default_socket(), reconnect=reconnect)

@@ -1075,7 +1075,8 @@ async def connect(
         reconnect: Wait for a daemon that has ended. Locks that are held stay good until their deadline meanwhile, who
             leads does not any more, what waits goes on waiting. Without it the block ends with `ConnectionLost`.
 
-    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user.
+    Raises `DaemonUnavailable` where no daemon runs, or refuses this user, or answers within 30 seconds: one that begins
+    takes up to ten, until it knows whether it has a ring.
     """
     flag("reconnect", reconnect)
     transport = SocketTransport(pathname("socket", socket) if socket is not None else default_socket())

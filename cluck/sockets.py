@@ -33,6 +33,8 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
                 f"no daemon listens at {path}: start it (cluckd -c FILE), name its socket (--socket, CLUCKD_SOCKET), "
                 "or be a lock server without it (in programs cluck.open)"
             )
+        case errno.EAGAIN:
+            return NoDaemon(f"the daemon at {path} takes in nobody, and as many wait there as may: is it stopped?")
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
         case _:

@@ -80,15 +80,15 @@ def open_socket(path: Path) -> socket.socket:
 
 
 def connected(path: Path) -> socket.socket:
-    """Connect to any daemon's socket. Raises OSError."""
+    """Connect to any daemon's socket, without waiting for one that takes in nobody. Raises OSError."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
+        sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         sock.connect(str(path))
     except OSError:
         sock.close()
         raise
-    sock.setblocking(False)
     return sock
 
 
@@ -99,6 +99,8 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
                 f"no daemon listens at {path}: start it (cpgd -c FILE), name its socket (--socket, CPGD_SOCKET), "
                 "or be a node without it (-c FILE; in programs cpg.open_ring)"
             )
+        case errno.EAGAIN:
+            return NoDaemon(f"the daemon at {path} takes in nobody, and as many wait there as may: is it stopped?")
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
         case _:

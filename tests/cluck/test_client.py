@@ -1,13 +1,18 @@
 """Locks as programs on trio and on asyncio see them."""
 
+import errno
 import os
+import socket
 
 import anyio
 import pytest
 import trio
 import trio.testing
 
+import cpg
+from cluck import blocking
 from cluck.client import LAST_PATIENCE, PATIENCE, connect, over
+from cluck.daemon.server import START_PATIENCE
 from cluck.errors import (
     ConnectionLost,
     DaemonUnavailable,
@@ -20,6 +25,7 @@ from cluck.errors import (
 )
 from cluck.holding import ANSWER_PATIENCE, LEASE
 from cluck.protocol import Farewell, Goodbye
+from cpg.connect import WELCOME_PATIENCE
 from tests.cluck.loops import Cut, on_both_loops
 from tests.cluck.servers import Cluster, Handed, SocketServer
 
@@ -835,3 +841,41 @@ async def test_no_daemon(tmp_path):
 async def test_the_path_of_a_socket_is_looked_at(socket):
     with pytest.raises((TypeError, ValueError), match=r"socket=.*: a path"):
         await connect(socket).__aenter__()
+
+
+def at_a_daemon_that_takes_in_nobody(path):
+    """Wait there in as many connections as may; returns what is to be closed."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(path))
+    listener.listen(0)
+    waiting = [listener]
+    error = 0
+    while error != errno.EAGAIN:
+        waiting.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        waiting[-1].setblocking(False)
+        error = waiting[-1].connect_ex(str(path))
+    return waiting
+
+
+@pytest.mark.parametrize(
+    ("connect", "kind"),
+    [
+        (lambda path: anyio.run(connect(path).__aenter__), DaemonUnavailable),
+        (blocking.connect, DaemonUnavailable),
+        (lambda path: anyio.run(cpg.connect(path).__aenter__), cpg.DaemonUnavailable),
+        (lambda path: cpg.CPG("group", path=path), cpg.DaemonUnavailable),
+    ],
+    ids=["cluck", "cluck.blocking", "cpg", "cpg.blocking"],
+)
+def test_a_daemon_that_takes_in_nobody_is_not_waited_for(tmp_path, connect, kind):
+    waiting = at_a_daemon_that_takes_in_nobody(tmp_path / "socket")
+    with pytest.raises(kind, match=r"takes in nobody.*: is it stopped\?"):
+        connect(tmp_path / "socket")
+    for sock in waiting:
+        sock.close()
+
+
+def test_a_welcome_is_waited_for_as_long_as_is_said_and_longer_than_a_daemon_takes_to_start():
+    for function in (connect, blocking.connect):
+        assert f" {WELCOME_PATIENCE:.0f} seconds" in " ".join(function.__doc__.split())
+    assert START_PATIENCE < WELCOME_PATIENCE
