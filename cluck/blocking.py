@@ -74,7 +74,7 @@ class Locks:
         self._is_closed = self._is_gone = False
         self._welcome_until = 0.0
         self._next_try, self._pause = 0.0, SHORTEST_PAUSE
-        self._line: Records | None = Records(open_socket(path))
+        self._line: Records | None = Records(open_socket(path), path)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._greet()
         self._thread = threading.Thread(target=self._run, name="cluck", daemon=True)
@@ -515,7 +515,7 @@ class Locks:
         if time.monotonic() < self._next_try:
             return
         try:
-            self._line = Records(open_socket(self._path))
+            self._line = Records(open_socket(self._path), self._path)
             self._greet()
         except NoDaemon:
             self._next_try = time.monotonic() + self._pause

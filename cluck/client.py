@@ -112,7 +112,7 @@ class SocketTransport:
 
     async def open(self) -> SocketLine:
         """Make a connection."""
-        return SocketLine(Records(open_socket(self._path)))
+        return SocketLine(Records(open_socket(self._path), self._path))
 
 
 class SocketLine:

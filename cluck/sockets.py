@@ -8,10 +8,13 @@ import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from cluck.errors import ConnectionLost, DaemonUnavailable
 from cluck.protocol import LARGEST_RECORD, Downward, Malformed, Upward, downward, records
 from cpg.connect import WELCOME_PATIENCE, connected
+
+_WANTED: Final = "cluckd, the lock server, is wanted: name its socket (--socket, CLUCKD_SOCKET)"
 
 
 class NoDaemon(DaemonUnavailable):
@@ -37,9 +40,17 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
             return NoDaemon(f"the daemon at {path} takes in nobody, and as many wait there as may: is it stopped?")
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
+        case errno.EPROTOTYPE:
+            text = f"another program listens at {path}, where {_WANTED}"
         case _:
             text = f"the daemon's socket {path} cannot be opened: {error.strerror or error}"
     return DaemonUnavailable(text)
+
+
+def _stranger(path: Path, record: bytes, malformed: Malformed) -> DaemonUnavailable:
+    """Say who has answered in place of a lock server: the first byte of cpgd's records has two flags at most."""
+    whose = "cpgd, the daemon of groups," if record[0] < 4 else f"another program ({malformed})"
+    return DaemonUnavailable(f"{whose} listens at {path}, where {_WANTED}")
 
 
 def unanswered(where: object) -> DaemonUnavailable:
@@ -50,8 +61,11 @@ def unanswered(where: object) -> DaemonUnavailable:
 class Records:
     """What goes through one connected socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, path: Path) -> None:
         self.sock = sock
+        self._path = path
+        self._has_heard = False
+        """The lock server has said something that is understood."""
         self._unsent: deque[bytes] = deque()
 
     @property
@@ -92,9 +106,13 @@ class Records:
         if not record:
             raise ConnectionLost("the lock server has closed the connection: it was ended, or has crashed")
         try:
-            return downward(record)
+            said = downward(record)
         except Malformed as malformed:
+            if not self._has_heard:
+                raise _stranger(self._path, record, malformed) from None
             raise DaemonUnavailable(f"the lock server does not keep to the protocol: {malformed}") from None
+        self._has_heard = True
+        return said
 
     def close(self) -> None:
         """Close the socket; what waits is dropped."""

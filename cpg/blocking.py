@@ -441,7 +441,7 @@ class _Line:
     """The socket, and the session at its other side; everything but `poll` with the lock held."""
 
     def __init__(self, path: Path) -> None:
-        self.session = Session()
+        self.session = Session(path)
         self.is_away = False
         """The connection was lost, and no other one has been made."""
         self.is_polled = False
@@ -509,7 +509,7 @@ class _Line:
             self._next_try = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             return
-        lost, self.session = self.session, Session()
+        lost, self.session = self.session, Session(self._path)
         self.session.greet(own_name())
         self.session.inherit(lost)
         self.session.expected = lost.member

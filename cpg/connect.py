@@ -103,6 +103,8 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
             return NoDaemon(f"the daemon at {path} takes in nobody, and as many wait there as may: is it stopped?")
         case errno.EACCES:
             text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
+        case errno.EPROTOTYPE:
+            text = f"another program listens at {path}, where cpgd is wanted: name its socket (--socket, CPGD_SOCKET)"
         case _:
             text = f"the daemon's socket {path} cannot be opened: {error.strerror or error}"
     return DaemonUnavailable(text)
@@ -297,7 +299,7 @@ class DaemonRing(Ring):
         self._sock.close()
         pause = SHORTEST_PAUSE
         while True:
-            session = Session()
+            session = Session(self._path)
             session.on_ring = self._on_ring
             session.expected = self.member
             try:
@@ -336,7 +338,7 @@ async def connect(
     """
     flag("reconnect", reconnect)
     place = pathname("path", path) if path is not None else default_socket()
-    session = Session()
+    session = Session(place)
     early: list[RingEvent] = []
     session.on_ring = early.append
     sock = await _welcomed(place, session)

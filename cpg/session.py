@@ -62,6 +62,18 @@ _FAREWELLS: Final[dict[int, type[TotemError]]] = {
 """What the others are is RingLost."""
 
 
+class WrongDaemon(DaemonUnavailable):
+    """What listens at the socket is not `cpgd`: it stays wrong until somebody names another socket."""
+
+
+def _stranger(where: object, record: bytes, malformed: Malformed) -> WrongDaemon:
+    """Say who has answered in place of the daemon: a lock server's first byte is that of a list in msgpack."""
+    is_cluckd = 0x90 <= record[0] <= 0x9F or record[0] in (0xDC, 0xDD)
+    whose = "cluckd, the lock server," if is_cluckd else f"another program ({malformed})"
+    remedy = "name its socket (--socket, CPGD_SOCKET; for cluckd --cpg-socket)"
+    return WrongDaemon(f"{whose} listens at {where}, where cpgd is wanted: {remedy}")
+
+
 class RemoteMembership:
     """This process in one group of the daemon's ring (`cpg.group.Membership`)."""
 
@@ -99,7 +111,8 @@ class RemoteMembership:
 class Session:
     """One connection's state, from the first record to the daemon's goodbye."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: object = "the socket") -> None:
+        """`where`: the daemon's place, for errors."""
         self.on_ring: Callable[[RingEvent], None] = lambda event: None
         """Is told what every group is told of the ring."""
         self.writer = Writer()
@@ -116,6 +129,7 @@ class Session:
         """What was told of the present ring's quorum; None while that is to come."""
         self.refused: list[RemoteMembership] = []
         """Whom the daemon has not let in; for the shell to take."""
+        self._where = where
         self._reader = Reader()
         self._memberships: dict[int, RemoteMembership] = {}
         self._handles = 0
@@ -217,7 +231,15 @@ class Session:
             )
             return
         try:
-            for item in self._reader.items(record):
+            items = self._reader.items(record)
+        except Malformed as malformed:
+            if self.member is None:
+                self.failure = _stranger(self._where, record, malformed)
+            else:
+                self.failure = RingLost(f"the daemon does not keep to the protocol: {malformed}")
+            return
+        try:
+            for item in items:
                 action = self._actions.get(item.kind)
                 if action is None:
                     raise Malformed(f"an item {item.kind.name}, which a daemon does not send")

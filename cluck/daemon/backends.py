@@ -12,6 +12,7 @@ from cpg.corosync import CorosyncRing, open_corosync
 from cpg.daemon.access import Access
 from cpg.daemon.start import ring_in_time
 from cpg.embedded import EmbeddedRing
+from cpg.session import WrongDaemon
 from totem.errors import ConfigError
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
@@ -22,7 +23,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
     """Take part in the ring; `node`: which one to be, where the lock server is a node itself."""
     match settings.backend:
         case Backend.CPGD:
-            async with connect(settings.cpg_socket or None) as ring:
+            async with _ring_of_cpgd(settings.cpg_socket) as ring:
                 yield ring
         case Backend.COROSYNC:
             async with open_corosync() as ring_of_corosync:
@@ -32,6 +33,16 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
             own_ring = await ring_in_time(EmbeddedRing, settings.config, node)
             async with own_ring.live():
                 yield own_ring
+
+
+@asynccontextmanager
+async def _ring_of_cpgd(path: str) -> AsyncGenerator[DaemonRing, None]:
+    """Take part in the ring of the daemon that listens there. Raises `ConfigError` where that is another program."""
+    try:
+        async with connect(path or None) as ring:
+            yield ring
+    except WrongDaemon as error:
+        raise ConfigError(f"cpg_socket: {error}") from None
 
 
 async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:

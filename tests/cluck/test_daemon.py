@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,12 +16,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+import cluck.blocking
+import cpg
 from cluck.commands import ChangeVoters, Ended, Force, Owner, Refused, Release, RequestId, Resign, Stand
 from cluck.daemon import command
 from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
 from cluck.electorate import Electorate
+from cluck.errors import DaemonUnavailable
 from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Leads, Ping, Readiness, Welcome
 from cpg.daemon.access import Access
 from cpg.daemon.life import Life
@@ -471,6 +475,48 @@ async def test_a_group_that_everybody_may_join_is_warned_of(tmp_path, config, be
     finally:
         if behind_cpgd:
             cpgd.kill()
+
+
+async def outcome_of(*arguments):
+    done = await trio.run_process([sys.executable, "-m", *map(str, arguments)], capture_stderr=True, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+async def test_a_socket_of_the_other_daemon_is_named(tmp_path, config):
+    cpgd = Cpgd(config, tmp_path).start()
+    try:
+        with closing(Cluckd(tmp_path, 1, "--cpg-socket", cpgd.path)) as daemon:
+            await daemon.start().running()
+            is_cluckd = f"cluckd, the lock server, listens at {daemon.path}, where cpgd is wanted: name its socket"
+            code, err = await outcome_of("cpg", "status", "--socket", daemon.path)
+            assert (code, is_cluckd in err) == (1, True), err
+            with pytest.raises(cpg.DaemonUnavailable, match="cluckd, the lock server, listens at "):
+                cpg.CPG("chat", path=daemon.path)
+            code, err = await outcome_of(
+                "cluck.daemon",
+                *("--cpg-socket", daemon.path, "--socket", tmp_path / "other", "--state-dir", tmp_path),
+            )
+            assert (code, f"cpg_socket: {is_cluckd}" in err) == (2, True), err
+            is_cpgd = f"cpgd, the daemon of groups, listens at {cpgd.path}, where cluckd, the lock server, is wanted"
+            code, err = await outcome_of("cluck", "list", "--socket", cpgd.path)
+            assert (code, err.startswith(f"cluck: {is_cpgd}: name its socket")) == (125, True), err
+            with pytest.raises(DaemonUnavailable, match="cpgd, the daemon of groups, listens at "):
+                cluck.blocking.connect(cpgd.path)
+    finally:
+        cpgd.kill()
+
+
+async def test_a_socket_of_another_program_is_named(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(str(tmp_path / "other"))
+        other.listen()
+        code, err = await outcome_of("cluck", "list", "--socket", tmp_path / "other")
+        assert (code, err.startswith(f"cluck: another program listens at {tmp_path}/other, where cluckd")) == (
+            125,
+            True,
+        )
+        code, err = await outcome_of("cpg", "status", "--socket", tmp_path / "other")
+        assert (code, err.startswith(f"cpg: another program listens at {tmp_path}/other, where cpgd")) == (1, True)
 
 
 async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
