@@ -73,6 +73,7 @@ SHELLS = {
     "cluck.cli.guardian",
     "cluck.cli.run",
     "cluck.cli.under",
+    "cluck.cli.welcome",
     "cluck.daemon.backends",
     "cluck.daemon.command",
     "cluck.daemon.processes",

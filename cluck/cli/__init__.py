@@ -2,7 +2,8 @@
 
 `arguments` describes the command line; `under` has `run` and `elect`, which run something: `guarded` is their hand on a
 `guardian`, the process that ends the command when it must. `commands` are the others, `figures` writes what they show,
-`run` goes from the command line to an exit code (`common`).
+`welcome` connects those that have so much time and no more, `run` goes from the command line to an exit code
+(`common`).
 """
 
 from cluck.cli.run import main

@@ -13,6 +13,7 @@ import trio
 from cluck import client
 from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
+from cluck.cli.welcome import connected
 from cluck.electorate import Electorate
 from cpg.cli.output import print_lines, read
 from totem.streams import complain
@@ -25,9 +26,9 @@ QUESTIONS: Final = ("status", "tickets", "leaders", "elections", "conditions")
 
 async def lock(options: argparse.Namespace) -> int:
     """`cluck lock`: held until standard input ends."""
-    async with client.connect(options.socket) as locks:
+    async with connected(options.socket, options.timeout) as (locks, timeout):
         kind = locks.shared if options.shared else locks.lock
-        async with kind(options.name, timeout=options.timeout, grace=options.grace) as held:
+        async with kind(options.name, timeout=timeout, grace=options.grace) as held:
             name = os.fsdecode(options.name)
             await print_lines([json.dumps({"name": name, "token": held.token}) if options.json else str(held.token)])
             while await read():
@@ -57,8 +58,8 @@ async def unlock(options: argparse.Namespace) -> int:
 
 async def wait(options: argparse.Namespace) -> int:
     """`cluck wait --change`."""
-    async with client.connect(options.socket) as locks:
-        with trio.move_on_after(options.timeout if options.timeout is not None else float("inf")):
+    async with connected(options.socket, options.timeout) as (locks, timeout):
+        with trio.move_on_after(timeout if timeout is not None else float("inf")):
             changed = await (_new_leader if options.leader else _new_holders)(locks, options.name)
             await print_lines([json.dumps(changed) if options.json else change_line(changed)])
             return Exit.DONE

@@ -22,6 +22,7 @@ from cluck import client
 from cluck.asked import Leader
 from cluck.cli.common import Exit
 from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
+from cluck.cli.welcome import connected
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
 from cpg.cli import sole
@@ -91,9 +92,9 @@ async def run(options: argparse.Namespace) -> int:
     """`cluck run`."""
 
     async def body(runner: _Runner) -> int:
-        async with _guarded(options) as runner.guard, client.connect(options.socket) as locks:
+        async with _guarded(options) as runner.guard, connected(options.socket, options.timeout) as (locks, timeout):
             lock = locks.shared if options.shared else locks.lock
-            wanted = lock(options.name, timeout=options.timeout, duration=options.duration, grace=options.grace)
+            wanted = lock(options.name, timeout=timeout, duration=options.duration, grace=options.grace)
             interval = options.duration / RENEWALS
             code: int = Exit.LOST
             try:

@@ -3,16 +3,20 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 import trio
 
+from cluck import client
 from cluck.cli import guardian
+from cluck.cli.welcome import connected
 from tests.cluck.fake_locks import TOKEN, running
 
 PATIENCE = 20
@@ -522,3 +526,44 @@ async def test_wrong_usage_has_a_code_of_its_own(arguments, text):
     done = await trio.run_process([*FAKE, *arguments], check=False, capture_stdout=True, capture_stderr=True)
     assert done.returncode == 119
     assert text in done.stderr.decode()
+
+
+# ---- a lock server that does not welcome
+
+
+@pytest.fixture
+def silent(tmp_path):
+    """The socket of a lock server that stands still."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        yield tmp_path / "socket"
+
+
+@pytest.mark.parametrize("command", ["run", "lock", "wait"])
+@pytest.mark.parametrize(("timeout", "longest"), [("0", "1"), ("1.5", "1.5")])
+async def test_the_time_counts_from_the_start_where_the_lock_server_stands_still(silent, command, timeout, longest):
+    line = [sys.executable, "-m", "cluck", command, "backup", "--socket", silent, "--timeout", timeout]
+    if command == "run":
+        line += ["--", "echo", "up"]
+    done = await trio.run_process(line, capture_stdout=True, capture_stderr=True, check=False)
+    error = f"cluck: the lock server has not answered for {longest} s: it is starting, or stands still\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (125, b"", error)
+
+
+@pytest.mark.parametrize(
+    ("late", "timeout", "left"),
+    [(0.5, 5, 5), (3, 5, 3), (4.9, 5, 1.1), (0.5, 0, 0), (0.9, 0.1, 0.1), (9, None, None)],
+)
+async def test_a_lock_server_that_welcomes_late_leaves_less_time_for_the_lock(
+    monkeypatch, autojump_clock, *, late, timeout, left
+):
+    @asynccontextmanager
+    async def connect(_):
+        await trio.sleep(late)
+        yield "locks"
+
+    monkeypatch.setattr(client, "connect", connect)
+    async with connected(None, timeout) as (locks, found):
+        assert (locks, found) == ("locks", left and pytest.approx(left))
+        await trio.sleep(100)

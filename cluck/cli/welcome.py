@@ -1,0 +1,36 @@
+"""A client of the lock server, for commands that have so much time and no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import trio
+
+from cluck import client
+from cluck.cli.common import CommandFailed, Exit
+from cluck.holding import ANSWER_PATIENCE
+
+
+@asynccontextmanager
+async def connected(
+    socket: str | None, timeout: float | None
+) -> AsyncGenerator[tuple[client.Locks, float | None], None]:
+    """Be a client for the time of a block, with what is left of a time behind the welcome; None is for ever.
+
+    The first second does not count: a lock server that runs welcomes within it, and where nobody waits that is seen.
+    Raises `CommandFailed` where none has in that time.
+    """
+    begun = trio.current_time()
+    longest = math.inf if timeout is None else max(timeout, ANSWER_PATIENCE)
+    with trio.move_on_after(longest) as connecting:
+        async with client.connect(socket) as locks:
+            connecting.deadline = math.inf
+            if timeout is not None:
+                spent = max(round(trio.current_time() - begun - ANSWER_PATIENCE, 3), 0.0)
+                timeout = max(timeout - spent, min(timeout, ANSWER_PATIENCE))
+            yield locks, timeout
+            return
+    text = f"the lock server has not answered for {longest:g} s: it is starting, or stands still"
+    raise CommandFailed(text, Exit.FAILED)
