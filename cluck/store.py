@@ -67,12 +67,15 @@ class Disk:
         self.folder = Path(folder)
         self.path = self.folder / f"{group}_{node_id}"
         self._key_path = self.folder / f"{group}_{node_id}.key"
+        is_new = not self.folder.is_dir()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             place = f"the folder {folder} for what lock servers remember"
             text = f"{error.strerror}: {place}; {remedy(error, 'name another one')}"
             raise OSError(error.errno, text) from None
+        if is_new:
+            _log.info("new folder %s for what lock servers remember", self.folder)
         warn_of_others(str(self.folder))
 
     def load(self) -> Record | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import tempfile
 import time
 import zlib
 from contextlib import suppress
@@ -81,9 +82,7 @@ class RingStore:
         try:
             return self._load()
         except OSError as error:
-            reason = f"{error.strerror or error}; {remedy(error, _ADVICE)}"
-            text = f"ring sequences cannot be kept in {self.directory}: {reason}"
-            raise OSError(error.errno, text) from error
+            raise _unkept(self.directory, error) from error
 
     def _load(self) -> int:
         new_directory = not os.path.isdir(self.directory)
@@ -133,6 +132,26 @@ class RingStore:
             return _sequence(_read(self._corosync_path), near)
         except OSError:
             return None  # not for us to read, so no Corosync that we take over from
+
+
+def check_folder(folder: str) -> None:
+    """Raise the `OSError` of a folder where ring sequences could not be kept; nothing is left there.
+
+    Of one that is still to be made, the folder counts in which that would be done.
+    """
+    place = folder
+    while not os.path.exists(place):
+        place = os.path.dirname(place) or os.curdir
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return
+    except OSError as error:
+        raise _unkept(folder, error) from error
+
+
+def _unkept(folder: str, error: OSError) -> OSError:
+    reason = f"{error.strerror or error}; {remedy(error, _ADVICE)}"
+    return OSError(error.errno, f"ring sequences cannot be kept in {folder}: {reason}")
 
 
 def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:

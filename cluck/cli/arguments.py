@@ -15,7 +15,7 @@ from cluck.cli.common import Exit
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
 from cluck.electorate import MOST_VOTES
 from cpg.cli import own_version
-from cpg.cli.values import integer, option_before_command, seconds
+from cpg.cli.values import integer, option_before_command, path, seconds
 from cpg.connect import usual_socket
 
 EXIT_CODES: Final = """\
@@ -394,6 +394,7 @@ def _add_name(command: argparse.ArgumentParser) -> None:
 def _add_socket(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--socket",
+        type=path,
         metavar="PATH",
         help=f"the lock server that listens there (default: $CLUCKD_SOCKET, else {usual_socket('cluckd')})",
     )

@@ -27,6 +27,7 @@ from cluck.host import Host
 from cluck.replica import Settings as ServerSettings
 from cluck.store import Disk, this_boot
 from cpg.cli import DONE, FAILED, own_version, sole
+from cpg.cli.values import path
 from cpg.connect import usual_socket
 from cpg.daemon.access import Access
 from cpg.daemon.life import (
@@ -87,6 +88,7 @@ examples:
     whole.add_argument(
         "-c",
         "--config",
+        type=path,
         metavar="FILE",
         help=f"where the section cluckd stands (default {DEFAULT_FILE}, if it exists). If that is a ring's "
         "configuration, the lock server is a node of the ring, unless --backend says otherwise",

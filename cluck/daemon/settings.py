@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from cluck.host import GROUP
 from cluck.place import default_socket
+from cpg.wire import LARGEST_NAME
 from totem.config import Logging, Scheduling, UserRule
 from totem.corosync_conf import Section, load_section, number, one_of, switch
 from totem.errors import ConfigError
@@ -108,6 +109,20 @@ def node_ids(text: str) -> tuple[int, ...]:
     return ids
 
 
+def path(text: str) -> str:
+    """Read a path."""
+    if not text:
+        raise ValueError("a path; without the setting it is the usual one")
+    return text
+
+
+def group(text: str) -> str:
+    """Read the name of a group."""
+    if not 1 <= len(os.fsencode(text)) <= LARGEST_NAME:
+        raise ValueError(f"the name of a group, 1 to {LARGEST_NAME} bytes")
+    return text
+
+
 def priority(text: str) -> int:
     """Read a priority; off is 0."""
     if text == "off":
@@ -119,13 +134,13 @@ def priority(text: str) -> int:
 
 READERS: Final[dict[str, Callable[[str], Any]]] = {
     "backend": backend,
-    "cpg_socket": str,
+    "cpg_socket": path,
     "servers": node_ids,
     "priority": priority,
-    "socket": str,
-    "state_dir": str,
+    "socket": path,
+    "state_dir": path,
     "tie_breaker": number,
     "unsafe_half": switch,
-    "group": str,
+    "group": group,
 }
 """The keys of the section; options have the same names."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cpg.cli import commands as run
 from cpg.cli.common import DEFAULT_CONFIG, DONE, own_version
 from cpg.cli.top import top
-from cpg.cli.values import integer, number
+from cpg.cli.values import integer, number, path
 from cpg.connect import usual_socket
 from cpg.flood import STAMP
 from cpg.wire import LARGEST_NAME
@@ -270,12 +270,14 @@ def _add_ring_options(command: argparse.ArgumentParser, *, corosync: bool = True
     which.add_argument(
         "-c",
         "--config",
+        type=path,
         metavar="FILE",
         help="be a node of the ring of this configuration, in corosync.conf's format; without -c and --node the ring "
         "is that of this machine's daemon, cpgd",
     )
     which.add_argument(
         "--socket",
+        type=path,
         metavar="PATH",
         help=f"the daemon that listens there (default: $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )

@@ -18,6 +18,13 @@ def option_before_command(program: str, arguments: Sequence[str]) -> str | None:
     return f"{first} stands before the command: options stand behind it, {program} COMMAND … {first} …"
 
 
+def path(text: str) -> str:
+    """Read a path; an empty one is mostly a variable that is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty: leave the option out for the usual one")
+    return text
+
+
 def number(text: str) -> float:
     """Read a number; what is none becomes nan, which is in no range."""
     try:

@@ -18,7 +18,7 @@ from typing import Final
 import trio
 
 from cpg import libqb
-from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version
+from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version, values
 from cpg.cli.output import write_now
 from cpg.connect import default_socket, usual_socket
 from cpg.daemon.access import Access
@@ -44,7 +44,7 @@ from cpg.lines import nodes
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import ConfigError, NotYet
-from totem.store import words
+from totem.store import check_folder, default_directory, words
 from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument(
         "-c",
         "--config",
+        type=values.path,
         default=DEFAULT_CONFIG,
         metavar="FILE",
         help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument(
         "--socket",
+        type=values.path,
         metavar="PATH",
         help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
@@ -134,6 +136,7 @@ def _check(options: argparse.Namespace) -> int:
         _log.warning("%s", warning)
     if not is_local(node.address):
         raise NotYet(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
+    check_folder(config.state_dir or default_directory())
     listed = nodes(tuple(entry.node_id for entry in config.nodes))
     write_now(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}\n")
     return DONE

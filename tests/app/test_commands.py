@@ -205,6 +205,8 @@ async def test_a_paced_flood_tells_latencies(tmp_path):
         (["send", "\N{SNOWMAN}" * 43, "hi", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name.*has 129"),
         (["listen"], 2, "GROUP"),
         (["send"], 2, "required: GROUP\n"),
+        (["members", "--socket", ""], 2, "--socket: the path is empty"),
+        (["members", "-c", ""], 2, "--config: the path is empty"),
         (["--socket", "g1", "status"], 2, "--socket stands before the command: options stand behind it, cpg COMMAND"),
         (["flood", "-g", "b", "-n", "1", "-t", "5m"], 2, "--seconds: 5m is not a number of seconds above 0"),
         (["flood", "-g", "b", "-n", "1", "-r", "fast"], 2, "--rate: fast is not a rate"),

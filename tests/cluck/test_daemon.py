@@ -312,6 +312,11 @@ async def test_an_answer_comes_in_parts(cluckd):
         (("--backend", "ring"), "name the ring's configuration"),
         (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is none of the lock servers: 1"),
         (("--node", "1"), "--node is for a lock server that is a node itself (-c FILE), not on cpgd"),
+        (("--state-dir", ""), "argument --state-dir: '' is wrong, it must be a path"),
+        (("--cpg-socket", ""), "argument --cpg-socket: '' is wrong, it must be a path"),
+        (("--socket", ""), "argument --socket: '' is wrong, it must be a path"),
+        (("--group", ""), "argument --group: '' is wrong, it must be the name of a group"),
+        (("-c", ""), "argument -c/--config: the path is empty"),
         (("--bad",), "unrecognized arguments"),
     ],
 )

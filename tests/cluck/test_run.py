@@ -510,6 +510,7 @@ async def test_streams_that_cannot_be_used_are_named(streams, text):
         (["run", "my", "lock", "--", "true"], "unrecognized arguments: lock (what has blanks in it, as a NAME may"),
         (["run", "x", "--duration", "5m", "--", "true"], "--duration: 5m is not a number of seconds, 1 to 604800"),
         (["elect", "x", "--port", "http", "--", "true"], "http is not a whole number between 0 and 65535"),
+        (["list", "--socket", ""], "--socket: the path is empty: leave the option out for the usual one"),
         (["--socket", "P", "run", "x", "--", "true"], "--socket stands before the command: options stand behind it"),
         (["list", "one", "two"], "cluck list: error: unrecognized arguments: two"),
         (["run", "", "--", "true"], "a name has 1 to 1024 bytes, this one has 0"),

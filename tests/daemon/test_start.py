@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
@@ -121,6 +122,28 @@ def test_a_check_does_not_wait(tmp_path, address, options, text):
     code, _, err = check(without(write_config(tmp_path, 1), address), *options)
     assert code == 2
     assert text in err
+
+
+def keep_in(config, folder):
+    text = Path(config).read_text()
+    Path(config).write_text(text.replace(f"state_dir: {Path(config).parent}\n", f"state_dir: {folder}\n"))
+
+
+@pytest.mark.parametrize("place", ["/proc/no/such", "{config}/below"])
+def test_a_check_of_a_folder_that_cannot_be_written(tmp_path, place):
+    config = write_config(tmp_path, 1)
+    folder = place.format(config=config)
+    keep_in(config, folder)
+    code, out, err = check(config)
+    assert (code, out) == (1, "")
+    assert f"ring sequences cannot be kept in {folder}: " in err
+
+
+def test_a_check_leaves_no_folder(tmp_path):
+    config = write_config(tmp_path, 1)
+    keep_in(config, tmp_path / "a" / "b")
+    assert check(config)[0] == 0
+    assert sorted(tmp_path.iterdir()) == [Path(config)]
 
 
 def test_a_check_of_what_can_be_used(tmp_path):
