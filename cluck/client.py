@@ -42,10 +42,10 @@ from cluck.holding import ANSWER_PATIENCE, GRACE
 from cluck.place import default_socket
 from cluck.protocol import Downward, Upward
 from cluck.session import Session
-from cluck.sockets import NoDaemon, Records, open_socket, unanswered
+from cluck.sockets import NoDaemon, Records, open_socket, silence, unanswered
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import Body, Waiters
-from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
+from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, SILENCE, WELCOME_PATIENCE, own_name
 from cpg.manners import current_task
 from totem.text import quoted
 
@@ -506,9 +506,12 @@ class Locks(Body):
         try:
             session.greet(self._program)
             line.say(session.take())
-            with anyio.move_on_after(WELCOME_PATIENCE):
-                while not session.is_connected and session.failure is None:
-                    session.receive(await line.receive())
+            with anyio.move_on_after(SILENCE):
+                await self._hear_welcome(line)
+            if not session.is_connected and session.failure is None:
+                _log.warning("%s", silence(f"the lock server at {self._transport}", SILENCE))
+                with anyio.move_on_after(WELCOME_PATIENCE - SILENCE):
+                    await self._hear_welcome(line)
             if session.failure is not None:
                 raise session.failure
             if not session.is_connected:
@@ -518,6 +521,10 @@ class Locks(Body):
                 await line.close()
             raise
         return line
+
+    async def _hear_welcome(self, line: Line) -> None:
+        while not self._session.is_connected and self._session.failure is None:
+            self._session.receive(await line.receive())
 
     async def _drive(self) -> None:
         """Work until the block has ended, cancelled or not: locks are given back in order first."""

@@ -53,9 +53,14 @@ def _stranger(path: Path, record: bytes, malformed: Malformed) -> DaemonUnavaila
     return DaemonUnavailable(f"{whose} listens at {path}, where {_WANTED}")
 
 
+def silence(where: object, seconds: float) -> str:
+    """Say that a lock server does not answer, and what to look at."""
+    return f"{where} has not answered for {seconds:.0f} s: it is starting, or stands still: look at the log of cluckd"
+
+
 def unanswered(where: object) -> DaemonUnavailable:
-    """Make what says that there is no welcome."""
-    return NoDaemon(f"the lock server at {where} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
+    """Make what says that there is no answer."""
+    return NoDaemon(silence(f"the lock server at {where}", WELCOME_PATIENCE))
 
 
 class Records:

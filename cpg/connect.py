@@ -43,6 +43,8 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between two tries to reconnect: doubled from the first to the second."""
 WELCOME_PATIENCE: Final = 30.0
 """Seconds that opening waits for a daemon that starts, or does not answer."""
+SILENCE: Final = 3.0
+"""Seconds without an answer after which people are told so."""
 
 
 class NoDaemon(DaemonUnavailable):
@@ -110,9 +112,16 @@ def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
     return DaemonUnavailable(text)
 
 
+def silence(path: Path, seconds: float) -> str:
+    """Say that a daemon does not answer, and what to look at."""
+    return (
+        f"the daemon at {path} has not answered for {seconds:.0f} s: it is starting, or stands still: look at its log"
+    )
+
+
 def unanswered(path: Path) -> DaemonUnavailable:
-    """Make what says that there is no welcome."""
-    return NoDaemon(f"the daemon at {path} has not answered for {WELCOME_PATIENCE:.0f} s: is it stopped?")
+    """Make what says that there is no answer."""
+    return NoDaemon(silence(path, WELCOME_PATIENCE))
 
 
 def read_record(sock: socket.socket) -> bytes | None:
@@ -171,6 +180,11 @@ class DaemonRing(Ring):
         self._sending = Waiters()
 
     # ---- the program's side
+
+    @property
+    def path(self) -> Path:
+        """Where the daemon listens."""
+        return self._path
 
     @property
     def ring_id(self) -> RingId:
@@ -356,12 +370,12 @@ async def _welcomed(path: Path, session: Session) -> socket.socket:
     try:
         session.greet(own_name())
         write_records(sock, session, None)
-        with anyio.move_on_after(WELCOME_PATIENCE):
-            while session.member is None and session.failure is None:
-                await anyio.wait_readable(sock)
-                record = read_record(sock)
-                if record is not None:
-                    session.receive(record)
+        with anyio.move_on_after(SILENCE):
+            await _hear_welcome(sock, session)
+        if not _is_answered(session):
+            _log.warning("%s", silence(path, SILENCE))
+            with anyio.move_on_after(WELCOME_PATIENCE - SILENCE):
+                await _hear_welcome(sock, session)
         if session.failure is not None:
             raise session.failure
         if session.member is None:
@@ -370,3 +384,15 @@ async def _welcomed(path: Path, session: Session) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def _hear_welcome(sock: socket.socket, session: Session) -> None:
+    while not _is_answered(session):
+        await anyio.wait_readable(sock)
+        record = read_record(sock)
+        if record is not None:
+            session.receive(record)
+
+
+def _is_answered(session: Session) -> bool:
+    return session.member is not None or session.failure is not None

@@ -49,6 +49,7 @@ SHELLS = {
     "cpg.daemon.turns",
     "cpg.libcpg",
     "cpg.testing",
+    "cpg.cli.answers",
     "cpg.cli.arguments",
     "cpg.cli.commands",
     "cpg.cli.output",

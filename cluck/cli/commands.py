@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Collection
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -15,10 +16,15 @@ from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.cli.welcome import connected
 from cluck.electorate import Electorate
+from cluck.errors import DaemonUnavailable
+from cluck.sockets import silence
+from cpg.cli.answers import answered
 from cpg.cli.output import print_lines, read
+from cpg.connect import SILENCE
 from totem.streams import complain
 from totem.text import quoted
 
+_SERVER: Final = "this machine's lock server"
 LOOK: Final = 0.5
 """Seconds between two looks at a lock that is waited for to change hands."""
 QUESTIONS: Final = ("status", "tickets", "leaders", "elections", "conditions")
@@ -36,10 +42,14 @@ async def lock(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
+async def _ask(locks: client.Locks, question: str) -> Any:
+    return await answered("cluck", partial(locks.ask, question), partial(silence, _SERVER), DaemonUnavailable)
+
+
 async def unlock(options: argparse.Namespace) -> int:
     """`cluck unlock --force`: of all holders, or of one."""
     async with client.connect(options.socket) as locks:
-        status = await locks.status()
+        status = await _ask(locks, "status")
         if not status["ready"]:
             raise CommandFailed(_undecided(status), Exit.NOT_READY)
         found = await _lock_of(locks, options.name)
@@ -65,7 +75,10 @@ async def wait(options: argparse.Namespace) -> int:
             return Exit.DONE
         if not locks.ready:
             raise CommandFailed(f"this lock server does not decide now: {locks.why_not_ready}", Exit.NOT_READY)
-    raise CommandFailed(f"{quoted(options.name)} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
+        with trio.move_on_after(SILENCE):
+            await locks.status()
+            raise CommandFailed(f"{quoted(options.name)} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
+    raise CommandFailed(silence(_SERVER, SILENCE), Exit.FAILED)
 
 
 async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:
@@ -101,7 +114,7 @@ async def _new_leader(locks: client.Locks, name: bytes) -> dict[str, Any]:
 async def _lock_of(locks: client.Locks, name: bytes) -> dict[str, Any]:
     """Everything about one lock; nothing where nobody holds it or waits."""
     shown = name.decode(errors="backslashreplace")
-    for known in await locks.tickets():
+    for known in await _ask(locks, "tickets"):
         if known["name"] == shown:
             return dict(known)
     return {}
@@ -114,8 +127,8 @@ def _tokens(known: dict[str, Any]) -> list[int]:
 async def list_locks(options: argparse.Namespace) -> int:
     """`cluck list`."""
     async with client.connect(options.socket) as locks:
-        status = await locks.status()
-        found = [await _lock_of(locks, options.name)] if options.name else await locks.tickets()
+        status = await _ask(locks, "status")
+        found = [await _lock_of(locks, options.name)] if options.name else await _ask(locks, "tickets")
     if options.json:
         await print_lines(json.dumps(known) for known in found if known)
     else:
@@ -138,7 +151,7 @@ def _undecided(status: dict[str, Any]) -> str:
 async def status(options: argparse.Namespace) -> int:
     """`cluck status`."""
     async with client.connect(options.socket) as locks:
-        known = await locks.status()
+        known = await _ask(locks, "status")
     await print_lines([json.dumps(known)] if options.json else status_lines(known))
     return Exit.DONE if known["ready"] else Exit.NOT_READY
 
@@ -148,10 +161,10 @@ async def voters(options: argparse.Namespace) -> int:
     if options.change is not None and options.node is None:
         raise CommandFailed(f"which node? cluck voters {options.change} NODE", Exit.MISUSED)
     async with client.connect(options.socket) as locks:
-        status = await locks.status()
+        status = await _ask(locks, "status")
         if options.change is not None:
             await _change_voters(locks, options, status)
-            status = await locks.status()
+            status = await _ask(locks, "status")
     await print_lines([json.dumps(status["voters"])] if options.json else voters_lines(status["voters"]))
     return _code(status)
 
@@ -178,11 +191,11 @@ async def tie_breaker(options: argparse.Namespace) -> int:
     """`cluck tie-breaker`: have an exact half with one node be enough, or any, or none."""
     node = options.half if isinstance(options.half, int) else None
     async with client.connect(options.socket) as locks:
-        votes = Electorate.of((await locks.status())["voters"]).votes
+        votes = Electorate.of((await _ask(locks, "status"))["voters"]).votes
         if node is not None:
             _check_voter(node, votes)
         await locks.change_voters(votes, tie_breaker=node, unsafe_half=options.half == "any")
-        known = (await locks.status())["voters"]
+        known = (await _ask(locks, "status"))["voters"]
     await print_lines([json.dumps(known)] if options.json else voters_lines(known))
     return Exit.DONE
 
@@ -195,8 +208,8 @@ def _check_voter(node: int, votes: Collection[int]) -> None:
 async def leaders(options: argparse.Namespace) -> int:
     """`cluck leaders`."""
     async with client.connect(options.socket) as locks:
-        status = await locks.status()
-        known = {"leaders": await locks.ask("leaders"), "elections": await locks.ask("elections")}
+        status = await _ask(locks, "status")
+        known = {"leaders": await _ask(locks, "leaders"), "elections": await _ask(locks, "elections")}
     await print_lines([json.dumps(known)] if options.json else leader_lines(known))
     return _code(status)
 
@@ -204,6 +217,6 @@ async def leaders(options: argparse.Namespace) -> int:
 async def info(options: argparse.Namespace) -> int:
     """`cluck info`."""
     async with client.connect(options.socket) as locks:
-        known = {question: await locks.ask(question) for question in QUESTIONS}
+        known = {question: await _ask(locks, question) for question in QUESTIONS}
     await print_lines([json.dumps(known)])
     return _code(known["status"])

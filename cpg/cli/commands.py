@@ -12,7 +12,7 @@ import trio
 from cpg.cli.common import DONE, FAILED
 from cpg.cli.figures import rates, ring_lines
 from cpg.cli.output import print_lines, standard_input
-from cpg.cli.rings import is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
+from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
 from cpg.demo import demo
 from cpg.events import Quorum
 from cpg.flood import Plan, flood
@@ -64,7 +64,7 @@ async def members(options: argparse.Namespace) -> int:
     """`cpg members`."""
     async with ring_of(options) as ring:
         await wait_company(ring, options)
-        groups = await ring.list_groups()
+        groups = await groups_of(ring)
         if options.json:
             await print_lines([json.dumps({"event": "ring", "ring": ring.ring_id, "members": ring.node_ids})])
             await print_lines(
@@ -81,7 +81,7 @@ async def groups(options: argparse.Namespace) -> int:
     """`cpg groups`."""
     async with ring_of(options) as ring:
         await wait_company(ring, options)
-        sizes = {name: len(members) for name, members in (await ring.list_groups()).items()}
+        sizes = {name: len(members) for name, members in (await groups_of(ring)).items()}
     if options.json:
         await print_lines(
             json.dumps({"group": name.decode("utf-8", "backslashreplace"), "count": count})

@@ -10,10 +10,13 @@ from typing import Any, Final
 
 import trio
 
+from cpg.cli.answers import answered
 from cpg.cli.common import DEFAULT_CONFIG
-from cpg.connect import DaemonRing, connect
+from cpg.connect import DaemonRing, connect, silence
 from cpg.corosync import CorosyncRing, open_corosync
 from cpg.embedded import EmbeddedRing, open_ring
+from cpg.errors import DaemonUnavailable
+from cpg.events import Member
 from cpg.lines import nodes
 from cpg.quorum import QuorumStatus
 from cpg.status import ring_status
@@ -91,20 +94,31 @@ async def is_quorate(ring: AnyRing) -> bool:
     return False
 
 
+async def groups_of(ring: AnyRing) -> dict[bytes, tuple[Member, ...]]:
+    """Ask who is in which group."""
+    if isinstance(ring, DaemonRing):
+        return await answered("cpg", ring.list_groups, partial(silence, ring.path), DaemonUnavailable)
+    return await ring.list_groups()
+
+
+async def _answer(ring: DaemonRing, question: str) -> Any:
+    return await answered("cpg", partial(ring.ask, question), partial(silence, ring.path), DaemonUnavailable)
+
+
 async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
     """Ask for the figures; None where there are none: without a quorum provider, and from Corosync."""
     if isinstance(ring, EmbeddedRing):
         return ring.quorum
     if isinstance(ring, CorosyncRing):
         return None
-    values = await ring.ask("quorum")
+    values = await _answer(ring, "quorum")
     return QuorumStatus.of(values) if values is not None else None
 
 
 def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dict[str, Any]]]:
     """Make what asks the node how it is (`cpg.status`)."""
     if isinstance(ring, DaemonRing):
-        return partial(ring.ask, "status")
+        return partial(_answer, ring, "status")
     started = trio.current_time()
 
     async def tell() -> dict[str, Any]:

@@ -253,6 +253,17 @@ def test_what_never_went_to_the_group(world):
     assert type(two.failure) is Overflow
 
 
+def test_who_has_heard_nothing_of_a_request_does_not_say_that_others_hold_the_lock(world):
+    world.hear(Readiness(True, ""))
+    unheard, queued = world.acquire(), world.acquire()
+    world.hear(Queued(queued.id, 1))
+    failure = world.session.timed_out(unheard, 2)
+    assert type(failure) is NotReady
+    failure = world.session.timed_out(queued, 2)
+    assert type(failure) is LockTimeout
+    assert "1 ticket was ahead" in str(failure)
+
+
 def test_answers_to_what_nobody_asked_are_passed_over(world):
     nobody = request(99)
     world.hear(
