@@ -716,7 +716,10 @@ class Condition:
         return True
 
     def notify(self, n: int = 1, *, priority: bool = False) -> int:
-        """Wake the `n` that wait longest, or as many as there are; as `cluck.client.Condition.notify`."""
+        """Wake the `n` that wait longest, or as many as there are; as `cluck.client.Condition.notify`.
+
+        Raises `LockLost` where the lock is lost before the answer comes; they may have been notified.
+        """
         return self._notify(n, everyone=False, priority=priority)
 
     def notify_all(self, *, priority: bool = False) -> int:
@@ -728,13 +731,17 @@ class Condition:
         flag("priority", priority)
         whole("n", count, 0, MOST_UNSETTLED)
         with locks._using():
-            changed, task = locks._condition(), locks._task()
+            held, task = self.held, locks._task()
+            changed = held._changed
             notices = [
                 locks._session.locks.notify(task, self.name, changed.notify_all, everyone=everyone, priority=priority)
                 for _ in range(count)
             ]
             locks._say_soon()
+            locks._until(changed, lambda: held.lost.is_set() or all(notice.is_over for notice in notices))
             for notice in notices:
+                if not notice.is_over:
+                    locks._session.locks.check(held._ticket)
                 locks._answered(notice, changed)
             return sum(notice.count for notice in notices)
 

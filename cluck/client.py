@@ -225,8 +225,8 @@ class Locks(Body):
 
         Args:
             name: Of the lock.
-            timeout: Seconds to wait for it; None: for ever, 0: try once. Where the lock server does not answer, a try
-                fails after a second, and each other timeout after a quarter of a second more.
+            timeout: Seconds to wait for it; None: for ever, 0: try once. Where the lock server does not answer,
+                that is seen a quarter of a second later; a try takes little more than a second then.
             duration: Seconds until the body is cancelled, unless `held.renew()` is called: 0.1 to 7 days; None: no end,
                 a lease of 5 seconds is renewed while the block runs.
             grace: Seconds behind the lease until the lock is taken from a program that cannot be reached.

@@ -453,6 +453,27 @@ def test_a_wait_has_an_end_where_the_lock_server_stands_still(
     until(lambda: server.holders(b"queue") == server.waiters(b"filled") == [])
 
 
+def test_who_notifies_is_told_that_the_lock_is_lost_where_the_lock_server_stands_still(server, connect, pool):
+    now, filled = 0.0, None
+    locks = connect(clock=lambda: now)
+
+    @contextmanager
+    def hold():
+        nonlocal filled
+        with locks.condition("filled", lock="queue", duration=60) as filled:
+            yield
+
+    def notify():
+        nonlocal now
+        notified = pool.submit(filled.notify)
+        now = 61.0
+        with pytest.raises(LockLost, match="without renewal"):
+            notified.result(PATIENCE)
+
+    with pytest.raises(LockLost, match="without renewal"):
+        while_stopped(server, pool, hold, notify)
+
+
 def test_what_an_administrator_wants_is_looked_for_in_vain_where_the_lock_server_stands_still(
     server, locks, pool, monkeypatch
 ):
