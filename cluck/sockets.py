@@ -55,7 +55,7 @@ def _stranger(path: Path, record: bytes, malformed: Malformed) -> DaemonUnavaila
 
 def silence(where: object, seconds: float) -> str:
     """Say that a lock server does not answer, and what to look at."""
-    return f"{where} has not answered for {seconds:.0f} s: it is starting, or stands still: look at the log of cluckd"
+    return f"{where} has not answered for {seconds:g} s: it is starting, or stands still: look at the log of cluckd"
 
 
 def unanswered(where: object) -> DaemonUnavailable:

@@ -17,10 +17,10 @@ from cluck.cli.figures import change_line, leader_lines, lock_lines, status_line
 from cluck.cli.welcome import connected
 from cluck.electorate import Electorate
 from cluck.errors import DaemonUnavailable
+from cluck.holding import ANSWER_PATIENCE
 from cluck.sockets import silence
 from cpg.cli.answers import answered
 from cpg.cli.output import print_lines, read
-from cpg.connect import SILENCE
 from totem.streams import complain
 from totem.text import quoted
 
@@ -75,10 +75,10 @@ async def wait(options: argparse.Namespace) -> int:
             return Exit.DONE
         if not locks.ready:
             raise CommandFailed(f"this lock server does not decide now: {locks.why_not_ready}", Exit.NOT_READY)
-        with trio.move_on_after(SILENCE):
+        with trio.move_on_after(ANSWER_PATIENCE):
             await locks.status()
             raise CommandFailed(f"{quoted(options.name)} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
-    raise CommandFailed(silence(_SERVER, SILENCE), Exit.FAILED)
+    raise CommandFailed(silence(_SERVER, ANSWER_PATIENCE), Exit.FAILED)
 
 
 async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import trio
 from cluck import client
 from cluck.cli.common import CommandFailed, Exit
 from cluck.holding import ANSWER_PATIENCE
+from cluck.sockets import silence
 
 
 @asynccontextmanager
@@ -32,5 +33,4 @@ async def connected(
                 timeout = max(timeout - spent, min(timeout, ANSWER_PATIENCE))
             yield locks, timeout
             return
-    text = f"the lock server has not answered for {longest:g} s: it is starting, or stands still"
-    raise CommandFailed(text, Exit.FAILED)
+    raise CommandFailed(silence("this machine's lock server", longest), Exit.FAILED)

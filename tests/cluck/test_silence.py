@@ -48,6 +48,6 @@ async def test_a_lock_server_that_falls_silent(autojump_clock, capsys, name):
 
 async def test_a_change_that_is_waited_for_at_a_silent_lock_server(autojump_clock):
     options = argparse.Namespace(socket=None, name=b"x", timeout=2.0, leader=False)
-    with pytest.raises(CommandFailed, match="has not answered for 3 s") as failed:
+    with pytest.raises(CommandFailed, match="has not answered for 1 s") as failed:
         await commands.wait(options)
     assert failed.value.code == Exit.FAILED
