@@ -129,7 +129,7 @@ class Locks:
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until the lock servers decide, at most so many seconds; says whether they do."""
         longest = patience("timeout", timeout)
-        with self._using():
+        with self._using(), self._session.standstill.awaiting():
             is_over = self._until(self._changed, lambda: self._session.ready or self._has_ended(), longest)
             if is_over and not self._session.ready:
                 self._check()

@@ -206,7 +206,8 @@ class Locks(Body):
     async def wait_ready(self) -> None:
         """Wait until the lock servers decide."""
         await anyio.lowlevel.checkpoint()
-        await self._until(lambda: self._session.ready or self._ended())
+        with self._session.standstill.awaiting():
+            await self._until(lambda: self._session.ready or self._ended())
         self._check()
 
     # ---- locks

@@ -82,7 +82,8 @@ class Session:
         """Locks and conditions."""
         self.leaders = Candidacies(book, clock, comparison)
         """Elections."""
-        self._standstill = Standstill(book, clock, warn)
+        self.standstill = Standstill(book, clock, warn)
+        """Tells the program of waits that last since nobody decides."""
         self._clock = clock
         self._secret = b""
         self._greeted_at = 0.0
@@ -137,7 +138,7 @@ class Session:
         self.ready = self._book.is_connected = False
         self.why_not_ready = f"there is no connection to a lock server: {self.failure}"
         self._book.said = []
-        self._standstill.end(ready=False)
+        self.standstill.end(ready=False)
         self.leaders.lose()
         self._wake_all()
         return self.failure
@@ -191,9 +192,9 @@ class Session:
     def _on_readiness(self, readiness: Readiness) -> None:
         self.ready, self.why_not_ready = readiness.ready, readiness.why
         if self.ready:
-            self._standstill.end(ready=True)
+            self.standstill.end(ready=True)
         else:
-            self._standstill.begin()
+            self.standstill.begin()
         self._wake_all()
 
     def _on_goodbye(self, goodbye: Goodbye) -> None:
@@ -205,13 +206,13 @@ class Session:
     @property
     def deadline(self) -> float:
         """When `advance` has something to do, at the earliest."""
-        return min(self.locks.deadline, self.leaders.deadline, self._standstill.deadline)
+        return min(self.locks.deadline, self.leaders.deadline, self.standstill.deadline)
 
     def advance(self) -> None:
         """Do what is due."""
         self.locks.advance()
         self.leaders.advance()
-        self._standstill.look(self.why_not_ready)
+        self.standstill.look(self.why_not_ready)
 
     # ---- requests of any kind
 

@@ -6,7 +6,8 @@ Without it a program in the smaller part of a cluster would wait in silence, for
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from cluck.asked import Candidacy, Ticket
@@ -27,6 +28,16 @@ class Standstill:
         self._clock = clock
         self._warn = warn
         self._has_waited = self._is_told = False
+        self._awaiting = 0
+
+    @contextmanager
+    def awaiting(self) -> Generator[None, None, None]:
+        """Wait for the lock servers to be ready, for the time of a block."""
+        self._awaiting += 1
+        try:
+            yield
+        finally:
+            self._awaiting -= 1
 
     def begin(self) -> None:
         """The lock servers are not ready."""
@@ -48,14 +59,16 @@ class Standstill:
         waiting = next(self._waiting(), None)
         if waiting is not None and self._has_waited and not self._is_told and self._warn is not None:
             self._is_told = True
-            self._warn(f"{waiting.subject} waits, since the lock servers are not ready: {why}; see cluck status")
+            self._warn(f"{waiting} waits, since the lock servers are not ready: {why}; see cluck status")
         self._has_waited = waiting is not None
         self.deadline = self._clock() + LOOK
 
-    def _waiting(self) -> Iterator[Ticket | Candidacy]:
+    def _waiting(self) -> Iterator[str]:
         for ticket in self._book.all(Ticket):
             if not (ticket.is_held or ticket.is_ending):
-                yield ticket
+                yield ticket.subject
         for candidacy in self._book.all(Candidacy):
             if not (candidacy.token or candidacy.is_ending):
-                yield candidacy
+                yield candidacy.subject
+        if self._awaiting:
+            yield "this program"

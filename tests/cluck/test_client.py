@@ -304,11 +304,18 @@ def test_who_waits_while_nobody_decides_is_told_in_the_log(caplog):
             nursery.start_soon(merge)
             async with locks.lock("backup"):
                 pass
+            cluster.cut_off()
+            await until(lambda: not locks.ready)
+            nursery.start_soon(merge)
+            await locks.wait_ready()
 
     in_virtual_time(program)
-    waits, ready = (record.getMessage() for record in caplog.records if record.name == "cluck.client")
+    waits, ready, awaits, ready_again = (
+        record.getMessage() for record in caplog.records if record.name == "cluck.client"
+    )
     assert waits.startswith("lock 'backup' waits, since the lock servers are not ready: the ring is not quorate")
-    assert ready == "the lock servers are ready again"
+    assert ready == ready_again == "the lock servers are ready again"
+    assert awaits.startswith("this program waits, since the lock servers are not ready: the ring is not quorate")
 
 
 def test_a_duration_ends_the_body():

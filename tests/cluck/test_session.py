@@ -170,6 +170,16 @@ def test_a_candidate_that_nobody_can_choose_is_told_too(world):
     assert world.warnings == [f"election 'boss' {WAITS}"]
 
 
+def test_a_program_that_waits_for_nothing_else_is_told_too(world):
+    world.hear(Readiness(False, "node 3 is missing"))
+    with world.session.standstill.awaiting():
+        pass_time(world, 60)
+        assert world.warnings == [f"this program {WAITS}"]
+    world.hear(Readiness(True, ""), Readiness(False, "node 3 is missing"))
+    pass_time(world, 60)
+    assert world.warnings[1:] == ["the lock servers are ready again"]
+
+
 def test_what_does_not_wait_is_told_nothing(world):
     world.hold(b"held")
     world.hear(Readiness(False, "node 3 is missing"))
