@@ -20,12 +20,11 @@ import trio
 
 from cluck import client
 from cluck.asked import Leader
-from cluck.cli.common import Exit
+from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
 from cluck.cli.welcome import connected
 from cluck.clock import boot_time
 from cluck.errors import LockError, LockLost
-from cpg.cli import sole
 from totem.streams import complain
 from totem.text import quoted
 
@@ -177,19 +176,25 @@ async def _run_under(right: _Right, locks: client.Locks, runner: _Runner, guard:
                     guard.extend(deadline)
                 guard.keep(locks.fileno())
 
+    code, failure = 0, None
     try:
         guard.keep(locks.fileno())
         guard.start(right.environment, until=right.deadline())
         async with trio.open_nursery() as nursery:
             nursery.start_soon(extend)
-            code = await guard.ended()
-            runner.is_done = True
+            try:
+                code = await guard.ended()
+                runner.is_done = True
+            except CommandFailed as error:  # which is nothing where the right was lost in this moment, too
+                failure = error
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
         return code
-    except BaseException as error:
+    except BaseException:
         right.on_lost()
         runner.is_done = False  # even if it has ended in this moment, by what is raised it begins anew, or that is told
-        raise sole(error) from None
+        raise
     finally:
         await guard.end()
 

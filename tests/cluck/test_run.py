@@ -15,9 +15,11 @@ import pytest
 import trio
 
 from cluck import client
-from cluck.cli import guardian
+from cluck.cli import guardian, under
+from cluck.cli.common import Exit
+from cluck.cli.guarded import Guarded, Overdue
 from cluck.cli.welcome import connected
-from tests.cluck.fake_locks import TOKEN, running
+from tests.cluck.fake_locks import TOKEN, Locks, running
 
 PATIENCE = 20
 FAKE = [sys.executable, "-m", "tests.cluck.fake_locks"]
@@ -159,16 +161,44 @@ async def test_a_lost_lock_ends_the_group_in_order(run):
     assert err == "cluck: it was lost\n"
 
 
+LOST = "it was lost, and the command was ended; no leader is chosen here now: nobody is here"
+
+
 async def test_a_leadership_that_is_lost_is_told_and_that_it_is_won_again(run):
     one = run("echo up; read -r go_on; exit 3", what="elect")
     assert await one.line() == "up"
     one.lose()
-    lost = "it was lost, and the command was ended; no leader is chosen here now: nobody is here"
-    assert await one.complaint() == f"cluck: election 'backup', leadership with token {TOKEN}: {lost}"
+    assert await one.complaint() == f"cluck: election 'backup', leadership with token {TOKEN}: {LOST}"
     assert await one.complaint() == f"cluck: election 'backup': this candidate leads again, with token {TOKEN + 1}"
     assert await one.line() == "up"
     one.go_on()
     assert await one.ended() == (3, "", "")
+
+
+async def test_a_right_and_its_command_that_end_in_one_moment():
+    """The command's end is nothing then: it was lost, and may be had again."""
+
+    class Guard(Guarded):
+        def __init__(self):
+            pass
+
+        def keep(self, descriptor):
+            pass
+
+        def start(self, environment, until):
+            pass
+
+        async def ended(self):
+            scope.cancel()
+            raise Overdue("the lease ended", Exit.LOST)
+
+        async def end(self):
+            pass
+
+    right = under._Right({}, lambda: 0.0, trio.sleep_forever, 1000.0)
+    with trio.CancelScope() as scope:
+        await under._run_under(right, Locks(), under._Runner(), Guard())
+    assert scope.cancelled_caught
 
 
 async def test_a_leadership_whose_lease_ends_while_cluck_elect_stands_still_is_told(run):
