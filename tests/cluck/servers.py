@@ -34,6 +34,8 @@ class Cluster:
         """By which a server's next life knows its clients again."""
         self.is_stopped = False
         """Nothing is ordered."""
+        self._unread = None
+        """What the lock server of node 1 is to read when it goes on; None: it does not stand still."""
         self._electorate = Electorate(dict.fromkeys((1, 2, 3), 1))
         self._members = {}
         self._services = {}
@@ -108,8 +110,29 @@ class Cluster:
         self._deliver_change((1, 2, 3), {}, {self._members[1]: Reason.JOIN})
         self.settle()
 
+    def stand_still(self):
+        """Stop the servers where they are: nothing is read, done or said by them."""
+        self.is_stopped, self._unread = True, []
+
+    def go_on(self):
+        """Let them read what has come meanwhile."""
+        unread, self._unread, self.is_stopped = self._unread, None, False
+        for read in unread:
+            read()
+        self.settle()
+
+    def when_it_reads(self, read):
+        """Have the lock server of node 1 read something, now or when it goes on."""
+        if self._unread is None:
+            read()
+            self.settle()
+        else:
+            self._unread.append(read)
+
     def advance(self):
         """Let the servers see the time."""
+        if self._unread is not None:
+            return
         for service in self._services.values():
             if service.deadline <= self.clock():
                 service.advance(self.clock())
@@ -186,12 +209,10 @@ class Connection:
 
     def say(self, said):
         self._cluster.said += said
-        self._connection.say(said, self._cluster.clock())
-        self._cluster.settle()
+        self._cluster.when_it_reads(lambda: self._connection.say(said, self._cluster.clock()))
 
     def lost(self):
-        self._connection.lost(self._cluster.clock(), dead=False)
-        self._cluster.settle()
+        self._cluster.when_it_reads(lambda: self._connection.lost(self._cluster.clock(), dead=False))
 
 
 # ---- in the program's own loop

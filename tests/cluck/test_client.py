@@ -628,21 +628,15 @@ class Elapsed:
         self.seconds = trio.current_time() - self._begun
 
 
-def go_on(cluster):
-    """Let a lock server run again that has stood still."""
-    cluster.is_stopped = False
-    cluster.settle()
-
-
 @pytest.mark.parametrize(("timeout", "longest"), [(0, ANSWER_PATIENCE), (0.3, 0.3), (1, 1)])
 def test_a_timeout_is_kept_where_the_lock_server_stands_still(timeout, longest):
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks:
-            cluster.is_stopped = True
+            cluster.stand_still()
             with Elapsed() as elapsed, pytest.raises(NotReady, match="the lock server has not answered"):
                 await locks.lock("backup", timeout=timeout).__aenter__()
             assert longest <= elapsed.seconds <= longest + LAST_PATIENCE
-            go_on(cluster)
+            cluster.go_on()
             assert cluster.state.table.locks == {}
             async with locks.lock("backup", timeout=0):
                 pass
@@ -653,13 +647,13 @@ def test_a_timeout_is_kept_where_the_lock_server_stands_still(timeout, longest):
 def test_what_was_given_up_is_not_granted_to_a_client_that_has_ended():
     async def program(cluster):
         async with to(cluster, trio.current_time) as others, others.lock("backup"):
-            cluster.is_stopped = True
             with Elapsed() as elapsed:
                 async with to(cluster, trio.current_time) as locks:
+                    cluster.stand_still()
                     with pytest.raises(NotReady):
                         await locks.lock("backup", timeout=1).__aenter__()
             assert elapsed.seconds <= 1 + LAST_PATIENCE
-            go_on(cluster)
+            cluster.go_on()
             assert len(cluster.holders(b"backup")) == 1
             assert cluster.waiting(b"backup") == 0
         assert cluster.state.table.locks == {}
@@ -672,13 +666,14 @@ def test_what_was_given_up_is_not_granted_to_a_client_that_has_ended():
 def test_a_cancelled_task_comes_out_where_the_lock_server_stands_still(hold, is_had):
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks:
-            cluster.is_stopped = not is_had
+            if not is_had:
+                cluster.stand_still()
             with Elapsed() as elapsed, trio.move_on_after(1):
                 async with hold(locks):
-                    cluster.is_stopped = True
+                    cluster.stand_still()
                     await trio.sleep_forever()
             assert elapsed.seconds <= 1 + LAST_PATIENCE
-            go_on(cluster)
+            cluster.go_on()
             assert cluster.state.table.locks == {}
             assert cluster.candidates(b"backup") == []
 
@@ -690,10 +685,10 @@ def test_a_block_ends_where_the_lock_server_stands_still(hold):
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks:
             async with hold(locks):
-                cluster.is_stopped = True
+                cluster.stand_still()
                 begun = trio.current_time()
             assert trio.current_time() - begun <= ANSWER_PATIENCE
-            go_on(cluster)
+            cluster.go_on()
             assert cluster.state.table.locks == {}
             assert cluster.candidates(b"backup") == []
 
@@ -706,7 +701,7 @@ def test_a_lost_lock_is_told_at_its_deadline_where_the_lock_server_stands_still(
         async with to(cluster, trio.current_time) as locks:
             with Elapsed() as elapsed, loses(r"without renewal"):
                 async with locks.lock("backup", duration=duration):
-                    cluster.is_stopped = True
+                    cluster.stand_still()
                     await trio.sleep_forever()
             assert elapsed.seconds == pytest.approx(lease, rel=0.002)
 
@@ -722,12 +717,12 @@ def test_a_wait_on_a_condition_has_an_end_where_the_lock_server_stands_still(is_
 
             async def stop():
                 await trio.sleep(0.5)
-                cluster.is_stopped = True
+                cluster.stand_still()
 
             if is_heard:
                 nursery.start_soon(stop)
             else:
-                cluster.is_stopped = True
+                cluster.stand_still()
             await filled.wait(1)
 
     async def program(cluster):
@@ -735,7 +730,7 @@ def test_a_wait_on_a_condition_has_an_end_where_the_lock_server_stands_still(is_
             with Elapsed() as elapsed, loses("not had back, the lock server has not answered"):
                 await wait(cluster, locks)
             assert elapsed.seconds <= 1 + PATIENCE + 2 * LAST_PATIENCE
-            go_on(cluster)
+            cluster.go_on()
             await until(lambda: cluster.state.table.locks == {})  # where the wait did not begin its lock is given back
             assert cluster.waiters(b"filled") == []
 
@@ -759,11 +754,11 @@ def test_another_waiter_is_notified_in_the_place_of_one_that_could_not_be_told()
             nursery.start_soon(wait, None)
             await until(lambda: len(cluster.waiters(b"filled")) == 2)
             async with locks.condition("filled", lock="queue", duration=60) as filled:
-                cluster.is_stopped = True
+                cluster.stand_still()
                 with trio.move_on_after(0.5):
                     await filled.notify()
                 await trio.sleep(2 * PATIENCE)
-                go_on(cluster)
+                cluster.go_on()
 
     in_virtual_time(program)
 
