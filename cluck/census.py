@@ -9,6 +9,7 @@ one of these parts has a majority.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +17,16 @@ from typing import Final
 
 from cluck.commands import LARGEST_EPOCH, Boot, Server
 from cluck.electorate import Electorate, Voters
+from cluck.state import State
 from cluck.wire import Lineage, Record, Report, RoundId
 from cpg.events import Member
 from cpg.lines import nodes
 
 MOST_LEADERS: Final = 3
+BELIEVED: Final = 1 << 16
+"""By so much an epoch of which one node alone knows is larger than all that others know of, at most."""
+BELIEVED_VIEWS: Final = 1 << 32
+"""The same for the numbers of views and of changes of who decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +64,45 @@ Verdict = Minority | Base | Birth
 class Census:
     """One round: who has reported what, and who is left out."""
 
-    def __init__(self, round_id: RoundId, members: tuple[Member, ...], member: Member) -> None:
+    def __init__(self, round_id: RoundId, members: tuple[Member, ...], member: Member, ring_seq: int) -> None:
         """`members`: all who are in the group during the round, and in the view that it makes; `member`: who asks."""
         self.id = round_id
         self.excluded: set[Member] = set()
         self._members = members
         self._member = member
+        self._ring_seq = ring_seq
         self._all: dict[Member, Report] = {}
         self._unreadable: dict[Member, str] = {}
         """Those who have said what cannot be read, and why."""
+        self._strangers: set[Member] = set()
+        """Those who have said what no lock server says."""
+        self._refused: dict[Member, str] = {}
+        """Those whose state cannot be had, and why."""
+        self._callers: dict[Member, set[Member]] = {}
+        """Who calls whom silent."""
+
+    def _copy(self, member: Member) -> Census:
+        """The same round, as another one asks, or as it goes on."""
+        other = Census(self.id, self._members, member, self._ring_seq)
+        other.excluded = self.excluded.copy()
+        other._all = self._all
+        other._unreadable = self._unreadable
+        other._strangers = self._strangers
+        other._refused = self._refused
+        other._callers = self._callers
+        return other
+
+    def without_state_of(self, member: Member, why: str) -> Census:
+        """Go on without a server that has said that it has a state, which cannot be had."""
+        other = self._copy(self._member)
+        other._refused = {**self._refused, member: why}
+        return other
+
+    def without_silent(self) -> Census:
+        """What would come of it, if nobody else reported."""
+        other = self._copy(self._member)
+        other.excluded.update(self.silent)
+        return other
 
     # ---- in
 
@@ -74,17 +110,36 @@ class Census:
         """A server has reported."""
         self._all[member] = report
         self._unreadable.pop(member, None)
+        self._callers.pop(member, None)
 
     def refuse(self, member: Member, why: str) -> None:
         """A server has said what cannot be read: unless it reports, it is not waited for, and does not count."""
         if member not in self._all:
             self._unreadable[member] = why
 
-    def exclude(self, members: Set[Member]) -> Set[Member]:
-        """Go on without those of them that have not reported; these are returned."""
-        silent = members - self._all.keys()
+    def pass_over(self, member: Member) -> None:
+        """A member has said what no lock server says: unless it reports, it is not waited for."""
+        self._strangers.add(member)
+
+    def exclude(self, caller: Member, members: Set[Member]) -> Set[Member]:
+        """Go on without those of them that have not reported, and that enough call silent; these are returned.
+
+        Enough decide by themselves, as far as has been reported. Else whoever calls a round, and all others silent at
+        once, would keep them from deciding.
+        """
+        seen = self._copy(caller)
+        silent = {member for member in members & {*self.silent} if seen._is_agreed(caller, member)}
         self.excluded |= silent
         return silent
+
+    def exclude_owner(self, caller: Member, owner: Member, why: str) -> Census:
+        """Go on without a server that does not hand over its state, once enough say so."""
+        return self.without_state_of(owner, why) if self._is_agreed(caller, owner) else self
+
+    def _is_agreed(self, caller: Member, silent: Member) -> bool:
+        callers = self._callers.setdefault(silent, set())
+        callers.add(caller)
+        return bool(self._reports) and self.is_quorum(callers, self.voters)
 
     # ---- who is there
 
@@ -95,7 +150,7 @@ class Census:
     @property
     def silent(self) -> list[Member]:
         """Those who are waited for."""
-        heard = self._all.keys() | self.excluded | self._unreadable.keys()
+        heard = self._all.keys() | self.excluded | self._unreadable.keys() | self._strangers
         return [member for member in self._members if member not in heard]
 
     @property
@@ -108,10 +163,65 @@ class Census:
     @cached_property
     def _reports(self) -> dict[Member, Report]:
         """Those who count together with who asks."""
-        mine = self._all.get(self._member)
+        believed = {member: report for member, report in self._all.items() if member not in self.refused}
+        mine = believed.get(self._member)
         if mine is None:
             return {}
-        return {member: report for member, report in self._all.items() if self._side(report) == self._side(mine)}
+        return {member: report for member, report in believed.items() if self._side(report) == self._side(mine)}
+
+    @cached_property
+    def refused(self) -> dict[Member, str]:
+        """Those who do not count for what they say that they have, and why."""
+        return {**self._unbelieved(), **self._refused}
+
+    def _unbelieved(self) -> dict[Member, str]:
+        """Those who report what cannot be, and why: what is made of it could not be read, or never be outdone.
+
+        A majority's disks know of an epoch before it is used, so that nobody is far ahead of all others.
+        """
+        unbelieved = {}
+        for what, step in (("epoch", BELIEVED), ("view", BELIEVED_VIEWS), ("version", BELIEVED_VIEWS)):
+            numbers = {member: self._largest(what, report) for member, report in self._all.items()}
+            of_nodes: dict[int, int] = {}
+            for member, number in numbers.items():
+                of_nodes[member.node_id] = max(number, of_nodes.get(member.node_id, 0))
+            second, first = sorted([0, 0, *of_nodes.values()])[-2:]
+            for member, number in numbers.items():
+                known = second if of_nodes[member.node_id] == first else first
+                if number > known + step:
+                    unbelieved[member] = f"it knows of {what} {number}, and no other node of one above {known}"
+        for member, report in self._all.items():
+            if report.lineage is not None and report.lineage.ring_seq > self._ring_seq:
+                rings = f"{report.lineage.ring_seq}, and this is {self._ring_seq}"
+                unbelieved[member] = f"it has decided in a ring that is still to come, {rings}"
+        return unbelieved
+
+    def _largest(self, what: str, report: Report) -> int:
+        """The largest of those of its numbers that others go on from."""
+        lineage, voters = report.lineage, report.known_voters
+        match what:
+            case "epoch":
+                said = [known.view.epoch for known in voters]
+                said += [known.epoch for known in (lineage, report.record) if known is not None]
+            case "view":
+                said = [lineage.view] if lineage is not None and lineage.ring_seq == self._ring_seq else []
+            case _:
+                said = [known.version for known in voters]
+        return max(said, default=0)
+
+    def digest_of(self, member: Member) -> int:
+        """The checksum of the state that it has, as it has reported."""
+        return self._all[member].digest
+
+    def why_not(self, state: State) -> str:
+        """Why a state is not the base that was reported; empty: it is. None was born after its tokens were drawn."""
+        if state.tokens.epoch < self.epoch or state.tokens.epoch > self._latest_epoch + BELIEVED:
+            return f"its tokens are of epoch {state.tokens.epoch}, and it was born in {self.epoch}"
+        return ""
+
+    @property
+    def _latest_epoch(self) -> int:
+        return max(self._largest("epoch", report) for report in self._reports.values())
 
     def _side(self, report: Report) -> tuple[int | None, float]:
         """Who are of one cluster and count leases alike; who is of none yet joins the one that is here.
@@ -197,10 +307,20 @@ class Census:
 
     @property
     def leaders(self) -> list[Member]:
-        """Who leads the service: by priority, then by what each drew when it started."""
-        reports = self._reports
-        able = [(report.priority, report.start, member) for member, report in reports.items() if report.priority]
-        return [member for _, _, member in sorted(able)[:MOST_LEADERS]]
+        """Who leads the service: by priority, then by what each drew when it started; one of each node first.
+
+        So the servers of one node alone do not have all places, whatever they report.
+        """
+        reports = self._reports.items()
+        return self._ranked([(report.priority, report.start, member) for member, report in reports if report.priority])
+
+    @staticmethod
+    def _ranked(able: list[tuple[int, int, Member]]) -> list[Member]:
+        of_nodes, ranked = Counter[int](), []
+        for priority, start, member in sorted(able):
+            ranked.append((of_nodes[member.node_id], priority, start, member))
+            of_nodes[member.node_id] += 1
+        return [member for *_, member in sorted(ranked)[:MOST_LEADERS]]
 
     @property
     def is_safe(self) -> bool:
@@ -230,8 +350,12 @@ class Census:
     @cached_property
     def _lock_servers(self) -> set[Member]:
         """Those of whom anybody knows that they are lock servers: other members of the group do not matter."""
-        known = {Member(*numbers) for report in self._all.values() for numbers in report.known}
-        return known | self._all.keys() | self._unreadable.keys()
+        return self.known | self._all.keys() | self._unreadable.keys()
+
+    @property
+    def known(self) -> set[Member]:
+        """Those of whom those who have reported know that they are lock servers."""
+        return {Member(*numbers) for report in self._all.values() for numbers in report.known}
 
     # ---- who differs
 
@@ -240,16 +364,15 @@ class Census:
 
         `voters`: who decides by now, where that has changed since.
         """
-        mine = self._all.get(self._member)
+        mine = self._reports.get(self._member)
         if mine is None:
             return ()
         voters = voters or self.voters
-        named = [uncounted(member, why) for member, why in self._unreadable.items()]
+        named = []
         configured: dict[str, set[int]] = {}
         unsafe: set[int] = set()
         for member, report in self._all.items():
             if member not in self._reports:
-                named.append(uncounted(member, self._reason(report, mine)))
                 continue
             if not report.safe:
                 unsafe.add(member.node_id)
@@ -262,6 +385,17 @@ class Census:
             rings = f"the ring of {nodes(tuple(sorted(unsafe)))}"
             named.append(f"{rings} does not tell what is safe: all go by acknowledgements (ruling E4)")
         return tuple(sorted(named))
+
+    @property
+    def uncounted(self) -> dict[Member, str]:
+        """Who does not count together with who asks, and why."""
+        named = {member: uncounted(name(member, self._members), why) for member, why in self._unreadable.items()}
+        for member, report in self._all.items():
+            if why := self.refused.get(member, ""):
+                named[member] = uncounted(process(member), why)
+            elif member not in self._reports and self._member in self._reports:
+                named[member] = uncounted(name(member, self._members), self._reason(report, self._all[self._member]))
+        return named
 
     @staticmethod
     def _reason(report: Report, mine: Report) -> str:
@@ -285,18 +419,24 @@ class Census:
         """Decide what the view is, as all do alike."""
         if self._member in self.excluded:
             return Minority("the others went on without this server, which did not answer")
+        if self._member in self.refused:
+            return Minority(f"the others go on without this server: {self.refused[self._member]}")
         voters = self.voters
         apart = [member.node_id for member, report in self._voting.items() if not report.quorate]
         if apart:
             return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
         if self._known is None and self._is_mixed():
-            return Minority(f"a first start needs lock servers that agree: {'; '.join(self.differences(voters))}")
+            named = sorted({*self.differences(voters), *self.uncounted.values()})
+            return Minority(f"a first start needs lock servers that agree: {'; '.join(named)}")
         if not voters.is_quorum(self.present):
             return Minority(f"too few lock servers are here: nothing from node {self._missing}")
         if not self.leaders:
             return Minority("no lock server here may lead: each has its priority off")
-        if voters.is_quorum(self._with_state) or self._has_the_last():
+        without = [process(member) for member in sorted(self.refused) if member.node_id in voters.voting]
+        if voters.is_quorum(self._with_state) or (not without and self._has_the_last()):
             return self._base()
+        if without:
+            return Minority(f"too few have a state without {', '.join(without)}, whose state cannot be had: end it")
         return self._birth()
 
     def _is_mixed(self) -> bool:
@@ -316,7 +456,7 @@ class Census:
     @cached_property
     def _voting(self) -> dict[Member, Report]:
         """Those of nodes that vote: what others say of state and quorum changes nothing."""
-        voting = {node for electorate in self.voters.electorates for node, votes in electorate.votes.items() if votes}
+        voting = self.voters.voting
         return {member: report for member, report in self._reports.items() if member.node_id in voting}
 
     def _has_the_last(self) -> bool:
@@ -391,9 +531,20 @@ class Census:
         return Record(epoch, max((record.longest for record in known), default=usual), self.voters)
 
 
-def uncounted(member: Member, why: str) -> str:
+def uncounted(who: str, why: str) -> str:
     """Name a server that does not count, and why."""
-    return f"node {member.node_id} does not count here: {why}"
+    return f"{who} does not count here: {why}"
+
+
+def process(member: Member) -> str:
+    """Name a member of the group."""
+    return f"process {member.pid} of node {member.node_id}"
+
+
+def name(member: Member, members: Collection[Member]) -> str:
+    """Name a member by its node, where that has no other one of these."""
+    is_alone = all(other == member or other.node_id != member.node_id for other in members)
+    return f"node {member.node_id}" if is_alone else process(member)
 
 
 def _cluster(report: Report) -> str:

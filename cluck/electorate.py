@@ -139,6 +139,11 @@ class Voters(Struct, frozen=True, array_like=True):
         """All that must agree."""
         return (self.electorate,) if self.former is None else (self.electorate, self.former)
 
+    @property
+    def voting(self) -> set[int]:
+        """The nodes that have votes."""
+        return {node_id for electorate in self.electorates for node_id, votes in electorate.votes.items() if votes}
+
     # ---- who is enough
 
     def is_quorum(self, node_ids: Collection[int]) -> bool:

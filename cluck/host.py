@@ -76,7 +76,7 @@ class Host:
         """Something was given to the group since its last event."""
 
     async def run(self) -> None:
-        """Serve until cancelled; raises `RingLost` where the group's stream ends, or the state cannot be had."""
+        """Serve until cancelled; raises `RingLost` where the group's stream ends."""
         async with anyio.create_task_group() as tasks:
             for job in (self._work_for_many, self._send_on, self._store_records, self._watch_time):
                 tasks.start_soon(job)
@@ -111,8 +111,6 @@ class Host:
     def work(self) -> None:
         """Give to the group, to the disk and to the clock what the service has for them. Hot: once for each turn."""
         service = self.service
-        if service.failure is not None:
-            raise RingLost(service.failure)
         now = self.clock()
         messages = service.take(now)
         if messages and not self._outbox:

@@ -21,7 +21,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from cluck.census import Base, Birth, Census, Minority, uncounted
+from cluck.calls import FORGIVENESS, MOST, Calls
+from cluck.census import Base, Birth, Census, Minority, name, process, uncounted
 from cluck.commands import LARGEST_EPOCH, Boot, Command, Outcome, RequestId, Server
 from cluck.electorate import Electorate, Voters
 from cluck.finality import Finality
@@ -34,8 +35,10 @@ from cluck.wire import (
     Ack,
     Commands,
     Exclude,
+    Forgive,
     Lineage,
     Malformed,
+    NoServer,
     OtherVersion,
     Propose,
     Record,
@@ -57,6 +60,8 @@ from totem.configuration import Level
 
 PATIENCE: Final = 3.0
 """Seconds that a round waits for a server that does not report."""
+LONGEST_LOADING: Final = 60.0
+"""Seconds that the base's state may take on its way."""
 NOTICE_INTERVAL: Final = 1.0
 """Seconds between two notices to those who speak another version."""
 
@@ -152,11 +157,7 @@ class Replica:
         """Of the service in this view: the first proposes, the others stand by."""
         self.differences: tuple[str, ...] = ()
         """Who differs from whom in what must be equal, or in who is to decide."""
-        self.deadline = math.inf
-        """When `advance` wants to be called."""
         self.malformed = 0
-        self.failure: str | None = None
-        """Why this server cannot go on."""
         self.disk_fault = ""
         """Why records cannot be stored here now, and where; empty: they can."""
         self.number = 0
@@ -181,6 +182,17 @@ class Replica:
         """Somebody was told to call a round since the last change."""
         self._round_began = -math.inf
         """When the present round was heard of."""
+        self._is_open = True
+        """The present round is not over yet."""
+        self._due = math.inf
+        """When the phase has something to do."""
+        self._calls = Calls()
+        self._caller: Member | None = None
+        """Who has called the present round."""
+        self._forgive_at = math.inf
+        """When to say that others may call rounds again."""
+        self._is_call_void = False
+        """The round that this server has called last counts for nothing."""
         self._stated: bool | None = None
         """What was said of quorum in this round."""
         self._census: Census | None = None
@@ -189,10 +201,15 @@ class Replica:
         """Who has the base's state, for those who have another."""
         self._parts: list[Snapshot] = []
         """Of that, which is on its way here."""
+        self._loading_until = math.inf
         self._foreign: set[Member] = set()
         """Those who have spoken another version last: they call no round that could be read."""
         self._silent_until = -math.inf
         """No notice to those who speak another version before."""
+        self._of_reports: tuple[str, ...] = ()
+        """Who differs from whom, of those who count."""
+        self._uncounted: dict[Member, str] = {}
+        """Members that do not count, and why."""
         self._finality: Finality | None = None
         """Of this primary view, or of the last one: as far as it came, so far is the state. None: there is no state."""
 
@@ -206,6 +223,8 @@ class Replica:
             self._on_confchg(event, now)
         elif type(event) is TotemConfchg:
             is_known = self._ring_seq is None and self._round_is_due
+            if self._ring_seq is not None:
+                self._calls.on_ring()
             self._ring_seq = event.ring_id.seq
             if not is_known:  # at the own join the round was begun with the `Confchg`
                 known = self._known | {self.member}
@@ -270,19 +289,24 @@ class Replica:
 
     def advance(self, now: float) -> None:
         """Time has passed."""
-        if now < self.deadline:
+        if now >= self._forgive_at:
+            self._forgive_at = math.inf
+            if self._calls.are_many:
+                self._say(Forgive())
+                self._watch_calls(now)
+        if now < self._due:
             return
-        self.deadline = math.inf
-        if self.phase is Phase.ROUND:
-            self._hurry(now)
+        self._due = math.inf
+        if self._is_open:
             late = self._round_began + PATIENCE
-            self.deadline = late if now < late else now + PATIENCE
+            self._due = late if now < late else now + PATIENCE
+            self._hurry(now)
         elif self.phase is Phase.LOADING:
-            self._call_round()  # who has the base's state does not say it, and will not report either
-            self.deadline = now + PATIENCE
+            self._hurry_owner()
+            self._due = now + PATIENCE
         elif self.phase is Phase.BIRTH:
             self._propose_birth()
-            self.deadline = now + PATIENCE
+            self._due = now + PATIENCE
 
     def _hurry(self, now: float) -> None:
         """Go on without who does not call the round, or does not report."""
@@ -290,8 +314,32 @@ class Replica:
             self._call_round()
         elif self._census.has_report_of(self.member):
             is_late = now >= self._round_began + PATIENCE
-            silent = [(*member,) for member in self._census.silent if is_late or member not in self._known]
-            self._say(Exclude(self._census.id, silent))
+            known = self._census.known
+            silent = [member for member in self._census.silent if is_late or (known and member not in known)]
+            if silent:
+                self._say(Exclude(self._census.id, [(*member,) for member in silent]))
+            if is_late:
+                self._show(self._census.without_silent())
+
+    def _show(self, census: Census) -> None:
+        """Tell what the round comes to where nobody else reports, if those who do cannot decide."""
+        verdict = census.verdict()
+        if isinstance(verdict, Minority) and verdict.why != self.why:
+            self._take_over(census)
+            self._enter(Phase.MINORITY, verdict.why)
+
+    def _hurry_owner(self) -> None:
+        """Go on without who has the base's state, and does not hand it over."""
+        assert self._census is not None
+        assert self._owner is not None
+        if self._owner != self.member:
+            self.why = f"the state of {process(self._owner)} does not come: it stands still"
+            self._say(Exclude(self._census.id, [(*self._owner,)]))
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` wants to be called."""
+        return min(self._due, self._forgive_at)
 
     @property
     def is_primary(self) -> bool:
@@ -332,6 +380,11 @@ class Replica:
         self._foreign &= set(confchg.members)
         has_lost = not self._known.isdisjoint(confchg.left)
         self._known.difference_update(confchg.left)
+        newcomers = [member for member, reason in confchg.joined.items() if reason is Reason.JOIN]
+        self._calls.on_change(confchg.left, newcomers)
+        for member in self._uncounted.keys() & confchg.left:
+            del self._uncounted[member]
+        self._name_differences()
         for member, reason in confchg.left.items():
             if reason not in _ENDED:
                 self._is_last = False
@@ -352,7 +405,7 @@ class Replica:
         self._round_is_due = True
         if self.member == caller:
             self._call_round()
-        self.deadline = now + PATIENCE
+        self._due = now + PATIENCE
 
     def _suspend(self, why: str) -> None:
         if self.phase is Phase.PRIMARY:
@@ -360,10 +413,11 @@ class Replica:
         self._census = None
         self._round_is_due = False
         self._stated = None
+        self._is_open = True
         self._parts = []
         self._records.forget_view()
         self._enter(Phase.ROUND, why)
-        self.deadline = math.inf
+        self._due = math.inf
 
     def _call_round(self) -> None:
         self._rounds += 1
@@ -400,28 +454,42 @@ class Replica:
     def _on_unreadable(self, message: Message, malformed: Malformed, now: float) -> None:
         """A server cannot be understood: it is not waited for, and named. One of another version is told of this one.
 
-        What it is told is a message of a byte, which is not answered, or two versions would never fall silent.
+        What it is told is a message of a byte, which is not answered, or two versions would never fall silent. What no
+        lock server says makes nobody one.
         """
         if message.data == NOTICE:
             return
         self.malformed += 1
+        sender = message.sender
         if isinstance(malformed, OtherVersion):
-            self._foreign.add(message.sender)
+            self._foreign.add(sender)
             if len(message.data) > len(NOTICE) and now >= self._silent_until:
                 self._silent_until = now + NOTICE_INTERVAL
                 self._outbox.append(NOTICE)
+            self._uncounted[sender] = uncounted(name(sender, self._members), str(malformed))
+        elif isinstance(malformed, NoServer) and sender not in self._known:
+            self._uncounted[sender] = f"{process(sender)} is no lock server, and speaks in the lock servers' group"
+        self._name_differences()
         census = self._census
-        if census is not None and self.phase is Phase.ROUND:
-            census.refuse(message.sender, str(malformed))
+        if census is not None and self._is_open:
+            if isinstance(malformed, NoServer):
+                census.pass_over(sender)
+            else:
+                census.refuse(sender, str(malformed))
             if census.is_complete:
                 self._conclude(census, now)
-        elif isinstance(malformed, OtherVersion):  # who has never reported begins no round by coming
-            self.differences = tuple(sorted({*self.differences, uncounted(message.sender, str(malformed))}))
+
+    def _name_differences(self) -> None:
+        """Name who differs from whom, who does not count, and who calls rounds without end."""
+        restless = (f"{process(member)} calls one round after another" for member in self._calls.restless)
+        named = {*self._of_reports, *self._uncounted.values(), *(f"{who}: {MOST} a minute count" for who in restless)}
+        if named != set(self.differences):
+            self.differences = tuple(sorted(named))
 
     def _on_rare(self, sender: Member, said: Said, now: float) -> None:
         match said:
             case Round():
-                self._on_round(said, now)
+                self._on_round(sender, said, now)
             case Report():
                 self._on_report(sender, said, now)
             case Exclude():
@@ -432,6 +500,8 @@ class Replica:
                 self._on_propose(sender, said)
             case Stored():
                 self._on_stored(sender, said)
+            case Forgive():
+                self._on_forgive(sender)
 
     def _census_of(self, round_id: RoundId | None) -> Census | None:
         """Find what a message speaks of; None: it speaks of another round than the present one, and is void."""
@@ -440,14 +510,21 @@ class Replica:
 
     # ---- rounds
 
-    def _on_round(self, said: Round, now: float) -> None:
-        """A round begins, whatever there was before."""
+    def _on_round(self, sender: Member, said: Round, now: float) -> None:
+        """A round begins, whatever there was before; but one member does not keep the others from deciding."""
+        is_counted = self._calls.count(sender)
+        self._watch_calls(now)
+        if not is_counted:
+            self._is_call_void |= sender == self.member
+            return
+        self._caller = sender
+        self._is_call_void = False
         self._suspend("servers are still to report")
-        self._census = Census(said.id, self._members, self.member)
+        self._census = Census(said.id, self._members, self.member, self._ring_seq or 0)
         self._stated = self._quorate
         self._round_began = now
-        has_strangers = bool(self.servers) and not self._known.issuperset(self._members)
-        self.deadline = now + (HASTE if has_strangers else PATIENCE)
+        has_strangers = not self._known.issuperset(self._members)
+        self._due = now + (HASTE if has_strangers else PATIENCE)
         frozen = freeze(self.state.image()) if self.state is not None else b""
         self._say(
             Report(
@@ -473,7 +550,7 @@ class Replica:
 
     def _on_report(self, sender: Member, said: Report, now: float) -> None:
         census = self._census_of(said.round)
-        if census is None or self.phase is not Phase.ROUND or sender in census.excluded:
+        if census is None or not self._is_open or sender in census.excluded:
             return
         self._known.add(sender)
         census.add(sender, said)
@@ -485,19 +562,35 @@ class Replica:
 
     def _on_exclude(self, sender: Member, said: Exclude, now: float) -> None:
         census = self._census_of(said.round)
-        if census is None or self.phase is not Phase.ROUND or not census.has_report_of(sender):
+        if census is None:
             return
-        excluded = census.exclude({Member(*numbers) for numbers in said.members})
-        if self.member in excluded:
-            self._call_round()  # this one has come to again: it wants to count
-        if census.is_complete:
-            self._conclude(census, now)
+        members = {Member(*numbers) for numbers in said.members}
+        if self._is_open:
+            excluded = census.exclude(sender, members)
+            for member in excluded:
+                self._calls.on_silent(member, self._caller)
+            self._watch_calls(now)
+            if self.member in excluded:
+                self._call_round()  # this one has come to again: it wants to count
+            if census.is_complete:
+                self._conclude(census, now)
+        elif self.phase is Phase.LOADING and self._owner in members and sender in self.servers:
+            self._on_owner_called_silent(sender, self._owner, census, now)
+
+    def _on_owner_called_silent(self, sender: Member, owner: Member, census: Census, now: float) -> None:
+        """Go on without who does not hand over the base's state, once enough say so."""
+        others = census.exclude_owner(sender, owner, "it has the latest state, and does not hand it over")
+        if others is not census:
+            self._conclude(others, now)
+            if owner == self.member:
+                self._call_round()
 
     def _conclude(self, census: Census, now: float) -> None:
-        """The last has reported: go on as all do."""
-        self.servers = census.servers
-        self.leaders = census.leaders
-        self.differences = census.differences()
+        """The last has reported, or one does not count any more: go on as all do."""
+        self._is_open = False
+        self._census = census
+        self._parts = []
+        self._take_over(census)
         match census.verdict():
             case Minority(why):
                 self._enter(Phase.MINORITY, why)
@@ -506,14 +599,39 @@ class Replica:
             case Birth() as birth:
                 self._wait_for(birth, now)
 
+    def _watch_calls(self, now: float) -> None:
+        """Name who calls rounds without end; forgive others in time, by order, though each has a clock of its own."""
+        self._name_differences()
+        if self._calls.are_many:
+            self._forgive_at = min(self._forgive_at, now + FORGIVENESS)
+
+    def _on_forgive(self, sender: Member) -> None:
+        """Rounds of others count again. If this one's last did not, and is forgiven, it calls another one."""
+        self._calls.forgive(sender, self._members)
+        self._name_differences()
+        if self._is_call_void and self._calls.may(self.member):
+            self._is_call_void = False
+            self._call_round()
+
+    def _take_over(self, census: Census) -> None:
+        """Have who is there from a round."""
+        self.servers = census.servers
+        self.leaders = census.leaders
+        self._of_reports = census.differences()
+        here = {member: why for member, why in self._uncounted.items() if not census.has_report_of(member)}
+        self._uncounted = {**here, **census.uncounted}
+        self._name_differences()
+
     def _begin_with(self, base: Base, census: Census, now: float) -> None:
         self.was_there = base.was_there
-        if base.is_everywhere:
-            self._become_primary(census, census.epoch)
-            return
         self._owner = base.owner
+        if base.is_everywhere:
+            assert self.state is not None
+            self._go_on_with(self.state, census, now)
+            return
         self._enter(Phase.LOADING, f"the state of node {base.owner.node_id} is on its way to those who have another")
-        self.deadline = now + PATIENCE
+        self._due = now + PATIENCE
+        self._loading_until = now + LONGEST_LOADING
         if base.owner == self.member:
             assert self.state is not None
             for part in cut(freeze(self.state.image()), census.id):
@@ -527,16 +645,29 @@ class Replica:
             self.malformed += 1
             return
         self._parts.append(said)
-        self.deadline = now + PATIENCE
+        if now < self._loading_until:
+            self._due = now + PATIENCE
         if len(self._parts) < said.parts:
             return
         try:
-            image = thaw(self._parts)
+            state = thaw(self._parts, census.digest_of(sender))
         except Malformed as malformed:
-            self.failure = f"the state of the other lock servers cannot be read: {malformed}"
+            self._refuse_owner(f"its state cannot be read: {malformed}", census, now)
             return
-        self.state = State.of(image)
+        self._go_on_with(state, census, now)
+
+    def _go_on_with(self, state: State, census: Census, now: float) -> None:
+        """Begin the view with the base's state, if it is what was reported; until then all keep their own."""
+        if why := census.why_not(state):
+            self._refuse_owner(why, census, now)
+            return
+        self.state = state
         self._become_primary(census, census.epoch)
+
+    def _refuse_owner(self, why: str, census: Census, now: float) -> None:
+        """Go on without the state that was to be the base, and without who has it."""
+        assert self._owner is not None
+        self._conclude(census.without_state_of(self._owner, why), now)
 
     # ---- the primary view
 
@@ -551,7 +682,7 @@ class Replica:
         state.voters = census.voters.confirmed(lineage.primary)
         self._finality = Finality(lineage, self.member, is_safe=census.is_safe, is_quorum=self._is_quorum)
         self.number = 0
-        self.deadline = math.inf
+        self._due = math.inf
         state.keep(set(self.servers.values()), census.boots)
         state.here = census.present
         for member, record in census.records.items():
@@ -661,7 +792,8 @@ class Replica:
         if voters.former is not None and self._records.are_known(voters, self._is_quorum):
             state.voters = voters.changed()
         if self._census is not None:
-            self.differences = self._census.differences(state.voters)
+            self._of_reports = self._census.differences(state.voters)
+            self._name_differences()
         self._records.remember(self._record(state))
 
     def _take_records(self) -> None:
@@ -678,8 +810,8 @@ class Replica:
         """There is no state to go on with: begin anew when nobody relies on one any more."""
         left = f"leases of up to {birth.after:g} s may be left of an earlier life"
         self._enter(Phase.BIRTH, left if birth.after else "a first state is being stored")
-        self.deadline = now + birth.after + birth.rank * PATIENCE
-        if self.deadline == now:
+        self._due = now + birth.after + birth.rank * PATIENCE
+        if self._due == now:
             self.advance(now)
 
     def _propose_birth(self) -> None:

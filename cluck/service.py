@@ -156,11 +156,6 @@ class Service:
             return self._outgoing.is_busy or not self._teller.is_resumed or self.replica.is_busy
         return phase is not Phase.MINORITY
 
-    @property
-    def failure(self) -> str | None:
-        """Why this server cannot go on."""
-        return self.replica.failure
-
     # ---- the replica's side (`cluck.replica.Listener`)
 
     def on_delivered(self, serial: int) -> None:

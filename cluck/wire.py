@@ -8,6 +8,7 @@
     Stored      it is
     Commands    what is to be done, in order
     Ack         all up to a number has been applied (only where the ring has no SAFE: ruling E4)
+    Forgive     who has called as many rounds as a member may, may call others
 
 Who says it is the message's sender; `start` tells its life. All are hostile until read: a malformed one is no message,
 and a malformed command in a message no command.
@@ -27,10 +28,12 @@ from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import Boot, Command, Epoch, Longest, Number
 from cluck.electorate import Electorate, View, Voters
-from cluck.state import Image
+from cluck.state import Image, State
 from totem.errors import TotemError
 
-VERSION: Final = 4
+VERSION: Final = 5
+LARGEST_VERSION: Final = 31
+"""What begins with a larger byte, as text does, was said by no lock server of any version."""
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
 MOST_PARTS: Final = 8192
@@ -50,7 +53,11 @@ class Malformed(TotemError):
 
 
 class OtherVersion(Malformed):
-    """A message of another version of this format."""
+    """A message of another version of this format, which a lock server may have said."""
+
+
+class NoServer(Malformed):
+    """A message that no lock server of any version says."""
 
 
 class RoundId(NamedTuple):
@@ -217,6 +224,10 @@ class Ack(Struct, frozen=True, array_like=True, tag=8):
     number: Number
 
 
+class Forgive(Struct, frozen=True, array_like=True, tag=9):
+    """Rounds that members of other nodes have called count no more."""
+
+
 class _Sealed(Struct, frozen=True, array_like=True, tag=7):
     """`Commands` whose commands are not read yet."""
 
@@ -225,7 +236,7 @@ class _Sealed(Struct, frozen=True, array_like=True, tag=7):
     commands: list[Raw]
 
 
-Said = Round | Report | Exclude | Snapshot | Propose | Stored | Commands | Ack
+Said = Round | Report | Exclude | Snapshot | Propose | Stored | Commands | Ack | Forgive
 
 _encoder = Encoder()
 _decoder: Decoder[Said] = Decoder(Said)
@@ -245,8 +256,9 @@ def encode(said: Said) -> bytes:
 def decode(data: bytes) -> Said:
     """Read a message. Raises Malformed. Hot."""
     if data[:1] != _VERSION_BYTE:
-        version = data[0] if data else "none"
-        raise OtherVersion(f"it speaks version {version}, and this is version {VERSION}: install the same release")
+        if not data or not 0 < data[0] <= LARGEST_VERSION:
+            raise NoServer(f"a message of {len(data)} bytes that no lock server says")
+        raise OtherVersion(f"it speaks version {data[0]}, and this is version {VERSION}: install the same release")
     try:
         return _decoder.decode(memoryview(data)[1:])
     except (ValidationError, ValueError) as error:
@@ -286,12 +298,16 @@ def cut(frozen: bytes, round_id: RoundId) -> list[Snapshot]:
     return [Snapshot(round_id, part, len(bodies), checksum, body) for part, body in enumerate(bodies)]
 
 
-def thaw(parts: list[Snapshot]) -> Image:
-    """Read a state from its parts. Raises Malformed."""
+def thaw(parts: list[Snapshot], checksum: int) -> State:
+    """Read the state of this checksum from its parts. Raises Malformed."""
     frozen = b"".join(part.body for part in parts)
-    if digest(frozen) != parts[-1].checksum:
-        raise Malformed(f"a snapshot of {len(frozen)} bytes with a wrong checksum")
+    what = f"a snapshot of {len(frozen)} bytes"
+    if digest(frozen) != checksum:
+        raise Malformed(f"{what} with a wrong checksum")
     try:
-        return _images.decode(frozen)
+        state = State.of(_images.decode(frozen))
     except (ValidationError, ValueError) as error:
-        raise Malformed(f"a snapshot of {len(frozen)} bytes: {error}") from None
+        raise Malformed(f"{what}: {error}") from None
+    if freeze(state.image()) != frozen:
+        raise Malformed(f"{what} that is not what a state looks like")
+    return state

@@ -5,8 +5,9 @@ from typing import get_args
 
 import pytest
 
-from cluck import outgoing, room, shown, wire
+from cluck import outgoing, replica, room, shown, wire
 from cluck.actors import Actor
+from cluck.calls import Calls
 from cluck.canvass import Canvass
 from cluck.census import Census
 from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
@@ -26,7 +27,7 @@ from cluck.telling import Teller
 from cluck.tickets import Lock, Table
 from cluck.tokens import Tokens
 from cluck.upkeep import Upkeep
-from cluck.wire import Record
+from cluck.wire import Lineage, Record
 from tests.cluck import test_actors as actors
 from tests.cluck import test_commands as commands
 from tests.cluck import test_conditions as conditions
@@ -90,6 +91,11 @@ def clients_hunt(kind):
 def members_hunt():
     for seed in range(8):
         fuzz.test_a_member_that_is_no_server_says_anything(seed)
+
+
+def all_count_alike():
+    for seed in range(60):
+        members.test_all_members_count_alike_whoever_comes_and_goes(seed)
 
 
 def random_commands():
@@ -1091,7 +1097,7 @@ REPLICAS = [
             Change(
                 Replica,
                 "_hurry",
-                "self._say(Exclude(self._census.id, silent))",
+                "self._say(Exclude(self._census.id, [(*member,) for member in silent]))",
                 "pass",
             )
         ],
@@ -1118,7 +1124,7 @@ REPLICAS = [
     Bug(
         "a state is born at once",
         "E5",
-        [Change(Replica, "_wait_for", "self.deadline = now + birth.after", "self.deadline = now")],
+        [Change(Replica, "_wait_for", "self._due = now + birth.after", "self._due = now")],
         replicas.test_those_who_have_lost_their_memory_are_no_majority_for_a_state,
     ),
     Bug(
@@ -1466,7 +1472,7 @@ RIGHTS = [
     Bug(
         "wait no longer for a server than for whoever is there",
         "E2b",
-        [Change(Replica, "_hurry", "if is_late or member not in self._known", "")],
+        [Change(Replica, "_hurry", "if is_late or (known and member not in known)", "")],
         members.test_who_is_known_has_the_whole_patience,
     ),
     Bug(
@@ -1484,7 +1490,7 @@ RIGHTS = [
     Bug(
         "exclude whom anybody names",
         "E12",
-        [Change(Replica, "_on_exclude", "or not census.has_report_of(sender)", "")],
+        [Change(Census, "_is_agreed", "bool(self._reports) and self.is_quorum(callers, self.voters)", "True")],
         members.test_who_has_not_reported_excludes_nobody,
     ),
     Bug(
@@ -1492,6 +1498,153 @@ RIGHTS = [
         "E12",
         [Change(Replica, "_on_snapshot", "or sender != self._owner", "")],
         members.test_parts_of_a_state_come_from_who_has_it,
+    ),
+]
+
+MEMBERS = [
+    Bug(
+        "give the own state up before the other one is read",
+        "E2d",
+        [Change(Replica, "_on_snapshot", "try:", "self.state = None\n    try:")],
+        partial(members.test_nobody_gives_up_its_state_for_one_that_cannot_be_read, {"digest": 1}, members.BAD, 2, ""),
+    ),
+    Bug(
+        "take a state that is not as it was reported",
+        "E2d",
+        [Change(replica, "thaw", "digest(frozen) != checksum", "False")],
+        partial(
+            members.test_nobody_gives_up_its_state_for_one_that_cannot_be_read,
+            {"digest": 1},
+            members.OF_NOBODY,
+            None,
+            "",
+        ),
+    ),
+    Bug(
+        "take a state whose tokens never end",
+        "E2d",
+        [Change(Census, "why_not", "state.tokens.epoch > self._latest_epoch + BELIEVED", "False")],
+        partial(
+            members.test_nobody_gives_up_its_state_for_one_that_cannot_be_read,
+            {"digest": wire.digest(members.OF_LATE_TOKENS)},
+            members.OF_LATE_TOKENS,
+            None,
+            "",
+        ),
+    ),
+    Bug(
+        "begin anew instead of a state that cannot be read",
+        "E2d",
+        [Change(Census, "verdict", "if without:", "if False:")],
+        members.test_no_state_is_born_instead_of_one_that_cannot_be_read,
+    ),
+    Bug(
+        "believe in any number",
+        "E2d",
+        [Change(Census, "_unbelieved", "if number > known + step:", "if False:")],
+        partial(
+            members.test_who_reports_what_cannot_be_does_not_count,
+            members.NEIGHBOUR,
+            {"lineage": Lineage(1, 2, (1 << 63) - 1, 0)},
+        ),
+    ),
+    Bug(
+        "believe in rings that are still to come",
+        "E2d",
+        [Change(Census, "_unbelieved", "report.lineage.ring_seq > self._ring_seq", "False")],
+        partial(
+            members.test_who_reports_what_cannot_be_does_not_count, members.NEIGHBOUR, {"lineage": Lineage(1, 3, 1, 0)}
+        ),
+    ),
+    Bug(
+        "exclude whom one alone calls silent",
+        "E2a",
+        [Change(Census, "_is_agreed", "and self.is_quorum(callers, self.voters)", "")],
+        members.test_one_alone_excludes_nobody_where_the_others_decide,
+    ),
+    Bug(
+        "do without a state that one alone does not get",
+        "E2a",
+        [Change(Census, "_is_agreed", "and self.is_quorum(callers, self.voters)", "")],
+        members.test_one_alone_calls_no_owner_of_a_state_silent,
+    ),
+    Bug(
+        "wait for a state for ever",
+        "E2d",
+        [Change(Replica, "_hurry_owner", "self._say(", "bool(")],
+        members.test_who_does_not_hand_over_its_state_does_not_count,
+    ),
+    Bug(
+        "wait for a state as long as some of it comes",
+        "E2d",
+        [Change(Replica, "_on_snapshot", "if now < self._loading_until:", "if True:")],
+        members.test_a_state_that_comes_bit_by_bit_has_its_time,
+    ),
+    Bug(
+        "wait in silence for who does not report",
+        "E2a",
+        [Change(Replica, "_hurry", "self._show(self._census.without_silent())", "pass")],
+        members.test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come,
+    ),
+    Bug(
+        "begin any number of rounds that one calls",
+        "E2e",
+        [Change(Calls, "count", "return self._numbers[member] <= MOST", "return True")],
+        partial(members.test_a_member_calls_no_rounds_without_end, members.STRANGER, True),
+    ),
+    Bug(
+        "let who is silent in the rounds that it calls call others",
+        "E2e",
+        [Change(Calls, "on_silent", "MOST - (member != caller)", "0")],
+        partial(members.test_a_member_calls_no_rounds_without_end, members.STRANGER, False),
+    ),
+    Bug(
+        "forgive nobody",
+        "E2e",
+        [Change(Replica, "_on_forgive", "self._calls.forgive(sender, self._members)", "pass")],
+        members.test_who_calls_rounds_without_end_is_forgiven_by_order,
+    ),
+    Bug(
+        "let a member forgive itself",
+        "E2e",
+        [Change(Calls, "forgive", "member.node_id != sender.node_id or", "True or")],
+        members.test_nobody_forgives_itself,
+    ),
+    Bug(
+        "call no other round when the last one was void",
+        "E2e",
+        [Change(Replica, "_on_forgive", "if self._is_call_void and", "if False and")],
+        members.test_a_server_whose_round_was_void_calls_another_one_in_time,
+    ),
+    Bug(
+        "know more of who calls rounds than those who come",
+        "E2e",
+        [Change(Calls, "count", "self._callers = set()", "pass")],
+        all_count_alike,
+    ),
+    Bug(
+        "know more of those who call rounds than who was in another ring",
+        "E2e",
+        [Change(Calls, "on_ring", "self._callers, self._fresh = set(), []", "pass")],
+        members.test_rounds_count_anew_on_another_ring_and_when_a_server_comes,
+    ),
+    Bug(
+        "the processes of one node lead alone",
+        "E2d",
+        [Change(Census, "_ranked", "(of_nodes[member.node_id], priority,", "(0, priority,")],
+        members.test_the_processes_of_one_node_are_not_all_leaders,
+    ),
+    Bug(
+        "take whoever speaks for a lock server",
+        "E2b",
+        [Change(Replica, "_on_unreadable", "census.pass_over(sender)", "census.refuse(sender, '')")],
+        members.test_who_says_what_no_lock_server_says_takes_no_vote_and_no_time,
+    ),
+    Bug(
+        "name for ever who was no lock server",
+        "E2b",
+        [Change(Replica, "_on_confchg", "del self._uncounted[member]", "pass")],
+        members.test_who_says_what_no_lock_server_says_is_named_as_none_while_it_is_there,
     ),
 ]
 
@@ -1591,7 +1744,7 @@ VOTERS = [
     Bug(
         "wait for who cannot be understood",
         "E9",
-        [Change(Replica, "_on_unreadable", "census.refuse(message.sender, str(malformed))", "pass")],
+        [Change(Replica, "_on_unreadable", "census.refuse(sender, str(malformed))", "pass")],
         electorates.test_who_speaks_another_version_is_named_and_not_waited_for,
     ),
     Bug(
@@ -1675,4 +1828,6 @@ VOTERS = [
     ),
 ]
 
-BUGS = FUZZ + ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY
+BUGS = (
+    MEMBERS + FUZZ + ACTORS + RIGHTS + VOTERS + REPLICAS + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY
+)

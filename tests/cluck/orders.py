@@ -127,7 +127,8 @@ class Order:
         self.electorate = electorate or Electorate(dict.fromkeys(range(1, nodes + 1), 1))
         self.lives = count()
         self.settings = settings
-        self._seq = count(1)
+        self._ring_seq = 0
+        """Of the ring that was formed last."""
         self.servers = {node_id: Server(self, node_id, **settings) for node_id in self.electorate.votes}
         self.rings = {}
         """Of each node: the nodes of its ring."""
@@ -199,7 +200,7 @@ class Order:
         for node in nodes:
             self.rings[node] = nodes
             self.servers[node].hear(Confchg(members, {}, {joined.member: Reason.JOIN}))
-        joined.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted({member.node_id for member in members}))))
+        joined.hear(TotemConfchg(RingId(1, self._ring_seq), tuple(sorted({member.node_id for member in members}))))
         return joined
 
     def begin(self, node_id, ended, among, **settings):
@@ -211,7 +212,7 @@ class Order:
         for node in nodes:
             self.rings[node] = nodes
             self.servers[node].hear(Confchg(members, {}, {began.member: Reason.JOIN}))
-        began.hear(TotemConfchg(RingId(1, next(self._seq)), tuple(sorted(nodes))))
+        began.hear(TotemConfchg(RingId(1, self._ring_seq), tuple(sorted(nodes))))
 
     def end(self, key, reason):
         """A server ends, and its node goes on."""
@@ -223,7 +224,7 @@ class Order:
             self.servers[node].hear(Confchg(members, {member: reason}, {}))
 
     def _install(self, part):
-        seq = next(self._seq)
+        self._ring_seq = seq = self._ring_seq + 1
         members = tuple(sorted(self.servers[node_id].member for node_id in part))
         for node_id in part:
             former = set(self.rings.get(node_id, ()))

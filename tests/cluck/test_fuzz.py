@@ -26,8 +26,10 @@ from cluck.commands import (
     Wait,
     Withdraw,
 )
+from cluck.electorate import Voters
 from cluck.protocol import VERSION, ClientCommand, Hello, Malformed, Upward, records, upward
-from cluck.wire import Commands, Said, encode
+from cluck.replica import PATIENCE
+from cluck.wire import Commands, Exclude, Forgive, Report, Round, RoundId, Said, Snapshot, decode, encode
 from cpg.events import Member
 from tests.cluck.invariants import check
 from tests.cluck.orders import started
@@ -70,7 +72,6 @@ class Honest:
         for node in (1, 2, 3):
             state, server = order[node].state, order[node]
             assert server.ready
-            assert server.service.failure is None
             assert self.tokens[node] in server.held
             assert state.table.ticket(self.held[node]).renewals == 0
             assert self.asleep[node] in state.conditions._waiters
@@ -263,6 +264,42 @@ def test_a_member_that_is_no_server_says_anything(seed):
             honest.check()
     order.settle()
     honest.check()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_member_reports_anything(seed):
+    """But that others decide, or that no ring is quorate: it calls rounds, and hands over whatever is no state."""
+    dice, order = random.Random(seed), started()
+    honest = Honest(order)
+    sender = dice.choice(STRANGERS)
+    maker = Spoiler(dice, {Voters: lambda: order[1].state.voters})
+    refused = 0
+    for _ in range(40):
+        if dice.random() < 0.3:
+            order.ring([1, 2, 3])
+            rounds = order.said(1)
+        else:
+            rounds = [(sender, encode(Round(RoundId(5, dice.randrange(1 << 60)))))]
+        order.deliver(rounds, [1, 2, 3])
+        reports = order.said(1, 2, 3)
+        known = next((said for _, data in reports if isinstance(said := decode(data), Report)), None)
+        if known is not None:
+            made = replace(maker.make(Report), round=known.round, quorate=True, drift=known.drift, known=[])
+            lineage = order[1].service.replica.lineage
+            near = lineage._replace(ring_seq=lineage.ring_seq + dice.randrange(2), view=dice.randrange(1 << 33))
+            made = replace(made, lineage=dice.choice([made.lineage, near]), record=dice.choice([made.record, None]))
+            order.deliver([(sender, encode(made))], [1, 2, 3])
+        order.deliver(reports, [1, 2, 3])
+        for _ in range(dice.randrange(3)):
+            kind = dice.choice((Snapshot, Exclude, Forgive))
+            said = maker.make(kind)
+            if kind is not Forgive:
+                said = replace(said, round=order[1].service.replica.view_id)
+            order.deliver([(sender, encode(said))], [1, 2, 3])
+        order.pass_time(2 * PATIENCE)
+        refused += "does not count here" in str(order[1].service.replica.differences)
+        honest.check()
+    assert refused > 5
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -1,0 +1,77 @@
+"""Who has called how many rounds, so that no member keeps the others from deciding (ruling E2e).
+
+All members of the group must come to the same: one that begins a round which others do not begin is lost to them. So
+nothing counts here but what all are told in one order, since they formed a ring or since a server that came has called
+its first round: before that it says nothing else, and from then on it knows what the others know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from cpg.events import Member
+
+MOST: Final = 8
+"""Rounds that a member may call until it is forgiven: further ones count for nothing."""
+FORGIVENESS: Final = 60.0
+"""Seconds until the others forgive it."""
+
+
+class Calls:
+    """What one server knows of it, as all others do."""
+
+    def __init__(self) -> None:
+        self.restless: set[Member] = set()
+        """Those who have called more rounds than they may."""
+        self._numbers: dict[Member, int] = {}
+        self._callers: set[Member] = set()
+        """Who has called any."""
+        self._fresh: list[Member] = []
+        """Those who have come and called none yet, in their order."""
+
+    def on_ring(self) -> None:
+        """A ring was formed: its members may know nothing of each other."""
+        self._callers, self._fresh = set(), []
+
+    def on_change(self, left: Collection[Member], joined: Collection[Member]) -> None:
+        """Members have gone, and others have come."""
+        self._fresh = [member for member in self._fresh if member not in left] + sorted(joined)
+        self._callers.difference_update(left)
+        self.restless.difference_update(left)
+        for member in self._numbers.keys() & left:
+            del self._numbers[member]
+
+    def count(self, member: Member) -> bool:
+        """Count a round; whether it begins. With the first one of a member that of all others is forgotten."""
+        if member in self._fresh:  # those who came before it know what is new to it; those after it will call first
+            self._fresh = self._fresh[self._fresh.index(member) + 1 :]
+            self._callers = set()
+        if member not in self._callers:
+            self._callers.add(member)
+            self._numbers, self.restless = {}, set()
+        self._numbers[member] = 1 + self._numbers.get(member, 0)
+        if self._numbers[member] > MOST:
+            self.restless.add(member)
+        return self._numbers[member] <= MOST
+
+    def on_silent(self, member: Member, caller: Member | None) -> None:
+        """A member was left out of a round. It may call one more, unless it has called this one itself."""
+        self._numbers[member] = max(self._numbers.get(member, 0), MOST - (member != caller))
+
+    def forgive(self, sender: Member, members: Collection[Member]) -> None:
+        """Let the members of other nodes call rounds again; where all are of one node, the others of that."""
+        is_alone = all(member.node_id == sender.node_id for member in members)
+        for member in self._numbers.keys() | self.restless:
+            is_forgiven = member.node_id != sender.node_id or (is_alone and member != sender)
+            if is_forgiven and self._numbers.pop(member, 0) <= MOST:
+                self.restless.discard(member)
+
+    def may(self, member: Member) -> bool:
+        """Whether the next round that a member calls begins."""
+        return self._numbers.get(member, 0) < MOST
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there is something to forgive."""
+        return bool(self.restless) or max(self._numbers.values(), default=0) >= MOST - 1
