@@ -44,7 +44,7 @@ async def test_servers_that_are_configured_differently_never_decide_beside_each_
         known = await status(five, node)
         assert voters(known) == [1, 2, 3]
         difference = "nodes 3 4 5 are configured with other lock servers: 1, 2, 3, 4, 5; that changes nothing, "
-        assert difference + "those in force are 1, 2, 3" in known["differences"]
+        assert difference + "those in force are 1, 2, 3; `cluck voters` changes them" in known["differences"]
         assert difference in (await five.cluck(node, "status"))[1]
         assert difference in five.daemons[node].logged()
     one.terminate()
