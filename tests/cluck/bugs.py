@@ -859,7 +859,7 @@ LEASES = [
     Bug(
         "take a renewal that came back too late",
         "E10",
-        [Change(Candidacies, "_on_leads", "or self._clock() >= candidacy.deadline", "")],
+        [Change(Candidacies, "_on_leads", "if self._clock() >= candidacy.deadline:", "if False:")],
         in_session(sessions.test_a_renewal_that_comes_back_too_late_is_none),
     ),
     Bug(
@@ -871,7 +871,7 @@ LEASES = [
     Bug(
         "resign and lead on",
         "E10",
-        [Change(Candidacies, "resign", "self._step_down(candidacy)", "pass")],
+        [Change(Candidacies, "resign", 'self._step_down(candidacy, "it was given up")', "pass")],
         in_session(sessions.test_resigning_is_said_until_it_is_answered),
     ),
     Bug(
