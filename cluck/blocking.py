@@ -17,6 +17,7 @@ that dies while a child has its connection too, they are free when their leases 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import threading
@@ -24,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from cluck import standing
 from cluck.asked import Candidacy, Observation, OnQueued, Place, Request, Role, RolesTold, Tasks, Ticket, name_of
@@ -39,13 +40,11 @@ from cluck.session import Session
 from cluck.sockets import NoDaemon, Records, open_socket, unanswered
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import raise_instead
+from cpg.blocking import longest_rest
 from cpg.connect import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)
-
-LONGEST_WAIT: Final = 3600.0
-"""Seconds after which a longer wait looks again: the system's calls have their limits."""
 
 
 class Locks:
@@ -396,10 +395,10 @@ class Locks:
         """Wait until the condition holds, at most so many seconds; says whether it does. With the lock held."""
         deadline = None if patience is None else time.monotonic() + patience
         while not condition():
-            rest = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
+            rest = math.inf if deadline is None else deadline - time.monotonic()
             if rest <= 0:
                 return False
-            changed.wait(min(rest, LONGEST_WAIT))
+            changed.wait(min(rest, longest_rest()))
         return True
 
     def _answered(self, request: Request, changed: threading.Condition) -> None:
@@ -465,9 +464,8 @@ class Locks:
         return self._rest()
 
     def _rest(self) -> float:
-        rest = min(self._session.deadline - self._clock(), LONGEST_WAIT)
-        if rest < LONGEST_WAIT:
-            rest = min(rest, LONGEST_REST)
+        rest = self._session.deadline - self._clock()
+        rest = min(rest, LONGEST_REST) if rest < math.inf else longest_rest()
         if self._line is None:
             rest = min(rest, self._next_try - time.monotonic())
         elif not self._session.is_connected:

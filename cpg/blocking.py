@@ -58,8 +58,15 @@ AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 FOREVER = -1.0
 LONGEST_REST = 3600.0
 """Seconds after which a longer wait looks again: the system's calls have their limits."""
+LONGEST_DEAFNESS = 1.0
+"""The same in the main thread: of a signal that comes just before it waits it hears behind the wait only."""
 LEAVE_PATIENCE = 5.0
 """Seconds that `finalize` waits until the own leave has come back."""
+
+
+def longest_rest() -> float:
+    """Return how many seconds this thread may wait before it looks again, for the condition and for signals."""
+    return LONGEST_DEAFNESS if threading.current_thread() is threading.main_thread() else LONGEST_REST
 
 
 class CPG:
@@ -384,7 +391,7 @@ class CPG:
                 rest = deadline - time.monotonic() if deadline is not None else None
                 if rest is not None and rest <= 0:
                     return False
-                self._rest(line, LONGEST_REST if rest is None else min(rest, LONGEST_REST))
+                self._rest(line, longest_rest() if rest is None else min(rest, longest_rest()))
 
     def _connect_again(self, line: _Line) -> None:
         """Tell the group that nobody is in sight, once, and try to reach a daemon, at times."""

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 
@@ -230,9 +231,30 @@ def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
         thread = threading.Thread(target=interrupt)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
-            locks.lock("backup").__enter__()
+            locks.lock("backup", timeout=PATIENCE).__enter__()
         thread.join()
         assert server.waiting(b"backup") == 0
+
+
+def test_a_signal_that_does_not_end_the_wait_is_heard_soon(server, locks, connect):
+    """As one that comes just before Python waits; here the system gives it to another thread."""
+
+    def interrupt():
+        until(lambda: server.waiting(b"backup") == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with connect().lock("backup"):
+        thread = threading.Thread(target=interrupt)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            thread.start()
+            began = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                locks.lock("backup", timeout=PATIENCE).__enter__()
+            assert time.monotonic() - began < PATIENCE / 2, "it was heard at the end of the time alone"
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        thread.join()
 
 
 # ---- connections
