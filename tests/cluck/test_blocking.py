@@ -222,6 +222,15 @@ def test_leases_are_renewed_by_the_thread_behind(server, tmp_path):
         until(lambda: "Renew" in server.kinds_said)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT is an exception, also where these tests run in the background of a shell, which has it ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
     def interrupt():
         until(lambda: server.waiting(b"backup") == 1)
@@ -236,6 +245,7 @@ def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
         assert server.waiting(b"backup") == 0
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_that_does_not_end_the_wait_is_heard_soon(server, locks, connect):
     """As one that comes just before Python waits; here the system gives it to another thread."""
 
