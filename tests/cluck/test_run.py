@@ -148,7 +148,8 @@ async def test_a_line_of_a_shell_is_no_command(run):
 )
 async def test_each_way_not_to_have_the_lock_has_its_code(run, error, code):
     result, out, err = await run("echo it runs", FAKE_ERROR=error).ended()
-    assert (result, out, err) == (code, "", "cluck: so it is\n")
+    advice = "; see cluck status" if error == "NotReady" else ""
+    assert (result, out, err) == (code, "", f"cluck: so it is{advice}\n")
 
 
 async def test_a_lost_lock_ends_the_group_in_order(run):
