@@ -59,9 +59,8 @@ READ_TURN: Final = 16
 LONGEST_REST: Final = 1.0
 """Seconds after which the clock of leases is looked at again: it goes on in a suspended machine, sleeps do not."""
 PATIENCE: Final = 5.0
-"""Seconds that are waited until a change by an administrator is seen, a cancelled waiter on a condition has its lock
-back, or a client that ends has a connection to give back what it has not given back. So long the end of a wait may be
-unanswered until its lock is lost."""
+"""Seconds to wait until an administrator's change is seen, a cancelled waiter has its lock back, or a client that ends
+has a connection. The end of a wait that is not answered by then loses its lock."""
 LAST_PATIENCE: Final = 0.25
 """Seconds that a last answer is waited for where no time is left: behind a timeout, in a task that was cancelled."""
 FAREWELL_PATIENCE: Final = 1.0

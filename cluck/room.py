@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cluck.clients import ADMINISTRATORS, LocalClient
 from cluck.commands import Acquire, Command, Publish, Stand, Wait
 from cluck.requests import Pool
-from cpg.daemon.shares import KEPT
+from cpg.daemon.shares import leaves_room
 
 if TYPE_CHECKING:
     from cluck.state import State
@@ -24,11 +24,10 @@ def what_lacks(state: State, command: Command, local: LocalClient, clients: Coll
     if local.user == ADMINISTRATORS:
         return ""
     for pool in _needed(state, command):
-        free = pool.most - pool.most // KEPT - pool.taken
-        if pool.taken < free:
-            continue  # whoever has all of it leaves as much
+        if leaves_room(pool.most, pool.taken, pool.taken):
+            continue  # even if all of it were this user's
         own = sum(pool.of(other.client) for other in clients if other.user == local.user)
-        if free <= 0 or own >= free:
+        if not leaves_room(pool.most, pool.taken, own):
             return pool.what
     return ""
 

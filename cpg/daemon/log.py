@@ -26,15 +26,13 @@ from typing import Final
 
 from totem.config import Logging
 from totem.log_fields import event_fields, extra, fields_of
-from totem.store import words
+from totem.store import DISK_FAULTS, words
 from totem.text import printable
 
 SYSLOG: Final = "/dev/log"
 JOURNAL: Final = "/run/systemd/journal/socket"
 PREFIX: Final = "TOTEM_"
 """Of an event's fields in the journal."""
-_NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""What may be over in a while, and keeps no daemon from starting."""
 
 
 class Text(logging.Formatter):
@@ -137,7 +135,7 @@ class LogFile(_Patient, logging.FileHandler):
         try:
             self.stream = self._open()
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in DISK_FAULTS:
                 raise
 
     def _open(self) -> io.TextIOWrapper:

@@ -40,6 +40,12 @@ def furthest_behind(clients: Iterable[AnyReader]) -> AnyReader | None:
     return max(there, key=lambda client: (waiting[client.uid], client.size), default=None)
 
 
+def leaves_room(total: int, taken: int, own: int, amount: int = 1) -> bool:
+    """Whether a user who is not trusted, and has `own` of what is taken, may have so much more."""
+    free = total - total // KEPT - taken - amount
+    return free >= 0 and (not own or own + amount <= free)
+
+
 class Shares:
     """Of one thing; a machine."""
 
@@ -57,12 +63,9 @@ class Shares:
 
     def may_take(self, uid: int, amount: int = 1) -> bool:
         """Whether a user may have so much more."""
-        taken = self.taken + amount
         if uid in self._trusted:
-            return taken <= self.total
-        free = self.total - self.total // KEPT - taken
-        own = self._of[uid]
-        return free >= 0 and (not own or own + amount <= free)
+            return self.taken + amount <= self.total
+        return leaves_room(self.total, self.taken, self._of[uid], amount)
 
     def take(self, uid: int, amount: int = 1) -> bool:
         """Take something for a user; False, and nothing taken, where that would be more than it may have."""

@@ -1314,7 +1314,7 @@ MINORITY = [
     Bug(
         "leave what is for all to one user",
         "E14",
-        [Change(room, "what_lacks", "own >= free", "False")],
+        [Change(room, "what_lacks", "if not leaves_room(pool.most, pool.taken, own):", "if False:")],
         several_programs_of_one_user,
     ),
     Bug(

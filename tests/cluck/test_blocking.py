@@ -230,14 +230,20 @@ def interruptible():
     signal.signal(signal.SIGINT, former)
 
 
-@pytest.mark.usefixtures("interruptible")
-def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
+def interrupter(server):
+    """A thread that interrupts this process when it waits for the lock."""
+
     def interrupt():
         until(lambda: server.waiting(b"backup") == 1)
         os.kill(os.getpid(), signal.SIGINT)
 
+    return threading.Thread(target=interrupt)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
     with connect().lock("backup"):
-        thread = threading.Thread(target=interrupt)
+        thread = interrupter(server)
         thread.start()
         with pytest.raises(KeyboardInterrupt):
             locks.lock("backup", timeout=PATIENCE).__enter__()
@@ -248,13 +254,8 @@ def test_an_interrupted_wait_leaves_nothing_behind(server, locks, connect):
 @pytest.mark.usefixtures("interruptible")
 def test_a_signal_that_does_not_end_the_wait_is_heard_soon(server, locks, connect):
     """As one that comes just before Python waits; here the system gives it to another thread."""
-
-    def interrupt():
-        until(lambda: server.waiting(b"backup") == 1)
-        os.kill(os.getpid(), signal.SIGINT)
-
     with connect().lock("backup"):
-        thread = threading.Thread(target=interrupt)
+        thread = interrupter(server)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             thread.start()
