@@ -21,7 +21,7 @@ import trio
 import cpg
 from bench.notes import Bench
 from bench.rings import OURS
-from tests.app.processes import Program, write_config
+from tests.cpg.processes import Program, write_config
 
 METHOD = """\
 A thousand clients, each in a group of its own on one daemon of three: what each costs. Then a program that sends 200

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from bench.notes import Bench
 from bench.rings import OURS
-from cpg.engine import Engine, Membership
 from cpg.events import Confchg, Member, RingEvent
-from cpg.wire import (
+from cpg.node.engine import Engine, Membership
+from cpg.node.wire import (
     LARGEST_PLAIN,
     MCAST_PREFIX,
     Barrier,

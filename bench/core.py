@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from bench.notes import Bench
-from cpg.engine import Engine
 from cpg.events import Member
+from cpg.node.engine import Engine
 from cpg.stream import Stream
 from totem.config import Config
 from totem.configuration import Delivery, Messages, RegularConfiguration

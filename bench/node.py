@@ -5,7 +5,7 @@
 Orders come as JSON lines on standard input; each is answered by one on standard output.
 
     {"open": MEMBERS}        take part in the ring; answers as it opens its sockets, and when so many nodes are there
-    {"group": NAME, ...}     one flood; the rest is a `cpg.flood.Plan`; answers with the report
+    {"group": NAME, ...}     one flood; the rest is a `cpg.cli.flood.Plan`; answers with the report
     {"close": true}          leave the ring; answers when that is done
 
 So a ring stands while many floods are measured, as one does where it is used, and may be formed anew without new
@@ -27,7 +27,7 @@ from typing import Any
 import trio
 
 import cpg
-from cpg.flood import Plan, flood
+from cpg.cli.flood import Plan, flood
 from cpg.ring import Ring
 
 Order = dict[str, Any]

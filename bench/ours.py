@@ -20,7 +20,7 @@ import cluck
 import cluck.aio
 import cpg
 from bench.rivals import LEASE, NODES, Client, System, running
-from cpg.demo import NODE, free_ports
+from cpg.cli.demo import NODE, free_ports
 
 RING = """
 totem {{

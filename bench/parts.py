@@ -16,7 +16,7 @@ import trio
 from bench import accelerated, clients, codec, core, locks, replicated, rings
 from bench.notes import Bench
 from bench.rings import ALL, ANYTHING, ONE, OURS, SETTINGS, Flood, Ring, Setting
-from cpg.flood import Plan
+from cpg.cli.flood import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from typing import Any
 
 from bench.rings import Driven, Ring, namespaces, places_of
 from bench.rivals import free_ports
+from cpg.cli.flood import END, SETTLE, STAMP, Plan, Tally, message, report
 from cpg.events import Member, Message
-from cpg.flood import END, SETTLE, STAMP, Plan, Tally, message, report
 from totem.configuration import Level
 
 WAY = 2000

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 
 import trio
 
-from cpg.flood import Plan
-from tests.app.processes import Program
+from cpg.cli.flood import Plan
+from tests.cpg.processes import Program
 from tests.interop.network import Network, missing
 from tests.interop.ring import MixedRing
 

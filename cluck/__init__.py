@@ -47,8 +47,8 @@ from cluck.errors import (
 
 if TYPE_CHECKING:
     from cluck import aio, blocking
-    from cluck.asked import Follower, Leader
-    from cluck.client import Candidate, Condition, Held, Locks, connect
+    from cluck.client.asynchronous import Candidate, Condition, Held, Locks, connect
+    from cluck.client.requests import Follower, Leader
     from cluck.commands import Leadership
     from cluck.embedded import open
 
@@ -79,14 +79,14 @@ __all__ = [
 ]
 
 _LATER = {
-    "Candidate": "cluck.client",
-    "Condition": "cluck.client",
-    "Follower": "cluck.asked",
-    "Held": "cluck.client",
-    "Leader": "cluck.asked",
+    "Candidate": "cluck.client.asynchronous",
+    "Condition": "cluck.client.asynchronous",
+    "Follower": "cluck.client.requests",
+    "Held": "cluck.client.asynchronous",
+    "Leader": "cluck.client.requests",
     "Leadership": "cluck.commands",
-    "Locks": "cluck.client",
-    "connect": "cluck.client",
+    "Locks": "cluck.client.asynchronous",
+    "connect": "cluck.client.asynchronous",
     "open": "cluck.embedded",
 }
 """Loaded when they are asked for: a lock server needs no client."""

@@ -10,7 +10,7 @@ trio in the process; a task that is cancelled gets `asyncio.CancelledError`, and
     asyncio.run(main())
 """
 
-from cluck.asked import Follower, Leader
-from cluck.client import Candidate, Condition, Held, Locks, connect
+from cluck.client.asynchronous import Candidate, Condition, Held, Locks, connect
+from cluck.client.requests import Follower, Leader
 
 __all__ = ["Candidate", "Condition", "Follower", "Held", "Leader", "Locks", "connect"]

@@ -13,7 +13,7 @@ from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
-from cluck.electorate import Electorate
+from cluck.replication.electorate import Electorate
 
 LARGEST_NAME: Final = 1024
 """Bytes of a lock's name."""
@@ -24,7 +24,7 @@ LONGEST_LEASE: Final = 7 * 86400.0
 LONGEST_AGE: Final = 1e10
 """Seconds: three hundred years."""
 LARGEST_EPOCH: Final = (1 << 31) - 1
-"""Of tokens, which have 63 bits: `cluck.tokens`."""
+"""Of tokens, which have 63 bits: `cluck.state.tokens`."""
 LARGEST_BLOB: Final = 64 * 1024
 """Bytes that a leader attaches to its leadership."""
 LARGEST_PORT: Final = (1 << 16) - 1

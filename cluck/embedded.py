@@ -12,14 +12,14 @@ from os import PathLike
 
 import anyio
 
-from cluck.client import Locks, over
+from cluck.client.asynchronous import Locks, over
 from cluck.clock import boot_time
-from cluck.electorate import Electorate, votes_of
 from cluck.errors import ConnectionLost
-from cluck.host import GROUP, Host, Store
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
-from cluck.replica import Settings
-from cluck.store import Disk, this_boot
+from cluck.replication.electorate import Electorate, votes_of
+from cluck.replication.replica import Settings
+from cluck.server.host import GROUP, Host, Store
+from cluck.server.store import Disk, this_boot
 from cpg.arguments import callback, pathname, whole
 from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
@@ -47,7 +47,7 @@ async def open(
         priority: As a leader of the service, 1 first, up to 14; 0: never.
         group: The name of the servers' group.
         store: The folder for what must outlive restarts (epochs of tokens, who decides), else that of ring sequences;
-            or a `cluck.host.Store`. One that forgets makes of each restart a server that never was: for tests.
+            or a `cluck.server.host.Store`. One that forgets makes of each restart a server that never was: for tests.
         clock: Seconds; `trio.current_time` in virtual time.
 
     Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group
@@ -87,7 +87,7 @@ def _votes(ring: Ring, servers: Collection[int] | Mapping[int, int] | None) -> M
 
 
 class _Server:
-    """The lock server of this process, and the way to it (`cluck.client.Transport`)."""
+    """The lock server of this process, and the way to it (`cluck.client.asynchronous.Transport`)."""
 
     def __init__(self, host: Host) -> None:
         self.failure: BaseException | None = None
@@ -126,7 +126,7 @@ class _Server:
 
 
 class _Line:
-    """A connection from hand to hand (`cluck.client.Line`)."""
+    """A connection from hand to hand (`cluck.client.asynchronous.Line`)."""
 
     def __init__(self, host: Host) -> None:
         self._host = host

@@ -27,8 +27,8 @@ from msgspec import Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import Boot, Command, Epoch, Longest, Number
-from cluck.electorate import Electorate, View, Voters
-from cluck.state import Image, State
+from cluck.replication.electorate import Electorate, View, Voters
+from cluck.state.machine import Image, State
 from totem.errors import TotemError
 
 VERSION: Final = 5

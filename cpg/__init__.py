@@ -39,7 +39,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cpg.blocking import CPG
-from cpg.connect import DaemonRing, connect
+from cpg.client.asynchronous import DaemonRing, connect
 from cpg.errors import (
     AlreadyJoined,
     CorosyncLimit,
@@ -54,7 +54,7 @@ from cpg.errors import (
 )
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.group import Batches, BestEffort, Group
-from cpg.quorum import NodeVotes, QuorumStatus
+from cpg.node.quorum import NodeVotes, QuorumStatus
 from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Guarantee, Level, RingId
@@ -62,8 +62,8 @@ from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, Totem
 from totem.statistics import Statistics
 
 if TYPE_CHECKING:
-    from cpg.corosync import CorosyncRing, open_corosync
     from cpg.embedded import EmbeddedRing, open_ring
+    from cpg.libcpg.corosync import CorosyncRing, open_corosync
 
 AGREED = Guarantee.AGREED
 SAFE = Guarantee.SAFE
@@ -117,9 +117,9 @@ __all__ = [
 ]
 
 _ON_TRIO = {
-    "CorosyncRing": "cpg.corosync",
+    "CorosyncRing": "cpg.libcpg.corosync",
     "EmbeddedRing": "cpg.embedded",
-    "open_corosync": "cpg.corosync",
+    "open_corosync": "cpg.libcpg.corosync",
     "open_ring": "cpg.embedded",
 }
 """Loaded when they are asked for: a program on asyncio, or on no loop, runs without trio."""

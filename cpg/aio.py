@@ -17,7 +17,7 @@ process. What differs is what differs between the two: a full queue is `asyncio.
     asyncio.run(main())
 """
 
-from cpg.connect import DaemonRing, connect
+from cpg.client.asynchronous import DaemonRing, connect
 from cpg.group import Group
 from cpg.ring import Ring
 

@@ -19,12 +19,12 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from cpg.arguments import pathname
-from cpg.changes import NOTHING, Changes, Line, Pace
-from cpg.engine import Engine, EngineStatistics, Inbox, Membership, Transport
+from cpg.cli.formatting import nodes
 from cpg.events import Member, Quorum, RingEvent, Transitional
 from cpg.group import OnTransitional
-from cpg.lines import nodes
-from cpg.quorum import QuorumStatus, Rules, Votequorum
+from cpg.node.change_log import NOTHING, Changes, Line, Pace
+from cpg.node.engine import Engine, EngineStatistics, Inbox, Membership, Transport
+from cpg.node.quorum import QuorumStatus, Rules, Votequorum
 from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Delivery, RingId

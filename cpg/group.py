@@ -16,11 +16,11 @@ import anyio.lowlevel
 
 from cpg.arguments import BytesLike, octets, whole
 from cpg.block import Block
-from cpg.engine import Inbox
 from cpg.errors import NotSupported, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.manners import busy, closed, would_block
-from cpg.pieces import LARGEST_MESSAGE
+from cpg.loop_errors import busy, closed, would_block
+from cpg.node.engine import Inbox
+from cpg.node.pieces import LARGEST_MESSAGE
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import Guarantee, RingId
 from totem.errors import MessageTooLong, QueueFull, RingLost

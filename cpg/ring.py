@@ -1,7 +1,7 @@
 """A ring as a program holds it, whatever it stands on: the groups joined there, who waits for what, how it ends.
 
-`cpg.embedded` has the ring whose member this process is, `cpg.corosync` the one whose member the Corosync of this
-machine is. Callbacks run in tasks of their own, between two turns of what drives the ring.
+`cpg.embedded` has the ring whose member this process is, `cpg.libcpg.corosync` the one whose member the Corosync of
+this machine is. Callbacks run in tasks of their own, between two turns of what drives the ring.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from cpg.arguments import whole
 from cpg.block import Block
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import Group, Membership, OnQuorum, OnTotemConfchg
-from cpg.manners import busy
-from cpg.membership import Inbox
+from cpg.loop_errors import busy
+from cpg.node.membership import Inbox
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import RingId
 from totem.errors import RingLost

@@ -12,7 +12,7 @@ import pytest
 from cluck.cli.arguments import EXIT_CODES, parser
 from cluck.cli.common import Exit
 from cluck.daemon.settings import READERS
-from tests.app.test_commands import COMMANDS
+from tests.cpg.cli.test_commands_as_a_node import COMMANDS
 from totem.states import diagram
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -26,29 +26,29 @@ SHELLS = {
     "totem.testing.soak",
     "totem.testing.transcript",
     "cluck.embedded",
-    "cluck.host",
-    "cluck.store",
+    "cluck.server.host",
+    "cluck.server.store",
     "cpg.group",
     "cpg.block",
-    "cpg.blocking",
-    "cpg.manners",
+    "cpg.client.threaded",
+    "cpg.loop_errors",
     "cpg.embedded",
     "cpg.ring",
-    "cpg.connect",
-    "cpg.corosync",
-    "cpg.daemon.access",
+    "cpg.client.asynchronous",
+    "cpg.libcpg.corosync",
+    "cpg.local.access",
     "cpg.daemon.command",
-    "cpg.daemon.life",
-    "cpg.daemon.log",
-    "cpg.daemon.rarely",
-    "cpg.daemon.scheduling",
+    "cpg.local.lifecycle",
+    "cpg.local.log",
+    "cpg.local.log_pacing",
+    "cpg.local.scheduling",
     "cpg.daemon.server",
-    "cpg.daemon.sockets",
-    "cpg.daemon.start",
+    "cpg.local.server_socket",
+    "cpg.local.start",
     "cpg.daemon.status",
-    "cpg.daemon.turns",
-    "cpg.libcpg",
-    "cpg.testing",
+    "cpg.local.turns",
+    "cpg.libcpg.library",
+    "cpg.testing.virtual",
     "cpg.cli.answers",
     "cpg.cli.arguments",
     "cpg.cli.commands",
@@ -57,14 +57,14 @@ SHELLS = {
     "cpg.cli.run",
     "cpg.cli.top",
     "cpg.__main__",
-    "cpg.demo",
-    "cpg.flood",
-    "cpg.lines",
-    "cpg.stage",
-    "cluck.blocking",
-    "cluck.client",
+    "cpg.cli.demo",
+    "cpg.cli.flood",
+    "cpg.cli.formatting",
+    "cpg.cli.demo_display",
+    "cluck.client.threaded",
+    "cluck.client.asynchronous",
     "cluck.clock",
-    "cluck.sockets",
+    "cluck.client.transport",
     "cpg.libqb.buffers",
     "cpg.libqb.names",
     "cpg.libqb.server",
@@ -73,7 +73,7 @@ SHELLS = {
     "cluck.cli.guarded",
     "cluck.cli.guardian",
     "cluck.cli.run",
-    "cluck.cli.under",
+    "cluck.cli.run_command",
     "cluck.cli.welcome",
     "cluck.daemon.backends",
     "cluck.daemon.command",
@@ -88,12 +88,12 @@ STRUCT_ROOMS = (
     "totem.udp",
     "totem.dump",
     "totem.testing.corosync",
-    "cpg.dump",
-    "cpg.wire",
-    "cpg.schema",
-    "cpg.flood",
-    "cpg.ipc",
-    "cpg.daemon.sockets",
+    "cpg.node.dump",
+    "cpg.node.wire",
+    "cpg.node.schema",
+    "cpg.cli.flood",
+    "cpg.client.ipc",
+    "cpg.local.server_socket",
     "cpg.libqb",
 )
 
@@ -155,14 +155,21 @@ def test_a_state_does_not_know_the_others(name):
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_schemas_are_for_reference_and_tests_and_to_be_shown(name):
-    users = ("totem.wire", "totem.dump", "totem.testing", "cpg.schema", "cpg.dump")
+    users = ("totem.wire", "totem.dump", "totem.testing", "cpg.node.schema", "cpg.node.dump")
     if not in_room(name, users):
-        assert not IMPORTS[name] & {"totem.wire.schema", "cpg.schema"}
+        assert not IMPORTS[name] & {"totem.wire.schema", "cpg.node.schema"}
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_test_kit_is_not_needed_to_run(name):
-    kit = ("totem.testing", "cpg.testing", "cpg.checkers", "cluck.programs", "cluck.checkers", "cluck.histories")
+    kit = (
+        "totem.testing",
+        "cpg.testing",
+        "cpg.testing.checkers",
+        "cluck.testing.world",
+        "cluck.testing.checkers",
+        "cluck.testing.linearizability",
+    )
     if not in_room(name, kit):
         assert not any(module.startswith("totem.testing") for module in IMPORTS[name])
 

@@ -1,7 +1,7 @@
 """What a line of the log tells to programs, beside its text for people: the name of an event, and plain values.
 
 A record of `logging` carries them under one key of its `extra`. What writes records decides how they are shown
-(`cpg.daemon.log`); all other handlers see the text alone. docs/operating.md has the table of all events.
+(`cpg.local.log`); all other handlers see the text alone. docs/operating.md has the table of all events.
 """
 
 from __future__ import annotations

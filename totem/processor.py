@@ -45,10 +45,10 @@ from totem.deafness import LeftOut
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
 from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.labels import Envelope
+from totem.log_pacing import Seldom
 from totem.packing import MAX_MESSAGE, Assembler, Packer
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, Claims, is_near
-from totem.seldom import Seldom
 from totem.sequence import after, before, row, row_to, up_to
 from totem.states.commit import Commit
 from totem.states.gather import Gather

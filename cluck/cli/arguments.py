@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from cluck import standing
-from cluck.cli import commands, under
+from cluck.cli import commands, run_command
 from cluck.cli.common import Exit
+from cluck.client import session_elections
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
-from cluck.electorate import MOST_VOTES
+from cluck.replication.electorate import MOST_VOTES
 from cpg.cli import own_version
 from cpg.cli.values import integer, option_before_command, path, seconds
-from cpg.connect import usual_socket
+from cpg.client.asynchronous import usual_socket
 
 EXIT_CODES: Final = """\
 exit codes:
@@ -167,7 +167,7 @@ examples:
         "all machines start at one time, by clocks that differ",
     )
     _add_leave_daemons(command)
-    command.set_defaults(command=under.run, runs_a_command=True)
+    command.set_defaults(command=run_command.run, runs_a_command=True)
     return command
 
 
@@ -194,10 +194,10 @@ examples:
     _add_name(command)
     command.add_argument("--address", default="", metavar="TEXT", help="where the leader is found, told to observers")
     command.add_argument("--port", type=integer(0, 65535), default=0, metavar="N", help="the same, its port")
-    _add_duration(command, standing.LEASE, "the leadership kept")
-    _add_grace(command, standing.GRACE, "seconds behind the lease, for COMMAND to come to its end")
+    _add_duration(command, session_elections.LEASE, "the leadership kept")
+    _add_grace(command, session_elections.GRACE, "seconds behind the lease, for COMMAND to come to its end")
     _add_leave_daemons(command)
-    command.set_defaults(command=under.elect, runs_a_command=True)
+    command.set_defaults(command=run_command.elect, runs_a_command=True)
     return command
 
 

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import trio
 
-from cluck import client
 from cluck.cli.common import CommandFailed, Exit
 from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.cli.welcome import connected
-from cluck.electorate import Electorate
+from cluck.client import asynchronous
+from cluck.client.session_locks import ANSWER_PATIENCE
+from cluck.client.transport import silence
 from cluck.errors import DaemonUnavailable
-from cluck.holding import ANSWER_PATIENCE
-from cluck.sockets import silence
+from cluck.replication.electorate import Electorate
 from cpg.cli.answers import answered
 from cpg.cli.output import print_lines, read
 from totem.streams import complain
@@ -42,13 +42,13 @@ async def lock(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-async def _ask(locks: client.Locks, question: str) -> Any:
+async def _ask(locks: asynchronous.Locks, question: str) -> Any:
     return await answered("cluck", partial(locks.ask, question), partial(silence, _SERVER), DaemonUnavailable)
 
 
 async def unlock(options: argparse.Namespace) -> int:
     """`cluck unlock --force`: of all holders, or of one."""
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         status = await _ask(locks, "status")
         if not status["ready"]:
             raise CommandFailed(_undecided(status), Exit.NOT_READY)
@@ -81,7 +81,7 @@ async def wait(options: argparse.Namespace) -> int:
     raise CommandFailed(silence(_SERVER, ANSWER_PATIENCE), Exit.FAILED)
 
 
-async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:
+async def _new_holders(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
     before = now = await _known(locks, name)
     while _tokens(now) == _tokens(before):
         await trio.sleep(LOOK)
@@ -89,13 +89,13 @@ async def _new_holders(locks: client.Locks, name: bytes) -> dict[str, Any]:
     return {"name": os.fsdecode(name), "holders": now.get("holders", [])}
 
 
-async def _known(locks: client.Locks, name: bytes) -> dict[str, Any]:
+async def _known(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
     """Look at a lock where that is decided: a server that was cut off shows what was before."""
     await locks.wait_ready()
     return await _lock_of(locks, name)
 
 
-async def _new_leader(locks: client.Locks, name: bytes) -> dict[str, Any]:
+async def _new_leader(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
     async with locks.observe(name) as leaderships:
         before = None
         async for leadership in leaderships:
@@ -111,7 +111,7 @@ async def _new_leader(locks: client.Locks, name: bytes) -> dict[str, Any]:
     raise AssertionError("what is observed has no end")
 
 
-async def _lock_of(locks: client.Locks, name: bytes) -> dict[str, Any]:
+async def _lock_of(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
     """Everything about one lock; nothing where nobody holds it or waits."""
     shown = name.decode(errors="backslashreplace")
     for known in await _ask(locks, "tickets"):
@@ -126,7 +126,7 @@ def _tokens(known: dict[str, Any]) -> list[int]:
 
 async def list_locks(options: argparse.Namespace) -> int:
     """`cluck list`."""
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         status = await _ask(locks, "status")
         found = [await _lock_of(locks, options.name)] if options.name else await _ask(locks, "tickets")
     if options.json:
@@ -150,7 +150,7 @@ def _undecided(status: dict[str, Any]) -> str:
 
 async def status(options: argparse.Namespace) -> int:
     """`cluck status`."""
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         known = await _ask(locks, "status")
     await print_lines([json.dumps(known)] if options.json else status_lines(known))
     return Exit.DONE if known["ready"] else Exit.NOT_READY
@@ -160,7 +160,7 @@ async def voters(options: argparse.Namespace) -> int:
     """`cluck voters`: list them, or change them by one."""
     if options.change is not None and options.node is None:
         raise CommandFailed(f"which node? cluck voters {options.change} NODE", Exit.MISUSED)
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         status = await _ask(locks, "status")
         if options.change is not None:
             await _change_voters(locks, options, status)
@@ -169,7 +169,7 @@ async def voters(options: argparse.Namespace) -> int:
     return _code(status)
 
 
-async def _change_voters(locks: client.Locks, options: argparse.Namespace, status: dict[str, Any]) -> None:
+async def _change_voters(locks: asynchronous.Locks, options: argparse.Namespace, status: dict[str, Any]) -> None:
     known = status["voters"]
     votes = dict(Electorate.of(known).votes)
     if options.change == "add":
@@ -190,7 +190,7 @@ async def _change_voters(locks: client.Locks, options: argparse.Namespace, statu
 async def tie_breaker(options: argparse.Namespace) -> int:
     """`cluck tie-breaker`: have an exact half with one node be enough, or any, or none."""
     node = options.half if isinstance(options.half, int) else None
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         votes = Electorate.of((await _ask(locks, "status"))["voters"]).votes
         if node is not None:
             _check_voter(node, votes)
@@ -207,7 +207,7 @@ def _check_voter(node: int, votes: Collection[int]) -> None:
 
 async def leaders(options: argparse.Namespace) -> int:
     """`cluck leaders`."""
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         status = await _ask(locks, "status")
         known = {"leaders": await _ask(locks, "leaders"), "elections": await _ask(locks, "elections")}
     await print_lines([json.dumps(known)] if options.json else leader_lines(known))
@@ -216,7 +216,7 @@ async def leaders(options: argparse.Namespace) -> int:
 
 async def info(options: argparse.Namespace) -> int:
     """`cluck info`."""
-    async with client.connect(options.socket) as locks:
+    async with asynchronous.connect(options.socket) as locks:
         known = {question: await _ask(locks, question) for question in QUESTIONS}
     await print_lines([json.dumps(known)])
     return _code(known["status"])

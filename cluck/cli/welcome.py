@@ -8,16 +8,16 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from cluck import client
 from cluck.cli.common import CommandFailed, Exit
-from cluck.holding import ANSWER_PATIENCE
-from cluck.sockets import silence
+from cluck.client import asynchronous
+from cluck.client.session_locks import ANSWER_PATIENCE
+from cluck.client.transport import silence
 
 
 @asynccontextmanager
 async def connected(
     socket: str | None, timeout: float | None
-) -> AsyncGenerator[tuple[client.Locks, float | None], None]:
+) -> AsyncGenerator[tuple[asynchronous.Locks, float | None], None]:
     """Be a client for the time of a block, with what is left of a time behind the welcome; None is for ever.
 
     The first second does not count: a lock server that runs welcomes within it, and where nobody waits that is seen.
@@ -26,7 +26,7 @@ async def connected(
     begun = trio.current_time()
     longest = math.inf if timeout is None else max(timeout, ANSWER_PATIENCE)
     with trio.move_on_after(longest) as connecting:
-        async with client.connect(socket) as locks:
+        async with asynchronous.connect(socket) as locks:
             connecting.deadline = math.inf
             if timeout is not None:
                 spent = max(round(trio.current_time() - begun - ANSWER_PATIENCE, 3), 0.0)

@@ -6,13 +6,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from cluck.daemon.settings import Backend, Settings
-from cluck.electorate import Electorate
-from cpg.connect import DaemonRing, connect
-from cpg.corosync import CorosyncRing, open_corosync
-from cpg.daemon.access import Access
-from cpg.daemon.start import ring_in_time
+from cluck.replication.electorate import Electorate
+from cpg.client.asynchronous import DaemonRing, connect
+from cpg.client.session import WrongDaemon
 from cpg.embedded import EmbeddedRing
-from cpg.session import WrongDaemon
+from cpg.libcpg.corosync import CorosyncRing, open_corosync
+from cpg.local.access import Access
+from cpg.local.start import ring_in_time
 from totem.errors import ConfigError
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing

@@ -23,14 +23,16 @@ from cluck.daemon import settings as reading
 from cluck.daemon.backends import electorate_of, is_reserved, ring_of
 from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
-from cluck.host import Host
-from cluck.replica import Settings as ServerSettings
-from cluck.store import Disk, this_boot
+from cluck.replication.replica import Settings as ServerSettings
+from cluck.server.host import Host
+from cluck.server.store import Disk, this_boot
 from cpg.cli import DONE, FAILED, own_version, sole
+from cpg.cli.formatting import nodes
 from cpg.cli.values import path
-from cpg.connect import usual_socket
-from cpg.daemon.access import Access
-from cpg.daemon.life import (
+from cpg.client.asynchronous import usual_socket
+from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
+from cpg.local.access import Access
+from cpg.local.lifecycle import (
     EXIT_CODES,
     SIGNALS,
     Life,
@@ -40,11 +42,9 @@ from cpg.daemon.life import (
     notify,
     raise_file_limit,
 )
-from cpg.daemon.log import set_level, start_logging
-from cpg.daemon.scheduling import Scheduler
-from cpg.daemon.sockets import listening
-from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
-from cpg.lines import nodes
+from cpg.local.log import set_level, start_logging
+from cpg.local.scheduling import Scheduler
+from cpg.local.server_socket import listening
 from totem.errors import ConfigError, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import words

@@ -12,8 +12,8 @@ from collections import deque
 from typing import Final
 
 from cluck.protocol import Downward, Farewell, Goodbye, records
-from cpg.daemon.access import Access, no_place
-from cpg.daemon.shares import furthest_behind
+from cpg.local.access import Access, no_place
+from cpg.local.shares import furthest_behind
 
 CLIENT_LIMIT: Final = 16 << 20
 """Bytes that may wait for a client."""
@@ -97,7 +97,7 @@ class Hub:
 
 
 class Client:
-    """One connection: what waits for it (a `cpg.daemon.sockets.Outbox`)."""
+    """One connection: what waits for it (a `cpg.local.server_socket.Outbox`)."""
 
     def __init__(self, hub: Hub, pid: int, uid: int, gid: int) -> None:
         self.pid = pid

@@ -18,14 +18,14 @@ import trio
 from cluck.commands import Force
 from cluck.daemon.hub import MOST_CLIENTS, Client, Hub
 from cluck.daemon.processes import Process
-from cluck.host import Host
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator, Upward, upward
-from cluck.shown import text as shown
-from cluck.telling import LedNews
-from cpg.daemon.access import Access
-from cpg.daemon.life import descriptors_for_clients
-from cpg.daemon.sockets import Connection, Peer, accept
-from cpg.daemon.turns import Turns
+from cluck.server.host import Host
+from cluck.server.queries import text as shown
+from cluck.server.replies import LedNews
+from cpg.local.access import Access
+from cpg.local.lifecycle import descriptors_for_clients
+from cpg.local.server_socket import Connection, Peer, accept
+from cpg.local.turns import Turns
 from totem.errors import TotemError
 from totem.log_fields import event_fields, extra
 from totem.text import printable

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from cluck.host import GROUP
-from cluck.place import default_socket
-from cpg.wire import LARGEST_NAME
+from cluck.server.host import GROUP
+from cluck.socket_path import default_socket
+from cpg.node.wire import LARGEST_NAME
 from totem.config import Logging, Scheduling, UserRule
 from totem.corosync_conf import Section, load_section, number, one_of, switch
 from totem.errors import ConfigError

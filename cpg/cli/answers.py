@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import trio
 
-from cpg.connect import SILENCE, WELCOME_PATIENCE
+from cpg.client.asynchronous import SILENCE, WELCOME_PATIENCE
 from totem.streams import complain
 
 Answer = TypeVar("Answer")

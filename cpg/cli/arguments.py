@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from cpg.cli import commands as run
 from cpg.cli.common import DEFAULT_CONFIG, DONE, own_version
+from cpg.cli.flood import STAMP
 from cpg.cli.top import top
 from cpg.cli.values import integer, number, path
-from cpg.connect import usual_socket
-from cpg.flood import STAMP
-from cpg.wire import LARGEST_NAME
+from cpg.client.asynchronous import usual_socket
+from cpg.node.wire import LARGEST_NAME
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["_TextParser"]

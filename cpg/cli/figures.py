@@ -1,4 +1,4 @@
-"""What a node tells of itself (`cpg.status`), as people read it: how the ring is, what goes over it, who is there."""
+"""Formats a node's status (`cpg.node.status`) for people: the ring, its traffic, its members."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from cpg.lines import nodes, votes
-from cpg.quorum import NodeVotes, QuorumStatus
+from cpg.cli.formatting import nodes, votes
+from cpg.node.quorum import NodeVotes, QuorumStatus
 from totem.configuration import RingId
 from totem.text import printable
 

@@ -19,11 +19,14 @@ import trio
 
 from cpg import libqb
 from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version, values
+from cpg.cli.formatting import nodes
 from cpg.cli.output import write_now
-from cpg.connect import default_socket, usual_socket
-from cpg.daemon.access import Access
+from cpg.client.asynchronous import default_socket, usual_socket
 from cpg.daemon.hub import MOST_CLIENTS, Hub
-from cpg.daemon.life import (
+from cpg.daemon.server import ServedRing, serve
+from cpg.daemon.status import LibqbState, answers
+from cpg.local.access import Access
+from cpg.local.lifecycle import (
     EXIT_CODES,
     SIGNALS,
     Life,
@@ -34,13 +37,10 @@ from cpg.daemon.life import (
     notify,
     raise_file_limit,
 )
-from cpg.daemon.log import set_level, start_logging
-from cpg.daemon.scheduling import Scheduler
-from cpg.daemon.server import ServedRing, serve
-from cpg.daemon.sockets import listening
-from cpg.daemon.start import ring_in_time
-from cpg.daemon.status import LibqbState, answers
-from cpg.lines import nodes
+from cpg.local.log import set_level, start_logging
+from cpg.local.scheduling import Scheduler
+from cpg.local.server_socket import listening
+from cpg.local.start import ring_in_time
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import ConfigError, NotYet

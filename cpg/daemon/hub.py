@@ -19,12 +19,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from cpg.daemon.access import Access, no_place
-from cpg.daemon.shares import furthest_behind
-from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
-from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
-from cpg.group import BATCH_BYTES, MESSAGE_COST
-from cpg.ipc import (
+from cpg.client.ipc import (
     VERSION,
     Farewell,
     Item,
@@ -42,7 +37,12 @@ from cpg.ipc import (
     pack,
     unpack,
 )
-from cpg.membership import Inbox, Membership
+from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
+from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.group import BATCH_BYTES, MESSAGE_COST
+from cpg.local.access import Access, no_place
+from cpg.local.shares import furthest_behind
+from cpg.node.membership import Inbox, Membership
 from totem.config import CLIENT_QUEUE
 from totem.configuration import Level
 from totem.errors import MessageTooLong, QueueFull, RingLost

@@ -14,11 +14,11 @@ from typing import Final
 
 import trio
 
+from cpg.client.ipc import RECORD, Farewell
 from cpg.daemon.hub import Client, Hub
-from cpg.daemon.sockets import Connection, Peer, accept
-from cpg.daemon.turns import Turns
 from cpg.embedded import EmbeddedRing
-from cpg.ipc import RECORD, Farewell
+from cpg.local.server_socket import Connection, Peer, accept
+from cpg.local.turns import Turns
 from totem.configuration import Delivery
 from totem.errors import RingLost
 

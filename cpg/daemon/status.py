@@ -9,10 +9,10 @@ from typing import Any
 
 import trio
 
-from cpg.daemon.access import Access
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
-from cpg.status import ring_status
+from cpg.local.access import Access
+from cpg.node.status import ring_status
 
 Answers = Mapping[str, Callable[[], object]]
 

@@ -10,8 +10,8 @@ from ipaddress import ip_address
 from struct import Struct
 from typing import Final
 
-from cpg.codes import Code
 from cpg.events import RingEvent
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer
 from cpg.libqb.session import Client, Node, Session
 from totem.config import MCAST_HEADER

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from struct import Struct
 from typing import Final, NamedTuple
 
-from cpg.codes import Code
 from cpg.events import RingEvent, TotemConfchg
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
 from cpg.libqb.session import Client, Node, Session
 from totem.config import milliseconds

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 
-from cpg.codes import Code
 from cpg.errors import AlreadyJoined, CorosyncLimit
 from cpg.events import Confchg, Member, Reason, RingEvent, TotemConfchg
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, MalformedRequest, answer, uint32s
 from cpg.libqb.session import Client, Node, Session
-from cpg.membership import Membership
-from cpg.pieces import LARGEST_MESSAGE
-from cpg.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
+from cpg.node.membership import Membership
+from cpg.node.pieces import LARGEST_MESSAGE
+from cpg.node.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
 from totem.configuration import Guarantee, Level
 from totem.errors import QueueFull
 from totem.text import quoted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from cpg.codes import Code
+from cpg.libcpg.codes import Code
 
 LARGEST: Final = 1 << 20
 """Bytes of the longest request, answer or event: what the libraries have buffers for (IPC_REQUEST_SIZE)."""

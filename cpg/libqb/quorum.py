@@ -9,8 +9,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from cpg.codes import Code
 from cpg.events import Quorum, RingEvent, TotemConfchg, Transitional
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer, uint32s
 from cpg.libqb.session import Client, Node, Session
 from totem.configuration import RingId

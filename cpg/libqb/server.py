@@ -27,10 +27,6 @@ from typing import Final, NamedTuple
 
 import trio
 
-from cpg.daemon.access import Access, no_place
-from cpg.daemon.life import descriptors_for_clients
-from cpg.daemon.shares import furthest_behind
-from cpg.daemon.turns import Turns
 from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
@@ -54,6 +50,10 @@ from cpg.libqb.names import NameTaken, owner_of
 from cpg.libqb.quorum import Quorums
 from cpg.libqb.session import Service, Session
 from cpg.libqb.votequorum import Votes
+from cpg.local.access import Access, no_place
+from cpg.local.lifecycle import descriptors_for_clients
+from cpg.local.shares import furthest_behind
+from cpg.local.turns import Turns
 from totem.errors import RingLost
 from totem.log_fields import event_fields
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
-from cpg.codes import Code
 from cpg.events import Member, RingEvent
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import REQUEST, MalformedRequest, answer
-from cpg.membership import Inbox, Membership
-from cpg.quorum import QuorumStatus
+from cpg.node.membership import Inbox, Membership
+from cpg.node.quorum import QuorumStatus
 from totem.config import Config
 from totem.configuration import RingId
 from totem.statistics import Statistics

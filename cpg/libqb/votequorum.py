@@ -8,12 +8,12 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from cpg.codes import Code
 from cpg.events import Quorum, RingEvent, TotemConfchg
+from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer, uint32s
 from cpg.libqb.quorum import CHANGES, CHANGES_ONLY, CURRENT
 from cpg.libqb.session import Client, Node, Session
-from cpg.quorum import NodeVotes, QuorumStatus, State
+from cpg.node.quorum import NodeVotes, QuorumStatus, State
 from totem.configuration import RingId
 
 _PLAIN: Final = Struct("<i4xi4x")  # header

@@ -5,47 +5,49 @@ from typing import get_args
 
 import pytest
 
-from cluck import outgoing, replica, room, shown, wire
-from cluck.actors import Actor
-from cluck.calls import Calls
-from cluck.canvass import Canvass
-from cluck.census import Census
+from cluck import wire
+from cluck.client.session_elections import Candidacies
 from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
-from cluck.conditions import Conditions
-from cluck.connection import Connection
-from cluck.electorate import Electorate, Voters
-from cluck.finality import Finality
-from cluck.leaders import Election, Leaders
-from cluck.leases import Leases
-from cluck.outgoing import Outgoing
-from cluck.replica import Replica
-from cluck.requests import Places, Requests
-from cluck.service import Service
-from cluck.standing import Candidacies
-from cluck.state import State
-from cluck.telling import Teller
-from cluck.tickets import Lock, Table
-from cluck.tokens import Tokens
-from cluck.upkeep import Upkeep
+from cluck.replication import replica
+from cluck.replication.electorate import Electorate, Voters
+from cluck.replication.finality import Finality
+from cluck.replication.replica import Replica
+from cluck.replication.round_limits import Calls
+from cluck.replication.view_decision import Census
+from cluck.server import queries, shares, submissions
+from cluck.server.connection import Connection
+from cluck.server.election_rounds import Canvass
+from cluck.server.housekeeping import Upkeep
+from cluck.server.leases import Leases
+from cluck.server.replies import Teller
+from cluck.server.service import Service
+from cluck.server.submissions import Outgoing
+from cluck.state.conditions import Conditions
+from cluck.state.elections import Election, Leaders
+from cluck.state.lock_table import Lock, Table
+from cluck.state.machine import State
+from cluck.state.request_history import Places, Requests
+from cluck.state.tokens import Tokens
+from cluck.testing.actors import Actor
 from cluck.wire import Lineage, Record
-from tests.cluck import test_actors as actors
 from tests.cluck import test_commands as commands
-from tests.cluck import test_conditions as conditions
-from tests.cluck import test_electorate as electorates
-from tests.cluck import test_fuzz as fuzz
-from tests.cluck import test_leaders as leaders
-from tests.cluck import test_members as members
-from tests.cluck import test_minority as minority
-from tests.cluck import test_questions as questions
-from tests.cluck import test_replica as replicas
-from tests.cluck import test_rights as rights
-from tests.cluck import test_room as rooms
-from tests.cluck import test_service as services
-from tests.cluck import test_session as sessions
-from tests.cluck import test_tickets as tickets
-from tests.cluck.bench import Bench
-from tests.cluck.orders import Server
-from tests.cluck.test_state import World, test_nothing_is_left_when_all_have_gone
+from tests.cluck.client import test_session as sessions
+from tests.cluck.replication import test_electorate as electorates
+from tests.cluck.replication import test_replica as replicas
+from tests.cluck.server import test_fuzz as fuzz
+from tests.cluck.server import test_members as members
+from tests.cluck.server import test_queries as questions
+from tests.cluck.server import test_rights as rights
+from tests.cluck.server import test_service as services
+from tests.cluck.server import test_shares as rooms
+from tests.cluck.server import test_submissions as minority
+from tests.cluck.server.orders import Server
+from tests.cluck.state import test_conditions as conditions
+from tests.cluck.state import test_elections as leaders
+from tests.cluck.state import test_lock_table as tickets
+from tests.cluck.state.bench import Bench
+from tests.cluck.state.test_machine import World, test_nothing_is_left_when_all_have_gone
+from tests.cluck.testing import test_actors as actors
 from tests.sim.bugs import Bug, Change
 
 
@@ -1314,19 +1316,19 @@ MINORITY = [
     Bug(
         "leave what is for all to one user",
         "E14",
-        [Change(room, "what_lacks", "if not leaves_room(pool.most, pool.taken, own):", "if False:")],
+        [Change(shares, "what_lacks", "if not leaves_room(pool.most, pool.taken, own):", "if False:")],
         several_programs_of_one_user,
     ),
     Bug(
         "count one program of a user alone",
         "E14",
-        [Change(room, "what_lacks", "if other.user == local.user", "if other is local")],
+        [Change(shares, "what_lacks", "if other.user == local.user", "if other is local")],
         several_programs_of_one_user,
     ),
     Bug(
         "count what is long as what is short",
         "E14",
-        [Change(outgoing, "_weight", "1 + len(command.blob) // LONG", "1")],
+        [Change(submissions, "_weight", "1 + len(command.blob) // LONG", "1")],
         minority.test_what_is_long_takes_more_room,
     ),
     Bug(
@@ -1344,19 +1346,19 @@ MINORITY = [
     Bug(
         "answer all questions in one turn",
         "E14",
-        [Change(shown.Inquiries, "advance", "return", "pass")],
+        [Change(queries.Inquiries, "advance", "return", "pass")],
         questions.test_clients_are_answered_in_turn,
     ),
     Bug(
         "answer who does not read",
         "E14",
-        [Change(shown.Inquiries, "advance", "if not local.is_behind():", "if True:")],
+        [Change(queries.Inquiries, "advance", "if not local.is_behind():", "if True:")],
         questions.test_who_does_not_read_is_told_nothing_more,
     ),
     Bug(
         "take any number of questions",
         "E14",
-        [Change(shown.Inquiries, "ask", "len(waiting) >= MOST_QUESTIONS", "False")],
+        [Change(queries.Inquiries, "ask", "len(waiting) >= MOST_QUESTIONS", "False")],
         questions.test_a_client_has_so_many_questions_open,
     ),
 ]

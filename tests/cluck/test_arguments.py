@@ -9,8 +9,8 @@ import cluck
 from cluck.blocking import connect
 from cluck.commands import RequestId
 from cpg.testing import World
-from tests.cluck.servers import Cluster, Handed, SocketServer
-from tests.cluck.test_host import Memory
+from tests.cluck.client.servers import Cluster, Handed, SocketServer
+from tests.cluck.server.test_host import Memory
 
 NAN, INF = math.nan, math.inf
 BAD_NAMES = [5, True, None, ["a"], b"", "", "x" * 1025, "\udcff"]
@@ -49,7 +49,7 @@ def test_blocks_of_trio():
     cluster = Cluster()
 
     async def main():
-        async with cluck.client.over(Handed(cluster)) as locks:
+        async with cluck.client.asynchronous.over(Handed(cluster)) as locks:
             cluster.said.clear()
             for call, wrong, what in LOCKS:
                 with pytest.raises((TypeError, ValueError), match=rf"{what}\b|a name of \d+ bytes"):
@@ -98,7 +98,7 @@ def test_calls_of_trio():
 
     async def main():
         async with (
-            cluck.client.over(Handed(cluster)) as locks,
+            cluck.client.asynchronous.over(Handed(cluster)) as locks,
             locks.condition("full", lock="queue") as condition,
             locks.candidate("head") as candidate,
         ):

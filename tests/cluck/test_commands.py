@@ -33,11 +33,11 @@ from cluck.commands import (
     Wait,
     Withdraw,
 )
-from cluck.electorate import Electorate
 from cluck.protocol import ClientCommand, held_to_limits, records, upward
 from cluck.protocol import Malformed as Refused
+from cluck.replication.electorate import Electorate
 from cluck.wire import Commands, Malformed, Said, decode, encode
-from tests.cluck.values import Maker, Spoiler
+from tests.cluck.server.values import Maker, Spoiler
 
 CLIENT = Client(Server(1, 2), 3)
 REQUEST = RequestId(Owner(CLIENT, 4), 5)

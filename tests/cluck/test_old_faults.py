@@ -26,13 +26,13 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.errors import LockTimeout
-from cluck.leases import DRIFT
 from cluck.protocol import Failed, Held, Malformed, Pong, Readiness
-from cluck.replica import Phase
+from cluck.replication.replica import Phase
+from cluck.server.leases import DRIFT
 from cpg.testing import World
-from tests.cluck.bench import Bench
-from tests.cluck.orders import Order, started
-from tests.cluck.test_host import Memory
+from tests.cluck.server.orders import Order, started
+from tests.cluck.server.test_host import Memory
+from tests.cluck.state.bench import Bench
 
 # ---- cluck: names and parameters
 

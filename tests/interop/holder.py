@@ -2,10 +2,10 @@
 
     python -m tests.interop.holder LOCKS STORE NAME
 
-LOCKS is a lock server's socket, STORE that of a `tests.cluck.store`. What happens is printed as JSON lines, with times
-of the boot-time clock. `freeze` on standard input stops the process by SIGSTOP the next time that it has read and not
-written yet: it goes on with SIGCONT, and writes at once, whatever has become of the lock. The end of standard input
-ends it when it has given its lock back.
+LOCKS is a lock server's socket, STORE that of a `tests.cluck.daemon.token_store`. What happens is printed as JSON
+lines, with times of the boot-time clock. `freeze` on standard input stops the process by SIGSTOP the next time that it
+has read and not written yet: it goes on with SIGCONT, and writes at once, whatever has become of the lock. The end of
+standard input ends it when it has given its lock back.
 """
 
 import json
@@ -16,9 +16,9 @@ import time
 
 import trio
 
-from cluck.client import connect
+from cluck.client.asynchronous import connect
 from cluck.errors import LockError, LockLost
-from tests.cluck.store import Access
+from tests.cluck.daemon.token_store import Access
 
 DURATION, GRACE = 1.0, 0.2
 """Seconds."""

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import trio
 
-from tests.app.processes import Program
+from tests.cpg.processes import Program
 from tests.interop.network import DIE_WITH_US, Network
 
 PATIENCE = 60

@@ -1,11 +1,11 @@
-"""Run one of `tests.app.ring_programs` on the Corosync of this place: python -m tests.interop.run_program NAME."""
+"""Run one of `tests.cpg.ring_programs` on the Corosync of this place: python -m tests.interop.run_program NAME."""
 
 import sys
 
 import trio
 
 import cpg
-from tests.app.ring_programs import PROGRAMS
+from tests.cpg.ring_programs import PROGRAMS
 
 
 async def main(name):

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import trio
 
+from tests.cpg.libqb.ring import RingOfOurs
 from tests.interop.cast import Cast
 from tests.interop.ring import MixedRing
-from tests.libqb.ring import RingOfOurs
 
 CHATTER = "chatter 10 41 3000"
 LOAD = "chatter 100 41 3000"

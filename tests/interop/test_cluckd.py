@@ -6,7 +6,7 @@ import pytest
 
 from cluck.commands import Release
 from cluck.protocol import Farewell, Goodbye, Held
-from tests.cluck.daemons import Cluckd
+from tests.cluck.daemon.processes import Cluckd
 
 LEASE = {"lease": 2.0, "grace": 1.0}
 

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from tests.app.processes import Program, members
+from tests.cpg.processes import Program, members
 from tests.interop.cast import ring_of
 from tests.interop.ring import GLANCE
 

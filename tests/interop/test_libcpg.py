@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.app.processes import holds, members, run
-from tests.app.ring_programs import PROGRAMS
+from tests.cpg.processes import holds, members, run
+from tests.cpg.ring_programs import PROGRAMS
 from tests.interop.records import differences
 from tests.interop.ring import MixedRing
 

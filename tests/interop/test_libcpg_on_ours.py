@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.cpg.libqb.ring import RingOfOurs
 from tests.interop.test_libcpg import (  # noqa: F401 - tests, and what they ask for
     ring,
     test_a_client_that_is_killed_goes_down_as_a_process,
@@ -14,7 +15,6 @@ from tests.interop.test_libcpg import (  # noqa: F401 - tests, and what they ask
     test_quorum_is_told_as_quorumtool_tells_it,
     test_the_ring_changes_under_load,
 )
-from tests.libqb.ring import RingOfOurs
 
 pytestmark = pytest.mark.long  # all together; tests/libqb has less of each
 

@@ -7,9 +7,7 @@ import sys
 import pytest
 import trio
 
-from tests.interop.ring import PATIENCE, MixedRing
-from tests.interop.test_libcpg import whole
-from tests.libqb.client import (
+from tests.cpg.libqb.client import (
     FINALIZE,
     ITERATE,
     ITERATED,
@@ -23,7 +21,9 @@ from tests.libqb.client import (
     piece,
     request,
 )
-from tests.libqb.ring import RingOfOurs
+from tests.cpg.libqb.ring import RingOfOurs
+from tests.interop.ring import PATIENCE, MixedRing
+from tests.interop.test_libcpg import whole
 
 PID = 4711
 HEADER = struct.Struct("<i4xi4xi4x")
@@ -53,7 +53,7 @@ def both(tmp_path_factory):
             for each in requests:
                 silent = "!" if each != EVENT and each[:4] == b"\2\0\0\0" and service == "cpg" else ""
                 lines.append(each if each == EVENT else silent + each.hex())
-            command = (sys.executable, "-m", "tests.libqb.ask", service)
+            command = (sys.executable, "-m", "tests.cpg.libqb.ask", service)
             found = [place.run(*command, stdin="\n".join(lines)) for place in (theirs.place(1), ours.place(1))]
             return [[bytes.fromhex(line) for line in lines.split()] for lines in found]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from cluck.checkers import Holding, Run, check
-from cluck.histories import EXCLUSIVE, Operation, Outcome, What
-from tests.cluck.store import Store
+from cluck.testing.checkers import Holding, Run, check
+from cluck.testing.linearizability import EXCLUSIVE, Operation, Outcome, What
+from tests.cluck.daemon.token_store import Store
 from tests.interop.cast import last
 from tests.interop.holder import DURATION, now
 from tests.interop.ring import GLANCE, PATIENCE

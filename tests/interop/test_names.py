@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.cpg.libqb.ring import RingOfOurs
 from tests.interop.test_libcpg import whole
-from tests.libqb.ring import RingOfOurs
 
 NAMES = [b"cib\0", b"attrd\0", b"two\0\0", b"\0"]
 TWINS = [b"twin", b"twin\0", b"twin\0\0"]

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from tests.app.processes import Program
+from tests.cpg.processes import Program
 from tests.interop.cast import Cast, ring_of
 from tests.interop.test_membership import QUICK, long
 from tests.interop.test_trials import OF_FLUSH, given, rewrite, statistics

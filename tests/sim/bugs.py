@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.core import test_hostile as hostile
 from tests.sim import scenarios
+from tests.totem import test_hostile as hostile
 from totem import flow, sequence
 from totem.deafness import LeftOut, Standstill
 from totem.flow import FlowControl, Pace

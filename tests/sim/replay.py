@@ -20,14 +20,14 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
-from tests.wire.captures import ring_datagrams
+from tests.totem.wire.captures import ring_datagrams
 from totem.config import Config
 from totem.configuration import Delivery, RingId
 from totem.testing.corosync import ALL, CorosyncModel, SortQueue, State, Timer
 from totem.wire import codec
 from totem.wire.messages import CommitToken, HoldCancel, Join, Mcast, MergeDetect, Message, Token
 
-CAPTURES = Path(__file__).parent.parent / "wire" / "captures"
+CAPTURES = Path(__file__).parents[1] / "totem" / "wire" / "captures"
 MASK = 0xFFFFFFFF
 LOOPBACK = 0.0009
 """How slowly a starting node came back to itself, on the machine of the captures, if nothing else is said."""

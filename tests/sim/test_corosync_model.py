@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 import pytest
 
 from tests.sim.replay import CAPTURES, Packet, Replay, Sent, packets, put_into_ring
-from tests.wire.captures import frames_by_ring, group_messages
+from tests.totem.wire.captures import frames_by_ring, group_messages
 from totem.config import Config
 from totem.configuration import (
     Delivery,

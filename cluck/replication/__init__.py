@@ -1,0 +1,1 @@
+"""A state machine replicated on a process group."""

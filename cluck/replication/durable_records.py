@@ -1,0 +1,93 @@
+"""What disks know of a state, so that a later one can be born: epoch, longest lease, voters (rulings E5, E6 and E9).
+
+Nothing is granted under an epoch, nor for longer, before a majority's disks know of it; nor by other voters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from functools import reduce
+
+from cluck.replication.electorate import Voters
+from cluck.wire import Record
+from cpg.events import Member
+
+IsQuorum = Callable[[Collection[Member]], bool]
+
+
+class Records:
+    """What the own disk knows and is to know, and what those of the others have come to know in a view."""
+
+    def __init__(self, record: Record | None) -> None:
+        """`record`: what the own disk says."""
+        self.on_disk = record
+        self.to_store: Record | None = None
+        """What is to be made durable next."""
+        self.proposed: Record | None = None
+        """What this server has proposed last in this view, or what all are to begin anew with."""
+        self._stored: dict[Member, Record] = {}
+
+    def forget_view(self) -> None:
+        """Another view: what was said in the former one is void. Disks remember."""
+        self.proposed = None
+        self._stored = {}
+
+    # ---- the own disk
+
+    def merged(self, record: Record) -> Record:
+        """A record, and no less than the disk knows, or is about to."""
+        return reduce(Record.and_, (known for known in (self.to_store, self.on_disk) if known is not None), record)
+
+    def store(self, record: Record) -> None:
+        """Have at least this made durable, and told."""
+        self.to_store = self.merged(record)
+
+    def remember(self, record: Record) -> None:
+        """Have at least this made durable, if it is not."""
+        if self.on_disk is None or not self.on_disk.covers(record):
+            self.store(record)
+
+    def on_stored(self, record: Record) -> None:
+        """It is durable."""
+        self.on_disk = record
+        if self.to_store == record:
+            self.to_store = None
+
+    def propose(self, record: Record) -> bool:
+        """Whether to say it: nothing larger was proposed by this server in this view."""
+        if self.proposed is not None and self.proposed[:2] >= record[:2]:
+            return False
+        self.proposed = record
+        return True
+
+    # ---- all disks
+
+    def hear(self, member: Member, record: Record) -> None:
+        """A server of this view has made this durable."""
+        self._stored[member] = record.and_(self._stored.get(member, record))
+
+    def knowing(self, longest: float) -> set[Member]:
+        """Whose disks know of so long a lease."""
+        return {member for member, stored in self._stored.items() if stored.longest >= longest}
+
+    def covering(self, record: Record) -> set[Member]:
+        """Return those whose disks know of a record."""
+        return {member for member, stored in self._stored.items() if stored.covers(record)}
+
+    def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
+        """Whether a majority's disks know of a record."""
+        return is_quorum(self.covering(record))
+
+    def known(self, is_quorum: IsQuorum) -> Record | None:
+        """Return the largest epoch and lease of which a majority's disks know."""
+        return next((record for record in self._records if self.is_known(record, is_quorum)), None)
+
+    @property
+    def _records(self) -> Iterator[Record]:
+        for record in sorted({stored[:2] for stored in self._stored.values()}, reverse=True):
+            yield Record(*record)
+
+    def are_known(self, voters: Voters, is_quorum: IsQuorum) -> bool:
+        """Whether a majority's disks say that these are the voters."""
+        knowing = [member for member, stored in self._stored.items() if voters.says_what(stored.voters)]
+        return is_quorum(knowing)

@@ -1,0 +1,104 @@
+"""One connection of a client to its lock server: greeting, and what the client may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cluck.protocol import (
+    MOST_OBSERVED,
+    VERSION,
+    Ask,
+    Bye,
+    Clock,
+    Downward,
+    Farewell,
+    Goodbye,
+    Hello,
+    Ignore,
+    Malformed,
+    Observe,
+    OfAdministrator,
+    Pong,
+    ReadClock,
+    Upward,
+)
+from cluck.server.local_clients import LocalClient
+
+if TYPE_CHECKING:
+    from cluck.server.service import Service
+
+
+class Connection:
+    """One connection of one client."""
+
+    def __init__(
+        self,
+        service: Service,
+        put: Callable[[Downward], None],
+        user: int,
+        is_behind: Callable[[], bool],
+        *,
+        may_force: bool,
+    ) -> None:
+        """The arguments are those of `Service.connect`."""
+        self._service = service
+        self._put = put
+        self._user = user
+        self._is_behind = is_behind
+        self._may_force = may_force
+        self.local: LocalClient | None = None
+        """Whose it is, once it has said hello."""
+
+    def say(self, said: Sequence[Upward], now: float) -> None:
+        """Take what the client says. Raises Malformed."""
+        for upward in said:
+            if self.local is None:
+                self._greet(upward, now)
+            else:
+                self._hear(self.local, upward, now)
+
+    def _greet(self, upward: Upward, now: float) -> None:
+        if not isinstance(upward, Hello):
+            raise Malformed(f"{type(upward).__name__} in place of Hello")
+        if upward.version != VERSION:
+            text = f"client of version {upward.version}, lock server of version {VERSION}: install the same release"
+            self._put(Goodbye(Farewell.VERSION, text))
+            return
+        self.local = self._service.welcome(upward, self._put, self._user, self._is_behind, now)
+
+    def _hear(self, local: LocalClient, upward: Upward, now: float) -> None:
+        service = self._service
+        match upward:
+            case Pong():
+                local.strikes = 0
+            case Observe(election):
+                if len(local.observed) >= MOST_OBSERVED and election not in local.observed:
+                    raise Malformed(f"Observe with {MOST_OBSERVED} other elections observed")
+                service.observe(local, election)
+            case Ignore(election):
+                local.ignore(election)
+            case Ask():
+                service.ask(local, upward)
+            case ReadClock():
+                self._put(Clock(now))
+            case Bye():
+                self.lost(now, dead=True)
+            case Hello():
+                raise Malformed("a second Hello")
+            case _:
+                self._check(local, upward)
+                service.command(local, upward, now)
+
+    def _check(self, local: LocalClient, command: Any) -> None:
+        request = getattr(command, "request", None)
+        if request is not None and request.owner.client != local.client:
+            raise Malformed(f"{type(command).__name__} in another client's name")
+        if isinstance(command, OfAdministrator) and not self._may_force:
+            raise Malformed("only an administrator takes locks by force, or changes who decides")
+
+    def lost(self, now: float, *, dead: bool) -> None:
+        """The connection has ended; again with `dead` once the client's process is known to have ended, too."""
+        local = self.local
+        if local is not None and local.put in (self._put, None):
+            self._service.lost(local, now, dead=dead)

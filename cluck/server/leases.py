@@ -1,0 +1,93 @@
+"""When leases end, as one lock server sees it: what it is to propose, and when (ruling E7).
+
+A server counts a lease from when it delivered the grant or the renewal, and waits longer than any clock could be wrong;
+the holder counted from before it sent its request, and less. What is proposed is void where a renewal came first, so
+that nothing here decides anything. A leadership is held by a lease as a lock is (ruling E10).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from cluck.commands import Expire, Revoke
+from cluck.state.elections import Tenure
+from cluck.state.lock_table import Ticket
+
+DRIFT: Final = 0.001
+"""Clocks' rates differ by no more than this share."""
+NOTICE: Final = 0.8
+"""The share of a lease after which its holder is asked for the lock."""
+STANDBY: Final = 1.0
+"""Seconds by which each further leader of the service proposes later than the one before, whatever it is."""
+_SLACK: Final = 4096
+"""Entries for what has ended already that are not worth a clean-up."""
+
+
+def usable(lease: float) -> float:
+    """How long a holder may rely on a lease, by its own clock."""
+    return lease * (1 - DRIFT)
+
+
+class Leases:
+    """Locks and leaderships that are held, with when they were granted or renewed last."""
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[Ticket | Tenure, float]] = {}
+        """By token: what is held, and since when it was granted, or renewed last."""
+        self._ends: list[tuple[float, int, int, bool]] = []
+        """A heap: when, token, renewals, and whether it is the end, or the notice before."""
+
+    def begin(self, leased: Ticket | Tenure, now: float) -> None:
+        """Something was granted, or renewed. Hot."""
+        self._held[leased.token] = leased, now
+        heappush(self._ends, (now + NOTICE * leased.lease * (1 + DRIFT), leased.token, leased.renewals, False))
+        if len(self._ends) > 4 * len(self._held) + _SLACK:
+            self._ends = [entry for entry in self._ends if self._is_valid(entry)]
+            heapify(self._ends)
+
+    def end(self, token: int) -> None:
+        """It is not held any more. Hot."""
+        self._held.pop(token, None)
+
+    def has(self, token: int) -> bool:
+        """Whether something was seen to be held under this token."""
+        return token in self._held
+
+    def load(self, held: Iterable[Ticket | Tenure], now: float) -> None:
+        """This is held now, and nothing else; of what is new to this server it knows no more than that."""
+        known = self._held
+        self._held, self._ends = {}, []
+        for leased in held:
+            former, since = known.get(leased.token, (None, now))
+            self.begin(leased, since if former is not None and former.renewals == leased.renewals else now)
+
+    def left(self, leased: Ticket | Tenure, now: float) -> float:
+        """Seconds until a lease ends, without its grace."""
+        _, since = self._held.get(leased.token, (leased, now))
+        return since + leased.lease - now
+
+    def deadline(self, rank: int) -> float:
+        """When `due` is to be asked again."""
+        return self._ends[0][0] + rank * STANDBY if self._ends else math.inf
+
+    def due(self, now: float, rank: int) -> Iterator[Revoke | Expire]:
+        """What is to be proposed by now, by the leader of this rank: 0 is the first, the others stand by."""
+        while self.deadline(rank) <= now:
+            entry = heappop(self._ends)
+            if not self._is_valid(entry):
+                continue
+            _, token, renewals, is_end = entry
+            leased, since = self._held[token]
+            if is_end:
+                yield Expire(leased.name, token, renewals)
+            else:
+                yield Revoke(leased.name, token, renewals)
+                end = since + leased.lease * (1 + DRIFT) + leased.grace
+                heappush(self._ends, (end, token, renewals, True))
+
+    def _is_valid(self, entry: tuple[float, int, int, bool]) -> bool:
+        held = self._held.get(entry[1])
+        return held is not None and held[0].renewals == entry[2]

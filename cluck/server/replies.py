@@ -1,0 +1,354 @@
+"""What a lock server tells its clients: what came of their requests, once it is final, and what a change has done.
+
+What is applied is noted here, and told when the view is known to have come so far; what was only noted when a view ends
+is never told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from cluck.commands import (
+    Asked,
+    Chosen,
+    Client,
+    Ended,
+    Granted,
+    Lapsed,
+    Leadership,
+    Outcome,
+    Queued,
+    Refused,
+    Rejected,
+    Renew,
+    Renewed,
+    RequestId,
+    Revoked,
+    Standing,
+    Wait,
+    Waiting,
+    Why,
+    Woken,
+)
+from cluck.protocol import Held, Leads, Readiness, Renounced
+from cluck.replication.replica import Phase, Replica
+from cluck.server.leases import usable
+from cluck.server.local_clients import Audience, Audiences, LocalClient, Untold
+from cluck.server.queries import text as shown
+from cluck.server.submissions import Outgoing
+from cluck.state.elections import Tenure
+from cluck.state.lock_table import Ticket
+from totem.log_fields import Fields, event_fields
+from totem.text import printable
+
+SILENCE: Final = 3.0
+"""Seconds after which something is wrong with the ring where nothing comes back from it."""
+UNHEARD: Final = "what this server says does not come back from the ring: see `cpg status` here"
+SHORT: Final = 1.0
+"""Seconds of a change that clients are not told of as unreadiness."""
+
+
+class _Led(NamedTuple):
+    """A leadership of a client of this server."""
+
+    client: LocalClient
+    token: int
+
+
+class LedNews(NamedTuple):
+    """A leadership of a client of this server has begun, or ended."""
+
+    election: bytes
+    text: str
+    fields: Fields
+    user: int
+    """Whose client it is."""
+
+
+class Teller:
+    """What is to be told to the clients of one server, and what they were told of its readiness."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        clients: Mapping[Client, LocalClient],
+        audiences: Audiences,
+        outgoing: Outgoing,
+        now: float,
+    ) -> None:
+        self.is_resumed = False
+        """Whether the clients were told what the view began with."""
+        self._replica = replica
+        self._clients = clients
+        self._audiences = audiences
+        self._outgoing = outgoing
+        self._untold: deque[Untold] = deque()
+        self._news: Counter[bytes] = Counter()
+        """How many of these are leaderships, by election: the state is further there than what was told."""
+        self._suspended: float | None = now
+        """Since when the view is not primary and final."""
+        self.unheard_since: float | None = None
+        """Since when the ring does not seem to move; None: it does."""
+        self._told_ready: tuple[bool, str] = (False, "")
+        self._led: dict[bytes, _Led] = {}
+        """Elections that clients of this server lead, as the administrator was told."""
+        self._led_news: list[LedNews] = []
+
+    @property
+    def has_untold(self) -> bool:
+        """Whether something was done that may not be told yet."""
+        return bool(self._untold)
+
+    # ---- the view
+
+    def note(self, number: int, outcome: Outcome, base: float | None) -> None:
+        """Something was done that is to be told when it is final. Hot.
+
+        `base`: of a renewal, or of a leadership that begins, when it was sent.
+        """
+        self._untold.append(Untold(number, outcome, base))
+        if type(outcome) is Leadership:
+            self._news[outcome.election] += 1
+
+    def on_final(self, number: int, now: float) -> None:
+        """What was done up to here may be told."""
+        if not self.is_resumed:
+            self.is_resumed = True
+            self._suspended = None
+            self.tell_ready()
+            self._tell_what_changed(now)
+        while self._untold and self._untold[0].number <= number:
+            untold = self._untold.popleft()
+            self._tell(untold.outcome, untold.base, now)
+
+    def on_primary(self) -> None:
+        """A view has begun; nothing of it is final yet."""
+        self.is_resumed = False
+
+    def on_suspended(self, now: float) -> None:
+        """The view has ended: what is not final may be lost."""
+        self._suspended = now
+        self._untold.clear()
+        self._news.clear()
+
+    def _tell_what_changed(self, now: float) -> None:
+        """After a change: what clients were told they hold, and does not hold any more, and who leads.
+
+        The state may be further than what is final; what it is further by is told when that is.
+        """
+        state = self._replica.state
+        assert state is not None
+        ends = {untold.outcome.token for untold in self._untold if type(untold.outcome) is Ended}
+        for local in self._clients.values():
+            for token, request in list(local.held.items()):
+                if token not in ends and state.table.held(request, token) is None:
+                    del local.held[token]
+                    local.tell(Ended(request, token, Why.EXPIRED))
+        elections = self._audiences.keys() | self._led.keys()
+        for election in sorted(elections - self._news.keys()):
+            self._tell_leadership(state.leaders.of(election), None, now)
+
+    def renounce(self) -> None:
+        """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
+        for local in self._clients.values():
+            for token, request in local.held.items():
+                local.tell(Renounced(request, token))
+            local.held.clear()
+            for candidate, candidacy in local.candidates.items():
+                if candidacy.token:
+                    candidacy.token = 0
+                    local.tell(Leads(candidate, 0))
+            for election in sorted(local.observed):
+                local.tell(Leadership(election, None))
+        for election, led in self._led.items():
+            self._note_led(election, led, "leads no more, since this server does not decide", leads=False)
+        self._led.clear()
+
+    # ---- readiness
+
+    @property
+    def readiness(self) -> tuple[bool, str]:
+        """Whether requests are answered now; if not, why."""
+        replica = self._replica
+        if self.unheard_since is not None:
+            return False, UNHEARD
+        is_ready = replica.is_primary and self.is_resumed
+        why = "" if is_ready else replica.why or "what was decided is being made sure of"
+        if replica.phase is Phase.BIRTH and replica.disk_fault:
+            why += f"; here nothing can be stored: {replica.disk_fault}"
+        return is_ready, why
+
+    def tell_ready(self) -> None:
+        """Tell all clients whether requests are answered now, if that has changed."""
+        readiness = self.readiness
+        if readiness != self._told_ready:
+            self._told_ready = readiness
+            for local in self._clients.values():
+                local.tell(Readiness(*readiness))
+
+    def on_tick(self, now: float) -> None:
+        """Tell of a change, or a silence, that has lasted longer than is worth keeping quiet about."""
+        since = self._outgoing.unheard_since
+        former, self.unheard_since = self.unheard_since, since if since is not None and now - since > SILENCE else None
+        if (former is None) != (self.unheard_since is None):
+            self.tell_ready()
+        if self._suspended is not None and now - self._suspended > SHORT:
+            self.tell_ready()
+
+    # ---- one by one
+
+    def observe(self, local: LocalClient, election: bytes) -> None:
+        """Tell a client of an election from now on."""
+        local.observe(election)
+        state = self._replica.state
+        if state is not None and self.readiness[0] and election not in self._news:
+            local.tell(state.leaders.of(election))
+        else:
+            local.tell(Leadership(election, None))
+
+    def _tell(self, outcome: Outcome, base: float | None, now: float) -> None:
+        """Tell a client of this server what came of its request. Hot."""
+        if type(outcome) is Leadership:
+            self._news[outcome.election] -= 1
+            if not self._news[outcome.election]:
+                del self._news[outcome.election]
+            self._tell_leadership(outcome, base, now)
+            return
+        request: RequestId = outcome.request  # type: ignore[union-attr]
+        local = self._clients.get(request.owner.client)
+        if local is None:
+            return
+        match outcome:
+            case Granted(_, token):
+                known = local.open.get(request)
+                self._tell_held(local, request, token, known.base if known is not None else None, now)
+            case Renewed(_, token, _):
+                if request in local.candidates:
+                    self._tell_leader(local, request, token, base, now)
+                else:
+                    self._tell_held(local, request, token, base, now)
+            case Queued(_, ahead):
+                known = local.open.get(request)
+                if known is not None and known.ahead != ahead:
+                    known.ahead = ahead
+                    local.tell(outcome)
+            case Ended(_, token, _):
+                local.held.pop(token, None)
+                local.open.pop(request, None)
+                local.tell(outcome)
+            case Refused(_, Why.UNRECORDED):
+                known = local.open.get(request)
+                if known is not None:
+                    self._outgoing.ask(known.command)
+            case Waiting() | Revoked():
+                local.tell(outcome)
+            case Standing():
+                local.tell(outcome)
+                self._tell_role(local, request, now)
+            case Woken():
+                known = local.open.get(request)
+                if known is not None and not (isinstance(known.command, Wait) and known.command.reacquires):
+                    del local.open[request]
+                local.tell(outcome)
+            case Asked() | Chosen() | Rejected() | Lapsed():
+                pass
+            case _:
+                local.open.pop(request, None)
+                if type(outcome) is Refused:
+                    local.step_back(request)
+                local.tell(outcome)
+
+    def _tell_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
+        """Tell a holder until when, if that is worth beginning with; otherwise renew first."""
+        ticket = self._replica.ticket(request)
+        if ticket is None or ticket.token != token:
+            return  # and its end is told next
+        deadline = _deadline(ticket, base)
+        if deadline <= now:
+            self._outgoing.say(Renew(request, token))
+            return
+        local.open.pop(request, None)
+        local.held[token] = request
+        local.tell(Held(request, token, deadline))
+
+    def _tell_leader(
+        self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float
+    ) -> None:
+        """Tell a leader until when; where nothing of the lease is left, the client is to renew it before it begins."""
+        state = self._replica.state
+        assert state is not None
+        tenure = state.leaders.tenure(candidate)
+        if tenure is None or tenure.token != token or tenure.is_ending:
+            return  # and its end is told next
+        deadline = _deadline(tenure, base)
+        local.candidates[candidate].token = token
+        local.tell(Leads(candidate, token, deadline if deadline > now else 0.0))
+
+    def _tell_role(self, local: LocalClient, candidate: RequestId, now: float) -> None:
+        """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
+        where something newer is to be told soon.
+        """
+        candidacy, state = local.candidates.get(candidate), self._replica.state
+        if candidacy is None or state is None:
+            return
+        leadership = state.leaders.of(candidacy.election)
+        if leadership.leader == candidate and candidacy.election not in self._news:
+            self._tell_leader(local, candidate, leadership.token, None, now)
+
+    def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
+        """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
+        self._note_leader(leadership)
+        audience = self._audiences.get(leadership.election, Audience())
+        leader, token = leadership.leader, leadership.token
+        for candidate, local in audience.candidates.items():
+            candidacy = local.candidates[candidate]
+            if candidacy.token and (candidate, candidacy.token) != (leader, token):
+                candidacy.token = 0
+                local.tell(Leads(candidate, 0))
+        if leader is not None and leader in audience.candidates:
+            local = audience.candidates[leader]
+            if local.candidates[leader].token != token:
+                self._tell_leader(local, leader, token, base, now)
+        for local in audience.observers.values():
+            local.tell(leadership)
+
+    def _note_leader(self, leadership: Leadership) -> None:
+        """Note for the administrator that a client of this server leads, or does not any more."""
+        election, token = leadership.election, leadership.token
+        former = self._led.pop(election, None)
+        leader = self._clients.get(leadership.leader.owner.client) if leadership.leader is not None else None
+        now = _Led(leader, token) if leader is not None else None
+        if former is not None and (now is None or token != former.token):
+            self._note_led(election, former, "leads no more", leads=False)
+        if now is not None:
+            self._led[election] = now
+            if former is None or token != former.token:
+                self._note_led(election, now, "leads", leads=True)
+
+    def _note_led(self, election: bytes, led: _Led, what: str, *, leads: bool) -> None:
+        client = led.client
+        text = f"client {client.client.number} ({printable(client.program.encode())}) {what}, token {led.token}"
+        fields = event_fields(
+            "leadership",
+            node=self._replica.member.node_id,
+            election=shown(election),
+            leads=leads,
+            client=client.client.number,
+            client_program=client.program,
+            token=led.token,
+            decides=self._replica.is_primary,
+        )
+        self._led_news.append(LedNews(election, text, fields, client.user))
+
+    def take_led_news(self) -> list[LedNews]:
+        """Hand over what has happened to elections since the last time."""
+        news, self._led_news = self._led_news, []
+        return news
+
+
+def _deadline(leased: Ticket | Tenure, base: float | None) -> float:
+    """Until when something may be relied on whose lease was asked for at this time; never where that is not known."""
+    return base + usable(leased.lease) if base is not None else -math.inf

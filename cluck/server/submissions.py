@@ -1,0 +1,272 @@
+"""What a lock server says to the group: what its clients ask for, and what it proposes itself.
+
+It is kept until the view is primary, as far as there is room for it. What was said in a view that has ended may be
+lost, and is said again in the next one, with everything that clients still wait for: all commands may be said twice.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from cluck.commands import (
+    MOST_UNSETTLED,
+    Acquire,
+    Client,
+    Command,
+    EndWait,
+    Notify,
+    Publish,
+    Release,
+    Renew,
+    RequestId,
+    Resign,
+    Stand,
+    Wait,
+    Withdraw,
+)
+from cluck.protocol import Failed
+from cluck.replication.replica import Replica
+from cluck.server.local_clients import ADMINISTRATORS, Batch, LocalClient
+from cpg.local.shares import Shares
+
+MOST_KEPT: Final = 100_000
+"""Commands of clients that wait for a primary view, shared by the users; a long one counts as several."""
+MOST_WORDS: Final = 4 * MOST_UNSETTLED
+"""Of these, what one client says of requests that it has made before."""
+LARGEST_BATCH: Final = 256
+"""Commands in one message; a long one counts as several."""
+LONG: Final = 1024
+"""Bytes of what a leader attaches that count as a command more."""
+DISK_PATIENCE: Final = 3.0
+"""Seconds that a request waits for a majority's disks to know of its lease, or of another epoch of tokens."""
+
+REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
+"""Commands that are answered under their own request."""
+_LEASED: Final = frozenset((Acquire, Stand))
+"""Commands that ask for what is held by a lease."""
+
+
+def _weight(command: Command) -> int:
+    """As how many commands one counts. Hot."""
+    return 1 + len(command.blob) // LONG if type(command) is Publish else 1
+
+
+class Outgoing:
+    """One server's commands, until they are final."""
+
+    def __init__(self, replica: Replica, clients: Mapping[Client, LocalClient]) -> None:
+        self.sent: float | None = None
+        """When the message was sent that is being applied, if it is this server's own."""
+        self._replica = replica
+        self._clients = clients
+        self._pending: dict[int, Command] = {}
+        """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
+        self._users: dict[int, int] = {}
+        """Of these, those that take room: whose."""
+        self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
+        self._words: dict[Client, dict[tuple[type, RequestId], Command]] = {}
+        """Of these, what clients have said of requests that they made before."""
+        self._gated: dict[int, Acquire | Stand] = {}
+        """Requests whose leases are longer than what a majority's disks know of."""
+        self._gated_since: dict[RequestId, float] = {}
+        self._batches: OrderedDict[int, Batch] = OrderedDict()
+        """By serial number."""
+        self._says_again = False
+        self._given: deque[float] = deque()
+        """When messages were given to the group that have not come back."""
+
+    def has_room(self, local: LocalClient, command: Command) -> bool:
+        """Whether a command of a client may wait: always where it need not wait long."""
+        return self._replica.is_primary or self._shares.may_take(local.user, _weight(command))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is not final yet, or waits for disks."""
+        return bool(self._pending or self._gated or self._batches)
+
+    @property
+    def unheard_since(self) -> float | None:
+        """Since when something that was given to the group has not come back; None: all has, or nobody decides."""
+        return self._given[0] if self._given and self._replica.is_primary else None
+
+    def on_given(self, count: int, now: float) -> None:
+        """So many messages of this server were given to the group. Hot: once for each turn."""
+        self._given.extend([now] * count)
+
+    def on_heard(self) -> None:
+        """The next one of them has come back. Hot."""
+        if self._given:
+            self._given.popleft()
+
+    # ---- in
+
+    def say(self, command: Command) -> None:
+        """Give a command to the group as soon as may be. Hot."""
+        self._pending[id(command)] = command
+
+    def say_for(self, local: LocalClient, command: Command) -> None:
+        """Give a client's command to the group; where it has to wait, it takes room. Hot."""
+        if not self._replica.is_primary and self._shares.take(local.user, _weight(command)):
+            self._users[id(command)] = local.user
+        self._pending[id(command)] = command
+
+    def say_all(self, commands: Iterable[Command]) -> None:
+        """Give these to the group as soon as may be."""
+        for command in commands:
+            self.say(command)
+
+    def ask(self, command: Command, local: LocalClient | None = None) -> None:
+        """Give a client's request to the group; when disks know of its lease, and of an epoch with tokens. Hot."""
+        state = self._replica.state
+        if type(command) in _LEASED and state is not None and self._replica.is_primary:
+            needed = command.lease + command.grace  # type: ignore[union-attr]
+            if needed > state.longest or not state.tokens.is_left:
+                self._gated[id(command)] = command  # type: ignore[assignment]
+                if needed > state.longest:
+                    self._replica.lengthen(needed)
+                return
+        if local is not None:
+            self.say_for(local, command)
+        else:
+            self.say(command)
+
+    def hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
+        """Give to the group what a client says of a request that it made before. Hot.
+
+        While nobody decides, the last of each kind is kept, as far as there is room.
+        """
+        if not self._replica.is_primary:
+            words = self._words.setdefault(local.client, {})
+            word = type(command), command.request
+            former = words.pop(word, None)
+            if former is not None:
+                self._drop(former)
+            elif len(words) >= MOST_WORDS:
+                return
+            if not self.has_room(local, command):
+                return
+            words[word] = command
+        self.say_for(local, command)
+
+    def may_matter(self, local: LocalClient, request: RequestId) -> bool:
+        """Whether somebody may know a request, so that more that is said of it has to be heard."""
+        state = self._replica.state
+        return state is None or request in local.open or bool(state.present(request))
+
+    def _drop(self, command: Command) -> None:
+        self._pending.pop(id(command), None)
+        user = self._users.pop(id(command), None)
+        if user is not None:
+            self._shares.give(user, _weight(command))
+
+    def ask_again(self) -> None:
+        """Disks may know of longer leases, or a later epoch, by now."""
+        gated, self._gated = self._gated, {}
+        for command in gated.values():
+            self.ask(command)
+
+    def refuse_unrecorded(self, now: float) -> None:
+        """Have no request wait for disks that cannot be written: the client is told whose, and may ask for less."""
+        since, gated = self._gated_since, list(self._gated.values())
+        self._gated_since = {command.request: since.get(command.request, now) for command in gated}
+        for command in gated:
+            if now - self._gated_since[command.request] <= DISK_PATIENCE:
+                continue
+            del self._gated[id(command)]
+            local = self._clients.get(command.request.owner.client)
+            if local is not None:
+                local.open.pop(command.request, None)
+                local.step_back(command.request)
+                why = self._replica.unrecorded(command.lease + command.grace)
+                local.tell(Failed(command.request, why, not_ready=True))
+
+    def take_back(self, command: Command) -> None:
+        """It is not to be said after all; the group has never heard of it."""
+        self._drop(command)
+        self._gated.pop(id(command), None)
+
+    def forget(self, local: LocalClient) -> None:
+        """A client has ended: of what the group has not heard it never does."""
+        for word in self._words.pop(local.client, {}).values():
+            self._drop(word)
+        for known in local.open.values():
+            if not known.is_submitted:
+                self.take_back(known.command)
+
+    # ---- out
+
+    def give(self, now: float) -> None:
+        """Give the group, in a primary view, all that there is. Hot: once for each turn."""
+        if self._says_again:
+            self._says_again = False
+            self._pending = {id(command): command for command in self._what_is_open()} | self._pending
+        batch: list[Command] = []
+        weight = 0
+        for command in self._pending.values():
+            weight += _weight(command)
+            if weight > LARGEST_BATCH and batch:
+                self._submit(batch, now)
+                batch, weight = [], _weight(command)
+            batch.append(command)
+        if batch:
+            self._submit(batch, now)
+        self._pending.clear()
+        self._words.clear()
+        if self._users:
+            self._users.clear()
+            self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
+
+    def _submit(self, commands: list[Command], now: float) -> None:
+        """Give commands to the group as one message. Hot: for each command."""
+        for command in commands:
+            request: RequestId | None = getattr(command, "request", None)
+            local = self._clients.get(request.owner.client) if request is not None else None
+            if local is None or request is None:
+                continue
+            local.is_known = True
+            known = local.open.get(request)
+            if known is not None and type(command) in REQUESTS:
+                known.is_submitted = True
+        self._batches[self._replica.submit(commands)] = Batch(commands, now)
+
+    def _what_is_open(self) -> list[Command]:
+        """Everything that may have been lost with the former view: what was in its order, then what may not have been.
+
+        The latter stays in its own order, so that nobody asks for a lock before it has given back another one.
+        """
+        lost = [command for batch in self._batches.values() if batch.number is None for command in batch.commands]
+        for serial in [serial for serial, batch in self._batches.items() if batch.number is None]:
+            del self._batches[serial]
+        said = set(lost)
+        known = (known for local in self._clients.values() for known in local.open.values() if known.is_submitted)
+        return [open.command for open in known if open.command not in said] + lost
+
+    # ---- what becomes of it
+
+    def on_delivered(self, serial: int) -> None:
+        """A message of this server is in the order, and is applied next."""
+        batch = self._batches.get(serial)
+        self.sent = None
+        if batch is not None:
+            batch.number = self._replica.number
+            self.sent = batch.sent
+
+    def on_final(self, number: int) -> None:
+        """What was applied up to here is not lost any more."""
+        while self._batches:
+            serial, batch = next(iter(self._batches.items()))
+            if batch.number is None or batch.number > number:
+                break  # they are in the order in which they were given
+            del self._batches[serial]
+
+    def on_primary(self) -> None:
+        """A view has begun in which to say again what may be lost."""
+        self._given.clear()
+        self._says_again = True
+
+    def on_suspended(self) -> None:
+        """The view has ended: what is not final may be lost."""
+        for batch in self._batches.values():
+            batch.number = None

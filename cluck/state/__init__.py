@@ -1,0 +1,1 @@
+"""The replicated state of all lock servers: locks, conditions, elections, without I/O and without a clock."""

@@ -1,0 +1,188 @@
+"""Conditions: who waits for a change of what a lock guards; FreeBSD's condition variables, said in total order.
+
+`Wait` gives a lock back and waits, in one step of the order, so that no notification falls between the two. Order also
+decides between a notification, the end of a waiter's time, and its client's death; what is decided is the same
+everywhere. Where a waiter reacquires, its request becomes a ticket again (`cluck.state.lock_table`) of the kind that
+was given back, and all that holds for tickets holds for it.
+
+* Waiters are woken in the order in which they came. A notification that finds none is lost.
+* All that wait on a condition at one time have given back the same lock: the first one's. Another one is refused, and
+  goes on holding its lock.
+* A waiter whose client has ended, or cannot be reached, is dropped at once: no notification is spent on it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from msgspec import Struct, field
+
+from cluck.commands import (
+    MOST_UNSETTLED,
+    Client,
+    ConditionOutcome,
+    EndWait,
+    Mode,
+    Name,
+    Notified,
+    Notify,
+    Number,
+    Refused,
+    Release,
+    RequestId,
+    Wait,
+    Waiting,
+    Why,
+    Withdraw,
+    Woken,
+)
+from cluck.state.lock_table import Table, Ticket
+from cluck.state.request_history import Places, Pool, Requests
+
+MOST_WAITING: Final = 10_000
+"""Waiters of one condition."""
+MOST_WAITERS: Final = 200_000
+"""Of all conditions."""
+MOST_OF_CLIENT: Final = MOST_UNSETTLED
+"""Waiters of one client."""
+
+
+class Waiter(Struct, array_like=True, eq=False):
+    """A request that waits on a condition."""
+
+    ticket: Ticket
+    """With which it reacquires; of the kind that was given back, and with its place among those who wait."""
+    permits: Number
+    """Of that lock."""
+    reacquires: bool
+
+
+class Condition(Struct, array_like=True, eq=False):
+    """One name: those who wait, in their order. Without any it is forgotten."""
+
+    lock: Name
+    """What they have given back."""
+    waiters: list[Waiter] = field(default_factory=list)
+
+    def index(self, waiter: Waiter) -> int:
+        """Return where a waiter is among them."""
+        return bisect_left(self.waiters, waiter.ticket.place, key=_place)
+
+
+def _place(waiter: Waiter) -> int:
+    return waiter.ticket.place
+
+
+class Conditions:
+    """All conditions of the cluster."""
+
+    def __init__(self, table: Table, requests: Requests) -> None:
+        self.conditions: dict[bytes, Condition] = {}
+        self._table = table
+        self._requests = requests
+        self._places = Places()
+        self._waiters: dict[RequestId, Waiter] = {}
+
+    def load(self, conditions: dict[bytes, Condition]) -> None:
+        """Begin with these conditions: those of a snapshot."""
+        self.conditions = conditions
+        for name, condition in conditions.items():
+            for waiter in condition.waiters:
+                self._remember(waiter, name)
+
+    def present(self, request: RequestId) -> list[ConditionOutcome]:
+        """What has become of a request so far, if it waits on a condition. Hot."""
+        return [Waiting(request)] if request in self._waiters else []
+
+    @property
+    def places(self) -> Pool:
+        """How many wait, of those that may."""
+        return Pool("places at conditions", MOST_WAITERS, len(self._waiters), self._places.count)
+
+    def _remember(self, waiter: Waiter, name: bytes) -> None:
+        self._waiters[waiter.ticket.request] = waiter
+        self._places.put(waiter.ticket.request, name)
+
+    # ---- waiting
+
+    def wait(self, command: Wait) -> Iterator[ConditionOutcome]:
+        """Give a lock back and wait; where that is refused, the lock is still held."""
+        request = command.request
+        held = self._table.holder(command.lock, command.token)
+        if held is None or held.request.owner.client != request.owner.client:
+            yield self._requests.note(Refused(request, Why.NOT_HELD))
+            return
+        condition = self.conditions.get(command.condition) or Condition(command.lock)
+        if condition.lock != command.lock:
+            yield self._requests.note(Refused(request, Why.WRONG_LOCK))
+            return
+        if self._is_full(condition, request.owner.client):
+            yield self._requests.note(Refused(request, Why.OVERFLOW))
+            return
+        place = condition.waiters[-1].ticket.place + 1 if condition.waiters else 1
+        ticket = Ticket(request, held.name, held.mode, held.lease, held.grace, place=place)
+        waiter = Waiter(ticket, self._table.locks[held.name].permits, command.reacquires)
+        condition.waiters.append(waiter)
+        self.conditions[command.condition] = condition
+        self._remember(waiter, command.condition)
+        yield from self._table.release(Release(held.request, held.token))
+        yield Waiting(request)
+
+    def _is_full(self, condition: Condition, client: Client) -> bool:
+        is_full = len(condition.waiters) >= MOST_WAITING or len(self._waiters) >= MOST_WAITERS
+        return is_full or self._places.count(client) >= MOST_OF_CLIENT
+
+    # ---- waking
+
+    def notify(self, command: Notify) -> Iterator[ConditionOutcome]:
+        """Wake the first waiter, or all."""
+        condition = self.conditions.get(command.condition)
+        waiters = condition.waiters if condition is not None else []
+        woken = waiters[: None if command.everyone else 1]
+        for waiter in woken:
+            if command.priority and not waiter.ticket.is_shared:
+                waiter.ticket.mode = Mode.PRIORITY
+            yield from self._wake(waiter, notified=True)
+        yield self._requests.note(Notified(command.request, len(woken)))
+
+    def end(self, command: EndWait) -> Iterator[ConditionOutcome]:
+        """Wake a waiter whose time is over, if it still waits."""
+        waiter = self._waiters.get(command.request)
+        if waiter is not None:
+            yield from self._wake(waiter, notified=False)
+
+    def _wake(self, waiter: Waiter, notified: bool) -> Iterator[ConditionOutcome]:
+        ticket = waiter.ticket
+        self._remove(waiter)
+        woken = Woken(ticket.request, notified)
+        if waiter.reacquires:
+            yield woken
+            ticket.notified = notified
+            yield from self._table.enter(ticket, waiter.permits)
+        else:
+            yield self._requests.note(woken)
+
+    # ---- leaving
+
+    def withdraw(self, command: Withdraw) -> Iterator[ConditionOutcome]:
+        """End the wait of a request that waits; it does not get its lock again."""
+        self._remove(self._waiters[command.request])
+        yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
+
+    def drop(self, clients: Iterable[Client]) -> None:
+        """These clients have ended, or cannot be reached."""
+        for _, requests in self._places.of(clients):
+            for request in requests:
+                self._remove(self._waiters[request])
+
+    def _remove(self, waiter: Waiter) -> None:
+        request = waiter.ticket.request
+        name = self._places[request]
+        self._places.remove(request)
+        del self._waiters[request]
+        condition = self.conditions[name]
+        del condition.waiters[condition.index(waiter)]
+        if not condition.waiters:
+            del self.conditions[name]

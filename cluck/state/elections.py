@@ -1,0 +1,522 @@
+"""Elections: who leads, said in total order; the selection is that of FastDFS's trackers (ruling E8).
+
+Who stands in an election is a candidate, and one of the candidates leads. Where nobody does, a round asks them for
+their statuses; the best of those that were ordered before the round was closed wins it. The winner is named (`Next`),
+then it leads (`Commit`), with a fencing token larger than all before. The order of selection:
+
+1. Who leads already. The leader is a field of this state, not of a status: it stays until its candidacy ends, it
+   resigns, or it is deposed, and no round is opened before. So no round has a leader among those that it asks, and this
+   criterion is met by there being no round.
+2. The longer running time, then the shorter restart interval, both in whole steps of `STEP`, so that those who are
+   about the same are the same to all.
+3. The greater address, as bytes, then the greater port, then who has stood longer.
+
+A round is known by its number, which grows as long as the election is known: what is said of another one is void. Who
+comes during a round takes no part in it; who goes is not waited for. Who led last, or was deposed, sits out the next
+round, unless nobody else is there.
+
+A leadership is held by a lease, as a lock is (ruling E10). A leader that renews it in time goes on. Where a lease comes
+to its end (`Revoke`), a successor is chosen meanwhile, in vain if the leader renews after all. A candidate that cannot
+be reached leads no more, but may not know. So a `Tenure` lasts until its end is sure: the leader has resigned, or has
+withdrawn, its client has verifiably ended, or lease and grace are over (`Expire`). Who is named next leads from then
+on; no earlier `Commit` counts. A candidate that stands again in time, and renews, leads on.
+
+Those who observe are told of each leadership, and of its end before anything of the next one; of no end without a
+leadership before.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Iterator
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from msgspec import Struct, field
+
+from cluck.commands import (
+    MOST_UNSETTLED,
+    Address,
+    Asked,
+    Blob,
+    Chosen,
+    Client,
+    Close,
+    Commit,
+    Depose,
+    Expire,
+    Grace,
+    Lapsed,
+    LeaderOutcome,
+    Leadership,
+    Lease,
+    Name,
+    Next,
+    Number,
+    Port,
+    Publish,
+    Published,
+    Refused,
+    Rejected,
+    Renew,
+    Renewed,
+    RequestId,
+    Resign,
+    Revoke,
+    Stand,
+    Standing,
+    Status,
+    Why,
+    Withdraw,
+)
+from cluck.state.request_history import Places, Pool, Requests
+from cluck.state.tokens import Tokens
+
+STEP: Final = 300
+"""Seconds; FastDFS's trackers save their times so often."""
+MOST_CANDIDATES: Final = 1_000
+"""Of one election."""
+MOST_STANDING: Final = 100_000
+"""Candidates of all elections."""
+MOST_OF_CLIENT: Final = MOST_UNSETTLED
+"""Candidates of one client."""
+MOST_ELECTIONS: Final = 10_000
+MOST_PUBLISHED: Final = 64 * 1024 * 1024
+"""Bytes that the leaders of all elections have attached."""
+
+
+class Merits(NamedTuple):
+    """What a candidate's status comes to; the greater one is preferred."""
+
+    steps_running: int
+    minus_steps_between: int
+
+
+class Candidate(Struct, array_like=True, eq=False):
+    """Who stands."""
+
+    request: RequestId
+    address: Address
+    port: Port
+    lease: Lease
+    grace: Grace
+    round: Number = 0
+    """The last one that it was asked in."""
+    merits: Merits | None = None
+    """What it answered there."""
+
+
+class Stage(enum.IntEnum):
+    """How far an election is."""
+
+    ASKED = 0
+    """A round is open."""
+    CHOSEN = 1
+    """It was closed, and has a winner."""
+    NAMED = 2
+    """The winner, or the one that a leader wished for, is about to lead, when nobody else does any more."""
+    LED = 3
+    """Nobody is looked for."""
+
+
+class Tenure(Struct, array_like=True, eq=False):
+    """A leadership, from its beginning to its end for sure."""
+
+    request: RequestId
+    """Whose."""
+    name: Name
+    """Of the election."""
+    lease: Lease
+    grace: Grace
+    token: Number
+    renewals: Number = 0
+    is_ending: bool = False
+    """Its candidate stands no more, and so leads no more, but may not know. If it comes back in time, it leads on."""
+    version: Number = 0
+    """Of what the leader has attached; 0: nothing."""
+    blob: Blob = b""
+
+
+class Election(Struct, array_like=True, eq=False):
+    """Those who stand, in the order in which they came, and who leads. Without any it is forgotten."""
+
+    name: Name
+    candidates: list[Candidate] = field(default_factory=list)
+    round: Number = 0
+    """The latest one."""
+    stage: Stage = Stage.ASKED
+    chosen: RequestId | None = None
+    """Who is to lead, or, where nobody is looked for, leads."""
+    tenure: Tenure | None = None
+    """The latest leadership, while it lasts."""
+
+    def asked(self) -> list[Candidate]:
+        """Those who take part in the latest round."""
+        return [candidate for candidate in self.candidates if candidate.round == self.round]
+
+    def missing(self) -> list[Candidate]:
+        """Those of them that have not answered."""
+        return [candidate for candidate in self.asked() if candidate.merits is None]
+
+    @property
+    def waits(self) -> bool:
+        """Whether who is to lead waits for the end of the leadership before."""
+        return self.stage is Stage.NAMED and self.tenure is not None
+
+    @property
+    def led(self) -> Tenure | None:
+        """The leadership of a candidate that leads still."""
+        return self.tenure if self.tenure is not None and not self.tenure.is_ending else None
+
+
+class Leaders:
+    """All elections of the cluster."""
+
+    def __init__(self, tokens: Tokens, requests: Requests) -> None:
+        self.elections: dict[bytes, Election] = {}
+        self._tokens = tokens
+        self._requests = requests
+        self._places = Places()
+        """Of candidates."""
+        self._standing: dict[RequestId, Candidate] = {}
+        """The same candidates."""
+        self._missing: dict[bytes, int] = {}
+        """How many statuses the rounds wait for, while they are open; by election."""
+        self._tenures = Places()
+        self._published = 0
+        """Bytes of all blobs."""
+
+    def load(self, elections: Iterable[Election]) -> None:
+        """Begin with these elections: those of a snapshot."""
+        for election in elections:
+            self.elections[election.name] = election
+            if election.tenure is not None:
+                self._tenures.put(election.tenure.request, election.name)
+                self._published += len(election.tenure.blob)
+            for candidate in election.candidates:
+                self._remember(candidate, election.name)
+            self._missing[election.name] = len(election.missing())
+
+    def _remember(self, candidate: Candidate, name: Name) -> None:
+        self._places.put(candidate.request, name)
+        self._standing[candidate.request] = candidate
+
+    def present(self, request: RequestId) -> list[LeaderOutcome]:
+        """What has become of a request so far, if it stands. Hot."""
+        return [] if self._places.get(request) is None else [Standing(request)]
+
+    def of(self, name: bytes) -> Leadership:
+        """Who leads an election now."""
+        election = self.elections.get(name)
+        tenure = election.led if election is not None else None
+        leader = self._standing.get(tenure.request) if tenure is not None else None
+        if tenure is None or leader is None:
+            return Leadership(name, None)
+        said = tenure.version, tenure.blob
+        return Leadership(name, leader.request, tenure.token, leader.address, leader.port, *said)
+
+    def _candidate(self, election: Election, request: RequestId | None) -> Candidate | None:
+        """Return who stands in an election with this request."""
+        is_there = request is not None and self._places.get(request) == election.name
+        return self._standing[request] if request is not None and is_there else None
+
+    def _due(self, election: Election) -> Asked | Chosen | Leadership:
+        """What is to be told at this stage, also to who has not seen how the election came to it."""
+        if election.chosen is None:
+            missing = tuple(candidate.request for candidate in election.missing())
+            return Asked(election.name, election.round, missing)
+        if election.stage is Stage.LED:
+            return self.of(election.name)
+        return Chosen(election.name, election.round, election.chosen, is_next=election.stage is Stage.NAMED)
+
+    def tenure(self, request: RequestId) -> Tenure | None:
+        """Return the leadership of a candidate, while it lasts."""
+        name = self._tenures.get(request)
+        return self.elections[name].tenure if name is not None else None
+
+    def tenures(self) -> Iterator[Tenure]:
+        """All leaderships that last."""
+        return (election.tenure for election in self.elections.values() if election.tenure is not None)
+
+    def have_led(self, client: Client) -> bool:
+        """Whether something may be done in the name of a leader of this client."""
+        return bool(self._tenures.of([client]))
+
+    def pending(self) -> Iterator[Asked | Chosen | Leadership]:
+        """What is waited for where somebody is looked for: statuses, or a winner."""
+        for _, election in sorted(self.elections.items()):
+            if election.stage is not Stage.LED and election.candidates:
+                yield self._due(election)
+
+    # ---- candidates
+
+    def places(self, election: bytes) -> Iterator[Pool]:
+        """How many stand, of those that may; where the election is a new one, how many of these there are."""
+        yield Pool("candidates", MOST_STANDING, len(self._places), self._places.count)
+        if election not in self.elections:
+            yield Pool("elections", MOST_ELECTIONS, len(self.elections), self._places.count)
+
+    @property
+    def attached(self) -> Pool:
+        """How many bytes leaders have attached, of those that they may."""
+        return Pool("bytes that leaders attach", MOST_PUBLISHED, self._published, self._attached_by)
+
+    def _attached_by(self, client: Client) -> int:
+        led = (self.elections[name].tenure for name, _ in self._tenures.of([client]))
+        return sum(len(tenure.blob) for tenure in led if tenure is not None)
+
+    def stand(self, command: Stand) -> Iterator[LeaderOutcome]:
+        """Take a new candidate; the first one of an election opens a round."""
+        request, name = command.request, command.election
+        election = self.elections.get(name)
+        if self._is_full(election, request.owner.client):
+            yield self._requests.note(Refused(request, Why.OVERFLOW))
+            return
+        if election is None:
+            election = self.elections[name] = Election(name)
+        is_first = not election.candidates
+        candidate = Candidate(request, command.address, command.port, command.lease, command.grace)
+        election.candidates.append(candidate)
+        self._remember(candidate, name)
+        yield Standing(request)
+        if is_first:
+            yield from self._open(election)
+
+    def _is_full(self, election: Election | None, client: Client) -> bool:
+        if len(self._places) >= MOST_STANDING or self._places.count(client) >= MOST_OF_CLIENT:
+            return True
+        if election is None:
+            return len(self.elections) >= MOST_ELECTIONS
+        return len(election.candidates) >= MOST_CANDIDATES
+
+    def withdraw(self, command: Withdraw) -> Iterator[LeaderOutcome]:
+        """End the candidacy of a request that stands, and its leadership: nothing is done by that any more."""
+        name, request = self._places[command.request], command.request
+        yield self._requests.note(Refused(request, Why.WITHDRAWN))
+        yield from self._take_out(name, [request])
+        if self._tenures.get(request) is not None:
+            yield from self._lapse(self.elections[name])
+
+    def strand(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
+        """These clients cannot be reached: they stand no more, but what they lead may last until it expires."""
+        for name, requests in self._places.of(clients):
+            yield from self._take_out(name, requests)
+
+    def end(self, clients: Collection[Client]) -> Iterator[LeaderOutcome]:
+        """These clients have verifiably ended: they neither stand nor lead."""
+        yield from self.strand(clients)
+        for name, _ in self._tenures.of(clients):
+            yield from self._lapse(self.elections[name])
+
+    def _take_out(self, name: bytes, requests: Collection[RequestId]) -> Iterator[LeaderOutcome]:
+        """End candidacies together, so that none of them is asked or chosen when another one ends."""
+        election = self.elections[name]
+        for request in requests:
+            self._places.remove(request)
+            candidate = self._standing.pop(request)
+            if candidate.round == election.round and candidate.merits is None:
+                self._missing[name] -= 1
+        gone = set(requests)
+        election.candidates = [candidate for candidate in election.candidates if candidate.request not in gone]
+        stage = election.stage
+        if election.led is not None and election.led.request in gone:
+            yield from self._step_down(election)
+        if stage is Stage.ASKED:
+            yield from self._close_if_answered(election)
+        elif stage is not Stage.LED and election.chosen in gone:
+            yield from self._open(election)
+
+    # ---- rounds
+
+    @staticmethod
+    def _begin(election: Election, stage: Stage, chosen: RequestId | None = None) -> None:
+        """Count a round."""
+        election.round += 1
+        election.stage, election.chosen = stage, chosen
+
+    def _forget_if_over(self, election: Election) -> None:
+        if not election.candidates and election.tenure is None:
+            del self.elections[election.name]
+            self._missing.pop(election.name, None)
+
+    def _open(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
+        """Ask the candidates, if there are any."""
+        self._begin(election, Stage.ASKED)
+        if not election.candidates:
+            self._forget_if_over(election)
+            return
+        others = [candidate for candidate in election.candidates if candidate.request != sits_out]
+        asked = others or election.candidates
+        for candidate in asked:
+            candidate.round, candidate.merits = election.round, None
+        self._missing[election.name] = len(asked)
+        yield self._due(election)
+
+    def status(self, command: Status) -> Iterator[LeaderOutcome]:
+        """Take a candidate's answer, the first one that it gives in a round; the last missing one closes it."""
+        name = self._places.get(command.candidate)
+        if name is None:
+            return
+        election = self.elections[name]
+        if election.stage is not Stage.ASKED or command.round != election.round:
+            return
+        candidate = self._standing[command.candidate]
+        if candidate.round == election.round and candidate.merits is None:
+            candidate.merits = Merits(int(command.running // STEP), -int(command.restart_interval // STEP))
+            self._missing[name] -= 1
+            yield from self._close_if_answered(election)
+
+    def close(self, command: Close) -> Iterator[LeaderOutcome]:
+        """Wait no longer for those that have not answered."""
+        election = self.elections.get(command.election)
+        if election is not None and election.stage is Stage.ASKED and command.round == election.round:
+            yield from self._close(election)
+
+    def _close_if_answered(self, election: Election) -> Iterator[LeaderOutcome]:
+        if not self._missing[election.name]:
+            yield from self._close(election)
+
+    def _close(self, election: Election) -> Iterator[LeaderOutcome]:
+        """Choose the best of those that have answered; where nobody has, ask all that stand now."""
+        ranked = [
+            ((candidate.merits, candidate.address, candidate.port), candidate.request)
+            for candidate in election.asked()
+            if candidate.merits is not None
+        ]
+        if not ranked:
+            yield from self._open(election)
+            return
+        _, winner = max(ranked, key=itemgetter(0))  # of equals the first: who has stood longer
+        election.stage, election.chosen = Stage.CHOSEN, winner
+        yield self._due(election)
+
+    # ---- leading
+
+    def next(self, command: Next) -> Iterator[LeaderOutcome]:
+        """Record that the winner of a round is about to lead."""
+        election = self._meant(command)
+        if election is None:
+            yield Rejected(command.election, command.round, command.candidate)
+        elif election.stage is Stage.CHOSEN:
+            election.stage = Stage.NAMED
+            yield self._due(election)
+
+    def commit(self, command: Commit) -> Iterator[LeaderOutcome]:
+        """Let the one lead that was named next, if nobody else does any more."""
+        election = self._meant(command)
+        if election is None or election.stage is Stage.CHOSEN:
+            yield Rejected(command.election, command.round, command.candidate)
+        elif election.stage is Stage.NAMED and not election.waits and self._tokens.is_left:
+            leader = self._candidate(election, command.candidate)
+            assert leader is not None, "who goes is not chosen any more"
+            election.stage = Stage.LED
+            token = self._tokens.draw()
+            election.tenure = Tenure(leader.request, election.name, leader.lease, leader.grace, token)
+            self._tenures.put(leader.request, election.name)
+            yield self._due(election)
+
+    def depose(self, command: Depose) -> Iterator[LeaderOutcome]:
+        """Take the win of this round from who has it."""
+        election = self._meant(command)
+        if election is not None and election.stage is not Stage.LED:
+            yield from self._open(election, sits_out=command.candidate)
+
+    def _meant(self, command: Next | Commit | Depose) -> Election | None:
+        """Return the election, if this is its latest round and who was chosen there."""
+        election = self.elections.get(command.election)
+        if election is None or (command.round, command.candidate) != (election.round, election.chosen):
+            return None
+        return election
+
+    # ---- tenures
+
+    def renew(self, command: Renew) -> Iterator[LeaderOutcome]:
+        """Let a leader's lease begin anew, if it stands; who was looked for instead is not wanted any more."""
+        election = self._led(self._tenures.get(command.request), command.token)
+        if election is None or election.tenure is None or self._candidate(election, command.request) is None:
+            return
+        tenure = election.tenure
+        tenure.renewals += 1
+        if election.stage is not Stage.LED:
+            self._begin(election, Stage.LED, tenure.request)
+        if tenure.is_ending:
+            tenure.is_ending = False
+            yield self.of(election.name)
+        yield Renewed(tenure.request, tenure.token, tenure.renewals)
+
+    def revoke(self, command: Revoke) -> Iterator[LeaderOutcome]:
+        """Have a successor chosen for a leader whose lease comes to its end, if there is any other candidate."""
+        election = self._led(command.name, command.token, command.renewals)
+        if election is not None and election.stage is Stage.LED and len(election.candidates) > 1:
+            yield from self._open(election, sits_out=election.chosen)
+
+    def expire(self, command: Expire) -> Iterator[LeaderOutcome]:
+        """End a leadership whose lease and grace are over."""
+        election = self._led(command.name, command.token, command.renewals)
+        if election is not None:
+            yield from self._step_down(election)
+            yield from self._lapse(election)
+
+    def resign(self, command: Resign) -> Iterator[LeaderOutcome]:
+        """Let a leader lead no more, and the one that it wishes for come next, or whoever wins the next round."""
+        election = self._led(self._tenures.get(command.request), command.token)
+        if election is None:
+            return
+        wished = self._candidate(election, command.to)
+        if election.led is not None and wished is not None and wished.request != election.led.request:
+            yield from self._end_told(election.led)
+            self._begin(election, Stage.NAMED, wished.request)
+        else:
+            yield from self._step_down(election)
+        yield from self._lapse(election)
+
+    def _step_down(self, election: Election) -> Iterator[LeaderOutcome]:
+        """Who leads does not any more, as far as it knows; have another one chosen, if nobody is looked for yet."""
+        tenure = election.led
+        if tenure is not None:
+            yield from self._end_told(tenure)
+            if election.stage is Stage.LED:
+                yield from self._open(election, sits_out=tenure.request)
+
+    @staticmethod
+    def _end_told(tenure: Tenure) -> Iterator[LeaderOutcome]:
+        tenure.is_ending = True
+        yield Leadership(tenure.name, None)
+
+    def _lapse(self, election: Election) -> Iterator[LeaderOutcome]:
+        """Nothing is done by a leadership any more: who is to be next may lead."""
+        tenure = election.tenure
+        assert tenure is not None
+        assert tenure.is_ending
+        self._tenures.remove(tenure.request)
+        self._published -= len(tenure.blob)
+        election.tenure = None
+        yield Lapsed(election.name, tenure.token)
+        if election.stage is Stage.NAMED:
+            yield self._due(election)
+        self._forget_if_over(election)
+
+    def publish(self, command: Publish) -> Iterator[LeaderOutcome]:
+        """Attach something to a leadership. It takes the leader's client, too: all that observe know the token."""
+        election = self._led(command.election, command.token)
+        tenure = election.led if election is not None else None
+        if election is None or tenure is None or tenure.request.owner.client != command.request.owner.client:
+            yield self._requests.note(Refused(command.request, Why.NOT_HELD))
+            return
+        growth = len(command.blob) - len(tenure.blob)
+        if self._published + growth > MOST_PUBLISHED:
+            yield self._requests.note(Refused(command.request, Why.OVERFLOW))
+            return
+        self._published += growth
+        tenure.version += 1
+        tenure.blob = command.blob
+        yield self._requests.note(Published(command.request, tenure.version))
+        yield self.of(election.name)
+
+    def _led(self, name: bytes | None, token: int, renewals: int | None = None) -> Election | None:
+        """Return an election whose latest leadership has this token, lasts, and was renewed so many times."""
+        election = self.elections.get(name) if name is not None else None
+        tenure = election.tenure if election is not None else None
+        if tenure is None or tenure.token != token or renewals not in (None, tenure.renewals):
+            return None
+        return election

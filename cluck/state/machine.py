@@ -1,0 +1,278 @@
+"""The replicated state: all that the lock servers have in common, as one machine.
+
+`apply` takes the commands in the order of the group and says what comes of each; `keep` is what a change of the servers
+does. Both are functions of the state alone, so that all servers stay the same; `image` is the whole of it, canonical,
+for a server that comes, and to compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import attrgetter, itemgetter
+from typing import Any, Final, get_args
+
+from msgspec import Struct
+
+from cluck.commands import (
+    Acquire,
+    Boot,
+    ChangeVoters,
+    Client,
+    Close,
+    Command,
+    Commit,
+    Depose,
+    EndWait,
+    Epoch,
+    Expire,
+    Force,
+    Gone,
+    Longest,
+    Name,
+    Next,
+    Notify,
+    OfClient,
+    Outcome,
+    Publish,
+    Refused,
+    Release,
+    Renew,
+    Request,
+    RequestId,
+    Resign,
+    Revoke,
+    Server,
+    Stand,
+    Status,
+    Still,
+    Wait,
+    Why,
+    Withdraw,
+)
+from cluck.replication.electorate import Voters
+from cluck.state.conditions import Condition, Conditions
+from cluck.state.elections import Election, Leaders, Tenure
+from cluck.state.lock_table import Lock, Table, Ticket
+from cluck.state.request_history import History, Requests
+from cluck.state.tokens import Drawn, Tokens
+
+_REQUESTS: Final = frozenset(get_args(Request))
+_OF_CLIENT: Final = frozenset(get_args(OfClient))
+
+
+class Image(Struct, array_like=True):
+    """All of a state."""
+
+    epoch: Epoch
+    drawn: Drawn
+    longest: Longest
+    voters: Voters
+    histories: list[tuple[Client, History]]
+    boots: list[tuple[Server, Boot]]
+    locks: list[tuple[Name, Lock]]
+    conditions: list[tuple[Name, Condition]]
+    elections: list[Election]
+
+
+class State:
+    """Locks, conditions, elections, and the requests that may come again."""
+
+    def __init__(self, epoch: int, voters: Voters) -> None:
+        """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
+        self.voters = voters
+        """Who decides."""
+        self.here: Collection[int] = ()
+        """The nodes whose servers are in the view, and have the state; it is no part of that."""
+        self.boots: dict[Server, Boot] = {}
+        """On which run of which machine servers are or were, as long as they have clients, and all of those."""
+        self.tokens = Tokens(epoch)
+        self.longest = 0.0
+        """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
+        self.requests = Requests()
+        self.table = Table(self.tokens, self.requests)
+        self.conditions = Conditions(self.table, self.requests)
+        self.leaders = Leaders(self.tokens, self.requests)
+        table, conditions, leaders = self.table, self.conditions, self.leaders
+        self._actions: Final[dict[type, Callable[[Any], Iterator[Outcome]]]] = {
+            Acquire: self._acquire,
+            Release: table.release,
+            Renew: self._renew,
+            Revoke: self._revoke,
+            Expire: self._expire,
+            Force: table.force,
+            ChangeVoters: self._change_voters,
+            Gone: self._gone,
+            Still: table.still,
+            Wait: conditions.wait,
+            Notify: conditions.notify,
+            EndWait: conditions.end,
+            Stand: self._stand,
+            Status: leaders.status,
+            Close: leaders.close,
+            Next: leaders.next,
+            Commit: leaders.commit,
+            Resign: leaders.resign,
+            Depose: leaders.depose,
+            Publish: leaders.publish,
+        }
+
+    def apply(self, command: Command, server: Server) -> list[Outcome]:
+        """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
+
+        A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
+        What comes in a client's name is void where it comes from another node than the client's own.
+        """
+        kind = type(command)
+        if kind in _OF_CLIENT:
+            request: RequestId = command.request  # type: ignore[union-attr]
+            if request.owner.client.server.node_id != server.node_id:
+                return []
+            if kind is Withdraw:
+                return list(self._withdraw(command, server))  # type: ignore[arg-type]
+            if kind in _REQUESTS:
+                answer = self.requests.recall(request, command.settled, server)  # type: ignore[union-attr]
+                if present := self.present(request):
+                    return present
+                if answer is not None:
+                    return [answer]
+        return list(self._actions[kind](command))
+
+    def present(self, request: RequestId) -> list[Outcome]:
+        """What has become of a request that is open; nothing if it is not. Hot."""
+        return list(self.table.present(request) or self.conditions.present(request) or self.leaders.present(request))
+
+    def keep(self, servers: Collection[Server], boots: Mapping[Server, Boot]) -> list[Outcome]:
+        """Only these servers are there, some of them known to be on these machines with all their clients.
+
+        Those who spoke through others wait and stand for nothing any more; what they hold and lead lasts until it
+        expires. Whose machine runs anew has ended.
+        """
+        ended = self._ended_with_machines(boots)
+        outcomes = [*self._end(ended)]
+        clients = self.requests.stranded(servers)
+        outcomes += self._leave(clients, self.table.purge(clients), self.leaders.strand(clients))
+        having = {client.server for client in self._clients()}
+        self.boots = {
+            server: boot for server, boot in {**self.boots, **boots}.items() if server in having or server in servers
+        }
+        return outcomes
+
+    def _ended_with_machines(self, boots: Mapping[Server, Boot]) -> list[Client]:
+        """The clients whose machines run anew, in their order (ruling E10)."""
+        runs = {(server.node_id, boot.machine): boot.run for server, boot in boots.items()}
+        ended = {
+            server
+            for server, boot in self.boots.items()
+            if runs.get((server.node_id, boot.machine), boot.run) != boot.run
+        }
+        return sorted(client for client in self._clients() if client.server in ended)
+
+    def _clients(self) -> set[Client]:
+        """All that are remembered."""
+        known = set(self.requests.histories)
+        known.update(ticket.request.owner.client for ticket in self.table.tickets())
+        known.update(tenure.request.owner.client for tenure in self.leaders.tenures())
+        return known
+
+    def clients_of(self, server: Server) -> list[Client]:
+        """The clients that this server admitted and that are still remembered, in their order."""
+        return sorted(client for client in self._clients() if client.server == server)
+
+    def lease_of(self, request: RequestId) -> Ticket | Tenure | None:
+        """Return what a request has, or waits for, that is held by a lease. Hot."""
+        ticket = self.table.ticket(request)
+        return ticket if ticket is not None else self.leaders.tenure(request)
+
+    def leased(self) -> Iterator[Ticket | Tenure]:
+        """All that is held by a lease: locks and leaderships."""
+        yield from (ticket for ticket in self.table.tickets() if ticket.token)
+        yield from self.leaders.tenures()
+
+    # ---- what concerns several parts
+
+    def _acquire(self, command: Acquire) -> Iterator[Outcome]:
+        return self.table.acquire(command) if self._is_recorded(command) else self._unrecorded(command)
+
+    def _stand(self, command: Stand) -> Iterator[Outcome]:
+        return self.leaders.stand(command) if self._is_recorded(command) else self._unrecorded(command)
+
+    def _is_recorded(self, command: Acquire | Stand) -> bool:
+        """Whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
+        return command.lease + command.grace <= self.longest and self.tokens.is_left
+
+    @staticmethod
+    def _unrecorded(command: Acquire | Stand) -> Iterator[Outcome]:
+        yield Refused(command.request, Why.UNRECORDED)
+
+    def _renew(self, command: Renew) -> Iterator[Outcome]:
+        """Renew a lock or a leadership: their tokens are one series, so that at most one of the two knows it."""
+        yield from self.table.renew(command)
+        yield from self.leaders.renew(command)
+
+    def _revoke(self, command: Revoke) -> Iterator[Outcome]:
+        yield from self.table.revoke(command)
+        yield from self.leaders.revoke(command)
+
+    def _expire(self, command: Expire) -> Iterator[Outcome]:
+        yield from self.table.expire(command)
+        yield from self.leaders.expire(command)
+
+    def _withdraw(self, command: Withdraw, server: Server) -> Iterator[Outcome]:
+        request = command.request
+        for part in (self.table, self.conditions, self.leaders):
+            if part.present(request):
+                yield from part.withdraw(command)
+                return
+        yield self.requests.refuse(request, server)  # it may come yet
+
+    def _gone(self, command: Gone) -> Iterator[Outcome]:
+        yield from self._end([command.client])
+
+    def _end(self, clients: Collection[Client]) -> Iterator[Outcome]:
+        """Clients have verifiably ended."""
+        yield from self._leave(clients, self.table.end_clients(clients), self.leaders.end(clients))
+
+    def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Clients are not there any more; what that does to their tickets, and to elections."""
+        self.conditions.drop(clients)
+        for outcomes in parts:
+            yield from outcomes
+        for client in clients:
+            self.requests.forget(client)
+
+    def _change_voters(self, command: ChangeVoters) -> Iterator[Outcome]:
+        """Begin to need a majority of the next voters as well, if one has the state here (ruling E9)."""
+        voters, electorate = self.voters, command.electorate
+        is_next = voters.former is None and command.version == voters.version + 1
+        if is_next and electorate != voters.electorate and electorate.is_quorum(self.here):
+            self.voters = voters.changing(electorate)
+        return iter(())
+
+    # ---- as a whole
+
+    def image(self) -> Image:
+        """All of it; the same for states that are the same."""
+        return Image(
+            self.tokens.epoch,
+            self.tokens.drawn,
+            self.longest,
+            self.voters,
+            self.requests.image(),
+            sorted(self.boots.items()),
+            sorted(self.table.locks.items(), key=itemgetter(0)),
+            sorted(self.conditions.conditions.items(), key=itemgetter(0)),
+            sorted(self.leaders.elections.values(), key=attrgetter("name")),
+        )
+
+    @classmethod
+    def of(cls, image: Image) -> State:
+        """Make the state of an image, which is its own from then on."""
+        state = cls(image.epoch, image.voters)
+        state.tokens.drawn = image.drawn
+        state.longest = image.longest
+        state.requests.load(image.histories)
+        state.boots = dict(image.boots)
+        state.table.load(dict(image.locks))
+        state.conditions.load(dict(image.conditions))
+        state.leaders.load(image.elections)
+        return state

@@ -1,0 +1,1 @@
+"""Test kit of the lock servers: random worlds, actors, checkers, linearizability."""

@@ -1,0 +1,353 @@
+"""`cpg demo`: some node processes on this machine, one of them killed and brought back, and the same order everywhere.
+
+Three parts. A *member* is the process of one node (`python -m cpg.cli.demo FILE ID COMPANY`): a small program as a user
+would write it, which joins a group, says what it reads from its standard input and prints what it is told. The *play*
+starts members, has them talk, kills one and brings it back, and at the end compares what each was told from its own
+join on. The *stage* (`cpg.cli.demo_display`) shows it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+from base64 import b64decode
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import trio
+
+from cpg.cli.formatting import to_json
+from cpg.embedded import open_ring
+from cpg.group import Group
+from totem.store import words
+
+GROUP = "demo"
+TOKEN_MS = 1000
+"""Short, so that a dead node is noticed soon; long enough for a machine that is busy with other things."""
+PACE = 0.12
+"""Seconds between two messages of one node, on average."""
+PATIENCE = 30.0
+"""Seconds after which the play is given up."""
+
+FAREWELL = "good night"
+WORDS = (
+    "almond apple apricot banana blueberry cashew cherry clementine coconut cranberry currant date elderberry fig "
+    "grape guava hazelnut kiwi kumquat lemon lime lychee mango melon mulberry nectarine olive orange papaya peach "
+    "pear persimmon pineapple plum pomegranate quince raspberry rhubarb satsuma strawberry tamarind walnut"
+)
+
+CONFIG = """\
+totem {{
+    version: 2
+    cluster_name: demo
+    transport: udpu
+    token: {token}
+    token_coefficient: 0
+}}
+system {{
+    state_dir: {folder}
+}}
+nodelist {{
+{nodes}}}
+"""
+NODE = """\
+    node {{
+        nodeid: {node}
+        ring0_addr: 127.0.0.1
+        ring0_port: {port}
+    }}
+"""
+
+
+class DemoFailed(Exception):
+    """The play could not be played to its end."""
+
+
+# ---- a member: the process of one node
+
+
+async def member(path: str, node: int, company: int) -> None:
+    """Join the group when `company` nodes are there, and say the lines of standard input until it ends."""
+    async with open_ring(path, node) as ring:
+        await ring.wait_members(company)
+        async with ring.join(GROUP) as group, trio.open_nursery() as nursery:
+            nursery.start_soon(_print_events, group)
+            async with aclosing(_lines(trio.lowlevel.FdStream(os.dup(0)))) as lines:
+                async for line in lines:
+                    await group.send(line)
+            nursery.cancel_scope.cancel()
+
+
+async def _print_events(group: Group) -> None:
+    async for event in group:
+        print(to_json(event), flush=True)
+
+
+async def _lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
+    rest = b""
+    async for chunk in stream:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+
+
+# ---- the play
+
+
+@dataclass(eq=False)
+class Life:
+    """One process of a node, from its start to its end, and what it was told."""
+
+    node: int
+    number: int
+    """1 for a node's first process."""
+    process: trio.Process
+    state: str = "starting"
+    """Then `here`, at last `killed` or `gone`."""
+    told: list[dict[str, Any]] = field(default_factory=list)
+    """Everything, as `cpg listen --json` prints it."""
+    story: list[str] = field(default_factory=list)
+    """Messages and membership changes: what must be the same everywhere."""
+    members: int = 0
+    farewells: int = 0
+
+    @property
+    def name(self) -> str:
+        """What people read."""
+        return f"node {self.node}" if self.number == 1 else f"node {self.node} (back again)"
+
+
+class Stage(Protocol):
+    """Where the play is shown."""
+
+    def narrate(self, text: str) -> None:
+        """Say what happens."""
+
+    def judge(self, text: str, *, good: bool) -> None:
+        """Say how it has ended."""
+
+    def enter(self, life: Life) -> None:
+        """A process starts."""
+
+    def tell(self, life: Life, event: dict[str, Any]) -> None:
+        """A process was told something."""
+
+
+class Play:
+    """The scenes, and the processes that play them."""
+
+    def __init__(self, nodes: int, stage: Stage, folder: Path) -> None:
+        self.lives: list[Life] = []
+        self._nodes = nodes
+        self._stage = stage
+        self._folder = folder
+        self._dice = random.Random()
+        self._changed = trio.lowlevel.ParkingLot()
+        self._failure: Exception | None = None
+        self._nursery: trio.Nursery
+
+    async def run(self) -> bool:
+        """Play it all; say whether everybody was told the same."""
+        self._write_config()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                try:
+                    await self._scenes()
+                except (DemoFailed, BrokenPipeError) as failure:
+                    self._fail(failure)
+                self._nursery.cancel_scope.cancel()
+        finally:
+            await self._end_all()
+        if self._failure is not None:
+            raise self._failure
+        return self._verdict()
+
+    async def _end_all(self) -> None:
+        with trio.CancelScope(shield=True):
+            for life in self.lives:
+                life.process.kill()
+                await life.process.wait()
+
+    def _fail(self, failure: Exception) -> None:
+        self._failure = self._failure or failure
+        self._nursery.cancel_scope.cancel()
+
+    async def _scenes(self) -> None:
+        count, narrate = self._nodes, self._stage.narrate
+        narrate(f"{count} processes start, each a node of one ring.")
+        for node in range(1, count + 1):
+            await self._start(node)
+        await self._until(lambda: all(life.members == count for life in self._cast()))
+
+        narrate("All talk at once, and everybody is told everything in the same order.")
+        async with self._talk():
+            await trio.sleep(2.5)
+            victim = self.lives[-1]
+            narrate(f"{victim.name} is killed with SIGKILL. Nobody is told.")
+            killed = trio.current_time()
+            victim.state = "killed"
+            victim.process.kill()
+            await self._until(lambda: all(life.members == count - 1 for life in self._cast()))
+            narrate(f"{trio.current_time() - killed:.1f} s later the others have agreed that it is gone.")
+            await trio.sleep(1.5)
+            narrate(f"{victim.name} starts again.")
+            await self._start(victim.node)
+            await self._until(lambda: all(life.members == count for life in self._cast()))
+            narrate("It is back, and is told from its join on what the others are told.")
+            await trio.sleep(2.5)
+
+        narrate("All take their leave.")
+        for life in self._cast():
+            await self._say(life, FAREWELL)
+        await self._until(lambda: all(life.farewells == count for life in self._cast()))
+
+    def _cast(self) -> list[Life]:
+        return [life for life in self.lives if life.state in ("starting", "here")]
+
+    def _write_config(self) -> None:
+        nodes = "".join(NODE.format(node=node, port=port) for node, port in enumerate(free_ports(self._nodes), 1))
+        config = CONFIG.format(token=TOKEN_MS, folder=self._folder, nodes=nodes)
+        (self._folder / "ring.conf").write_text(config)
+
+    async def _start(self, node: int) -> None:
+        number = 1 + sum(life.node == node for life in self.lives)
+        arguments = [str(self._folder / "ring.conf"), str(node), str(self._nodes)]
+        with open(self._folder / f"node{node}.{number}.log", "wb") as log:
+            try:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "cpg.cli.demo", *arguments],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                )
+            except OSError as error:
+                raise DemoFailed(f"the process of node {node} cannot be started: {words(error)}") from None
+        life = Life(node, number, process)
+        self.lives.append(life)
+        self._stage.enter(life)
+        self._nursery.start_soon(self._follow, life)
+
+    async def _follow(self, life: Life) -> None:
+        assert life.process.stdout is not None
+        async with aclosing(_lines(life.process.stdout)) as lines:
+            async for line in lines:
+                try:
+                    self._note(life, json.loads(line))
+                except BrokenPipeError as gone:  # nobody looks at the stage any more
+                    self._fail(gone)
+        if life.state != "killed":
+            log = self._folder / f"node{life.node}.{life.number}.log"
+            self._fail(DemoFailed(f"{life.name} ended too early:\n{log.read_text()[-2000:]}"))
+
+    def _note(self, life: Life, event: dict[str, Any]) -> None:
+        life.told.append(event)
+        if life.state == "starting":
+            life.state = "here"
+        if event["event"] == "confchg":
+            life.members = len(event["members"])
+        if event["event"] == "message":
+            life.farewells += text_of(event) == FAREWELL
+        if event["event"] in ("confchg", "message"):
+            life.story.append(json.dumps(event))
+        self._stage.tell(life, event)
+        self._changed.unpark_all()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        with trio.move_on_after(PATIENCE):
+            while not condition():
+                await self._changed.park()
+            return
+        raise DemoFailed(f"nothing comes any more, after {PATIENCE:.0f} s")
+
+    async def _say(self, life: Life, text: str) -> None:
+        assert life.process.stdin is not None
+        with suppress(trio.BrokenResourceError):  # its end is noticed elsewhere
+            await life.process.stdin.send_all(text.encode() + b"\n")
+
+    @asynccontextmanager
+    async def _talk(self) -> AsyncGenerator[None, None]:
+        """Have those who are there talk for the time of a block."""
+        talking = trio.CancelScope()
+        self._nursery.start_soon(partial(self._talk_in, talking))
+        yield
+        talking.cancel()
+
+    async def _talk_in(self, scope: trio.CancelScope) -> None:
+        words = WORDS.split()
+        with scope:
+            for number in itertools.count(1):
+                cast = [life for life in self._cast() if life.state == "here"]
+                await trio.sleep(self._dice.expovariate(len(cast) / PACE))
+                life = self._dice.choice(cast)
+                if life.state == "here":
+                    await self._say(life, f"{number} {self._dice.choice(words)}")
+
+    # ---- the verdict
+
+    def _verdict(self) -> bool:
+        reference = max(self._cast(), key=lambda life: len(life.story))
+        complaints = [text for life in self.lives if (text := difference(reference, life))]
+        for text in complaints:
+            self._stage.judge(text, good=False)
+        if not complaints:
+            total = sum(event["event"] == "message" for event in reference.told)
+            text = f"All saw the same sequence: {total} messages and every change of the group."
+            self._stage.judge(text, good=True)
+        return not complaints
+
+
+def difference(reference: Life, life: Life) -> str:
+    """Compare what two processes were told while both were there; empty if there is no difference."""
+    ours, theirs = reference.story, life.story
+    if ours[0] in theirs:
+        theirs = theirs[theirs.index(ours[0]) :]
+    elif theirs and theirs[0] in ours:
+        ours = ours[ours.index(theirs[0]) :]
+    else:
+        return f"{reference.name} and {life.name} do not know of each other's join."
+    same = next((k for k, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
+    if same is None:
+        same = min(len(ours), len(theirs))
+    rest = theirs[same:]
+    wrong: object = rest or same < len(ours)
+    if life.state == "killed":
+        # What it alone was told at its very end is no promise (AGREED), but it must not be in another order.
+        wrong = set(rest) & set(ours)
+    return f"{life.name} differs from {reference.name} after {same} events of {len(ours)}." if wrong else ""
+
+
+def text_of(event: dict[str, Any]) -> str:
+    """Give the text of a message event."""
+    return b64decode(event["data"]).decode()
+
+
+def free_ports(count: int) -> list[int]:
+    """Find UDP ports of 127.0.0.1 that nobody uses."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    try:
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]
+    finally:
+        for sock in sockets:
+            sock.close()
+
+
+async def demo(nodes: int, stage: Stage) -> bool:
+    """Play the demo with so many nodes; say whether all saw the same sequence."""
+    with tempfile.TemporaryDirectory(prefix="cpg-demo-") as folder:
+        return await Play(nodes, stage, Path(folder)).run()
+
+
+if __name__ == "__main__":
+    trio.run(member, sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,304 @@
+"""A client's side of its connection to a daemon, without I/O: its groups, what it knows of the ring, what it asks.
+
+A `Session` takes in records and makes records; trio, asyncio and blocking programs have thin shells around one. Its
+memberships are those of `cpg.group`: what they send waits in the session, bounded, until the shell has given it to the
+socket; what they are told goes straight into the inboxes of their groups.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cpg.client.ipc import (
+    VERSION,
+    Farewell,
+    Item,
+    Kind,
+    Malformed,
+    Reader,
+    Refusal,
+    Writer,
+    event_of,
+    head,
+    level_of,
+    pack,
+    send_head,
+    unpack,
+)
+from cpg.errors import (
+    AlreadyJoined,
+    CorosyncLimit,
+    DaemonUnavailable,
+    GroupReserved,
+    NotJoined,
+    SlowConsumer,
+    TooManyGroups,
+)
+from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.group import split
+from cpg.node.membership import Inbox
+from totem.configuration import NO_RING, Guarantee
+from totem.errors import QueueFull, RingLost, TotemError
+from totem.text import quoted
+
+SEND_QUEUE: Final = 1 << 20
+"""Bytes that may wait for the daemon, all groups together (and one message that is longer alone)."""
+
+_REFUSALS: Final[dict[int, type[Exception]]] = {
+    Refusal.NAME: ValueError,
+    Refusal.ALREADY_JOINED: AlreadyJoined,
+    Refusal.LIMIT: CorosyncLimit,
+    Refusal.RESERVED: GroupReserved,
+    Refusal.FULL: TooManyGroups,
+}
+_FAREWELLS: Final[dict[int, type[TotemError]]] = {
+    Farewell.ACCESS: DaemonUnavailable,
+    Farewell.VERSION: DaemonUnavailable,
+    Farewell.FULL: DaemonUnavailable,
+    Farewell.SLOW: SlowConsumer,
+}
+"""What the others are is RingLost."""
+
+
+class WrongDaemon(DaemonUnavailable):
+    """What listens at the socket is not `cpgd`: it stays wrong until somebody names another socket."""
+
+
+def _stranger(where: object, record: bytes, malformed: Malformed) -> WrongDaemon:
+    """Say who has answered in place of the daemon: a lock server's first byte is that of a list in msgpack."""
+    is_cluckd = 0x90 <= record[0] <= 0x9F or record[0] in (0xDC, 0xDD)
+    whose = "cluckd, the lock server," if is_cluckd else f"another program ({malformed})"
+    remedy = "name its socket (--socket, CPGD_SOCKET; for cluckd --cpg-socket)"
+    return WrongDaemon(f"{whose} listens at {where}, where cpgd is wanted: {remedy}")
+
+
+class RemoteMembership:
+    """This process in one group of the daemon's ring (`cpg.group.Membership`)."""
+
+    def __init__(self, session: Session, handle: int, name: bytes, inbox: Inbox) -> None:
+        self.name = name
+        self.inbox = inbox
+        self.refusal: Exception | None = None
+        """Why the daemon has not let this process in."""
+        self.entered = False
+        """The group's stream has begun."""
+        self.members: tuple[Member, ...] = ()
+        """Who was in the group when it was told last."""
+        self.leaving = False
+        self._session = session
+        self._handle = handle
+
+    def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
+        """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
+        if self.leaving:
+            raise NotJoined(f"group {quoted(self.name)} has been left")
+        lists = [pack(batch) for batch in split(payloads)]
+        self._session.queue([(send_head(self._handle, guarantee, packed), packed.body) for packed in lists])
+
+    def leave(self) -> None:
+        """Leave behind all that was sent; a second call does nothing."""
+        if not self.leaving:
+            self.leaving = True
+            self._session.writer.put(head(Kind.LEAVE, self._handle, 0))
+
+    def move(self, session: Session, handle: int) -> None:
+        """Be a membership of another session from now on."""
+        self._session, self._handle, self.entered = session, handle, False
+
+
+class Session:
+    """One connection's state, from the first record to the daemon's goodbye."""
+
+    def __init__(self, where: object = "the socket") -> None:
+        """`where`: the daemon's place, for errors."""
+        self.on_ring: Callable[[RingEvent], None] = lambda event: None
+        """Is told what every group is told of the ring."""
+        self.writer = Writer()
+        """What waits for the socket."""
+        self.member: Member | None = None
+        """Who this process is in groups; None until the daemon has welcomed it."""
+        self.expected: Member | None = None
+        """Who it must be, since its groups know it as that."""
+        self.failure: TotemError | None = None
+        """Why there is nothing more to come."""
+        self.ring_id = NO_RING
+        self.node_ids: tuple[int, ...] = ()
+        self.quorum: Quorum | None = None
+        """What was told of the present ring's quorum; None while that is to come."""
+        self.refused: list[RemoteMembership] = []
+        """Whom the daemon has not let in; for the shell to take."""
+        self._where = where
+        self._reader = Reader()
+        self._memberships: dict[int, RemoteMembership] = {}
+        self._handles = 0
+        self._asked: set[int] = set()
+        self._answers: dict[int, Any] = {}
+        self._actions: dict[Kind, Callable[[Item], None]] = {
+            Kind.MESSAGES: self._on_messages,
+            Kind.CONFCHG: self._on_event,
+            Kind.RING: self._on_event,
+            Kind.TRANSITIONAL: self._on_event,
+            Kind.QUORUM: self._on_event,
+            Kind.WELCOME: self._on_welcome,
+            Kind.REFUSED: self._on_refused,
+            Kind.ANSWER: self._on_answer,
+            Kind.GOODBYE: self._on_goodbye,
+        }
+
+    # ---- down
+
+    @property
+    def room(self) -> int:
+        """Bytes for which the send queue has room."""
+        return SEND_QUEUE - self.writer.size
+
+    def greet(self, name: str) -> None:
+        """Say who is there: the first word. `name` is shown to the administrator."""
+        text = name.encode()[:256]
+        self.writer.put(head(Kind.HELLO, 0, len(text), a=VERSION), text)
+
+    def join(self, name: bytes, inbox: Inbox) -> RemoteMembership:
+        """Ask to be let into a group; see the membership's `entered` and `refusal`."""
+        membership = RemoteMembership(self, self._handles + 1, name, inbox)
+        self._ask_in(membership)
+        return membership
+
+    def lose_sight(self) -> None:
+        """The connection was lost: tell all groups that nobody is in sight any more, as at a change of ring."""
+        self.node_ids = ()
+        self._on_ring_event(Transitional(()))
+        for membership in self._memberships.values():
+            members, membership.members = membership.members, ()
+            if members:
+                membership.inbox.event(Transitional(()))
+                membership.inbox.event(Confchg((), dict.fromkeys(members, Reason.NODEDOWN), {}))
+
+    def inherit(self, lost: Session) -> None:
+        """Come into the groups of a session whose connection was lost; what follows is as at a first join."""
+        for membership in lost._memberships.values():
+            if not membership.leaving:
+                membership.move(self, self._handles + 1)
+                self._ask_in(membership)
+
+    def _ask_in(self, membership: RemoteMembership) -> None:
+        self._handles += 1
+        self._memberships[self._handles] = membership
+        self.writer.put(head(Kind.JOIN, self._handles, len(membership.name)), membership.name)
+
+    def ask(self, question: str) -> int:
+        """Ask the daemon something; the number under which `answer` has it later, until `forget`."""
+        self._handles += 1
+        self._asked.add(self._handles)
+        text = question.encode()
+        self.writer.put(head(Kind.ASK, self._handles, len(text)), text)
+        return self._handles
+
+    def has_answer(self, number: int) -> bool:
+        """Whether the answer has come."""
+        return number in self._answers
+
+    def answer(self, number: int) -> Any:
+        """Return an answer that has come."""
+        return self._answers[number]
+
+    def forget(self, number: int) -> None:
+        """Nobody wants that answer any more, be it here or still to come."""
+        self._asked.discard(number)
+        self._answers.pop(number, None)
+
+    def queue(self, items: Sequence[tuple[bytes, bytes]]) -> None:
+        """Queue messages, all or none: QueueFull. An empty queue takes one item, however long it is."""
+        size = sum(len(item_head) + len(body) for item_head, body in items)
+        if self.failure is not None:
+            raise QueueFull("the connection to the daemon is lost")
+        if self.writer.size + size > SEND_QUEUE and not (len(items) == 1 and not self.writer):
+            raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
+        for item in items:
+            self.writer.put(*item)
+
+    # ---- up
+
+    def receive(self, record: bytes) -> None:
+        """Take in a record, or the end of the connection: an empty one.
+
+        That, and what cannot be understood, ends the session with `failure`.
+        """
+        if not record:
+            self.failure = self.failure or RingLost(
+                "the daemon has closed the connection: it was ended, or has crashed"
+            )
+            return
+        try:
+            items = self._reader.items(record)
+        except Malformed as malformed:
+            if self.member is None:
+                self.failure = _stranger(self._where, record, malformed)
+            else:
+                self.failure = RingLost(f"the daemon does not keep to the protocol: {malformed}")
+            return
+        try:
+            for item in items:
+                action = self._actions.get(item.kind)
+                if action is None:
+                    raise Malformed(f"an item {item.kind.name}, which a daemon does not send")
+                action(item)
+        except Malformed as malformed:
+            self.failure = RingLost(f"the daemon does not keep to the protocol: {malformed}")
+
+    def _on_messages(self, item: Item) -> None:
+        membership = self._memberships.get(item.handle)
+        if membership is not None:
+            membership.inbox.messages(Member(item.a, item.b), level_of(item), unpack(item))
+
+    def _on_event(self, item: Item) -> None:
+        event = event_of(item)
+        if not item.handle:
+            if not isinstance(event, Confchg):
+                self._on_ring_event(event)
+            return
+        membership = self._memberships.get(item.handle)
+        if membership is None:
+            return
+        is_own = isinstance(event, Confchg) and self.member in event.left
+        if is_own and membership.entered:
+            del self._memberships[item.handle]
+        membership.entered = True
+        if isinstance(event, Confchg):
+            membership.members = event.members
+        membership.inbox.event(event)
+
+    def _on_ring_event(self, event: RingEvent) -> None:
+        if isinstance(event, TotemConfchg):
+            self.ring_id, self.node_ids = event
+        self.quorum = event if isinstance(event, Quorum) else None
+        self.on_ring(event)
+
+    def _on_welcome(self, item: Item) -> None:
+        if item.a != VERSION:
+            raise Malformed(f"version {item.a} of the protocol, not {VERSION}")
+        self.member = Member(item.b, item.c)
+        if self.expected not in (None, self.member):
+            self.failure = DaemonUnavailable(
+                f"the daemon has become node {item.b}, where this process was {self.expected}"
+            )
+
+    def _on_refused(self, item: Item) -> None:
+        membership = self._memberships.pop(item.handle, None)
+        if membership is not None:
+            kind = _REFUSALS.get(item.detail, TotemError)
+            membership.refusal = kind(item.body.decode(errors="replace"))
+            self.refused.append(membership)
+
+    def _on_answer(self, item: Item) -> None:
+        if item.handle not in self._asked:
+            return
+        try:
+            self._answers[item.handle] = json.loads(item.body)
+        except ValueError as error:
+            raise Malformed(f"an answer that is no JSON: {error}") from None
+
+    def _on_goodbye(self, item: Item) -> None:
+        kind = _FAREWELLS.get(item.detail, RingLost)
+        self.failure = kind(item.body.decode(errors="replace"))

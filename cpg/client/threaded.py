@@ -1,0 +1,570 @@
+"""Closed process groups for programs without an event loop: the class `CPG`, after the Ruby binding of libcpg.
+
+    with cpg.CPG("chat") as chat:
+
+        @chat.on_message
+        def _(sender: cpg.Member, message: bytes) -> None:
+            print(f"{sender.node_id}: {message.decode()}")
+
+        chat.send(b"hello")
+        while chat.dispatch():
+            pass
+
+It is a client of this machine's daemon, `cpgd`. One object is one connection and one group. Any thread may send;
+callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do. A signal
+handler may call `finalize`, and raise. A forked process must make a connection of its own: the one it inherits raises
+`RuntimeError` there.
+
+Of the threads that wait, one waits for the socket and the others for that one: what it reads may be what they want.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from cpg.arguments import FOR_EVER, BytesLike, flag, octets, pathname, seconds, whole
+from cpg.arguments import callback as checked
+from cpg.client.asynchronous import (
+    LONGEST_PAUSE,
+    SHORTEST_PAUSE,
+    WELCOME_PATIENCE,
+    NoDaemon,
+    default_socket,
+    open_socket,
+    own_name,
+    read_record,
+    unanswered,
+    write_records,
+)
+from cpg.client.session import RemoteMembership, Session
+from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
+from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
+from cpg.group import payloads_of, split
+from cpg.stream import DEFAULT_LIMIT, Stream
+from totem.configuration import NO_RING, Guarantee, RingId
+from totem.errors import QueueFull, RingLost
+from totem.text import quoted
+
+AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
+
+FOREVER = -1.0
+LONGEST_REST = 3600.0
+"""Seconds after which a longer wait looks again: the system's calls have their limits."""
+LONGEST_DEAFNESS = 1.0
+"""The same in the main thread: of a signal that comes just before it waits it hears behind the wait only."""
+LEAVE_PATIENCE = 5.0
+"""Seconds that `finalize` waits until the own leave has come back."""
+
+
+def longest_rest() -> float:
+    """Return how many seconds this thread may wait before it looks again, for the condition and for signals."""
+    return LONGEST_DEAFNESS if threading.current_thread() is threading.main_thread() else LONGEST_REST
+
+
+class CPG:
+    """A connection to the daemon, in one group at a time.
+
+    Args:
+        group: Joined at once, if one is named: 1 to 128 bytes, a `str` in UTF-8.
+        path: Of the daemon's socket, if it is not the usual one.
+        limit: Bytes that may wait to be dispatched; beyond that the group is left and `dispatch` raises `SlowConsumer`.
+        reconnect: Wait for a daemon that has ended, and join the group again, in whatever call comes next and may wait.
+            The stream tells it as with `cpg.connect(reconnect=True)`. A program that uses `fileno()` should call
+            `dispatch(0)` now and then, since the descriptor tells nothing while there is no daemon.
+
+    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user, and what `join` raises.
+    """
+
+    def __init__(
+        self,
+        group: str | bytes | None = None,
+        *,
+        path: str | os.PathLike[str] | None = None,
+        limit: int = DEFAULT_LIMIT,
+        reconnect: bool = False,
+    ) -> None:
+        self.group: bytes | None = None
+        """The name of the group that this process is in; None from `leave` on."""
+        self._path = pathname("path", path) if path is not None else None
+        self._limit = whole("limit", limit, 0)
+        self._reconnect = flag("reconnect", reconnect)
+        self._changed = threading.Condition()
+        self._sending = threading.RLock()
+        """Of the thread whose list is being queued."""
+        self._line: _Line | None = None
+        self._membership: RemoteMembership | None = None
+        self._streams: deque[Stream] = deque()
+        """Of the group, behind those of former ones that have something left."""
+        self._callbacks: dict[type[Event], Callable[..., object]] = {}
+        self._sent = self._lost = 0
+        if group is not None:
+            self.join(group)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finalize()
+
+    # ---- the connection
+
+    def connect(self) -> None:
+        """Connect to the daemon, if that has not been done: `join` does it too. Raises `DaemonUnavailable`."""
+        if self._line is not None:
+            return
+        path = self._path or default_socket()
+        self._line = line = _Line(path)
+        line.session.greet(own_name())
+        try:
+            self._wait(lambda: line.session.member is not None, WELCOME_PATIENCE)
+        except BaseException:
+            self.finalize()
+            raise
+        if line.session.member is None:
+            self.finalize()
+            raise unanswered(path)
+
+    def finalize(self) -> None:
+        """Leave the group, in order, and close the connection; does nothing where there is none.
+
+        Any thread, callback or signal handler may call it; who waits meanwhile gets `NotJoined`.
+        """
+        line, self._line = self._line, None
+        if line is None:
+            return
+        with self._changed:
+            membership, self._membership, self.group = self._membership, None, None
+            streams, self._streams = self._streams, deque()
+            try:
+                if membership is not None and line.is_own:
+                    membership.leave()
+                    line.exchange_until(lambda: streams[-1].left, LEAVE_PATIENCE)
+            finally:
+                if line.is_polled:
+                    line.interrupt()  # who polls closes it
+                else:
+                    line.close()
+                self._changed.notify_all()
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while `dispatch` has something to do: for `select`, never to be read."""
+        return self._connected().descriptor
+
+    fd = property(fileno, doc="The descriptor of `fileno()`.")
+
+    # ---- the group
+
+    def join(self, group: str | bytes) -> None:
+        """Join a group: returns when this process is in it; the change itself is left to `dispatch`.
+
+        Raises `AlreadyJoined` (this process is in that group, through this or another connection), `CorosyncLimit`,
+        `ValueError` for an empty or too long name, and what `connect` raises.
+        """
+        name = octets("group", group)
+        self.connect()
+        line = self._connected()
+        if self.group is not None:
+            raise RuntimeError(
+                f"this connection is in group {quoted(self.group)}: leave it first, or use another CPG()"
+            )
+        assert line.session.member is not None
+        with self._changed:
+            stream = Stream(line.session.member, limit=self._limit)
+            membership = line.session.join(name, stream)
+        try:
+            self._wait(lambda: membership.entered or membership.refusal is not None)
+        except BaseException:
+            with self._changed:
+                membership.leave()
+            raise
+        if membership.refusal is not None:
+            raise membership.refusal
+        with self._changed:
+            self._membership, self.group = membership, name
+            self._streams.append(stream)
+            self._sent = self._lost = 0
+            self._show_news()
+
+    def leave(self) -> None:
+        """Leave the group behind all that was sent; does nothing outside of one.
+
+        What the group was sent until then, the own leave last, is still dispatched.
+        """
+        with self._changed:
+            membership, self._membership, self.group = self._membership, None, None
+            if membership is not None:
+                membership.leave()
+        if membership is not None:
+            self._wait(lambda: not self._connected().is_behind)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Who is in the group, at the place in the stream that `dispatch` has reached."""
+        return self._streams[-1].members if self._streams and self.group is not None else ()
+
+    @property
+    def member(self) -> Member:
+        """Who this process is in groups."""
+        member = self._connected().session.member
+        assert member is not None
+        return member
+
+    @property
+    def nodeid(self) -> int:
+        """The id of the daemon's node."""
+        return self.member.node_id
+
+    @property
+    def ring_id(self) -> RingId:
+        """The present ring, as far as the daemon has told."""
+        return self._line.session.ring_id if self._line is not None else NO_RING
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        """The nodes of the present ring, ascending."""
+        return self._line.session.node_ids if self._line is not None else ()
+
+    @property
+    def quorate(self) -> bool:
+        """Whether the present ring has the votes to act for the cluster, as far as the daemon has told."""
+        quorum = self._line.session.quorum if self._line is not None else None
+        return quorum is not None and quorum.quorate
+
+    # ---- callbacks
+
+    def on_message(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(sender, data)` called for each message; None for nobody. A decorator, like the other four."""
+        return self._register(Message, callback)
+
+    def on_confchg(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(members, left, joined)` called when the group's members change, first for the own join."""
+        return self._register(Confchg, callback)
+
+    def on_totem_confchg(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(ring_id, node_ids)` called for the ring that is there at the join, and each later one."""
+        return self._register(TotemConfchg, callback)
+
+    def on_transitional(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(node_ids)` called when a change of ring begins."""
+        return self._register(Transitional, callback)
+
+    def on_quorum(self, callback: AnyCallback) -> AnyCallback:
+        """Have `callback(quorate, node_ids)` called when the ring has told whether it is quorate."""
+        return self._register(Quorum, callback)
+
+    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+        if callback is None:
+            self._callbacks.pop(kind, None)
+        else:
+            self._callbacks[kind] = checked("callback", callback)
+        return callback
+
+    def dispatch(self, timeout: float = FOREVER) -> bool:
+        """Run at most one event's callback, and say whether there was an event.
+
+        Args:
+            timeout: Seconds to wait for one; 0 looks only, -1 waits for ever.
+
+        What a callback raises comes out, and its event counts as handled. Raises `RingLost` when the daemon is gone,
+        `SlowConsumer` when this process was put out, each behind the events that came before.
+        """
+        found: list[Event] = []
+
+        def has_event() -> bool:
+            event = self._next_event()
+            if event is not None:
+                found.append(event)
+            return event is not None
+
+        if not self._wait(has_event, _patience(timeout)):
+            return False
+        (event,) = found
+        callback = self._callbacks.get(type(event))
+        if callback is not None:
+            if type(event) is Message:
+                callback(event.sender, event.data)
+            else:
+                callback(*event)
+        return True
+
+    def _next_event(self) -> Event | None:
+        while self._streams:
+            stream = self._streams[0]
+            if stream.overflowed:
+                self._put_out(stream)
+            event = stream.take()
+            if len(self._streams) > 1 and not stream and stream.left:
+                self._streams.popleft()
+            if event is not None or stream is self._streams[-1]:
+                return event
+        return None
+
+    def _put_out(self, stream: Stream) -> None:
+        if stream is self._streams[-1] and self._membership is not None:
+            self._membership.leave()
+            self.group = self._membership = None
+        self._streams.remove(stream)
+        raise SlowConsumer(f"more than {self._limit} bytes waited to be dispatched: the group has been left")
+
+    # ---- sending
+
+    def send(self, data: BytesLike | Iterable[BytesLike], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Send one message, or several that are delivered in order with none of this object's between.
+
+        Returns when the daemon has them. Raises `MessageTooLong` before anything is sent, `NotJoined` outside of a
+        group, `RingLost` when the daemon is gone.
+        """
+        payloads = payloads_of(data)
+        if not isinstance(guarantee, Guarantee):
+            raise TypeError(f"guarantee={guarantee!r}: cpg.AGREED or cpg.SAFE")
+        with self._sending:
+            for batch in split(payloads):
+                self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
+        self._wait(lambda: not self._connected().is_behind)
+
+    def _queue(self, batch: Sequence[bytes], guarantee: Guarantee) -> bool:
+        if self._membership is None:
+            raise NotJoined("this connection is in no group: join one first")
+        try:
+            self._membership.send(batch, guarantee)
+        except QueueFull:
+            return False
+        self._sent += len(batch)
+        return True
+
+    def flush(self, timeout: float = FOREVER) -> bool:
+        """Wait until all that was sent has come back, so that all members have it in their streams.
+
+        Args:
+            timeout: Seconds; -1 waits for ever.
+
+        Returns whether it has. What has come is not dispatched by this. Raises `NotJoined` where no group was joined,
+        `OutcomeUnknown` where the connection was lost before.
+        """
+        if not self._streams:
+            raise NotJoined("this connection is in no group: join one first")
+        patience, stream, sent = _patience(timeout), self._streams[-1], self._sent
+        is_settled = self._wait(lambda: self._lost > 0 or stream.own_arrived >= sent, patience)
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            raise OutcomeUnknown(f"{lost} messages had not come back when the connection was lost")
+        return is_settled
+
+    # ---- waiting
+
+    def _connected(self) -> _Line:
+        if self._line is None:
+            raise NotJoined("not connected: connect or join first")
+        if not self._line.is_own:
+            raise RuntimeError("this connection is that of the process that was forked: connect in this one anew")
+        return self._line
+
+    def _wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
+        """Read and write until the condition holds, at most so many seconds; says whether it does.
+
+        Raises why there is nothing more to wait for.
+        """
+        deadline = time.monotonic() + patience if patience is not None else None
+        with self._changed:
+            while True:
+                line = self._connected()
+                line.exchange()
+                try:
+                    if self._reconnect and type(line.session.failure) is RingLost:
+                        self._connect_again(line)
+                    self._put_out_if_refused(line)
+                    if condition():
+                        line.exchange()
+                        return True
+                finally:
+                    self._show_news()
+                if line.session.failure is not None and not line.is_away:
+                    raise line.session.failure
+                rest = deadline - time.monotonic() if deadline is not None else None
+                if rest is not None and rest <= 0:
+                    return False
+                self._rest(line, longest_rest() if rest is None else min(rest, longest_rest()))
+
+    def _connect_again(self, line: _Line) -> None:
+        """Tell the group that nobody is in sight, once, and try to reach a daemon, at times."""
+        if not line.is_away:
+            line.lose()
+            if self._streams:
+                arrived = self._streams[-1].own_arrived
+                self._lost += self._sent - arrived
+                self._sent = arrived
+        line.try_again()
+
+    def _put_out_if_refused(self, line: _Line) -> None:
+        """A group that was joined may not be joined again; one that never was is the business of `join`."""
+        while line.session.refused:
+            membership = line.session.refused.pop()
+            if membership is self._membership and membership.refusal is not None:
+                self.group = self._membership = None
+                raise membership.refusal
+
+    def _rest(self, line: _Line, seconds: float) -> None:
+        """Wait for the socket, or for the thread that does. Called, and returns, with the lock held."""
+        if line.is_polled:
+            if line.is_behind and not line.waits_to_write:
+                line.interrupt()
+            self._changed.wait(seconds)
+            return
+        line.waits_to_write = line.is_behind
+        line.is_polled = True
+        self._changed.release()
+        try:
+            line.poll(seconds)
+        finally:
+            self._changed.acquire()
+            line.is_polled = False
+            if line is not self._line:
+                line.close()
+            self._changed.notify_all()
+
+    def _show_news(self) -> None:
+        if self._line is not None:
+            self._line.show_news(
+                any(s or s.overflowed for s in self._streams)
+                or (self._line.session.failure is not None and not self._line.is_away)
+            )
+
+
+def _patience(timeout: float) -> float | None:
+    """How long to wait, in seconds; None: for ever, as where it is negative."""
+    waits = seconds("timeout", timeout, -math.inf)
+    return waits if 0 <= waits < FOR_EVER else None
+
+
+class _Line:
+    """The socket, and the session at its other side; everything but `poll` with the lock held."""
+
+    def __init__(self, path: Path) -> None:
+        self.session = Session(path)
+        self.is_away = False
+        """The connection was lost, and no other one has been made."""
+        self.is_polled = False
+        """A thread waits for the socket."""
+        self.waits_to_write = False
+        """Whether `poll` waits for room in the socket, too."""
+        self._path = path
+        self._sock = open_socket(path)
+        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
+        self._process = os.getpid()
+        self._unsent: bytes | None = None
+        self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._has_news = False
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        for descriptor in (self._sock.fileno(), self._news):
+            self._epoll.register(descriptor, select.EPOLLIN)
+        self.descriptor = self._epoll.fileno()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process has opened it, and was not forked since."""
+        return self._process == os.getpid()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something waits for the socket."""
+        return self._unsent is not None or bool(self.session.writer)
+
+    def exchange(self) -> None:
+        """Write and read what can be now.
+
+        What a signal handler raises in the midst of it ends the connection: nobody knows what it had in hand.
+        """
+        if self.is_away:
+            return
+        try:
+            self._exchange()
+        except BaseException as error:
+            self.session.writer.clear()
+            self._unsent = None
+            self.session.failure = RingLost(f"the connection was interrupted while it was written or read: {error!r}")
+            raise
+
+    def _exchange(self) -> None:
+        self._unsent = write_records(self._sock, self.session, self._unsent)
+        while self.session.failure is None and (record := read_record(self._sock)) is not None:
+            self.session.receive(record)
+
+    def lose(self) -> None:
+        """Be away."""
+        self.is_away = True
+        self.session.lose_sight()
+        self._epoll.unregister(self._sock)
+        self._sock.close()
+        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
+
+    def try_again(self) -> None:
+        """Make another connection, if there is a daemon and it is time to look."""
+        if time.monotonic() < self._next_try:
+            return
+        try:
+            self._sock = open_socket(self._path)
+        except NoDaemon:
+            self._next_try = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            return
+        lost, self.session = self.session, Session(self._path)
+        self.session.greet(own_name())
+        self.session.inherit(lost)
+        self.session.expected = lost.member
+        self._epoll.register(self._sock, select.EPOLLIN)
+        self._unsent = None
+        self.is_away = False
+        self.exchange()
+
+    def poll(self, seconds: float) -> None:
+        """Wait until there is something to read or write, or it is time to try again, or somebody calls `interrupt`."""
+        poll = select.poll()
+        if self.is_away:
+            seconds = min(seconds, max(0.0, self._next_try - time.monotonic()))
+        else:
+            poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
+        poll.register(self._wake, select.POLLIN)
+        poll.poll(seconds * 1000)
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            return
+
+    def interrupt(self) -> None:
+        """Have the thread that waits look again."""
+        os.eventfd_write(self._wake, 1)
+
+    def show_news(self, has_news: bool) -> None:
+        """Make the descriptor readable, or not."""
+        if has_news and not self._has_news:
+            self._has_news = True
+            os.eventfd_write(self._news, 1)
+        elif self._has_news and not has_news:
+            os.eventfd_write(self._news, 1)  # a signal may have come between the two above
+            os.eventfd_read(self._news)
+            self._has_news = False
+
+    def exchange_until(self, condition: Callable[[], bool], patience: float) -> None:
+        """Write and read until the condition holds, at most so many seconds, or there is nothing more to come."""
+        deadline = time.monotonic() + patience
+        self.exchange()
+        while not condition() and self.session.failure is None and (rest := deadline - time.monotonic()) > 0:
+            self.waits_to_write = self.is_behind
+            self.poll(rest)
+            self.exchange()
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._epoll.close()
+        self._sock.close()  # once more does nothing
+        os.close(self._news)
+        os.close(self._wake)

@@ -1,0 +1,200 @@
+"""A daemon's socket and its clients' connections, whatever is said there: who connects, records in, records out.
+
+What waits for a client is written as soon as its socket takes it; a client whose socket is full has a task that waits
+for it, and everybody else goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+import trio
+
+from cpg.client.asynchronous import usual_socket
+from cpg.local.log_pacing import Rarely
+from totem.errors import ConfigError
+
+LONGEST_PATH: Final = 107
+"""Bytes of a socket's path that the kernel takes."""
+BACKLOG: Final = 1024
+SEND_BUFFER: Final = 1 << 20
+"""Bytes asked for in each client's socket; the kernel may give less."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds before the next try when there are no descriptors left."""
+_NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Peer(NamedTuple):
+    """Who has connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+class Outbox(Protocol):
+    """What waits for a client."""
+
+    def has_records(self) -> bool:
+        """Whether something waits."""
+
+    def record(self) -> bytes:
+        """Take the next record; only if something waits."""
+
+    def hush(self) -> None:
+        """Throw away what waits: it cannot be told."""
+
+
+async def accept(
+    listener: socket.socket, serve: Callable[[socket.socket, Peer], Awaitable[None]], rarely: Rarely
+) -> None:
+    """Accept clients until cancelled and serve each in a task; their connections end with this."""
+
+    async def serve_one(connection: socket.socket) -> None:
+        with connection:
+            connection.setblocking(False)
+            _widen(connection)
+            await serve(connection, _peer(connection))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rarely.told)
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTORS:
+                    raise
+                text = "no more clients for now: %s; raise LimitNOFILE of the service"
+                rarely.warning("descriptors", text, error.strerror)
+                await trio.sleep(ACCEPT_PAUSE)
+                continue
+            nursery.start_soon(serve_one, connection)
+
+
+def _peer(connection: socket.socket) -> Peer:
+    return Peer(*_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
+
+
+class Connection:
+    """One client's socket."""
+
+    def __init__(self, sock: socket.socket, outbox: Outbox, largest: int) -> None:
+        """`largest`: bytes of the longest record that may come."""
+        self.sock = sock
+        self._outbox = outbox
+        self._largest = largest
+        self._record: bytes | None = None
+        """What the socket had no room for."""
+        self._news = trio.lowlevel.ParkingLot()
+
+    def read(self) -> bytes | None:
+        """Return the next record; None if there is none now, empty when the client is gone."""
+        try:
+            return self.sock.recv(self._largest + 1)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def write(self) -> None:
+        """Write what waits, as far as the socket takes it. Hot: once for each turn of the ring and client."""
+        if self._record is None:
+            self._write_more()
+            if self._record is not None:
+                self._news.unpark_all()
+
+    def _write_more(self) -> None:
+        outbox = self._outbox
+        while self._record is not None or outbox.has_records():
+            record = self._record if self._record is not None else outbox.record()
+            try:
+                self.sock.send(record)
+            except BlockingIOError:
+                self._record = record
+                return
+            except OSError:  # it is gone; reading tells, behind what it has asked for
+                self._record = None
+                outbox.hush()
+                return
+            self._record = None
+
+    async def write_on(self) -> None:
+        """Write whenever the socket has room again."""
+        while True:
+            while self._record is None:
+                await self._news.park()
+            await trio.lowlevel.wait_writable(self.sock)
+            self._write_more()
+            if self._record is None:
+                self._news.unpark_all()
+
+    async def written(self) -> None:
+        """Wait until all that waited is in the kernel."""
+        while self._record is not None:
+            await self._news.park()
+
+
+@contextmanager
+def listening(path: Path) -> Generator[socket.socket, None, None]:
+    """Have the daemon's socket for the time of a block; one that nobody listens at any more is replaced.
+
+    The folder of the usual place is made; any other one must be there. Raises `OSError` that names the path, and who
+    listens there already; `ConfigError` for a path that is too long.
+    """
+    if len(os.fsencode(path)) > LONGEST_PATH:
+        raise ConfigError(
+            f"the daemon's socket {path}: the path has more than {LONGEST_PATH} bytes, name a shorter one"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            if path == usual_socket(path.parent.name):
+                path.parent.mkdir(exist_ok=True)
+            if not path.parent.is_dir():
+                raise OSError(errno.ENOENT, f"there is no folder {path.parent}")
+            _remove_dead(path)
+            listener.bind(str(path))
+            path.chmod(0o666)  # who may connect is settled by the peer's credentials
+            listener.setblocking(False)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror or error}: the daemon's socket {path}") from None
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _remove_dead(path: Path) -> None:
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise OSError(errno.EEXIST, "something that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError(errno.EADDRINUSE, "another daemon listens there")
+
+
+def _widen(sock: socket.socket) -> None:
+    """Ask for a larger send buffer: beyond the system's limit where this process may."""
+    force = getattr(socket, "SO_SNDBUFFORCE", 32)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, SEND_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

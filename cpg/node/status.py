@@ -1,0 +1,69 @@
+"""What a node tells of itself, as values of JSON: for `cpg status` and `cpg top`, embedded or in the daemon."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Final
+
+from cpg.cli.formatting import figures
+from cpg.embedded import EmbeddedRing
+from totem.states.table import State
+from totem.statistics import Statistics
+
+_ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
+"""Fields of the processor's record that stand beside the counters."""
+
+
+def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any]:
+    """Tell how the node, which runs since `started`, and its ring are `now`, both by the event loop's clock.
+
+    Rates are differences of two of these: `uptime` (seconds) is their clock. A ring that is being formed is not
+    quorate, whatever the last one was: it orders nothing.
+    """
+    counted, engine = ring.statistics(), ring.engine_statistics()
+    return {
+        "node": ring.node_id,
+        "pid": ring.member.pid,
+        "uptime": now - started,
+        "state": counted.state,
+        "state_seconds": now - counted.since,
+        "ring": ring.ring_id,
+        "members": ring.node_ids,
+        "nodes": _nodes(ring),
+        "pure": counted.pure,
+        "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,
+        "quorum": figures(ring.quorum) if ring.quorum is not None else None,
+        "silent": engine.silent,
+        "standstill": counted.standstill,
+        "left_out": [
+            {"node": node_id, "seconds": absence.until - now, "reason": absence.reason}
+            for node_id, absence in counted.left_out.items()
+            if now < absence.until
+        ],
+        "groups": {name.decode("utf-8", "backslashreplace"): len(members) for name, members in ring.groups.items()},
+        "messages": engine.messages,
+        "counters": _counters(counted),
+    }
+
+
+def _nodes(ring: EmbeddedRing) -> list[dict[str, Any]]:
+    """The nodelist, and whether each node is in the ring."""
+    return [
+        {
+            "node": node_id,
+            "name": name,
+            "address": address,
+            "port": port,
+            "votes": votes,
+            "member": node_id in ring.node_ids,
+        }
+        for node_id, name, address, port, votes in ring.config.nodes
+    ]
+
+
+def _counters(counted: Statistics) -> dict[str, Any]:
+    fields = (field.name for field in dataclasses.fields(counted) if field.name not in _ELSEWHERE)
+    return {name: getattr(counted, name) for name in fields} | {
+        "drops": dict(counted.drops),
+        "entered": dict(counted.entered),
+    }

@@ -1,0 +1,612 @@
+"""What a member of the lock servers' group says that is none of them, or has another's number: it does nothing."""
+
+import random
+from itertools import count
+
+import pytest
+from msgspec.structs import replace
+
+from cluck.commands import LARGEST_EPOCH, Acquire, Client, Gone, Owner, RequestId
+from cluck.commands import Server as Life
+from cluck.replication.replica import HASTE, LONGEST_LOADING, PATIENCE, Phase
+from cluck.replication.round_limits import FORGIVENESS, MOST, Calls
+from cluck.state.machine import State
+from cluck.wire import (
+    VERSION,
+    Commands,
+    Exclude,
+    Forgive,
+    Lineage,
+    Propose,
+    Record,
+    Report,
+    Round,
+    RoundId,
+    Snapshot,
+    Stored,
+    decode,
+    digest,
+    encode,
+    freeze,
+)
+from cpg.events import Confchg, Member, Reason
+from tests.cluck.server.orders import started
+
+STRANGER = Member(4, 9)
+"""On a node without a vote."""
+NEIGHBOUR = Member(1, 9)
+"""A second process on the node of a server that votes."""
+SERVER = Member(2, 1)
+
+
+def cluster():
+    """A client of server 1 holds a lock."""
+    order = started()
+    request = order[1].acquire()
+    order.settle()
+    return order, request, order[1].held[0]
+
+
+def say(order, sender, *said):
+    order.deliver([(sender, encode(one)) for one in said], [1, 2, 3])
+    order.settle()
+
+
+def start(order, node):
+    return order[node].service.server.start
+
+
+def round_of(order):
+    return order[1].service.replica.view_id
+
+
+@pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
+def test_commands_of_who_has_not_reported_are_void(sender):
+    order, request, token = cluster()
+    number = order[1].service.replica.number
+    theft = Acquire(RequestId(Owner(Client(Life(sender.node_id, 5), 1), 0), 1), b"lock")
+    for life in (5, start(order, 1)):
+        say(order, sender, Commands(life, 1, [Gone(request.owner.client), theft]))
+    assert order[2].state.table.holder(b"lock", token) is not None
+    assert {order[node].service.replica.number for node in (1, 2, 3)} == {number}
+
+
+def test_a_server_speaks_for_its_present_life_alone():
+    order, request, token = cluster()
+    say(order, order[2].member, Commands(start(order, 1), 1, [Gone(request.owner.client)]))
+    assert order[3].state.table.holder(b"lock", token) is not None
+
+
+@pytest.mark.parametrize("sender", [STRANGER, SERVER], ids=["stranger", "server"])
+@pytest.mark.parametrize("record", [Record(LARGEST_EPOCH, 1.0), Record(LARGEST_EPOCH, 1e6), Record(1 << 20, 0.0)])
+def test_a_record_that_nobody_comes_to_is_on_no_disk(sender, record):
+    order, _, _ = cluster()
+    say(order, sender, Propose(record), Propose(record, round_of(order)), Stored(record))
+    assert max(order[node].record.epoch for node in (1, 2, 3)) == 1
+    assert order[1].state.tokens.epoch == 1
+
+
+def test_a_stranger_proposes_nothing():
+    order, _, _ = cluster()
+    records = [order[node].record for node in (1, 2, 3)]
+    longest = records[0].longest
+    say(order, STRANGER, Propose(Record(2, longest)), Propose(Record(1, 2 * longest)))
+    assert [order[node].record for node in (1, 2, 3)] == records
+
+
+def test_who_has_not_reported_excludes_nobody():
+    order, _, _ = cluster()
+    order.ring([1, 2, 3])  # a round is due
+    messages = order.said(1)
+    order.deliver(messages, [1, 2, 3])
+    census = order[1].service.replica._census
+    order.deliver([(STRANGER, encode(Exclude(census.id, [(2, 1), (3, 1)])))], [1, 2, 3])
+    order.settle()
+    assert [order[node].service.replica.view_id for node in (1, 2, 3)] == [census.id] * 3, "no other round was called"
+    assert len(order[1].service.replica.servers) == 3
+
+
+def test_parts_of_a_state_come_from_who_has_it():
+    order, _, token = cluster()
+    order.ring([1, 2], [3])
+    order.settle()
+    order[1].acquire(b"another")
+    order.settle()
+    order.ring([1, 2, 3])
+    replica = order[3].service.replica
+    while replica.phase != "loading":  # rounds, and reports
+        messages = order.said(1, 2, 3)
+        order.deliver(messages, [1, 2, 3])
+    (other,) = {order[1].member, order[2].member} - {replica._owner}
+    for sender in (STRANGER, other):
+        say_to_three = [(sender, encode(Snapshot(replica.view_id, 0, 1, 0, b"nonsense")))]
+        order.deliver(say_to_three, [3])
+    order.settle()
+    assert order[3].ready
+    assert order[3].state.table.holder(b"lock", token) is not None
+
+
+def test_a_round_that_nobody_knows_is_nobodys():
+    order, _, _ = cluster()
+    say(order, STRANGER, Snapshot(RoundId(1, 2), 0, 1, 0, b""), Exclude(RoundId(1, 2), []))
+    assert all(order[node].ready for node in (1, 2, 3))
+
+
+# ---- members that are no lock servers
+
+
+LISTENERS = [Member(1, 9), Member(2, 9)]
+"""Beside servers, on nodes that vote."""
+
+
+def change(order, joined=(), left=()):
+    """Others come and go in the group, and their nodes stay."""
+    members = sorted({*(order[node].member for node in (1, 2, 3)), *joined} - set(left))
+    for node in (1, 2, 3):
+        order[node].hear(Confchg(tuple(members), dict.fromkeys(left, Reason.LEAVE), dict.fromkeys(joined, Reason.JOIN)))
+
+
+def test_who_comes_and_says_nothing_stops_nothing():
+    """`cpg listen cluck`, say."""
+    order, _, token = cluster()
+    view = round_of(order)
+    change(order, joined=LISTENERS)
+    assert all(order[node].ready for node in (1, 2, 3))
+    order[1].release(token)
+    order[2].acquire()
+    order.settle()
+    assert order[2].held
+    change(order, left=LISTENERS)
+    order.settle()
+    assert round_of(order) == view
+
+
+def test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes():
+    order, _, _ = cluster()
+    order.ring([1, 2, 3])
+    change(order, joined=LISTENERS)
+    order.deliver(order.said(1), [1, 2, 3])
+    order.pass_time(2 * HASTE)
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert len(order[1].service.replica.servers) == 3
+    order.ring([1, 2], [3])
+    order.pass_time(2 * HASTE)
+    assert order[1].ready, "node 1 and node 2 are there, whoever else is on them"
+
+
+def test_who_is_known_has_the_whole_patience():
+    order, _, _ = cluster()
+    order.ring([1, 2, 3])
+    change(order, joined=LISTENERS)
+    order.rings[3] = []  # it stands still
+    order.rings[1] = order.rings[2] = [1, 2]
+    order.pass_time(2 * HASTE)
+    assert not order[1].ready
+    order.pass_time(PATIENCE)
+    assert order[1].ready
+    assert len(order[1].service.replica.servers) == 2
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        {"quorate": False},
+        {"lineage": Lineage(LARGEST_EPOCH, 1 << 40, 1 << 40, 1 << 40), "digest": 1},
+        {"force_birth": True, "lineage": None},
+    ],
+    ids=["not quorate", "far ahead", "to be born"],
+)
+def test_what_who_does_not_vote_reports_changes_nothing(false):
+    """But that it is there, if that can be: it may be a lock server without a vote."""
+    order, request, token = cluster()
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    reports = order.said(1, 2, 3)
+    report = next(said for _, data in reports if isinstance(said := decode(data), Report))
+    change(order, joined=[STRANGER])
+    order.deliver([(STRANGER, encode(replace(report, start=5, **false)))], [1, 2, 3])
+    order.deliver(reports, [1, 2, 3])
+    order.settle()
+    assert all(order[node].ready for node in (1, 2, 3))
+    assert (STRANGER in order[1].service.replica.servers) == (false.get("lineage") is None)
+    for node in (1, 2, 3):
+        assert order[node].state.table.held(request, token) is not None
+        assert order[node].state.tokens.epoch == 1
+
+
+# ---- members that report what is not so
+
+
+def report_of(order, sender=NEIGHBOUR, **false):
+    """Have a round in which another member reports this beside all servers."""
+    change(order, joined=[sender])
+    order.ring([1, 2, 3])
+    report_in_round(order, sender, order.said(1), **false)
+
+
+def report_in_round(order, sender, rounds, **false):
+    order.deliver(rounds, [1, 2, 3])
+    reports = order.said(1, 2, 3)
+    report = next(said for _, data in reports if isinstance(said := decode(data), Report))
+    order.deliver([(sender, encode(replace(report, start=5, **false)))], [1, 2, 3])
+    order.deliver(reports, [1, 2, 3])
+
+
+def further(order, views=7):
+    """A state that has come further than that of the servers."""
+    lineage = order[1].service.replica.lineage
+    return lineage._replace(ring_seq=lineage.ring_seq + 1, view=views)
+
+
+def snapshot(order, body, checksum=None):
+    checksum = digest(body) if checksum is None else checksum
+    return Snapshot(round_of(order), 0, 1, checksum, body)
+
+
+def named(order, node=1):
+    return "\n".join(order[node].service.replica.differences)
+
+
+def has_all(order, request, token):
+    """Whether all servers grant, and the lock is held by whom it was."""
+    return all(order[node].ready and order[node].state.table.held(request, token) is not None for node in (1, 2, 3))
+
+
+BAD = b"garbage"
+OF_NOBODY = freeze(State(1, started()[1].state.voters).image())
+OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters).image())
+
+
+@pytest.mark.parametrize(
+    ("false", "body", "checksum", "why"),
+    [
+        ({"digest": 1}, BAD, 2, "a snapshot of 7 bytes with a wrong checksum"),
+        ({"digest": 1}, OF_NOBODY, None, f"a snapshot of {len(OF_NOBODY)} bytes with a wrong checksum"),
+        ({"digest": digest(BAD)}, BAD, None, "a snapshot of 7 bytes: "),
+        ({"digest": digest(OF_NOBODY + b"\x00")}, OF_NOBODY + b"\x00", None, "bytes"),
+        ({"digest": digest(OF_LATE_TOKENS)}, OF_LATE_TOKENS, None, f"its tokens are of epoch {LARGEST_EPOCH}"),
+    ],
+    ids=["checksum", "not as reported", "nonsense", "more than a state", "tokens"],
+)
+def test_nobody_gives_up_its_state_for_one_that_cannot_be_read(false, body, checksum, why):
+    order, request, token = cluster()
+    report_of(order, lineage=further(order), **false)
+    assert order[1].service.replica.phase is Phase.LOADING
+    say(order, NEIGHBOUR, snapshot(order, body, checksum))
+    assert has_all(order, request, token), "the node of who says so has lost its vote, and the others decide"
+    assert NEIGHBOUR not in order[2].service.replica.servers
+    for node in (1, 2, 3):
+        assert "process 9 of node 1 does not count here: " in named(order, node)
+        assert why in named(order, node)
+        assert order[node].state.tokens.epoch == 1
+    order[2].acquire(b"another")
+    order.settle()
+    assert order[2].held
+
+
+@pytest.mark.parametrize(
+    "false",
+    [
+        {"lineage": Lineage(LARGEST_EPOCH, (1 << 63) - 1, (1 << 63) - 1, (1 << 63) - 1)},
+        {"lineage": Lineage(LARGEST_EPOCH, 1, 1, 0)},
+        {"lineage": Lineage(1, 3, 1, 0)},
+        {"lineage": Lineage(1, 2, (1 << 63) - 1, 0)},
+        {"record": Record(LARGEST_EPOCH, 10.0)},
+        {"version": (1 << 63) - 1},
+    ],
+    ids=["all", "epoch", "ring", "view", "record", "version"],
+)
+@pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
+def test_who_reports_what_cannot_be_does_not_count(sender, false):
+    """Nor with the same state as all: what follows from such a number could not be read, or never be outdone."""
+    order, request, token = cluster()
+    if "version" in false:
+        voters = order[1].state.voters
+        false = {"voters": replace(voters, version=false["version"])}
+    report_of(order, sender, **false)
+    order.settle()
+    assert has_all(order, request, token)
+    assert sender not in order[2].service.replica.servers
+    who = f"process 9 of node {sender.node_id} does not count here: it "
+    assert who in named(order)
+    order.ring([1, 2, 3])
+    order.pass_time(2 * PATIENCE)
+    assert has_all(order, request, token)
+    assert order[1].service.replica.lineage < (1, 4, 2, 0)
+    assert max(order[node].record.epoch for node in (1, 2, 3)) == 1
+
+
+def test_no_state_is_born_instead_of_one_that_cannot_be_read():
+    """Node 1 has the state besides, and counts when who lies on it has gone."""
+    order, request, token = cluster()
+    order.ring([1, 2], [3])
+    order.settle()
+    order.restart(3)
+    order.ring([1, 2, 3])
+    change(order, joined=[NEIGHBOUR])
+    report_in_round(order, NEIGHBOUR, order.said(1), lineage=further(order), digest=1)
+    say(order, NEIGHBOUR, snapshot(order, BAD))
+    order.pass_time(100)
+    for node in (1, 2, 3):
+        assert order[node].service.replica.phase is Phase.MINORITY
+        assert (
+            "too few have a state without process 9 of node 1, whose state cannot be had: end it"
+            in order[node].service.readiness[1]
+        )
+    change(order, left=[NEIGHBOUR])
+    order.settle()
+    assert has_all(order, request, token)
+
+
+def test_who_does_not_hand_over_its_state_does_not_count():
+    order, request, token = cluster()
+    report_of(order, lineage=further(order), digest=1)
+    assert order[1].service.replica.phase is Phase.LOADING
+    order.pass_time(PATIENCE + 0.5)
+    assert has_all(order, request, token)
+    assert "process 9 of node 1 does not count here: it has the latest state, and does not" in named(order)
+
+
+def test_one_alone_calls_no_owner_of_a_state_silent():
+    order, _, _ = cluster()
+    order.ring([1, 2], [3])
+    order.settle()
+    order[1].acquire(b"another")
+    order.settle()
+    order.ring([1, 2, 3])
+    replica = order[3].service.replica
+    while replica.phase is not Phase.LOADING:
+        messages = order.said(1, 2, 3)
+        order.deliver(messages, [1, 2, 3])
+    owner = replica._owner
+    order.deliver([(order[3].member, encode(Exclude(replica.view_id, [(*owner,)])))], [1, 2, 3])
+    assert (replica.phase, replica._owner) == (Phase.LOADING, owner)
+    order.settle()
+    assert owner in replica.servers
+    assert all(order[node].ready for node in (1, 2, 3))
+
+
+def test_a_state_that_comes_bit_by_bit_has_its_time():
+    order, _, _ = cluster()
+    report_of(order, lineage=further(order), digest=1)
+    for part in range(int(LONGEST_LOADING + 2 * PATIENCE)):
+        say(order, NEIGHBOUR, Snapshot(round_of(order), part, 8000, 1, b"x"))
+        order.pass_time(1.0)
+        assert not order[1].ready or part + 1 > LONGEST_LOADING
+    assert all(order[node].ready for node in (1, 2, 3))
+
+
+@pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
+@pytest.mark.parametrize("reports", [False, True])
+def test_a_member_calls_no_rounds_without_end(sender, reports):
+    order, request, token = cluster()
+    change(order, joined=[sender])
+
+    def call(number):
+        rounds = [(sender, encode(Round(RoundId(5, number))))]
+        if reports:
+            report_in_round(order, sender, rounds, lineage=None)
+        else:
+            order.deliver(rounds, [1, 2, 3])
+            order.pass_time(2 * HASTE)
+        order.settle()
+
+    call(1)
+    assert has_all(order, request, token)
+    if reports:
+        for number in range(2, MOST + 1):
+            call(number)
+            assert round_of(order) == RoundId(5, number)
+    view = round_of(order)
+    for number in range(100, 150):
+        say(order, sender, Round(RoundId(5, number)))
+        assert has_all(order, request, token)
+    assert round_of(order) == view
+    line = f"process 9 of node {sender.node_id} calls one round after another: {MOST} a minute count"
+    assert {order[node].service.replica.differences for node in (1, 2, 3)} == {(line,)}
+    order[3].service.replica._call_round()
+    order.settle()
+    assert round_of(order).start == start(order, 3), "others may"
+    change(order, left=[sender])
+    assert line not in named(order)
+
+
+def test_who_calls_rounds_without_end_is_forgiven_by_order():
+    order, _, _ = cluster()
+    change(order, joined=[STRANGER])
+    for number in range(2):
+        for again in range(2 * MOST):
+            say(order, STRANGER, Round(RoundId(5, 100 * number + again)))
+        assert named(order)
+        order.pass_time(FORGIVENESS + 1)
+        say(order, STRANGER, Round(RoundId(5, 100 * number + 50)))
+        assert round_of(order) == RoundId(5, 100 * number + 50)
+        order.pass_time(2 * HASTE)
+    order.pass_time(3 * FORGIVENESS)
+    assert named(order) == "", "it has fallen silent"
+
+
+def test_nobody_forgives_itself():
+    order, _, _ = cluster()
+    change(order, joined=[STRANGER])
+    for number in range(2 * MOST):
+        say(order, STRANGER, Forgive(), Round(RoundId(5, number)))
+        order.pass_time(2 * HASTE)
+    assert named(order)
+
+
+def test_a_server_whose_round_was_void_calls_another_one_in_time():
+    """One that stands still again and again is left out, and comes back."""
+    order, _, _ = cluster()
+
+    def stand_still():
+        order.deliver([(order[1].member, encode(Round(RoundId(5, 1))))], [1, 2, 3])
+        order.said(3)
+        order.rings[1] = order.rings[2] = [1, 2]
+        heard = []
+        for _ in range(3):
+            for node in (1, 2):
+                order[node].service.advance(order.now)
+            for _ in range(6):
+                messages = order.said(1, 2)
+                heard += messages
+                order.deliver(messages, [1, 2])
+            order.now += PATIENCE + 0.1
+        assert len(order[1].service.replica.servers) == 2
+        order.rings[1] = order.rings[2] = [1, 2, 3]
+        order.deliver(heard, [3])
+        order.settle()
+
+    for _ in range(2):
+        stand_still()
+        assert order[3].ready, "at once"
+    stand_still()
+    assert [order[node].ready for node in (1, 2, 3)] == [True, True, False]
+    order.pass_time(FORGIVENESS + 1)
+    assert all(order[node].ready for node in (1, 2, 3))
+
+
+def test_rounds_count_anew_on_another_ring_and_when_a_server_comes():
+    order, _, _ = cluster()
+
+    def call(times):
+        for _ in range(times):
+            order[1].service.replica._call_round()
+            order.settle()
+        return round_of(order) == RoundId(start(order, 1), order[1].service.replica._rounds)
+
+    assert call(MOST - 1)
+    order.ring([1, 2, 3])
+    order.settle()
+    assert call(MOST - 1), "the first was that of the ring"
+    order.join(2, 2)
+    order.settle()
+    assert call(MOST)
+    assert not call(1)
+    assert all(server.ready for server in order.servers.values())
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_all_members_count_alike_whoever_comes_and_goes(seed):
+    """As soon as they have called a round themselves; else some would begin one that others do not."""
+    dice, now = random.Random(seed), {}
+    numbers = count(1)
+    for _ in range(400):
+        deed = dice.choice(("join", "leave", "ring", "forgive", "silent", *["call"] * 9))
+        members = list(now)
+        if (deed == "join" and len(now) < 6) or not now:
+            joined = [Member(dice.randint(1, 3), next(numbers)) for _ in range(dice.randint(1, 2))]
+            now |= {member: [Calls(), False] for member in joined}
+            for calls, _ in now.values():
+                calls.on_change([], joined)
+        elif deed == "leave":
+            left = dice.choice(members)
+            del now[left]
+            for calls, _ in now.values():
+                calls.on_change([left], [])
+        elif deed == "ring" and dice.random() < 0.2:
+            for known in now.values():
+                known[0].on_ring()
+                known[1] = True
+        elif deed == "forgive":
+            sender = dice.choice(members)
+            for calls, _ in now.values():
+                calls.forgive(sender, members)
+        elif deed == "silent":
+            silent, caller = dice.choice(members), dice.choice(members)
+            for calls, _ in now.values():
+                calls.on_silent(silent, caller)
+        elif deed == "call":
+            caller = dice.choice(members[: dice.choice((1, 2, 6))])
+            begins = {member: known[0].count(caller) for member, known in now.items()}
+            now[caller][1] = True
+            assert len({begins[member] for member, known in now.items() if known[1]}) == 1
+
+
+def test_one_alone_excludes_nobody_where_the_others_decide():
+    """It reports first, and calls all others silent before they could."""
+    order, request, token = cluster()
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    reports = order.said(1, 2, 3)
+    report = next(said for _, data in reports if isinstance(said := decode(data), Report))
+    view = round_of(order)
+    false = [encode(replace(report, start=5, lineage=None)), encode(Exclude(view, [(1, 1), (2, 1), (3, 1)]))]
+    order.deliver([(STRANGER, data) for data in false], [1, 2, 3])
+    order.deliver(reports, [1, 2, 3])
+    order.settle()
+    assert has_all(order, request, token)
+    assert round_of(order) == view
+
+
+def test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come():
+    """No order says that the others are left out, since this one alone may not."""
+    order, request, token = cluster()
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    late = order.said(2, 3)
+    order.now += PATIENCE + 0.1
+    order[1].service.advance(order.now)
+    order.deliver(order.said(1), [1, 2, 3])
+    assert order[1].service.readiness == (False, "too few lock servers are here: nothing from node 2, 3")
+    assert order[1].service.replica.phase is Phase.MINORITY
+    order.deliver(late, [1, 2, 3])
+    order.settle()
+    assert has_all(order, request, token)
+
+
+def test_the_processes_of_one_node_are_not_all_leaders():
+    order, _, _ = cluster()
+    others = [Member(4, pid) for pid in (7, 8, 9)]
+    change(order, joined=others)
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    reports = order.said(1, 2, 3)
+    report = next(said for _, data in reports if isinstance(said := decode(data), Report))
+    false = encode(replace(report, start=0, priority=1, lineage=None))
+    order.deliver([*((member, false) for member in others), *reports], [1, 2, 3])
+    order.settle()
+    leaders = order[1].service.replica.leaders
+    assert len(leaders) == 3
+    assert len(set(leaders) & set(others)) == 1
+
+
+# ---- members that say what no lock server says
+
+
+def test_who_says_what_no_lock_server_says_is_named_as_none_while_it_is_there():
+    """`cpg send cluck hello`."""
+    order, _, _ = cluster()
+    change(order, joined=[NEIGHBOUR])
+    for data in (b"hello", b"again", b""):
+        order.deliver([(NEIGHBOUR, data)], [1, 2, 3])
+    line = "process 9 of node 1 is no lock server, and speaks in the lock servers' group"
+    assert order[2].service.replica.differences == (line,)
+    assert order.said(1, 2, 3) == [], "and it is not answered"
+    order.ring([1, 2, 3])
+    order.pass_time(2 * HASTE)
+    assert named(order) == line
+    change(order, left=[NEIGHBOUR])
+    assert named(order) == ""
+
+
+def test_who_says_what_no_lock_server_says_takes_no_vote_and_no_time():
+    order, request, token = cluster()
+    change(order, joined=LISTENERS)
+    order.ring([1, 2, 3])
+    order.deliver(order.said(1), [1, 2, 3])
+    for member in LISTENERS:
+        order.deliver([(member, b"hello")], [1, 2, 3])
+    order.settle()
+    assert has_all(order, request, token)
+
+
+def test_who_speaks_another_version_is_named_as_a_process_where_its_node_has_several():
+    order, _, _ = cluster()
+    change(order, joined=[NEIGHBOUR, STRANGER])
+    order.deliver([(member, bytes((VERSION + 1,))) for member in (NEIGHBOUR, STRANGER)], [1, 2, 3])
+    lines = order[1].service.replica.differences
+    assert [line.partition(" does")[0] for line in lines] == ["node 4", "process 9 of node 1"]
+    change(order, left=[NEIGHBOUR, STRANGER])
+    assert named(order) == ""

@@ -1,0 +1,90 @@
+"""Codec and schema say the same of any message, valid or not."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.totem.wire import strategies
+from tests.totem.wire.captures import CAPTURES, ring_datagrams
+from tests.totem.wire.properties import check_blocks, check_datagram, check_frame, noun
+from totem.wire import codec, schema
+
+seeded = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+
+
+def samples() -> list[bytes]:
+    """One captured datagram for each type and length."""
+    found = {}
+    for path in CAPTURES:
+        for datagram in ring_datagrams(path):
+            found.setdefault((datagram.payload[3], len(datagram.payload)), datagram.payload)
+    return list(found.values())
+
+
+@seeded
+@given(strategies.message)
+def test_valid_messages(message):
+    datagram = codec.encode(message)
+    assert codec.decode(datagram) == message
+    packet = schema.parse(datagram)
+    assert noun(packet) == message
+    assert schema.build(packet) == datagram
+    assert check_datagram(datagram) is None
+
+
+@seeded
+@given(strategies.message.map(codec.encode), st.binary(min_size=1, max_size=30))
+def test_valid_messages_with_something_behind_them(datagram, behind):
+    if codec.packet_type(datagram) != codec.TYPE_MCAST:
+        assert check_datagram(datagram + behind) is None
+
+
+@seeded
+@given(strategies.mutated(strategies.message.map(codec.encode)))
+def test_mutated_messages(datagram):
+    check_datagram(datagram)
+
+
+@seeded
+@given(strategies.mutated(st.sampled_from(samples())))
+def test_mutated_captures(datagram):
+    check_datagram(datagram)
+
+
+@seeded
+@given(strategies.frames())
+def test_valid_frames(frame):
+    assert check_frame(frame) is None
+
+
+@seeded
+@given(strategies.mutated(strategies.frames()))
+def test_mutated_frames(frame):
+    check_frame(frame)
+
+
+@seeded
+@given(strategies.hello)
+def test_hellos(hello):
+    block = codec.encode_hello(hello)
+    assert codec.decode_hello(block) == hello
+    read = schema.Hello.parse(block)
+    assert schema.Hello.build(read) == block
+    values = {item.tag: item.value for item in read["values"]}
+    assert set(values) == set(schema.HELLO_VALUES)
+    assert list(values[schema.layout.TAG_OBLIGATIONS]) == list(hello.obligations)
+
+
+@seeded
+@given(strategies.hint)
+def test_hints(hint):
+    block = codec.encode_hint(hint)
+    assert codec.decode_hint(block) == hint
+    read = schema.Hint.parse(block)
+    assert schema.Hint.build(read) == block
+    assert {item.tag for item in read["values"]} == set(schema.HINT_VALUES)
+
+
+@seeded
+@given(strategies.mutated(strategies.hello.map(codec.encode_hello) | strategies.hint.map(codec.encode_hint)))
+def test_mutated_blocks(block):
+    check_blocks(block)

@@ -1,0 +1,15 @@
+"""A short run of the fuzz target: that it works, and finds its way to most causes."""
+
+from tests.totem.wire import fuzz_wire
+from tests.totem.wire.test_hostile import CAUSES
+
+
+def test_a_short_run():
+    found = fuzz_wire.run(runs=3000, seed=1)
+    assert found["valid"] > 300
+    assert set(found) - {"valid"} <= CAUSES
+    assert len(found) > len(CAUSES) / 2
+
+
+def test_a_run_is_decided_by_its_seed():
+    assert fuzz_wire.run(runs=100, seed=7) == fuzz_wire.run(runs=100, seed=7)
