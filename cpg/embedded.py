@@ -19,10 +19,10 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from cpg.arguments import pathname
-from cpg.cli.formatting import nodes
+from cpg.change_log import NOTHING, Changes, Line, Pace
 from cpg.events import Member, Quorum, RingEvent, Transitional
+from cpg.formatting import nodes
 from cpg.group import OnTransitional
-from cpg.node.change_log import NOTHING, Changes, Line, Pace
 from cpg.node.engine import Engine, EngineStatistics, Inbox, Membership, Transport
 from cpg.node.quorum import QuorumStatus, Rules, Votequorum
 from cpg.ring import Ring

@@ -59,7 +59,7 @@ SHELLS = {
     "cpg.__main__",
     "cpg.cli.demo",
     "cpg.cli.flood",
-    "cpg.cli.formatting",
+    "cpg.formatting",
     "cpg.cli.demo_display",
     "cluck.client.threaded",
     "cluck.client.asynchronous",

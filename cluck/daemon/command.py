@@ -27,10 +27,10 @@ from cluck.replication.replica import Settings as ServerSettings
 from cluck.server.host import Host
 from cluck.server.store import Disk, this_boot
 from cpg.cli import DONE, FAILED, own_version, sole
-from cpg.cli.formatting import nodes
 from cpg.cli.values import path
 from cpg.client.asynchronous import usual_socket
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
+from cpg.formatting import nodes
 from cpg.local.access import Access
 from cpg.local.lifecycle import (
     EXIT_CODES,

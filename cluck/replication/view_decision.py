@@ -19,8 +19,8 @@ from cluck.commands import LARGEST_EPOCH, Boot, Server
 from cluck.replication.electorate import Electorate, Voters
 from cluck.state.machine import State
 from cluck.wire import Lineage, Record, Report, RoundId
-from cpg.cli.formatting import nodes
 from cpg.events import Member
+from cpg.formatting import nodes
 
 MOST_LEADERS: Final = 3
 BELIEVED: Final = 1 << 16

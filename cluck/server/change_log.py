@@ -12,9 +12,9 @@ from typing import Final
 from cluck.replication.electorate import Electorate, Voters
 from cluck.replication.replica import Phase, Replica
 from cluck.server.replies import UNHEARD
-from cpg.cli.formatting import nodes
+from cpg.change_log import NOTHING, Line, Pace
 from cpg.events import Confchg, Reason
-from cpg.node.change_log import NOTHING, Line, Pace
+from cpg.formatting import nodes
 from totem.log_fields import event_fields
 
 PATIENCE: Final = 5.0

@@ -26,8 +26,8 @@ from typing import Any, Protocol
 
 import trio
 
-from cpg.cli.formatting import to_json
 from cpg.embedded import open_ring
+from cpg.formatting import to_json
 from cpg.group import Group
 from totem.store import words
 

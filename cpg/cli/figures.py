@@ -1,4 +1,4 @@
-"""Formats a node's status (`cpg.node.status`) for people: the ring, its traffic, its members."""
+"""Formats a node's status (`cpg.status`) for people: the ring, its traffic, its members."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from cpg.cli.formatting import nodes, votes
+from cpg.formatting import nodes, votes
 from cpg.node.quorum import NodeVotes, QuorumStatus
 from totem.configuration import RingId
 from totem.text import printable

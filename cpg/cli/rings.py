@@ -12,14 +12,14 @@ import trio
 
 from cpg.cli.answers import answered
 from cpg.cli.common import DEFAULT_CONFIG
-from cpg.cli.formatting import nodes
 from cpg.client.asynchronous import DaemonRing, connect, silence
 from cpg.embedded import EmbeddedRing, open_ring
 from cpg.errors import DaemonUnavailable
 from cpg.events import Member
+from cpg.formatting import nodes
 from cpg.libcpg.corosync import CorosyncRing, open_corosync
 from cpg.node.quorum import QuorumStatus
-from cpg.node.status import ring_status
+from cpg.status import ring_status
 from totem.streams import complain
 
 COMPANY_HINT: Final = 3.0
@@ -116,7 +116,7 @@ async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
 
 
 def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Make what asks the node how it is (`cpg.node.status`)."""
+    """Make what asks the node how it is (`cpg.status`)."""
     if isinstance(ring, DaemonRing):
         return partial(_answer, ring, "status")
     started = trio.current_time()

@@ -19,12 +19,12 @@ import trio
 
 from cpg import libqb
 from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version, values
-from cpg.cli.formatting import nodes
 from cpg.cli.output import write_now
 from cpg.client.asynchronous import default_socket, usual_socket
 from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, answers
+from cpg.formatting import nodes
 from cpg.local.access import Access
 from cpg.local.lifecycle import (
     EXIT_CODES,

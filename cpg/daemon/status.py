@@ -12,7 +12,7 @@ import trio
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
 from cpg.local.access import Access
-from cpg.node.status import ring_status
+from cpg.status import ring_status
 
 Answers = Mapping[str, Callable[[], object]]
 

@@ -23,7 +23,7 @@ from hashlib import blake2b
 import trio
 
 import cpg
-from cpg.cli.formatting import quorum_to_json, to_json
+from cpg.formatting import quorum_to_json, to_json
 
 
 def digest(data):

@@ -16,7 +16,7 @@ from cpg.cli import rings
 from cpg.cli.figures import rates, ring_lines
 from cpg.cli.top import picture
 from cpg.node.quorum import QuorumStatus
-from cpg.node.status import ring_status
+from cpg.status import ring_status
 from tests.cpg.processes import run
 from totem.states.gather import Gather
 from totem.states.table import Cause

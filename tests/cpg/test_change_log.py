@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from cpg.node.change_log import INTERVAL, MOST, NOTHING, Changes, Line, Pace
+from cpg.change_log import INTERVAL, MOST, NOTHING, Changes, Line, Pace
 from cpg.testing import World
 from totem.config import Config, Quorum
 from totem.configuration import RingId

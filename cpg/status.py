@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from cpg.cli.formatting import figures
 from cpg.embedded import EmbeddedRing
+from cpg.formatting import figures
 from totem.states.table import State
 from totem.statistics import Statistics
 

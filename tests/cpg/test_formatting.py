@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cpg.cli.formatting import to_json, to_text
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.formatting import to_json, to_text
 from totem.configuration import Level, RingId
 
 ONE, TWO = Member(1, 11), Member(2, 22)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
-from cpg.cli.formatting import nodes, votes
+from cpg.formatting import nodes, votes
 from cpg.node.quorum import QuorumStatus
 from totem.configuration import RingId
 from totem.log_fields import NO_FIELDS, Fields, event_fields
