@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cluck
@@ -131,9 +132,11 @@ class InProcess(System):
     @asynccontextmanager
     async def joined(cls, address: Path) -> AsyncIterator[Any]:
         number = claim(address)
-        async with cpg.open_ring(address / "ring.conf", number) as node, cluck.open(node) as locks:
-            await locks.wait_ready()
-            yield locks
+        # A store of its own each time: a cluster that starts again waits until leases of its former life are over.
+        with TemporaryDirectory(dir=address) as store:
+            async with cpg.open_ring(address / "ring.conf", number) as node, cluck.open(node, store=store) as locks:
+                await locks.wait_ready()
+                yield locks
         (address / f"claim{number}").unlink()
 
     @staticmethod
