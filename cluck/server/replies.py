@@ -175,11 +175,16 @@ class Teller:
         replica = self._replica
         if self.unheard_since is not None:
             return False, UNHEARD
-        is_ready = replica.is_primary and self.is_resumed
+        is_ready = self._is_final
         why = "" if is_ready else replica.why or "what was decided is being made sure of"
         if replica.phase is Phase.BIRTH and replica.disk_fault:
             why += f"; here nothing can be stored: {replica.disk_fault}"
         return is_ready, why
+
+    @property
+    def _is_final(self) -> bool:
+        """Whether the state is that of a primary view, all of whose beginning is final."""
+        return self._replica.is_primary and self.is_resumed
 
     def tell_ready(self) -> None:
         """Tell all clients whether requests are answered now, if that has changed."""
@@ -204,7 +209,8 @@ class Teller:
         """Tell a client of an election from now on."""
         local.observe(election)
         state = self._replica.state
-        if state is not None and self.readiness[0] and election not in self._news:
+        # Also where the ring does not seem to move: when it does again, nothing would tell of the leader once more.
+        if state is not None and self._is_final and election not in self._news:
             local.tell(state.leaders.of(election))
         else:
             local.tell(Leadership(election, None))

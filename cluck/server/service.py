@@ -117,6 +117,8 @@ class Service:
         if type(event) is Message and event.sender == self.replica.member:
             self._outgoing.on_heard()
         self.replica.event(event, now)
+        if self._teller.unheard_since is not None:
+            self._teller.on_tick(now)  # the ring moves again
 
     def take(self, now: float) -> list[bytes]:
         """Hand over what is to be multicast, in order."""

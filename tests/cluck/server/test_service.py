@@ -777,10 +777,26 @@ def test_who_hears_nothing_of_what_it_says_is_not_ready():
     assert server.service.readiness == (False, UNHEARD)
     assert server.told[-1] == Readiness(False, UNHEARD)
     order.ring([1, 2, 3])
-    order.pass_time(TICK)
+    order.settle()
     assert server.ready
     assert server.of(Readiness)[-1] == Readiness(True, "")
     assert len(server.held) == 1
+
+
+def test_who_observes_while_the_ring_stands_still_is_told_who_leads():
+    order = started()
+    order[1].stand()
+    order.settle()
+    server = order[2]
+    server.acquire()
+    held_up = server.service.take(order.now)
+    order.now += SILENCE + 2 * TICK
+    server.service.advance(order.now)
+    assert server.service.readiness == (False, UNHEARD)
+    server.say(Observe(b"head"))
+    assert server.of(Leadership)[-1].leader is not None
+    order.deliver([(server.member, data) for data in held_up], [1, 2, 3])
+    assert server.ready, "what was said has come back"
 
 
 def test_when_a_round_is_late_costs_the_same_however_many_are_open():
