@@ -189,8 +189,6 @@ class Replica:
         self._due = math.inf
         """When the phase has something to do."""
         self._calls = Calls()
-        self._caller: Member | None = None
-        """Who has called the present round."""
         self._forgive_at = math.inf
         """When to say that others may call rounds again."""
         self._is_call_void = False
@@ -519,7 +517,6 @@ class Replica:
         if not is_counted:
             self._is_call_void |= sender == self.member
             return
-        self._caller = sender
         self._is_call_void = False
         self._suspend("servers are still to report")
         self._census = Census(said.id, self._members, self.member, self._ring_seq or 0)
@@ -570,7 +567,7 @@ class Replica:
         if self._is_open:
             excluded = census.exclude(sender, members)
             for member in excluded:
-                self._calls.on_silent(member, self._caller)
+                self._calls.on_silent(member)
             self._watch_calls(now)
             if self.member in excluded:
                 self._call_round()  # this one has come to again: it wants to count

@@ -55,9 +55,9 @@ class Calls:
             self.restless.add(member)
         return self._numbers[member] <= MOST
 
-    def on_silent(self, member: Member, caller: Member | None) -> None:
-        """A member was left out of a round. It may call one more, unless it has called this one itself."""
-        self._numbers[member] = max(self._numbers.get(member, 0), MOST - (member != caller))
+    def on_silent(self, member: Member) -> None:
+        """A member was left out of a round: it may call one more, in which it answers if it has come to again."""
+        self._numbers[member] = max(self._numbers.get(member, 0), MOST - 1)
 
     def forgive(self, sender: Member, members: Collection[Member]) -> None:
         """Let the members of other nodes call rounds again; where all are of one node, the others of that."""
