@@ -28,7 +28,7 @@ def test_help_that_cannot_be_printed(program, option, to, why):
 
 @pytest.mark.parametrize(("to", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")])
 def test_a_capture_that_cannot_be_printed(to, why):
-    [capture, *_] = sorted(Path("tests/dump/captures").glob("*.pcap*"))
+    [capture, *_] = sorted(Path("tests/totem/dump/captures").glob("*.pcap*"))
     code, _, err = shell(f"{sys.executable} -m totem dump {capture} {to}")
     assert (code, err) == (1, f"totem: standard output: {why}\n")
 

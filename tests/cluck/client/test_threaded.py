@@ -10,6 +10,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 import cluck.blocking
+from cluck.client import threaded
 from cluck.client.requests import Follower
 from cluck.errors import (
     ConnectionLost,
@@ -54,7 +55,7 @@ def connect(server):
     opened = []
 
     def connect(**options):
-        locks = cluck.blocking.Locks(server.path, **{"clock": lambda: 0.0, **options})
+        locks = threaded.Locks(server.path, **{"clock": lambda: 0.0, **options})
         opened.append(locks)
         return locks
 
@@ -318,7 +319,7 @@ def test_who_waits_while_nobody_decides_is_told_in_the_log(server, connect, pool
     until(lambda: caplog.records)
     server.merge()
     waits.result(PATIENCE)
-    told = [record.getMessage() for record in caplog.records if record.name == "cluck.blocking"]
+    told = [record.getMessage() for record in caplog.records if record.name == "cluck.client.threaded"]
     assert told[0].startswith("lock 'backup' waits, since the lock servers are not ready: the ring is not quorate")
     assert told[1:] == ["the lock servers are ready again"]
 
@@ -340,7 +341,7 @@ def test_who_decides_is_changed(server, locks):
 
 
 def test_a_change_of_who_decides_that_is_not_seen_in_force(server, locks, monkeypatch):
-    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.0)
+    monkeypatch.setattr(threaded, "PATIENCE", 0.0)
     monkeypatch.setattr(Electorate, "is_in_force", lambda *_: False)
     with pytest.raises(OutcomeUnknown, match="are not in force: 1; look at the status again"):
         locks.change_voters({1: 1})
@@ -399,7 +400,7 @@ def test_a_forked_process_leaves_the_lock_alone(server, locks):
 @pytest.fixture
 def endless(monkeypatch):
     """Make a patience of this module endless."""
-    return lambda name: monkeypatch.setattr(cluck.blocking, name, threading.TIMEOUT_MAX)
+    return lambda name: monkeypatch.setattr(threaded, name, threading.TIMEOUT_MAX)
 
 
 def while_stopped(server, pool, begin, then):
@@ -468,7 +469,7 @@ def test_blocks_end_where_the_lock_server_stands_still(server, locks, pool, endl
 def test_a_wait_has_an_end_where_the_lock_server_stands_still(
     server, locks, pool, *, monkeypatch, reacquire, kind, why
 ):
-    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.0)
+    monkeypatch.setattr(threaded, "PATIENCE", 0.0)
 
     def wait():
         with pytest.raises(kind, match=why):
@@ -510,7 +511,7 @@ def test_who_notifies_is_told_that_the_lock_is_lost_where_the_lock_server_stands
 def test_what_an_administrator_wants_is_looked_for_in_vain_where_the_lock_server_stands_still(
     server, locks, pool, monkeypatch
 ):
-    monkeypatch.setattr(cluck.blocking, "PATIENCE", 0.01)
+    monkeypatch.setattr(threaded, "PATIENCE", 0.01)
     with pytest.raises(OutcomeUnknown, match="look at the tickets again"):
         while_stopped(server, pool, nullcontext, lambda: locks.force("backup", 1))
 
