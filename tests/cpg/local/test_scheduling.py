@@ -136,7 +136,7 @@ needs_real_time = pytest.mark.skipif(not may_be_in_real_time(), reason="the syst
 
 SPINNER = """
 import logging, os
-from cpg.daemon import scheduling
+from cpg.local import scheduling
 from totem.config import Scheduling
 
 logging.basicConfig(level=logging.INFO)
