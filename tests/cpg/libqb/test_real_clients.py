@@ -77,7 +77,7 @@ def test_cmapctl(two_nodes):
 
 
 def test_cpgflood_sees_one_order_and_cpgtool_sees_it(two_nodes, compiled):
-    flood = compiled(HERE.parent / "interop" / "cpgflood.c")
+    flood = compiled(HERE.parents[1] / "interop" / "cpgflood.c")
     command = (flood, "-g", "bench", "-n", "2", "-t", "1")
     running = [subprocess.Popen(two_nodes.place(k).command(*command), stdout=subprocess.PIPE) for k in (1, 2)]
     reports = [json.loads(program.communicate(timeout=PATIENCE)[0]) for program in running]
