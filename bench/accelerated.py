@@ -19,7 +19,8 @@ from bench.notes import Bench
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration
 from totem.node import BURST, LOOKS, SLICE
-from totem.processor import ALL, Processor
+from totem.outbox import ALL
+from totem.processor import Processor
 from totem.testing.network import Cables, SwitchedNetwork
 from totem.wire.codec import MCAST_HEADER
 

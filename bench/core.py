@@ -18,7 +18,8 @@ from cpg.stream import Stream
 from totem.config import Config
 from totem.configuration import Delivery, Messages, RegularConfiguration
 from totem.errors import QueueFull
-from totem.processor import ALL, Processor
+from totem.outbox import ALL
+from totem.processor import Processor
 
 GROUP_HEADER = b"\x01\x00\x01\x00a"
 LIST_BYTES = 32 * 1024

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from cpg.formatting import nodes, votes
 from cpg.node.quorum import QuorumStatus
 from totem.configuration import RingId
+from totem.interruption import Interruption
 from totem.log_fields import NO_FIELDS, Fields, event_fields
-from totem.processor import Interruption
 
 
 class Line(NamedTuple):

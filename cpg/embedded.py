@@ -30,9 +30,9 @@ from totem.config import Config
 from totem.configuration import Delivery, RingId
 from totem.corosync_conf import load, own_node
 from totem.errors import RingLost
+from totem.interruption import Interruption
 from totem.log_fields import event_fields, extra
 from totem.node import Node
-from totem.processor import Interruption
 from totem.statistics import Statistics
 from totem.store import default_directory, words, write_durably
 

@@ -26,7 +26,8 @@ from totem.configuration import (
 )
 from totem.corosync_conf import load
 from totem.errors import ConfigError, MalformedDatagram, MessageTooLong, QueueFull, RingLost, TotemError
-from totem.processor import ALL, Processor, Ready
+from totem.outbox import ALL
+from totem.processor import Processor, Ready
 from totem.states.table import Cause, State
 from totem.statistics import Statistics
 

@@ -120,7 +120,7 @@ class Node:
             endpoint.close()
             raise
         endpoint.drops = processor.counters.drops
-        endpoint.notice = processor.notice
+        endpoint.notice = processor.diagnostics.notice
         processor.receive_buffer = endpoint.receive_buffer
         return cls(processor, endpoint, store)
 

@@ -13,7 +13,7 @@ from totem.configuration import Feature, RingId
 from totem.deafness import Standstill
 from totem.flow import FlowControl
 from totem.labels import Labels
-from totem.sequence import earlier, later, up_to
+from totem.sequence import before, earlier, later, up_to
 from totem.window import MessageWindow
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -153,6 +153,21 @@ class Ring:
         """Keep what the token says as I pass it on."""
         self.forwarded_aru = token.aru
         self.complete = token.aru_holder == 0
+
+    def limit_last_token(self) -> None:
+        """Let a copy of the token claim no more than what is safe.
+
+        A Corosync node takes a copy for a second rotation before it notices, and forgets messages that only the nodes
+        before it have. If the token or those messages got no further, no node behind it can ever have them
+        (docs/trials.md). For a node that sees the copy first, the aru is low for one rotation. It is this node's to
+        raise again, and nothing that this node forwarded on this visit may count toward SAFE.
+        """
+        if self.forwarded_aru is not None and before(self.safe_line, self.forwarded_aru):
+            token = codec.decode(self.last_token)
+            assert isinstance(token, Token)
+            token.aru = self.forwarded_aru = self.safe_line
+            token.aru_holder = self.node_id
+            self.last_token = codec.encode(token)
 
     def release_safe(self) -> None:
         """Forget the frames that are delivered here and known to be everywhere."""

@@ -1,18 +1,21 @@
-"""Ring sequences: which ones are believed, from whom, and how long it takes.
+"""Ring sequences: which ones are believed, used and stored.
 
-A ring's sequence is above those of all its members, so whoever joins with a large one lifts that of all; and 64 bits
-are counted through in one step if anybody may say anything. Yet a real ring may have any number: files are lost and
-begin again with the clock, and a Corosync node counts on from whatever it has heard.
+A ring's sequence is above those of all its members, so a node that joins with a large one lifts everybody's. If any
+datagram were believed, one forged Join would use up all 64 bits. Yet a real ring may have any number: files are lost
+and begin again with the clock, and a Corosync node counts on from whatever it has heard.
 
-A number near one's own is believed at once: it costs nothing, since there is room for 2**31 such steps. One far above
-is believed only of a node that is not in one's ring, and that has said so for as long as a token may take, and nothing
-else; and what comes of it is one's own, on disk and in Joins, only when the commit token has been with all members: at
-its representative when that is back, at the others, to whom anybody may have sent it, when the ring is installed.
+A number near the node's own is believed at once: there is room for 2**31 such steps, so it costs nothing. One far above
+is a *claim*. It is believed only of a node that is not in this ring, and that has claimed nothing else for as long as a
+token may take. The ring that is formed with it is in *doubt* until the commit token has been with all members: at the
+representative, when that token is back; at the others, to whom anybody may have sent it, when the ring is installed.
+Until then the number is neither stored nor sent in Joins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
+from totem.configuration import RingId
 
 LIMIT = 1 << 63
 """No ring sequence above this is believed, used or stored: somebody must be able to count on from it."""
@@ -30,12 +33,12 @@ class Claims:
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
-        """Seconds for which a node must go on to say so."""
+        """Seconds for which a node must repeat its claim."""
         self._claims: dict[int, tuple[int, float, float]] = {}
-        """By node id: sequence, said since, said last."""
+        """By node id: the sequence, when it was claimed first, and last."""
 
     def hear(self, origin: int, ring_seq: int, now: float) -> bool:
-        """Take down what a node claims; says whether it has done so for long enough."""
+        """Note what a node claims; return whether it has claimed that for long enough."""
         claimed, since, last = self._claims.get(origin, (ring_seq, now, now))
         if abs(ring_seq - claimed) > STEP or now - last > self._patience:
             since = now
@@ -43,10 +46,73 @@ class Claims:
         return now - since >= self._patience
 
     def forget(self, origin: int) -> None:
-        """It says something else now."""
+        """Forget a node's claim, because it says something else now."""
         self._claims.pop(origin, None)
 
     def highest(self, members: Iterable[int]) -> int:
-        """The highest sequence that one of these claims and is believed to have; 0 if none does."""
+        """Return the highest believed claim of these members; 0 if there is none."""
         claims = (self._claims[member] for member in members if member in self._claims)
         return max((ring_seq for ring_seq, since, last in claims if last - since >= self._patience), default=0)
+
+
+class RingNumbers:
+    """The ring id of one node, and the ring sequences that it believes."""
+
+    def __init__(self, ring_id: RingId, patience: float) -> None:
+        self.ring_id = ring_id
+        """The latest ring that this node has committed to, installed or not."""
+        self.highest = ring_id.seq
+        """The highest sequence that is believed."""
+        self._claims = Claims(patience)
+        self._confirmed: RingId | None = None
+        """The ring id before the doubtful one; None while there is no doubt."""
+        self._to_store: int | None = None
+
+    @property
+    def confirmed_seq(self) -> int:
+        """The sequence of this node that is beyond doubt."""
+        return (self._confirmed or self.ring_id).seq
+
+    def believes(self, origin: int, ring_seq: int, now: float) -> bool:
+        """Return whether the sequence in a Join is believed (rulings, G18)."""
+        if is_near(ring_seq, self.confirmed_seq):
+            self._claims.forget(origin)
+            self.highest = max(self.highest, ring_seq)
+            return True
+        return self._claims.hear(origin, ring_seq, now)
+
+    def next_seq(self, members: Iterable[int]) -> int | None:
+        """Return the sequence of the next ring of these members; None if the numbers are used up."""
+        ring_seq = max(self.highest, self._claims.highest(members)) + 4
+        return ring_seq if ring_seq <= LIMIT else None
+
+    def begin(self, ring_id: RingId) -> None:
+        """Make the ring id of a commit token this node's, and durable before anything more is sent.
+
+        An id that is far above this node's may be forged. It is not stored before it is confirmed.
+        """
+        if not is_near(ring_id.seq, self.ring_id.seq):
+            self._confirmed = self.ring_id
+        self.ring_id = ring_id
+        if self._confirmed is None:
+            self._adopt()
+
+    def confirm(self) -> None:
+        """End the doubt in the ring id, if there is any."""
+        if self._confirmed is not None:
+            self._confirmed = None
+            self._adopt()
+
+    def _adopt(self) -> None:
+        self._to_store = self.ring_id.seq
+        self.highest = max(self.highest, self.ring_id.seq)
+
+    def retract(self) -> None:
+        """Go back to the ring id before one that was not confirmed."""
+        if self._confirmed is not None:
+            self.ring_id, self._confirmed = self._confirmed, None
+
+    def take(self) -> int | None:
+        """Return the sequence that must be stored now, if there is one."""
+        to_store, self._to_store = self._to_store, None
+        return to_store

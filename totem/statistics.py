@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
+from typing import Any
 
 from totem.configuration import RingId
 from totem.deafness import Absence
@@ -37,6 +38,11 @@ class Counters:
     bytes_sent: int = 0
     drops: Counter[str] = field(default_factory=Counter)
     entered: Counter[str] = field(default_factory=Counter)
+
+    def frozen(self) -> dict[str, Any]:
+        """Return a read-only copy of all counts, by their names."""
+        counts = {count.name: getattr(self, count.name) for count in fields(self)}
+        return counts | {name: MappingProxyType(dict(counts[name])) for name in ("drops", "entered")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,3 @@ class Statistics:
     """Smoothed time between two visits of the token while it does not rest, in seconds; 0 before the second visit.
 
     Follows slowly where it grows: one rotation counts for at most half as long again as those before."""
-
-    @staticmethod
-    def freeze(counts: Counter[str]) -> Mapping[str, int]:
-        """A read-only copy."""
-        return MappingProxyType(dict(counts))

@@ -29,8 +29,9 @@ from cpg.node.quorum import Rules, Votequorum
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
+from totem.interruption import Interruption
 from totem.labels import Envelope
-from totem.processor import Interruption, Processor
+from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, Node
 from totem.testing.network import Conditions

@@ -13,8 +13,8 @@ from cpg.testing import World
 from totem.config import Config, Quorum
 from totem.configuration import RingId
 from totem.errors import RingLost
+from totem.interruption import Interruption
 from totem.log_fields import fields_of
-from totem.processor import Interruption
 from totem.states.table import Cause
 from totem.testing.cluster import Cluster
 

@@ -279,7 +279,7 @@ def what_an_attempt_brought_outlives_it() -> None:
 def what_a_member_owes_all_deliver() -> None:
     """The same where node 3 has promised nothing (A6)."""
     cluster, message = _attempt_that_only_node_1_finishes()
-    machine_of(cluster, 3).obligations = set()
+    machine_of(cluster, 3).membership.obligations = set()
     _go_on_without_node_1(cluster, message)
 
 

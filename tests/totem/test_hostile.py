@@ -66,22 +66,24 @@ class Liar:
         dice, machine = self.dice, self.machine
         first = dice.getrandbits(31)
         crowd = range(first, first + MAX_NODES - 3)
-        candidates = dice.choice([machine.candidates, NODES, self.ids(3), crowd])
-        failed = dice.choice([machine.failed, (), (machine.node_id,), self.ids(3)])
+        candidates = dice.choice([machine.membership.candidates, NODES, self.ids(3), crowd])
+        failed = dice.choice([machine.membership.failed, (), (machine.node_id,), self.ids(3)])
         ring_seq = dice.choice([self.ring.id.seq + dice.choice([0, 1, 1000]), dice.choice(FAR)])
         return Join(dice.choice([self.sender, 0]), self.sender, ring_seq, tuple(candidates), tuple(failed))
 
     def commit_token(self):
         dice, machine = self.dice, self.machine
-        members = dice.choice([tuple(sorted(machine.candidates - machine.failed)) or NODES, NODES])
+        membership = machine.membership
+        members = dice.choice([tuple(sorted(membership.candidates - membership.failed)) or NODES, NODES])
         entries = [
             CommitEntry(dice.choice([machine.ring.id, NO_RING]), self.seq(), self.seq(), dice.choice([0, 1, 9]))
             for _ in members
         ]
         index = dice.choice([0, len(members), members.index(machine.node_id) if machine.node_id in members else 0])
         far = RingId(members[0], dice.choice(FAR))
-        ring_id = dice.choice([RingId(members[0], machine.highest_ring_seq + 4), self.ring_id, far])
-        return CommitToken(self.sender, machine.commit_token_seq + dice.randrange(9), ring_id, members, entries, index)
+        ring_id = dice.choice([RingId(members[0], machine.numbers.highest + 4), self.ring_id, far])
+        token_seq = machine.tokens.commit_token_seq + dice.randrange(9)
+        return CommitToken(self.sender, token_seq, ring_id, members, entries, index)
 
     def multicast(self):
         dice = self.dice
@@ -144,8 +146,8 @@ def test_plausible_lies_never_raise_and_cost_bounded_memory(seed):
         if machine.state in (State.OPERATIONAL, State.RECOVERY) or dice.random() < 0.1:
             (lie,) = dice.choices(LIES, weights)
             node.receive(codec.encode(lie(Liar(dice, machine))))
-        assert len(machine.candidates | machine.failed) <= MAX_NODES
-        assert machine.obligations <= set(machine.ring.members)
+        assert len(machine.membership.candidates | machine.membership.failed) <= MAX_NODES
+        assert machine.membership.obligations <= set(machine.ring.members)
         assert len(machine.ring.window.frames) < RANGE
     assert cluster.settle(60)
     assert all(node.machine.ring.id.seq < NEAR > node.stored for node in cluster.nodes.values())
@@ -237,11 +239,11 @@ def good_frame(ring):
 def told_with_a_number(machine, ring_seq):
     """One datagram of each kind that has a ring sequence, from node 2, as well formed as it can be."""
     ring_id, other = RingId(1, ring_seq), RingId(2, ring_seq)
-    members = tuple(sorted(machine.candidates - machine.failed | {machine.node_id}))
+    members = tuple(sorted(machine.membership.candidates - machine.membership.failed | {machine.node_id}))
     place = members.index(machine.node_id)
     entries = [CommitEntry(other, 5, 5, 1) for _ in members]
     return [
-        Join(2, 2, ring_seq, tuple(machine.candidates), tuple(machine.failed)),
+        Join(2, 2, ring_seq, tuple(machine.membership.candidates), tuple(machine.membership.failed)),
         Join(2, 2, ring_seq, (2,), ()),
         Join(0, 2, ring_seq, NODES, (2,)),
         CommitToken(2, 1, RingId(members[0], ring_seq), members, entries, place),
@@ -323,7 +325,13 @@ def test_who_lies_for_a_member_all_the_time_lifts_no_number():
             cluster.run_for(0.002)
             for node_id in (1, 3):
                 machine = cluster[node_id].machine
-                lie = Join(2, 2, LIMIT - 8, tuple(sorted(machine.candidates)), tuple(sorted(machine.failed)))
+                lie = Join(
+                    2,
+                    2,
+                    LIMIT - 8,
+                    tuple(sorted(machine.membership.candidates)),
+                    tuple(sorted(machine.membership.failed)),
+                )
                 cluster[node_id].receive(codec.encode(lie))
         if down:
             cluster[2].start()

@@ -8,11 +8,13 @@ import pytest
 from totem import Config, MessageTooLong, QueueFull, RingId, State
 from totem.config import MAX_NODES
 from totem.configuration import NO_RING, Guarantee, Messages, RegularConfiguration
+from totem.outbox import ALL
 from totem.packing import MAX_MESSAGE
-from totem.processor import ALL, FEATURES, Processor
+from totem.processor import FEATURES, Processor
 from totem.sequence import MASK
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
+from totem.timers import Timer
 from totem.wire import codec
 from totem.wire.messages import Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
@@ -201,7 +203,7 @@ def test_joins_that_name_more_processors_than_a_join_holds_are_dropped():
             machine.receive(codec.encode(Join(2, 2, machine.ring_id.seq, named, failed)), cluster.now)
     named = (1, 2, *range(5000, 5000 + MAX_NODES - 3))
     machine.receive(codec.encode(Join(2, 2, machine.ring_id.seq, named, ())), cluster.now)
-    assert len(machine.candidates) == MAX_NODES
+    assert len(machine.membership.candidates) == MAX_NODES
     machine.leave(cluster.now)
 
 
@@ -224,7 +226,7 @@ def test_only_what_is_received_counts_as_sent_by_another():
     for old_seq in range(1, 100):
         machine.receive(encapsulated(machine, 2, 9, Mcast(2, 2, old_seq, old)), cluster.now)
         machine.receive(encapsulated(machine, 2, 60_000, Mcast(2, 2, old_seq, old)), cluster.now)
-    assert machine._room.heard == {1}
+    assert machine._handler.heard == {1}
 
 
 def test_a_forged_token_beside_the_true_one_does_not_keep_a_recovery_going():
@@ -247,7 +249,7 @@ def test_nobody_is_obliged_who_was_not_in_the_old_ring():
     for origin in (1, 2):
         inner = Mcast(origin, origin, 0, NO_RING, data=codec.encode_hello(hello))
         machine.receive(encapsulated(machine, origin, origin, inner), cluster.now)
-    assert machine._room._obliged() == {1, 2, 3}
+    assert machine._handler._obliged() == {1, 2, 3}
 
 
 def test_a_node_of_another_cluster_is_named_and_ignored():
@@ -308,7 +310,7 @@ def test_a_node_that_nobody_has_answered_says_so_once():
 
 def test_who_is_alone_by_intent_or_has_had_company_does_not():
     for machine in (ring_of_one(count=1), formed()[1].machine):
-        machine.miss_company(1e9)
+        machine.diagnostics.report_if_unanswered(1e9)
         assert not machine.take().notices
 
 
@@ -345,7 +347,7 @@ def test_an_impossible_ring_sequence_is_not_believed():
     """Corosync counts on from whatever it hears; one forged Join would exhaust the 64 bits for good."""
     machine = ring_of_one()
     machine.receive(codec.encode(Join(2, 2, (1 << 64) - 1, (1, 2), ())), 1.0)
-    assert machine.highest_ring_seq == 5
+    assert machine.numbers.highest == 5
     assert machine.statistics().drops == {"impossible ring sequence": 1}
     assert any("node 2 has a ring sequence" in text for text in machine.take().notices)
 
@@ -396,7 +398,7 @@ def test_a_token_sent_again_to_a_real_node_claims_only_what_is_safe():
     ring = machine.ring
     cluster[1].send([cluster[1].compose(20)])
     assert cluster.run_until(lambda: ring.safe_line != ring.forwarded_aru, 10)
-    machine.resend_token(cluster.now)
+    machine._handler.on_timer(Timer.TOKEN_RETRANSMIT, cluster.now)
     copy = codec.decode(machine.take().datagrams[-1][1][0])
     assert (copy.aru, copy.aru_holder) == (ring.safe_line, 1)
     assert ring.forwarded_aru == ring.safe_line, "what the copy does not claim must not count toward SAFE"
@@ -409,7 +411,7 @@ def test_a_token_sent_again_in_a_pure_ring_is_the_same():
     cluster[1].send([cluster[1].compose(20)])
     assert cluster.run_until(lambda: ring.safe_line != ring.forwarded_aru, 10)
     last = ring.last_token
-    machine.resend_token(cluster.now)
+    machine._handler.on_timer(Timer.TOKEN_RETRANSMIT, cluster.now)
     assert machine.take().datagrams[-1][1] == [last]
 
 
@@ -582,7 +584,7 @@ def test_a_sync_that_a_real_node_blocks_is_begun_anew_with_everybody():
     machine = cluster[1].machine
     rings = {k: cluster[k].machine.ring_id for k in (1, 2, 3)}
     assert machine.restart_sync([3], cluster.now)
-    assert not machine.failed
+    assert not machine.membership.failed
     cluster[1].kick()
     assert cluster.run_until(lambda: cluster.one_ring(1, 2, 3) and cluster[3].machine.ring_id != rings[3], 0.1)
 
@@ -603,7 +605,7 @@ def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():
     for other in (2, 3):
         machine.receive(codec.encode(Join(other, other, machine.ring_id.seq + 1, (1, 2, 3), (1,))), now)
     assert machine.state is State.GATHER
-    assert machine.failed == {2, 3}
+    assert machine.membership.failed == {2, 3}
     machine.advance(now + cluster.config.join)
     assert machine.state is not State.GATHER
 
@@ -669,4 +671,5 @@ def test_every_target_is_all_or_a_member():
 
 @pytest.mark.parametrize(("netmtu", "burst"), [(576, 128), (1500, 128), (9000, 21), (65507, 2)])
 def test_what_may_wait_in_a_switch_is_bytes(netmtu, burst):
-    assert processor(netmtu=netmtu).burst == burst
+    machine = processor(netmtu=netmtu)
+    assert machine.tokens.burst(machine.ring) == burst

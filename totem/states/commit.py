@@ -9,13 +9,13 @@ any more: what I wrote into the token must stay true.
 from __future__ import annotations
 
 from totem.sequence import before, later
-from totem.states.room import Room
+from totem.states.handler import StateHandler
 from totem.states.table import Cause, State
 from totem.timers import Timer
 from totem.wire.messages import CommitEntry, CommitToken, Join
 
 
-class Commit(Room):
+class Commit(StateHandler):
     """Between my first and second sight of a commit token."""
 
     state = State.COMMIT
@@ -27,7 +27,8 @@ class Commit(Room):
         processor.timers.disarm_all()
         self._fill_entry(token)
         token.index += 1
-        processor.forward_commit_token(token, now)
+        assert processor.new_ring is not None
+        processor.tokens.forward_commit_token(processor.new_ring, token, now)
 
     def _fill_entry(self, token: CommitToken) -> None:
         """Corosync's formulas in every ring: real nodes read and overwrite these fields (rulings, A2)."""
@@ -53,9 +54,9 @@ class Commit(Room):
             or token.members != ring.members
             or token.index != len(ring.members)
             or token.entries[ring.members.index(processor.node_id)].old_ring_id != processor.ring.id
-            or not processor.has_gone_round(token)
+            or not processor.tokens.has_gone_round(token)
         ):
-            processor.drop("commit token of another ring")
+            processor.diagnostics.drop("commit token of another ring")
             return
         processor.recover(token, now)
 
@@ -68,14 +69,16 @@ class Commit(Room):
         processor = self.processor
         ring = processor.new_ring
         assert ring is not None
-        has_not_agreed = join.origin in ring.members and not processor.knows_all_of(join)
-        if has_not_agreed or processor.is_news_of_attempt(join):
+        has_not_agreed = join.origin in ring.members and not processor.membership.knows_all_of(join)
+        if has_not_agreed or self.breaks_attempt(ring, join):
             processor.gather_with(join, Cause.JOIN_IN_COMMIT, now)
 
     def on_timer(self, timer: Timer, now: float) -> None:
         """Send the commit token again, or give the attempt up."""
+        processor = self.processor
         match timer:
             case Timer.TOKEN_RETRANSMIT:
-                self.processor.resend_token(now)
+                assert processor.new_ring is not None
+                processor.tokens.resend(processor.new_ring, now)
             case Timer.TOKEN_LOSS:
-                self.processor.gather(Cause.TOKEN_LOST_IN_COMMIT, now)
+                processor.gather(Cause.TOKEN_LOST_IN_COMMIT, now)

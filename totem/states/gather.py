@@ -10,13 +10,15 @@ The candidates and the failed outlive this room: an attempt that breaks in Commi
 from __future__ import annotations
 
 from totem.configuration import RingId
-from totem.states.room import Room
+from totem.states.handler import StateHandler
 from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.wire import codec
+from totem.wire.codec import Hint
 from totem.wire.messages import CommitEntry, CommitToken, Join
 
 
-class Gather(Room):
+class Gather(StateHandler):
     """One round of Joins with the candidates that were known when it began."""
 
     state = State.GATHER
@@ -24,7 +26,7 @@ class Gather(Room):
     def enter(self, now: float) -> None:
         """Begin a round: tell all at once, then every join timeout."""
         processor = self.processor
-        processor.candidates.add(processor.node_id)
+        processor.membership.candidates.add(processor.node_id)
         self.agreed = {processor.node_id}
         self._may_be_alone = False
         timers, config = processor.timers, processor.config
@@ -44,24 +46,42 @@ class Gather(Room):
     def _send_join(self, now: float) -> None:
         processor = self.processor
         processor.timers.arm(Timer.JOIN, now + processor.config.join)
-        processor.send_join()
+        processor.counters.joins_sent += 1
+        hint = Hint(processor.config.cluster_name, processor.config.frame_size, processor.own_features)
+        join = processor.membership.join(processor.numbers.ring_id.seq, codec.encode_hint(hint))
+        processor.outbox.send_message_to_all(join)
         # Corosync nodes hear their own Joins, which is how a processor without company forms a ring of one.
         self._commit_if_agreed(now)
 
     def _commit_if_agreed(self, now: float) -> None:
         processor = self.processor
-        members = processor.candidates - processor.failed
+        membership = processor.membership
+        members = membership.candidates - membership.failed
         if not members <= self.agreed:
             return
-        if processor.receive_failed:
-            processor.go_alone()
+        if membership.receive_failed:
+            self._go_alone(*membership.receive_failed)
             members = {processor.node_id}
-        if members == {processor.node_id} != processor.candidates - processor.gone and not self._may_be_alone:
+        if members == {processor.node_id} != membership.candidates - membership.gone and not self._may_be_alone:
             self._hesitate(now)
         elif members and min(members) == processor.node_id:
-            ring_seq = processor.next_ring_seq(members)
-            if ring_seq is not None:
-                processor.commit(self._commit_token(tuple(sorted(members)), ring_seq), Cause.CONSENSUS, now)
+            ring_seq = processor.numbers.next_seq(members)
+            if ring_seq is None:
+                processor.diagnostics.notice_sequences_used_up()
+                return
+            processor.commit(self._commit_token(tuple(sorted(members)), ring_seq), Cause.CONSENSUS, now)
+
+    def _go_alone(self, reason: str, since: float) -> None:
+        """Form a ring of one, because the others have agreed to go on without this node.
+
+        This node hears the others again a little sooner than they hear it: whoever is not answered loses a consensus
+        timeout.
+        """
+        processor = self.processor
+        if processor.ring.pure:
+            early = 3 * processor.config.consensus
+            processor.left_out.add(processor.node_id, since, reason, early=early)
+        processor.membership.go_alone()
 
     def _hesitate(self, now: float) -> None:
         """Do not be a ring of one at once when others have failed that did not leave.
@@ -86,26 +106,26 @@ class Gather(Room):
     def on_join(self, join: Join, now: float) -> None:
         """Agree, ignore or take over what the join knows more."""
         processor = self.processor
-        candidates, failed = set(join.candidates), set(join.failed)
-        if candidates == processor.candidates and failed == processor.failed:
+        membership = processor.membership
+        if set(join.candidates) == membership.candidates and set(join.failed) == membership.failed:
             if not join.is_leave:
                 self.agreed.add(join.origin)
                 self._commit_if_agreed(now)
-        elif processor.merge(join):
+        elif membership.merge(join, processor.ring.members):
             cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_MERGED
             processor.gather(cause, now)
 
     def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
         """Another ring can be heard: its processors are candidates, too."""
-        if origin not in self.processor.candidates:
-            self.processor.candidates.add(origin)
+        if origin not in self.processor.membership.candidates:
+            self.processor.membership.candidates.add(origin)
             self.processor.gather(cause, now)
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
         """The representative of just the ring that I have agreed to begins it."""
         processor = self.processor
         if self._ignores_commit_token(token):
-            processor.drop("commit token of another ring")
+            processor.diagnostics.drop("commit token of another ring")
             return
         processor.commit(token, Cause.COMMIT_TOKEN, now)
 
@@ -113,8 +133,8 @@ class Gather(Room):
         processor = self.processor
         members = token.members
         return (
-            set(members) != processor.candidates - processor.failed
-            or token.ring_id.seq <= processor.ring_id.seq
+            set(members) != processor.membership.candidates - processor.membership.failed
+            or token.ring_id.seq <= processor.numbers.ring_id.seq
             or token.ring_id.representative != members[0]
             or token.index >= len(members)
             or not token.index  # mine to make, if I am the representative
@@ -139,8 +159,9 @@ class Gather(Room):
     def _judge(self, cause: Cause, now: float) -> None:
         """Hold those who did not agree for failed; where all did, give the representative a token timeout."""
         processor = self.processor
-        silent = processor.candidates - processor.failed - self.agreed
-        processor.failed |= silent
+        membership = processor.membership
+        silent = membership.candidates - membership.failed - self.agreed
+        membership.failed |= silent
         if silent or cause is Cause.TOKEN_LOST_IN_GATHER:
             processor.gather(cause, now)
         else:

@@ -7,7 +7,6 @@ alone does, in a queue and reassembly of its own (rulings, C1).
 from __future__ import annotations
 
 from totem.configuration import Feature, RingId
-from totem.packing import Packer
 from totem.ring import Ring
 from totem.states.ordering import Ordering
 from totem.states.table import Cause, State
@@ -33,28 +32,24 @@ class Operational(Ordering):
         """Whether all members are known to be ours."""
         return self.processor.ring.pure
 
-    def _stream(self) -> Packer:
-        processor = self.processor
-        return processor.sync_packer if processor.syncing else processor.packer
-
     def queued_frames(self) -> int:
         """Frames that wait in the stream that is allowed to send."""
         labels = self.processor.ring.labels
-        return self._stream().queued_frames(compact=labels is not None)
+        return self.processor.stream.queued_frames(compact=labels is not None)
 
     def multicast(self, token: Token, allowed: int) -> int:
         """Cut frames from the queue and give them their numbers; what is not held back leaves as one train. Hot."""
-        stream = self._stream()
+        processor = self.processor
+        stream = processor.stream
         if not stream:
             return 0
-        processor = self.processor
         ring = processor.ring
         numbers = ring.labels.own if ring.labels is not None else None
         train = self.seal(token, stream.next_frames(allowed, numbers))
         at_once = max(0, len(train) - self._held_back(token, len(train)))
         ring.held_back = train[at_once:]
         if at_once:
-            processor.send_to_all(train[:at_once])
+            processor.outbox.send_to_all(train[:at_once])
         return len(train)
 
     def _held_back(self, token: Token, count: int) -> int:
@@ -73,14 +68,14 @@ class Operational(Ordering):
         busy = token.fcc + count
         if processor.syncing or busy <= len(ring.members) or Feature.ACCELERATED not in ring.features:
             return 0
-        burst = processor.burst
+        burst = processor.tokens.burst(ring)
         if processor.config.transport == "udp":
             return burst
         return max(burst, ring.flow.sent_by_others(token))
 
     def conclude_visit(self, token: Token, now: float) -> bool:
         """Deliver what has become safe and forget what everybody has."""
-        self.processor.flush()
+        self.processor.delivery.flush(self.processor.ring)
         self.processor.ring.release_safe()
         return True
 
@@ -90,9 +85,9 @@ class Operational(Ordering):
         ring = processor.ring
         if origin in ring.members and ring_id.seq < ring.id.seq:
             # Late or repeated: a member that has gone elsewhere since has a higher ring.
-            processor.drop("multicast of a former ring")
+            processor.diagnostics.drop("multicast of a former ring")
             return
-        processor.candidates.add(origin)
+        processor.membership.candidates.add(origin)
         processor.gather(cause, now)
 
     def on_join(self, join: Join, now: float) -> None:
@@ -102,7 +97,7 @@ class Operational(Ordering):
             return
         dropped = self._ignores_join(join)
         if dropped:
-            processor.drop(dropped)
+            processor.diagnostics.drop(dropped)
             return
         cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_RECEIVED
         processor.gather_with(join, cause, now)
@@ -112,7 +107,7 @@ class Operational(Ordering):
         if processor.node_id in join.failed:
             return "join that holds me for failed"
         is_member = join.origin in processor.ring.members
-        if is_member and join.ring_seq < processor.ring_id.seq:
+        if is_member and join.ring_seq < processor.numbers.ring_id.seq:
             return "stale join"
         if join.is_leave and not is_member:
             return "leave of a non-member"
@@ -120,11 +115,12 @@ class Operational(Ordering):
 
     def on_timer(self, timer: Timer, now: float) -> None:
         """Announce the ring while it is idle, so that rings which can hear each other merge."""
-        if timer is not Timer.MERGE_DETECT:
-            super().on_timer(timer, now)
-            return
         processor = self.processor
         ring = processor.ring
-        if ring.is_representative:
-            processor.send_message_to_all(MergeDetect(processor.node_id, processor.node_id, ring.id))
-            processor.miss_company(now)
+        if timer is Timer.TOKEN_RETRANSMIT and not ring.pure:
+            ring.limit_last_token()
+        if timer is not Timer.MERGE_DETECT:
+            super().on_timer(timer, now)
+        elif ring.is_representative:
+            processor.outbox.send_message_to_all(MergeDetect(processor.node_id, processor.node_id, ring.id))
+            processor.diagnostics.report_if_unanswered(now)

@@ -13,7 +13,7 @@ from totem.config import REAL_REST_AFTER
 from totem.configuration import RingId
 from totem.ring import Ring
 from totem.sequence import RANGE, after, before, distance, row
-from totem.states.room import Room
+from totem.states.handler import StateHandler
 from totem.states.table import Cause, State
 from totem.timers import Timer
 from totem.wire import codec
@@ -39,7 +39,7 @@ def describe(ring: Ring, holder: int, frame: bytes | None) -> str:
     return f"{lacks} node {origin} in frames of {len(frame)} bytes (FAILED TO RECEIVE)"
 
 
-class Ordering(Room):
+class Ordering(StateHandler):
     """A state in which the token of a formed ring goes round."""
 
     def ring(self) -> Ring:
@@ -68,9 +68,9 @@ class Ordering(Room):
         ring = self.ring()
         dropped = self._ignores_token(ring, token)
         if dropped:
-            processor.drop(dropped)
+            processor.diagnostics.drop(dropped)
             return
-        processor.note_visit(now)
+        processor.tokens.note_visit(now)
         processor.timers.disarm(Timer.TOKEN_HOLD)
         processor.timers.disarm(Timer.CALL)
         ring.resting = None
@@ -84,9 +84,9 @@ class Ordering(Room):
         if not self.conclude_visit(token, now):
             return
         if self._may_rest(ring, token):
-            processor.rest_token(ring, token, now)
+            processor.tokens.rest(ring, token, now)
         else:
-            processor.forward_token(ring, token, now)
+            processor.tokens.forward(ring, token, now)
 
     def _use(self, ring: Ring, token: Token, now: float) -> None:
         """Send what others ask for, and what is queued here."""
@@ -107,7 +107,7 @@ class Ordering(Room):
             return []
         processor = self.processor
         ring = self.ring()
-        seqs, seqnos = row(token.seq, count), processor.next_seqnos(count)
+        seqs, seqnos = row(token.seq, count), processor.outbox.next_seqnos(count)
         train = codec.seal_train(ring.node_id, seqs, seqnos, ring.id_bytes, frames, encapsulated=encapsulated)
         ring.window.insert_all(seqs, train)
         token.seq = after(token.seq, count)
@@ -136,7 +136,7 @@ class Ordering(Room):
             self._use(ring, token, now)
             ring.note_forwarded(token)
             if self.conclude_visit(token, now):
-                self.processor.forward_token(ring, token, now)
+                self.processor.tokens.forward(ring, token, now)
 
     @staticmethod
     def _ignores_token(ring: Ring, token: Token) -> str:
@@ -194,7 +194,7 @@ class Ordering(Room):
         token.requests = kept
         if train:
             self.processor.counters.retransmits_sent += len(train)
-            self.processor.send_to_all(train)
+            self.processor.outbox.send_to_all(train)
         return len(train)
 
     @staticmethod
@@ -242,7 +242,7 @@ class Ordering(Room):
             self.processor.give_up(deaf, standstill.reason, frame, now, pure=pure)
         elif not pure and self.state is State.OPERATIONAL:
             text = f"{standstill.reason}: the ring waits until it gives itself up"
-            self.processor.notice("standstill", text)
+            self.processor.diagnostics.notice("standstill", text)
         return bool(deaf)
 
     @staticmethod
@@ -282,7 +282,7 @@ class Ordering(Room):
         """Let the token move again."""
         ring = self.ring()
         if message.ring_id != ring.id:
-            self.processor.drop("hold cancel of another ring")
+            self.processor.diagnostics.drop("hold cancel of another ring")
             return
         ring.unchanged = -1 if ring.pure else 0  # the next visit is not one at which it may rest
         ring.token_held = False
@@ -295,10 +295,10 @@ class Ordering(Room):
             case Timer.TOKEN_HOLD:
                 self._go_on(now)
             case Timer.CALL:
-                processor.call_for_token(now)
+                processor.tokens.call(self.ring(), now)
             case Timer.TOKEN_RETRANSMIT:
                 processor.counters.token_retransmits += 1
-                processor.resend_token(now)
+                processor.tokens.resend(self.ring(), now)
             case Timer.TOKEN_LOSS:
                 lost = self.state is State.OPERATIONAL
                 processor.gather(Cause.TOKEN_LOST if lost else Cause.TOKEN_LOST_IN_RECOVERY, now)

@@ -76,7 +76,7 @@ class Recovery(Ordering):
         self._progress_at = now
         self._queue_hello()
         self._queue_old_messages([entries[member] for member in self.transitional])
-        processor.forward_commit_token(token, now)
+        processor.tokens.forward_commit_token(ring, token, now)
 
     def _queue_hello(self) -> None:
         processor = self.processor
@@ -85,7 +85,7 @@ class Recovery(Ordering):
             features=processor.own_features,
             old_ring_id=self.old_ring.id,
             safe_line=self.old_ring.safe_line,
-            obligations=tuple(sorted(processor.obligations)),
+            obligations=tuple(sorted(processor.membership.obligations)),
             largest_pause_ms=min(round(processor.largest_pause * 1000), _LONGEST_PAUSE_MS),
             frame_size=processor.config.frame_size,
             daemon=False,
@@ -140,9 +140,9 @@ class Recovery(Ordering):
             or self.token_started
             or token.ring_id != ring.id
             or token.index != len(ring.members)
-            or not processor.has_gone_round(token)
+            or not processor.tokens.has_gone_round(token)
         ):
-            processor.drop("repeated commit token")
+            processor.diagnostics.drop("repeated commit token")
             return
         self.token_started = True
         self._flag_set_by_me = True
@@ -156,7 +156,7 @@ class Recovery(Ordering):
             aru_holder=ring.node_id,
             retransmit_flag=1,
         )
-        processor.forward_token(ring, start, now)
+        processor.tokens.forward(ring, start, now)
 
     def queued_frames(self) -> int:
         """Old messages and the hello that I have still to send."""
@@ -173,7 +173,7 @@ class Recovery(Ordering):
                 frames.append((Guarantee.AGREED, [inner]))
         train = self.seal(token, frames, encapsulated=True)
         if train:
-            processor.send_to_all(train)
+            processor.outbox.send_to_all(train)
         return len(train)
 
     def conclude_visit(self, token: Token, now: float) -> bool:
@@ -192,7 +192,7 @@ class Recovery(Ordering):
             self.install_seq = token.seq
         if self._quiet_visits >= 2 and not self.received and up_to(self.install_seq, aru):
             self.received = True
-            self.processor.obligations = self._obliged()
+            self.processor.membership.obligations = self._obliged()
         if self._quiet_visits >= 3 and up_to(self.install_seq, token.aru):
             self._complete_rotations += 1
         else:
@@ -220,9 +220,9 @@ class Recovery(Ordering):
     def _give_up_attempt(self, token: Token, now: float) -> None:
         """Try again with everybody; but among ours alone without whom two attempts have waited for (A9)."""
         processor = self.processor
-        holder, again = token.aru_holder, processor.stalled_by
+        holder, again = token.aru_holder, processor.membership.stalled_by
         frame = self.new_ring.window.get(after(token.aru))
-        processor.stalled_by = holder
+        processor.membership.stalled_by = holder
         if holder and holder == again and frame is not None and self.is_pure():
             processor.give_up(holder, describe(self.new_ring, holder, frame), frame, now, pure=True)
         else:
@@ -273,13 +273,13 @@ class Recovery(Ordering):
         for frame in recovered:
             self._file(frame)
         new.delivered = after(new.window.released, len(recovered))
-        processor.note_hellos(hellos)
+        processor.diagnostics.check_frame_sizes(hellos)
         new.pure = all(member in hellos for member in new.members)
         if new.pure:
             new.agree(hellos[member].features for member in new.members)
         if old.members:
             self._deliver_old_messages(hellos, obliged)
-        processor.deliver(
+        processor.delivery.add_configuration(
             RegularConfiguration(
                 ring_id=new.id,
                 members=new.members,
@@ -302,8 +302,9 @@ class Recovery(Ordering):
         for member in self.transitional:
             if member in hellos and hellos[member].old_ring_id == old.id:
                 old.safe_line = later(old.safe_line, hellos[member].safe_line)
-        processor.flush()
-        processor.deliver(TransitionalConfiguration(old.id, self.transitional, self.new_ring.id))
+        delivery = processor.delivery
+        delivery.flush(old)
+        delivery.add_configuration(TransitionalConfiguration(old.id, self.transitional, self.new_ring.id))
         window = old.window
         rest: list[bytes] = []
         expected = after(old.delivered)
@@ -313,10 +314,10 @@ class Recovery(Ordering):
             expected = after(seq)
             if not past_gap or codec.mcast_origin(frame) in obliged:
                 rest.append(frame)
-        processor.deliver_frames(old, rest, Level.TRANSITIONAL if all_ours else Level.AGREED)
+        delivery.add_frames(old, rest, Level.TRANSITIONAL if all_ours else Level.AGREED)
 
     def on_join(self, join: Join, now: float) -> None:
         """A member of the ring being formed has gone back to Gather."""
         processor = self.processor
-        if processor.is_news_of_attempt(join) and not self.is_my_deafness(join, now):
+        if self.breaks_attempt(self.new_ring, join) and not self.is_my_deafness(join, now):
             processor.gather_with(join, Cause.JOIN_IN_RECOVERY, now)

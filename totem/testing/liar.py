@@ -52,15 +52,15 @@ class Liar:
 
     def _join(self, machine: Processor, name: int) -> Join:
         ring_seq = self._dice.choice((self._near(machine), self._far()))
-        candidates = self._dice.choice((tuple(machine.candidates), self._some(machine), (name,)))
-        failed = self._dice.choice((tuple(machine.failed), self._some(machine), (name,), (machine.node_id,)))
+        candidates = self._dice.choice((tuple(machine.membership.candidates), self._some(machine), (name,)))
+        failed = self._dice.choice((tuple(machine.membership.failed), self._some(machine), (name,), (machine.node_id,)))
         return Join(name, name, ring_seq, candidates, failed)
 
     def _leave(self, machine: Processor, name: int) -> Join:
         return Join(0, name, self._dice.choice((self._near(machine), self._far())), self._some(machine), (name,))
 
     def _commit_token(self, machine: Processor, name: int) -> CommitToken:
-        members = tuple(sorted(machine.candidates - machine.failed | {machine.node_id}))
+        members = tuple(sorted(machine.membership.candidates - machine.membership.failed | {machine.node_id}))
         place = self._dice.choice((members.index(machine.node_id), len(members)))
         entries = [CommitEntry(machine.ring.id, 9, 9, self._dice.randrange(2)) for _ in members]
         return CommitToken(name, self._dice.randrange(9), RingId(members[0], self._far()), members, entries, place)

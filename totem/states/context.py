@@ -1,0 +1,86 @@
+"""Context: what a state needs of the processor that it belongs to."""
+
+from __future__ import annotations
+
+import random
+from typing import Protocol
+
+from totem.config import Config
+from totem.configuration import Feature, RingId
+from totem.deafness import LeftOut
+from totem.delivery import DeliveryQueue
+from totem.diagnostics import Diagnostics
+from totem.membership import Membership
+from totem.outbox import Outbox
+from totem.packing import Packer
+from totem.ring import Ring
+from totem.ring_numbers import RingNumbers
+from totem.states.table import Cause
+from totem.statistics import Counters
+from totem.timers import Timers
+from totem.token_passing import TokenPassing
+from totem.wire.messages import CommitToken, Join
+
+
+class StateContext(Protocol):
+    """A `totem.processor.Processor`, as its states see it: its settings, its parts, its rings and the transitions."""
+
+    node_id: int
+    config: Config
+    dice: random.Random
+    first_token_seq: int
+
+    # Parts.
+    counters: Counters
+    timers: Timers
+    diagnostics: Diagnostics
+    outbox: Outbox
+    tokens: TokenPassing
+    delivery: DeliveryQueue
+    numbers: RingNumbers
+    membership: Membership
+    left_out: LeftOut
+
+    # Rings, and the layer above.
+    ring: Ring
+    new_ring: Ring | None
+    filing: Ring | None
+    syncing: bool
+
+    @property
+    def stream(self) -> Packer:
+        """The send queue that is allowed to send."""
+
+    # What the hello says of this node.
+    own_features: Feature
+    largest_pause: float
+
+    @property
+    def own_window(self) -> int:
+        """Frames that may wait for this processor; 0 if the windows are configured."""
+
+    # Transitions.
+
+    def gather(self, cause: Cause, now: float) -> None:
+        """Begin a round of Joins."""
+
+    def gather_with(self, join: Join, cause: Cause, now: float) -> None:
+        """Begin a round of Joins with what this Join names, and count it as the round's first."""
+
+    def hear(self, join: Join, now: float) -> None:
+        """Count a Join for the round that it has led to."""
+
+    def give_up(self, node_id: int, reason: str, frame: bytes | None, now: float, *, pure: bool) -> None:
+        """Go on without a member that does not receive, or is not received."""
+
+    def commit(self, token: CommitToken, cause: Cause, now: float) -> None:
+        """Begin to form the ring of this commit token."""
+
+    def begin_ring(self, ring_id: RingId, members: tuple[int, ...]) -> None:
+        """Make the ring of the commit token the one being formed."""
+
+    def recover(self, token: CommitToken, now: float) -> None:
+        """Exchange old messages on the new ring."""
+
+    def install(self, ring: Ring, largest_pause: float, now: float) -> None:
+        """Put the new ring in the old one's place."""
