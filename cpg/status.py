@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from cpg.embedded import EmbeddedRing
 from cpg.formatting import figures
-from totem.states.table import State
 from totem.statistics import Statistics
+from totem.transitions import State
 
 _ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
 """Fields of the processor's record that stand beside the counters."""

@@ -28,8 +28,8 @@ from totem.corosync_conf import load
 from totem.errors import ConfigError, MalformedDatagram, MessageTooLong, QueueFull, RingLost, TotemError
 from totem.outbox import ALL
 from totem.processor import Processor, Ready
-from totem.states.table import Cause, State
 from totem.statistics import Statistics
+from totem.transitions import Cause, State
 
 __all__ = [
     "ALL",

@@ -12,8 +12,8 @@ from math import inf
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
 from totem.config import IP_UDP_HEADERS, MAX_NODES, Config
 from totem.log_pacing import Seldom
-from totem.states.table import Cause, State
 from totem.statistics import Counters
+from totem.transitions import Cause, State
 from totem.wire.codec import Hello
 from totem.wire.messages import Join
 

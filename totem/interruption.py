@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import NamedTuple
 
-from totem.states.table import Cause
+from totem.transitions import Cause
 from totem.wire.messages import Join
 
 

@@ -32,9 +32,9 @@ from totem.configuration import Delivery
 from totem.errors import RingLost
 from totem.log_fields import event_fields, extra
 from totem.processor import Processor
-from totem.states.table import State
 from totem.statistics import Statistics
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, RingStore, default_directory, words
+from totem.transitions import State
 from totem.udp import UdpEndpoint
 
 _log = logging.getLogger(__name__)

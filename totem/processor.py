@@ -55,10 +55,10 @@ from totem.states.gather import Gather
 from totem.states.handler import StateHandler
 from totem.states.operational import Operational
 from totem.states.recovery import Recovery
-from totem.states.table import TRANSITIONS, Cause, State
 from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.token_passing import TokenPassing
+from totem.transitions import TRANSITIONS, Cause, State
 from totem.wire import codec
 from totem.wire.codec import BEGINNING, MCAST_HEADER
 from totem.wire.layout import MAX_DATAGRAM

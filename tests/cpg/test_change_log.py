@@ -15,8 +15,8 @@ from totem.configuration import RingId
 from totem.errors import RingLost
 from totem.interruption import Interruption
 from totem.log_fields import fields_of
-from totem.states.table import Cause
 from totem.testing.cluster import Cluster
+from totem.transitions import Cause
 
 CONFIG = Config.for_nodes(3, quorum=Quorum(provider="corosync_votequorum"))
 

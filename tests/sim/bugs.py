@@ -36,10 +36,10 @@ from totem.states.gather import Gather
 from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
-from totem.states.table import State
 from totem.testing.soak import Worlds
 from totem.timers import Timer
 from totem.token_passing import TokenPassing
+from totem.transitions import State
 from totem.wire import codec
 from totem.wire.messages import Join, Token
 

@@ -12,11 +12,11 @@ from totem.config import Config
 from totem.configuration import Guarantee, Level, Messages
 from totem.processor import Processor
 from totem.sequence import up_to
-from totem.states.table import State
 from totem.testing.checkers import check
 from totem.testing.cluster import BarrierSync, Cluster, Maker, Node, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Cables, Conditions, Filter, flip_or_cut
+from totem.transitions import State
 from totem.wire import codec
 from totem.wire.messages import Token
 

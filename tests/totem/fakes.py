@@ -7,8 +7,8 @@ from math import inf
 import trio
 
 from totem.processor import Ready
-from totem.states.table import State
 from totem.statistics import Counters
+from totem.transitions import State
 
 
 class FakeProcessor:

@@ -14,8 +14,8 @@ from tests.totem.places import at_one_address
 from totem.errors import RingLost
 from totem.log_fields import fields_of
 from totem.node import BURST, SLICE, Node
-from totem.states.table import State
 from totem.store import LONGEST_PAUSE, RingStore
+from totem.transitions import State
 
 
 class World:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from totem.sequence import before, later
 from totem.states.handler import StateHandler
-from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.transitions import Cause, State
 from totem.wire.messages import CommitEntry, CommitToken, Join
 
 

@@ -15,10 +15,10 @@ from totem.outbox import Outbox
 from totem.packing import Packer
 from totem.ring import Ring
 from totem.ring_numbers import RingNumbers
-from totem.states.table import Cause
 from totem.statistics import Counters
 from totem.timers import Timers
 from totem.token_passing import TokenPassing
+from totem.transitions import Cause
 from totem.wire.messages import CommitToken, Join
 
 

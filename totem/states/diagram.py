@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from totem.states.table import TRANSITIONS, Cause, State
+from totem.transitions import TRANSITIONS, Cause, State
 
 
 def diagram() -> str:

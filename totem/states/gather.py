@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from totem.configuration import RingId
 from totem.states.handler import StateHandler
-from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Hint
 from totem.wire.messages import CommitEntry, CommitToken, Join

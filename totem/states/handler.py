@@ -9,8 +9,8 @@ from __future__ import annotations
 from totem.configuration import RingId
 from totem.ring import Ring
 from totem.states.context import StateContext
-from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
 

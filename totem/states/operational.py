@@ -9,8 +9,8 @@ from __future__ import annotations
 from totem.configuration import Feature, RingId
 from totem.ring import Ring
 from totem.states.ordering import Ordering
-from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.transitions import Cause, State
 from totem.wire.messages import Join, MergeDetect, Token
 
 

@@ -14,8 +14,8 @@ from totem.configuration import RingId
 from totem.ring import Ring
 from totem.sequence import RANGE, after, before, distance, row
 from totem.states.handler import StateHandler
-from totem.states.table import Cause, State
 from totem.timers import Timer
+from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Frame
 from totem.wire.layout import MAX_REQUESTS

@@ -23,7 +23,7 @@ from totem.errors import MalformedDatagram
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
 from totem.states.ordering import Ordering, describe
-from totem.states.table import Cause, State
+from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Frame, Hello
 from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token

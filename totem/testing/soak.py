@@ -30,12 +30,12 @@ from typing import Protocol
 from totem.config import Config
 from totem.configuration import Guarantee, Messages, RegularConfiguration, RingId
 from totem.processor import Processor
-from totem.states.table import TRANSITIONS, Cause
 from totem.testing.checkers import History, Process, Violation, check
 from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.liar import Liar
 from totem.testing.network import Conditions
+from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
 from totem.wire.messages import Token
 

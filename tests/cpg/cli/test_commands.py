@@ -19,7 +19,7 @@ from cpg.node.quorum import QuorumStatus
 from cpg.status import ring_status
 from tests.cpg.processes import run
 from totem.states.gather import Gather
-from totem.states.table import Cause
+from totem.transitions import Cause
 
 VOTES = "quorum {\n    provider: corosync_votequorum\n    expected_votes: 1\n}\n"
 
