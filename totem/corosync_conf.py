@@ -41,7 +41,7 @@ from totem.config import (
     UserRule,
     effective_token_ms,
 )
-from totem.errors import ConfigError, NotYet
+from totem.errors import AddressUnavailable, ConfigError
 
 _T = TypeVar("_T")
 
@@ -60,8 +60,8 @@ Resolve = Callable[[str, str], str]
 def load(path: str | PathLike[str], *, resolve: Resolve = resolve) -> Loaded:
     """Read a corosync.conf file, and the files in the folder uidgid.d beside it. Takes as long as names do.
 
-    `ConfigError` names file and line, `NotYet` among them a name that does not resolve; an unreadable file is an
-    `OSError`.
+    Raises `ConfigError`, which names file and line, and of which `AddressUnavailable` is the kind for a name that does
+    not resolve; `OSError` for a file that cannot be read.
     """
     config, warnings = parse(_read_text(Path(path)), str(path), resolve=resolve)
     rules, further = _rules_beside(Path(path))
@@ -140,7 +140,7 @@ def _node_of_this_machine(config: Config) -> int:
     candidates = [entry for entry in config.nodes if is_local(entry.address)]
     if not candidates:
         text = f"no node of the nodelist has an address of this machine: {_names(config.nodes)}"
-        raise NotYet(text, setting="node")
+        raise AddressUnavailable(text, setting="node")
     if len(candidates) > 1:
         text = f"several nodes have an address of this machine, say which: {_names(candidates)}"
         raise ConfigError(text, setting="node")
@@ -742,7 +742,7 @@ class _Reader:
             text = f"ring0_addr: '{host}' is neither an address nor a host name: {error.strerror}"
             if error.errno == errno.EINVAL:
                 self._refuse(line, text)
-            raise NotYet(f"{self.path}:{line}: {text}") from None
+            raise AddressUnavailable(f"{self.path}:{line}: {text}") from None
 
     def _node_id_of(self, address: str, clear_high_bit: bool, line: int) -> int:
         """Make the id of a node that has none: its IPv4 address as a number."""

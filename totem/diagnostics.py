@@ -11,7 +11,7 @@ from math import inf
 
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
 from totem.config import IP_UDP_HEADERS, MAX_NODES, Config
-from totem.log_pacing import Seldom
+from totem.log_pacing import RateLimiter
 from totem.statistics import Counters
 from totem.transitions import Cause, State
 from totem.wire.codec import Hello
@@ -35,7 +35,7 @@ class Diagnostics:
         self._counters = counters
         self._trace = trace
         self._notices: list[str] = []
-        self._pacing = Seldom[str]()
+        self._pacing = RateLimiter[str]()
         """Of the notices that others can cause."""
         self._answers_by = inf
         """When another node should have answered."""

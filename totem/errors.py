@@ -37,7 +37,7 @@ class ConfigError(TotemError, ValueError):
         """The nodelist's entry where the setting is a node's."""
 
 
-class NotYet(ConfigError):
+class AddressUnavailable(ConfigError):
     """A name does not resolve, or no address is this machine's: perhaps it will be so later, as while a machine boots.
 
     Programs may wait and try again.

@@ -29,7 +29,7 @@ class _Cause(Generic[Line]):
     """Lines that were not told."""
 
 
-class Seldom(Generic[Line]):
+class RateLimiter(Generic[Line]):
     """The lines of one log."""
 
     def __init__(self) -> None:

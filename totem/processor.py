@@ -38,7 +38,6 @@ from math import inf
 from totem.admission import DUPLICATE_NODE_ID, Admission
 from totem.config import Config
 from totem.configuration import Delivery, Feature, Guarantee, RingId
-from totem.deafness import LeftOut
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics, Trace
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
@@ -48,6 +47,7 @@ from totem.labels import Envelope
 from totem.membership import Membership
 from totem.outbox import MOST_OWN, Outbox
 from totem.packing import MAX_MESSAGE, Packer
+from totem.receive_failures import Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, RingNumbers
 from totem.states.commit import Commit
@@ -129,7 +129,7 @@ class Processor:
         self.tokens = TokenPassing(config, node_id, self.timers, self.counters, self.outbox)
         self.delivery = DeliveryQueue(self.diagnostics.drop)
         self.numbers = RingNumbers(ring_id, config.token)
-        self.left_out = LeftOut()
+        self.left_out = Exclusions()
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
         self._interruption = InterruptionRecord()

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from functools import reduce
 
 from totem.configuration import Feature, RingId
-from totem.deafness import Standstill
 from totem.flow import FlowControl
 from totem.labels import Labels
+from totem.receive_failures import AruStall
 from totem.sequence import before, earlier, later, up_to
 from totem.window import MessageWindow
 from totem.wire import codec
@@ -92,7 +92,7 @@ class Ring:
         """The token while it is held here: the visit goes on when somebody has something to send."""
         self.misses: dict[int, int] = {}
         """Visits on which a message was found missing."""
-        self.standstill = Standstill()
+        self.standstill = AruStall()
 
     @property
     def representative(self) -> int:

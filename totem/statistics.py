@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from totem.configuration import RingId
-from totem.deafness import Absence
+from totem.receive_failures import Exclusion
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Statistics:
     state: str
     since: float
     """When the ring was installed or, in any state but operational, when it was left; by the processor's clock."""
-    left_out: Mapping[int, Absence]
+    left_out: Mapping[int, Exclusion]
     """Nodes without which the ring went on since they did not receive; that itself: all others."""
     standstill: str
     """Which member does not receive what, while the ring waits for it for seconds; else empty."""

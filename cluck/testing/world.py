@@ -55,7 +55,7 @@ from totem.errors import QueueFull
 from totem.testing.checkers import Violation
 
 if TYPE_CHECKING:
-    from totem.testing.cluster import Node
+    from totem.testing.cluster import SimulatedNode
 
 GROUP: Final = b"cluck"
 DISK: Final = (0.0, 0.001, 0.05)
@@ -143,7 +143,7 @@ class Locks:
         self.calm = self.rest_for = 0.0
         self._may_lose_disk = False
 
-    def __call__(self, node: Node) -> NodeLocks:
+    def __call__(self, node: SimulatedNode) -> NodeLocks:
         """Begin a life of a node."""
         if not self.nodes:
             self._choose(node.cluster.dice, list(node.cluster.nodes))
@@ -159,7 +159,7 @@ class Locks:
         self.nodes.append(life)
         return life
 
-    def _perhaps_reboot(self, node: Node) -> None:
+    def _perhaps_reboot(self, node: SimulatedNode) -> None:
         clients = [actor for actor in self.outliving[node.node_id] if not actor.is_dead]
         if clients and node.cluster.dice.random() < REBOOTS:
             self.boots[node.node_id] += 1
@@ -448,7 +448,7 @@ class NodeLocks:
     Or of one more program on that node (`beside`) that is a lock server itself.
     """
 
-    def __init__(self, node: Node, locks: Locks, beside: NodeLocks | None = None) -> None:
+    def __init__(self, node: SimulatedNode, locks: Locks, beside: NodeLocks | None = None) -> None:
         self.node = node
         self.engine: Engine = beside.engine if beside is not None else Engine(Numbered(node))
         self.service: WatchedService | None = None

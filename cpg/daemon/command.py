@@ -43,7 +43,7 @@ from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
 from totem.addresses import is_local, resolve
 from totem.corosync_conf import Resolve, load, load_section, own_node
-from totem.errors import ConfigError, NotYet
+from totem.errors import AddressUnavailable, ConfigError
 from totem.store import check_folder, default_directory, words
 from totem.streams import standard_streams
 
@@ -119,7 +119,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 async def _live(options: argparse.Namespace, path: Path, access: Access, known: Resolve, life: Life) -> None:
     """Be a node, from the first try to find the network on."""
-    with suppress(NotYet):  # what is wrong is said before there is a socket
+    with suppress(AddressUnavailable):  # what is wrong is said before there is a socket
         await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
     with listening(path) as listener:
         ring = await ring_in_time(ServedRing, options.config, options.node, resolve=known)
@@ -135,7 +135,7 @@ def _check(options: argparse.Namespace) -> int:
     for warning in warnings:
         _log.warning("%s", warning)
     if not is_local(node.address):
-        raise NotYet(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
+        raise AddressUnavailable(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
     check_folder(config.state_dir or default_directory())
     listed = nodes(tuple(entry.node_id for entry in config.nodes))
     write_now(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}\n")

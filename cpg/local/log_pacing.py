@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable
 import trio
 
 from totem.log_fields import NO_FIELDS, Fields, extra
-from totem.log_pacing import INTERVAL, Seldom
+from totem.log_pacing import INTERVAL, RateLimiter
 
 _log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ class Rarely:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock`: in seconds."""
         self._clock = clock
-        self._seldom = Seldom[tuple[int, str, tuple[object, ...], Fields]]()
+        self._seldom = RateLimiter[tuple[int, str, tuple[object, ...], Fields]]()
         """Of lines with level, text, arguments and fields."""
 
     def log(

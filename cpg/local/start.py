@@ -18,7 +18,7 @@ from cpg.embedded import AnyRing, prepare_ring
 from cpg.local.lifecycle import notify
 from totem.addresses import resolve
 from totem.corosync_conf import Resolve, load
-from totem.errors import NotYet
+from totem.errors import AddressUnavailable
 from totem.log_fields import event_fields, extra
 from totem.store import DISK_FAULTS
 
@@ -40,8 +40,8 @@ async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, reso
             read = partial(load, path, resolve=resolve)
             config, warnings = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
             ring = prepare_ring(kind, config, node)
-        except (NotYet, OSError) as error:
-            text = _waiting(error) + str(error if isinstance(error, NotYet) else error.strerror)
+        except (AddressUnavailable, OSError) as error:
+            text = _waiting(error) + str(error if isinstance(error, AddressUnavailable) else error.strerror)
             if text != said:
                 _log.warning("%s", text, extra=extra(event_fields("waiting", why=text)))
                 notify(f"STATUS={text}")
@@ -55,9 +55,9 @@ async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, reso
         return ring
 
 
-def _waiting(error: NotYet | OSError) -> str:
+def _waiting(error: AddressUnavailable | OSError) -> str:
     """For what, that may come later by itself; raises all other errors."""
-    if isinstance(error, NotYet | socket.gaierror) or error.errno in _NO_ADDRESS:
+    if isinstance(error, AddressUnavailable | socket.gaierror) or error.errno in _NO_ADDRESS:
         return "waiting for the network: "
     if error.errno in DISK_FAULTS:
         return "waiting for the disk: "

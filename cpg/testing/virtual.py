@@ -33,7 +33,7 @@ from totem.interruption import Interruption
 from totem.labels import Envelope
 from totem.processor import Processor
 from totem.statistics import Statistics
-from totem.testing.cluster import Cluster, Node
+from totem.testing.cluster import Cluster, SimulatedNode
 from totem.testing.network import Conditions
 
 __all__ = ["Conditions", "World"]
@@ -181,19 +181,19 @@ class World:
             if not shell.node.running:
                 shell.ended.set()
 
-    def _cause_of_death(self, node: Node) -> str:
+    def _cause_of_death(self, node: SimulatedNode) -> str:
         name = f"{node.trace.process}: "
         failures = [text.removeprefix(name) for text in self._cluster.failures if text.startswith(name)]
         return failures[-1] if failures else f"node {node.node_id} has crashed"
 
-    def _application(self, node: Node) -> _Shell:
+    def _application(self, node: SimulatedNode) -> _Shell:
         return self._shells[node.node_id]
 
 
 class _Shell:
     """What drives one virtual node: a `cpg.embedded.Shell`, and the application of a `totem.testing.cluster.Node`."""
 
-    def __init__(self, world: World, node: Node) -> None:
+    def __init__(self, world: World, node: SimulatedNode) -> None:
         self.node = node
         self.processor = _Machine(node)
         self.ended = trio.Event()
@@ -239,7 +239,7 @@ class _Shell:
 class _Machine:
     """The processor of a virtual node: it may be gone at any time, and then takes what it is given and forgets it."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: SimulatedNode) -> None:
         self.node_id = node.node_id
         self._node = node
 

@@ -35,7 +35,7 @@ from totem.labels import Envelope, with_headers
 
 if TYPE_CHECKING:
     from totem.testing.checkers import Violation
-    from totem.testing.cluster import Node
+    from totem.testing.cluster import SimulatedNode
 
 NAMES: Final = (b"chat", b"lock", bytes(range(1, 128)))
 SIZES: Final = (0, 3, 3, 30, 30, 300, 3000)
@@ -53,7 +53,7 @@ class Programs:
         """Nodes of the cluster, of which each has one vote."""
         self.resting = False
 
-    def __call__(self, node: Node) -> NodePrograms:
+    def __call__(self, node: SimulatedNode) -> NodePrograms:
         """Begin a life of a node."""
         self.voters = len(node.cluster.config.nodes)
         if node.foreign:
@@ -78,7 +78,7 @@ class Numbered:
     With `labels` those of groups go as payloads, and whoever sends them makes them unlike each other.
     """
 
-    def __init__(self, node: Node, *, labels: bool = False) -> None:
+    def __init__(self, node: SimulatedNode, *, labels: bool = False) -> None:
         self.node_id = node.node_id
         self.sync_complete = node.sync_complete
         self._node = node
@@ -113,7 +113,7 @@ class Numbered:
 class NodePrograms:
     """The programs of one life of one node."""
 
-    def __init__(self, node: Node, programs: Programs) -> None:
+    def __init__(self, node: SimulatedNode, programs: Programs) -> None:
         rules, _ = Rules.of(node.cluster.config, node.node_id)
         self.engine = Engine(Numbered(node, labels=True), votes=Votequorum(node.node_id, rules))
         self._programs = programs

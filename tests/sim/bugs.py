@@ -19,15 +19,15 @@ import pytest
 
 from tests.sim import scenarios
 from tests.totem import test_hostile as hostile
-from totem import deafness, flow, sequence, token_passing
+from totem import flow, receive_failures, sequence, token_passing
 from totem.admission import Admission
 from totem.configuration import Level, RingId
-from totem.deafness import LeftOut, Standstill
 from totem.delivery import DeliveryQueue
 from totem.flow import FlowControl, Pace
 from totem.labels import Labels
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
+from totem.receive_failures import AruStall, Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import Claims, RingNumbers
 from totem.states import ordering, recovery
@@ -192,7 +192,7 @@ BUGS = [
     Bug(
         "count visits alone until somebody fails to receive",
         "A9",
-        [afterwards(Standstill, "note_visit", lambda self, *_: setattr(self, "lasts", self.by_visits))],
+        [afterwards(AruStall, "note_visit", lambda self, *_: setattr(self, "lasts", self.by_visits))],
         scenarios.a_link_that_loses_large_frames_costs_seconds,
     ),
     Bug(
@@ -204,13 +204,13 @@ BUGS = [
     Bug(
         "take a deaf node back at once",
         "A9",
-        [instead(LeftOut, "has", lambda self, node_id, now: False)],
+        [instead(Exclusions, "has", lambda self, node_id, now: False)],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
     Bug(
         "leave a deaf node out for the same time again and again",
         "A9",
-        [instead(LeftOut, "next_term", lambda self, node_id, now: deafness._FIRST)],
+        [instead(Exclusions, "next_term", lambda self, node_id, now: receive_failures._FIRST)],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
     Bug(

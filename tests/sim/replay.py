@@ -23,7 +23,9 @@ from pathlib import Path
 from tests.totem.wire.captures import ring_datagrams
 from totem.config import Config
 from totem.configuration import Delivery, RingId
-from totem.testing.corosync import ALL, CorosyncModel, SortQueue, State, Timer
+from totem.testing.corosync import CorosyncModel
+from totem.testing.corosync.sq import SortQueue
+from totem.testing.corosync.totemsrp import ALL, MembState, ModelTimer
 from totem.wire import codec
 from totem.wire.messages import CommitToken, HoldCancel, Join, Mcast, MergeDetect, Message, Token
 
@@ -241,7 +243,7 @@ class Replay:
 
     def _pass_time(self, until: float) -> None:
         while self.model.deadline <= until:
-            if self.model.members == (self.node_id,) and self.model.state is State.OPERATIONAL:
+            if self.model.members == (self.node_id,) and self.model.state is MembState.OPERATIONAL:
                 self._give_all_frames()
             self.model.advance(self.model.deadline)
             self._collect()
@@ -254,7 +256,7 @@ class Replay:
         """Put frames in the queue so that it is as long as the real one at this visit."""
         model = self.model
         answer = self._answers.get((token.ring_id, (token.token_seq + 1) & MASK))
-        if answer is None or token.ring_id != model.ring_id or model.state is not State.OPERATIONAL:
+        if answer is None or token.ring_id != model.ring_id or model.state is not MembState.OPERATIONAL:
             return
         frames = self._own.get(token.ring_id, deque())
         backlog = (answer.backlog - token.backlog + model.my_pbl) & MASK
@@ -275,13 +277,13 @@ def put_into_ring(model: CorosyncModel, now: float, token: Token, members: list[
     """Have a model been in a ring for a while, in good order, when this token comes."""
     model.start(now)
     model._loopback.clear()
-    model._timers = {Timer.PAUSE: model._timers[Timer.PAUSE]}
+    model._timers = {ModelTimer.PAUSE: model._timers[ModelTimer.PAUSE]}
     model.my_ring_id = model.my_old_ring_id = model._installed = model._delivered = token.ring_id
     model.token_ring_id_seq = token.ring_id.seq
     model.my_memb_list = list(members)
     model.my_proc_list = list(members)
     model.my_new_memb_list = list(members)
-    model.state = State.OPERATIONAL
+    model.state = MembState.OPERATIONAL
     model.orf_token_discard = False
     model.waiting_trans_ack = False
     model.my_token_seq = (token.token_seq - 1) & MASK

@@ -13,7 +13,7 @@ from totem.configuration import Guarantee, Level, Messages
 from totem.processor import Processor
 from totem.sequence import up_to
 from totem.testing.checkers import check
-from totem.testing.cluster import BarrierSync, Cluster, Maker, Node, Stamp
+from totem.testing.cluster import BarrierSync, Cluster, Maker, SimulatedNode, Stamp
 from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Cables, Conditions, Filter, flip_or_cut
 from totem.transitions import State
@@ -442,7 +442,7 @@ def _ring_to_narrow(count: int = 3, makers: dict[int, Maker] | None = None) -> t
     """A ring with the timers of everybody's."""
     said: Said = []
 
-    def on_trace(node: Node, what: str, detail: str) -> None:
+    def on_trace(node: SimulatedNode, what: str, detail: str) -> None:
         if what == "notice":
             said.append((node.node_id, detail))
 

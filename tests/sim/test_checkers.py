@@ -21,8 +21,9 @@ from totem.configuration import (
     RingId,
     TransitionalConfiguration,
 )
-from totem.testing.checkers import CHECKERS, Event, History, Process, Sent, Trace, check
+from totem.testing.checkers import CHECKERS, check
 from totem.testing.cluster import BarrierSync, Cluster
+from totem.testing.history import Event, History, Process, Sent, Trace
 
 AGREED, SAFE = Guarantee.AGREED, Guarantee.SAFE
 ring_a, ring_b, ring_c, ring_d, ring_e = RingId(1, 4), RingId(1, 8), RingId(3, 12), RingId(3, 13), RingId(1, 20)

@@ -14,8 +14,8 @@ from totem.configuration import Guarantee, Level, Messages, RegularConfiguration
 from totem.errors import QueueFull
 from totem.flow import kernel_bytes
 from totem.labels import Envelope
-from totem.testing.checkers import Process, Sent
-from totem.testing.cluster import AnswerAtOnce, Cluster, Node
+from totem.testing.cluster import AnswerAtOnce, Cluster, SimulatedNode
+from totem.testing.history import Process, Sent
 
 RING = RegularConfiguration(RingId(1, 5), (1, 2), (), pure=True, features=0)
 
@@ -176,7 +176,7 @@ def test_a_socket_buffer_is_bounded(cluster: Cluster) -> None:
         cluster.network.send(2, 1, bytes(1000))
     cluster.run_for(1)
     cluster[1].resume()
-    assert len(script(cluster, 1).calls) == 1 + Node.SOCKET_BUFFER // kernel_bytes(1000) + 1
+    assert len(script(cluster, 1).calls) == 1 + SimulatedNode.SOCKET_BUFFER // kernel_bytes(1000) + 1
 
 
 def test_a_leave_is_sent_before_the_end(cluster: Cluster) -> None:

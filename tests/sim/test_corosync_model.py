@@ -22,18 +22,10 @@ from totem.configuration import (
     TransitionalConfiguration,
 )
 from totem.errors import MessageTooLong, QueueFull
-from totem.testing.corosync import (
-    ALL,
-    JOIN_STORM,
-    LOOPBACK,
-    Assembly,
-    CorosyncModel,
-    State,
-    Totempg,
-    iovec_of,
-    sq_lt_compare,
-    sq_lte_compare,
-)
+from totem.testing.corosync import CorosyncModel
+from totem.testing.corosync.sq import sq_lt_compare, sq_lte_compare
+from totem.testing.corosync.totempg import Assembly, Totempg, iovec_of
+from totem.testing.corosync.totemsrp import ALL, JOIN_STORM, LOOPBACK, MembState
 from totem.wire import codec
 from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, Mcast, MergeDetect, Token
 
@@ -305,7 +297,7 @@ class Ring:
 
     def formed(self, *node_ids: int) -> bool:
         return all(
-            self.models[node_id].members == node_ids and self.models[node_id].state is State.OPERATIONAL
+            self.models[node_id].members == node_ids and self.models[node_id].state is MembState.OPERATIONAL
             for node_id in node_ids
         )
 
@@ -430,7 +422,7 @@ def test_a_leave_needs_no_timeout() -> None:
     begin = ring.now
     ring.models[2].leave(ring.now)
     ring.perform(2)
-    assert ring.models[2].state is State.LEFT
+    assert ring.models[2].state is MembState.LEFT
     ring.run(1.0, lambda: ring.formed(1, 3))
     assert ring.now - begin < 0.02
     [(_, _, leave)] = [found for found in ring.packets(Join, begin) if found[1] == 2]
@@ -517,7 +509,7 @@ def test_numbers_may_wrap_while_messages_flow(first_seq: int) -> None:
 
 
 def _in_recovery(ring: Ring, *node_ids: int) -> bool:
-    return all(ring.models[node_id].state is State.RECOVERY for node_id in node_ids)
+    return all(ring.models[node_id].state is MembState.RECOVERY for node_id in node_ids)
 
 
 def _lose_tokens_of_next_ring(old_ring: RingId, passed: int) -> Callable[[int, int, bytes], bool]:
@@ -560,11 +552,11 @@ def test_what_a_broken_recovery_brought_is_forgotten() -> None:
     ring.lose = _lose_tokens_of_next_ring(ring.models[1].ring_id, passed=2)
     ring.crash(1)
     three = ring.models[3]
-    ring.run(20.0, lambda: three.state is State.RECOVERY and three.my_aru == 2)
+    ring.run(20.0, lambda: three.state is MembState.RECOVERY and three.my_aru == 2)
     assert len(three.recovery_sort_queue.items) == 2
-    ring.run(20.0, lambda: three.state is State.GATHER)
+    ring.run(20.0, lambda: three.state is MembState.GATHER)
     assert three.my_aru == 0
-    ring.run(20.0, lambda: three.state is State.RECOVERY)
+    ring.run(20.0, lambda: three.state is MembState.RECOVERY)
     assert not three.recovery_sort_queue.items
     *_, (_, _, commit_token) = [found for found in ring.packets(CommitToken) if found[1] == 3]
     assert [entry.aru for entry in commit_token.entries] == [2, 0]
@@ -581,14 +573,14 @@ def _node_in_recovery() -> tuple[CorosyncModel, RingId]:
     ring_id = RingId(1, 9)
     entries = [CommitEntry(RingId(1, 5), 3, 3, 1), CommitEntry(RingId(0, 0))]
     model.receive(codec.encode(CommitToken(1, 1, ring_id, (1, 2), entries, index=1)), 0.0)
-    assert model.state is State.COMMIT
+    assert model.state is MembState.COMMIT
     [(_, [passed_on])] = [sent for sent in model.take().datagrams if sent[0] == 1]
     full = codec.decode(passed_on)
     assert isinstance(full, CommitToken)
     assert (full.token_seq, full.index) == (2, 2)
     full.token_seq = 3
     model.receive(codec.encode(full), 0.0)
-    assert model.state is State.RECOVERY
+    assert model.state is MembState.RECOVERY
     return model, ring_id
 
 
@@ -616,7 +608,7 @@ def test_a_plain_message_in_recovery_is_filed_into_the_old_queue() -> None:
         model.receive(_mcast(1, ring_id, 1), 0.0)
         assert (answer.aru, answer.aru_holder) == (0, 2)
     assert answer.requests == [(ring_id, 1)]
-    assert model.state is State.RECOVERY
+    assert model.state is MembState.RECOVERY
 
 
 def test_a_hole_in_the_recovery_queue_stays_after_install() -> None:
@@ -631,7 +623,7 @@ def test_a_hole_in_the_recovery_queue_stays_after_install() -> None:
         answer = _visit(model, seq=2, token_seq=token_seq, aru=2)
         model.receive(_mcast(1, ring_id, 1), 0.0)
         assert (answer.aru, answer.aru_holder, answer.requests) == (0, 2, [])
-    assert model.state is State.OPERATIONAL
+    assert model.state is MembState.OPERATIONAL
     assert (model.my_aru, model.my_high_delivered) == (0, 2)
 
 
@@ -706,11 +698,11 @@ def test_a_join_after_a_pause_is_thrown_away_with_all_behind_it() -> None:
     model.receive(join, 0.6)
     model.receive(_mcast(1, RingId(1, 9), 2), 0.6)
     model.advance(0.6)
-    assert model.state is State.OPERATIONAL
+    assert model.state is MembState.OPERATIONAL
     assert model.my_aru == 1
     assert not model.overdue(0.6)
     model.receive(join, 0.6)
-    assert model.state is State.GATHER
+    assert model.state is MembState.GATHER
 
 
 def test_what_is_left_in_staging_goes_out_in_the_next_stream() -> None:
@@ -926,9 +918,9 @@ def test_joins_while_operational(join: Join, proc_list: list[int] | None, failed
     model = _operational()
     model.receive(codec.encode(join), 0.0)
     if proc_list is None:
-        assert model.state is State.OPERATIONAL
+        assert model.state is MembState.OPERATIONAL
     else:
-        assert (model.state, model.my_proc_list, model.my_failed_list) == (State.GATHER, proc_list, failed_list)
+        assert (model.state, model.my_proc_list, model.my_failed_list) == (MembState.GATHER, proc_list, failed_list)
 
 
 def test_who_holds_us_for_failed_is_held_for_failed() -> None:
@@ -951,7 +943,7 @@ def test_foreign_packets_add_their_sender(kind: type) -> None:
         return codec.encode(MergeDetect(sender, sender, foreign))
 
     model.receive(packet(4), 0.0)
-    assert (model.state, model.my_proc_list) == (State.GATHER, [1, 2, 3, 4])
+    assert (model.state, model.my_proc_list) == (MembState.GATHER, [1, 2, 3, 4])
     model.take()
     model.receive(packet(4), 0.0)
     assert model.take().datagrams == []
@@ -966,7 +958,7 @@ def test_malformed_datagrams_are_counted_and_dropped() -> None:
     for length in range(200):
         model.receive(dice.randbytes(length), 0.0)
     assert model.stats["short"] + model.stats["foreign magic"] == 200
-    assert model.state is State.OPERATIONAL
+    assert model.state is MembState.OPERATIONAL
 
 
 @pytest.mark.parametrize(
@@ -988,7 +980,7 @@ def test_sequence_numbers_are_compared_with_rollover(a: int, b: int, before: boo
 def test_own_packets_come_back_a_moment_later() -> None:
     model = CorosyncModel(TWO, 1, ring_seq=0, dice=random.Random(0))
     model.start(1.0)
-    assert model.state is State.GATHER
+    assert model.state is MembState.GATHER
     assert model.deadline == pytest.approx(1.0 + LOOPBACK)
     model.advance(model.deadline)
-    assert model.state is State.COMMIT
+    assert model.state is MembState.COMMIT

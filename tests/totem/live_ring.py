@@ -10,7 +10,7 @@ from totem.configuration import Guarantee, Messages, RegularConfiguration
 from totem.errors import QueueFull
 from totem.node import Node
 from totem.processor import Processor
-from totem.testing.checkers import Process, Sent, Trace
+from totem.testing.history import Process, Sent, Trace
 
 
 class MemoryStore:

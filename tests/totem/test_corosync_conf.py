@@ -9,7 +9,7 @@ import pytest
 from totem import corosync_conf
 from totem.config import Config, NodeEntry, Reservation, milliseconds
 from totem.corosync_conf import load, load_section, own_node, parse
-from totem.errors import ConfigError, NotYet
+from totem.errors import AddressUnavailable, ConfigError
 
 # As the trial script writes it for real nodes, with more of what such files have.
 FULL = """\
@@ -177,8 +177,8 @@ def test_host_names_become_addresses():
 @pytest.mark.parametrize(
     ("number", "words", "kind"),
     [
-        (-2, "Name or service not known", NotYet),
-        (-3, "Temporary failure in name resolution", NotYet),
+        (-2, "Name or service not known", AddressUnavailable),
+        (-3, "Temporary failure in name resolution", AddressUnavailable),
         (errno.EINVAL, "not a host name", ConfigError),
     ],
 )

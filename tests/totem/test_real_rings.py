@@ -7,7 +7,8 @@ from tests.totem.live_ring import on_sockets, together
 from tests.totem.places import at_addresses, at_ipv6, at_one_address
 from totem.configuration import Guarantee
 from totem.store import RingStore
-from totem.testing.checkers import History, check
+from totem.testing.checkers import check
+from totem.testing.history import History
 
 PATIENCE = 60
 """Seconds after which a hanging test ends; a good one needs about one."""

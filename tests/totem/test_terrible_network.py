@@ -11,7 +11,8 @@ from totem.config import Config
 from totem.configuration import Guarantee, TransitionalConfiguration
 from totem.errors import RingLost
 from totem.node import STANDING_STILL
-from totem.testing.checkers import History, check
+from totem.testing.checkers import check
+from totem.testing.history import History
 from totem.wire import codec
 from totem.wire.messages import Join
 

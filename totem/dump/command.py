@@ -20,7 +20,7 @@ from totem.dump.captures import BadCapture, Packet
 from totem.dump.filters import TYPES, Filter
 from totem.dump.jsonlines import to_json
 from totem.dump.live import NoCapture, Sniffer
-from totem.dump.network import Network
+from totem.dump.network import Reassembler
 from totem.dump.records import UNEXPLAINED, Layer, Reader, Record
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
@@ -137,7 +137,7 @@ class _Output:
         self.troubles: Counter[str] = Counter()
         """What was not captured or could not be read, by cause."""
         self._options = options
-        self._network = Network()
+        self._network = Reassembler()
         self._reader = Reader(options.port or DEFAULT_PORTS, layers, only_ports=bool(options.port))
         self._summary = Summary()
         self._filter = Filter(

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
-from totem.dump.order import Message
+from totem.dump.order import WholeMessage
 from totem.dump.records import END, FOREIGN, KINDS, LEAVE, Explanation, Record
 
 MALFORMED: Final = "malformed"
@@ -51,7 +51,7 @@ class Filter:
             or (record.copy == RETRANSMISSION and RETRANSMISSION in self.types)
         )
 
-    def _shows_message(self, record: Record, message: Message, explanation: Explanation) -> bool:
+    def _shows_message(self, record: Record, message: WholeMessage, explanation: Explanation) -> bool:
         service = explanation.name.partition(".")[0]
         return (
             (not self.nodes or message.sender in self.nodes)

@@ -73,7 +73,7 @@ class _Ip(NamedTuple):
     more: bool = False
 
 
-class Network:
+class Reassembler:
     """Takes packets, gives datagrams. Only what waits for fragments, and the last moment's datagrams, are kept."""
 
     def __init__(self) -> None:

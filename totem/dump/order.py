@@ -36,7 +36,7 @@ LARGEST_MESSAGE: Final = MAX_MESSAGE + (1 << 16)
 Copy = Literal["", "copy", "retransmission"]
 
 
-class Message(NamedTuple):
+class WholeMessage(NamedTuple):
     """A whole message of the layers above."""
 
     ring_id: RingId
@@ -91,7 +91,7 @@ class Order:
     """The rings of a capture, and the unfinished messages of their members."""
 
     def __init__(self) -> None:
-        self._rings: OrderedDict[RingId, _Ring] = OrderedDict()
+        self._rings: OrderedDict[RingId, _RingOrder] = OrderedDict()
         self._chains: OrderedDict[int, OrderedDict[int, _Chain]] = OrderedDict()
         """By sender and the last fragment's number: what there is of a message."""
         self._chained_bytes = 0
@@ -100,40 +100,40 @@ class Order:
         """Note that this multicast passed; tell whether it is a first one, a copy for a further node, or sent again."""
         return self._ring(ring_id).sighting(seq, source, destination)
 
-    def add(self, ring_id: RingId, seq: int, sender: int, frame: Container | None) -> list[Message]:
+    def add(self, ring_id: RingId, seq: int, sender: int, frame: Container | None) -> list[WholeMessage]:
         """Take a multicast at its first sighting (without a frame if there is none); give what is complete now."""
         ring = self._ring(ring_id)
         return self._join(ring_id, ring, ring.add(seq, sender, frame))
 
-    def received_by_all(self, ring_id: RingId, aru: int) -> list[Message]:
+    def received_by_all(self, ring_id: RingId, aru: int) -> list[WholeMessage]:
         """Wait no longer for numbers up to this one."""
         ring = self._ring(ring_id)
         return self._join(ring_id, ring, ring.skip(aru))
 
-    def finish(self) -> list[Message]:
+    def finish(self) -> list[WholeMessage]:
         """Give what still waits, in order: nothing more comes."""
         rings = self._rings.items()
         return [message for ring_id, ring in rings for message in self._join(ring_id, ring, ring.give_up())]
 
-    def _ring(self, ring_id: RingId) -> _Ring:
+    def _ring(self, ring_id: RingId) -> _RingOrder:
         ring = self._rings.get(ring_id)
         if ring is None:
-            ring = self._rings[ring_id] = _Ring()
+            ring = self._rings[ring_id] = _RingOrder()
             if len(self._rings) > MOST_RINGS:
                 self._rings.popitem(last=False)
         else:
             self._rings.move_to_end(ring_id)
         return ring
 
-    def _join(self, ring_id: RingId, ring: _Ring, multicasts: list[_Multicast]) -> list[Message]:
+    def _join(self, ring_id: RingId, ring: _RingOrder, multicasts: list[_Multicast]) -> list[WholeMessage]:
         return [
-            Message(ring_id, multicast.seq, multicast.sender, data, label)
+            WholeMessage(ring_id, multicast.seq, multicast.sender, data, label)
             for multicast in multicasts
             if multicast.frame is not None
             for label, data in self._continue(ring, multicast.sender, multicast.frame)
         ]
 
-    def _continue(self, ring: _Ring, sender: int, frame: Container) -> list[tuple[bytes | None, bytes]]:
+    def _continue(self, ring: _RingOrder, sender: int, frame: Container) -> list[tuple[bytes | None, bytes]]:
         """The messages that this frame completes, with their labels."""
         told: list[tuple[bytes | None, bytes]] = []
         pieces = list(frame.pieces)
@@ -190,7 +190,7 @@ class _Multicast(NamedTuple):
     frame: Container | None
 
 
-class _Ring:
+class _RingOrder:
     """The multicasts of one ring."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from construct import Construct, ConstructError, Container
 
 from totem.configuration import NO_RING, RingId
 from totem.dump.network import Datagram
-from totem.dump.order import Copy, Message, Order, is_reset, runs
+from totem.dump.order import Copy, Order, WholeMessage, is_reset, runs
 from totem.errors import MalformedDatagram
 from totem.wire import codec, layout, schema
 
@@ -90,7 +90,7 @@ class Record:
     hello: Container | None = None
     hint: Container | None = None
     copy: Copy = ""
-    messages: list[tuple[Message, Explanation]] = field(default_factory=list)
+    messages: list[tuple[WholeMessage, Explanation]] = field(default_factory=list)
     """Completed by this packet, in the order of the ring; of the layers above."""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -233,10 +233,10 @@ class Reader:
             self._recent.popitem(last=False)
         return ""
 
-    def _explain(self, record: Record, messages: Iterable[Message]) -> None:
+    def _explain(self, record: Record, messages: Iterable[WholeMessage]) -> None:
         record.messages += [(message, self._explanation(message)) for message in messages]
 
-    def _explanation(self, message: Message) -> Explanation:
+    def _explanation(self, message: WholeMessage) -> Explanation:
         data, label = message.data, message.label
         if label is None:
             return Explanation(UNEXPLAINED, f"{len(data)} bytes with a label that was told before", None)

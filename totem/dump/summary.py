@@ -22,7 +22,7 @@ _HALF: Final = 1 << 31
 
 
 @dataclass(slots=True)
-class _Ring:
+class _RingFigures:
     """What was seen of one ring."""
 
     first: float
@@ -77,7 +77,7 @@ class Summary:
         self.retransmissions: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.cut = 0
-        self.rings: OrderedDict[RingId, _Ring] = OrderedDict()
+        self.rings: OrderedDict[RingId, _RingFigures] = OrderedDict()
         self._span: tuple[float, float] | None = None
 
     def add(self, record: Record) -> None:
@@ -103,17 +103,17 @@ class Summary:
         if record.ring_id is not None:
             self._add_to_ring(self._ring(record.ring_id, time), record)
 
-    def _ring(self, ring_id: RingId, time: float) -> _Ring:
+    def _ring(self, ring_id: RingId, time: float) -> _RingFigures:
         ring = self.rings.get(ring_id)
         if ring is None:
-            ring = self.rings[ring_id] = _Ring(time)
+            ring = self.rings[ring_id] = _RingFigures(time)
             if len(self.rings) > MOST_RINGS:
                 self.rings.popitem(last=False)
         ring.last = max(ring.last, time)
         return ring
 
     @staticmethod
-    def _add_to_ring(ring: _Ring, record: Record) -> None:
+    def _add_to_ring(ring: _RingFigures, record: Record) -> None:
         packet, time = record.packet, record.datagram.time
         assert packet is not None
         match record.kind:
@@ -187,7 +187,7 @@ class Summary:
             yield "foreign: of a ring with transport knet, perhaps, or an encrypted one, which cannot be read"
 
 
-def _ring_lines(ring_id: RingId, ring: _Ring) -> Iterator[str]:
+def _ring_lines(ring_id: RingId, ring: _RingFigures) -> Iterator[str]:
     members = f"members {' '.join(map(str, ring.members))}" if ring.members else f"{ring.size or '?'} members"
     yield f"  {ring_id}: {members}, {ring.last - ring.first:.3f} seconds"
     rotations = ring.rotations_per_second

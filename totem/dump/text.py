@@ -12,7 +12,7 @@ from typing import Final
 
 from construct import Container
 
-from totem.dump.order import Message, Run, runs
+from totem.dump.order import Run, WholeMessage, runs
 from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
 from totem.text import printable
 from totem.wire.layout import FRAME_COMPACT
@@ -42,7 +42,7 @@ class Writer:
         self._colour = colour
         self._hexdump = hexdump
         self._every_token = every_token
-        self._run: _Run | None = None
+        self._run: _Repetition | None = None
 
     def lines(self, record: Record) -> Iterator[str]:
         """Give the lines that this record makes due."""
@@ -50,7 +50,7 @@ class Writer:
             return
         yield from self.finish()
         if not self._every_token and (_is_idle(record) or record.kind == "merge_detect"):
-            self._run = _Run(record)
+            self._run = _Repetition(record)
         yield from self._record(record)
 
     def finish(self) -> Iterator[str]:
@@ -87,7 +87,7 @@ class Writer:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
 
 
-class _Run:
+class _Repetition:
     """Records that repeat the first one without news."""
 
     def __init__(self, first: Record) -> None:
@@ -237,7 +237,7 @@ _WORDS: Final[dict[str, Callable[[Record, Container], str]]] = {
 }
 
 
-def _origin(record: Record, message: Message) -> str:
+def _origin(record: Record, message: WholeMessage) -> str:
     """Where a message comes from, unless that is the multicast in whose line it stands."""
     inner = record.inner
     if inner is not None and (ring_id(inner.ring_id), inner.seq) == (message.ring_id, message.seq):

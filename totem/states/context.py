@@ -7,12 +7,12 @@ from typing import Protocol
 
 from totem.config import Config
 from totem.configuration import Feature, RingId
-from totem.deafness import LeftOut
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics
 from totem.membership import Membership
 from totem.outbox import Outbox
 from totem.packing import Packer
+from totem.receive_failures import Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import RingNumbers
 from totem.statistics import Counters
@@ -39,7 +39,7 @@ class StateContext(Protocol):
     delivery: DeliveryQueue
     numbers: RingNumbers
     membership: Membership
-    left_out: LeftOut
+    left_out: Exclusions
 
     # Rings, and the layer above.
     ring: Ring

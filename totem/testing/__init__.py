@@ -15,8 +15,9 @@
 
 from __future__ import annotations
 
-from totem.testing.checkers import History, Trace, Violation, check
-from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Node
+from totem.testing.checkers import Violation, check
+from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, SimulatedNode
+from totem.testing.history import History, Trace
 from totem.testing.network import Conditions, Network
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "Conditions",
     "History",
     "Network",
-    "Node",
+    "SimulatedNode",
     "Trace",
     "Violation",
     "check",

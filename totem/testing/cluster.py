@@ -1,9 +1,9 @@
 """A cluster under virtual time: Processors on a simulated network, with crashes, restarts, pauses and partitions.
 
-A `Node` is a machine: it has an id, a store that survives crashes, and at most one running process, which is one
-`Processor` with an `Application` above it. A node drives its processor exactly as the real shells do: datagrams in,
-timers that are due, then what is ready, in the order store, send, deliver. A crash may strike between any two of these
-steps, between two sends of one step as well (`Cluster.crash(node, steps)`).
+A `SimulatedNode` is a machine: it has an id, a store that survives crashes, and at most one running process. The
+process is one `Processor` with an `Application` above it. A node drives its processor exactly as the real shells do:
+datagrams in, timers that are due, then what is ready, in the order store, send, deliver. A crash may strike between any
+two of these steps, and also between two sends of one step (`SimulatedNode.crash(steps)`).
 
 Everything that a process is told or asks for is recorded in its `Trace`; the checkers judge traces alone.
 
@@ -24,7 +24,7 @@ from totem.flow import kernel_bytes
 from totem.labels import Envelope, with_headers
 from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
-from totem.testing.checkers import History, Process, Sent, Trace
+from totem.testing.history import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network
 
 GROUP_HEADER = b"\x01\x00\x01\x00a"
@@ -62,7 +62,7 @@ class Stamp:
 class AnswerAtOnce:
     """The application without a sync of its own: each ring is ready when it is installed."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: SimulatedNode) -> None:
         self._node = node
 
     def on_delivery(self, delivery: Delivery) -> None:
@@ -79,7 +79,7 @@ class BarrierSync:
 
     TELL, CONFIRM = b"T", b"C"
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: SimulatedNode) -> None:
         self._node = node
         self._ring = b""
         self._ring_id = RingId(0, 0)
@@ -123,7 +123,7 @@ class _Crash(BaseException):
     """The armed crash of a node strikes; nothing of the processor may catch it."""
 
 
-class Node:
+class SimulatedNode:
     """One machine of a cluster: its id and its store, and the process that runs on it, if any."""
 
     SOCKET_BUFFER = 425_984
@@ -472,7 +472,7 @@ class Cluster:
         seed: object = 0,
         config: Config | None = None,
         conditions: Conditions | None = None,
-        application: Callable[[Node], Application] = AnswerAtOnce,
+        application: Callable[[SimulatedNode], Application] = AnswerAtOnce,
         makers: Mapping[int, Maker] | None = None,
         first_seq: int = 0,
         first_token_seq: int = 0,
@@ -492,7 +492,7 @@ class Cluster:
         """Which processes could not go on, and why. A foreign one dies of its own assertions."""
         makers = makers or {}
         self.nodes = {
-            node_id: Node(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
+            node_id: SimulatedNode(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
             for node_id in range(1, count + 1)
         }
         self.peers = {node_id: tuple(other for other in self.nodes if other != node_id) for node_id in self.nodes}
@@ -502,7 +502,7 @@ class Cluster:
         """Messages that were delivered with a label."""
         self._losses = 0
 
-    def __getitem__(self, node_id: int) -> Node:
+    def __getitem__(self, node_id: int) -> SimulatedNode:
         return self.nodes[node_id]
 
     @property
@@ -511,7 +511,7 @@ class Cluster:
         return self.network.now
 
     @property
-    def running(self) -> list[Node]:
+    def running(self) -> list[SimulatedNode]:
         """Nodes with a process, paused ones included."""
         return [node for node in self.nodes.values() if node.machine is not None]
 

@@ -30,10 +30,11 @@ from typing import Protocol
 from totem.config import Config
 from totem.configuration import Guarantee, Messages, RegularConfiguration, RingId
 from totem.processor import Processor
-from totem.testing.checkers import History, Process, Violation, check
-from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, Node, Stamp
+from totem.testing.checkers import Violation, check
+from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, SimulatedNode, Stamp
 from totem.testing.corosync import CorosyncModel
-from totem.testing.liar import Liar
+from totem.testing.forger import Forger
+from totem.testing.history import History, Process
 from totem.testing.network import Conditions
 from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
@@ -104,7 +105,7 @@ class Neighbour(CorosyncModel):
 class Programs(Protocol):
     """What runs on the nodes of one world: makes each process's application, and has promises of its own."""
 
-    def __call__(self, node: Node) -> Application:
+    def __call__(self, node: SimulatedNode) -> Application:
         """Make the application of a new process."""
 
     def rest(self) -> None:
@@ -160,7 +161,7 @@ class World:
         """Share of messages that are sent as SAFE."""
         self._stamps = [Stamp(number) for number in range(4)]
         self._stamper = random.Random(f"stamps {seed}")
-        self._liar: Liar | None = None
+        self._liar: Forger | None = None
         self._malice = random.Random(f"malice {seed}")
         self.faults: list[tuple[Callable[[], None], float]] = [
             (self._crash, 1.0),
@@ -229,7 +230,7 @@ class World:
     def _add_malice(self, *, pure: bool) -> None:
         """In some worlds a host of a listed address lies to ours, in some a port is too narrow for large frames."""
         if self._malice.random() < _SHARE_OF_LIARS:
-            self._liar = Liar(self._malice, pure=pure)
+            self._liar = Forger(self._malice, pure=pure)
         if self._malice.random() < _SHARE_OF_NARROW_PORTS:
             self.faults.append((self._narrow, 1.0))
 
@@ -295,7 +296,7 @@ class World:
         if self.verbose:
             print(f"{self.cluster.now:10.6f} {what}")
 
-    def _any_running(self) -> Node | None:
+    def _any_running(self) -> SimulatedNode | None:
         running = self.cluster.running
         return self.dice.choice(running) if running else None
 
@@ -422,7 +423,7 @@ class World:
     def _is_forming(self) -> bool:
         return any(node.machine and node.machine.state.name == "RECOVERY" for node in self.cluster.running)
 
-    def _lie(self, liar: Liar) -> None:
+    def _lie(self, liar: Forger) -> None:
         """Some datagrams to some nodes, soon, in whatever state they are then."""
         for _ in range(self._malice.choice((0, 1, 1, 5))):
             node = self._malice.choice(list(self.cluster.nodes.values()))
@@ -431,7 +432,7 @@ class World:
             )
 
     @staticmethod
-    def _tell_lie(liar: Liar, node: Node) -> None:
+    def _tell_lie(liar: Forger, node: SimulatedNode) -> None:
         if isinstance(node.machine, Processor) and not node.paused:
             node.receive(liar.lie(node.machine))
 
@@ -480,7 +481,7 @@ class World:
 
     # Sums.
 
-    def _on_trace(self, node: Node, name: str, what: str) -> None:
+    def _on_trace(self, node: SimulatedNode, name: str, what: str) -> None:
         if name == "early" and node.machine is not None:
             self.early.add((node.trace.process, node.machine.ring_id))
             what = "install of a Corosync node"

@@ -48,7 +48,7 @@ from totem.configuration import (
     RegularConfiguration,
 )
 from totem.testing.checkers import check
-from totem.testing.cluster import GROUP_HEADER, SYNC_HEADER, AnswerAtOnce, BarrierSync, Cluster, Node
+from totem.testing.cluster import GROUP_HEADER, SYNC_HEADER, AnswerAtOnce, BarrierSync, Cluster, SimulatedNode
 from totem.testing.network import Conditions
 from totem.wire import codec
 from totem.wire.messages import CommitToken, HoldCancel, Join, Mcast, MergeDetect, Token
@@ -134,7 +134,7 @@ class Story:
     def _tell(self, text: str) -> None:
         self.lines.append(f"{self.cluster.now * 1000:7.1f} {text}")
 
-    def _on_trace(self, node: Node, name: str, what: str) -> None:
+    def _on_trace(self, node: SimulatedNode, name: str, what: str) -> None:
         if name == "enter" and "states" in self._shown:
             state, _, cause = what.partition(": ")
             self._tell(f"{node.node_id} enters {state}: {cause}")
@@ -146,7 +146,7 @@ class Story:
             self._tell(f"{source} > {target} {describe(datagram)}")
         return False
 
-    def on_delivery(self, node: Node, delivery: Delivery) -> None:
+    def on_delivery(self, node: SimulatedNode, delivery: Delivery) -> None:
         """Tell a delivery; called by the application."""
         if "deliveries" not in self._shown:
             return
@@ -193,25 +193,25 @@ class Story:
         """Start nodes."""
         self.cluster.start(*map(int, words))
 
-    def _each(self, words: list[str], action: Callable[[Node], None]) -> None:
+    def _each(self, words: list[str], action: Callable[[SimulatedNode], None]) -> None:
         for word in words:
             action(self.cluster[int(word)])
 
     def do_crash(self, words: list[str]) -> None:
         """Crash nodes."""
-        self._each(words, Node.crash)
+        self._each(words, SimulatedNode.crash)
 
     def do_leave(self, words: list[str]) -> None:
         """Have nodes leave."""
-        self._each(words, Node.leave)
+        self._each(words, SimulatedNode.leave)
 
     def do_pause(self, words: list[str]) -> None:
         """Pause nodes."""
-        self._each(words, Node.pause)
+        self._each(words, SimulatedNode.pause)
 
     def do_resume(self, words: list[str]) -> None:
         """Have paused nodes go on."""
-        self._each(words, Node.resume)
+        self._each(words, SimulatedNode.resume)
 
     def do_lose_store(self, words: list[str]) -> None:
         """Lose what stopped nodes have stored."""
@@ -308,7 +308,7 @@ class Story:
 class Teller:
     """The application of a story: tells, then syncs."""
 
-    def __init__(self, story: Story, node: Node, *, barrier: bool) -> None:
+    def __init__(self, story: Story, node: SimulatedNode, *, barrier: bool) -> None:
         self._story = story
         self._node = node
         self._sync = BarrierSync(node) if barrier else AnswerAtOnce(node)

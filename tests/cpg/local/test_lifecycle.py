@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from cpg.local.lifecycle import Life, explain, guard_files
-from totem.errors import ConfigError, NotYet, RingLost
+from totem.errors import AddressUnavailable, ConfigError, RingLost
 
 FILE = "/etc/ring.conf"
 
@@ -16,7 +16,7 @@ FILE = "/etc/ring.conf"
     ("error", "config", "code", "text"),
     [
         (ConfigError(f"{FILE}:3: wrong"), FILE, 2, f"{FILE}:3: wrong"),
-        (NotYet("no address"), FILE, 2, "no address"),
+        (AddressUnavailable("no address"), FILE, 2, "no address"),
         (FileNotFoundError(errno.ENOENT, "No such file", FILE), FILE, 2, f"{FILE}: No such file"),
         (PermissionError(errno.EACCES, "Permission denied", FILE), FILE, 2, f"{FILE}: Permission denied"),
         (OSError(errno.EIO, "Input/output error", FILE), FILE, 1, f"{FILE}: Input/output error"),

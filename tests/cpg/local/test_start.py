@@ -14,7 +14,7 @@ from cpg.local.start import ring_in_time
 from tests.cluck.daemon.processes import Cluckd
 from tests.cpg.daemon.test_command import Cpgd
 from tests.cpg.processes import write_config
-from totem.errors import ConfigError, NotYet
+from totem.errors import AddressUnavailable, ConfigError
 from totem.log_fields import fields_of
 
 UNKNOWN = "not-there-yet.invalid"
@@ -39,8 +39,8 @@ class Network:
         return result
 
 
-NO_NAME = (NotYet("ring.conf:9: beta is no host name"),)
-NO_ADDRESS = NotYet("no node of the nodelist has an address of this machine")
+NO_NAME = (AddressUnavailable("ring.conf:9: beta is no host name"),)
+NO_ADDRESS = AddressUnavailable("no node of the nodelist has an address of this machine")
 TENTATIVE = OSError(errno.EADDRNOTAVAIL, "node 1 cannot listen at fd00::1 port 5405: this machine has no such address")
 
 

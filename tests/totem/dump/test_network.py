@@ -19,7 +19,7 @@ from tests.totem.wire.captures import CAPTURES
 from tests.totem.wire.pcap import datagrams, frames
 from totem.dump import network
 from totem.dump.captures import Packet
-from totem.dump.network import Network
+from totem.dump.network import Reassembler
 
 PAYLOAD = bytes(range(200))
 
@@ -29,7 +29,7 @@ def packet(data, link=network.ETHERNET, time=1.0, length=None, **where):
 
 
 def taken(*packets):
-    reader = Network()
+    reader = Reassembler()
     return [datagram for one in packets if (datagram := reader.take(one))]
 
 
@@ -115,7 +115,7 @@ def test_a_cut_packet_tells_its_length():
 
 
 def test_waiting_fragments_have_a_bound():
-    reader = Network()
+    reader = Reassembler()
     for identity in range(3 * network.MOST_FRAGMENTED):
         reader.take(packet(ethernet(fragments(udp(PAYLOAD), 104, identity)[0])))
     assert reader.unfinished == network.MOST_FRAGMENTED
@@ -157,6 +157,6 @@ def test_what_is_no_udp_is_passed_over(data):
 
 
 def test_a_link_type_that_is_not_read_is_counted():
-    reader = Network()
+    reader = Reassembler()
     assert reader.take(packet(b"abc", 105)) is None
     assert reader.ignored == {"packets of link type 105, which is not read": 1}

@@ -18,7 +18,7 @@ from totem.configuration import NO_RING, RingId
 from totem.dump import captures, order
 from totem.dump.filters import TYPES
 from totem.dump.jsonlines import to_json
-from totem.dump.network import COOKED, Datagram, Network
+from totem.dump.network import COOKED, Datagram, Reassembler
 from totem.dump.order import Order
 from totem.dump.records import Reader, train
 from totem.dump.summary import Summary
@@ -34,7 +34,7 @@ each_capture = pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.n
 
 def read(file):
     """All records of an open capture, as far as it can be read."""
-    network, reader = Network(), Reader({5404, 5405}, [LAYER])
+    network, reader = Reassembler(), Reader({5404, 5405}, [LAYER])
     found = []
     try:
         for packet in captures.packets(file):

@@ -19,7 +19,7 @@ from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, Mcas
 _FRAME = codec.frame([4], 0, 0) + b"lies"
 
 
-class Liar:
+class Forger:
     """Makes datagrams that fit what a processor is doing just now, but for what they say."""
 
     def __init__(self, dice: random.Random, *, pure: bool) -> None:

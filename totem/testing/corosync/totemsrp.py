@@ -1,45 +1,12 @@
-"""A model of one real Corosync 3.1.7 node: totemsrp with totempg above it, as it behaves, faults included.
-
-It is no second implementation of the protocol but a likeness of the first one, so that mixed rings can be run in the
-simulator and our nodes be judged against their neighbours. It has the interface of `Processor`, and shares no code with
-it but the codec and the configuration types. Names of variables and steps are Corosync's, letter by letter: a reader
-can follow with the wire document or with totemsrp.c at hand. It is tested by replaying captures of real rings: what
-arrived at a real node goes in, and what comes out must be what that node sent.
-
-What a real node does otherwise than the papers, or than we would, and what the model therefore does too:
-
-* Messages are delivered as soon as they are in order; SAFE is not known, `guarantee` is neither sent nor read.
-* A token's effects on "seq unchanged" and on freeing come before it is known to be a duplicate or of a foreign ring.
-* What an attempt at recovery brought is forgotten when it breaks: the next one empties the recovery queue, and aru and
-  highest seq are those of the old ring. `my_retrans_flg_count`, `my_rotation_counter` and `my_set_retrans_flg`, on the
-  other hand, are *not* reset, so that a later attempt may be installed too early or too late.
-* A multicast is filed by its `encapsulated` mark, not by its ring: a plain one of the new ring that arrives in recovery
-  lands in the old ring's queue, and a hole stays where it belongs.
-* At install all that the recovery queue holds is released, up to its highest message and over its holes.
-* New messages go to one of two queues, and are put together in one of two sets of buffers: from the transitional
-  configuration until sync is complete the "trans" ones are used. What is staged or queued is never withdrawn, so what
-  was left over from one stream may come out in the other, and sync messages of a round that was broken off in the next.
-* A join whose failed list is not believed leads into gather again, and is answered at once, though nothing has changed.
-  Two nodes of different rings that hold different nodes for failed do this to each other for ever, as fast as they can,
-  and their consensus timers never expire. This storm the model keeps up for a while only (`JOIN_STORM`).
-* A receiver that meets a fragment out of turn throws away all that comes from this sender, up to and including the next
-  frame that ends with a whole message.
-
-Where a real node would end by assertion, the model raises an `AssertionError` that says why: a test then knows that
-something has killed a real node. It models transport udpu. A node's own packets come back to it through the kernel, as
-they do in udpu, and it depends on that; here they do so a moment later (`LOOPBACK`), by way of `deadline`. The random
-delay before joins (`send_join`) is left out.
-"""
+"""The model of totemsrp, Corosync's single-ring protocol. Its faults are listed in the package's text."""
 
 from __future__ import annotations
 
 import enum
 import random
-import struct
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 from totem.config import Config
@@ -54,6 +21,8 @@ from totem.configuration import (
     TransitionalConfiguration,
 )
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
+from totem.testing.corosync.sq import MASK, QUEUE_RTR_ITEMS_SIZE_MAX, SortQueue, sq_lt_compare, sq_lte_compare
+from totem.testing.corosync.totempg import MESSAGE_SIZE_MAX, PG_HEADER, Totempg, iovec_of
 from totem.wire import codec
 from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, MergeDetect, Token
 
@@ -65,27 +34,9 @@ LOOPBACK = 20e-6
 JOIN_STORM = 20
 """So many joins in a row that tell nothing new are answered at once."""
 
-QUEUE_RTR_ITEMS_SIZE_MAX = 16384
 RETRANSMIT_ENTRIES_MAX = 30
 FRAME_SIZE_MAX = 65536
-MESSAGE_SIZE_MAX = 1024 * 1024
-ASSEMBLY_SIZE = MESSAGE_SIZE_MAX + 65536
 MCAST_HEADER = codec.MCAST_HEADER
-PG_HEADER = 8
-
-_MASK = 0xFFFFFFFF
-
-
-def sq_lt_compare(a: int, b: int) -> bool:
-    """Whether sequence number `a` comes before `b`."""
-    if a > 0x80000000 or b > 0x80000000:
-        a, b = (a - 0x10000) & _MASK, (b - 0x10000) & _MASK
-    return a < b
-
-
-def sq_lte_compare(a: int, b: int) -> bool:
-    """Whether sequence number `a` comes before `b` or is equal to it."""
-    return a == b or sq_lt_compare(a, b)
 
 
 def subtract(one: Iterable[int], other: Iterable[int]) -> list[int]:
@@ -94,7 +45,7 @@ def subtract(one: Iterable[int], other: Iterable[int]) -> list[int]:
     return [node_id for node_id in one if node_id not in out]
 
 
-class State(enum.Enum):
+class MembState(enum.Enum):
     """`memb_state`, and what comes after a leave."""
 
     OPERATIONAL = enum.auto()
@@ -104,7 +55,7 @@ class State(enum.Enum):
     LEFT = enum.auto()
 
 
-class Timer(enum.Enum):
+class ModelTimer(enum.Enum):
     """The timers, by the setting that gives their length (`pause` is a fifth of token)."""
 
     PAUSE = "pause"
@@ -117,182 +68,13 @@ class Timer(enum.Enum):
 
 
 @dataclass(slots=True)
-class Ready:
-    """What must be done: store, send, deliver, in this order; the same as the `Ready` of a `Processor`."""
+class ModelReady:
+    """What must be done: store, send, deliver, in this order; the same as the `ModelReady` of a `Processor`."""
 
     ring_seq: int | None
     datagrams: list[tuple[int, list[bytes]]]
     deliveries: Iterator[Delivery]
     failure: str | None = None
-
-
-class SortQueue:
-    """Messages by seq, in a window of 16384 that begins behind what has been released (`struct sq`)."""
-
-    def __init__(self, head_seqid: int) -> None:
-        self.head_seqid = head_seqid
-        self.items: dict[int, bytes] = {}
-        self.miss_count: Counter[int] = Counter()
-
-    def in_range(self, seq: int) -> bool:
-        """Whether `seq` has a place in the window."""
-        end = (self.head_seqid + QUEUE_RTR_ITEMS_SIZE_MAX) & _MASK
-        return not sq_lt_compare(seq, self.head_seqid) and sq_lt_compare(seq, end)
-
-    def add(self, seq: int, item: bytes) -> None:
-        """Put a message in, in place of what was there."""
-        self.items[seq] = item
-        self.miss_count.pop(seq, None)
-
-    def release(self, seq: int) -> None:
-        """Drop everything up to `seq`."""
-        while sq_lte_compare(self.head_seqid, seq):
-            self.items.pop(self.head_seqid, None)
-            self.miss_count.pop(self.head_seqid, None)
-            self.head_seqid = (self.head_seqid + 1) & _MASK
-
-
-class Assembly:
-    """The message of one sender that is being put together."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        """Everything before `index`, which is its length."""
-        self.last_frag_num = 0
-        self.throw_away = False
-
-    def take(self, fragmented: int, continuation: int, pieces: list[bytes]) -> list[bytes]:
-        """Add a frame's pieces; give the messages that are complete by it.
-
-        That nothing is delivered from a frame in which throwing away ends, and that `last_frag_num` is not taken over
-        there, is as real as the rest.
-        """
-        start = len(self.data)
-        self.data += b"".join(pieces)
-        lengths = [len(piece) for piece in pieces]
-        complete = len(pieces) - bool(fragmented)
-        index = start
-        messages = []
-        if self.throw_away:
-            if fragmented in (0, 1):
-                self.throw_away = False
-                index += lengths[0]
-        elif continuation == self.last_frag_num:
-            self.last_frag_num = fragmented
-            begin, end = 0, start
-            for length in lengths[:complete]:
-                end += length
-                messages.append(bytes(self.data[begin:end]))
-                begin = index = end
-        else:
-            self.throw_away = True
-        if fragmented:
-            self._keep_tail(len(pieces), index, lengths[-1])
-        return messages
-
-    def _keep_tail(self, count: int, index: int, length: int) -> None:
-        """Leave the unfinished message, or what is taken for it after a throw-away, at the head of the buffer."""
-        if count > 1:
-            tail = self.data[index : index + length]
-            self.data = tail + bytes(length - len(tail))
-        else:
-            self.data = self.data[: index + length]
-            self.data += bytes(index + length - len(self.data))
-
-
-class Totempg:
-    """The packing layer: one staging buffer for what is sent, two sets of assemblies for what is received."""
-
-    def __init__(self, packet_size: int, mcast: Callable[[bytes], None], avail: Callable[[], int]) -> None:
-        self.packet_size = packet_size
-        """TOTEMPG_PACKET_SIZE: bytes of a frame without its header."""
-        self.bytes_a_frame = packet_size - 16
-        """What is reckoned where the queue's room is asked for."""
-        self.waiting_transack = False
-        self._totemsrp_mcast = mcast
-        self._totemsrp_avail = avail
-        self._fragmentation_data = bytearray()
-        self._mcast_packed_msg_lens: list[int] = []
-        self._fragment_continuation = 0
-        self._next_fragment = 1
-        self._assembly_list: dict[int, Assembly] = {}
-        self._assembly_list_trans: dict[int, Assembly] = {}
-
-    def frames_for(self, byte_count: int) -> int:
-        """How many frames are reckoned for a message when the queue's room is asked for (`byte_count_send_ok`)."""
-        return byte_count // self.bytes_a_frame + 1
-
-    def mcast_msg(self, iovec: Sequence[bytes]) -> None:
-        """Stage or send one message, which its sender hands down in these parts.
-
-        A part that fits is staged whole; one that does not fills the frame to the brim. Whether the rest of such a part
-        may be staged depends on the length of the whole part.
-        """
-        iovec = [part for part in iovec if part]
-        lens = self._mcast_packed_msg_lens
-        lens.append(0)
-        for i, part in enumerate(iovec):
-            copy_base = 0
-            while copy_base < len(part):
-                fragment_size = len(self._fragmentation_data)
-                max_packet_size = self.packet_size - 2 * len(lens)
-                if len(part) + fragment_size < max_packet_size - 2:
-                    self._fragmentation_data += part[copy_base:]
-                    lens[-1] += len(part) - copy_base
-                    self._next_fragment = 1
-                    break
-                copy_len = min(len(part) - copy_base, max_packet_size - fragment_size)
-                self._fragmentation_data += part[copy_base : copy_base + copy_len]
-                lens[-1] += copy_len
-                copy_base += copy_len
-                whole = copy_base == len(part) and i == len(iovec) - 1
-                self._send_full(0 if whole else self._next_fragment or 1)
-                lens.append(0)
-        if not lens[-1]:
-            lens.pop()
-
-    def _send_full(self, fragmented: int) -> None:
-        if not self._totemsrp_avail():
-            raise AssertionError("a real node dies: no room for a frame in totemsrp's queue")
-        self._send(fragmented)
-        if fragmented:
-            self._fragment_continuation = fragmented
-            self._next_fragment = (fragmented + 1) & 0xFF
-
-    def _send(self, fragmented: int) -> None:
-        header = codec.frame(self._mcast_packed_msg_lens, fragmented, self._fragment_continuation)
-        self._totemsrp_mcast(header + self._fragmentation_data)
-        self._fragment_continuation = 0
-        self._mcast_packed_msg_lens.clear()
-        self._fragmentation_data.clear()
-
-    def callback_token_received(self) -> None:
-        """Send what is staged, if the queue has room for it; if not, it stays for whatever stream is the next."""
-        if self._mcast_packed_msg_lens and self._totemsrp_avail():
-            self._send(0)
-
-    def deliver(self, node_id: int, datagram: bytes) -> list[bytes]:
-        """Give the messages that a multicast completes."""
-        try:
-            fragmented, continuation, pieces = codec.parse_frame(datagram)
-        except MalformedDatagram:
-            return []
-        if not pieces:
-            return []
-        assemblies = self._assembly_list_trans if self.waiting_transack else self._assembly_list
-        assembly = assemblies.setdefault(node_id, Assembly())
-        if len(assembly.data) + len(datagram) - MCAST_HEADER >= ASSEMBLY_SIZE:
-            raise AssertionError(f"a real node dies: a message of node {node_id} overruns the assembly buffer")
-        messages = assembly.take(fragmented, continuation, pieces)
-        if not fragmented:
-            del assemblies[node_id]
-        return messages
-
-    def drop_assemblies(self, left: Iterable[int]) -> None:
-        """Forget what has come from nodes that have left."""
-        for node_id in left:
-            self._assembly_list.pop(node_id, None)
-            self._assembly_list_trans.pop(node_id, None)
 
 
 class _Mcast(NamedTuple):
@@ -312,27 +94,6 @@ class _Change(NamedTuple):
 
 _SWITCH_BUFFERS = object()
 """The call of totemsrp_waiting_trans_ack_cb(1) on its way."""
-
-_EXEC_HEADER = struct.Struct("<i")
-_CPG_HEADERS = {0x20003: 184, 0x20006: 200}  # mcast, partial mcast
-
-
-def iovec_of(message: bytes) -> list[bytes]:
-    """Cut a message where a real node's layers cut it when they hand it down; that decides how it is packed.
-
-    They hand down the lengths of the group names, the names, then the executive message, where CPG gives header and
-    payload of its multicasts as two. A message without group header is one part.
-    """
-    if not message.startswith((b"\x01\x00\x01\x00a", b"\x01\x00\x04\x00sync")):
-        return [message]
-    body = 4 + message[2]
-    cuts = [0, 4, body]
-    if len(message) >= body + _EXEC_HEADER.size:
-        header = _CPG_HEADERS.get(_EXEC_HEADER.unpack_from(message, body)[0], 0)
-        if header:
-            cuts.append(body + header)
-    cuts.append(len(message))
-    return [message[begin:end] for begin, end in pairwise(cuts)]
 
 
 class CorosyncModel:
@@ -369,7 +130,7 @@ class CorosyncModel:
         self._start_token = first_token_seq
 
         # Ids and lists.
-        self.state = State.OPERATIONAL
+        self.state = MembState.OPERATIONAL
         self.my_ring_id = RingId(node_id, ring_seq + 1)
         self.my_old_ring_id = self.my_ring_id
         self.token_ring_id_seq = self.my_ring_id.seq
@@ -404,7 +165,7 @@ class CorosyncModel:
         # The token.
         self.orf_token_discard = False
         self.orf_token_retransmit = b""
-        self.my_token_seq = (first_token_seq - 1) & _MASK
+        self.my_token_seq = (first_token_seq - 1) & MASK
         self.my_last_seq = 0
         self.my_last_aru = 0
         self.my_seq_unchanged = 0
@@ -431,7 +192,7 @@ class CorosyncModel:
         # The shell's side.
         self._started = False
         self._now = 0.0
-        self._timers: dict[Timer, float] = {}
+        self._timers: dict[ModelTimer, float] = {}
         self._pause_timestamp = 0.0
         self._flushing = False
         self._token_target = node_id
@@ -447,14 +208,14 @@ class CorosyncModel:
             CommitToken: self._message_handler_memb_commit_token,
             HoldCancel: self._message_handler_token_hold_cancel,
         }
-        self._expired: dict[Timer, Callable[[], None]] = {
-            Timer.PAUSE: self._timer_function_pause,
-            Timer.TOKEN_RETRANSMIT: self._timer_function_token_retransmit,
-            Timer.HOLD: self._timer_function_token_hold_retransmit,
-            Timer.MERGE: self._timer_function_merge_detect,
-            Timer.JOIN: self._timer_function_gather_join,
-            Timer.CONSENSUS: self._memb_state_consensus_timeout_expired,
-            Timer.TOKEN: self._timer_function_orf_token,
+        self._expired: dict[ModelTimer, Callable[[], None]] = {
+            ModelTimer.PAUSE: self._timer_function_pause,
+            ModelTimer.TOKEN_RETRANSMIT: self._timer_function_token_retransmit,
+            ModelTimer.HOLD: self._timer_function_token_hold_retransmit,
+            ModelTimer.MERGE: self._timer_function_merge_detect,
+            ModelTimer.JOIN: self._timer_function_gather_join,
+            ModelTimer.CONSENSUS: self._memb_state_consensus_timeout_expired,
+            ModelTimer.TOKEN: self._timer_function_orf_token,
         }
 
     # The interface of a Processor.
@@ -548,21 +309,21 @@ class CorosyncModel:
     def leave(self, now: float) -> None:
         """Announce the leave, and end."""
         self._now = now
-        if not self._started or self.state is State.LEFT:
+        if not self._started or self.state is MembState.LEFT:
             return
         active = subtract(self.my_proc_list, (self.node_id,))
         self._merge(self.my_failed_list, (self.node_id,))
         leave = Join(0, self.node_id, self.my_ring_id.seq, tuple(active), tuple(self.my_failed_list))
         self._mcast_send(codec.encode(leave))
-        self.state = State.LEFT
+        self.state = MembState.LEFT
         self._started = False
         self._timers.clear()
         self._loopback.clear()
         self._settle()
 
-    def take(self) -> Ready:
+    def take(self) -> ModelReady:
         """Hand over what is ready."""
-        ready = Ready(self._ring_seq, self._datagrams, self._deliver())
+        ready = ModelReady(self._ring_seq, self._datagrams, self._deliver())
         self._ring_seq = None
         self._datagrams = []
         return ready
@@ -592,12 +353,12 @@ class CorosyncModel:
         if self._loopback:
             self.deadline = min(self.deadline, self._loopback[0][0])
 
-    def _reset(self, timer: Timer) -> None:
+    def _reset(self, timer: ModelTimer) -> None:
         self._timers[timer] = self._now + (
-            self.config.token / 5 if timer is Timer.PAUSE else getattr(self.config, timer.value)
+            self.config.token / 5 if timer is ModelTimer.PAUSE else getattr(self.config, timer.value)
         )
 
-    def _cancel(self, timer: Timer) -> None:
+    def _cancel(self, timer: ModelTimer) -> None:
         self._timers.pop(timer, None)
 
     def _receive_own(self) -> None:
@@ -660,7 +421,7 @@ class CorosyncModel:
 
     @property
     def _sort_queue(self) -> SortQueue:
-        return self.recovery_sort_queue if self.state is State.RECOVERY else self.regular_sort_queue
+        return self.recovery_sort_queue if self.state is MembState.RECOVERY else self.regular_sort_queue
 
     def _totemsrp_mcast(self, frame: bytes) -> None:
         self._queue_use.append(frame)
@@ -669,16 +430,16 @@ class CorosyncModel:
         return self.message_queue_max - len(self._queue_use)
 
     def _backlog_get(self) -> int:
-        if self.state is State.RECOVERY:
+        if self.state is MembState.RECOVERY:
             return len(self.retrans_message_queue)
-        return len(self._queue_use) if self.state is State.OPERATIONAL else 0
+        return len(self._queue_use) if self.state is MembState.OPERATIONAL else 0
 
     def _update_aru(self) -> None:
         items = self._sort_queue.items
-        for _ in range((self.my_high_seq_received - self.my_aru) & _MASK):
-            if (self.my_aru + 1) & _MASK not in items:
+        for _ in range((self.my_high_seq_received - self.my_aru) & MASK):
+            if (self.my_aru + 1) & MASK not in items:
                 break
-            self.my_aru = (self.my_aru + 1) & _MASK
+            self.my_aru = (self.my_aru + 1) & MASK
 
     def _messages_free(self, token_aru: int) -> None:
         release_to = token_aru
@@ -687,7 +448,7 @@ class CorosyncModel:
                 release_to = bound
         if sq_lt_compare(release_to, self.last_released):
             return
-        range_ = (release_to - self.last_released) & _MASK
+        range_ = (release_to - self.last_released) & MASK
         self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to free at once")
         self.regular_sort_queue.release(release_to)
         self.last_released = release_to
@@ -695,11 +456,11 @@ class CorosyncModel:
     def _messages_deliver_to_app(self, end_point: int, deliver_memb_list: Sequence[int] | None = None) -> None:
         """Deliver up to the first gap; past gaps, but only what members of the list sent, if there is one."""
         first = self.my_high_delivered
-        range_ = (end_point - first) & _MASK
+        range_ = (end_point - first) & MASK
         self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to deliver at once")
         queue = self.regular_sort_queue
         for i in range(1, range_ + 1):
-            seq = (first + i) & _MASK
+            seq = (first + i) & MASK
             if not queue.in_range(seq):
                 break
             datagram = queue.items.get(seq)
@@ -721,18 +482,20 @@ class CorosyncModel:
         encapsulated = codec.mcast_is_encapsulated(datagram)
         sort_queue = self.recovery_sort_queue if encapsulated else self.regular_sort_queue
         seq = codec.mcast_seq(datagram)
-        if self.state is State.RECOVERY and not encapsulated:
+        if self.state is MembState.RECOVERY and not encapsulated:
             self.stats["plain message in recovery"] += 1
         if sort_queue.in_range(seq) and seq not in sort_queue.items:
             if sq_lt_compare(self.my_high_seq_received, seq):
                 self.my_high_seq_received = seq
             sort_queue.add(seq, datagram)
         self._update_aru()
-        if self.state is State.OPERATIONAL:
+        if self.state is MembState.OPERATIONAL:
             self._messages_deliver_to_app(self.my_high_seq_received)
 
     def _foreign_message(self, system_from: int) -> None:
-        if self.state is State.OPERATIONAL or (self.state is State.GATHER and system_from not in self.my_proc_list):
+        if self.state is MembState.OPERATIONAL or (
+            self.state is MembState.GATHER and system_from not in self.my_proc_list
+        ):
             self._merge(self.my_proc_list, (system_from,))
             self._memb_state_gather_enter("foreign message")
         else:
@@ -750,17 +513,17 @@ class CorosyncModel:
         # Faults kept: what follows is done for duplicates and tokens of other rings as well.
         if token.seq == self.my_last_seq:
             self.my_seq_unchanged += 1
-            if Timer.MERGE not in self._timers:
-                self._reset(Timer.MERGE)
+            if ModelTimer.MERGE not in self._timers:
+                self._reset(ModelTimer.MERGE)
         else:
             self.my_seq_unchanged = 0
-            self._cancel(Timer.MERGE)
-            self._cancel(Timer.HOLD)
+            self._cancel(ModelTimer.MERGE)
+            self._cancel(ModelTimer.HOLD)
         self.my_last_seq = token.seq
         representative = self.my_ring_id.representative == self.node_id
         self.my_token_held = self.my_seq_unchanged >= self.config.rest_after(pure=False) + representative
         repeated = token.ring_id != self.my_ring_id or sq_lte_compare(token.token_seq, self.my_token_seq)
-        if self.state is State.OPERATIONAL and (not repeated or self.frees_on_repeated_tokens):
+        if self.state is MembState.OPERATIONAL and (not repeated or self.frees_on_repeated_tokens):
             self._messages_free(token.aru)
         if repeated:
             self.stats["token dropped"] += 1
@@ -792,16 +555,16 @@ class CorosyncModel:
             return
 
         self.my_token_seq = token.token_seq
-        token.token_seq = (token.token_seq + 1) & _MASK
-        if self.state is State.RECOVERY:
+        token.token_seq = (token.token_seq + 1) & MASK
+        if self.state is MembState.RECOVERY:
             self._recovery_visit(token)
         self._orf_token_send(token, forward=forward)
-        if self.state is State.OPERATIONAL:
+        if self.state is MembState.OPERATIONAL:
             self._messages_deliver_to_app(self.my_high_seq_received)
-        self._reset(Timer.TOKEN)
-        self._reset(Timer.TOKEN_RETRANSMIT)
+        self._reset(ModelTimer.TOKEN)
+        self._reset(ModelTimer.TOKEN_RETRANSMIT)
         if self.my_ring_id.representative == self.node_id and self.my_token_held:
-            self._reset(Timer.HOLD)
+            self._reset(ModelTimer.HOLD)
 
     def _recovery_visit(self, token: Token) -> None:
         if self.retrans_message_queue:
@@ -836,7 +599,7 @@ class CorosyncModel:
             ring_id=self.my_ring_id,
             seq=self._start_msg,
             token_seq=self._start_token,
-            aru=(self._start_msg - 1) & _MASK,
+            aru=(self._start_msg - 1) & MASK,
             aru_holder=self.node_id,
             retransmit_flag=int(self.my_set_retrans_flg),
         )
@@ -844,11 +607,11 @@ class CorosyncModel:
 
     def _fcc_calculate(self, token: Token) -> int:
         window_size = self.config.window_size
-        transmits_allowed = min(self.config.max_messages, (window_size - token.fcc) & _MASK)
+        transmits_allowed = min(self.config.max_messages, (window_size - token.fcc) & MASK)
         self.my_cbl = self._backlog_get()
-        divisor = (token.backlog + self.my_cbl - self.my_pbl) & _MASK
+        divisor = (token.backlog + self.my_cbl - self.my_pbl) & MASK
         if divisor:
-            backlog_calc = (window_size * self.my_pbl & _MASK) // divisor
+            backlog_calc = (window_size * self.my_pbl & MASK) // divisor
             if backlog_calc:
                 transmits_allowed = min(transmits_allowed, backlog_calc)
         return transmits_allowed
@@ -856,13 +619,13 @@ class CorosyncModel:
     def _fcc_rtr_limit(self, token: Token, transmits_allowed: int) -> int:
         ahead = QUEUE_RTR_ITEMS_SIZE_MAX - transmits_allowed - self.config.window_size
         self._assert(ahead >= 0, "window larger than the sort queue")
-        if sq_lt_compare((self.last_released + ahead) & _MASK, token.seq):
+        if sq_lt_compare((self.last_released + ahead) & MASK, token.seq):
             return 0
         return transmits_allowed
 
     def _fcc_token_update(self, token: Token, msgs_transmitted: int) -> None:
-        token.fcc = (token.fcc + msgs_transmitted - self.my_trc) & _MASK
-        token.backlog = (token.backlog + self.my_cbl - self.my_pbl) & _MASK
+        token.fcc = (token.fcc + msgs_transmitted - self.my_trc) & MASK
+        token.backlog = (token.backlog + self.my_cbl - self.my_pbl) & MASK
         self.my_trc = msgs_transmitted
         self.my_pbl = self.my_cbl
 
@@ -881,10 +644,10 @@ class CorosyncModel:
                 kept.append((ring_id, seq))
         token.requests = kept
 
-        range_ = (token.seq - self.my_aru) & _MASK
+        range_ = (token.seq - self.my_aru) & MASK
         self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages between aru and the token's seq")
         for i in range(1, range_ + 1):
-            seq = (self.my_aru + i) & _MASK
+            seq = (self.my_aru + i) & MASK
             if len(kept) >= RETRANSMIT_ENTRIES_MAX or not sort_queue.in_range(seq):
                 break
             if seq in sort_queue.items:
@@ -897,15 +660,15 @@ class CorosyncModel:
         return mcasted
 
     def _orf_token_mcast(self, token: Token, transmits_allowed: int) -> int:
-        recovery = self.state is State.RECOVERY
+        recovery = self.state is MembState.RECOVERY
         if recovery:
-            self._reset(Timer.TOKEN_RETRANSMIT)
+            self._reset(ModelTimer.TOKEN_RETRANSMIT)
         queue = self.retrans_message_queue if recovery else self._queue_use
         sort_queue = self._sort_queue
         ring_bytes = codec.ring_id_bytes(self.my_ring_id)
         mcasted = 0
         while queue and mcasted < transmits_allowed:
-            token.seq = (token.seq + 1) & _MASK
+            token.seq = (token.seq + 1) & MASK
             datagram = codec.seal_mcast(
                 self.node_id, token.seq, self.global_seqno, ring_bytes, 0, recovery, [queue.popleft()]
             )
@@ -936,31 +699,31 @@ class CorosyncModel:
 
     def _timer_function_pause(self) -> None:
         self._pause_timestamp = self._now
-        self._reset(Timer.PAUSE)
+        self._reset(ModelTimer.PAUSE)
 
     def _timer_function_token_retransmit(self) -> None:
-        if self.state is not State.GATHER:
+        if self.state is not MembState.GATHER:
             self._token_retransmit()
-            self._reset(Timer.TOKEN_RETRANSMIT)
+            self._reset(ModelTimer.TOKEN_RETRANSMIT)
 
     def _timer_function_token_hold_retransmit(self) -> None:
-        if self.state in (State.OPERATIONAL, State.RECOVERY):
+        if self.state in (MembState.OPERATIONAL, MembState.RECOVERY):
             self._token_retransmit()
 
     def _timer_function_merge_detect(self) -> None:
-        if self.state is State.OPERATIONAL and self.my_ring_id.representative == self.node_id:
+        if self.state is MembState.OPERATIONAL and self.my_ring_id.representative == self.node_id:
             self._mcast_send(codec.encode(MergeDetect(self.node_id, self.node_id, self.my_ring_id)))
 
     def _timer_function_gather_join(self) -> None:
         self._memb_join_message_send()
-        self._reset(Timer.JOIN)
+        self._reset(ModelTimer.JOIN)
 
     def _timer_function_orf_token(self) -> None:
         self.stats[f"{self.state.name.lower()}_token_lost"] += 1
-        if self.state is State.GATHER:
+        if self.state is MembState.GATHER:
             self._memb_state_consensus_timeout_expired()
             self._memb_state_gather_enter("consensus timeout")
-        elif self.state is State.RECOVERY:
+        elif self.state is MembState.RECOVERY:
             self._old_ring_state_restore()
             self._memb_state_gather_enter("token lost in recovery")
         else:
@@ -979,12 +742,12 @@ class CorosyncModel:
         self.originated_orf_token = False
         self._merge(self.my_proc_list, (self.node_id,))
         self._memb_join_message_send()
-        self._reset(Timer.JOIN)
-        self._reset(Timer.CONSENSUS)
-        for timer in (Timer.TOKEN_RETRANSMIT, Timer.TOKEN, Timer.MERGE):
+        self._reset(ModelTimer.JOIN)
+        self._reset(ModelTimer.CONSENSUS)
+        for timer in (ModelTimer.TOKEN_RETRANSMIT, ModelTimer.TOKEN, ModelTimer.MERGE):
             self._cancel(timer)
         self.consensus_list = {self.node_id}
-        self.state = State.GATHER
+        self.state = MembState.GATHER
         self.stats["gather_entered"] += 1
         self._tell(f"gather: {gather_from}")
 
@@ -1008,7 +771,7 @@ class CorosyncModel:
         self.stats["consensus_timeouts"] += 1
         if self._memb_consensus_agreed():
             self.consensus_list = {self.node_id}
-            self._reset(Timer.TOKEN)
+            self._reset(ModelTimer.TOKEN)
         else:
             self._merge(self.my_failed_list, subtract(self.my_proc_list, self.consensus_list))
             self._memb_state_gather_enter("consensus timeout")
@@ -1020,16 +783,16 @@ class CorosyncModel:
             return
         self.token_ring_id_seq = max(self.token_ring_id_seq, join.ring_seq)
         match self.state:
-            case State.OPERATIONAL:
+            case MembState.OPERATIONAL:
                 if not self._ignore_join_under_operational(join):
                     self._memb_join_process(join)
-            case State.GATHER:
+            case MembState.GATHER:
                 self._memb_join_process(join)
-            case State.COMMIT:
+            case MembState.COMMIT:
                 if self._join_concerns_attempt(join):
                     self._memb_join_process(join)
                     self._memb_state_gather_enter("join during commit")
-            case State.RECOVERY:
+            case MembState.RECOVERY:
                 if self._join_concerns_attempt(join):
                     self._memb_join_process(join)
                     self._old_ring_state_restore()
@@ -1072,12 +835,12 @@ class CorosyncModel:
             if not self._storms(fruitless=before == len(self.my_proc_list) + len(self.my_failed_list)):
                 self._memb_state_gather_enter("merge during join")
             return
-        if self.state is State.OPERATIONAL:
+        if self.state is MembState.OPERATIONAL:
             self._memb_state_gather_enter("join during operational")
 
     def _storms(self, *, fruitless: bool) -> bool:
         """Whether it is time to end a storm of joins, which a real node would not do."""
-        if not fruitless or self.state is not State.GATHER:
+        if not fruitless or self.state is not MembState.GATHER:
             self._fruitless_joins = 0
             return False
         self._fruitless_joins += 1
@@ -1105,15 +868,15 @@ class CorosyncModel:
         self._memb_state_commit_token_update(commit_token)
         self._token_target = commit_token.members[commit_token.index % len(commit_token.members)]
         self._memb_state_commit_token_send(commit_token)
-        self._cancel(Timer.JOIN)
-        self._cancel(Timer.CONSENSUS)
+        self._cancel(ModelTimer.JOIN)
+        self._cancel(ModelTimer.CONSENSUS)
         self.my_ring_id = commit_token.ring_id
         self._ring_seq = self.my_ring_id.seq
         self.token_ring_id_seq = self.my_ring_id.seq
-        self.state = State.COMMIT
+        self.state = MembState.COMMIT
         self.stats["commit_entered"] += 1
-        self._reset(Timer.TOKEN)
-        self._reset(Timer.TOKEN_RETRANSMIT)
+        self._reset(ModelTimer.TOKEN)
+        self._reset(ModelTimer.TOKEN_RETRANSMIT)
         self.my_trc = self.my_pbl = self.my_cbl = 0
         self._tell(f"commit: ring {self.my_ring_id}")
 
@@ -1151,29 +914,29 @@ class CorosyncModel:
         commit_token.index += 1
 
     def _memb_state_commit_token_send(self, commit_token: CommitToken) -> None:
-        commit_token.token_seq = (commit_token.token_seq + 1) & _MASK
+        commit_token.token_seq = (commit_token.token_seq + 1) & MASK
         commit_token.sender = self.node_id
         self.orf_token_retransmit = codec.encode(commit_token)
         self._token_send(self.orf_token_retransmit)
-        self._reset(Timer.TOKEN_RETRANSMIT)
+        self._reset(ModelTimer.TOKEN_RETRANSMIT)
 
     def _message_handler_memb_commit_token(self, commit_token: CommitToken) -> None:
         match self.state:
-            case State.GATHER:
+            case MembState.GATHER:
                 expected = set(subtract(self.my_proc_list, self.my_failed_list))
                 if set(commit_token.members) == expected and commit_token.ring_id.seq > self.my_ring_id.seq:
                     self.commit_token = commit_token
                     self._memb_state_commit_enter()
-            case State.COMMIT:
+            case MembState.COMMIT:
                 full = commit_token.index == len(commit_token.members)
                 if full and commit_token.ring_id.seq == self.my_ring_id.seq:
                     self._memb_state_recovery_enter(commit_token)
-            case State.RECOVERY:
+            case MembState.RECOVERY:
                 if self.my_ring_id.representative == self.node_id and not self.originated_orf_token:
                     self.originated_orf_token = True
                     self._orf_token_send_initial()
-                    self._reset(Timer.TOKEN)
-                    self._reset(Timer.TOKEN_RETRANSMIT)
+                    self._reset(ModelTimer.TOKEN)
+                    self._reset(ModelTimer.TOKEN_RETRANSMIT)
 
     # Recovery.
 
@@ -1182,7 +945,7 @@ class CorosyncModel:
         self.recovery_sort_queue = SortQueue(self._start_msg)
         self.retrans_message_queue.clear()
         self._memb_state_commit_token_send(commit_token)
-        self.my_token_seq = (self._start_token - 1) & _MASK
+        self.my_token_seq = (self._start_token - 1) & MASK
         mates = {
             member: entry
             for member, entry in zip(commit_token.members, commit_token.entries, strict=True)
@@ -1197,9 +960,9 @@ class CorosyncModel:
         self.my_high_seq_received = self._start_msg
         self.my_install_seq = self._start_msg
         self.last_released = self._start_msg
-        self._reset(Timer.TOKEN)
-        self._reset(Timer.TOKEN_RETRANSMIT)
-        self.state = State.RECOVERY
+        self._reset(ModelTimer.TOKEN)
+        self._reset(ModelTimer.TOKEN_RETRANSMIT)
+        self.state = MembState.RECOVERY
         self.stats["recovery_entered"] += 1
         self._tell(f"recovery: ring {self.my_ring_id}, {len(self.retrans_message_queue)} old messages")
 
@@ -1208,10 +971,10 @@ class CorosyncModel:
         for entry in mates:
             if sq_lt_compare(entry.aru, low_ring_aru):
                 low_ring_aru = entry.aru
-        range_ = (self.old_ring_state_high_seq_received - low_ring_aru) & _MASK
+        range_ = (self.old_ring_state_high_seq_received - low_ring_aru) & MASK
         self._assert(range_ < QUEUE_RTR_ITEMS_SIZE_MAX, f"{range_} messages to recover")
         for i in range(1, range_ + 1):
-            old = self.regular_sort_queue.items.get((low_ring_aru + i) & _MASK)
+            old = self.regular_sort_queue.items.get((low_ring_aru + i) & MASK)
             if old is not None:
                 self._assert(
                     len(old) + MCAST_HEADER <= FRAME_SIZE_MAX,
@@ -1248,13 +1011,13 @@ class CorosyncModel:
         self.my_failed_list = []
         highest = self.my_high_seq_received
         while highest != self._start_msg and highest not in self.regular_sort_queue.items:
-            highest = (highest - 1) & _MASK
+            highest = (highest - 1) & MASK
         self.stats["installed over a hole"] += highest != self.my_aru
         self.my_high_delivered = highest
         self.regular_sort_queue.release(highest)
         self.last_released = highest
 
-        self.state = State.OPERATIONAL
+        self.state = MembState.OPERATIONAL
         self.stats["operational_entered"] += 1
         self._timer_function_pause()
         self.my_old_ring_id = self.my_ring_id
@@ -1262,8 +1025,8 @@ class CorosyncModel:
 
     def _deliver_messages_from_recovery_to_regular(self) -> None:
         items = self.recovery_sort_queue.items
-        for i in range(1, ((self.my_aru - self._start_msg) & _MASK) + 1):
-            datagram = items.get((self._start_msg + i) & _MASK)
+        for i in range(1, ((self.my_aru - self._start_msg) & MASK) + 1):
+            datagram = items.get((self._start_msg + i) & MASK)
             if datagram is None or not codec.mcast_is_encapsulated(datagram):
                 continue
             inner = datagram[MCAST_HEADER:]

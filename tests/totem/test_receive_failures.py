@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from totem.deafness import LeftOut, Standstill
+from totem.receive_failures import AruStall, Exclusions
 
 
 def test_a_fast_ring_is_judged_by_visits_and_a_second():
-    standstill = Standstill()
+    standstill = AruStall()
     standstill.end(10.0)
     for _ in range(101):
         standstill.note_visit(100, 10.9)
@@ -18,7 +18,7 @@ def test_a_fast_ring_is_judged_by_visits_and_a_second():
 
 
 def test_a_ring_that_rests_is_judged_by_seconds_and_some_visits():
-    standstill = Standstill()
+    standstill = AruStall()
     standstill.end(10.0)
     for _ in range(19):
         standstill.note_visit(2500, 15.0)
@@ -29,7 +29,7 @@ def test_a_ring_that_rests_is_judged_by_seconds_and_some_visits():
 
 
 def test_terms_grow_to_a_bound_and_begin_anew_after_long():
-    left_out = LeftOut()
+    left_out = Exclusions()
     now, terms = 0.0, []
     for _ in range(8):
         terms.append(left_out.next_term(2, now))
@@ -44,7 +44,7 @@ def test_terms_grow_to_a_bound_and_begin_anew_after_long():
 
 
 def test_a_term_may_end_a_little_sooner_and_at_once():
-    left_out = LeftOut()
+    left_out = Exclusions()
     left_out.add(2, 0.0, "why", early=1.0)
     assert (left_out.has(2, 8.9), left_out.has(2, 9.1)) == (True, False)
     left_out.add(2, 20.0, "why", early=100.0)

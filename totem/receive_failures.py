@@ -25,7 +25,7 @@ _MEMORY = 600.0
 """Who has been deaf again within so many seconds of its return is left out for longer."""
 
 
-class Standstill:
+class AruStall:
     """For how long the aru of a ring has stood still, as one member sees it."""
 
     __slots__ = ("_since", "_visits", "by_visits", "lasts", "reason")
@@ -56,7 +56,7 @@ class Standstill:
         self.lasts = max(self.by_visits, by_time)
 
 
-class Absence(NamedTuple):
+class Exclusion(NamedTuple):
     """A node that is left out of the ring."""
 
     until: float
@@ -66,11 +66,11 @@ class Absence(NamedTuple):
     reason: str
 
 
-class LeftOut:
+class Exclusions:
     """Who is left out of the ring for a while, since it did not receive; on its own side everybody else."""
 
     def __init__(self) -> None:
-        self._absences: dict[int, Absence] = {}
+        self._absences: dict[int, Exclusion] = {}
 
     def next_term(self, node_id: int, now: float) -> float:
         """Seconds for which a node would be left out now."""
@@ -82,7 +82,7 @@ class LeftOut:
     def add(self, node_id: int, now: float, reason: str, early: float = 0.0) -> None:
         """Leave a node out from now on, for a term that may end up to `early` seconds before its time."""
         seconds = self.next_term(node_id, now)
-        self._absences[node_id] = Absence(now + seconds - min(early, seconds / 5), seconds, reason)
+        self._absences[node_id] = Exclusion(now + seconds - min(early, seconds / 5), seconds, reason)
 
     def has(self, node_id: int, now: float) -> bool:
         """Whether a node is left out."""
@@ -95,6 +95,6 @@ class LeftOut:
         if absence is not None:
             self._absences[node_id] = absence._replace(until=0.0)
 
-    def all(self) -> dict[int, Absence]:
+    def all(self) -> dict[int, Exclusion]:
         """Whoever has been left out, by node id."""
         return dict(self._absences)
