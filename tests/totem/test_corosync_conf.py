@@ -6,9 +6,8 @@ from textwrap import dedent
 
 import pytest
 
-from totem import corosync_conf
 from totem.config import Config, NodeEntry, Reservation, milliseconds
-from totem.corosync_conf import load, load_section, own_node, parse
+from totem.corosync_conf import load, load_section, own_node, parse, vocabulary
 from totem.errors import AddressUnavailable, ConfigError
 
 # As the trial script writes it for real nodes, with more of what such files have.
@@ -518,14 +517,14 @@ def test_each_line_of_uidgid_lets_somebody_in():
 
 def test_what_readers_take_is_known():
     """A word that is read and not known would be warned of."""
-    words = corosync_conf._WORDS
+    words = vocabulary.WORDS
     for name, readers in {
-        "totem": corosync_conf._TOTEM_NUMBERS | corosync_conf._TOTEM_OURS | corosync_conf._TOTEM_TEXTS,
-        "totem.interface": corosync_conf._INTERFACE,
-        "quorum": corosync_conf._QUORUM,
-        "logging": corosync_conf._LOGGING,
-        "system": corosync_conf._SYSTEM,
-        "cpgd": corosync_conf._DAEMON,
+        "totem": vocabulary.TOTEM_NUMBERS | vocabulary.TOTEM_OURS | vocabulary.TOTEM_TEXTS,
+        "totem.interface": vocabulary.INTERFACE,
+        "quorum": vocabulary.QUORUM,
+        "logging": vocabulary.LOGGING,
+        "system": vocabulary.SYSTEM,
+        "cpgd": vocabulary.DAEMON,
     }.items():
         assert readers.keys() <= words[name].taken
     for name in words:
@@ -597,14 +596,14 @@ def test_own_node_that_does_not_exist(config, asked):
 
 
 def test_own_node_by_address(config, monkeypatch):
-    monkeypatch.setattr(corosync_conf, "is_local", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr("totem.corosync_conf.this_node.is_local", lambda address: address == "127.0.0.2")
     assert own_node(config) == 2
 
 
 def test_own_node_by_address_needs_exactly_one(config, monkeypatch):
-    monkeypatch.setattr(corosync_conf, "is_local", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr("totem.corosync_conf.this_node.is_local", lambda address: address == "127.0.0.1")
     with pytest.raises(ValueError, match=r"several .* say which: 1 \(one, 127.0.0.1\), 7 \(node7, 127.0.0.1\)$"):
         own_node(config)
-    monkeypatch.setattr(corosync_conf, "is_local", lambda address: False)
+    monkeypatch.setattr("totem.corosync_conf.this_node.is_local", lambda address: False)
     with pytest.raises(ValueError, match="no node of the nodelist has an address of this machine"):
         own_node(config)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from totem import corosync_conf
 from totem.config import Config, NodeEntry, Quorum
-from totem.corosync_conf import parse
+from totem.corosync_conf import parse, vocabulary
 
 PAGE = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
 
@@ -57,9 +56,9 @@ def words(cell):
 
 def test_the_words_of_files_are_those_that_the_reader_knows():
     table = {re.match(r"`([\w.]+)`", row[0])[1]: row[1:] for row in rows("section")}
-    assert {*table, "", "cpgd.reserved"} == corosync_conf._WORDS.keys()
+    assert {*table, "", "cpgd.reserved"} == vocabulary.WORDS.keys()
     for name, (taken, silent, warned, sections) in table.items():
-        known = corosync_conf._WORDS[name]
+        known = vocabulary.WORDS[name]
         assert (words(taken), words(silent), words(warned)) == (known.taken, known.idle, known.undone.keys())
         assert words(sections) == known.sections
 

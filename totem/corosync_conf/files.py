@@ -1,0 +1,67 @@
+"""Files of corosync.conf, and the files in the folder uidgid.d beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from totem.addresses import resolve
+from totem.config import Config, UserRule
+from totem.corosync_conf.reader import ConfReader, Resolve, Section
+from totem.corosync_conf.syntax import decode
+
+
+class Loaded(NamedTuple):
+    """What a file says: the settings, and warnings about what is strange but not wrong."""
+
+    config: Config
+    warnings: tuple[str, ...]
+
+
+def load(path: str | PathLike[str], *, resolve: Resolve = resolve) -> Loaded:
+    """Read a corosync.conf file, and the files in the folder uidgid.d beside it. Waits for host names to resolve.
+
+    Raises `ConfigError`, which names file and line, and of which `AddressUnavailable` is the kind for a name that does
+    not resolve; `OSError` for a file that cannot be read.
+    """
+    config, warnings = parse(_read_text(Path(path)), str(path), resolve=resolve)
+    rules, further = _rules_beside(Path(path))
+    return Loaded(replace(config, user_rules=(*config.user_rules, *rules)), (*warnings, *further))
+
+
+def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Callable[[str], Any]]) -> Section:
+    """Read what concerns one program: the section `name`, logging, uidgid, and the votes of the nodes.
+
+    `readers` has the section's keys; they raise ValueError with what is right. All else may be anything that Corosync
+    understands. Raises `ConfigError`, which names file and line, and `OSError` for a file that cannot be read.
+    """
+    text = _read_text(Path(path))
+    reader = ConfReader(str(path), resolve)
+    section = reader.read_section(text, name, dict(readers))
+    rules, warnings = _rules_beside(Path(path))
+    return section._replace(user_rules=(*section.user_rules, *rules), warnings=(*section.warnings, *warnings))
+
+
+def _rules_beside(path: Path) -> tuple[tuple[UserRule, ...], tuple[str, ...]]:
+    """Return who may connect, from the files in the folder uidgid.d, and the warnings about them."""
+    rules: list[UserRule] = []
+    warnings: list[str] = []
+    for file in sorted(path.parent.glob("uidgid.d/*")):
+        if file.is_file():
+            reader = ConfReader(str(file), resolve)
+            rules += reader.read_user_rules(_read_text(file))
+            warnings += reader.survey.warnings
+    return tuple(rules), tuple(warnings)
+
+
+def parse(text: str, path: str, *, resolve: Resolve = resolve) -> Loaded:
+    """Read the text of a corosync.conf file; `path` is what errors and warnings call it."""
+    reader = ConfReader(path, resolve)
+    return Loaded(reader.read(text), tuple(reader.survey.warnings))
+
+
+def _read_text(path: Path) -> str:
+    return decode(path.read_bytes(), str(path))

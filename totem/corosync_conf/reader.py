@@ -1,0 +1,344 @@
+"""The reader of corosync.conf: it turns the tree of sections into settings, and refuses what cannot be right."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, NoReturn, TypeVar
+
+from totem.config import (
+    DEFAULT_PORT,
+    TOKEN_COEFFICIENT_MS,
+    TOKEN_MS,
+    Config,
+    Daemon,
+    Logging,
+    NodeEntry,
+    Quorum,
+    Reservation,
+    Scheduling,
+    UserRule,
+    effective_token_ms,
+)
+from totem.corosync_conf.survey import Survey
+from totem.corosync_conf.syntax import BYTE_ORDER_MARK, SectionTree, Value, parse_tree, refuse
+from totem.corosync_conf.values import (
+    Readers,
+    any_text,
+    group_id,
+    group_name,
+    log_switch,
+    number,
+    one_of,
+    small_number,
+    user_id,
+)
+from totem.corosync_conf.vocabulary import (
+    DAEMON,
+    INTERFACE,
+    KNET,
+    LOGGING,
+    OF_KNET,
+    QUORUM,
+    SCHEDULING,
+    SYSTEM,
+    TOTEM_NUMBERS,
+    TOTEM_OURS,
+    TOTEM_TEXTS,
+    Words,
+)
+from totem.errors import AddressUnavailable, ConfigError
+
+_T = TypeVar("_T")
+
+Resolve = Callable[[str, str], str]
+"""Returns the address of a host name, for an `ip_version`: `totem.addresses.resolve`."""
+
+
+class Section(NamedTuple):
+    """What a file says to a program that has a section of its own in it, and need not be a node."""
+
+    values: dict[str, Any]
+    """The values of its section."""
+    logging: Logging
+    scheduling: Scheduling
+    user_rules: tuple[UserRule, ...]
+    votes: dict[int, int]
+    """By node id, of the nodes whose ids are given."""
+    is_ring: bool
+    """Whether the file has a section totem, which is a ring's settings."""
+    warnings: tuple[str, ...]
+
+
+class ConfReader:
+    """Reads one file; keeps the lines of what it read, and the warnings."""
+
+    def __init__(self, path: str, resolve: Resolve) -> None:
+        self.survey = Survey(path)
+        self._resolve_name = resolve
+        self._lines: dict[tuple[str, object], int] = {}
+        """Where a setting was given, by its name and, in the nodelist, its node."""
+
+    def read(self, text: str) -> Config:
+        """Read a whole file."""
+        root = self._parse(text)
+        self.survey.check(root)
+        try:
+            return self._config(root)
+        except ConfigError as error:
+            self.survey.blame(error)
+
+    def _config(self, root: SectionTree) -> Config:
+        self._demand(root)
+        totem = self._only(root, "totem")
+        self._refuse_secrets(totem)
+        settings = self._read_totem(totem)
+        settings |= self._read_interface(totem, settings["transport"])
+        settings["nodes"] = self._read_nodes(self._only(root, "nodelist"), totem, settings)
+        settings |= self._read_token(totem, len(settings["nodes"]))
+        settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), QUORUM))
+        settings["logging"] = self._read_logging(root)
+        daemon = self._only(root, "cpgd")
+        reserved = tuple(self._read_reserved(daemon))
+        settings["daemon"] = Daemon(**self._read(daemon, DAEMON), reserved=reserved)
+        settings["user_rules"] = tuple(self._user_rules(root))
+        system = self._only(root, "system")
+        settings |= self._read(system, SYSTEM)
+        self._read(system, SCHEDULING)  # for the daemons: `Section.scheduling`
+        try:
+            return Config(**settings)
+        except ConfigError as error:
+            line = self._lines.get((error.setting, error.node), totem.line)
+            self._refuse(line, str(error))
+
+    def _demand(self, root: SectionTree) -> None:
+        """Refuse a file that has no ring's settings."""
+        if not any(root.named("totem")):
+            what = "has" if root.sections or root.values else "is empty, it has"
+            self._refuse(
+                1, f"this file {what} no section totem: a ring needs 'totem {{', with its transport, and a nodelist"
+            )
+        nodelists = list(root.named("nodelist"))
+        if not nodelists:
+            self._refuse(1, "this file has no section nodelist, with the nodes of the ring")
+        for further in nodelists[1:]:
+            self._refuse(further.line, "a second nodelist, which Corosync lays over the first, node by node: have one")
+
+    def _parse(self, text: str) -> SectionTree:
+        if text.startswith(BYTE_ORDER_MARK):
+            self.survey.warn(1, "the file begins with a byte order mark, which Corosync does not read over")
+        return parse_tree(text.removeprefix(BYTE_ORDER_MARK), self.survey.path)
+
+    def read_section(self, text: str, name: str, readers: Readers) -> Section:
+        """Read what concerns one program."""
+        root = self._parse(text)
+        self.survey.check_sections(root)
+        try:
+            return self._section(root, name, readers)
+        except ConfigError as error:
+            self.survey.blame(error)
+
+    def _section(self, root: SectionTree, name: str, readers: Readers) -> Section:
+        own = self._only(root, name)
+        self.survey.check_keys(own, Words(frozenset(readers)))
+        values = self._read(own, readers)
+        logging = self._read_logging(root)
+        rules = tuple(self._user_rules(root))
+        is_ring = any(root.named("totem"))
+        nodes = [node for nodelist in root.named("nodelist") for node in nodelist.named("nodelist.node")]
+        votes = {
+            self._value(node, "nodeid", number): self._take(node, "quorum_votes", number, 1)
+            for node in nodes
+            if "nodeid" in node.values
+        }
+        scheduling = Scheduling(**self._read(self._only(root, "system"), SCHEDULING))
+        return Section(values, logging, scheduling, rules, votes, is_ring, tuple(self.survey.warnings))
+
+    # Sections.
+
+    def _only(self, outer: SectionTree, name: str) -> SectionTree:
+        """Replace the sections of this name by one that has all their lines, perhaps none, and return it."""
+        found = list(outer.named(name))
+        merged = SectionTree(name, found[0].line if found else outer.line)
+        for section in found:
+            outer.sections.remove(section)
+            merged.former += section.former + [
+                (key, value) for key, value in merged.values.items() if key in section.values
+            ]
+            merged.values |= section.values
+            merged.sections += section.sections
+        outer.sections.append(merged)
+        return merged
+
+    def _read(self, section: SectionTree, readers: Readers) -> dict[str, Any]:
+        """Return the known values of a section."""
+        return {name: self._value(section, name, reader) for name, reader in readers.items() if name in section.values}
+
+    def _take(self, section: SectionTree, name: str, reader: Callable[[str], _T], default: _T) -> _T:
+        return self._value(section, name, reader) if name in section.values else default
+
+    def _value(self, section: SectionTree, name: str, reader: Callable[[str], _T]) -> _T:
+        text, line = section.values.pop(name)
+        self._lines[name, None] = line
+        try:
+            return reader(text)
+        except ValueError as right:
+            self._refuse(line, f"{section.name}.{name}: '{text}' is wrong, it must be {right}")
+
+    def _choice(self, section: SectionTree, name: str, default: bool) -> bool:
+        """Return yes or no as Corosync reads it: anything else is the default."""
+        text, line = section.values.pop(name, Value("", 0))
+        self._lines[name, None] = line
+        if line and text not in ("yes", "no"):
+            word = "yes" if default else "no"
+            self.survey.slip(
+                line, f"{section.name}.{name}: '{text}' is taken for {word}, as at Corosync: write yes or no"
+            )
+        return text == "yes" if text in ("yes", "no") else default
+
+    def _read_logging(self, root: SectionTree) -> Logging:
+        section = self._only(root, "logging")
+        to_file = self._take(section, "to_file", log_switch, False)  # the former name
+        return Logging(**{"to_logfile": to_file, **self._read(section, LOGGING)})
+
+    # The totem section.
+
+    def _refuse_secrets(self, totem: SectionTree) -> None:
+        names = ("crypto_cipher", "crypto_hash")
+        ciphers: dict[str, Value] = {name: totem.values.pop(name) for name in names if name in totem.values}
+        secauth = totem.values.pop("secauth", Value("off", 0))
+        secrets = [(name, value, "none") for name, value in ciphers.items() if value.text != "none"]
+        if secauth.text == "on" and len(ciphers) < 2:
+            secrets.append(("secauth", secauth, "off"))
+        elif secauth.text not in ("on", "off"):
+            self.survey.slip(secauth.line, f"totem.secauth: '{secauth.text}' is taken for off, as at Corosync")
+        for name, value, plain in secrets:
+            self._refuse(
+                value.line,
+                f"totem.{name}: '{value.text}' is not supported: udpu and udp travel in plain text, here and in"
+                f" Corosync. Write '{name}: {plain}', and keep the network to yourself",
+            )
+
+    def _read_totem(self, totem: SectionTree) -> dict[str, Any]:
+        self._take(totem, "version", one_of("2"), "2")
+        # 0 asks for the default, as in Corosync.
+        numbers = {name: value for name, value in self._read(totem, TOTEM_NUMBERS).items() if value}
+        numbers |= self._read(totem, TOTEM_OURS)
+        texts = self._read(totem, TOTEM_TEXTS)
+        if texts.get("transport", KNET) == KNET:
+            self._refuse(
+                self._lines.get(("transport", None), totem.line),
+                "totem.transport is knet (which is also what a missing line means): not supported yet,"
+                " write 'transport: udpu' at all nodes, or udp for multicast",
+            )
+        return {**numbers, **texts, "block_unlisted_ips": self._choice(totem, "block_unlisted_ips", default=True)}
+
+    def _read_interface(self, totem: SectionTree, transport: str) -> dict[str, Any]:
+        for section in totem.named("totem.interface"):
+            if self._take(section, "linknumber", small_number, 0):
+                self._refuse(self._lines["linknumber", None], "only link 0: several links need knet")
+        interface = self._only(totem, "totem.interface")
+        if self._choice(interface, "broadcast", default=False):
+            line = self._lines["broadcast", None]
+            if transport == "udp":
+                self._refuse(line, "broadcast is not supported: write a mcastaddr")
+            self.survey.warn(line, f"totem.interface.broadcast has no effect with transport {transport}")
+        port = self._take(interface, "mcastport", number, DEFAULT_PORT)
+        return {"port": port, **self._read(interface, INTERFACE)}
+
+    def _read_token(self, totem: SectionTree, node_count: int) -> dict[str, Any]:
+        given = "token" in totem.values or "token_coefficient" in totem.values
+        token = self._take(totem, "token", number, 0) or TOKEN_MS
+        coefficient = self._take(totem, "token_coefficient", number, TOKEN_COEFFICIENT_MS)
+        return {"token": effective_token_ms(token, coefficient, node_count) / 1000} if given else {}
+
+    # The nodelist.
+
+    def _read_nodes(self, nodelist: SectionTree, totem: SectionTree, settings: dict[str, Any]) -> tuple[NodeEntry, ...]:
+        clear_high_bit = self._choice(totem, "clear_node_high_bit", default=False)
+        default_version = "ipv4" if settings["transport"] == "udp" else "ipv6-4"
+        ip_version = settings.get("ip_version", default_version)
+        port = settings["port"]
+        return tuple(
+            self._read_node(node, ip_version, port, clear_high_bit) for node in nodelist.named("nodelist.node")
+        )
+
+    def _read_node(self, section: SectionTree, ip_version: str, port: int, clear_high_bit: bool) -> NodeEntry:
+        lines = {name: value.line for name, value in section.values.items()}
+        if "ring0_addr" not in lines:
+            self._refuse(section.line, "a node needs a ring0_addr")
+        for name, line in lines.items():
+            if OF_KNET.match(name):
+                self._refuse(line, "only ring0_addr: several links need knet, which is not supported")
+        address = self._resolve(section, ip_version)
+        node_id = self._take(section, "nodeid", number, 0)
+        if not node_id:
+            node_id = self._node_id_of(address, clear_high_bit, section.line)
+        node = NodeEntry(
+            node_id=node_id,
+            name=self._take(section, "name", any_text, "") or f"node{node_id}",
+            address=address,
+            port=self._take(section, "ring0_port", number, port),
+            votes=self._take(section, "quorum_votes", number, 1),
+        )
+        for name in ("nodeid", "name", "ring0_addr", "ring0_port", "quorum_votes"):
+            self._lines[name, node] = lines.get(name, section.line)
+        return node
+
+    def _resolve(self, section: SectionTree, ip_version: str) -> str:
+        host, line = section.values.pop("ring0_addr")
+        try:
+            return self._resolve_name(host, ip_version)
+        except OSError as error:
+            text = f"ring0_addr: '{host}' is neither an address nor a host name: {error.strerror}"
+            if error.errno == errno.EINVAL:
+                self._refuse(line, text)
+            raise AddressUnavailable(f"{self.survey.path}:{line}: {text}") from None
+
+    def _node_id_of(self, address: str, clear_high_bit: bool, line: int) -> int:
+        """Return the id of a node that has none: its IPv4 address as a number."""
+        ip = ipaddress.ip_address(address)
+        if ip.version == 6:
+            self._refuse(line, f"a node with an IPv6 address ({address}) needs a nodeid")
+        return int(ip) & 0x7FFFFFFF if clear_high_bit else int(ip)
+
+    # Who may connect to the daemon.
+
+    def _user_rules(self, root: SectionTree) -> Iterator[UserRule]:
+        """Yield a rule for each line, which admits a user or the members of a group."""
+        for section in root.named("uidgid"):
+            for key in section.values:
+                if key not in ("uid", "gid"):
+                    self._refuse(section.values[key].line, f"uidgid.{key}: only uid and gid may stand here")
+            former = SectionTree(section.name, section.line)
+            for key, value in section.former:
+                former.values = {key: value}
+                yield self._user_rule(former)
+            yield self._user_rule(section)
+
+    def _user_rule(self, section: SectionTree) -> UserRule:
+        return UserRule(uid=self._take(section, "uid", user_id, None), gid=self._take(section, "gid", group_id, None))
+
+    def _read_reserved(self, daemon: SectionTree) -> Iterator[Reservation]:
+        for section in daemon.named("cpgd.reserved"):
+            if "group" not in section.values:
+                self._refuse(section.line, "a reserved group needs its name: a line group: NAME")
+            yield Reservation(
+                group=self._value(section, "group", group_name),
+                uid=self._take(section, "uid", user_id, None),
+                gid=self._take(section, "gid", group_id, None),
+            )
+
+    def read_user_rules(self, text: str) -> list[UserRule]:
+        """Read a file of the folder uidgid.d, which has only rules."""
+        root = self._parse(text)
+        for section in root.sections:
+            if section.name != "uidgid":
+                self._refuse(section.line, f"section {section.name}: only uidgid may stand in a file of this folder")
+        for key, value in root.values.items():
+            self._refuse(value.line, f"{key} stands outside of a section uidgid")
+        return list(self._user_rules(root))
+
+    def _refuse(self, line: int, text: str) -> NoReturn:
+        refuse(self.survey.path, line, text)
