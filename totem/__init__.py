@@ -9,7 +9,7 @@ The tour, from the bytes up:
 - `totem.node`: a `Processor` on UDP sockets, under trio.
 - `totem.testing`: many `Processor`s on a virtual network in virtual time, and checkers of what they promise.
 
-Programs usually stand one floor higher, on the package `cpg`.
+Programs usually build on the package `cpg`, one layer above.
 """
 
 from totem.config import Config, NodeEntry

@@ -1,4 +1,4 @@
-"""Host names, IP addresses and this machine: the few questions that only the operating system can answer."""
+"""Host names, IP addresses and this machine: questions that only the operating system can answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAMILIES = {
 
 
 def resolve(host: str, ip_version: str) -> str:
-    """Give the IP address of a host name (or address) by Corosync's order of preference; `OSError` if none."""
+    """Return the IP address of a host name (or address) by Corosync's order of preference; raise `OSError` if none."""
     try:
         answers = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM)
     except UnicodeError as error:
@@ -34,20 +34,20 @@ def resolve(host: str, ip_version: str) -> str:
 
 
 def _text(place: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]) -> str:
-    """Write the address of a socket; one of a single link with its interface, as `fe80::1%eth0`."""
+    """Return the address of a socket; one of a single link with its interface, as `fe80::1%eth0`."""
     scope = place[3] if len(place) == 4 else 0
     return f"{place[0]}%{socket.if_indextoname(scope)}" if scope else str(place[0])
 
 
 def sockaddr(address: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int]]:
-    """Give family and socket address of an IP address (an IPv6 one may name its interface: `fe80::1%eth0`)."""
+    """Return family and socket address of an IP address (an IPv6 one may name its interface: `fe80::1%eth0`)."""
     flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
     family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)[0]
     return family, place  # type: ignore[return-value]
 
 
 def is_local(address: str) -> bool:
-    """Tell whether this machine has the IP address: whether a socket can be bound to it."""
+    """Return whether this machine has the IP address: whether a socket can be bound to it."""
     family, place = sockaddr(address, 0)
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -58,7 +58,7 @@ def is_local(address: str) -> bool:
 
 
 def interface_index(address: str) -> int:
-    """Give the index of the interface that has the IPv6 address, which multicast asks for; `OSError` if none."""
+    """Return the index of the interface with this IPv6 address, which multicast needs; raise `OSError` if none."""
     _, place = sockaddr(address, 0)
     if len(place) == 4 and place[3]:
         return place[3]  # named in the address itself

@@ -1,10 +1,12 @@
 """The settings of one ring, under the names of corosync.conf's totem section.
 
-A `Config` is frozen and valid: whoever holds one need not check it again. Times are seconds here and
-milliseconds in files. Where Corosync computes a default (from the token timeout, and that from the number of
-nodes), the same number comes out here to the millisecond, since a node with a shorter token timeout tears the
-ring down for all (corosync/exec/totemconfig.c, `totem_volatile_config_read`). Computed defaults are asked for
-with 0, as in corosync.conf, and stand in the fields once the object is made.
+A `Config` is frozen and valid: code that holds one need not check it again. Times are seconds here and milliseconds in
+files.
+
+Some defaults are computed: from the token timeout, and the token timeout from the number of nodes. They equal
+Corosync's to the millisecond, because a node with a shorter token timeout breaks the ring for all
+(corosync/exec/totemconfig.c, `totem_volatile_config_read`). The value 0 asks for the computed default, as in
+corosync.conf; the fields hold it once the object is made.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ MIN_NETMTU, MAX_NETMTU = 576, 65507
 """What every IPv4 host accepts; and the largest at which an encapsulated frame is still one UDP datagram."""
 ETHERNET_MTU = 1500
 MCAST_HEADER = 45
-"""Bytes before a multicast's data; recovery puts as many before an old multicast."""
+"""Bytes before a multicast's data; recovery puts as many again before an old multicast."""
 IP_UDP_HEADERS = {4: 28, 6: 48}
 WINDOW_SIZE, MAX_MESSAGES = 50, 17
 """Corosync's."""
@@ -77,12 +79,12 @@ class Quorum:
 
     @property
     def waits_for_all(self) -> bool:
-        """`wait_for_all`, resolved."""
+        """The value of `wait_for_all`, or that of `two_node` where it is None."""
         return self.two_node if self.wait_for_all is None else self.wait_for_all
 
     @property
     def tie_breaker(self) -> str | tuple[int, ...]:
-        """Who breaks ties: `lowest`, `highest`, node ids in order of preference, or empty: nobody."""
+        """What breaks ties: `lowest`, `highest`, or node ids in order of preference; empty if nothing does."""
         if not self.auto_tie_breaker or self.auto_tie_breaker_node in ("lowest", "highest"):
             return self.auto_tie_breaker_node if self.auto_tie_breaker else ""
         return tuple(map(int, self.auto_tie_breaker_node.split()))
@@ -103,7 +105,7 @@ LOCKS_GROUP = "cluck"
 
 
 class Reservation(NamedTuple):
-    """A section `reserved` of cpgd: a group that programs of users may not join, but those of whom it names."""
+    """A section `reserved` of cpgd: a group that only the users it names, root and the daemon's user may join."""
 
     group: str
     uid: int | None = None
@@ -112,16 +114,17 @@ class Reservation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Daemon:
-    """The cpgd section, which is ours: how the daemon serves the programs of its machine."""
+    """The cpgd section, which is this package's own: how the daemon serves the programs of its machine."""
 
     socket: str = ""
-    """Path of its socket; empty: the usual one."""
+    """Path of its socket; empty for the default."""
     libqb: bool | None = None
-    """Whether it answers programs that use libcpg, in place of Corosync; None: if none runs here."""
+    """Whether it serves programs that use libcpg, in place of Corosync; None: only if Corosync does not run here."""
     client_queue: int = CLIENT_QUEUE
-    """Bytes that may wait for a program that does not read; at more it is put out. The longest message has 16 MiB."""
+    """Bytes that may wait for a program that does not read; beyond them it is disconnected. The longest message has 16
+    MiB."""
     reserved: tuple[Reservation, ...] = ()
-    """Groups that only root, the daemon's own user and whom these name may join; `LOCKS_GROUP` is one in any case."""
+    """Reserved groups; `LOCKS_GROUP` is always one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +138,8 @@ class Logging:
     syslog_facility: str = "daemon"
     timestamp: str = "hires"
     format: str = "text"
-    """Of the logfile, and of standard error where that is not the journal: `text` or `json`, an object a line."""
+    """Format of the logfile, and of standard error where that is not the journal: `text` or `json`, one object a line.
+    """
     debug: str = "off"
     """`off`, `on` or `trace`."""
 
@@ -145,16 +149,16 @@ class Scheduling:
     """How the system's scheduler treats a daemon: a part of the system section."""
 
     sched_rr: bool | None = None
-    """In real time, round robin with the highest priority; None: if it is root's."""
+    """Whether to run in real time, round robin with the highest priority; None: only if it runs as root."""
     priority: int | None = None
-    """Where it is not in real time: the nice value, -20 to 19; None: as it was started."""
+    """The nice value outside real time, -20 to 19; None: as it was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All settings of a ring; keyword arguments only, `nodes` is the one that has no default.
+    """All settings of a ring. All are keyword arguments, and only `nodes` has no default.
 
-    `token` is the timeout itself: `token_coefficient` is added by the reader of files, and in the default.
+    `token` is the timeout itself: the reader of files adds `token_coefficient`, and so does the default.
     """
 
     nodes: tuple[NodeEntry, ...]
@@ -165,25 +169,25 @@ class Config:
     ip_version: str = ""
     """What host names resolve to: `ipv6-4` (default of udpu), `ipv4` (of udp), `ipv6`, `ipv4-6`."""
     port: int = DEFAULT_PORT
-    """`mcastport`: of every node without a port of its own, and of the multicast group."""
+    """`mcastport`: the port of every node without one of its own, and of the multicast group."""
     mcastaddr: str = ""
-    """udp: the group; the default is made from `cluster_name` as Corosync makes it."""
+    """The multicast group (udp only); the default is made from `cluster_name` as Corosync makes it."""
     ttl: int = 1
-    """udp: how many routers a multicast may pass."""
+    """Number of routers that a multicast may pass (udp only)."""
     netmtu: int = ETHERNET_MTU
     """The largest IP packet that every link of the ring carries."""
     block_unlisted_ips: bool = True
     """Drop datagrams whose source address is not in the nodelist."""
 
     token: float = 0
-    """So long without a token, and the ring is given up. Default 3 s, 0.65 s more per node above two."""
+    """Time without a token after which the ring is given up. Default 3 s, and 0.65 s more per node above two."""
     token_configured: bool = True
     """Whether `token` was set by hand: such a value is never shortened."""
     token_retransmits_before_loss_const: int = 4
     token_retransmit: float = 0
     """When the last token is sent again. Default token / (token_retransmits_before_loss_const + 0.2)."""
     hold: float = 0
-    """How long the token of an idle ring is held. Default 0.8 of token_retransmit, less 10 ms."""
+    """Time for which the token of an idle ring is held. Default 0.8 of token_retransmit, less 10 ms."""
     join: float = 0.05
     send_join: float = 0
     """Joins are delayed by a random time up to this."""
@@ -200,14 +204,14 @@ class Config:
     max_messages: int = 0
     """Frames of one node in one visit. Default 17."""
     windows_configured: bool = True
-    """Whether one of the two was set by hand; if not, a ring of our nodes alone chooses for itself (`totem.flow`)."""
+    """Whether one of the two was set by hand; if not, a pure ring chooses its own (`totem.flow`)."""
     accelerated_window: int = 128
-    """So many frames may come to a node at once behind the token, in a ring whose members all do this; 0: none."""
+    """Frames that may come to a node at once behind the token, in a ring whose members all do this; 0: none."""
     compact_headers: bool = True
-    """Whether this node can use short headers for small messages, in rings whose members all can (`totem.labels`)."""
+    """Whether this node uses short headers for small messages, in rings whose members all can (`totem.labels`)."""
 
     send_queue_bytes: int = 4 * 1024 * 1024
-    """Bound of what waits for the token; beyond it `QueueFull`."""
+    """Bound of the messages that wait for the token; beyond it `QueueFull`."""
     state_dir: str = ""
     """Where ring sequences are stored; empty: `totem.store.default_directory()`."""
     quorum: Quorum = field(default_factory=Quorum)
@@ -236,10 +240,10 @@ class Config:
         self._check_constants()
 
     def rest_after(self, *, pure: bool) -> int:
-        """Visits without new messages after which the token may rest: Corosync's where there are real nodes.
+        """Return the number of visits without new messages after which the token may rest.
 
-        Among ours alone it is one: that the latest message is everywhere is known at its sender since the visit before,
-        at the others on this one.
+        With a real node in the ring it is Corosync's. In a pure ring it is one: the sender of the latest message knows
+        since the visit before that all members have it, and the others know on this one.
         """
         if self.seqno_unchanged_const is not None:
             return self.seqno_unchanged_const
@@ -252,10 +256,8 @@ class Config:
 
     @property
     def max_frame(self) -> int:
-        """Largest UDP payload of a plain multicast that a correct neighbour sends.
-
-        Corosync does not subtract the IP and UDP headers.
-        """
+        """Largest UDP payload of a plain multicast that a correct neighbour sends: Corosync does not subtract the IP
+        and UDP headers."""
         return self.netmtu - MCAST_HEADER
 
     @property
@@ -265,11 +267,12 @@ class Config:
 
     @property
     def frame_size(self) -> int:
-        """Largest UDP payload of a plain multicast of ours: one piece also with a recovery header before it."""
+        """Largest UDP payload of a plain multicast of this node: it stays in one piece with a recovery header before
+        it."""
         return self.max_datagram - MCAST_HEADER
 
     def node(self, node_id: int) -> NodeEntry:
-        """Give the nodelist's entry; `KeyError` if there is none."""
+        """Return the nodelist's entry; raise `KeyError` if there is none."""
         for entry in self.nodes:
             if entry.node_id == node_id:
                 return entry
@@ -394,8 +397,8 @@ class Config:
             _check_range(name, getattr(self, name), 1, _UINT32)
         if self.seqno_unchanged_const is not None:
             _check_range("seqno_unchanged_const", self.seqno_unchanged_const, 1, _UINT32)
-        # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message kept, and a window takes
-        # up to three rotations to be released.
+        # Corosync asserts when a ring's numbers run 16384 ahead of the oldest message kept, and it may take three
+        # rotations to release a window.
         _check_range("window_size", self.window_size, 1, MAX_WINDOW)
         _check_range("max_messages", self.max_messages, 1, MAX_WINDOW)
         _check_range("accelerated_window", self.accelerated_window, 0, MAX_WINDOW)
@@ -403,17 +406,17 @@ class Config:
 
 
 def milliseconds(seconds: float) -> int:
-    """Give a timeout as corosync.conf writes it."""
+    """Return a timeout as corosync.conf writes it."""
     return round(seconds * 1000)
 
 
 def effective_token_ms(token_ms: int, coefficient_ms: int, node_count: int) -> int:
-    """Compute the token timeout of a nodelist from corosync.conf's `token` and `token_coefficient`."""
+    """Return the token timeout of a nodelist for corosync.conf's `token` and `token_coefficient`."""
     return token_ms + coefficient_ms * max(0, node_count - 2)
 
 
 def default_mcastaddr(cluster_name: str, family: int) -> str:
-    """Make the multicast group of a cluster from its name (`get_cluster_mcast_addr`)."""
+    """Return the multicast group of a cluster, made from its name (`get_cluster_mcast_addr`)."""
     cluster_id = 0
     for byte in cluster_name.encode():
         signed = byte - 256 if byte > 127 else byte  # C's char

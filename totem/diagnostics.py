@@ -79,11 +79,11 @@ class Diagnostics:
     def notice(self, cause: str, text: str) -> None:
         """Report a text, or count it: of each cause one text a minute, because any node may cause them."""
         self._report_counted()
-        if self._pacing.may_tell(cause, text, self.now):
+        if self._pacing.allows(cause, text, self.now):
             self.report(text)
 
     def _report_counted(self) -> None:
-        for text, missed in self._pacing.counted(self.now):
+        for text, missed in self._pacing.summaries(self.now):
             self.report(f"{text} ({missed} times more in a minute)")
 
     def report(self, text: str) -> None:

@@ -1,14 +1,14 @@
-"""The two families of errors: theirs (`MalformedDatagram`) and ours (`TotemError`).
+"""The two families of errors: `MalformedDatagram` for what other nodes do, and `TotemError` for what the program does.
 
 Bytes from the network can only cause `MalformedDatagram`, which never leaves `Processor.receive`. Wrong use by the
-program causes a `TotemError`, raised before anything has changed.
+program raises a `TotemError` before anything has changed.
 """
 
 from __future__ import annotations
 
 
 class MalformedDatagram(Exception):
-    """A datagram that no correct node sends. `cause` is a short fixed text, under which it is counted."""
+    """A datagram that no correct node sends. It is counted under `cause`, a short fixed text."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
@@ -20,7 +20,7 @@ class TotemError(Exception):
 
 
 class QueueFull(TotemError):
-    """The bounded send queue has no room for all of the messages; nothing was queued. Wait, then try again."""
+    """The bounded send queue has no room for all of the messages; nothing was queued. Wait, then retry."""
 
 
 class MessageTooLong(TotemError, ValueError):
@@ -34,15 +34,15 @@ class ConfigError(TotemError, ValueError):
         super().__init__(text)
         self.setting = setting
         self.node = node
-        """The nodelist's entry where the setting is a node's."""
+        """The nodelist's entry, where the setting is a node's."""
 
 
 class AddressUnavailable(ConfigError):
-    """A name does not resolve, or no address is this machine's: perhaps it will be so later, as while a machine boots.
+    """A name does not resolve, or no address is this machine's.
 
-    Programs may wait and try again.
+    That may change, for example while a machine boots, so programs may wait and retry.
     """
 
 
 class RingLost(TotemError):
-    """This node's part in the ring has ended for the reason that the text gives; start afresh to come back."""
+    """This node's part in the ring has ended, for the reason that the text gives; start again to come back."""

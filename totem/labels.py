@@ -1,14 +1,15 @@
-"""Labels: what many messages have in common is said once in a ring, and then by a number (rulings, D3).
+"""Labels: what many messages have in common is sent once in a ring, and then as a number (rulings, D3).
 
-A message of the application may be handed over as a payload with an `Envelope`. In a ring whose members all have
-`Feature.COMPACT`, the payload travels behind the envelope's *label*, which the receivers are told with it; in any other
-ring behind a *header*, as part of the message. Which it is, is decided when the message gets its number, so that what
-waits in the queue while a node of another make comes into the ring goes out with headers.
+The application may hand over a message as a payload with an `Envelope`. In a ring whose members all have
+`Feature.COMPACT`, the payload travels behind the envelope's *label*, which receivers are given with it. In any other
+ring it travels behind a *header*, as part of the message. That is decided when the message gets its number. So messages
+that wait in the queue while a Corosync node joins the ring go out with headers.
 
-The numbers are a sender's own, in a ring: its order is the same for all, so they know at each message what a number
-stands for. In a compact frame a *run header* says how many messages of one label follow; with a number's first use it
-brings the label, and may do so again, which gives the number to another label. Number 0 is no label. A message that
-the frame does not end is that of its last run. Whoever uses a number without having given it loses these messages.
+The numbers belong to one sender in one ring. All members see that sender's frames in the same order, so they know at
+each message what a number stands for. In a compact frame a *run header* gives the number of messages of one label that
+follow. With a number's first use it brings the label; it may do so again, which gives the number to another label.
+Number 0 is no label. A message that the frame does not end belongs to its last run. Messages with a number that was
+never given a label are lost.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from totem.wire import codec
 
 LONGEST_LABEL = 255
 MOST_LABELS = 1024
-"""Numbers that one sender may have in use; with more labels than that it begins anew."""
+"""Numbers that one sender may have in use; with more labels it starts again."""
 
 
 class Envelope(Protocol):
-    """What the messages of one origin have in common: the same object for all of them, or each begins a run."""
+    """What the messages of one origin have in common. It is one object for all of them; another object begins another
+    run."""
 
     @property
     def label(self) -> bytes:
-        """It in short, of 1 to `LONGEST_LABEL` bytes, for receivers that know labels."""
+        """Its short form, of 1 to `LONGEST_LABEL` bytes, for receivers that know labels."""
 
     @property
     def header_size(self) -> int:
@@ -40,11 +42,11 @@ class Envelope(Protocol):
         """Bytes of the longest payload."""
 
     def __getitem__(self, length: int, /) -> bytes:
-        """The header: what stands before a payload of this length for receivers that know none."""
+        """Return the header that stands before a payload of this length, for receivers that know no labels."""
 
 
 def with_headers(payloads: Iterable[bytes], envelope: Envelope) -> list[bytes]:
-    """What goes out where labels are not known."""
+    """Return the messages that go out where labels are not known."""
     return [envelope[len(payload)] + payload for payload in payloads]
 
 
@@ -55,11 +57,11 @@ class Numbers(dict[bytes, int]):
         super().__init__({b"": 0})
 
     def run_header_size(self, label: bytes) -> int:
-        """Bytes of the next run header with this label."""
+        """Return the bytes of the next run header with this label."""
         return codec.RUN_HEADER + (0 if label in self else len(label))
 
     def run_header(self, label: bytes, count: int) -> bytes:
-        """What stands before `count` messages with this label, and perhaps the beginning of one more."""
+        """Return the header of `count` messages with this label, and perhaps of the beginning of one more."""
         number = self.get(label)
         if number is not None:
             return codec.run_header(number, count)
@@ -71,11 +73,11 @@ class Numbers(dict[bytes, int]):
 
 
 Run = tuple[bytes, list[bytes]]
-"""Messages in a row with one label, which is empty for those without."""
+"""Consecutive messages with one label, which is empty for messages without."""
 
 
 class Labels:
-    """The labels of one ring, as one member gives and hears them."""
+    """The labels of one ring, as one member sends and receives them."""
 
     __slots__ = ("_heard", "_open", "own")
 
@@ -87,9 +89,9 @@ class Labels:
         """By sender: the label of the message that its last frame did not end."""
 
     def runs(self, sender: int, frame: bytes, messages: list[bytes], drop: Callable[[str], None]) -> list[Run]:
-        """Sort what the assembler made of a frame by label; `drop` is told why messages were left out. Hot.
+        """Yield the messages of a frame by label; call `drop` with the reason for messages that are left out.
 
-        One turn for each run. The list is changed.
+        Hot. One turn for each run. The list is changed.
         """
         compact = codec.frame_is_compact(frame)
         if not compact and sender not in self._open:
@@ -110,7 +112,7 @@ class Labels:
         return runs
 
     def _read(self, runs: list[Run], sender: int, messages: list[bytes], drop: Callable[[str], None]) -> bytes | None:
-        """Read run headers, and add their messages; returns the last one's label."""
+        """Read run headers, and add their messages; return the last one's label."""
         begin = 0
         label: bytes | None = b""
         while begin < len(messages):
@@ -140,7 +142,7 @@ class Labels:
             runs.append((label, messages))
 
     def _label(self, sender: int, number: int, given: bytes) -> bytes | None:
-        """The label that a number stands for; None if that is not known."""
+        """Return the label that a number stands for; None if that is not known."""
         if not number:
             return b""
         heard = self._heard.get(sender)

@@ -1,7 +1,8 @@
-"""What others can cause as often as they like: of each cause one line a minute is told, with how often it was.
+"""A rate limit for log lines that others can cause as often as they like.
 
-The first of a cause is told at once. What follows within the minute is counted, and told at its end in one line, the
-last. So a log grows by the number of causes, however busy each is, and none is silent for good.
+The first line of a cause is written at once. Those that follow within a minute are counted; at its end the last of them
+is written, with their number. So a log grows with the number of causes, not with their rate, and no cause is silent for
+good.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, Generic, TypeVar
 INTERVAL: Final = 60.0
 """Seconds between two lines of one cause."""
 MOST_CAUSES: Final = 256
-"""Told apart within an interval; all further ones count as one."""
+"""Causes that are told apart within an interval; all further ones count as one."""
 
 Line = TypeVar("Line")
 
@@ -24,30 +25,30 @@ class _Cause(Generic[Line]):
     last: Line
     """The latest line."""
     told: int = 1
-    """Lines that were told."""
+    """Lines that were written."""
     missed: int = 0
-    """Lines that were not told."""
+    """Lines that were only counted."""
 
 
 class RateLimiter(Generic[Line]):
-    """The lines of one log."""
+    """The rate limit of one log."""
 
     def __init__(self) -> None:
         self._causes: dict[Hashable, _Cause[Line]] = {}
-        """In the order in which their intervals end."""
+        """The causes, in the order in which their intervals end."""
 
     def __bool__(self) -> bool:
-        """Whether an interval has begun that `counted` has not ended."""
+        """Return whether an interval has begun that `summaries` has not ended."""
         return bool(self._causes)
 
-    def may_tell(self, cause: Hashable, line: Line, now: float, most: int = 1) -> bool:
-        """Return whether a line is to be told now; else it is counted. What was `counted` before has been asked for.
+    def allows(self, cause: Hashable, line: Line, now: float, most: int = 1) -> bool:
+        """Return whether to write a line now; if not, it is counted. Call `summaries` first.
 
         Args:
             cause: What the line counts with.
-            line: What is told when the interval is over, if it is the last that was not told before.
+            line: What `summaries` returns when the interval is over, if it is the last line that was only counted.
             now: In seconds.
-            most: Lines of this cause in an interval that are told at once.
+            most: Lines of this cause in an interval that are written at once.
         """
         if cause not in self._causes and len(self._causes) >= MOST_CAUSES:
             cause = None
@@ -62,8 +63,8 @@ class RateLimiter(Generic[Line]):
         known.last = line
         return False
 
-    def counted(self, now: float) -> Iterator[tuple[Line, int]]:
-        """What was counted in intervals that are over: the last line of each, to be told now, and how many."""
+    def summaries(self, now: float) -> Iterator[tuple[Line, int]]:
+        """Yield what was only counted in intervals that are over: the last line of each, and their number."""
         while self._causes:
             cause, known = next(iter(self._causes.items()))
             if known.until > now:

@@ -1,19 +1,19 @@
 """Many small messages into full frames, large messages into several frames, and back again (Corosync's totempg).
 
-A frame is a list of pieces. A piece is a whole message, or the head, middle or tail of one: a frame's first piece
-continues the frame before (of the same sender) when `continuation` is not 0, its last piece goes on in the next frame
-when `fragmented` is not 0, and `continuation` then repeats the `fragmented` of the frame before. The numbers run from
-1 to 255 and start again at 1.
+A frame is a list of pieces. A piece is a whole message, or the head, middle or tail of one. A frame's first piece
+continues the frame before (of the same sender) when `continuation` is not 0. Its last piece goes on in the next frame
+when `fragmented` is not 0; the next frame's `continuation` then repeats that `fragmented`. The numbers run from 1 to
+255 and start again at 1.
 
-Sender (`Packer`). Messages stay whole in the queue until the token is here; frames are cut when they get their
-numbers, never before, so that a configuration change finds no sealed frame without a number. A message that a
-configuration change cuts starts again in the new ring (rulings, C2): a *reset frame* goes first, one piece of one
-byte that continues nothing, which makes every receiver, whatever it saw of the cut message, start afresh. Only then,
-too, is it decided what stands before a payload that has an envelope: a label for all in a row, or a header (`labels`).
+Sender (`Packer`). Messages stay whole in the queue until the token is here. Frames are cut when they get their numbers,
+never before, so no configuration change finds a sealed frame without a number. A message that a configuration change
+cuts starts again in the new ring (rulings, C2). A *reset frame* goes first: one piece of one byte that continues
+nothing. It makes every receiver start afresh, whatever it saw of the cut message. At the same time it is decided what
+stands before a payload that has an envelope: a label for a whole run, or a header (`labels`).
 
-Receiver (`Assembler`). It treats frames exactly as Corosync's receivers do, so that all members deliver the same:
-after a frame that does not continue what came before, everything of that sender is thrown away up to and including
-its next frame that ends with a whole message.
+Receiver (`Assembler`). It treats frames exactly as Corosync's receivers do, so that all members deliver the same. After
+a frame that does not continue what came before, everything of that sender is thrown away, up to and including its next
+frame that ends with a whole message.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from totem.wire.codec import Frame, next_fragment
 from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN
 
 MAX_MESSAGE = 1 << 20
-"""Largest message in bytes, headers of the layers above included; a longer one kills Corosync nodes."""
+"""Bytes of the largest message, headers of the layers above included; a longer one kills Corosync nodes."""
 
 _MAX_ASSEMBLED = MAX_MESSAGE + (1 << 16)
 _FRAME_HEADER = 8
@@ -36,7 +36,7 @@ _PIECE_HEADER = 2
 
 
 class _Run:
-    """Messages in a row of the queue that have one guarantee and one envelope."""
+    """Consecutive messages of the queue with one guarantee and one envelope."""
 
     __slots__ = ("count", "envelope", "guarantee")
 
@@ -65,13 +65,13 @@ class Packer:
         self._capacity = frame_size - codec.MCAST_HEADER - _FRAME_HEADER
         """Bytes for pieces and their lengths."""
         self._messages: deque[bytes] = deque()
-        """As they were queued; those with an envelope are payloads."""
+        """Messages as they were queued; those with an envelope are payloads."""
         self._runs: deque[_Run] = deque()
-        """Together as long as the queue."""
+        """The runs of the queue; together they are as long as the queue."""
         self._begun = b""
-        """The first message, with its header if it goes out with one, while it is partly sent."""
+        """The first message while it is partly sent, with its header if it goes out with one."""
         self._offset = 0
-        """Bytes of it that have been cut off into frames already."""
+        """Bytes of it that are in frames already."""
         self._fragment = 0
         """`fragmented` of the frame before."""
         self._reset_after = 0
@@ -79,18 +79,18 @@ class Packer:
         self._headers = 0
         """Bytes of the headers that the queue needs where labels are not known."""
         self.queued_bytes = 0
-        """These headers included."""
+        """Bytes queued, with the headers that a ring without labels needs."""
 
     def __bool__(self) -> bool:
-        """Whether something waits to be sent."""
+        """Return whether something waits to be sent."""
         return bool(self._messages)
 
     def __len__(self) -> int:
-        """Messages queued, the one that is partly sent included."""
+        """Return the number of messages queued, a partly sent one included."""
         return len(self._messages)
 
     def queued_frames(self, *, compact: bool = False) -> int:
-        """About how many frames the queue makes (the wire's backlog counts frames), with labels or without."""
+        """Return about how many frames the queue makes (the wire's backlog counts frames), with labels or without."""
         size = self.queued_bytes - self._offset + _PIECE_HEADER * len(self._messages)
         if compact and self._headers:
             size += len(self._runs) * (_PIECE_HEADER + codec.RUN_HEADER) - self._headers
@@ -116,7 +116,7 @@ class Packer:
             self._runs.append(_Run(guarantee, envelope, len(messages)))
 
     def next_frames(self, most: int, numbers: Numbers | None = None) -> list[Frame]:
-        """Cut up to so many frames, as `next_frame` does. Hot: one turn for each that begins or ends a message."""
+        """Cut up to `count` frames, as `next_frame` does. Hot: one turn for each that begins or ends a message."""
         frames: list[Frame] = []
         while self._messages and len(frames) < most:
             if self._offset and self._cut_middles(frames, most - len(frames)):
@@ -125,7 +125,7 @@ class Packer:
         return frames
 
     def _cut_middles(self, frames: list[Frame], most: int) -> int:
-        """Cut up to so many frames that do not end the message that is partly sent. Hot."""
+        """Cut up to `count` frames that do not end the message that is partly sent. Hot."""
         size = self._capacity - _PIECE_HEADER
         count = min(most, codec.MOST_MIDDLES, (len(self._begun) - self._offset - 1) // size)
         if count > 0:
@@ -137,10 +137,10 @@ class Packer:
     def next_frame(self, *, last: bool, numbers: Numbers | None = None) -> Frame:
         """Cut the next frame: its guarantee, and its parts to be joined behind the multicast's header.
 
-        SAFE and AGREED messages never share a frame. With `last` the frame is the visit's last one and does not begin
-        a message that it cannot finish, unless it would be empty. `numbers`: mine, in a ring whose members know labels,
-        else None; the frame is compact if it begins a message while one with a label waits. The queue must not be
-        empty.
+        SAFE and AGREED messages never share a frame. With `last` the frame is the visit's last one. It does not begin a
+        message that it cannot finish, unless it would be empty. `numbers` are this sender's label numbers in a ring
+        whose members know labels, else None. The frame is compact if it begins a message while one with a label waits.
+        The queue must not be empty.
         """
         if self._reset_after:
             continuation = next_fragment(self._reset_after)
@@ -175,7 +175,7 @@ class Packer:
         return guarantee, [codec.frame(list(map(len, pieces)), self._fragment, continuation, kind), *pieces]
 
     def _cut_rest(self, pieces: list[bytes], room: int) -> int:
-        """Cut what is left of the message that the frame before begins, or as much as there is room for."""
+        """Cut the rest of the message with which the frame begins, or as much as there is room for."""
         room -= _PIECE_HEADER
         begun, offset = self._begun, self._offset
         size = len(begun) - offset
@@ -204,9 +204,9 @@ class Packer:
         return left
 
     def _cut_run(self, pieces: list[bytes], room: int, run: _Run, headers: Envelope | None, *, last: bool) -> int:
-        """Cut messages of a run, or as many as there is room for, the last one perhaps in part; return what is left.
+        """Cut messages of a run, or as many as there is room for, the last one perhaps in part; return the room left.
 
-        Hot: one turn for each message. `headers`: what makes a header for each, if it needs one.
+        Hot: one turn for each message. `headers` makes a header for each, if it needs one.
         """
         messages = self._messages
         size = 0
@@ -231,7 +231,7 @@ class Packer:
         return room
 
     def _forget(self, run: _Run, count: int, size: int) -> None:
-        """So many messages of a run have been cut, with so many bytes of their own."""
+        """Remove `count` messages of a run that have been cut, with `size` bytes of their own."""
         run.count -= count
         self.queued_bytes -= size
         if run.envelope is not None:
@@ -239,14 +239,14 @@ class Packer:
             self.queued_bytes -= count * run.envelope.header_size
 
     def restart(self) -> None:
-        """A new ring begins: a message that was cut by the end of the old one starts again."""
+        """Begin a new ring: a message that was cut by the end of the old one starts again."""
         if self._offset:
             self._reset_after = self._fragment
             self._begun = b""
             self._offset = 0
 
     def drop_unsent(self) -> None:
-        """Forget what is queued, the rest of a partly sent message included."""
+        """Forget what is queued, including the rest of a partly sent message."""
         self.restart()
         self._messages.clear()
         self._runs.clear()
@@ -255,7 +255,7 @@ class Packer:
 
 
 class _Stream:
-    """What an `Assembler` keeps of one sender in the middle of a message."""
+    """The state that an `Assembler` keeps of one sender in the middle of a message."""
 
     __slots__ = ("last", "parts", "size", "throwing_away")
 
@@ -275,20 +275,20 @@ class _Stream:
 
 
 class Assembler:
-    """Frames of many senders back into messages, each sender's in its order."""
+    """Turns frames of many senders back into messages, each sender's in its order."""
 
     __slots__ = ("_open", "_streams")
 
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
-        """Only senders that are not between two whole messages."""
+        """The senders that are in the middle of a message."""
         self._open = 0
         """The sender of the last frame, if it may go on with the message that this frame did not end."""
 
     def take_middles(self, frames: Sequence[bytes], start: int) -> int:
-        """Take those frames from `start` on that only carry on the message which the last frame did not end: how many.
+        """Take the frames from `start` on that only continue an unfinished message; return their number.
 
-        Hot: a long message is nearly all such frames, so that each costs a look at its header and a slice.
+        Hot: nearly all frames of a long message are such frames, so each costs a look at its header and a slice.
         """
         sender, self._open = self._open, 0
         stream = self._streams.get(sender)
@@ -301,9 +301,9 @@ class Assembler:
         return len(pieces)
 
     def take(self, sender: int, frame: bytes, newest: int = FRAME_PLAIN) -> list[bytes]:
-        """The messages that this frame (a whole multicast) completes; MalformedDatagram if it is none.
+        """Return the messages that this frame (a whole multicast) completes; raise MalformedDatagram if it is none.
 
-        `newest`: the largest type of frame that may come. The run headers of a compact one are among the messages.
+        `newest` is the largest type of frame that may come. The run headers of a compact frame are among the messages.
         Hot: a frame of whole messages of a sender in a clean state is handed through.
         """
         fragmented, continuation, pieces = codec.parse_frame(frame, codec.MCAST_HEADER, newest)

@@ -1,10 +1,11 @@
-"""Deafness: a member gets the token but not what others send, and the ring waits for it (rulings, A9).
+"""Receive failures: a member gets the token but not what others send, and the ring waits for it (rulings, A9).
 
-While somebody lacks a message the aru stands still, and its holder says who that is. How long that may last is counted
-in visits, as Corosync counts, and in seconds, since a ring with nothing else to do rests between them.
+While a member lacks a message the aru stalls, and its holder in the token names that member. The limit for that is
+counted in visits, as Corosync counts, and also in seconds, because a ring with nothing else to do rests between visits.
 
-Who has the message may judge. The holder is deaf, if it has reached anybody but its originator; if not, the originator
-is not heard, which it finds out by nobody else's having judged before. A holder that nobody judges gives itself up.
+A member that has the message may judge. If the message has reached any member but its originator, the holder of the aru
+fails to receive. If not, the originator is not heard; it concludes that from the fact that no other member judged
+before. A holder that no member judges gives itself up.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from math import inf
 from typing import NamedTuple
 
 _BY_VISITS = 1.0
-"""Seconds that the aru must stand still at least, however many visits a fast ring makes."""
+"""Seconds for which the aru must stall at least, however many visits a fast ring makes."""
 _BY_TIME = 4.0
 _FEW_VISITS = 20
-"""Seconds, and visits, after which it has stood still for long, however few visits a resting ring makes."""
+"""Seconds, and visits, after which a stall is long, however few visits a resting ring makes."""
 
 _FIRST = 10.0
 _LONGEST = 300.0
-"""Seconds for which a deaf node is left out, at first and at most: twice as long each time."""
+"""Seconds for which a node is excluded, at first and at most: each time twice as long."""
 _MEMORY = 600.0
-"""Who has been deaf again within so many seconds of its return is left out for longer."""
+"""Seconds after its return within which a node that fails again is excluded for longer."""
 
 
 class AruStall:
-    """For how long the aru of a ring has stood still, as one member sees it."""
+    """How long the aru of a ring has stalled, as one member sees it."""
 
     __slots__ = ("_since", "_visits", "by_visits", "lasts", "reason")
 
@@ -34,14 +35,14 @@ class AruStall:
         self._since = 0.0
         self._visits = 0
         self.by_visits = 0.0
-        """How many times what may be has passed, as Corosync counts; 0 while the aru moves."""
+        """The stall as a multiple of the limit, as Corosync counts it; 0 while the aru moves."""
         self.lasts = 0.0
         """The same in visits or in seconds, whichever is more."""
         self.reason = ""
-        """Who does not receive what, where that takes long."""
+        """Which member does not receive what, if the stall is long."""
 
     def end(self, now: float) -> None:
-        """The aru has moved, or nobody lacks anything."""
+        """Note that the aru has moved, or that no member lacks anything."""
         self._since = now
         self._visits = 0
         self.by_visits = self.lasts = 0.0
@@ -57,44 +58,44 @@ class AruStall:
 
 
 class Exclusion(NamedTuple):
-    """A node that is left out of the ring."""
+    """A node that is excluded from the ring for a while."""
 
     until: float
-    """By the processor's clock."""
+    """When it ends, by the processor's clock."""
     seconds: float
-    """So long in all."""
+    """Its whole duration."""
     reason: str
 
 
 class Exclusions:
-    """Who is left out of the ring for a while, since it did not receive; on its own side everybody else."""
+    """The nodes that are excluded from the ring because they did not receive; at such a node itself, all others."""
 
     def __init__(self) -> None:
         self._absences: dict[int, Exclusion] = {}
 
     def next_term(self, node_id: int, now: float) -> float:
-        """Seconds for which a node would be left out now."""
+        """Return the seconds for which a node would be excluded now."""
         last = self._absences.get(node_id)
         if last is None or now - last.until > _MEMORY:
             return _FIRST
         return min(2 * last.seconds, _LONGEST)
 
     def add(self, node_id: int, now: float, reason: str, early: float = 0.0) -> None:
-        """Leave a node out from now on, for a term that may end up to `early` seconds before its time."""
+        """Exclude a node from now on; the term may end up to `early` seconds before its time."""
         seconds = self.next_term(node_id, now)
         self._absences[node_id] = Exclusion(now + seconds - min(early, seconds / 5), seconds, reason)
 
     def has(self, node_id: int, now: float) -> bool:
-        """Whether a node is left out."""
+        """Return whether a node is excluded."""
         absence = self._absences.get(node_id)
         return absence is not None and now < absence.until
 
     def end(self, node_id: int) -> None:
-        """Let a node come back: it has left in good order, or another member takes it in."""
+        """Let a node come back: it has left in good order, or another member has admitted it."""
         absence = self._absences.get(node_id)
         if absence is not None:
             self._absences[node_id] = absence._replace(until=0.0)
 
     def all(self) -> dict[int, Exclusion]:
-        """Whoever has been left out, by node id."""
+        """Return all nodes that have been excluded, by node id."""
         return dict(self._absences)

@@ -44,7 +44,7 @@ class Rarely:
         """
         now = self._clock()
         self.tell(now)
-        if self._seldom.may_tell(cause, (level, text, arguments, fields), now, most):
+        if self._seldom.allows(cause, (level, text, arguments, fields), now, most):
             _log.log(level, text, *arguments, extra=extra(fields))
 
     def warning(self, cause: Hashable, text: str, *arguments: object, fields: Fields = NO_FIELDS) -> None:
@@ -53,7 +53,7 @@ class Rarely:
 
     def tell(self, now: float) -> None:
         """Tell what was counted in intervals that are over."""
-        for (level, text, arguments, fields), missed in self._seldom.counted(now):
+        for (level, text, arguments, fields), missed in self._seldom.summaries(now):
             counted = f"{text} (%d times more in a minute)"
             _log.log(level, counted, *arguments, missed, extra=extra(fields, unlogged=missed))
 
