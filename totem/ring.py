@@ -1,7 +1,7 @@
 """One ring: its identity, its members, its messages and its token, from the commit token until the next install.
 
-A processor has one installed ring, and while it forms the next one a second one beside it. Nothing is ever copied
-from one to the other: at the install the new ring takes the old one's place, and the old one goes as a whole.
+A processor has one installed ring and, while it forms the next one, a second one beside it. Nothing is ever copied from
+one to the other: at the install the new ring takes the old one's place, and the old one goes as a whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from totem.wire.messages import Token
 
 
 class Ring:
-    """Everything that lives and dies with one configuration, as one member (`node_id`) sees it."""
+    """Everything that lasts as long as one configuration, as one member (`node_id`) sees it."""
 
     __slots__ = (
         "beginnings",
@@ -57,21 +57,21 @@ class Ring:
         self.node_id = node_id
         self.successor = members[(members.index(node_id) + 1) % len(members)] if members else node_id
         self.beginnings = frozenset(map(codec.mcast_beginning, members))
-        """How the plain multicasts begin that `has_sent` accepts."""
+        """The first bytes of the plain multicasts that `has_sent` accepts."""
         self.window = MessageWindow(first)
         self.flow = flow
         self.delivered = first
-        """All up to here has been delivered (or, below a ring's first application message, never will be)."""
+        """All messages up to here have been delivered (or, below a ring's first application message, never will be)."""
         self.pure = False
         self.features = Feature(0)
         self.labels: Labels | None = None
-        """None: the members have not all `Feature.COMPACT`."""
+        """The labels of the ring; None if some member does not have `Feature.COMPACT`."""
 
-        # The token, as of my last accepted visit.
+        # The token, as of the last accepted visit.
         self.last_token = b""
-        """What I passed on, to be sent again until a sign of life comes."""
+        """The token that this member passed on, to be sent again until a sign of life comes."""
         self.seen_token_seq: int | None = None
-        """`token_seq` with which the last token came; an equal or earlier one is a duplicate."""
+        """`token_seq` with which the last token came; a token with an equal or earlier one is a duplicate."""
         self.held_back: list[bytes] = []
         """Frames that have their numbers and leave behind the token."""
         self.previous_seq: int | None = None
@@ -79,17 +79,17 @@ class Ring:
         self.forwarded_aru: int | None = None
         """`aru` of the last token as forwarded."""
         self.complete = False
-        """Nobody lacked anything when I forwarded it."""
+        """Whether no member lacked anything when this one forwarded it."""
         self.safe_line = first
         """Every member has all messages up to here (see `note_visit`)."""
         self.unchanged = 0
-        """Visits in a row on which no message had been sent."""
+        """Consecutive visits on which no message had been sent."""
         self.token_held = False
-        """The keeper holds the token, or would."""
+        """Whether the keeper holds the token, or would."""
         self.last_sender = 0
-        """Who of a pure ring has sent the latest message; 0: not known."""
+        """The sender of the latest message in a pure ring; 0 if it is not known."""
         self.resting: Token | None = None
-        """The token while it is held here: the visit goes on when somebody has something to send."""
+        """The token while it is held here: the visit goes on when a member has something to send."""
         self.misses: dict[int, int] = {}
         """Visits on which a message was found missing."""
         self.standstill = AruStall()
@@ -101,7 +101,7 @@ class Ring:
 
     @property
     def is_representative(self) -> bool:
-        """Whether that is this member."""
+        """Whether this member is the representative."""
         return self.id.representative == self.node_id
 
     @property
@@ -110,37 +110,40 @@ class Ring:
         return self.last_sender or self.representative
 
     def has_sent(self, datagram: bytes) -> bool:
-        """Whether a multicast says that one of the members sent it first: nobody else has numbers in this ring.
+        """Return whether a multicast claims that one of the members sent it first: no other node has numbers in this
+        ring.
 
-        All members refuse the same, here and in a Recovery: what one held and another refused, the one would send again
-        and again, and the other would seem to fail to receive.
+        All members refuse the same multicasts, here and in a Recovery. If one member kept what another refused, it
+        would send that again and again, and the other would seem to fail to receive.
         """
         sender, origin = codec.mcast_sender_and_origin(datagram)
         return sender == origin and origin in self.members
 
     def is_quiet(self, token: Token) -> bool:
-        """Whether everybody has everything, and nobody has sent on this visit or waits for anything.
+        """Return whether all members have all messages, and none has sent on this visit or waits for anything.
 
-        In a pure ring nobody has anything queued either, which a ring that finds its pace may leave for a rotation.
+        In a pure ring no member has anything queued either, which a ring that measures its pace may leave for a
+        rotation.
         """
         idle = token.seq == self.previous_seq == token.aru and not token.requests
         return idle and not (self.pure and token.backlog)
 
     def agree(self, features: Iterable[int]) -> None:
-        """The ring has the features that each of its members has."""
+        """Set the ring's features to those that each of its members has."""
         self.features = Feature(reduce(int.__and__, features))
         if Feature.COMPACT in self.features:
             self.labels = Labels()
 
     def note_visit(self, token: Token) -> None:
-        """Move the safe line: what the aru covered *as forwarded* on two accepted visits in a row is everywhere.
+        """Move the safe line: all members have what the aru covered *as forwarded* on two consecutive accepted visits.
 
-        A node that lacked a message between the two would have lowered the aru, and none but that node may raise it
-        again (rulings, B1). The aru as received must not take either place: I may have lowered and raised it myself.
-        What was safe once stays so, whatever a later token says.
+        A node that lacked a message between the two would have lowered the aru, and no other node may raise it again
+        (rulings, B1). The aru as received must not be used for either visit, because this node may have lowered and
+        raised it itself. What was safe once stays so, whatever a later token says.
 
-        In a pure ring the member before the only sender knows it on the first visit, if nobody was behind before: since
-        the sender the token has been with everybody. What I have sent on this visit myself is not meant.
+        In a pure ring the member before the only sender knows it on the first visit, if no member was behind before:
+        the token has visited all members since the sender. That does not include what this member has sent on this
+        visit.
         """
         if self.forwarded_aru is not None:
             self.safe_line = later(self.safe_line, earlier(token.aru, self.forwarded_aru))
@@ -150,7 +153,7 @@ class Ring:
         self.note_forwarded(token)
 
     def note_forwarded(self, token: Token) -> None:
-        """Keep what the token says as I pass it on."""
+        """Note what the token says as this member passes it on."""
         self.forwarded_aru = token.aru
         self.complete = token.aru_holder == 0
 
@@ -170,5 +173,5 @@ class Ring:
             self.last_token = codec.encode(token)
 
     def release_safe(self) -> None:
-        """Forget the frames that are delivered here and known to be everywhere."""
+        """Forget the frames that are delivered here and held by all members."""
         self.window.release(earlier(self.safe_line, self.delivered))

@@ -18,18 +18,19 @@ from collections.abc import Iterable
 from totem.configuration import RingId
 
 LIMIT = 1 << 63
-"""No ring sequence above this is believed, used or stored: somebody must be able to count on from it."""
+"""No ring sequence above this is believed, used or stored, so that there is always room to count on."""
 STEP = 1 << 32
-"""What is nearer than this above one's own is believed at once. It holds all clocks' seconds until 2106."""
+"""A sequence that is above the node's own by no more than this is believed at once. It holds all clocks' seconds until
+2106."""
 
 
 def is_near(ring_seq: int, own: int) -> bool:
-    """Whether a sequence may be believed where one's own is `own`, without asking who says it."""
+    """Return whether a sequence may be believed where the node's own is `own`, whoever sends it."""
     return ring_seq <= min(own + STEP, LIMIT)
 
 
 class Claims:
-    """What other nodes say of themselves, as long as it is too far above to be believed at once."""
+    """Sequences that other nodes claim, and that are too far above this node's own to be believed at once."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience

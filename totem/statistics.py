@@ -1,6 +1,6 @@
 """What a processor counts, and the frozen record in which a user gets it.
 
-The names of Corosync's `stats.srp.*` keys stand in the docstrings where they mean the same.
+Docstrings give the names of Corosync's `stats.srp.*` keys where they mean the same.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Statistics:
     since: float
     """When the ring was installed or, in any state but operational, when it was left; by the processor's clock."""
     left_out: Mapping[int, Exclusion]
-    """Nodes without which the ring went on since they did not receive; that itself: all others."""
+    """Nodes that were excluded because they did not receive; at such a node itself, all others."""
     standstill: str
-    """Which member does not receive what, while the ring waits for it for seconds; else empty."""
+    """Which member does not receive what, while the ring waits for it for seconds; otherwise empty."""
     ring_id: RingId
     members: tuple[int, ...]
     pure: bool
-    """All members are of this make."""
+    """Whether all members are Totem processors of this package."""
     tokens_received: int
     """Accepted visits of the token, so rotations of the ring (`orf_token_rx`)."""
     tokens_sent: int
@@ -71,33 +71,34 @@ class Statistics:
     multicasts_behind_token: int
     """Those of them that left behind the token, in an accelerated ring."""
     retransmits_sent: int
-    """`mcast_retx`: frames that others missed."""
+    """`mcast_retx`: frames sent again, because other members missed them."""
     retransmits_requested: int
-    """Frames this processor missed and asked for, each request counted."""
+    """Frames that this processor missed and requested, each request counted."""
     joins_received: int
     joins_sent: int
     commit_tokens_received: int
     commit_tokens_sent: int
     token_retransmits: int
-    """How often the last token was sent again because nothing had come."""
+    """Number of times that the last token was sent again because nothing had come."""
     holds_cancelled: int
     rings_installed: int
     pauses: int
-    """How often this process was not run for longer than half the token timeout."""
+    """Number of times that this process was not run for longer than half the token timeout."""
     largest_pause: float
-    """The longest of them in seconds."""
+    """Seconds of the longest of them."""
     messages_sent: int
     bytes_sent: int
-    """Of messages accepted for sending, headers of the layers above included."""
+    """Bytes of the messages accepted for sending, headers of the layers above included."""
     drops: Mapping[str, int]
     """Datagrams and frames dropped, by cause."""
     entered: Mapping[str, int]
-    """How often a state was entered, by cause: the gathers among them say why the ring changed."""
+    """Number of times that a state was entered, by cause: the gathers among them say why the ring changed."""
     queued_messages: int
     queued_bytes: int
     window_frames: int
     """Frames held until all members have them."""
     rotation_time: float
-    """Smoothed time between two visits of the token while it does not rest, in seconds; 0 before the second visit.
+    """Smoothed seconds between two visits of the token while it does not rest; 0 before the second visit.
 
-    Follows slowly where it grows: one rotation counts for at most half as long again as those before."""
+    It grows slowly: one rotation counts for at most half as long again as those before it.
+    """

@@ -1,13 +1,15 @@
 """The ring sequence on disk: a ring id that was used must never be used again.
 
-Two files for each node. `ringid_N` has Corosync's format (the sequence, 8 bytes, little endian), so that a machine may
-change make in either direction. `ringid_N.check` holds the same with a checksum, because 8 bytes alone cannot tell a
-sequence from garbage. Each is replaced as a whole (temporary file, fsync, rename) and the folder is synced before a
-sequence counts as stored, so that after a crash at any step each file holds the old sequence or the new one, and the
-larger of the two is never less than what was reported as stored.
+Each node has two files. `ringid_N` has Corosync's format (the sequence, 8 bytes, little endian), so that a machine may
+change between Corosync and this package in either direction. `ringid_N.check` holds the same with a checksum, because 8
+bytes alone cannot tell a sequence from garbage.
 
-Where nothing trustworthy is left, the wall clock takes its place: rings are far rarer than one in four seconds over a
-node's life, so its seconds exceed every sequence of an earlier life. This and log lines are its only use.
+Each file is replaced as a whole (temporary file, fsync, rename), and the folder is synced before a sequence counts as
+stored. So after a crash at any step each file holds the old sequence or the new one, and the larger of the two is never
+less than what was reported as stored.
+
+Where nothing trustworthy is left, the seconds of the wall clock take its place. Over a node's life rings are far rarer
+than one in four seconds, so the clock exceeds every sequence of an earlier life. This and log lines are its only use.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ _log = logging.getLogger(__name__)
 COROSYNC_DIRECTORY = "/var/lib/corosync"
 
 DISK_FAULTS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
-"""What may be over in a while: a disk that is full, or does not answer."""
+"""Faults that may end by themselves: a disk that is full, or does not answer."""
 _ADVICE = "name a folder with state_dir in section system"
 
 _SIZE = 8
@@ -40,18 +42,18 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 
 
 def remedy(error: OSError, other_place: str) -> str:
-    """Say what helps where a file cannot be written: room for it, or, as `other_place` has it, another place."""
+    """Return what helps where a file cannot be written: room for it or, as `other_place` says, another place."""
     return "make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else other_place
 
 
 def words(error: OSError) -> str:
-    """Say what went wrong, and with which file if one is known."""
+    """Return what went wrong, and with which file if one is known."""
     reason = str(error.strerror or error)
     return f"{error.filename}: {reason}" if error.filename is not None else reason
 
 
 def default_directory() -> str:
-    """Give the folder for ring sequences: /var/lib/totem for root, else one in the user's state directory."""
+    """Return the folder for ring sequences: /var/lib/totem for root, else one in the user's state directory."""
     if os.geteuid() == 0:
         return "/var/lib/totem"
     state = os.environ.get("XDG_STATE_HOME", "")
@@ -64,7 +66,7 @@ def default_directory() -> str:
 
 
 class RingStore:
-    """Ring sequence of one node in one folder, made if it is missing.
+    """The ring sequence of one node in one folder, which is made if it is missing.
 
     Raises `OSError` where the folder cannot be written: a node that cannot remember must not form rings.
     """
@@ -78,7 +80,8 @@ class RingStore:
         self._stored = -1
 
     def load(self) -> int:
-        """Give a sequence that no ring of this node has exceeded, and store it, so that a bad folder shows at once."""
+        """Return a sequence that no ring of this node has exceeded. It is stored, so that a bad folder shows at
+        once."""
         try:
             return self._load()
         except OSError as error:
@@ -90,12 +93,12 @@ class RingStore:
         warn_of_others(self.directory)
         plain, checked = _read(self.path), _read(self._check_path)
         confirmed = self._checked(checked)
-        # What has no checksum is believed as another node's word is: where it is near what is known (rulings, G18).
+        # A sequence without a checksum is believed as another node's is: where it is near the known one (rulings, G18).
         near = max(confirmed or 0, int(time.time()))
         said = _sequence(plain, near)
         known = [seq for seq in (said, confirmed, self._of_corosync(near)) if seq is not None]
-        # Our own crashes leave both files whole. One that is not was damaged from outside, and the other may be older
-        # than that (Corosync does not write the second); without the second, Corosync wrote the first.
+        # A crash leaves both files whole. A file that is not whole was damaged from outside, and the other may be older
+        # (Corosync does not write the second); without the second, Corosync wrote the first.
         sound = said is not None and (checked is None or confirmed is not None)
         ring_seq = max(known) if sound else max(1, int(time.time()), *known)
         self.store(ring_seq)
@@ -135,9 +138,9 @@ class RingStore:
 
 
 def check_folder(folder: str) -> None:
-    """Raise the `OSError` of a folder where ring sequences could not be kept; nothing is left there.
+    """Raise an `OSError` if ring sequences cannot be kept in a folder; nothing is left there.
 
-    Of one that is still to be made, the folder counts in which that would be done.
+    For a folder that is still to be made, the check is of the folder in which that would be done.
     """
     place = folder
     while not os.path.exists(place):
@@ -155,7 +158,7 @@ def _unkept(folder: str, error: OSError) -> OSError:
 
 
 def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:
-    """Put this in the place of a whole file; when it returns, no crash can take it back.
+    """Replace a whole file; when this returns, no crash can take it back.
 
     The file has this mode from its first moment. Raises an `OSError` that names the path.
     """
@@ -165,7 +168,7 @@ def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:
 
 @cache
 def warn_of_others(folder: str) -> None:
-    """Warn, once for each folder, where users other than this one and root can put files of their own in it."""
+    """Warn, once for each folder, if users other than this one and root can put files of their own in it."""
     found = os.stat(folder)
     if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o002:
         _log.warning(

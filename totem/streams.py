@@ -1,4 +1,4 @@
-"""Standard streams as a program finds them: closed, on a full disk, or with nobody who reads."""
+"""Standard streams as a program finds them: closed, on a full disk, or without a reader."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class StreamFailed(OSError):
 
 @contextmanager
 def standard_stream(name: str) -> Generator[None, None, None]:
-    """Read or write one of them for the time of a block, which raises `StreamFailed`.
+    """Read or write a standard stream for the time of a block, which raises `StreamFailed`.
 
-    Where nobody reads any more it is `BrokenPipeError`, as ever.
+    If the reader has closed it, `BrokenPipeError` is raised, as always.
     """
     try:
         yield
@@ -30,11 +30,11 @@ def standard_stream(name: str) -> Generator[None, None, None]:
 
 @contextmanager
 def standard_streams(program: str, failed: int) -> Generator[None, None, None]:
-    """Run a program, from its command line on: what it has printed is written at the end of the block, or that is told.
+    """Run a program, from its command line on; at the end write what it has printed, or report that this failed.
 
     Args:
-        program: Its name, for what is told.
-        failed: The exit code where standard output does not take all of it. Python's own would be 120.
+        program: Its name, for the report.
+        failed: The exit code if standard output does not take all of it. Python's own would be 120.
     """
     _hold_places()
     try:
@@ -54,12 +54,12 @@ def standard_streams(program: str, failed: int) -> Generator[None, None, None]:
 
 
 def give_up(name: str) -> None:
-    """Write no more to `sys.stdout` or `sys.stderr`; what is buffered is not tried again at the end."""
+    """Stop writing to `sys.stdout` or `sys.stderr`; what is buffered is not tried again at the end."""
     setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
 
 
 def complain(program: str, text: str) -> None:
-    """Write a line to standard error; where that takes none, nobody is told."""
+    """Write a line to standard error; if that fails, give up."""
     with suppress(OSError):
         print(f"{program}: {text}", file=sys.stderr)
     _flush_errors()
@@ -73,10 +73,10 @@ def _flush_errors() -> None:
 
 
 def _hold_places() -> None:
-    """Have something in the places of standard streams that are closed, for this process and those it starts.
+    """Occupy the descriptors of standard streams that are closed, for this process and those it starts.
 
-    Otherwise the next file or socket would get the number, and what is printed would go there. Reading and writing
-    fail as before.
+    Otherwise the next file or socket would get the number, and what is printed would go there. Reading and writing fail
+    as before.
     """
     for descriptor, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         try:

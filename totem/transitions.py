@@ -1,7 +1,7 @@
 """The membership protocol as data: the states, the causes, and which cause leads from which state to which.
 
-`Processor._enter` is the only place where the state changes, and refuses a way that is not listed here. The diagram in
-docs/protocol.md is drawn from `TRANSITIONS`. Causes follow Corosync's list of reasons for entering Gather
+`Processor._enter` is the only place where the state changes, and refuses a transition that is not listed here. The
+diagram in docs/protocol.md is drawn from `TRANSITIONS`. Causes follow Corosync's list of reasons for entering Gather
 (`exec/totemsrp.c`, enum gather_state_from).
 """
 

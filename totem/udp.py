@@ -1,16 +1,18 @@
 """The sockets of one node, for transports udpu and udp, IPv4 and IPv6.
 
-One socket bound to the node's own address and port sends everything, and receives everything that is sent to this
-node alone. With udpu that is all: a multicast is one copy for each other node of the nodelist, up or not. With udp a
-second socket hears the multicast group. Real nodes send multicasts from further ports; they look at no source port,
-and from one port a network card keeps multicasts and the token behind them in order.
+One socket is bound to the node's own address and port. It sends everything, and receives everything that is sent to
+this node alone. With udpu that is all: a multicast is one copy for each other node of the nodelist, up or not. With udp
+a second socket receives the multicast group.
 
-Frames leave the core as trains: all that one visit of the token sends. Where the kernel can, frames of equal size
-(the last may be shorter) cross it in one call each way, by UDP_SEGMENT and UDP_GRO: 0.2 µs a frame and destination
-instead of 3.5 µs to send and 1.2 µs to receive. On the wire they are ordinary datagrams.
+Real nodes send multicasts from other ports, and look at no source port. This package sends all from one port, so that a
+network card keeps multicasts and the token behind them in order.
 
-A datagram that cannot be sent is counted and forgotten: the protocol repairs it as it repairs any loss. Nothing here
-waits except `wait_readable`.
+Frames leave the core as trains: all that one visit of the token sends. Where the kernel can, frames of equal size (the
+last may be shorter) cross it in one call each way, by UDP_SEGMENT and UDP_GRO. Sending then takes 0.2 µs for a frame
+and destination instead of 3.5 µs, and receiving saves 1.2 µs. On the wire they are ordinary datagrams.
+
+A datagram that cannot be sent is counted and forgotten: the protocol repairs it as it repairs any loss. Only
+`wait_readable` waits.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ ALL = 0
 """Target of a multicast: all other nodes of the nodelist."""
 
 BUFFER_BYTES = 16 * 136192
-"""Asked for each way, as Corosync does."""
+"""Requested for each direction, as Corosync does."""
 
 # Not in Python's socket module. <linux/udp.h>, <asm-generic/socket.h>
 _UDP_SEGMENT = 103
@@ -51,24 +53,24 @@ _MAX_TRAIN_BYTES = 65507
 _MAX_TRAIN_FRAMES = 64
 _GRO_SPACE = socket.CMSG_SPACE(4)
 
-# What the kernel answers to a train that it or the network card cannot cut; each frame may still pass by itself.
+# Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
 _NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
 
 
 class UdpEndpoint:
     """The open sockets of the node `node_id` of a ring.
 
-    Raises `OSError` where its address is not this machine's or its port is taken (by a second process with the same
-    node id, most likely).
+    Raises `OSError` if its address is not this machine's or its port is taken (most likely by a second process with the
+    same node id).
     """
 
     def __init__(self, config: Config, node_id: int, *, trains: bool = True) -> None:
         own = config.node(node_id)
         others = [node for node in config.nodes if node is not own]
         self.drops: Counter[str] = Counter()
-        """Datagrams lost on the way out or refused on the way in, by cause; may be shared with others who count."""
+        """Datagrams lost on the way out or refused on the way in, by cause; the counter may be shared with others."""
         self.notice: Callable[[str, str], None] = lambda cause, text: None
-        """Is told what an administrator should know, again and again."""
+        """Called with what an operator should know, each time."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram
@@ -93,11 +95,11 @@ class UdpEndpoint:
         self._read = self._read_trains if self.trains_in else self._read_plain
 
     def fileno(self) -> int:
-        """Give what is readable when datagrams wait."""
+        """Return the descriptor that is readable when datagrams wait."""
         return (self._poll or self._socket).fileno()
 
     async def wait_readable(self) -> None:
-        """Wait until `drain` would give something."""
+        """Wait until `drain` would return something."""
         await trio.lowlevel.wait_readable(self)
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
@@ -123,16 +125,16 @@ class UdpEndpoint:
         own = self._read(self._socket, limit)
         if self._group is None:
             return own
-        # Read later, handed on earlier: the multicasts that a token followed are here by now.
+        # Read later but handed on earlier: the multicasts that a token followed are here by now.
         return self._read(self._group, limit) + own
 
     @property
     def receive_buffer(self) -> int:
-        """What may wait to be received, in bytes as the kernel counts them."""
+        """The bytes that may wait to be received, as the kernel counts them."""
         return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
 
     def overflows(self) -> int:
-        """Count the datagrams that the kernel dropped because a receive buffer was full."""
+        """Return the number of datagrams that the kernel dropped because a receive buffer was full."""
         size = 4 * (_SO_MEMINFO_DROPS + 1)
         figures = (sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size) for sock in self._sockets)
         return sum(int.from_bytes(figure[-4:], sys.byteorder) for figure in figures)
@@ -237,7 +239,7 @@ class UdpEndpoint:
         group.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the other nodes of this machine listen too
         group.bind(place)
         set_option = self._socket.setsockopt
-        # Without neighbours on this machine, do without the own copies.
+        # Without other nodes on this machine, its own copies are not needed.
         loop = any(is_local(node.address) for node in others)
         if family == socket.AF_INET6:
             index = interface_index(own.address)
@@ -276,7 +278,7 @@ def _open_own_socket(own: NodeEntry) -> socket.socket:
 
 
 def _enlarge(sock: socket.socket, option: int) -> None:
-    """Ask for a large buffer: beyond the system's limit where this process may, else up to it, with a warning."""
+    """Request a large buffer: beyond the system's limit where this process may, else up to it, with a warning."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _FORCED[option], BUFFER_BYTES)
     except PermissionError:
@@ -309,9 +311,9 @@ def _switch_on(sock: socket.socket, option: int) -> bool:
 
 
 def _runs(train: Sequence[bytes], largest: int) -> Iterator[list[bytes]]:
-    """Cut a train into what one call takes: frames of equal size, the last one may be shorter.
+    """Cut a train into what one call takes: frames of equal size, of which the last may be shorter.
 
-    A frame larger than `largest` goes alone, since segments are never fragmented by IP (ruling D6).
+    A frame larger than `largest` goes alone, because IP never fragments segments (ruling D6).
     """
     start = 0
     while start < len(train):

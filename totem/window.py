@@ -1,8 +1,8 @@
 """The frames of one ring by sequence number, its holes and its all-received-up-to line.
 
-A `MessageWindow` knows nothing of what a frame is. It holds the frames between `released` (everything up to there is
-known to be everywhere, and forgotten here) and `high_seq` (the highest one held); `aru` is the end of the gapless
-part. A frame enters once and leaves once.
+A `MessageWindow` knows nothing of what a frame is. It holds the frames between `released` (all members have everything
+up to there, so it is forgotten here) and `high_seq` (the highest one held). `aru` is the end of the gapless part. A
+frame enters once and leaves once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class MessageWindow:
         self.released = first
 
     def insert(self, seq: int, frame: bytes) -> bool:
-        """Take a frame in; False if it is here already, released already or out of range.
+        """Add a frame; return False if it is here already, was released, or is out of range.
 
-        Hot: called for each multicast that comes alone or out of order, so differences are written out instead of
+        Hot: called for each multicast that comes alone or out of order, so differences are computed in place instead of
         calling `sequence`.
         """
         frames = self.frames
@@ -52,7 +52,7 @@ class MessageWindow:
         return True
 
     def insert_all(self, seqs: Sequence[int], frames: Sequence[bytes]) -> None:
-        """Take many in, which mostly are a train: numbers in a row, none of which is here. Hot: no turn for each."""
+        """Add many frames, which mostly are a train: consecutive numbers, none of them here. Hot: no turn for each."""
         if len(seqs) == 1:
             self.insert(seqs[0], frames[0])
             return
@@ -77,24 +77,24 @@ class MessageWindow:
                 self.aru = expected
 
     def get(self, seq: int) -> bytes | None:
-        """The frame with this number, if held."""
+        """Return the frame with this number, if it is held."""
         return self.frames.get(seq)
 
     def missing(self, end: int) -> Iterator[int]:
-        """The numbers up to and including `end` that are not here, in order."""
+        """Yield the numbers up to and including `end` that are not here, in order."""
         for seq in row_to(self.aru, end):
             if seq not in self.frames:
                 yield seq
 
     def between(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """What is held of the numbers after `start` up to and including `end`, in order."""
+        """Yield the held frames with numbers after `start` up to and including `end`, in order."""
         for seq in row_to(start, end):
             frame = self.frames.get(seq)
             if frame is not None:
                 yield seq, frame
 
     def release(self, end: int) -> None:
-        """Forget everything up to and including `end`, which must not lie above `aru`."""
+        """Forget everything up to and including `end`, which must not be above `aru`."""
         if before(self.released, end):
             frames = self.frames
             for seq in row_to(self.released, end):

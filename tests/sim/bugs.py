@@ -217,7 +217,7 @@ BUGS = [
         "leave out those alone whom I have judged myself",
         "A9",
         [
-            Change(Ordering, "is_my_deafness", "for node_id in deaf:", "for node_id in ():"),
+            Change(Ordering, "was_given_up_by", "for node_id in deaf:", "for node_id in ():"),
         ],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
@@ -226,7 +226,7 @@ BUGS = [
         "A9",
         [
             Change(Recovery, "_give_up_attempt", "holder == again", "False"),
-            Change(Ordering, "_is_deaf", "standstill.lasts <= 1", "self.state.value == 'recovery'"),
+            Change(Ordering, "_gives_up_a_member", "standstill.lasts <= 1", "self.state.value == 'recovery'"),
         ],
         scenarios.a_deaf_member_does_not_break_each_recovery,
     ),

@@ -1,1 +1,1 @@
-"""The rooms of the membership protocol: one module for each state, the table of the ways between them beside them."""
+"""The states of the membership protocol: one handler for each, and what they share."""

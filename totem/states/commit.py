@@ -1,9 +1,9 @@
-"""Commit: the commit token's first turn (paper section 5.3; Corosync memb_state_commit_enter).
+"""Commit: the commit token's first rotation (paper section 5.3; Corosync memb_state_commit_enter).
 
-On its first turn each member writes into the commit token which ring it comes from and how far it has received; on
-the second all read what all have written, and enter Recovery. The ring's sequence number is stored durably before the
-token leaves, so that no restart can use it again. From here on messages of the old ring that come late are not taken
-any more: what I wrote into the token must stay true.
+On its first rotation each member writes into the commit token from which ring it comes and how far it has received. On
+the second all members read what all have written, and enter Recovery. The ring's sequence number is stored durably
+before the token leaves, so that no restart can use it again. From here on, late messages of the old ring are refused:
+what this member wrote into the token must stay true.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from totem.wire.messages import CommitEntry, CommitToken, Join
 
 
 class Commit(StateHandler):
-    """Between my first and second sight of a commit token."""
+    """Between the first and the second visit of a commit token."""
 
     state = State.COMMIT
 
     def enter(self, token: CommitToken, now: float) -> None:
-        """Fill in my entry and pass the token on."""
+        """Fill in this member's entry and pass the token on."""
         processor = self.processor
         processor.begin_ring(token.ring_id, token.members)
         processor.timers.disarm_all()
@@ -31,7 +31,7 @@ class Commit(StateHandler):
         processor.tokens.forward_commit_token(processor.new_ring, token, now)
 
     def _fill_entry(self, token: CommitToken) -> None:
-        """Corosync's formulas in every ring: real nodes read and overwrite these fields (rulings, A2)."""
+        """Fill in this member's entry by Corosync's formulas: real nodes read and overwrite these fields (A2)."""
         old = self.processor.ring
         window = old.window
         entries = token.entries
@@ -45,7 +45,7 @@ class Commit(StateHandler):
                 entry.received_flag = 0
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
-        """The token, filled by all, is here for the second time."""
+        """Enter Recovery with a token that all members have filled."""
         processor = self.processor
         ring = processor.new_ring
         assert ring is not None
@@ -61,10 +61,10 @@ class Commit(StateHandler):
         processor.recover(token, now)
 
     def on_join(self, join: Join, now: float) -> None:
-        """A member of the ring being formed has gone back to Gather, or has never come along.
+        """Give the attempt up if a member of the ring being formed has gone back to Gather, or never took part.
 
-        Whoever names more than what was agreed on here has not agreed, and waits for others. Corosync goes on until
-        the commit token is lost; going back at once spares all a token timeout.
+        A member that names more nodes than were agreed on here has not agreed, and waits for others. Corosync goes on
+        until the commit token is lost; going back at once saves all members a token timeout.
         """
         processor = self.processor
         ring = processor.new_ring

@@ -1,4 +1,4 @@
-"""Draws `TRANSITIONS`: `python -m totem.states.diagram` prints the diagram and the table of docs/protocol.md."""
+"""Draw `TRANSITIONS`: `python -m totem.states.diagram` prints the diagram and the table of docs/protocol.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from totem.transitions import TRANSITIONS, Cause, State
 
 
 def diagram() -> str:
-    """The state diagram, in Mermaid."""
+    """Return the state diagram, in Mermaid."""
     lines = ["stateDiagram-v2", f"    [*] --> {State.STARTING.value}"]
     for source, ways in TRANSITIONS.items():
         targets: dict[State, list[Cause]] = {}
@@ -20,7 +20,7 @@ def diagram() -> str:
 
 
 def table() -> str:
-    """The transitions as a table, the ways out of the ring (from every state) left out."""
+    """Return the transitions as a table, without those out of the ring, which start at every state."""
     lines = ["| from | because | to |", "|---|---|---|"]
     for source, ways in TRANSITIONS.items():
         for cause, target in ways.items():

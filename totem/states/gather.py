@@ -1,10 +1,13 @@
-"""Gather: who could be in the next ring? (paper section 5.2; Corosync memb_join_process, memb_state_gather_enter)
+"""Gather: find out who could be in the next ring (paper section 5.2; Corosync memb_join_process,
+memb_state_gather_enter).
 
-Every processor multicasts Joins: whom it would have in the next ring (candidates) and whom it holds for failed. Sets
-only grow, so they become equal; a processor whose Join carries my sets agrees with me. When all candidates that have
-not failed agree, the lowest of them makes the commit token. Whoever does not agree in time has failed.
+Every processor multicasts Joins: the nodes that it would have in the next ring (candidates), and those that it
+considers failed. The sets only grow, so they become equal; a processor whose Join carries the same sets agrees. When
+all candidates that have not failed agree, the lowest of them makes the commit token. A candidate that does not agree in
+time has failed.
 
-The candidates and the failed outlive this room: an attempt that breaks in Commit or Recovery goes on with them.
+Candidates and failed nodes outlive this state: an attempt that breaks in Commit or Recovery goes on with them
+(`totem.membership`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ class Gather(StateHandler):
     state = State.GATHER
 
     def enter(self, now: float) -> None:
-        """Begin a round: tell all at once, then every join timeout."""
+        """Begin a round: send a Join at once, then every join timeout."""
         processor = self.processor
         processor.membership.candidates.add(processor.node_id)
         self.agreed = {processor.node_id}
@@ -50,7 +53,7 @@ class Gather(StateHandler):
         hint = Hint(processor.config.cluster_name, processor.config.frame_size, processor.own_features)
         join = processor.membership.join(processor.numbers.ring_id.seq, codec.encode_hint(hint))
         processor.outbox.send_message_to_all(join)
-        # Corosync nodes hear their own Joins, which is how a processor without company forms a ring of one.
+        # Corosync nodes hear their own Joins; that is how a processor without company forms a ring of one.
         self._commit_if_agreed(now)
 
     def _commit_if_agreed(self, now: float) -> None:
@@ -84,10 +87,10 @@ class Gather(StateHandler):
         processor.membership.go_alone()
 
     def _hesitate(self, now: float) -> None:
-        """Do not be a ring of one at once when others have failed that did not leave.
+        """Wait before forming a ring of one when others have failed that did not leave.
 
-        Joins that hold me for failed are still on their way then; each would make me fail its sender, and with rings
-        that cost no time the nodes would drive each other round for ever. A random moment parts them.
+        Joins that hold this node for failed are still on their way then, and each would make this node fail its sender.
+        Because a ring of one costs no time, the nodes would provoke each other for ever. A random delay separates them.
         """
         processor = self.processor
         if not processor.timers.armed(Timer.ALONE):
@@ -104,7 +107,7 @@ class Gather(StateHandler):
         )
 
     def on_join(self, join: Join, now: float) -> None:
-        """Agree, ignore or take over what the join knows more."""
+        """Count the Join as agreement, ignore it, or take over the nodes that it names."""
         processor = self.processor
         membership = processor.membership
         if set(join.candidates) == membership.candidates and set(join.failed) == membership.failed:
@@ -116,13 +119,13 @@ class Gather(StateHandler):
             processor.gather(cause, now)
 
     def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
-        """Another ring can be heard: its processors are candidates, too."""
+        """Make the sender a candidate, because another ring can be heard."""
         if origin not in self.processor.membership.candidates:
             self.processor.membership.candidates.add(origin)
             self.processor.gather(cause, now)
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
-        """The representative of just the ring that I have agreed to begins it."""
+        """Begin the ring of the commit token, if it is just the ring that this node has agreed to."""
         processor = self.processor
         if self._ignores_commit_token(token):
             processor.diagnostics.drop("commit token of another ring")
@@ -157,7 +160,7 @@ class Gather(StateHandler):
                 self._judge(Cause.TOKEN_LOST_IN_GATHER, now)
 
     def _judge(self, cause: Cause, now: float) -> None:
-        """Hold those who did not agree for failed; where all did, give the representative a token timeout."""
+        """Consider the nodes that did not agree failed; if all did, give the representative a token timeout."""
         processor = self.processor
         membership = processor.membership
         silent = membership.candidates - membership.failed - self.agreed

@@ -1,7 +1,7 @@
 """Operational: an installed ring orders messages (paper section 4).
 
-Messages of the application go out once what is above has finished its sync of the ring; until then the sync stream
-alone does, in a queue and reassembly of its own (rulings, C1).
+Messages of the application go out once the layer above has finished its sync of the ring. Until then only the sync
+stream is sent, which has a queue and reassembly of its own (rulings, C1).
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class Operational(Ordering):
     state = State.OPERATIONAL
 
     def enter(self) -> None:
-        """The token is here: its visit arms all timers. Who knows that the ring rests begins to count now."""
+        """Let the visit of the token arm all timers. A member counts idle visits only from here on."""
         self.processor.timers.disarm_all()
         self.processor.ring.unchanged = 0
 
     def ring(self) -> Ring:
-        """The installed ring."""
+        """Return the installed ring."""
         return self.processor.ring
 
     def is_pure(self) -> bool:
-        """Whether all members are known to be ours."""
+        """Return whether all members are known to be Totem processors of this package."""
         return self.processor.ring.pure
 
     def queued_frames(self) -> int:
-        """Frames that wait in the stream that is allowed to send."""
+        """Return the number of frames that wait in the stream that is allowed to send."""
         labels = self.processor.ring.labels
         return self.processor.stream.queued_frames(compact=labels is not None)
 
@@ -53,15 +53,17 @@ class Operational(Ordering):
         return len(train)
 
     def _held_back(self, token: Token, count: int) -> int:
-        """How many of a visit's frames leave behind the token, which tells their numbers already (D2).
+        """Return how many of a visit's frames leave behind the token, which names their numbers already (D2).
 
-        My successor then sends while mine are still on the wire. Nobody asks for them before they have been sent: what
-        is asked for had a whole rotation to come. One burst leaves so at least. Where each node gets its copies, there
-        leave as many as the others send meanwhile: my cable goes to each of them a part of the time only, so that they
-        do not pile up in the switch. A multicast is at all of them at once.
+        The successor then sends while this member's frames are still on the wire. No member requests them before they
+        have been sent, because a frame is requested only after a whole rotation. At least one burst leaves so. Where
+        each node gets its own copies, as many frames leave so as the other members send meanwhile. This member's cable
+        then serves each of them only part of the time, so frames do not pile up in the switch. A multicast reaches all
+        members at once.
 
-        Where the last rotation and this visit have no more frames than the ring members nobody waits for the token, and
-        to know a frame as safe would take a rotation more: my successor, who cannot have it yet, lowers the aru.
+        Frames are not held back where the last rotation and this visit have no more frames than the ring has members.
+        Then no member waits for the token, and holding back would make a frame safe one rotation later: the successor,
+        which cannot have it yet, lowers the aru.
         """
         processor = self.processor
         ring = processor.ring
@@ -74,26 +76,26 @@ class Operational(Ordering):
         return max(burst, ring.flow.sent_by_others(token))
 
     def conclude_visit(self, token: Token, now: float) -> bool:
-        """Deliver what has become safe and forget what everybody has."""
+        """Deliver what has become safe, and forget what all members have."""
         self.processor.delivery.flush(self.processor.ring)
         self.processor.ring.release_safe()
         return True
 
     def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
-        """Another ring can be heard: merge."""
+        """Begin a round of Joins, because another ring can be heard."""
         processor = self.processor
         ring = processor.ring
         if origin in ring.members and ring_id.seq < ring.id.seq:
-            # Late or repeated: a member that has gone elsewhere since has a higher ring.
+            # This is late or repeated: a member that has gone elsewhere since has a higher ring.
             processor.diagnostics.drop("multicast of a former ring")
             return
         processor.membership.candidates.add(origin)
         processor.gather(cause, now)
 
     def on_join(self, join: Join, now: float) -> None:
-        """A processor would join or leaves: find out who could be in the next ring."""
+        """Find out who could be in the next ring, because a processor joins or leaves."""
         processor = self.processor
-        if self.is_my_deafness(join, now):
+        if self.was_given_up_by(join, now):
             return
         dropped = self._ignores_join(join)
         if dropped:

@@ -1,7 +1,8 @@
 """One visit of the token: what Operational and Recovery share (paper section 4; Corosync message_handler_orf_token).
 
-On each visit a processor answers requests for messages that others miss, multicasts its own, lowers or raises the
-aru, asks for what it misses itself, and passes the token on. Deliveries wait until the token is on its way.
+On each visit a processor answers requests for messages that other members miss, multicasts its own, and lowers or
+raises the aru. Then it requests what it misses itself, and passes the token on. Deliveries wait until the token is on
+its way.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from totem.wire.layout import MAX_REQUESTS
 from totem.wire.messages import HoldCancel, Join, Token
 
 _MISSES_COUNTED = 512
-"""Holes that are looked at on one visit."""
+"""Holes that are examined on one visit."""
 _ORIGINATORS_TURN = 1.5
 _HOLDERS_TURN = 2.0
 _BELIEVED = 0.5
-"""After so many times the patience that those have who got the message from somebody else; and so much of it must have
-passed where another member's judgement is believed (rulings, A9)."""
+"""Multiples of the limit after which the originator and the holder give themselves up, and part of it that must have
+passed before another member's judgement is believed (rulings, A9)."""
 
 
 def describe(ring: Ring, holder: int, frame: bytes | None) -> str:
-    """Say who does not receive what; `frame` is what it lacks, if that is here."""
+    """Return which member does not receive what; `frame` is what it lacks, if that is here."""
     lacks = f"node {holder} gets the token but not the messages of"
     if frame is None:
         return f"{lacks} the others (FAILED TO RECEIVE)"
@@ -43,23 +44,23 @@ class Ordering(StateHandler):
     """A state in which the token of a formed ring goes round."""
 
     def ring(self) -> Ring:
-        """The ring whose token it is."""
+        """Return the ring whose token it is."""
         raise NotImplementedError
 
     def queued_frames(self) -> int:
-        """Frames that wait for the token."""
+        """Return the number of frames that wait for the token."""
         raise NotImplementedError
 
     def multicast(self, token: Token, allowed: int) -> int:
-        """Send up to `allowed` frames, count them into `token.seq`, return how many."""
+        """Send up to `allowed` frames, count them into `token.seq`, return their number."""
         raise NotImplementedError
 
     def is_pure(self) -> bool:
-        """Whether all members are known to be ours."""
+        """Return whether all members are known to be Totem processors of this package."""
         raise NotImplementedError
 
     def conclude_visit(self, token: Token, now: float) -> bool:
-        """Do what the state does before the token is passed on; False if the ring has been given up."""
+        """Do what the state does before the token is passed on; return False if the ring has been given up."""
         raise NotImplementedError
 
     def on_token(self, token: Token, now: float) -> None:
@@ -77,7 +78,7 @@ class Ordering(StateHandler):
         self._note_activity(ring, token, now)
         self._use(ring, token, now)
         self._request_missing(ring, token)
-        if self._is_deaf(ring, token, now):
+        if self._gives_up_a_member(ring, token, now):
             return
         ring.note_visit(token)
         ring.seen_token_seq = token.token_seq
@@ -89,7 +90,7 @@ class Ordering(StateHandler):
             processor.tokens.forward(ring, token, now)
 
     def _use(self, ring: Ring, token: Token, now: float) -> None:
-        """Send what others ask for, and what is queued here."""
+        """Send what other members request, and what is queued here."""
         flow = ring.flow
         allowed = flow.allowed(token, self.queued_frames(), now)
         resent = self._answer_requests(ring, token, allowed)
@@ -116,7 +117,7 @@ class Ordering(StateHandler):
 
     @staticmethod
     def _may_rest(ring: Ring, token: Token) -> bool:
-        """Whether the token may stay here until somebody has something to send.
+        """Return whether the token may stay here until a member has something to send.
 
         A forged token may say for ever that the ring is not quiet; it counts no longer than in Corosync.
         """
@@ -125,9 +126,9 @@ class Ordering(StateHandler):
         return ring.is_quiet(token) or ring.unchanged > REAL_REST_AFTER
 
     def _go_on(self, now: float) -> None:
-        """The token rests here no longer; what was queued meanwhile goes first.
+        """Pass on a token that rests here; what was queued meanwhile goes first.
 
-        It is the same visit still: the token has not been round, so that this counts for no second look at the aru.
+        It is the same visit still. The token has not gone round, so this is no second visit for the safe line.
         """
         ring = self.ring()
         token, ring.resting = ring.resting, None
@@ -140,7 +141,7 @@ class Ordering(StateHandler):
 
     @staticmethod
     def _ignores_token(ring: Ring, token: Token) -> str:
-        """Why the token must be dropped; empty if it is the next one of this ring."""
+        """Return why the token must be dropped; empty if it is the next one of this ring."""
         if token.ring_id != ring.id:
             return "token of another ring"
         if ring.seen_token_seq is not None and not before(ring.seen_token_seq, token.token_seq):
@@ -151,14 +152,15 @@ class Ordering(StateHandler):
             or token.fcc >= RANGE
             or (token.aru_holder and token.aru_holder not in ring.members)
         ):
-            # The sender's copy, which comes again, may be whole; believed, this one could stop the ring for good.
+            # The sender's copy, which comes again, may be whole. If this one were believed, it could stop the ring for
+            # good.
             return "token out of range"
         return ""
 
     def _note_activity(self, ring: Ring, token: Token, now: float) -> None:
         """Count visits without new messages, which let an idle ring rest.
 
-        In a pure ring who has sent last keeps the token: as a rule it is who sends next.
+        In a pure ring the last sender keeps the token, because it is usually the next one to send.
         """
         processor = self.processor
         timers = processor.timers
@@ -174,13 +176,14 @@ class Ordering(StateHandler):
         if latest is not None and not codec.mcast_is_encapsulated(latest):
             sender = codec.mcast_origin(latest)
             ring.last_sender = sender if sender in ring.members else 0
-        # One visit more at the representative where it has not sent: the others are to know before it that it rests.
+        # The representative counts one visit more where it is not the sender: the others must know before it that the
+        # token rests.
         idle = processor.config.rest_after(pure=ring.pure) + (not ring.last_sender and ring.is_representative)
         # A recovery is never idle: it waits for its rotations.
         ring.token_held = ring.unchanged >= idle and self.state is State.OPERATIONAL
 
     def _answer_requests(self, ring: Ring, token: Token, allowed: int) -> int:
-        """Multicast again what others miss and I hold; the rest stays in the token's list."""
+        """Multicast again what other members miss and is held here; the rest stays in the token's list."""
         if not token.requests:
             return 0
         kept: list[tuple[RingId, int]] = []
@@ -199,14 +202,14 @@ class Ordering(StateHandler):
 
     @staticmethod
     def _update_aru(ring: Ring, token: Token) -> None:
-        """Lower the aru to mine; raise it if I had lowered it, or nobody had (Corosync's rule)."""
+        """Lower the aru to this member's; raise it if this member had lowered it, or none had (Corosync's rule)."""
         aru = ring.window.aru
         if before(aru, token.aru) or token.aru_holder in (ring.node_id, 0):
             token.aru = aru
             token.aru_holder = 0 if aru == token.seq else ring.node_id
 
     def _request_missing(self, ring: Ring, token: Token) -> None:
-        """Ask for missing messages: in a pure ring once they had a whole rotation to come, else after five visits."""
+        """Request missing messages: in a pure ring after a whole rotation, else after five visits."""
         if ring.window.aru == token.seq:
             ring.misses = {}
             return
@@ -223,8 +226,8 @@ class Ordering(StateHandler):
         self.processor.counters.retransmits_requested += len(requests)
         token.requests += requests
 
-    def _is_deaf(self, ring: Ring, token: Token, now: float) -> bool:
-        """Whether somebody has held the aru for so long that the ring must go on without a member (A9)."""
+    def _gives_up_a_member(self, ring: Ring, token: Token, now: float) -> bool:
+        """Return whether a member has held the aru for so long that the ring has gone on without one (A9)."""
         standstill = ring.standstill
         if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
             standstill.end(now)
@@ -247,9 +250,10 @@ class Ordering(StateHandler):
 
     @staticmethod
     def _judge(ring: Ring, holder: int, frame: bytes | None, *, pure: bool) -> int:
-        """Which member the ring must go on without, of whom I have to say it; 0: nobody.
+        """Return the member without which the ring must go on, if this member must say so; 0 if there is none.
 
-        A holder names itself where there are real nodes, as theirs does. Else those before it have had their turn.
+        Where there are real nodes a holder names itself, as theirs does. Otherwise the members before it have had their
+        turn.
         """
         standstill, me = ring.standstill, ring.node_id
         if not pure:
@@ -260,10 +264,11 @@ class Ordering(StateHandler):
             return holder
         return me if standstill.lasts > _ORIGINATORS_TURN else 0
 
-    def is_my_deafness(self, join: Join, now: float) -> bool:
-        """Whether a member has judged that I do not receive; whom else it has judged stays away here, too.
+    def was_given_up_by(self, join: Join, now: float) -> bool:
+        """Return whether a member has judged that this one does not receive; exclude others that it has judged.
 
-        Only while I see myself that the ring stands still: anybody can say that somebody has failed.
+        That counts only while this member sees itself that the aru stalls, because any node can claim that another has
+        failed.
         """
         processor = self.processor
         ring = self.ring()
@@ -279,7 +284,7 @@ class Ordering(StateHandler):
         return False
 
     def on_hold_cancel(self, message: HoldCancel, now: float) -> None:
-        """Let the token move again."""
+        """Make the token move again."""
         ring = self.ring()
         if message.ring_id != ring.id:
             self.processor.diagnostics.drop("hold cancel of another ring")
@@ -289,7 +294,7 @@ class Ordering(StateHandler):
         self._go_on(now)
 
     def on_timer(self, timer: Timer, now: float) -> None:
-        """Send the token again; judge its loss."""
+        """Send the token again, or handle its loss."""
         processor = self.processor
         match timer:
             case Timer.TOKEN_HOLD:

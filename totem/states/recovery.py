@@ -1,13 +1,13 @@
 """Recovery: the new ring carries what its members miss of their old rings (paper section 5.4; rulings, part A).
 
-The new ring's token goes round as in Operational, but its multicasts carry whole multicasts of the old rings. When
-nobody has anything left to send, and everybody has received all of it, all members install the new ring in the same
-rotation. When that is, is Corosync's rule in every ring (A3), kept with counters that start at 0 with every attempt.
+The new ring's token goes round as in Operational, but its multicasts carry whole multicasts of the old rings. When no
+member has anything left to send, and all have received all of it, all members install the new ring in the same
+rotation. The rule for that is Corosync's in every ring (A3), with counters that start at 0 with every attempt.
 
-In front of the old messages each node of this make sends a *hello* (A1): an old message of ring (0, 0), which Corosync
-nodes take for one of somebody else's ring. The hellos precede everybody's install, so at that moment all know the
-same of each other: who is of this make, what all can do, up to where the old ring was safe, and whose messages
-somebody has promised to deliver.
+Before the old messages each node of this package sends a *hello* (A1): an old message of ring (0, 0), which Corosync
+nodes take for one of another ring. The hellos precede every install, so all members know the same of each other at that
+moment: which of them run this package, what all can do, up to where the old ring was safe, and whose messages a member
+has promised to deliver.
 
 What an attempt has brought of the old ring stays when the attempt breaks (A5).
 """
@@ -30,11 +30,11 @@ from totem.wire.messages import CommitEntry, CommitToken, Join, Mcast, Token
 
 _LONGEST_PAUSE_MS = 24 * 3600 * 1000
 _BUSY_VISITS = 2
-"""My queue counts as not empty on so many visits: that takes back most left-over counters of real nodes (A3)."""
+"""Visits on which the queue counts as not empty: that clears most left-over counters of real nodes (A3)."""
 
 
 def _inner(frame: bytes) -> bytes | None:
-    """The old multicast in one of the new ring; None if there is none that makes sense."""
+    """Return the old multicast in one of the new ring; None if there is no valid one."""
     if not codec.mcast_is_encapsulated(frame):
         return None
     try:
@@ -44,12 +44,12 @@ def _inner(frame: bytes) -> bytes | None:
 
 
 class Recovery(Ordering):
-    """One attempt to bring a new ring into being."""
+    """One attempt to form a new ring."""
 
     state = State.RECOVERY
 
     def enter(self, token: CommitToken, now: float) -> None:
-        """Find out who comes along from my old ring, and what we owe each other."""
+        """Find out which members come along from this node's old ring, and what they owe each other."""
         processor = self.processor
         ring = processor.new_ring
         assert ring is not None
@@ -62,9 +62,9 @@ class Recovery(Ordering):
             if member in entries and entries[member].old_ring_id == self.old_ring.id
         )
         self.to_rebroadcast: deque[tuple[int | None, bytes]] = deque()
-        """(old seq, old multicast), a hello having no seq."""
+        """(old seq, old multicast); a hello has no seq."""
         self.heard: set[int] = set()
-        """Old messages that somebody has sent on the new ring."""
+        """Old messages that another member has sent on the new ring."""
         self.token_started = False
         self.received = False
         self.install_seq = 0
@@ -95,7 +95,7 @@ class Recovery(Ordering):
         self.to_rebroadcast.append((None, codec.encode(inner)))
 
     def _queue_old_messages(self, entries: list[CommitEntry]) -> None:
-        """Everything above the lowest aru, if anybody lacks anything: all who have it send it."""
+        """Queue everything above the lowest aru, if any member lacks anything: all members that have it send it."""
         if all(entry.received_flag for entry in entries):
             return
         low = reduce(earlier, (entry.aru for entry in entries))
@@ -103,7 +103,7 @@ class Recovery(Ordering):
         self.to_rebroadcast.extend(window.between(later(low, window.released), window.high_seq))
 
     def ring(self) -> Ring:
-        """The ring that is coming into being."""
+        """Return the ring being formed."""
         return self.new_ring
 
     def leave(self) -> None:
@@ -119,20 +119,20 @@ class Recovery(Ordering):
             self.old_ring.window.insert(codec.mcast_seq(inner), inner)
 
     def _old_message(self, frame: bytes) -> bytes | None:
-        """The multicast of my old ring that this one carries, if any."""
+        """Return the multicast of this node's old ring that this one carries, if any."""
         inner = _inner(frame)
         if inner is None or codec.mcast_ring_id(inner) != self.old_ring.id or not self.old_ring.has_sent(inner):
             return None
         return inner
 
     def on_mcast(self, datagram: bytes) -> None:
-        """File by ring id alone: a plain message of a member that installed before me is the new ring's, too (A4)."""
+        """File by ring id alone: a plain message of a member that installed earlier is the new ring's, too (A4)."""
         is_new = self.new_ring.window.insert(codec.mcast_seq(datagram), datagram)
         if is_new and (inner := self._old_message(datagram)) is not None:
             self.heard.add(codec.mcast_seq(inner))
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
-        """The commit token is back at the representative for the second time: it becomes the first token."""
+        """Make the commit token the first token, when it is back at the representative for the second time."""
         processor = self.processor
         ring = self.new_ring
         if (
@@ -159,11 +159,11 @@ class Recovery(Ordering):
         processor.tokens.forward(ring, start, now)
 
     def queued_frames(self) -> int:
-        """Old messages and the hello that I have still to send."""
+        """Return the number of old messages and hellos that this node has still to send."""
         return len(self.to_rebroadcast)
 
     def multicast(self, token: Token, allowed: int) -> int:
-        """Send old messages inside new ones, except those that somebody else has sent already (A8)."""
+        """Send old messages inside new ones, except those that another member has sent already (A8)."""
         processor = self.processor
         queue = self.to_rebroadcast
         frames: list[Frame] = []
@@ -177,7 +177,7 @@ class Recovery(Ordering):
         return len(train)
 
     def conclude_visit(self, token: Token, now: float) -> bool:
-        """Corosync's counting, to the letter, with the queue held non-empty on the first two visits (A3)."""
+        """Count as Corosync does, to the letter, with the queue held non-empty on the first two visits (A3)."""
         self._visits += 1
         if self.to_rebroadcast or self._visits <= _BUSY_VISITS:
             if not token.retransmit_flag:
@@ -203,9 +203,9 @@ class Recovery(Ordering):
         return self._makes_progress(token, now)
 
     def _makes_progress(self, token: Token, now: float) -> bool:
-        """Whether anything has come further within the consensus timeout; the ring is given up otherwise (A4).
+        """Return whether anything has advanced within the consensus timeout; give the ring up otherwise (A4).
 
-        What goes back and forth has not: a forged token may go round beside the true one.
+        What goes back and forth has not advanced: a forged token may go round beside the true one.
         """
         seq, aru = self._progress
         progress = (later(seq, token.seq), later(aru, token.aru))
@@ -218,7 +218,7 @@ class Recovery(Ordering):
         return True
 
     def _give_up_attempt(self, token: Token, now: float) -> None:
-        """Try again with everybody; but among ours alone without whom two attempts have waited for (A9)."""
+        """Try again with all members; a pure ring goes on without the one that two attempts have waited for (A9)."""
         processor = self.processor
         holder, again = token.aru_holder, processor.membership.stalled_by
         frame = self.new_ring.window.get(after(token.aru))
@@ -229,11 +229,11 @@ class Recovery(Ordering):
             processor.gather(Cause.RECOVERY_STALLED, now)
 
     def is_pure(self) -> bool:
-        """Whether all members of the new ring have said hello, as far as I have heard."""
+        """Return whether all members of the new ring have sent a hello, as far as this node has heard."""
         return self._hellos().keys() >= set(self.new_ring.members)
 
     def _recovered(self) -> Iterator[bytes]:
-        """The gapless encapsulated multicasts, from the ring's first number on."""
+        """Yield the gapless encapsulated multicasts, from the ring's first number on."""
         window = self.new_ring.window
         for _, frame in window.between(window.released, window.aru):
             if not codec.mcast_is_encapsulated(frame):
@@ -241,7 +241,7 @@ class Recovery(Ordering):
             yield frame
 
     def _hellos(self) -> dict[int, Hello]:
-        """Who of the new ring's members has said hello, and what."""
+        """Return the hellos of the new ring's members, by node id."""
         hellos = {}
         for frame in self._recovered():
             inner = _inner(frame)
@@ -252,10 +252,10 @@ class Recovery(Ordering):
         return hellos
 
     def _obliged(self) -> set[int]:
-        """Whose old messages are delivered past a gap (A6).
+        """Return the members whose old messages are delivered past a gap (A6).
 
-        Corosync's nodes deliver those of the members that come along; where one of them does, all must. Among our
-        own nodes also those that a member has once been obliged to, in an attempt that broke for some.
+        Corosync's nodes deliver those of the members that come along; where one of them does, all must. In a pure ring
+        the members count, too, to which a member has been obliged in an attempt that broke for some.
         """
         hellos = self._hellos()
         obliged = set(self.transitional)
@@ -264,7 +264,7 @@ class Recovery(Ordering):
         return obliged.intersection(self.old_ring.members)
 
     def _install(self, now: float) -> None:
-        """Deliver what is left of the old ring, both configurations, and put the new ring in its place: one step."""
+        """Deliver the rest of the old ring and both configurations, and install the new ring, in one step."""
         processor = self.processor
         old, new = self.old_ring, self.new_ring
         hellos = self._hellos()
@@ -295,7 +295,8 @@ class Recovery(Ordering):
         processor.install(new, max(pauses, default=0) / 1000, now)
 
     def _deliver_old_messages(self, hellos: dict[int, Hello], obliged: set[int]) -> None:
-        """Up to the first gap or unsafe message in the old configuration; the rest after the transitional one (A7)."""
+        """Deliver up to the first gap or unsafe message in the old configuration, the rest after the transitional one
+        (A7)."""
         processor = self.processor
         old = self.old_ring
         all_ours = all(member in hellos for member in self.transitional)
@@ -317,7 +318,7 @@ class Recovery(Ordering):
         delivery.add_frames(old, rest, Level.TRANSITIONAL if all_ours else Level.AGREED)
 
     def on_join(self, join: Join, now: float) -> None:
-        """A member of the ring being formed has gone back to Gather."""
+        """Give the attempt up if a member of the ring being formed has gone back to Gather."""
         processor = self.processor
-        if self.breaks_attempt(self.new_ring, join) and not self.is_my_deafness(join, now):
+        if self.breaks_attempt(self.new_ring, join) and not self.was_given_up_by(join, now):
             processor.gather_with(join, Cause.JOIN_IN_RECOVERY, now)
