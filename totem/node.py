@@ -1,18 +1,20 @@
 """The trio shell: drives one Processor on the sockets of one node.
 
-One turn is always the same: read what has arrived, give it to the processor, let it fire what is due, and do what it
-asks for, in the order of `Ready`: store, send, deliver. Turns are synchronous, so deliveries run between two turns of
-nobody else, and a program that holds the interpreter too long is a pause: it is noticed (`Processor.overdue`), and
-everything that waits in the sockets is heard before any timeout is believed (rulings, F2).
+Every turn is the same. It reads what has arrived, gives it to the processor, lets it fire what is due, and does what it
+asks for, in the order of `Ready`: store, send, deliver. Turns are synchronous, so nothing else runs between two
+deliveries of one turn. A program that holds the interpreter too long is a pause. It is noticed (`Processor.overdue`),
+and everything that waits in the sockets is heard before any timeout is believed (rulings, F2).
 
 Three tasks ask for turns: one when datagrams arrive, one when the processor's deadline comes, one when the program has
-queued something. Their costs are what shape them. A cancel scope for each packet would cost more than the packet, so
-the sleeper's is moved only when the deadline moves earlier; mostly it moves later, and the sleeper wakes for nothing
-once in a token timeout. A wait for the socket is a checkpoint, so one wait for each burst of datagrams lets all other
-tasks run as well.
+queued something. Their costs decide how they are made:
+
+- A cancel scope for each packet would cost more than the packet. So the sleeper's scope is moved only when the deadline
+  moves earlier. Mostly the deadline moves later, and the sleeper wakes for nothing once in a token timeout.
+- A wait for the socket is a checkpoint. So one wait for each burst of datagrams lets all other tasks run as well.
 
 A ring's number that cannot be stored must not leave this node, nor anything of that ring (rulings, G17). Until it can
-be, the node stands still, as one that is paused: it hears, says and delivers nothing, and the others go on without it.
+be stored, the node stands still like a paused one: it receives, sends and delivers nothing, and the others go on
+without it.
 """
 
 from __future__ import annotations
@@ -44,14 +46,14 @@ BURST = 256
 SLICE = 4
 """Deliveries (each the messages of one frame) between two looks for the token."""
 LOOKS = 16
-"""How often one turn looks for the token while it delivers."""
+"""Number of times that one turn looks for the token while it delivers."""
 ROUNDS = 16
-"""How often one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
+"""Number of times that one turn fires timers that are due at once, as in a ring of one, before other tasks may run."""
 STANDING_STILL = "out of the ring until its disk can be written"
-"""What statistics say in place of a state."""
+"""The state that statistics report meanwhile."""
 
 Deliver = Callable[[Iterator[Delivery]], None]
-"""Takes one batch of deliveries, all of it, be it nothing; may send meanwhile."""
+"""Takes one batch of deliveries, all of it, also an empty one; may send meanwhile."""
 
 
 class Endpoint(Protocol):
@@ -67,21 +69,21 @@ class Endpoint(Protocol):
         """Send datagrams to one node or to all others (0); never raises for what the network does."""
 
     def overflows(self) -> int:
-        """Datagrams lost because this node did not read fast enough."""
+        """Return the number of datagrams lost because this node did not read fast enough."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
 
 class Store(Protocol):
     """Where the ring sequence is kept: `totem.store.RingStore`."""
 
     def store(self, ring_seq: int) -> None:
-        """Make the sequence durable before returning. Raises `OSError` that names the file."""
+        """Make the sequence durable before returning. Raises an `OSError` that names the file."""
 
 
 class Node:
-    """One node of a ring: a processor, a network, a store. `run` makes it live."""
+    """One node of a ring: a processor, a network, a store. `run` starts it."""
 
     def __init__(self, processor: Processor, endpoint: Endpoint, store: Store) -> None:
         self.processor = processor
@@ -89,9 +91,9 @@ class Node:
         self._store = store
         self._deliver: Deliver
         self._in_turn = True
-        """Or not live: then a kick does nothing."""
+        """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
-        """A kick has made a turn, and no other task has run since."""
+        """Whether a kick has made a turn, and no other task has run since."""
         self._kicked_again = False
         self._kicks = trio.lowlevel.ParkingLot()
         self._sleep = trio.CancelScope()
@@ -103,16 +105,17 @@ class Node:
         """The ring sequence for which this node stands still."""
         self._changes_of_standing = trio.lowlevel.ParkingLot()
         self._comes_back = False
-        """It has stood still since the last turn."""
+        """Whether it has stood still since the last turn."""
 
     @classmethod
     def open(cls, config: Config, node_id: int, *, trains: bool = True) -> Node:
-        """Make a node on UDP sockets, its ring sequence in the folder that the configuration names.
+        """Make a node on UDP sockets, with its ring sequence in the folder that the configuration names.
 
-        Raises `OSError` where the node's address or the folder cannot be had.
+        Raises `OSError` if the node's address or the folder is not available.
         """
         store = RingStore(config.state_dir or default_directory(), node_id)
-        # The sockets first: they tell a node that is started twice, before the second one touches the first's file.
+        # The sockets come first: they detect a node that is started twice before the second one touches the first one's
+        # file.
         endpoint = UdpEndpoint(config, node_id, trains=trains)
         try:
             processor = Processor(config, node_id, ring_seq=store.load(), dice=random.Random())
@@ -128,7 +131,7 @@ class Node:
         """Take part in the ring until `leave` or cancellation; both announce the leave to the others.
 
         `deliver` is called with each batch. Raises `RingLost` if the ring cannot go on, and whatever `deliver` raises,
-        bare.
+        unwrapped.
         """
         self._deliver = deliver
         try:
@@ -145,9 +148,9 @@ class Node:
             raise self._error
 
     def kick(self) -> None:
-        """Say that something was queued in the processor: a resting token must be called for at once.
+        """Note that something was queued in the processor: a resting token must be called for at once.
 
-        The first makes a turn here and now; others make one together, once other tasks have run.
+        The first kick makes a turn immediately; others make one together, once other tasks have run.
         """
         if self._in_turn:
             return
@@ -159,11 +162,11 @@ class Node:
         self._turn()
 
     def leave(self) -> None:
-        """End `run`, in good order."""
+        """End `run` in good order."""
         self._life.cancel()
 
     def statistics(self) -> Statistics:
-        """The processor's record, with what the sockets have dropped among its drops."""
+        """Return the processor's record, with what the sockets have dropped among its drops."""
         if not self._finished:
             self._count_overflows()
         statistics = self.processor.statistics()
@@ -224,7 +227,7 @@ class Node:
     # A turn.
 
     def _turn(self) -> None:
-        """Hot: once for each burst of datagrams. What goes wrong ends `run`, whichever task asked for the turn."""
+        """Run a turn. An error ends `run`, whichever task asked for the turn. Hot: once for each burst of datagrams."""
         if self._error is not None or self._unstored is not None:
             return
         self._in_turn = True
@@ -259,7 +262,7 @@ class Node:
     def _hand_over(self) -> None:
         """Do what the processor asks for, and what it asks for because of that, until a batch is empty.
 
-        The empty batch is delivered too: whoever waits for room in the send queue learns of it there.
+        The empty batch is delivered, too: it tells programs that wait for room in the send queue.
         """
         more = True
         while more:
@@ -271,7 +274,7 @@ class Node:
                 raise RingLost(self._failure)
 
     def _perform(self) -> Iterator[Delivery]:
-        """Store and send what is ready; what there is to deliver."""
+        """Store and send what is ready; return what there is to deliver."""
         ready = self.processor.take()
         for notice in ready.notices:
             _log.warning("node %d: %s", self.processor.node_id, notice)
@@ -283,7 +286,8 @@ class Node:
         return ready.deliveries
 
     def _stores(self, ring_seq: int) -> bool:
-        """Make the sequence durable; if that is not possible, say so once, and stand still until it is."""
+        """Make the sequence durable; if that is not possible, log it once, and stand still until it is. Return whether
+        it is."""
         try:
             self._store.store(ring_seq)
         except OSError as error:
@@ -302,10 +306,10 @@ class Node:
         return True
 
     def _watchful(self, first: Delivery, deliveries: Iterator[Delivery]) -> Iterator[Delivery]:
-        """Hand on deliveries, and look for the token between every few: the ring need not wait for the application.
+        """Yield deliveries, and look for the token between every few: the ring must not wait for the application.
 
-        What comes meanwhile is handed on behind what is in line. On the installed ring only, and for a bounded number
-        of looks: other tasks want to run, too.
+        What comes meanwhile is delivered after what is queued. It looks only on an installed ring, and a bounded number
+        of times, because other tasks must run, too.
         """
         looks = LOOKS
         for count, delivery in enumerate(chain((first,), deliveries)):

@@ -8,8 +8,8 @@ Real nodes send multicasts from other ports, and look at no source port. This pa
 network card keeps multicasts and the token behind them in order.
 
 Frames leave the core as trains: all that one visit of the token sends. Where the kernel can, frames of equal size (the
-last may be shorter) cross it in one call each way, by UDP_SEGMENT and UDP_GRO. Sending then takes 0.2 µs for a frame
-and destination instead of 3.5 µs, and receiving saves 1.2 µs. On the wire they are ordinary datagrams.
+last may be shorter) cross it in one call each way, by UDP_SEGMENT and UDP_GRO. A frame and destination then takes 0.2
+µs, instead of 3.5 µs to send and 1.2 µs to receive. On the wire they are ordinary datagrams.
 
 A datagram that cannot be sent is counted and forgotten: the protocol repairs it as it repairs any loss. Only
 `wait_readable` waits.

@@ -1,8 +1,8 @@
-"""Reads packets out of capture files: pcap and pcapng, also gzipped, as tcpdump and Wireshark write them.
+"""Read packets from capture files: pcap and pcapng, also gzipped, as tcpdump and Wireshark write them.
 
-Our own few lines, since no library tells all that is needed of every file: the length that a packet had before the
-capture cut it, each interface's link type and clock, and what is damaged where. Nothing is read that a length in the
-file merely claims: lengths have bounds.
+This is the package's own code, because no library reports all that is needed of every file: the length that a packet
+had before the capture cut it, each interface's link type and clock, and the place of any damage. Lengths have bounds,
+so a length that a file merely claims reads nothing.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Packet(NamedTuple):
     time: float
     """Seconds since the epoch."""
     link_type: int
-    """As tcpdump.org numbers them (LINKTYPE_…)."""
+    """Its number at tcpdump.org (LINKTYPE_…)."""
     data: bytes
     length: int
-    """Bytes that the packet had: more than `data` where the capture cut it."""
+    """Bytes that the packet had: more than `data` has if the capture cut it."""
     interface: int
     """Number of the interface within the capture."""
     direction: int = 0
-    """How the packet passed the interface, where that is known (PACKET_… of <linux/if_packet.h>)."""
+    """How the packet passed the interface, if that is known (PACKET_… of <linux/if_packet.h>)."""
 
 
 class BadCapture(TotemError):
-    """A file that is no capture, or is damaged; what could be read before has been given."""
+    """A file that is no capture, or is damaged. What could be read before the damage has been yielded."""
 
 
 LARGEST_PACKET: Final = 1 << 20
@@ -53,7 +53,7 @@ _PCAP_MAGICS: Final = {
 
 
 def packets(file: io.BufferedReader) -> Iterator[Packet]:
-    """Give the packets of an open capture file, in its order. Raises BadCapture, OSError."""
+    """Yield the packets of an open capture file, in its order. Raises BadCapture, OSError."""
     source = _Source(gzip.GzipFile(fileobj=file) if file.peek(2)[:2] == _GZIP else file)
     start = source.read(4, "the file's magic number")
     if start in _PCAP_MAGICS:
@@ -69,7 +69,7 @@ class _Readable(Protocol):
 
 
 class _Source:
-    """A file that knows where it is, and names what it ends in the middle of."""
+    """A file that knows its position, and names the thing in whose middle it ends."""
 
     def __init__(self, file: _Readable) -> None:
         self._file = file
@@ -82,7 +82,7 @@ class _Source:
         return data
 
     def read_if_any(self, size: int, what: str) -> bytes:
-        """Read `size` bytes, or none where the file ends in good order."""
+        """Read `size` bytes, or none if the file ends in good order."""
         try:
             data = self._file.read(size)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -154,7 +154,7 @@ def _pcapng(source: _Source) -> Iterator[Packet]:
 
 
 def _begin_section(source: _Source) -> str:
-    """Read a section's header behind its type; give the section's byte order."""
+    """Read a section's header after its type; return the section's byte order."""
     length, magic = source.read(4, "a section's header"), source.read(4, "a section's header")
     order = _ORDERS.get(magic)
     if order is None:

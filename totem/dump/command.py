@@ -1,4 +1,4 @@
-"""The command `totem`, of which there is one: `totem dump`."""
+"""The command `totem`, which has one subcommand: `totem dump`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DONE, FAILED, MISUSED = 0, 1, 2
 INTERRUPTED = 128 + signal.SIGINT
 DEFAULT_PORTS = (5404, 5405)
 ANY = ""
-"""The name of all interfaces."""
+"""The name that stands for all interfaces."""
 
 _EPILOG = """\
 A line for each packet: time, source > destination, type, node (of a token: who
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def installed_layers() -> list[Layer]:
-    """The layers above that are installed, by their entry points."""
+    """Return the installed layers above, by their entry points."""
     return [entry.load() for entry in entry_points(group="totem.dump")]
 
 
@@ -112,7 +112,7 @@ def _dump(options: argparse.Namespace, output: _Output) -> int:
 
 
 def _packets_of(path: str) -> Iterator[Packet]:
-    """The packets of a file, or of standard input. Raises BadCapture."""
+    """Yield the packets of a file, or of standard input. Raises BadCapture."""
     try:
         if path == "-":
             with standard_stream("standard input"):
@@ -131,7 +131,7 @@ def _complain(text: str) -> int:
 
 
 class _Output:
-    """From packets to what is printed."""
+    """Turns packets into what is printed."""
 
     def __init__(self, options: argparse.Namespace, layers: list[Layer]) -> None:
         self.troubles: Counter[str] = Counter()
@@ -199,7 +199,7 @@ def _colours(output: TextIO) -> bool:
 
 
 def parser(layers: Iterable[Layer] = ()) -> argparse.ArgumentParser:
-    """Describe the command line."""
+    """Return the parser of the command line."""
     names = sorted({UNEXPLAINED, *(name for layer in layers for name in layer.names)})
     whole = argparse.ArgumentParser(
         prog="totem",

@@ -10,26 +10,26 @@ from totem.dump.order import WholeMessage
 from totem.dump.records import END, FOREIGN, KINDS, LEAVE, Explanation, Record
 
 MALFORMED: Final = "malformed"
-"""Whatever has a fault, its messages included."""
+"""Everything that has a fault, its messages included."""
 RETRANSMISSION: Final = "retransmission"
-"""Whatever was sent again."""
+"""Everything that was sent again."""
 TYPES: Final = frozenset({*KINDS.values(), LEAVE, FOREIGN, MALFORMED, RETRANSMISSION})
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a person asked to see. An empty collection asks for nothing in particular, and is met by all."""
+    """What a person wants to see. An empty collection restricts nothing."""
 
     types: Collection[str] = ()
-    """Of `TYPES`, or names of messages (`cpg.mcast`), or of their services (`cpg`)."""
+    """Names of `TYPES`, of messages (`cpg.mcast`), or of their services (`cpg`)."""
     nodes: Collection[int] = ()
     groups: Collection[bytes] = ()
     copies: bool = False
-    """Show a packet once for each destination."""
+    """Whether to show a packet once for each destination."""
     tokens: bool = True
 
     def apply(self, record: Record) -> Record | None:
-        """Give the record with the messages that are asked for; None if nothing of it is."""
+        """Return the record with the messages that match; None if nothing of it does."""
         if (record.copy == "copy" and not self.copies) or (record.kind == "token" and not self._wants_tokens(record)):
             return None
         messages = [shown for shown in record.messages if self._shows_message(record, *shown)]

@@ -1,6 +1,6 @@
 """Records for programs: one JSON object a line, with the schema's own fields, and nothing lost.
 
-A string inside `packet` or `fields` always is bytes in hex: `schema.build` makes the datagram of them again.
+A string inside `packet` or `fields` is always bytes in hex: `schema.build` makes the datagram from them again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from totem.dump.text import endpoint
 
 
 def to_json(record: Record, *, hexdump: bool = False) -> str:
-    """Give one record as a line."""
+    """Return one record as a line."""
     datagram = record.datagram
     line: dict[str, Any] = {
         "time": round(datagram.time, 9),
@@ -59,7 +59,8 @@ def to_json(record: Record, *, hexdump: bool = False) -> str:
 
 
 def _packet(record: Record) -> Any:
-    """The packet's fields; where its data, or that of the old multicast in it, is a frame, the frame's fields."""
+    """Return the packet's fields; where its data, or that of the old multicast in it, is a frame, the frame's
+    fields."""
     packet = plain(record.packet)
     if record.frame is not None:
         inner = packet if record.inner is record.packet else packet["data"]
@@ -68,7 +69,7 @@ def _packet(record: Record) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """What `construct` has read as JSON can have it."""
+    """Return what `construct` has read in types that JSON has."""
     if isinstance(value, Container):
         return {name: plain(field) for name, field in value.items() if name != "_io"}
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Packets as they pass the interfaces of this machine: a packet socket, which binds no port and takes nothing away.
+"""Packets as they pass the interfaces of this machine: a packet socket, which binds no port and consumes nothing.
 
-The kernel cuts the link layer off and hands up UDP alone. It gives a machine's own packets on the loopback twice, going
-out and coming in; the outgoing ones are dropped here, as tcpdump does.
+The kernel cuts the link layer off and passes up UDP alone. It reports a machine's own packets on the loopback twice,
+going out and coming in; the outgoing ones are dropped here, as tcpdump does.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _BUFFER_BYTES = 16 << 20
 _TIME = struct.Struct("@ll")
 _COUNTS = struct.Struct("@II")
 
-# Classic BPF: accept UDP over IPv4, and over IPv6 also what may be UDP behind extension headers. Each line: code,
-# jump if true, jump if false, value.
+# Classic BPF: accept UDP over IPv4, and over IPv6 also what may be UDP after extension headers. Each line: code, jump
+# if true, jump if false, value.
 _FILTER = (
     (0x30, 0, 0, 0),  # load the byte at 0
     (0x54, 0, 0, 0xF0),  # its high half
@@ -54,18 +54,18 @@ _FILTER = (
 
 
 class NoCapture(TotemError):
-    """Packets cannot be listened to here."""
+    """Packets cannot be captured here."""
 
 
 class Sniffer:
-    """Listens at one interface, or at all (an empty name), until `stop`. Raises NoCapture."""
+    """Captures at one interface, or at all (an empty name), until `stop`. Raises NoCapture."""
 
     def __init__(self, interface: str = "") -> None:
         self._interface = interface
         self._numbers: dict[str, int] = {}
-        """Of the interfaces at which packets were seen."""
+        """Numbers of the interfaces at which packets were seen."""
         try:
-            # All interfaces from here on, if it is bound to none.
+            # From here on it captures at all interfaces, if it is bound to none.
             protocol = 0 if interface else socket.htons(_ETH_P_ALL)
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
         except PermissionError:
@@ -99,7 +99,7 @@ class Sniffer:
         self._socket.setblocking(False)
 
     def packets(self) -> Iterator[Packet]:
-        """Give packets as they pass; once told to stop, those that passed before, and end."""
+        """Yield packets as they pass; after `stop`, those that passed before it, and end."""
         while not select.select([self._wake], [], [], 0)[0]:
             select.select([self._socket.fileno(), self._wake], [], [])
             packet = self._receive()
@@ -110,7 +110,7 @@ class Sniffer:
             yield packet
 
     def _receive(self) -> Packet | None:
-        """The next packet, if there is one."""
+        """Return the next packet, if there is one."""
         while True:
             try:
                 data, ancillary, _, (name, _, direction, hardware, *_) = self._socket.recvmsg(
@@ -127,7 +127,7 @@ class Sniffer:
         return Packet(seconds + nanoseconds * 1e-9, RAW, data, len(data), number, direction)
 
     def stop_on(self, *signals: signal.Signals) -> None:
-        """End when one of these signals comes."""
+        """Stop when one of these signals comes."""
         for number in signals:
             signal.signal(number, lambda *_: self.stop())
 
@@ -136,7 +136,7 @@ class Sniffer:
         os.write(self._alarm, b"\0")
 
     def dropped(self) -> int:
-        """Count the packets for which the kernel had no room since the last time this was asked."""
+        """Return the number of packets for which the kernel had no room since the last call."""
         counts = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _COUNTS.size)
         drops: int = _COUNTS.unpack(counts)[1]
         return drops

@@ -1,7 +1,7 @@
 """From captured packets to UDP datagrams: link layers, IPv4 and IPv6, fragments put together again.
 
-Captures on "any" interface of a machine see a packet at each interface that it passes (a bridge and its ports): a
-datagram seen again at another place within a moment is the same one, and given once.
+A capture on the "any" interface of a machine sees a packet at each interface that it passes (a bridge and its ports). A
+datagram that is seen again at another place within a moment is the same one, and is returned once.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Datagram(NamedTuple):
     destination_port: int
     payload: bytes
     length: int
-    """Bytes of payload that were sent: more than `payload` has where the capture cut it."""
+    """Bytes of payload that were sent: more than `payload` has if the capture cut it."""
 
 
 MOST_FRAGMENTED: Final = 256
-"""Datagrams that may wait for fragments; the oldest gives way."""
+"""Datagrams that may wait for fragments; beyond it the oldest is dropped."""
 MOST_FRAGMENTS: Final = 128
 """Fragments of one datagram."""
 SIGHTING_SECONDS: Final = 0.1
-"""Within this time a packet has crossed all interfaces of a machine."""
+"""Seconds within which a packet has crossed all interfaces of a machine."""
 MOST_SIGHTINGS: Final = 4096
 
 # Link types, as tcpdump.org numbers them.
@@ -60,7 +60,7 @@ _MORE: Final = 0x2000
 
 
 class _Ip(NamedTuple):
-    """An IP packet or a fragment of one, less its headers."""
+    """An IP packet or a fragment of one, without its headers."""
 
     protocol: int
     source: bytes
@@ -74,16 +74,16 @@ class _Ip(NamedTuple):
 
 
 class Reassembler:
-    """Takes packets, gives datagrams. Only what waits for fragments, and the last moment's datagrams, are kept."""
+    """Takes packets, returns datagrams. It keeps only what waits for fragments, and the last moment's datagrams."""
 
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()
-        """What could not be read or was not given, by cause."""
+        """What could not be read or was not returned, by cause."""
         self._waiting: OrderedDict[tuple[object, ...], list[_Ip]] = OrderedDict()
         self._sightings: OrderedDict[tuple[object, ...], tuple[float, tuple[int, int]]] = OrderedDict()
 
     def take(self, packet: Packet) -> Datagram | None:
-        """Give the datagram that this packet is or completes."""
+        """Return the datagram that this packet is or completes."""
         version, data, place = self._internet(packet)
         uncaptured = max(0, packet.length - len(packet.data))
         ip = _ipv4(data, uncaptured) if version == 4 else _ipv6(data, uncaptured) if version == 6 else None
@@ -105,11 +105,11 @@ class Reassembler:
 
     @property
     def unfinished(self) -> int:
-        """Datagrams whose fragments have not all come."""
+        """Return the number of datagrams whose fragments have not all come."""
         return len(self._waiting)
 
     def _internet(self, packet: Packet) -> tuple[int, bytes, tuple[int, int]]:
-        """IP version (0: none), the IP packet, and the place where it was seen: interface and direction."""
+        """Return the IP version (0: none), the IP packet, and where it was seen: interface and direction."""
         link, data = packet.link_type, packet.data
         interface, direction = packet.interface, packet.direction
         ethertype = family = -1
@@ -140,7 +140,7 @@ class Reassembler:
         return (version if version == expected else 0), body, (interface, direction)
 
     def _assemble(self, fragment: _Ip, place: tuple[int, int]) -> _Ip | None:
-        """Keep a fragment; give the whole packet as soon as its fragments leave no gap."""
+        """Keep a fragment; return the whole packet as soon as its fragments leave no gap."""
         key = (fragment.source, fragment.destination, fragment.identity, place)
         fragments = self._waiting.setdefault(key, [])
         fragments.append(fragment)
@@ -224,5 +224,5 @@ def _datagram(time: float, ip: _Ip) -> Datagram:
 
 
 def address(data: bytes) -> str:
-    """Write an address of 4 or 16 bytes."""
+    """Return the text of an address of 4 or 16 bytes."""
     return str(IPv4Address(data) if len(data) == 4 else IPv6Address(data))

@@ -1,11 +1,11 @@
 """Multicasts in the total order of their rings, and each sender's fragments joined to messages.
 
-A capture sees a multicast once for each destination, again where it was retransmitted, and not in order where it was
-lost at first. As at a node, each counts once, and waits for the numbers before it; a number that a token says all
-have received is not waited for any longer, since nobody will send it again.
+A capture sees a multicast once for each destination, again where it was retransmitted, and out of order where it was
+first lost. Here each counts once, as at a node, and waits for the numbers before it. When a token says that all members
+have received a number, it is not waited for any longer, because no node will send it again.
 
-Joining is more lenient than at a node: what can be read is given, though a node might have thrown it away. All that is
-kept has bounds, whatever comes.
+Joining is more lenient than at a node: what can be read is returned, though a node might have thrown it away. All that
+is kept has bounds, whatever comes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from totem.wire.schema import RunHeader
 
 MOST_RINGS: Final = 16
 MOST_REMEMBERED: Final = 4096
-"""Multicasts of a ring that are known again, and labels of its members."""
+"""Multicasts of a ring that are recognised, and labels of its members."""
 MOST_HELD: Final = 256
 """Multicasts of a ring that wait for one before them."""
 MOST_CHAINS: Final = 2
-"""Unfinished messages of one sender: sync has its own while the application's waits."""
+"""Unfinished messages of one sender: its sync has its own while the application's waits."""
 MOST_SENDERS: Final = 512
 MOST_CHAINED_BYTES: Final = 64 << 20
 """Bytes of all unfinished messages."""
@@ -46,21 +46,21 @@ class WholeMessage(NamedTuple):
     """Node id of the originator."""
     data: bytes
     label: bytes | None = b""
-    """Of a payload in a compact frame; None if the capture does not tell it, empty for other messages."""
+    """The label of a payload in a compact frame; None if the capture does not have it, empty for other messages."""
 
 
 class Run(NamedTuple):
-    """Messages in a row with one label."""
+    """Consecutive messages with one label."""
 
     number: int
     label: bytes
-    """As the run header has it; empty if it was told before."""
+    """The label that the run header brings; empty if it was sent before."""
     pieces: list[bytes]
-    """Those that the frame ends."""
+    """The pieces of messages that the frame ends."""
 
 
 def runs(frame: Container) -> tuple[list[Run], str]:
-    """The runs of what begins in a frame, and why a node would drop what is behind them, if it would."""
+    """Return the runs of what begins in a frame, and why a node would drop what is behind them, if it would."""
     pieces = list(frame.pieces)
     if frame.fragmented:
         pieces.pop()
@@ -82,7 +82,7 @@ def runs(frame: Container) -> tuple[list[Run], str]:
 
 
 class _Chain(list[bytes]):
-    """What there is of a message, and its label."""
+    """The part of a message that has come, and its label."""
 
     label: bytes | None = b""
 
@@ -93,25 +93,26 @@ class Order:
     def __init__(self) -> None:
         self._rings: OrderedDict[RingId, _RingOrder] = OrderedDict()
         self._chains: OrderedDict[int, OrderedDict[int, _Chain]] = OrderedDict()
-        """By sender and the last fragment's number: what there is of a message."""
+        """By sender and the last fragment's number: the part of a message that has come."""
         self._chained_bytes = 0
 
     def sighting(self, ring_id: RingId, seq: int, source: str, destination: str) -> Copy:
-        """Note that this multicast passed; tell whether it is a first one, a copy for a further node, or sent again."""
+        """Note that this multicast passed; return whether it is a first one, a copy for a further node, or sent
+        again."""
         return self._ring(ring_id).sighting(seq, source, destination)
 
     def add(self, ring_id: RingId, seq: int, sender: int, frame: Container | None) -> list[WholeMessage]:
-        """Take a multicast at its first sighting (without a frame if there is none); give what is complete now."""
+        """Take a multicast at its first sighting (without a frame if there is none); return what is complete now."""
         ring = self._ring(ring_id)
         return self._join(ring_id, ring, ring.add(seq, sender, frame))
 
     def received_by_all(self, ring_id: RingId, aru: int) -> list[WholeMessage]:
-        """Wait no longer for numbers up to this one."""
+        """Wait no longer for numbers up to this one; return what is complete now."""
         ring = self._ring(ring_id)
         return self._join(ring_id, ring, ring.skip(aru))
 
     def finish(self) -> list[WholeMessage]:
-        """Give what still waits, in order: nothing more comes."""
+        """Return what still waits, in order: nothing more comes."""
         rings = self._rings.items()
         return [message for ring_id, ring in rings for message in self._join(ring_id, ring, ring.give_up())]
 
@@ -134,7 +135,7 @@ class Order:
         ]
 
     def _continue(self, ring: _RingOrder, sender: int, frame: Container) -> list[tuple[bytes | None, bytes]]:
-        """The messages that this frame completes, with their labels."""
+        """Return the messages that this frame completes, with their labels."""
         told: list[tuple[bytes | None, bytes]] = []
         pieces = list(frame.pieces)
         chains = self._chains.setdefault(sender, OrderedDict())
@@ -180,7 +181,7 @@ class Order:
 
 
 def is_reset(frame: Container) -> bool:
-    """Whether this looks like a reset frame of ours: one piece of one byte that ends what has not begun."""
+    """Return whether this looks like a reset frame: one piece of one byte that ends what has not begun."""
     return bool(frame.continuation and not frame.fragmented and list(frame.pieces) == [b"\0"])
 
 
@@ -200,7 +201,7 @@ class _RingOrder:
         self._labels: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         """By sender and number."""
         self._seen: OrderedDict[int, tuple[str, set[str]]] = OrderedDict()
-        """By number: the source of its last sending, and this one's destinations so far."""
+        """By number: the source of its last transmission, and the destinations of that so far."""
 
     def sighting(self, seq: int, source: str, destination: str) -> Copy:
         if seq not in self._seen:
@@ -216,7 +217,7 @@ class _RingOrder:
         return "retransmission"
 
     def label(self, sender: int, run: Run) -> bytes | None:
-        """What the number of a run stands for; None if that was told before the capture began."""
+        """Return what the number of a run stands for; None if its label came before the capture began."""
         if not run.number:
             return b""
         if run.label:

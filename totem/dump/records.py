@@ -1,6 +1,6 @@
 """What datagrams say: each packet read by the `construct` schema, with the whole messages that it completes.
 
-Nothing that comes raises: what cannot be read is a fault of its record, under the cause by which a node counts it.
+Nothing that comes raises. What cannot be read is a fault of its record, under the cause by which a node counts it.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ KINDS: Final = {
     layout.TYPE_HOLD_CANCEL: "hold_cancel",
 }
 LEAVE: Final = "leave"
-"""A join that says that its sender goes."""
+"""A join that announces that its sender leaves."""
 FOREIGN: Final = "foreign"
 """A datagram at a ring's port that does not begin as a packet of a ring does."""
 END: Final = "end"
-"""Not a packet: the end of the capture, where what waited for others is given."""
+"""Not a packet: the end of the capture, where messages that waited for others are returned."""
 
 TAG_NAMES: Final[dict[tuple[bytes, int], str]] = {
     (magic, tag): value.name
     for magic, values in ((layout.HELLO_MAGIC, schema.HELLO_VALUES), (layout.HINT_MAGIC, schema.HINT_VALUES))
     for tag, value in values.items()
 }
-"""Of the values of our own blocks: by the block's magic and the value's tag."""
+"""Names of the values in this package's own blocks: by the block's magic and the value's tag."""
 
 UNEXPLAINED: Final = "message"
 """The name of a message that no layer explains."""
 
 COPY_SECONDS: Final = 0.02
-"""Within this time a node has sent its copies of one packet to all; joins are repeated after 50 ms."""
+"""Seconds within which a node has sent its copies of one packet to all others; joins are repeated after 50 ms."""
 MOST_RECENT: Final = 1024
 
 
 class Explanation(NamedTuple):
-    """What a message of a layer above says."""
+    """The meaning of a message of a layer above."""
 
     name: str
     """Service and function, as in `cpg.procjoin`."""
     text: str
-    """For people, in a line."""
+    """One line, for people."""
     fields: Container | None
-    """As its schema reads it, every byte of it; None if it cannot be read."""
+    """The message as its schema reads it, every byte of it; None if it cannot be read."""
     group: bytes = b""
     """The process group that it is about."""
     fault: str = ""
@@ -64,14 +64,14 @@ class Explanation(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What explains the messages of one layer above; packages name theirs under the entry point `totem.dump`."""
+    """Explains the messages of one layer above; packages name theirs under the entry point `totem.dump`."""
 
     names: frozenset[str]
-    """Of all kinds of message that it can tell."""
+    """Names of all kinds of message that it can explain."""
     explain: Callable[[bytes], Explanation | None]
     """Explain a message, group header included; None if it is none of this layer. Must not raise."""
     explain_payload: Callable[[bytes, bytes], Explanation | None]
-    """The same of a label and a payload in a compact frame."""
+    """Explain a label and a payload in a compact frame; None if they are none of this layer. Must not raise."""
 
 
 @dataclass(slots=True)
@@ -79,23 +79,23 @@ class Record:
     """One packet, and what it completes."""
 
     datagram: Datagram
-    """With this packet alone as its payload."""
+    """The datagram, with this packet alone as its payload."""
     kind: str
     node: int = 0
-    """Who sent it: of a token its forwarder, of a multicast its originator; 0 if that is not to be read."""
+    """The sender: a token's forwarder, a multicast's originator; 0 if it cannot be read."""
     packet: Container | None = None
     inner: Container | None = None
-    """Of a multicast: the one whose data counts, itself or the old one that it carries in recovery."""
+    """The multicast whose data counts: itself, or the old one that it carries in recovery."""
     frame: Container | None = None
     hello: Container | None = None
     hint: Container | None = None
     copy: Copy = ""
     messages: list[tuple[WholeMessage, Explanation]] = field(default_factory=list)
-    """Completed by this packet, in the order of the ring; of the layers above."""
+    """Messages of the layers above that this packet completes, in the order of the ring."""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     position: tuple[int, int] = (0, 1)
-    """Which frame it is of a train that was captured in one piece, and how many these are."""
+    """Its place among the frames of a train that was captured in one piece, and their number."""
 
     @property
     def ring_id(self) -> RingId | None:
@@ -104,10 +104,10 @@ class Record:
 
 
 class Reader:
-    """Takes datagrams, gives records.
+    """Takes datagrams, returns records.
 
-    A datagram is a ring's if it begins as a packet does, whatever its port; at one of `ports` it is in any case, and
-    with `only_ports` nowhere else.
+    A datagram is a ring's if it begins as a packet does, whatever its port. At one of `ports` it always is, and with
+    `only_ports` nowhere else.
     """
 
     def __init__(self, ports: Iterable[int], layers: Iterable[Layer], *, only_ports: bool = False) -> None:
@@ -119,7 +119,7 @@ class Reader:
         self._last: Datagram | None = None
 
     def take(self, datagram: Datagram) -> Iterator[Record]:
-        """Give the records of a datagram: none if it is not a ring's, several if it is a train."""
+        """Return the records of a datagram: none if it is not a ring's, several if it is a train."""
         at_port = bool({datagram.source_port, datagram.destination_port} & self._ports)
         if not at_port and (self._only_ports or not begins_a_packet(datagram.payload)):
             return
@@ -133,7 +133,7 @@ class Reader:
             yield record
 
     def finish(self) -> Iterator[Record]:
-        """Give what still waits for packets that were not captured."""
+        """Return the messages that still wait for packets that were not captured."""
         messages = self._order.finish()
         if messages and self._last:
             record = Record(self._last._replace(payload=b"", length=0), END)
@@ -216,7 +216,7 @@ class Reader:
             record.notes.append("reset frame")
 
     def _copy(self, record: Record) -> Copy:
-        """Whether this packet was seen a moment ago on its way to another node, or has been sent again."""
+        """Return whether this packet was seen a moment ago on its way to another node, or was sent again."""
         source, source_port, destination = record.datagram[1:4]
         key = (source, source_port if record.kind in {"token", "commit_token"} else 0, record.datagram.payload)
         time = record.datagram.time
@@ -255,7 +255,7 @@ class Reader:
 
 
 def begins_a_packet(payload: bytes) -> bool:
-    """Whether magic, version and type are a ring's."""
+    """Return whether magic, version and type are a ring's."""
     return len(payload) > 3 and payload[:3] == _BEGINNING and payload[3] in KINDS
 
 
@@ -264,7 +264,8 @@ _MCAST_BEGINNING: Final = _BEGINNING + bytes([layout.TYPE_MCAST])
 
 
 def train(payload: bytes) -> list[bytes]:
-    """Cut what was captured at its sender's device before the kernel or the card cut it (UDP_SEGMENT) into frames.
+    """Cut a train that was captured at its sender's device, before the kernel or the card cut it (UDP_SEGMENT), into
+    frames.
 
     All frames but the last have the size of the first one, which its lengths tell.
     """
@@ -277,7 +278,7 @@ def train(payload: bytes) -> list[bytes]:
 
 
 def _mcast_size(data: bytes) -> int:
-    """Bytes of the multicast at the beginning, or 0 if its lengths do not tell."""
+    """Return the bytes of the multicast at the beginning, or 0 if its lengths do not tell."""
     at = codec.MCAST_HEADER
     if data[4:5] == bytes([layout.MESSAGE_ENCAPSULATED]):
         at += codec.MCAST_HEADER
@@ -296,7 +297,7 @@ def _mcast_size(data: bytes) -> int:
 
 
 def ring_id(fields: Container) -> RingId:
-    """The ring id that a schema has read."""
+    """Return the ring id that a schema has read."""
     return RingId(fields.rep, fields.seq)
 
 
@@ -310,7 +311,7 @@ def _parse(what: Construct, data: bytes, record: Record, name: str) -> Container
 
 
 def _cause(read: Callable[[bytes], object], data: bytes) -> str:
-    """Why the core drops this."""
+    """Return why the core drops this."""
     try:
         read(data)
     except MalformedDatagram as malformed:

@@ -1,4 +1,4 @@
-"""A picture of a capture: who sent what, the rings, how fast their tokens went, what was sent again."""
+"""A summary of a capture: what each node sent, the rings, how fast their tokens went, what was sent again."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from totem.dump.records import END, FOREIGN, Record
 from totem.sequence import distance
 
 MOST_RINGS: Final = 64
-"""Rings that are told of: the last ones."""
+"""Rings that are listed: the last ones."""
 MOST_NAMES: Final = 512
-"""Nodes, types and causes that are counted apart; hostile ones have no end."""
+"""Nodes, types and causes that are counted separately; hostile ones have no end."""
 OTHERS: Final = "others"
 _HALF: Final = 1 << 31
 """Numbers further ahead than this are behind."""
@@ -28,11 +28,11 @@ class _RingFigures:
     first: float
     last: float = 0.0
     members: tuple[int, ...] = ()
-    """From its commit token; empty if that was not captured."""
+    """The members in its commit token; empty if that was not captured."""
     visits: dict[int, int] = field(default_factory=dict)
     """`token_seq` with which each node last forwarded its token."""
     size: int = 0
-    """Hops from one visit of a node to its next, which are as many as members; 0 if no two were captured."""
+    """Hops from one visit of a node to its next, which equal the number of members; 0 if no two were captured."""
     multicasts: int = 0
     messages: int = 0
     retransmissions: int = 0
@@ -44,7 +44,7 @@ class _RingFigures:
 
     @property
     def rotations_per_second(self) -> float | None:
-        """How often the token went round, from the hops that its own count tells: a capture need not see them all."""
+        """Rotations of the token a second, from the hops in the token's own count: a capture need not see them all."""
         seconds = self.token_time[1] - self.token_time[0]
         if self.token_seq is None or not self.size or seconds <= 0:
             return None
@@ -128,7 +128,7 @@ class Summary:
                 ring.add_token(packet.header.nodeid, packet.token_seq, time)
 
     def as_dict(self, troubles: dict[str, int]) -> dict[str, Any]:
-        """For programs. `troubles`: what the reader of the capture counted."""
+        """Return the summary for programs. `troubles`: what the reader of the capture counted."""
         return {
             "summary": {
                 "first": self._span and self._span[0],
@@ -160,7 +160,7 @@ class Summary:
         }
 
     def lines(self, troubles: dict[str, int]) -> Iterator[str]:
-        """For people."""
+        """Yield the summary for people."""
         if self._span is None:
             yield "no datagram of a ring"
         else:
@@ -198,7 +198,7 @@ def _ring_lines(ring_id: RingId, ring: _RingFigures) -> Iterator[str]:
 
 
 def _table(title: str, counts: Counter[tuple[str, int]]) -> Iterator[str]:
-    """Names down, nodes across."""
+    """Yield a table with names down and nodes across."""
     if not counts:
         return
     nodes = sorted({node for _, node in counts})

@@ -1,6 +1,6 @@
 """Records as people read them: a line for each packet, and below it a line for each message that it completes.
 
-Tokens of an idle ring, and other things that repeat without news, become one line with a count.
+Tokens of an idle ring, and other records that repeat without news, become one line with a count.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PLURALS: Final = {"token": "tokens", "merge_detect": "merge detects", FOREIGN: 
 
 
 class Writer:
-    """Turns records into lines; keeps what may yet be one line with the next."""
+    """Turns records into lines; keeps the one that may yet become one line with the next."""
 
     def __init__(self, *, colour: bool = False, hexdump: bool = False, every_token: bool = False) -> None:
         self._colour = colour
@@ -45,7 +45,7 @@ class Writer:
         self._run: _Repetition | None = None
 
     def lines(self, record: Record) -> Iterator[str]:
-        """Give the lines that this record makes due."""
+        """Yield the lines that are complete with this record."""
         if self._run is not None and self._run.takes(record):
             return
         yield from self.finish()
@@ -54,7 +54,7 @@ class Writer:
         yield from self._record(record)
 
     def finish(self) -> Iterator[str]:
-        """Give the line that was kept."""
+        """Yield the line that was kept."""
         if self._run is not None and self._run.counts:
             yield self._paint("2", self._run.line())
         self._run = None
@@ -96,7 +96,7 @@ class _Repetition:
         self.counts: Counter[str] = Counter()
 
     def takes(self, record: Record) -> bool:
-        """Count it, if it is one of them: a merge detect is, between the tokens of its idle ring."""
+        """Count a record if it repeats the first one, as a merge detect does between the tokens of its idle ring."""
         first = self._first
         same = record.ring_id == first.ring_id and record.faults == first.faults
         if first.kind == FOREIGN:
@@ -119,7 +119,7 @@ class _Repetition:
 
 
 def _is_idle(record: Record) -> bool:
-    """Whether this is a token that brings no news but that its ring lives, or just another foreign datagram."""
+    """Return whether this is a token without news, or just another foreign datagram."""
     packet = record.packet
     if record.kind == FOREIGN:
         return True
@@ -171,7 +171,7 @@ def _missing(requests: Iterable[Container], record: Record) -> str:
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """Write numbers, as they come, with those in a row as first-last."""
+    """Return numbers as text, consecutive ones as first-last."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -182,7 +182,7 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _number(seq: int) -> str:
-    """A sequence number; the one before 0, with which a ring's first token begins, as what it is."""
+    """Return a sequence number as text; the one before 0, with which a ring's first token begins, as -1."""
     return "-1" if seq == 0xFFFFFFFF else str(seq)
 
 
@@ -209,7 +209,7 @@ def _mcast(record: Record, packet: Container) -> str:
 
 
 def _run(run: Run) -> str:
-    """The number of a run's label, with a star if the run header tells it, and how many messages it has."""
+    """Return the number of a run's label, with a star if the run header brings it, and the number of its messages."""
     return f"{run.number}{'*' if run.label else ''}:{len(run.pieces)}"
 
 
@@ -238,7 +238,7 @@ _WORDS: Final[dict[str, Callable[[Record, Container], str]]] = {
 
 
 def _origin(record: Record, message: WholeMessage) -> str:
-    """Where a message comes from, unless that is the multicast in whose line it stands."""
+    """Return where a message comes from, unless that is the multicast in whose line it stands."""
     inner = record.inner
     if inner is not None and (ring_id(inner.ring_id), inner.seq) == (message.ring_id, message.seq):
         return ""
@@ -246,7 +246,7 @@ def _origin(record: Record, message: WholeMessage) -> str:
 
 
 def _details(record: Record) -> Iterator[str]:
-    """Lines below the first one, of totem's own."""
+    """Yield lines below the first one that explain totem's own fields."""
     packet = record.packet
     if record.kind == "commit_token" and packet is not None:
         for node, entry in list(zip(packet.addr, packet.memb_entry, strict=True))[: packet.memb_index]:
@@ -262,7 +262,7 @@ def _details(record: Record) -> Iterator[str]:
 
 
 def _values(block: Container) -> str:
-    """The tagged values of a block of ours, by their names in the schema."""
+    """Return the tagged values of one of this package's own blocks, by their names in the schema."""
     words = [f"version {block.version}"]
     for item in block["values"]:
         words.append(f"{TAG_NAMES.get((block.magic, item.tag), f'tag {item.tag}')} {_value(item.value)}")
@@ -284,17 +284,17 @@ def _nodes(node_ids: Iterable[int]) -> str:
 
 
 def clock(time: float) -> str:
-    """The local time of day, as tcpdump shows it."""
+    """Return the local time of day, as tcpdump shows it."""
     return datetime.fromtimestamp(time).strftime("%H:%M:%S.%f")
 
 
 def endpoint(address: str, port: int) -> str:
-    """Write an address and a port."""
+    """Return the text of an address and a port."""
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def payload(data: bytes) -> str:
-    """A payload: its length, and its beginning, as text if it is text, else in hex."""
+    """Return a payload as text: its length, and its beginning, in hex if it is no text."""
     size = f"{len(data)} byte{'s' if len(data) != 1 else ''}"
     if not data:
         return size
@@ -309,7 +309,7 @@ def payload(data: bytes) -> str:
 
 
 def _whole_characters(head: bytes) -> str:
-    """Text whose last character may have been cut."""
+    """Return text whose last character may have been cut, without it."""
     try:
         return head.decode()
     except UnicodeDecodeError as error:
@@ -319,12 +319,12 @@ def _whole_characters(head: bytes) -> str:
 
 
 def shortened_hex(data: bytes) -> str:
-    """The beginning in hex."""
+    """Return the beginning in hex."""
     return data[: SHORT // 2].hex(" ", -4) + (" …" if len(data) > SHORT // 2 else "")
 
 
 def hexdump(data: bytes) -> Iterator[str]:
-    """All of it, a row for each 16 bytes."""
+    """Yield all of it, a row for each 16 bytes."""
     for start in range(0, len(data), ROW):
         row = data[start : start + ROW]
         text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)

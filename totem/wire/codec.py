@@ -1,11 +1,11 @@
 """Between datagrams and the nouns of `messages`.
 
-Everything that takes a datagram takes it from anyone: each length and count is checked against the bytes at hand
-before it is used, and `MalformedDatagram` is all that comes out. What Corosync does not look at (target_nodeid, bytes
-behind a packet) is not looked at here either, and is written as zero.
+A datagram may come from anyone. Each length and count is checked against the bytes at hand before it is used, and only
+`MalformedDatagram` is raised. Fields that Corosync does not read (target_nodeid, bytes behind a packet) are not read
+here either, and are written as zero.
 
 The first half is the hot path: plain functions that read or write one multicast without building a noun. Apart from
-`packet_type` and `check_mcast` they trust that those two have been called.
+`packet_type` and `check_mcast` they require that those two have been called.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ Frame = tuple[int, Sequence[bytes]]
 
 MCAST_HEADER = layout.MCAST.size
 GUARANTEE_OFFSET = 41
-"""Where a multicast says whether its messages are SAFE: the low byte, 0 for AGREED."""
+"""Position of the low byte of a multicast's guarantee: 0 for AGREED, not 0 for SAFE."""
 _HEADER = layout.HEADER.size
 
-# Bound once: an attribute look-up costs as much as the unpacking itself.
+# Bound once, because an attribute look-up costs as much as the unpacking itself.
 _PREFIXES = {struct.pack("<HBB", MAGIC, VERSION, kind): kind for kind in range(TYPE_HOLD_CANCEL + 1)}
 _pack_prefix = layout.MCAST_PREFIX.pack
 _pack_numbers = layout.MCAST_NUMBERS.pack
@@ -115,9 +115,9 @@ _pack_identity = layout.MCAST_ORIGINATED.pack
 _IDENTITY = layout.MCAST_IDENTITY_BYTES
 _unpack_identity = layout.MCAST_IDENTITY.unpack_from
 BEGINNING = layout.MCAST_IDENTITY_BYTES.stop
-"""Bytes of a multicast that say what it is and whose."""
+"""Bytes at the beginning of a multicast that tell its kind and its sender."""
 PLAIN_MCAST = struct.pack("<HBBB", MAGIC, VERSION, TYPE_MCAST, MESSAGE_NOT_ENCAPSULATED)
-"""How every multicast begins that is not encapsulated."""
+"""The first bytes of every multicast that is not encapsulated."""
 _unpack_origin_and_seq = layout.MCAST_ORIGIN_AND_SEQ.unpack_from
 _unpack_seq = layout.MCAST_SEQ.unpack_from
 _unpack_origin = layout.MCAST_ORIGIN.unpack_from
@@ -130,11 +130,11 @@ _FRAGMENTED = MCAST_HEADER + 4
 _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
 _MIDDLE = MCAST_HEADER + _FRAME + 2
-"""Where the piece begins in a multicast of one piece."""
+"""Position of the piece in a multicast of one piece."""
 _MIDDLE_PIECE = itemgetter(slice(_MIDDLE, None))
 _view: Callable[[bytes], memoryview] = memoryview  # by this name its type is plain to mypy inside `map`
 MOST_MIDDLES = 64
-"""Frames of a long message that are cut, or taken apart, together."""
+"""Frames of a long message that are cut or taken apart together."""
 RUN_HEADER = layout.RUN.size
 """Bytes of a run header that brings no label."""
 _pack_run = layout.RUN.pack
@@ -146,7 +146,7 @@ _UNPACK_LENGTHS = tuple(struct.Struct(f"<{count}H").unpack_from for count in ran
 
 
 def packet_type(datagram: bytes) -> int:
-    """Type of a packet of our magic, version and byte order, at least as long as a header (HOT).
+    """Return the type of a packet of our magic, version and byte order, at least as long as a header (HOT).
 
     Raises MalformedDatagram for anything else.
     """
@@ -172,8 +172,8 @@ def _prefix_fault(datagram: bytes) -> str:
 def check_mcast(datagram: bytes) -> None:
     """Raise MalformedDatagram unless a datagram of type mcast has a whole and sensible header (HOT).
 
-    What is inside an encapsulated one is another matter (`inner_mcast`): it has its number all the same, and members
-    that did not agree on which numbers are there would wait for each other.
+    What is inside an encapsulated one is another matter (`inner_mcast`). It has its number all the same, and members
+    that did not agree on which numbers exist would wait for each other.
     """
     if len(datagram) < MCAST_HEADER:
         raise MalformedDatagram("short mcast")
@@ -185,7 +185,7 @@ def check_mcast(datagram: bytes) -> None:
 
 
 def inner_mcast(datagram: bytes) -> bytes:
-    """The old multicast in an encapsulated one, its header checked as `check_mcast` does.
+    """Return the old multicast in an encapsulated one, its header checked as `check_mcast` does.
 
     It may itself be marked as encapsulated: a message that a Recovery brought is a message of its ring, and the next
     Recovery may have to bring it again. Raises MalformedDatagram.
@@ -200,62 +200,62 @@ def inner_mcast(datagram: bytes) -> bytes:
 
 
 def mcast_seq(datagram: bytes) -> int:
-    """Number of a multicast in its ring's total order (HOT)."""
+    """Return the number of a multicast in its ring's total order (HOT)."""
     (seq,) = _unpack_seq(datagram)
     return seq  # type: ignore[no-any-return]
 
 
 def mcast_seqs(datagrams: Iterable[bytes]) -> list[int]:
-    """Numbers of many multicasts (HOT)."""
+    """Return the numbers of many multicasts (HOT)."""
     return [seq for (seq,) in map(_unpack_seq, datagrams)]
 
 
 def mcast_sender_and_origin(datagram: bytes) -> tuple[int, int]:
-    """Node ids of who has sent a multicast, and of its originator."""
+    """Return the node ids of a multicast's sender and of its originator."""
     _, sender, origin = _unpack_identity(datagram)
     return sender, origin
 
 
 def mcast_beginning(node_id: int) -> bytes:
-    """The first `BEGINNING` bytes of the plain multicasts of a node."""
+    """Return the first `BEGINNING` bytes of the plain multicasts of a node."""
     return PLAIN_MCAST[:4] + _pack_identity(MESSAGE_NOT_ENCAPSULATED, node_id, 0, node_id)
 
 
 def mcast_origin(datagram: bytes) -> int:
-    """Node id of the originator of a multicast (HOT)."""
+    """Return the node id of the originator of a multicast (HOT)."""
     (origin,) = _unpack_origin(datagram)
     return origin  # type: ignore[no-any-return]
 
 
 def mcast_origin_and_seq(datagram: bytes) -> tuple[int, int]:
-    """Originator of a multicast and its number, in one (HOT)."""
+    """Return the originator of a multicast and its number, in one (HOT)."""
     return _unpack_origin_and_seq(datagram)
 
 
 def mcast_ring_id(datagram: bytes) -> RingId:
-    """Ring in which a multicast has its number."""
+    """Return the ring in which a multicast has its number."""
     return RingId._make(_unpack_ring_id(datagram, layout.MCAST_RING_ID_OFFSET))
 
 
 def mcast_guarantee(datagram: bytes) -> int:
-    """The guarantee that the messages of a multicast were sent with; always 0 from Corosync (HOT)."""
+    """Return the guarantee that the messages of a multicast were sent with; always 0 from Corosync (HOT)."""
     (guarantee,) = _unpack_guarantee(datagram)
     return guarantee  # type: ignore[no-any-return]
 
 
 def mcast_is_encapsulated(datagram: bytes) -> bool:
-    """Whether a multicast carries a whole old one instead of a frame (HOT)."""
+    """Return whether a multicast carries a whole old one instead of a frame (HOT)."""
     return datagram[4] == MESSAGE_ENCAPSULATED
 
 
 def ring_id_bytes(ring_id: RingId) -> bytes:
-    """The 12 bytes of a ring id, equal to `datagram[25:37]` of its multicasts."""
+    """Return the 12 bytes of a ring id, equal to `datagram[25:37]` of its multicasts."""
     return layout.RING_ID.pack(*ring_id)
 
 
 @lru_cache(maxsize=64)
 def _around_numbers(node_id: int, ring_bytes: bytes, encapsulated: bool) -> tuple[bytes, Sequence[bytes]]:
-    """What stands before the numbers in a multicast's header and, by guarantee, behind them."""
+    """Return the bytes before the numbers in a multicast's header and, by guarantee, those behind them."""
     marker = MESSAGE_ENCAPSULATED if encapsulated else MESSAGE_NOT_ENCAPSULATED
     prefix = _pack_prefix(MAGIC, VERSION, TYPE_MCAST, marker, node_id, 0, node_id)
     return prefix, [ring_bytes + suffix for suffix in _SUFFIXES]
@@ -270,9 +270,9 @@ def seal_mcast(  # noqa: PLR0917 - by position, like the fields
     encapsulated: bool,
     body_parts: Sequence[bytes],
 ) -> bytes:
-    """The multicast that carries `body_parts`, back to back, as number `seq` of the ring of `ring_bytes`.
+    """Return the multicast that carries `body_parts`, back to back, as number `seq` of the ring of `ring_bytes`.
 
-    `this_seqno` may grow without bound: only its low 32 bits travel, and nobody reads them.
+    `this_seqno` may grow without bound: only its low 32 bits travel, and no node reads them.
     """
     numbers = [seq], [this_seqno & 0xFFFFFFFF]
     (datagram,) = seal_train(node_id, *numbers, ring_bytes, [(guarantee, body_parts)], encapsulated=encapsulated)
@@ -288,7 +288,7 @@ def seal_train(
     *,
     encapsulated: bool = False,
 ) -> list[bytes]:
-    """The multicasts of many bodies, each a guarantee and its parts, with these numbers (HOT)."""
+    """Return the multicasts of many bodies, each a guarantee and its parts, with these numbers (HOT)."""
     prefix, suffixes = _around_numbers(node_id, ring_bytes, encapsulated)
     join = b"".join
     return [
@@ -298,9 +298,9 @@ def seal_train(
 
 
 def frame(lengths: Sequence[int], fragmented: int, continuation: int, kind: int = FRAME_PLAIN) -> bytes:
-    """The totempg header, 8 + 2n bytes, of a frame of pieces with these lengths (HOT).
+    """Return the totempg header, 8 + 2n bytes, of a frame of pieces with these lengths (HOT).
 
-    `fragmented` is 0 if the last piece ends a message, else this fragment's number, 1 to 255; `continuation` is that
+    `fragmented` is 0 if the last piece ends a message, else this fragment's number, 1 to 255. `continuation` is that
     number of the frame which the first piece continues, 0 if it begins a message.
     """
     count = len(lengths)
@@ -310,7 +310,7 @@ def frame(lengths: Sequence[int], fragmented: int, continuation: int, kind: int 
 
 
 def next_fragment(number: int, steps: int = 1) -> int:
-    """The fragment number so many after `number`: 1 to 255, then 1 again."""
+    """Return the fragment number `steps` after `number`: 1 to 255, then 1 again."""
     return (number + steps - 1) % 255 + 1
 
 
@@ -319,18 +319,19 @@ _NEXT_FRAGMENT = tuple(map(next_fragment, range(256)))
 
 @lru_cache(maxsize=64)
 def _middle_headers(size: int) -> Sequence[bytes]:
-    """The headers of frames of one piece of so many bytes that neither begins nor ends a message.
+    """Return the headers of frames of one piece of `size` bytes that neither begins nor ends a message.
 
-    By `continuation`, and beyond the last one as they follow it.
+    They are in order of `continuation`, and beyond the last one as they follow it.
     """
     numbers = (*range(256), *range(1, MOST_MIDDLES))
     return [frame([size], _NEXT_FRAGMENT[number], number) for number in numbers]
 
 
 def middle_frames(message: bytes, start: int, size: int, count: int, continuation: int) -> Iterator[Frame]:
-    """The next `count` frames, at most MOST_MIDDLES, of a message from `start` on, each of one piece of `size` bytes.
+    """Return the next `count` frames, at most MOST_MIDDLES, of a message from `start` on, each one piece of `size`
+    bytes.
 
-    None of them ends the message. `continuation`: that of the first of them, not 0. (HOT)
+    None of them ends the message. `continuation` is that of the first of them, not 0. (HOT)
     """
     headers = _middle_headers(size)[continuation : continuation + count]
     return zip(repeat(Guarantee.AGREED), zip(headers, equal_slices(message, start, size, count), strict=True))
@@ -338,9 +339,9 @@ def middle_frames(message: bytes, start: int, size: int, count: int, continuatio
 
 @lru_cache(maxsize=64)
 def _middles(sender: int, size: int) -> tuple[Callable[[bytes], tuple[bytes, bytes]], Sequence[tuple[bytes, bytes]]]:
-    """How to read who has sent a middle frame of so many bytes, and its header; by `continuation`: what is to be there.
+    """Return how to read sender and header of a middle frame of this size, and by `continuation` the right header.
 
-    `struct.error` is raised for datagrams of another size.
+    Datagrams of another size raise `struct.error`.
     """
     identity = _pack_identity(MESSAGE_NOT_ENCAPSULATED, sender, 0, sender)
     before, between = _IDENTITY.start, MCAST_HEADER - _IDENTITY.stop
@@ -349,10 +350,10 @@ def _middles(sender: int, size: int) -> tuple[Callable[[bytes], tuple[bytes, byt
 
 
 def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuation: int) -> list[memoryview]:
-    """The pieces of those multicasts from `start` on that only carry on a message of this sender, to be joined (HOT).
+    """Return the pieces of the multicasts from `start` on that only continue a message of this sender (HOT).
 
     `continuation`: what the first of them must have, not 0. Ends before the first one that is anything else, and after
-    MOST_MIDDLES. Views, since they are copied once more anyway.
+    MOST_MIDDLES. The pieces are views, because they are copied once more anyway.
     """
     first = datagrams[start]
     if len(first) <= _MIDDLE or first[_COUNT] != 1 or first[_FRAGMENTED] != _NEXT_FRAGMENT[continuation]:
@@ -369,22 +370,22 @@ def middle_pieces(datagrams: Sequence[bytes], start: int, sender: int, continuat
 
 
 def frame_is_compact(datagram: bytes) -> bool:
-    """Whether the frame in a multicast has run headers (HOT)."""
+    """Return whether the frame in a multicast has run headers (HOT)."""
     return datagram[_FRAME_TYPE] == FRAME_COMPACT
 
 
 def frame_fragments(datagram: bytes) -> tuple[int, int]:
-    """`fragmented` and `continuation` of the frame in a multicast (HOT)."""
+    """Return `fragmented` and `continuation` of the frame in a multicast (HOT)."""
     return datagram[_FRAGMENTED], datagram[_CONTINUATION]
 
 
 def run_header(number: int, count: int) -> bytes:
-    """What says that `count` messages with the label of this number follow; a label may stand behind it (HOT)."""
+    """Return the header of `count` messages with the label of this number; the label itself may follow it (HOT)."""
     return _pack_run(number, count)
 
 
 def parse_run_header(piece: bytes) -> tuple[int, int, bytes]:
-    """Number, count and label of a run header; the label is empty if it brings none (HOT).
+    """Return number, count and label of a run header; the label is empty if it brings none (HOT).
 
     Raises MalformedDatagram if it is too short.
     """
@@ -395,10 +396,10 @@ def parse_run_header(piece: bytes) -> tuple[int, int, bytes]:
 
 
 def parse_frame(datagram: bytes, offset: int = MCAST_HEADER, newest: int = FRAME_PLAIN) -> tuple[int, int, list[bytes]]:
-    """`fragmented`, `continuation` and the pieces of the totempg frame that begins at `offset` (HOT).
+    """Return `fragmented`, `continuation` and the pieces of the totempg frame that begins at `offset` (HOT).
 
-    `newest`: the largest type of frame that may come in the ring. Raises MalformedDatagram for another type, and unless
-    there is a piece and the pieces fill the rest of the datagram exactly.
+    `newest` is the largest type of frame that may come in the ring. Raises MalformedDatagram for another type, and
+    unless there is a piece and the pieces fill the rest of the datagram exactly.
     """
     lengths_at = offset + _FRAME
     size = len(datagram)
@@ -427,7 +428,7 @@ def parse_frame(datagram: bytes, offset: int = MCAST_HEADER, newest: int = FRAME
 
 
 def decode(datagram: bytes) -> Message:
-    """The noun in a datagram.
+    """Return the noun in a datagram.
 
     Bytes behind the packet are tolerated, as Corosync does; behind a join's lists they are its `hint`. Raises
     MalformedDatagram.
@@ -579,7 +580,7 @@ _DECODERS = (
 
 
 def encode(message: Message) -> bytes:
-    """The datagram of a noun, ignored fields zero."""
+    """Return the datagram of a noun, ignored fields zero."""
     match message:
         case Token():
             return _encode_token(message)
@@ -655,12 +656,12 @@ def _encode_commit_token(token: CommitToken) -> bytes:
     return b"".join((_header(TYPE_COMMIT_TOKEN, token.sender), body, members, *entries))
 
 
-# Our own blocks: a magic, a version, then tagged values in any order, to the end. A reader skips the tags it does not
-# know and needs all of those it knows, so a later version adds tags and never changes one.
+# This package's own blocks: a magic, a version, then tagged values in any order, to the end. A reader skips the tags
+# that it does not know and needs all of those that it knows, so a later version adds tags and never changes one.
 
 
 def encode_hello(hello: Hello) -> bytes:
-    """The tagged block that is the data of a hello's inner multicast."""
+    """Return the tagged block that is the data of a hello's inner multicast."""
     return _encode_block(
         layout.HELLO_MAGIC,
         hello.version,
@@ -678,7 +679,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 
 def decode_hello(block: bytes) -> Hello | None:
-    """The hello in the data of an inner multicast, or None if there is none that we can read."""
+    """Return the hello in the data of an inner multicast, or None if there is no readable one."""
     try:
         version, values = _decode_block(layout.HELLO_MAGIC, block)
         obligations = layout.NODE_ID.iter_unpack(values[layout.TAG_OBLIGATIONS])
@@ -698,7 +699,7 @@ def decode_hello(block: bytes) -> Hello | None:
 
 
 def encode_hint(hint: Hint) -> bytes:
-    """The tagged block that goes behind a join's lists."""
+    """Return the tagged block that goes behind a join's lists."""
     return _encode_block(
         layout.HINT_MAGIC,
         layout.HINT_VERSION,
@@ -711,7 +712,7 @@ def encode_hint(hint: Hint) -> bytes:
 
 
 def decode_hint(block: bytes) -> Hint | None:
-    """The hint behind a join's lists, or None if there is none that we can read."""
+    """Return the hint behind a join's lists, or None if there is no readable one."""
     try:
         _, values = _decode_block(layout.HINT_MAGIC, block)
         return Hint(
@@ -724,7 +725,7 @@ def decode_hint(block: bytes) -> Hint | None:
 
 
 _UNREADABLE = (KeyError, UnicodeDecodeError, struct.error)
-"""A tag is missing, a name is no text, a value or the block itself is not what it must be."""
+"""Raised where a tag is missing, a name is no text, or a value or the block itself is not valid."""
 
 
 def _encode_block(magic: bytes, version: int, values: dict[int, bytes]) -> bytes:

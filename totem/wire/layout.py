@@ -1,7 +1,7 @@
 """The bytes of totemsrp and totempg: one `Struct` for each fixed part, little endian, packed, sizes asserted.
 
-Names in the comments are Corosync's, letter by letter, in the order of the wire. Where Corosync declares an `int`
-we say `I`: a negative count is then merely too large, and the one that only grows wraps as theirs does.
+Names in the comments are Corosync's, letter by letter, in the order of the wire. Where Corosync declares an `int` this
+is `I`. A negative count is then merely too large, and the one field that only grows wraps as Corosync's does.
 """
 
 from struct import Struct
@@ -41,8 +41,8 @@ COMMIT_ENTRY: Final = Struct("<IQIII")
 #   struct memb_commit_token_memb_entry: ring_id.rep, ring_id.seq, aru, high_delivered, received_flg
 NODE_ID: Final = Struct("<I")
 
-# A multicast with its header, in one piece, since it is packed and read so often; the ring id stays bytes, which
-# is what the hot path compares.
+# A multicast with its header, in one piece, because it is packed and read so often. The ring id stays bytes, which is
+# what the hot path compares.
 MCAST: Final = Struct("<HBBBIIIII12sII")
 #   the header's six, system_from, seq, this_seqno, ring_id, node_id, guarantee
 MCAST_PREFIX: Final = Struct("<HBBBIII")  # of these: the header's six, system_from
@@ -50,7 +50,7 @@ MCAST_NUMBERS: Final = Struct("<II")  # seq, this_seqno
 MCAST_SUFFIX: Final = Struct("<II")  # behind the ring id: node_id, guarantee
 MCAST_IDENTITY: Final = Struct("<4xBI4xI")  # of these: encapsulated, nodeid, system_from
 MCAST_IDENTITY_BYTES: Final = slice(4, 17)
-"""Where the four fields are that say whose multicast it is, and of which kind."""
+"""Position of the four fields that tell a multicast's kind and sender."""
 MCAST_ORIGINATED: Final = Struct("<BIII")  # these: encapsulated, nodeid, target_nodeid, system_from
 MCAST_SEQ: Final = Struct("<17xI")
 MCAST_ORIGIN: Final = Struct("<13xI")
@@ -62,10 +62,11 @@ MCAST_RING_ID_OFFSET: Final = 25
 FRAME: Final = Struct("<HHBBH")  # version, type, fragmented, continuation, msg_count
 FRAME_PLAIN: Final = 0
 FRAME_COMPACT: Final = 1
-"""Type of a frame with run headers, which is ours."""
+"""Type of a frame with run headers, which is this package's own."""
 RUN: Final = Struct("<HH")  # ours: number, count
 
-# Ours: the hello of recovery and the hint behind a join's lists are a block header and tagged values.
+# the hello: This package's own: the hello of recovery and the hint behind a join's lists are a block header and tagged
+# values.
 BLOCK: Final = Struct("<4sH")  # magic, version
 TAG: Final = Struct("<HH")  # tag, length of the value that follows
 FLAG: Final = Struct("<?")

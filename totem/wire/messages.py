@@ -1,8 +1,8 @@
 """The nouns of totemsrp: one class for each packet that travels on a ring.
 
 Field names follow the papers; the docstrings name Corosync's field where it differs. Multicasts are so frequent that
-the hot path reads single fields from the bytes (`codec.mcast_seq` and its kin) and never builds a `Mcast`.
-`Hello` and `Hint` are ours: what real nodes carry along without reading it.
+the hot path reads single fields from the bytes (`codec.mcast_seq` and its kin) and never builds a `Mcast`. `Hello` and
+`Hint` are this package's own: real nodes pass them along without reading them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Token:
     token_seq: int = 0
     aru: int = 0
     aru_holder: int = 0
-    """Who lowered `aru`; 0 is nobody (`aru_addr`)."""
+    """The node that lowered `aru`; 0 if none did (`aru_addr`)."""
     backlog: int = 0
     fcc: int = 0
     retransmit_flag: int = 0
@@ -37,7 +37,7 @@ class Mcast:
     """A multicast: one frame of packed messages, or in recovery a whole old multicast inside a new one."""
 
     sender: int
-    """Header `nodeid`: equal to `origin` in all that is known to be sent."""
+    """Header `nodeid`: equal to `origin` in everything that real nodes are known to send."""
     origin: int
     """Originator (`system_from`)."""
     seq: int
@@ -50,7 +50,7 @@ class Mcast:
 
 @dataclass(slots=True)
 class Join:
-    """What a processor would have in the next ring, and whom it holds for failed (`memb_join`)."""
+    """The nodes that a processor would have in the next ring, and those that it considers failed (`memb_join`)."""
 
     sender: int
     """Header `nodeid`; 0 in a leave message."""
@@ -61,7 +61,7 @@ class Join:
     """`proc_list`, as sent."""
     failed: tuple[int, ...]
     hint: bytes = b""
-    """Bytes behind the lists: nothing from Corosync, from us a `Hint` block; never an authority."""
+    """Bytes behind the lists: none from Corosync, a `Hint` block from this package; never an authority."""
 
     @property
     def is_leave(self) -> bool:
@@ -71,7 +71,7 @@ class Join:
 
 @dataclass(slots=True)
 class CommitEntry:
-    """One member's line in the commit token, all zero until that member has filled it."""
+    """One member's entry in the commit token, all zero until that member has filled it."""
 
     old_ring_id: RingId = NO_RING
     aru: int = 0
@@ -115,33 +115,33 @@ class HoldCancel:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What one of our nodes says of itself in each Recovery, as a message of the new ring that all members order.
+    """What a node of this package says of itself in each Recovery, as a message of the new ring that all members order.
 
     It travels as the data of an encapsulated multicast whose inner header has the ring id `NO_RING` and seq 0, which
-    real nodes drop without a word (ruling A1).
+    real nodes drop silently (ruling A1).
     """
 
     version: int
-    """Of the block: grows when tags are added."""
+    """Version of the block: it grows when tags are added."""
     features: int
-    """Bit set of the extensions that the node can do; unknown bits are kept."""
+    """Bit set of the extensions that the node supports; unknown bits are kept."""
     old_ring_id: RingId
     safe_line: int
-    """Up to here the messages of the old ring are known to be safe (ruling A7)."""
+    """Number up to which the messages of the old ring are known to be safe (ruling A7)."""
     obligations: tuple[int, ...]
     """Node ids whose old-ring messages the node must deliver past a gap (ruling A6)."""
     largest_pause_ms: int
     frame_size: int
-    """Largest datagram the node sends in plain, in bytes."""
+    """Bytes of the largest datagram that the node sends in plain."""
     daemon: bool
-    """Nothing but this node runs in the process."""
+    """Whether nothing but this node runs in the process."""
     window: int
-    """Frames that may wait for the node while it does not read; 0: its windows are configured (D4)."""
+    """Frames that may wait for the node while it does not read; 0 if its windows are configured (D4)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What one of our nodes says of itself behind the lists of a join: for the log, never an authority (D1)."""
+    """What a node of this package says of itself behind the lists of a join: for the log, never an authority (D1)."""
 
     cluster_name: str
     frame_size: int

@@ -1,7 +1,7 @@
 """The same formats declared in `construct`, field by field with Corosync's names: the reference.
 
-The tests hold `codec` against it and `docs/wire.md` is drawn from it; it is far too slow for the core, which never
-imports it. A packet is rebuilt exactly as it was parsed, the garbage in ignored fields included.
+The tests check `codec` against it, and the tables of `docs/wire.md` are drawn from it. It is far too slow for the core,
+which never imports it. A packet is rebuilt exactly as it was parsed, with the garbage in ignored fields.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ NodeId = NoneOf(Int32ul, [0])
 
 
 def header(kind: Construct, nodeid: Construct = NodeId, encapsulated: Construct = Int8ul) -> Construct:
-    """The header of packets of one kind."""
+    """Return the header of packets of one kind."""
     return Struct(
         "magic" / Const(MAGIC, Int16ul) * "0xc070",
         "version" / Const(VERSION, Int8ul) * "3",
@@ -100,7 +100,7 @@ OrfToken = Struct(
 
 
 def mcast(encapsulated: Construct, data: Construct) -> Construct:
-    """A multicast whose field `encapsulated` and data are of these kinds."""
+    """Return a multicast whose field `encapsulated` and data are of these kinds."""
     return Struct(
         "header" / header(Const(TYPE_MCAST, Int8ul), encapsulated=encapsulated),
         "system_from" / NodeId * "originator",
@@ -146,7 +146,7 @@ MembCommitTokenMembEntry = Struct(
 
 
 def ascending(node_ids: list[int]) -> bool:
-    """Whether these are distinct and in the order of the ring."""
+    """Return whether these are distinct and in the order of the ring."""
     return node_ids == sorted(set(node_ids))
 
 
@@ -183,12 +183,12 @@ PACKETS = {
 
 
 def parse(datagram: bytes) -> Container:
-    """The totemsrp packet in a datagram, every byte of it. Raises ConstructError."""
+    """Return the totemsrp packet in a datagram, every byte of it; raise ConstructError if there is none."""
     return PACKETS[Header.parse(datagram).type].parse(datagram)
 
 
 def build(packet: Container) -> bytes:
-    """The datagram of a packet: what `parse` was given."""
+    """Return the datagram of a packet: what `parse` was given."""
     built: bytes = PACKETS[packet.header.type].build(packet)
     return built
 
@@ -226,12 +226,12 @@ GroupHeader = Struct(
 
 
 def exactly(value: Construct) -> Construct:
-    """A value with nothing behind it."""
+    """Return a value with nothing behind it."""
     return FocusedSeq("value", "value" / value, Terminated)
 
 
 def tagged(value: Construct) -> Construct:
-    """A value with its tag."""
+    """Return a value with its tag."""
     return Struct(
         "tag" / Int16ul,
         "value" / Prefixed(Int16ul, value) * "a u16, which is the length of what follows, and the value",
@@ -242,7 +242,7 @@ TaggedValue = tagged(GreedyBytes)
 
 
 def block(magic: bytes, values: dict[int, Construct]) -> Construct:
-    """One of our own blocks: values by their tags, those not known as bytes."""
+    """Return one of this package's own blocks: values by their tags, unknown ones as bytes."""
     return Struct(
         "magic" / Const(magic) * f"`{magic.decode()}`",
         "version" / Int16ul * "1; grows when tags are added",

@@ -1,4 +1,4 @@
-"""Draws the byte tables of a document from `schema`: `python -m totem.wire.tables docs/wire.md`.
+"""Draw the byte tables of a document from `schema`: `python -m totem.wire.tables docs/wire.md`.
 
 A table stands between the lines `<!-- table NAME -->` and `<!-- end -->`, where NAME is a name of `schema`.
 """
@@ -18,12 +18,12 @@ _TABLE = re.compile(r"(?<=<!-- table )(?P<name>\w+) -->\n.*?(?=<!-- end -->)", r
 
 
 def redraw(document: str) -> str:
-    """The document with each of its tables drawn anew."""
+    """Return the document with each of its tables drawn anew."""
     return _TABLE.sub(lambda table: f"{table['name']} -->\n\n{draw(table['name'])}\n", document)
 
 
 def draw(name: str) -> str:
-    """The table of what `schema` declares under this name: a struct, or the values of a block by their tags."""
+    """Return the table of what `schema` declares under this name: a struct, or the values of a block by their tags."""
     declared = getattr(schema, name)
     if isinstance(declared, dict):
         rows = [("tag", "length", "value", "type", "")]
@@ -48,7 +48,7 @@ def _fields(struct: Construct) -> Iterator[tuple[str, str, str, str, str]]:
 
 
 def _core(declared: Construct) -> Construct:
-    """What is under names, defaults and checks."""
+    """Return what is under names, defaults and checks."""
     if isinstance(declared, FocusedSeq):
         return _core(declared.subcons[0])
     if isinstance(declared, Array | GreedyRange | Struct) or not hasattr(declared, "subcon"):
