@@ -14,7 +14,7 @@ STORIES = sorted(Path(__file__).parent.glob("*.txt"))
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story_goes_as_it_is_written(path: Path) -> None:
     written = path.read_text()
-    assert transcript.retell(written) == written
+    assert transcript.rerun(written) == written
     assert "extended virtual synchrony holds" in written
 
 
@@ -33,5 +33,5 @@ def test_a_story_that_goes_otherwise_is_shown_and_rewritten(tmp_path: Path, caps
     ["dance", "start 1", "nodes 2 tempo=3", "nodes 2\nrun 5", "nodes 2\nswallow pride", "nodes 2\nrun until dawn"],
 )
 def test_what_cannot_be_read_is_named(line: str) -> None:
-    with pytest.raises(transcript.Mistake):
-        transcript.retell(line)
+    with pytest.raises(transcript.CommandError):
+        transcript.rerun(line)

@@ -1,4 +1,4 @@
-"""The test kit, for this package and for programs that stand on it: rings in virtual time, with faults from a seed.
+"""The test kit, for this package and for programs that build on it: rings in virtual time, with faults from a seed.
 
     cluster = Cluster(3, seed=7)
     cluster.start()
@@ -10,7 +10,7 @@
     assert cluster.settle()                           # one ring again, all delivered
     assert check(cluster.history(quiescent=True)) == []
 
-`python -m totem.testing.soak` runs random worlds, `python -m totem.testing.transcript` stories written as text.
+`python -m totem.testing.soak` runs random worlds, `python -m totem.testing.transcript` transcripts written as text.
 """
 
 from __future__ import annotations

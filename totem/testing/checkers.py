@@ -1,19 +1,21 @@
 """Extended virtual synchrony as checks of traces: one function for each clause.
 
-A `Trace` is what one process (one incarnation of a node) saw and did, in its order: configurations and messages it was
-given, messages it sent. A `History` holds the traces of all processes of one run, read once; each checker then walks
-over it and yields what is wrong. The clauses are those of Moser, Amir, Melliar-Smith and Agarwal, "Extended Virtual
-Synchrony" (ICDCS 1994), numbered in docs/testing.md. No checker knows how a ring works.
+Each checker walks over a `History` (`totem.testing.history`) and yields what is wrong. The clauses are those of Moser,
+Amir, Melliar-Smith and Agarwal, "Extended Virtual Synchrony" (ICDCS 1994), numbered in docs/testing.md. No checker
+knows how a ring works.
 
-Words. *c* is a regular configuration, *com(c)* at a process is c and the transitional configuration that follows it
-there. A message is *sent in* the configuration in which it got its number, which its deliveries tell; `Sent` in a trace
-is when the program handed it over, which may be earlier, and is what causality counts from.
+Terms. *c* is a regular configuration; *com(c)* at a process is c and the transitional configuration that follows it
+there. A message is *sent in* the configuration in which it got its number, which its deliveries tell. `Sent` in a trace
+is the moment when the program handed it over. That may be earlier, and causality counts from it.
 
-Two columns. In the *pure* one every process is of our make. In the *mixed* one some are *foreign* (Corosync, or a model
-of it): their transitional configurations are not looked at, SAFE in a transitional configuration is no promise (but
-whoever tells a level must keep it), a process may lack the first messages of a foreign sender that was in the middle of
-a message when the process came, and a foreign process that installs a ring too early may lack some (`History.early`),
-and may confuse what a ring of foreign nodes only sends with what came before, which then is not looked at.
+Two columns. In the *pure* one every process runs this package. In the *mixed* one some are *foreign*: Corosync, or a
+model of it. For foreign processes:
+
+- Their transitional configurations are not checked.
+- SAFE in a transitional configuration is no promise, but a level that a process reports must hold.
+- A process may lack the first messages of a foreign sender that was in the middle of a message when the process came.
+- A foreign process that installs a ring too early may lack some messages (`History.early`). It may also confuse what is
+  sent in a ring of foreign nodes alone with earlier messages, which then are not checked.
 
 Each checker takes time linear in the length of the traces, but for the sorting of each ring's messages.
 """
@@ -80,7 +82,8 @@ def basic_sent_once(history: History) -> Iterator[str]:
 
 
 def basic_delivered_once(history: History) -> Iterator[str]:
-    """1.3: a process delivers a message at most once, in the configuration in which it was sent or its transitional."""
+    """1.3: a process delivers a message at most once, in the configuration in which it was sent or its transitional
+    one."""
     for process, segments in history.segments.items():
         seen: set[SentMessage] = set()
         for segment in segments:
@@ -99,7 +102,7 @@ def basic_content(history: History) -> Iterator[str]:
 
 
 def own_configurations(history: History) -> Iterator[str]:
-    """2.1: a process is told only of configurations that it is a member of."""
+    """2.1: a process is given only configurations that it is a member of."""
     for process, segments in history.segments.items():
         for segment in segments:
             if process.node_id not in segment.configuration.members:
@@ -109,7 +112,7 @@ def own_configurations(history: History) -> Iterator[str]:
 def unique_configurations(history: History) -> Iterator[str]:
     """2.2: one identity, one configuration, everywhere; and a node's ring sequences grow, over restarts too.
 
-    Also that a ring is told as pure where all its members are of our make, and nowhere else (rulings, A1).
+    Also: a ring is reported as pure exactly where all its members run this package (rulings, A1).
     """
     yield from history.flaws["2.2"]
     foreign = history.foreign_nodes
@@ -224,7 +227,7 @@ def final_configurations(history: History) -> Iterator[str]:
 
 
 def self_delivery(history: History) -> Iterator[str]:
-    """3: what a process sent it delivers, in the same configuration or its transitional, unless it fails."""
+    """3: a process delivers what it sent, in the same configuration or its transitional one, unless it fails."""
     for process, messages in history.sent.items():
         segments = history.segments[process]
         own = {message for segment in segments for message in segment.messages if message.sender == process}
@@ -277,7 +280,7 @@ def _transitions(history: History, process: Process, segment: Segment) -> Iterat
 
 
 def causal_delivery(history: History) -> Iterator[str]:
-    """5: whoever delivers a message delivered before it all that its sender had sent or delivered before sending it."""
+    """5: a process delivers, before a message, all that its sender had sent or delivered before sending it."""
     for ring in history.rings.values():
         last_place: dict[tuple[Process, bool], SentMessage] = {}
         for message in ring.order:
@@ -303,7 +306,7 @@ def causal_delivery(history: History) -> Iterator[str]:
 
 
 def _last_known(ring: RingHistory, message: SentMessage) -> SentMessage | None:
-    """The last message of this ring that the sender had been given when it handed this one over."""
+    """Return the last message of this ring that the sender had been given when it handed this one over."""
     at = message.sent_at
     if at is None or not message.known or at.ring_id != ring.ring_id or at.is_transitional:
         return None
@@ -356,7 +359,7 @@ def _is_part(part: list[SentMessage], whole: list[SentMessage]) -> bool:
 
 
 def no_holes(history: History) -> Iterator[str]:
-    """6.2: nobody delivers past a message of a member of the configuration where it is, without delivering that."""
+    """6.2: no process delivers past a message of a member of its configuration without delivering that message."""
     for ring in history.rings.values():
         for segment in ring.segments.values():
             held = segment.messages
@@ -381,9 +384,9 @@ def _holes(history: History, ring: RingHistory, segment: Segment, held: set[Sent
 
 
 def safe_delivery(history: History) -> Iterator[str]:
-    """7.1: what one process is told as safe in a configuration, each member of it delivers too, or it fails.
+    """7.1: if a process delivers a message as safe, each member of the configuration delivers it too, or fails.
 
-    Also that what was sent as safe is told as such, wherever that can be promised.
+    Also: what was sent as safe is delivered as safe, wherever that can be promised.
     """
     for ring in history.rings.values():
         claimed: dict[SentMessage, Segment] = {}
@@ -437,7 +440,7 @@ def _broken_claims(
 
 
 def safe_installed(history: History) -> Iterator[str]:
-    """7.2: what a process is told as safe in a regular configuration tells that all its members installed it."""
+    """7.2: a message delivered as safe in a regular configuration implies that all its members installed it."""
     for ring in history.rings.values():
         for segment in ring.segments.values():
             if not any(batch.level is Level.SAFE for batch in segment.batches):
@@ -472,5 +475,5 @@ CHECKERS: dict[str, Checker] = {
 
 
 def check(history: History) -> list[Violation]:
-    """All that is wrong with a run, by all checkers; empty if it kept extended virtual synchrony."""
+    """Return all that is wrong with a run, by all checkers; empty if it kept extended virtual synchrony."""
     return [Violation(clause, text) for clause, checker in CHECKERS.items() for text in checker(history)]

@@ -5,9 +5,9 @@ process is one `Processor` with an `Application` above it. A node drives its pro
 datagrams in, timers that are due, then what is ready, in the order store, send, deliver. A crash may strike between any
 two of these steps, and also between two sends of one step (`SimulatedNode.crash(steps)`).
 
-Everything that a process is told or asks for is recorded in its `Trace`; the checkers judge traces alone.
+Everything that a process is given or asks for is recorded in its `Trace`; the checkers judge traces alone.
 
-Everything comes from one seed: the network's dice, each processor's dice, and nothing else is uncertain.
+One seed decides everything: the network's dice and each processor's dice come from it, and nothing else is random.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ Maker = Callable[..., Any]
 
 
 class Application(Protocol):
-    """What stands on a processor."""
+    """The layer above a processor."""
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Take the next delivery; `multicast` and the like of the node may be called in here."""
+        """Take the next delivery; methods of the node such as `multicast` may be called here."""
 
 
 class Stamp:
@@ -72,9 +72,9 @@ class AnswerAtOnce:
 
 
 class BarrierSync:
-    """A small sync service: each member tells, in a message of two frames, then confirms that all have told.
+    """A small sync service: each member sends a message of two frames, then confirms that all have sent theirs.
 
-    Only what names the present ring counts, and a confirmation only behind its sender's telling (rulings, C4).
+    Only what names the present ring counts, and a confirmation only after its sender's first message (rulings, C4).
     """
 
     TELL, CONFIRM = b"T", b"C"
@@ -127,7 +127,7 @@ class SimulatedNode:
     """One machine of a cluster: its id and its store, and the process that runs on it, if any."""
 
     SOCKET_BUFFER = 425_984
-    """What the kernel gives a process without privileges for what it has not received yet; the rest is lost."""
+    """Bytes that the kernel keeps for a process without privileges that does not read; more is lost."""
     DRAIN_BUDGET = 64
     """Datagrams that a shell takes at once, unless its processor was paused."""
 
@@ -150,23 +150,23 @@ class SimulatedNode:
         self.socket_buffer = self.SOCKET_BUFFER
         """In bytes, as the kernel counts them."""
         self.labour = 0.0
-        """Seconds that the process is busy with each datagram; what comes meanwhile waits in the socket."""
+        """Seconds of work for each datagram; what comes meanwhile waits in the socket."""
         self.overflows = 0
         """Datagrams that found the socket's buffer full."""
         self._working = False
-        """`_work` will be called."""
+        """Whether `_work` will be called."""
         self._wake = float("inf")
         """When the network calls `_on_timer` next."""
         self._fuse = 0
-        """Steps until the armed crash strikes; 0: none is armed."""
+        """Steps until the armed crash strikes; 0 if none is armed."""
         self._composed = 0
         self._asked = False
-        """The application has asked for something since the last `take`."""
+        """Whether the application has asked for something since the last `take`."""
         self._network.attach(node_id, self.receive)
 
     @property
     def running(self) -> bool:
-        """Whether a process runs here, be it paused."""
+        """Whether a process runs here, even a paused one."""
         return self.machine is not None
 
     # Life.
@@ -202,7 +202,7 @@ class SimulatedNode:
             self._end()
 
     def disarm(self) -> None:
-        """Call an armed crash off."""
+        """Cancel an armed crash."""
         self._fuse = 0
 
     def leave(self) -> None:
@@ -217,7 +217,7 @@ class SimulatedNode:
         self.paused = self.running
 
     def resume(self) -> None:
-        """Let the process go on, as the shells do after a pause: what waits comes before a timeout is believed."""
+        """Let the process continue, as the shells do after a pause: what waits comes before a timeout is believed."""
         if not self.paused:
             return
         self.paused = False
@@ -264,7 +264,7 @@ class SimulatedNode:
             self._network.at(self._network.now + self.labour, self._work)
 
     def _work(self) -> None:
-        """Be through with the oldest datagram."""
+        """Finish the oldest datagram."""
         self._working = False
         machine = self.machine
         if machine is not None and self._inbox and not self.paused:
@@ -294,7 +294,7 @@ class SimulatedNode:
     def try_send(
         self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
     ) -> bool:
-        """Multicast from outside of a delivery; says whether the queue had room."""
+        """Multicast from outside of a delivery; return whether the queue had room."""
         try:
             self.send(messages, guarantee, envelope)
         except QueueFull:
@@ -302,7 +302,7 @@ class SimulatedNode:
         return True
 
     def compose(self, size: int, header: bytes = GROUP_HEADER, text: bytes = b"") -> bytes:
-        """Make a message that no other is equal to, of `size` bytes or as many as it needs."""
+        """Return a message that is equal to no other, of `size` bytes or as many as it needs."""
         self._composed += 1
         name = self.node_id << 48 | self.incarnation << 32 | self._composed
         message = header + name.to_bytes(8, "little") + text
@@ -322,7 +322,7 @@ class SimulatedNode:
     def multicast(
         self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
     ) -> None:
-        """Give messages to the processor, and write it into the trace: with their headers, if they have an envelope."""
+        """Give messages to the processor, and record them in the trace, with their headers if they have an envelope."""
         assert self.machine is not None
         whole = tuple(messages)
         if envelope is not None:
@@ -336,14 +336,14 @@ class SimulatedNode:
         self._asked = True
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
-        """Give sync messages to the processor, and write it into the trace."""
+        """Give sync messages to the processor, and record them in the trace."""
         assert self.machine is not None
         self.machine.multicast_sync(messages)
         self.trace.events.append(Sent(tuple(messages), Guarantee.AGREED, sync=True))
         self._asked = True
 
     def sync_complete(self, ring_id: RingId) -> None:
-        """Report that the application is through with its sync of a ring."""
+        """Report that the application has finished its sync of a ring."""
         assert self.machine is not None
         self.machine.sync_complete(ring_id)
         self._asked = True
@@ -398,10 +398,10 @@ class SimulatedNode:
             self._fail(ready.failure)
 
     def _write_down(self, delivery: Messages) -> None:
-        """Write messages into the trace as they were sent: with headers, and those of one frame together.
+        """Record messages in the trace as they were sent: with headers, and those of one frame together.
 
-        Also those of the frame that come behind what the application has sent on the first: nobody is given but a part
-        of a frame unless it crashes there, so nothing that is judged depends on it.
+        That includes those of the frame that come after what the application sent on the first one. A process is given
+        a part of a frame only if it crashes there, so nothing that is judged depends on it.
         """
         events = self.trace.events
         if delivery.label:
@@ -428,7 +428,7 @@ class SimulatedNode:
 
 
 class _Drain:
-    """A last message of each member of a ring: when all have all of these, nothing older is on its way."""
+    """A last message of each member of a ring: when all have all of these, no older message is on its way."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -439,11 +439,12 @@ class _Drain:
 
     @property
     def complete(self) -> bool:
-        """Whether all of them are everywhere."""
+        """Whether all nodes have all of them."""
         return not any(self._missing.values())
 
     def is_over(self) -> bool:
-        """Send what has not been sent yet, look for what has come; True if complete, or the ring has changed."""
+        """Send what has not been sent yet, look for what has come; return whether it is complete, or the ring has
+        changed."""
         if self._cluster.installed_ring != self._ring_id:
             return True
         for node, message in list(self._unsent.items()):
@@ -462,7 +463,8 @@ class _Drain:
 class Cluster:
     """Nodes 1 to `count` on one network, none of them started.
 
-    `makers` gives some nodes another make (a Corosync node's model); what runs there is judged as a foreign process.
+    `makers` gives some nodes another implementation (the model of a Corosync node); what runs there is judged as a
+    foreign process.
     """
 
     def __init__(
@@ -485,11 +487,11 @@ class Cluster:
         self.first_seq = first_seq
         self.first_token_seq = first_token_seq
         self.on_trace = on_trace
-        """Called with (node, name, details…) for what processors of our make tell of themselves."""
+        """Called with (node, name, details…) for what processors of this package trace."""
         self.traces: list[Trace] = []
-        """Of all processes, in the order of their starts."""
+        """The traces of all processes, in the order of their starts."""
         self.failures: list[str] = []
-        """Which processes could not go on, and why. A foreign one dies of its own assertions."""
+        """The processes that could not go on, and why. A foreign one dies of its own assertions."""
         makers = makers or {}
         self.nodes = {
             node_id: SimulatedNode(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
@@ -497,7 +499,7 @@ class Cluster:
         }
         self.peers = {node_id: tuple(other for other in self.nodes if other != node_id) for node_id in self.nodes}
         self.envelopes: dict[tuple[int, bytes], Envelope] = {}
-        """All that were used, by node id and label."""
+        """All envelopes that were used, by node id and label."""
         self.labelled = 0
         """Messages that were delivered with a label."""
         self._losses = 0
@@ -533,9 +535,9 @@ class Cluster:
         self.network.run(self.now + seconds)
 
     def run_until(self, predicate: Callable[[], object], limit: float, every: float = 0.0) -> bool:
-        """Let time pass until the predicate holds, at most `limit` seconds; says whether it does.
+        """Let time pass until the predicate holds, at most `limit` seconds; return whether it does.
 
-        It is asked after each event, or only after each `every` seconds.
+        It is called after each event, or only after each `every` seconds.
         """
         end = self.now + limit
         network = self.network
@@ -554,12 +556,12 @@ class Cluster:
 
     @property
     def installed_ring(self) -> RingId | None:
-        """The one ring that all running nodes are on, and none else; None if there is no such ring."""
+        """Return the one ring that exactly the running nodes are on; None if there is no such ring."""
         nodes = self.running
         return nodes[0].machine.ring_id if self.one_ring() else None  # type: ignore[union-attr]
 
     def one_ring(self, *node_ids: int) -> bool:
-        """Whether these nodes, by default all running ones, are together on one installed ring, and none else."""
+        """Return whether exactly these nodes, by default all running ones, are together on one installed ring."""
         ids = tuple(sorted(node_ids)) or tuple(node.node_id for node in self.running)
         machines = [self.nodes[node_id].machine for node_id in ids]
         return bool(machines) and all(
@@ -571,11 +573,11 @@ class Cluster:
         )
 
     def form(self, *node_ids: int, limit: float = 60.0) -> None:
-        """Run until these nodes, or all that run, are one ring."""
+        """Run until these nodes, or all that run, form one ring."""
         assert self.run_until(lambda: self.one_ring(*node_ids), limit), f"no ring after {limit} s: {self}"
 
     def settle(self, limit: float = 60.0) -> bool:
-        """Run until all running nodes are one ring and all that was sent is delivered; says whether that came."""
+        """Run until all running nodes are one ring and all that was sent is delivered; return whether that happened."""
         end = self.now + limit
         every = self.config.token / 20
         while self.run_until(self.one_ring, end - self.now, every) and self.now < end:
@@ -586,18 +588,18 @@ class Cluster:
         return False
 
     def delivered(self, node_id: int) -> list[bytes]:
-        """All messages that the present or last process of a node has been given, in order."""
+        """Return all messages that the present or last process of a node has been given, in order."""
         events = self.nodes[node_id].trace.events
         return [message for event in events if isinstance(event, Messages) for message in event.messages]
 
     def configurations(self, node_id: int) -> Iterator[Delivery]:
-        """All configurations that the present or last process of a node has been given, in order."""
+        """Return all configurations that the present or last process of a node has been given, in order."""
         for event in self.nodes[node_id].trace.events:
             if not isinstance(event, Messages | Sent):
                 yield event
 
     def history(self, *, quiescent: bool) -> History:
-        """What the checkers judge."""
+        """Return what the checkers judge."""
         return History(self.traces, quiescent=quiescent)
 
     def __str__(self) -> str:

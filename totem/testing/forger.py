@@ -1,8 +1,8 @@
-"""A host of a listed address that says what is not so: for random worlds, and for tests that aim.
+"""A host with a listed address that sends forged datagrams: for random worlds, and for tests with a target.
 
-Whatever it says about membership can cost a ring, and none of the promises; what it says in nobody's name, or with
-numbers that cannot be, costs nothing. It does not forge what a member could have said of the order of a ring itself, a
-token, or a multicast in its name: nothing without authentication tells those from true ones.
+What it claims about membership can cost a ring, and none of the promises. What it claims with an unknown sender or with
+impossible numbers costs nothing. It does not forge what a member itself could have said about the order of a ring: a
+token, or a multicast in its name. Without authentication nothing tells those from true ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FRAME = codec.frame([4], 0, 0) + b"lies"
 
 
 class Forger:
-    """Makes datagrams that fit what a processor is doing just now, but for what they say."""
+    """Makes datagrams that fit what a processor is doing at the moment, but with false contents."""
 
     def __init__(self, dice: random.Random, *, pure: bool) -> None:
         self._dice = dice
@@ -35,8 +35,8 @@ class Forger:
         if pure:  # a real node dies of a full one that it has not seen before, which ours would pass on
             self._kinds.append(self._commit_token)
 
-    def lie(self, machine: Processor) -> bytes:
-        """Make one for a processor, in the name of another node of its nodelist."""
+    def forge(self, machine: Processor) -> bytes:
+        """Return a forged datagram for a processor, in the name of another node of its nodelist."""
         others = [node.node_id for node in machine.config.nodes if node.node_id != machine.node_id]
         return codec.encode(self._dice.choice(self._kinds)(machine, self._dice.choice(others)))
 

@@ -32,7 +32,7 @@ class Process(NamedTuple):
     node_id: int
     incarnation: int = 1
     foreign: bool = False
-    """Not of our make: Corosync, or a model of it."""
+    """Whether it is Corosync, or a model of it, and not this package."""
 
     def __str__(self) -> str:
         life = f"'{self.incarnation}" if self.incarnation > 1 else ""
@@ -45,7 +45,7 @@ class Sent(NamedTuple):
     messages: tuple[bytes, ...]
     guarantee: Guarantee = Guarantee.AGREED
     sync: bool = False
-    """In the sync stream; such messages may be dropped when their round is dead."""
+    """Whether it is in the sync stream; such messages may be dropped when their round is dead."""
 
 
 Event = Sent | Delivery
@@ -58,7 +58,7 @@ class Trace:
     process: Process
     events: list[Event] = field(default_factory=list)
     ended: bool = False
-    """It crashed, failed or left, after the last event."""
+    """Whether it crashed, failed or left after the last event."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,15 +67,15 @@ class SentMessage:
 
     sender: Process
     order: int
-    """Among the messages of its sender in its stream, from 0."""
+    """Its place among the messages of its sender in its stream, from 0."""
     guarantee: Guarantee
     sync: bool
     sent_at: Segment | None
-    """Where its sender was when it handed it over; None before its first configuration."""
+    """Where its sender was when it handed the message over; None before its first configuration."""
     known: int
-    """How many messages the sender had been given in `sent_at` by then."""
+    """Number of messages that the sender had been given in `sent_at` by then."""
     ring_id: RingId | None = None
-    """The configuration in which it was sent (numbered); None if nobody delivered it."""
+    """The configuration in which it was sent (numbered); None if no process delivered it."""
     seq: int = 0
     place: int = -1
     """Its place among all messages sent in that configuration."""
@@ -85,7 +85,7 @@ class SentMessage:
 
 
 class Batch(NamedTuple):
-    """What one `Messages` of a trace tells."""
+    """The content of one `Messages` of a trace."""
 
     messages: list[SentMessage]
     level: Level
@@ -100,16 +100,16 @@ class Segment:
     process: Process
     configuration: Configuration
     number: int
-    """How many configurations the process had before."""
+    """Number of configurations that the process had before."""
     previous: Segment | None
     following: Segment | None = None
     batches: list[Batch] = field(default_factory=list)
     messages: list[SentMessage] = field(default_factory=list)
-    """Of all batches."""
+    """The messages of all batches."""
 
     @property
     def ring_id(self) -> RingId:
-        """Which regular configuration this is, or which one it follows."""
+        """The regular configuration that this is, or that it follows."""
         return self.configuration.ring_id
 
     @property
@@ -136,7 +136,7 @@ class Segment:
         return previous.previous if previous is not None and previous.is_transitional else previous
 
     def community(self) -> list[SentMessage]:
-        """What the process was given in com(c), for a regular c."""
+        """Return what the process was given in com(c), for a regular c."""
         transitional = self.transitional
         return self.messages + transitional.messages if transitional and transitional.messages else self.messages
 
@@ -145,7 +145,7 @@ class Segment:
 
 
 def name(configuration: Configuration) -> str:
-    """A configuration in the text of a violation."""
+    """Return a configuration as the text of a violation has it."""
     if isinstance(configuration, TransitionalConfiguration):
         return f"transitional {configuration.ring_id} to {configuration.next_ring_id} {configuration.members}"
     return f"regular {configuration.ring_id} {configuration.members}"
@@ -157,11 +157,11 @@ class RingHistory:
 
     ring_id: RingId
     segments: dict[int, Segment] = field(default_factory=dict)
-    """At each process that installed it, by node id."""
+    """By node id: its segment at each process that installed it."""
     frames: dict[int, list[SentMessage]] = field(default_factory=dict)
-    """The messages of each frame, as told by whoever was given most of them."""
+    """The messages of each frame, from the process that was given most of them."""
     order: list[SentMessage] = field(default_factory=list)
-    """All messages that anyone was given as sent in it, in their order."""
+    """All messages that any process was given as sent in it, in their order."""
 
     def put_in_order(self) -> None:
         """Give each message its place; numbers may have wrapped around."""
@@ -176,9 +176,9 @@ class RingHistory:
 class History:
     """All traces of a run, read once; what is wrong at first sight is in `flaws`, by clause.
 
-    `quiescent`: nothing was on its way at the end, so what is still missing is lost. `early`: which foreign processes
-    installed which ring before they had all that its recovery brought, because of counters left over from an attempt
-    that broke (rulings, A3); they may lack messages of that ring, and of the one that they came from.
+    `quiescent`: nothing was on its way at the end, so what is still missing is lost. `early`: foreign processes with a
+    ring that they installed before they had all that its recovery brought, because of counters left over from a broken
+    attempt (rulings, A3). They may lack messages of that ring, and of the one that they came from.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class History:
         self.early = set(early)
         self.alive = {trace.process for trace in traces if not trace.ended}
         self.pure = not any(trace.process.foreign for trace in traces)
-        """Which column is checked: no process is foreign."""
+        """Whether the pure column is checked: no process is foreign."""
         self.foreign_nodes = {trace.process.node_id for trace in traces if trace.process.foreign}
         if self.early:
             sent = {
@@ -217,11 +217,11 @@ class History:
             ring.put_in_order()
 
     def _without_misfiled(self, trace: Trace, sent: set[bytes]) -> Trace:
-        """The trace without what misfiling did to a foreign process in a ring of foreign nodes that it installed early.
+        """Return a trace without the effects of misfiling in a ring of foreign nodes that was installed early.
 
-        A companion that installs in time multicasts while this process is still in Recovery, which files what is not
-        encapsulated in the old ring's queue, delivers it out of that, and may put together over the hole what comes
-        later. None of our nodes has a part in it.
+        A companion that installs in time multicasts while this process is still in Recovery. This process files what is
+        not encapsulated in the old ring's queue, delivers it from there, and may join what comes later over the hole.
+        No node of this package takes part in that.
         """
         installed = {
             event.ring_id: index
@@ -318,7 +318,7 @@ class History:
         return Batch(messages, level, ring_id, seq)
 
     def excused(self, segment: Segment, message: SentMessage) -> bool:
-        """Whether this process may lack this message, as only foreign processes make others or themselves lack it."""
+        """Return whether this process may lack this message, as only foreign processes cause."""
         return self._installed_early(segment) or self.came_in_the_middle(segment, message)
 
     def _installed_early(self, segment: Segment) -> bool:
@@ -329,10 +329,10 @@ class History:
         )
 
     def came_in_the_middle(self, segment: Segment, message: SentMessage) -> bool:
-        """Whether this process may lack this message of a foreign sender (rulings, A10, on 6.2).
+        """Return whether this process may lack this message of a foreign sender (rulings, A10, on 6.2).
 
-        It came to the sender's ring (or came along too early) while the sender was in the middle of a message, and
-        lacks all messages of this stream of the sender's up to one.
+        The process came to the sender's ring (or came along too early) while the sender was in the middle of a message.
+        It lacks all messages of this stream of the sender's up to one.
         """
         if not message.sender.foreign or message.ring_id is None:
             return False
@@ -360,17 +360,18 @@ class History:
         return cut is None or cut.number < together.number or self._follows_a_dead_sync(missing[0])
 
     def lost_its_beginning(self, skipped: SentMessage, message: SentMessage) -> bool:
-        """Whether nobody had to deliver a message of a foreign sender that ended, though one behind it was delivered.
+        """Return whether no process had to deliver a skipped message of a foreign sender that ended, though a later one
+        was.
 
-        It was in the middle of that message when it went to the ring of the other one, where nobody but itself had the
-        beginning (rulings, A10).
+        The sender was in the middle of that message when it went to the ring of the other one, where only itself had
+        the beginning (rulings, A10).
         """
         sender = skipped.sender
         began_before = skipped.sent_at is None or skipped.sent_at.ring_id != message.ring_id
         return sender.foreign and sender not in self.alive and began_before
 
     def _follows_a_dead_sync(self, first: SentMessage) -> bool:
-        """Whether the sender had a sync message before this one that came to nothing, perhaps half sent."""
+        """Return whether the sender had an earlier sync message that came to nothing, perhaps half sent."""
         return first.sync and any(
             message.sync and message.order < first.order and message.ring_id is None
             for message in self.sent[first.sender]

@@ -1,10 +1,9 @@
 """The network of a simulated cluster, and its clock: datagrams in flight between nodes, nothing else.
 
-All that will happen lies in one heap of (time, order, event); all that is uncertain comes from one `random.Random`, so
-a seed decides everything. A datagram's fate is settled when it is sent: cut off, lost, damaged, delayed, doubled, let
-overtake others, or kept back as long as its link is clogged. Links are directed, each has its own `Conditions`.
-
-Time is virtual: `now` jumps from event to event, and nothing here ever waits.
+All future events are in one heap of (time, order, event), and all randomness comes from one `random.Random`, so a seed
+decides everything. A datagram's fate is decided when it is sent: cut off, lost, damaged, delayed, doubled, overtaken,
+or kept back as long as its link is clogged. Links are directed, and each has its own `Conditions`. Time is virtual:
+`now` jumps from event to event, and nothing here ever waits.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 
 Damage = Callable[[bytes, random.Random], bytes]
 Filter = Callable[[int, int, bytes], bool]
-"""(source, target, datagram): True swallows it."""
+"""Called with (source, target, datagram); True drops it."""
 
 
 def flip_or_cut(datagram: bytes, dice: random.Random) -> bytes:
@@ -34,8 +33,8 @@ def flip_or_cut(datagram: bytes, dice: random.Random) -> bytes:
 def spoil_header(datagram: bytes, dice: random.Random) -> bytes:
     """Damage a datagram so that any receiver can tell: magic or version wrong, or cut off within the header.
 
-    What UDP's checksum lets through is rare, and no protocol without authentication can undo it; with this damage all
-    promises still hold.
+    Damage that UDP's checksum does not detect is rare, and no protocol without authentication can undo it. With this
+    damage all promises still hold.
     """
     if dice.random() < 0.5:
         return datagram[: dice.randrange(13)]
@@ -50,13 +49,13 @@ class Conditions:
 
     delay: float = 0.0005
     jitter: float = 0.0002
-    """Up to so much is added to the delay; order is kept."""
+    """Largest time that is added to the delay; order is kept."""
     loss: float = 0.0
     duplicate: float = 0.0
     reorder: float = 0.0
-    """Chance to be late by up to ten delays, so that later datagrams overtake."""
+    """Probability of a delay by up to ten delays more, so that later datagrams overtake."""
     straggle: float = 0.0
-    """Chance that a copy comes much later, `straggle_time` at most, perhaps in another ring's days."""
+    """Probability that a copy comes much later, `straggle_time` at most, perhaps in another ring."""
     straggle_time: float = 1.0
     longest: float = inf
     """Bytes of the longest datagram that passes."""
@@ -71,7 +70,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cables:
-    """A switch and a cable from it to each node: what datagrams cost of time, in place of a link's delay.
+    """A switch and a cable from it to each node: the time that datagrams take, instead of a link's delay.
 
     A node's datagrams leave one after the other, and so do those that the switch has for a node.
     """
@@ -81,17 +80,17 @@ class Cables:
     delay: float = 5e-6
     """Seconds from the end of a datagram at the switch to its beginning on the next cable."""
     overhead: int = 66
-    """Bytes of a datagram besides its own: preamble, gap, Ethernet, IPv4 and UDP headers."""
+    """Bytes of a datagram on the cable besides its own: preamble, gap, Ethernet, IPv4 and UDP headers."""
     buffer: int = 512 * 1024
-    """Bytes that wait for a node at the switch; what comes on top of that is lost."""
+    """Bytes that may wait for a node at the switch; beyond that they are lost."""
 
     def seconds(self, datagram: bytes) -> float:
-        """How long a datagram is on a cable."""
+        """Return how long a datagram is on a cable."""
         return (len(datagram) + self.overhead) / self.rate
 
 
 class Storm(Exception):
-    """More happens than a story may need: somebody answers everything with more of the same."""
+    """More events than any scenario needs: a node answers everything with more of the same."""
 
 
 class Link:
@@ -102,7 +101,7 @@ class Link:
     def __init__(self, conditions: Conditions) -> None:
         self.cut = False
         self.clogged: list[bytes] | None = None
-        """What is kept back, while the link is clogged."""
+        """Datagrams that are kept back while the link is clogged."""
         self.latest = 0.0
         """When the last datagram arrives that keeps its place in the order."""
         self.conditions = conditions
@@ -119,22 +118,22 @@ class Link:
 
 
 class Network:
-    """Nodes `node_ids`, a link from each to each, and the heap of everything that will happen."""
+    """Nodes `node_ids`, a link from each to each, and the heap of all future events."""
 
     CLOG_LIMIT = 1000
-    """Datagrams a clogged link keeps; the rest is lost, as in any queue."""
+    """Datagrams that a clogged link keeps; the rest is lost, as in any queue."""
 
     def __init__(self, node_ids: Iterable[int], dice: random.Random, conditions: Conditions | None = None) -> None:
         self.now = 0.0
         self.dice = dice
         self.conditions = conditions or Conditions()
         self.filters: list[Filter] = []
-        """Each may swallow a datagram; for tests that aim."""
+        """Each may drop a datagram; for tests with a target."""
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         """(time, order, what to call, its arguments)."""
         self._order = 0
         self.limit = 1 << 62
-        """More things than this to happen are no story any more but a storm."""
+        """Number of events beyond which a run is a storm."""
         self._receivers: dict[int, Callable[[bytes], None]] = {}
         ids = list(node_ids)
         self.links = {source: {target: Link(self.conditions) for target in ids} for source in ids}
@@ -142,28 +141,28 @@ class Network:
             self.links[node_id][node_id].conditions = Conditions(delay=self.conditions.delay / 10, jitter=0.0)
 
     def attach(self, node_id: int, receiver: Callable[[bytes], None]) -> None:
-        """Hand all datagrams that arrive at a node to `receiver`."""
+        """Give all datagrams that arrive at a node to `receiver`."""
         self._receivers[node_id] = receiver
 
     # Time.
 
     def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
-        """Call `action` when it is `time`, behind what is due at the same moment already."""
+        """Call `action` when it is `time`, after what is due at the same moment already."""
         self._order += 1
         heappush(self._heap, (time, self._order, action, arguments))
 
     @property
     def next_event(self) -> float | None:
-        """When the next thing happens; None if nothing will."""
+        """Return when the next event happens; None if there is none."""
         return self._heap[0][0] if self._heap else None
 
     def step(self) -> None:
-        """Let the next thing happen."""
+        """Run the next event."""
         self.now, _, action, arguments = heappop(self._heap)
         action(*arguments)
 
     def run(self, until: float) -> None:
-        """Let everything happen up to and including the time `until`, which then is `now`."""
+        """Run all events up to and including the time `until`, which then is `now`."""
         heap = self._heap
         while heap and heap[0][0] <= until:
             self.now, _, action, arguments = heappop(heap)
@@ -223,13 +222,13 @@ class Network:
                 link.conditions = conditions
 
     def cut(self, sources: Collection[int], targets: Collection[int]) -> None:
-        """Cut the links from the ones to the others, in this direction only."""
+        """Cut the links from the first nodes to the second, in this direction only."""
         for source, target, link in self._links():
             if source in sources and target in targets:
                 link.cut = True
 
     def partition(self, *groups: Collection[int]) -> None:
-        """Cut all links between nodes that are not in one of the groups together, and restore all others."""
+        """Cut all links between nodes that are not together in one of the groups, and restore all others."""
         for source, target, link in self._links():
             link.cut = not any(source in group and target in group for group in groups)
 
@@ -241,7 +240,7 @@ class Network:
             self._unclog(source, target, link)
 
     def clog(self, node: int) -> None:
-        """Keep back all that goes to and comes from a node, until `unclog`."""
+        """Keep back everything to and from a node, until `unclog`."""
         for _, _, link in self._links_of(node):
             if link.clogged is None:
                 link.clogged = []
@@ -254,7 +253,7 @@ class Network:
     def swizzle_clog(self, duration: float) -> None:
         """Clog some nodes one by one and release them in another order, within `duration` from now.
 
-        FoundationDB's fault that finds more than its share.
+        This fault of FoundationDB's simulator finds more than its share.
         """
         nodes = [node for node in self.links if self.dice.random() < 0.6]
         clogging = sorted(self.now + duration / 2 * self.dice.random() for _ in nodes)
@@ -283,10 +282,10 @@ class Network:
 
 
 class SwitchedNetwork(Network):
-    """Nodes on one switch: a datagram takes the time that its bytes take, behind those before it.
+    """Nodes on one switch: a datagram takes the time of its bytes, behind those before it.
 
-    What is sent to all leaves its node once, and the switch makes the copies. The links' loss and cuts hold, their
-    other faults do not.
+    A datagram to all leaves its node once, and the switch makes the copies. The links' loss and cuts apply, their other
+    faults do not.
     """
 
     def __init__(self, node_ids: Collection[int], dice: random.Random, cables: Cables | None = None) -> None:
@@ -297,7 +296,7 @@ class SwitchedNetwork(Network):
         self._out = dict.fromkeys(node_ids, 0.0)
         """When the cable from each node to the switch is free."""
         self._in = dict.fromkeys(node_ids, 0.0)
-        """When the one to each node is."""
+        """When the cable from the switch to each node is free."""
 
     def broadcast(self, source: int, datagram: bytes) -> None:
         """Send to every other node, in one copy."""

@@ -1,15 +1,16 @@
 """Random worlds, one for each seed: `python -m totem.testing.soak --seeds 0:1000`.
 
-A world is a cluster that lives through some dozens of random things: messages of all sizes, crashes between any two
-steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss and delay. Its settings, too, come from
-the seed, oddly small ones above all; in some worlds not all nodes of ours know labels. In the end the network heals,
-and then the nodes must come together in one ring and deliver what there is. The traces are judged by the checkers, in
-the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`); such worlds have
-Corosync's own merge timeout and idle count.
+A world is a cluster that lives through some dozens of random events: messages of all sizes, crashes between any two
+steps, restarts, pauses, leaves, partitions, links that lose one direction, storms of loss and delay. Its settings come
+from the seed, too, and are often unusually small. In some worlds not all nodes of this package know labels.
 
-The closing line is `N worlds, M membership changes, V violations`: a change is a ring that somebody installed. A
+In the end the network heals. Then the nodes must form one ring and deliver what there is. The checkers judge the
+traces, in the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`). Such
+worlds have Corosync's own merge timeout and idle count.
+
+The closing line is `N worlds, M membership changes, V violations`; a change is a ring that a process installed. A
 violation names its clause, its seed and the command that replays it. Branches of the protocol that a batch should have
-reached (`SOMETIMES`) and did not are named, too.
+reached (`SOMETIMES`) and did not are listed, too.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ HEALED = Conditions()
 _MOST_EVENTS = 1_000_000
 _MOST_ANSWERS = 100
 _LONGEST_REST = 40.0
-"""Seconds in which programs come to rest, when everything is healed."""
+"""Seconds within which programs come to rest once everything is healed."""
 _HOMEMADE_DEATH = "no room for a frame"
-"""Sync messages of many dead rounds have filled a Corosync node's own queue, which nobody else can help."""
+"""A Corosync node's death when sync messages of many dead rounds have filled its own queue; no other node can help."""
 _NEAR_WRAP = (1 << 32) - 100
 _SHARE_OF_LIARS = 0.15
 _SHARE_OF_NARROW_PORTS = 0.15
@@ -76,7 +77,7 @@ SOMETIMES = frozenset(
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one world."""
+    """The result of one world."""
 
     seed: int
     rings: int = 0
@@ -88,10 +89,10 @@ class Outcome:
 
 
 class Neighbour(CorosyncModel):
-    """The model of a real node as random worlds have it.
+    """The model of a real node in random worlds.
 
-    It is without the one fault that loses messages for good, which nobody beside it can mend (docs/trials.md, 9), and
-    tells when counters left over from a broken attempt make it install a ring before it has all of the recovery.
+    It is without the one fault that loses messages for good, which no other node can repair (docs/trials.md, 9). It
+    reports when counters left over from a broken attempt make it install a ring before it has all of the recovery.
     """
 
     frees_on_repeated_tokens = False
@@ -103,20 +104,20 @@ class Neighbour(CorosyncModel):
 
 
 class Programs(Protocol):
-    """What runs on the nodes of one world: makes each process's application, and has promises of its own."""
+    """The programs on the nodes of one world: makes each process's application, and has promises of its own."""
 
     def __call__(self, node: SimulatedNode) -> Application:
-        """Make the application of a new process."""
+        """Return the application of a new process."""
 
     def rest(self) -> None:
-        """Send nothing more of their own accord: the world is to come together."""
+        """Send nothing more unasked: the world is about to settle."""
 
     @property
     def busy(self) -> bool:
-        """Whether something is still under way that makes them send."""
+        """Return whether something is still under way that makes them send."""
 
     def check(self) -> list[Violation]:
-        """Judge what they have seen."""
+        """Return the violations of their promises."""
 
 
 class World:
@@ -156,12 +157,12 @@ class World:
         if not makers:
             self._slow_down()
         self.pace = dice.choice((0.005, 0.03, 0.1, 0.5)) * self.config.token
-        """Mean time between two things that happen."""
+        """Mean time between two events."""
         self.safe = dice.choice((0.0, 0.3, 1.0))
         """Share of messages that are sent as SAFE."""
         self._stamps = [Stamp(number) for number in range(4)]
         self._stamper = random.Random(f"stamps {seed}")
-        self._liar: Forger | None = None
+        self._forger: Forger | None = None
         self._malice = random.Random(f"malice {seed}")
         self.faults: list[tuple[Callable[[], None], float]] = [
             (self._crash, 1.0),
@@ -192,15 +193,16 @@ class World:
             netmtu=dice.choice((576, 1500, 1500, 9000)),
             **self._choose_windows(mixed=mixed),
             miss_count_const=dice.choice((1, 5)),
-            # Corosync counts idle visits in Recovery, too: with small constants it holds the token there, or announces
-            # a ring that its neighbours have not installed yet, and rings drive each other round for ever.
+            # Corosync counts idle visits in Recovery, too. With small constants it holds the token there, or announces
+            # a ring that its neighbours have not installed yet, and rings disturb each other for ever.
             seqno_unchanged_const=30 if mixed else dice.choice((1, None, 30)),
             fail_recv_const=dice.choice((30, 2500)),
             send_queue_bytes=1 << 20,
         )
 
     def _choose_extensions(self, dice: random.Random) -> None:
-        """All, some, or none of our nodes have each extension; of the accelerated ring each its own window."""
+        """Give each extension to all, some or none of this package's nodes, and each node its own accelerated
+        window."""
         share = dice.choice((1.0, 1.0, 0.7, 0.0))
         for node in self.cluster.nodes.values():
             window = dice.choice((1, 4, 64, 4096)) if dice.random() < share else 0
@@ -210,12 +212,12 @@ class World:
             node.config = replace(node.config, compact_headers=dice.random() < share)
 
     def _choose_windows(self, *, mixed: bool) -> dict[str, int]:
-        """Configured ones, oddly small ones above all; or none, where the nodes may choose."""
+        """Choose configured windows, often unusually small ones; or none, where the nodes may choose."""
         window_size, max_messages = self.dice.choice((1, 4, 50, 0, 200)), self.dice.choice((1, 3, 17, 17, 50))
         return {"window_size": window_size, "max_messages": max_messages} if window_size or mixed else {}
 
     def _slow_down(self) -> None:
-        """Have some nodes be busy with each datagram for a while, and hold more or less of what waits."""
+        """Make some nodes busy with each datagram for a while, and change how much may wait for them."""
         dice = random.Random(f"labour {self.seed}")
         for node in self.cluster.nodes.values():
             node.socket_buffer = dice.choice((212_992, node.SOCKET_BUFFER, 4 << 20))
@@ -228,16 +230,16 @@ class World:
         return {node_id: self.dice.choice(makers) for node_id in foreign}
 
     def _add_malice(self, *, pure: bool) -> None:
-        """In some worlds a host of a listed address lies to ours, in some a port is too narrow for large frames."""
+        """In some worlds add a host that forges datagrams, in some a port that is too narrow for large frames."""
         if self._malice.random() < _SHARE_OF_LIARS:
-            self._liar = Forger(self._malice, pure=pure)
+            self._forger = Forger(self._malice, pure=pure)
         if self._malice.random() < _SHARE_OF_NARROW_PORTS:
             self.faults.append((self._narrow, 1.0))
 
     # The story.
 
     def run(self) -> Outcome:
-        """Live through chaos, heal, and be judged."""
+        """Run the random events, heal the network, and judge the traces."""
         violations = []
         try:
             self._live()
@@ -265,8 +267,8 @@ class World:
         happenings = (self._burst, self._fault, self._strike, self._break_attempt, self._cure)
         for _ in range(self.dice.randint(10, 60)):
             self.dice.choices(happenings, (5, 2, 3, 1, 4))[0]()
-            if self._liar is not None:
-                self._lie(self._liar)
+            if self._forger is not None:
+                self._forge(self._forger)
             self.cluster.run_for(self.dice.expovariate(1 / self.pace))
 
     def _come_together(self) -> bool:
@@ -281,7 +283,7 @@ class World:
         limit = 30 * (self.config.token + self.config.consensus) + self._longest_absence()
         if self.programs is None:
             return self.cluster.settle(limit)
-        # More than once, since what they wait for may make them send something, and a change of ring may come of that.
+        # Settle more than once, because what they wait for may make them send something, and that may change the ring.
         for _ in range(_MOST_ANSWERS):
             if not self.cluster.settle(limit):
                 return False
@@ -378,7 +380,7 @@ class World:
         self.cluster.network.cut(sources, targets)
 
     def _thin_multicasts(self) -> None:
-        """Some nodes get all tokens, but only some multicasts or none, until the next general healing."""
+        """Let some nodes get all tokens, but only some multicasts or none, until the next general healing."""
         victims = self._some() if self.dice.random() < 0.5 else list(self.cluster.nodes)
         chance = self.dice.choice((0.2, 0.5, 0.8, 1.0))
         self._tell(f"lose {chance} of the multicasts to {victims}")
@@ -396,14 +398,14 @@ class World:
         self._choose(self.cures)
 
     def _strike(self) -> None:
-        """Something happens while messages are on their way."""
+        """Let something happen while messages are on their way."""
         for _ in range(self.dice.randint(1, 3)):
             self._burst()
         self._run_some(60)
         self._fault()
 
     def _break_attempt(self) -> None:
-        """Something happens in the middle of forming a ring, or right after it."""
+        """Let something happen in the middle of forming a ring, or right after it."""
         self.dice.choice((self._strike, self._cure))()
         if self.cluster.run_until(self._is_forming, self.config.token + self.config.consensus, 0.001):
             self._run_some(20 * len(self.cluster.nodes))
@@ -415,7 +417,7 @@ class World:
         self.dice.choices(actions, weights)[0]()
 
     def _run_some(self, most: int) -> None:
-        """Let up to so many events happen."""
+        """Run up to `most` events."""
         for _ in range(self.dice.randrange(most)):
             if self.cluster.network.next_event is not None:
                 self.cluster.network.step()
@@ -423,21 +425,21 @@ class World:
     def _is_forming(self) -> bool:
         return any(node.machine and node.machine.state.name == "RECOVERY" for node in self.cluster.running)
 
-    def _lie(self, liar: Forger) -> None:
-        """Some datagrams to some nodes, soon, in whatever state they are then."""
+    def _forge(self, forger: Forger) -> None:
+        """Send some forged datagrams to some nodes, soon, in whatever state they are then."""
         for _ in range(self._malice.choice((0, 1, 1, 5))):
             node = self._malice.choice(list(self.cluster.nodes.values()))
             self.cluster.network.at(
-                self.cluster.now + self._malice.expovariate(1 / self.pace), self._tell_lie, liar, node
+                self.cluster.now + self._malice.expovariate(1 / self.pace), self._send_forgery, forger, node
             )
 
     @staticmethod
-    def _tell_lie(liar: Forger, node: SimulatedNode) -> None:
+    def _send_forgery(forger: Forger, node: SimulatedNode) -> None:
         if isinstance(node.machine, Processor) and not node.paused:
-            node.receive(liar.lie(node.machine))
+            node.receive(forger.forge(node.machine))
 
     def _narrow(self) -> None:
-        """A port loses large frames, until the next general healing; sometimes long enough for that to be noticed."""
+        """Let a port lose large frames until the next general healing; sometimes long enough to be noticed."""
         port, longest = self.dice.choice(list(self.cluster.nodes)), self.dice.choice((200, 600, 1300))
         self._tell(f"the port of {port} carries no more than {longest} bytes")
 
@@ -449,7 +451,7 @@ class World:
         self.cluster.run_for(self._malice.choice((0.0, 2.0, 6.0)))
 
     def _longest_absence(self) -> float:
-        """How long somebody may stay away still for not having received."""
+        """Return the longest time for which a node is still excluded because it did not receive."""
         machines = [node.machine for node in self.cluster.running if isinstance(node.machine, Processor)]
         absences = [absence.until for machine in machines for absence in machine.left_out.all().values()]
         return max([until - self.cluster.now for until in absences] + [0.0])
@@ -491,7 +493,7 @@ class World:
             self._tell(f"  {node.node_id} {name} {what}")
 
     def _mark(self, history: History) -> None:
-        """Look for rare things that only the traces tell."""
+        """Look for rare events that only the traces show."""
         for node in self.cluster.running:
             if isinstance(node.machine, Processor):
                 self.marks["frames behind the token"] += node.machine.counters.multicasts_behind_token
@@ -523,13 +525,13 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Worlds:
-    """What all worlds of one run have in common."""
+    """Settings that all worlds of one run share."""
 
     counts: range
     """Numbers of nodes to choose from."""
     mixed: bool = False
     application: str = ""
-    """`MODULE:NAME` of a callable that makes a world's `Programs`; empty for small ones of this kit."""
+    """`MODULE:NAME` of a callable that makes a world's `Programs`; empty for the small ones of this kit."""
     verbose: bool = False
 
     def run_world(self, seed: int) -> Outcome:
@@ -550,7 +552,7 @@ class Worlds:
             yield from pool.imap_unordered(self.run_world, seeds, chunksize=4)
 
     def replay(self, seed: int) -> str:
-        """The command that shows one world again."""
+        """Return the command that shows one world again."""
         application = f" --application {self.application}" if self.application else ""
         return (
             f"python -m totem.testing.soak --nodes {self.counts[0]}:{self.counts[-1]}{' --mixed' * self.mixed}"
@@ -559,7 +561,7 @@ class Worlds:
 
 
 class Totals:
-    """The sums over a batch, and how they are told."""
+    """The sums over a batch, and how they are printed."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -583,18 +585,18 @@ class Totals:
         self.marks += outcome.marks
 
     def tell_progress(self) -> None:
-        """Print a line now and then."""
+        """Print a line from time to time."""
         now = time.perf_counter()
         if now - self.told >= 5:
             self.told = now
             print(f"{self.line()} so far; {self.rates()}", flush=True)
 
     def line(self) -> str:
-        """The closing line."""
+        """Return the closing line."""
         return f"{self.worlds} worlds, {self.rings} membership changes, {self.violations} violations"
 
     def rates(self) -> str:
-        """How fast it went."""
+        """Return the rates of the run."""
         seconds = time.perf_counter() - self.started
         return (
             f"{self.worlds / seconds:.1f} worlds/s, {self.rings / seconds:.0f} membership changes/s, "
@@ -603,7 +605,7 @@ class Totals:
         )
 
     def never(self) -> list[str]:
-        """What should have been reached and was not."""
+        """Return what should have been reached and was not."""
         return sorted(SOMETIMES - {mark for mark, count in self.marks.items() if count})
 
 
@@ -618,7 +620,7 @@ def _counts(text: str) -> range:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a batch from the command line; 1 if anything was violated."""
+    """Run a batch from the command line; return 1 if anything was violated."""
     parser = argparse.ArgumentParser(prog="python -m totem.testing.soak", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=_numbers, default=range(100), metavar="A:B", help="from A to below B")
     parser.add_argument("--nodes", type=_counts, default=range(3, 8), metavar="N|A:B", help="nodes, from A to B (3:7)")

@@ -1,6 +1,7 @@
-"""Stories as text: commands to a cluster, and what then happens, in one file that a person can read.
+"""Transcripts: commands to a cluster, and what then happens, in one file that a person can read.
 
-A story is a list of commands, one a line; what a command makes happen stands behind `----` up to the next empty line::
+A transcript is a list of commands, one a line. What a command makes happen stands after `----`, up to the next empty
+line::
 
     nodes 2 token=200ms
 
@@ -10,21 +11,21 @@ A story is a list of commands, one a line; what a command makes happen stands be
        0.0 1 enters gather: the processor started
     ...
 
-`python -m totem.testing.transcript FILES` says where a story goes otherwise than written; with `--rewrite` it writes
-down how it goes now. Only commit such a change if you understand what caused it. Times are virtual milliseconds; every
-hop takes one, so that stories stay the same when the dice fall otherwise.
+`python -m totem.testing.transcript FILES` shows where a transcript goes otherwise than written; with `--rewrite` it
+writes down how it goes now. Only commit such a change if you understand what caused it. Times are virtual milliseconds.
+Every hop takes one, so that transcripts stay the same when random numbers change.
 
 Commands (N is a node id):
 
     nodes COUNT [sync=barrier] [SETTING=VALUE ...]  the cluster, not started; settings of `Config`, times as 50ms
-    show [states] [deliveries] [packets]             what is told from here on (at first: states deliveries)
+    show [states] [deliveries] [packets]             what is written from here on (at first: states deliveries)
     start N ... | crash N ... | leave N ... | pause N ... | resume N ... | lose-store N ...
-    send N [safe] NAME ...                           messages; NAME*SIZE makes one of so many bytes
+    send N [safe] NAME ...                           messages; NAME*SIZE makes one of SIZE bytes
     partition N ... | N ... | heal | cut N ... > N ...
     swallow KIND [from=N] [to=N] [times=COUNT]       lose packets: token, multicast, join, commit, detect, cancel, any
     run TIME | run until ring N ... | run until delivered NAME N ...
     status                                           each node's state
-    check                                            let the checkers judge what was so far
+    check                                            let the checkers judge the run so far
 """
 
 from __future__ import annotations
@@ -66,12 +67,12 @@ _KINDS = {
 }
 
 
-class Mistake(Exception):
+class CommandError(Exception):
     """A command that cannot be read."""
 
 
 def describe(datagram: bytes) -> str:
-    """A packet in a few words."""
+    """Return a packet in a few words."""
     match message := codec.decode(datagram):
         case Token():
             asked = f", asks for {[seq for _, seq in message.requests]}" if message.requests else ""
@@ -102,8 +103,8 @@ def _ids(node_ids: Iterable[int]) -> str:
     return ",".join(map(str, node_ids)) or "nobody"
 
 
-class Story:
-    """The cluster of one story, and what it has told since the last command."""
+class TranscriptRunner:
+    """The cluster of one transcript, and what has happened since the last command."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -116,16 +117,16 @@ class Story:
     def cluster(self) -> Cluster:
         """The cluster that the command `nodes` has made."""
         if self._cluster is None:
-            raise Mistake("the first command must be `nodes`")
+            raise CommandError("the first command must be `nodes`")
         return self._cluster
 
     def command(self, line: str) -> list[str]:
-        """Do what a line says; returns what is told of it."""
+        """Run the command of a line; return what it makes happen."""
         self.lines = []
         name, *words = line.split()
         method = getattr(self, f"do_{name.replace('-', '_')}", None)
         if method is None:
-            raise Mistake(f"no such command: {name}")
+            raise CommandError(f"no such command: {name}")
         method(words)
         return self.lines
 
@@ -147,7 +148,7 @@ class Story:
         return False
 
     def on_delivery(self, node: SimulatedNode, delivery: Delivery) -> None:
-        """Tell a delivery; called by the application."""
+        """Write a delivery down; called by the application."""
         if "deliveries" not in self._shown:
             return
         if isinstance(delivery, Messages):
@@ -180,13 +181,13 @@ class Story:
             int(words[0]),
             config=config,
             conditions=Conditions(delay=HOP, jitter=0.0),
-            application=lambda node: Teller(self, node, barrier=barrier),
+            application=lambda node: TranscriptApplication(self, node, barrier=barrier),
             on_trace=self._on_trace,
         )
         self._cluster.network.filters.append(self._on_packet)
 
     def do_show(self, words: list[str]) -> None:
-        """Choose what is told."""
+        """Choose what is written down."""
         self._shown = set(words)
 
     def do_start(self, words: list[str]) -> None:
@@ -202,7 +203,7 @@ class Story:
         self._each(words, SimulatedNode.crash)
 
     def do_leave(self, words: list[str]) -> None:
-        """Have nodes leave."""
+        """Make nodes leave."""
         self._each(words, SimulatedNode.leave)
 
     def do_pause(self, words: list[str]) -> None:
@@ -210,7 +211,7 @@ class Story:
         self._each(words, SimulatedNode.pause)
 
     def do_resume(self, words: list[str]) -> None:
-        """Have paused nodes go on."""
+        """Resume paused nodes."""
         self._each(words, SimulatedNode.resume)
 
     def do_lose_store(self, words: list[str]) -> None:
@@ -231,7 +232,7 @@ class Story:
         node.send(messages, guarantee)
 
     def do_partition(self, words: list[str]) -> None:
-        """Part the network."""
+        """Partition the network."""
         self.cluster.network.partition(*(list(map(int, group.split())) for group in " ".join(words).split("|")))
 
     def do_heal(self, words: list[str]) -> None:
@@ -251,7 +252,7 @@ class Story:
         source_only, target_only = int(options.pop("from", 0)), int(options.pop("to", 0))
         left = int(options.pop("times", 1 << 30))
         if options or (kind is None and words[0] != "any"):
-            raise Mistake("swallow KIND [from=N] [to=N] [times=COUNT]")
+            raise CommandError("swallow KIND [from=N] [to=N] [times=COUNT]")
 
         def swallows(source: int, target: int, datagram: bytes) -> bool:
             nonlocal left
@@ -283,12 +284,12 @@ class Story:
                 lambda: all(message in self.cluster.delivered(node) for node in nodes), _LONGEST_WAIT
             )
         else:
-            raise Mistake("run until ring N ... or run until delivered NAME N ...")
+            raise CommandError("run until ring N ... or run until delivered NAME N ...")
         if not happened:
             self._tell("it does not happen")
 
     def do_status(self, words: list[str]) -> None:
-        """Tell each node's state."""
+        """Write down each node's state."""
         for node in self.cluster.nodes.values():
             machine = node.machine
             if machine is None:
@@ -305,37 +306,37 @@ class Story:
         self.lines += [str(violation) for violation in violations] or ["extended virtual synchrony holds"]
 
 
-class Teller:
-    """The application of a story: tells, then syncs."""
+class TranscriptApplication:
+    """The application of a transcript: writes each delivery down, then syncs."""
 
-    def __init__(self, story: Story, node: SimulatedNode, *, barrier: bool) -> None:
-        self._story = story
+    def __init__(self, runner: TranscriptRunner, node: SimulatedNode, *, barrier: bool) -> None:
+        self._runner = runner
         self._node = node
         self._sync = BarrierSync(node) if barrier else AnswerAtOnce(node)
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery."""
-        self._story.on_delivery(self._node, delivery)
+        self._runner.on_delivery(self._node, delivery)
         self._sync.on_delivery(delivery)
 
 
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"([\d.]+)(ms|s)", text)
     if match is None:
-        raise Mistake(f"not a time: {text} (50ms, 2s)")
+        raise CommandError(f"not a time: {text} (50ms, 2s)")
     return float(match[1]) / (1000 if match[2] == "ms" else 1)
 
 
 def _value(name: str, text: str) -> Any:
     types = {field.name: field.type for field in fields(Config)}
     if name not in types:
-        raise Mistake(f"no such setting: {name}")
+        raise CommandError(f"no such setting: {name}")
     return _seconds(text) if types[name] == "float" else int(text) if "int" in str(types[name]) else text
 
 
-def retell(text: str) -> str:
-    """Run a story and write down how it goes; equal to `text` if it goes as it is written."""
-    story = Story()
+def rerun(text: str) -> str:
+    """Run a transcript and return it as it goes now; equal to `text` if nothing has changed."""
+    runner = TranscriptRunner()
     told: list[str] = []
     lines = iter(text.splitlines())
     for line in lines:
@@ -345,7 +346,7 @@ def retell(text: str) -> str:
             _skip_paragraph(lines)
             told.append("")
         else:
-            output = story.command(line)
+            output = runner.command(line)
             told += [line, SEPARATOR, *output, ""] if output else [line]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(told)).rstrip("\n") + "\n"
 
@@ -357,17 +358,17 @@ def _skip_paragraph(lines: Iterator[str]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run stories from the command line; 1 if one goes otherwise than it is written."""
+    """Run transcripts from the command line; return 1 if one goes otherwise than it is written."""
     parser = argparse.ArgumentParser(prog="python -m totem.testing.transcript", description=__doc__.splitlines()[0])
     parser.add_argument("--rewrite", action="store_true", help="write down how the stories go now")
-    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="a story, or a folder of stories")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="FILE", help="a transcript, or a folder of transcripts")
     options = parser.parse_args(arguments)
     differing = 0
     for path in (
         file for given in options.paths for file in (sorted(given.glob("*.txt")) if given.is_dir() else [given])
     ):
         written = path.read_text()
-        told = retell(written)
+        told = rerun(written)
         if told == written:
             continue
         differing += 1

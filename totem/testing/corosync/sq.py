@@ -9,14 +9,14 @@ MASK = 0xFFFFFFFF
 
 
 def sq_lt_compare(a: int, b: int) -> bool:
-    """Whether sequence number `a` comes before `b`."""
+    """Return whether sequence number `a` comes before `b`."""
     if a > 0x80000000 or b > 0x80000000:
         a, b = (a - 0x10000) & MASK, (b - 0x10000) & MASK
     return a < b
 
 
 def sq_lte_compare(a: int, b: int) -> bool:
-    """Whether sequence number `a` comes before `b` or is equal to it."""
+    """Return whether sequence number `a` comes before `b` or is equal to it."""
     return a == b or sq_lt_compare(a, b)
 
 
@@ -29,12 +29,12 @@ class SortQueue:
         self.miss_count: Counter[int] = Counter()
 
     def in_range(self, seq: int) -> bool:
-        """Whether `seq` has a place in the window."""
+        """Return whether `seq` has a place in the window."""
         end = (self.head_seqid + QUEUE_RTR_ITEMS_SIZE_MAX) & MASK
         return not sq_lt_compare(seq, self.head_seqid) and sq_lt_compare(seq, end)
 
     def add(self, seq: int, item: bytes) -> None:
-        """Put a message in, in place of what was there."""
+        """Add a message, in place of what was there."""
         self.items[seq] = item
         self.miss_count.pop(seq, None)
 

@@ -17,7 +17,7 @@ _CPG_HEADERS = {0x20003: 184, 0x20006: 200}  # mcast, partial mcast
 
 
 class Assembly:
-    """The message of one sender that is being put together."""
+    """The message of one sender that is being assembled."""
 
     def __init__(self) -> None:
         self.data = bytearray()
@@ -26,10 +26,10 @@ class Assembly:
         self.throw_away = False
 
     def take(self, fragmented: int, continuation: int, pieces: list[bytes]) -> list[bytes]:
-        """Add a frame's pieces; give the messages that are complete by it.
+        """Add a frame's pieces; return the messages that are complete by it.
 
-        That nothing is delivered from a frame in which throwing away ends, and that `last_frag_num` is not taken over
-        there, is as real as the rest.
+        Nothing is delivered from a frame in which throwing away ends, and `last_frag_num` is not updated there: a real
+        node does the same.
         """
         start = len(self.data)
         self.data += b"".join(pieces)
@@ -71,7 +71,7 @@ class Totempg:
         self.packet_size = packet_size
         """TOTEMPG_PACKET_SIZE: bytes of a frame without its header."""
         self.bytes_a_frame = packet_size - 16
-        """What is reckoned where the queue's room is asked for."""
+        """Bytes of a frame, as the node estimates them when it checks the queue's room."""
         self.waiting_transack = False
         self._totemsrp_mcast = mcast
         self._totemsrp_avail = avail
@@ -83,13 +83,13 @@ class Totempg:
         self._assembly_list_trans: dict[int, Assembly] = {}
 
     def frames_for(self, byte_count: int) -> int:
-        """How many frames are reckoned for a message when the queue's room is asked for (`byte_count_send_ok`)."""
+        """Return the node's estimate of a message's frames when it checks the queue's room (`byte_count_send_ok`)."""
         return byte_count // self.bytes_a_frame + 1
 
     def mcast_msg(self, iovec: Sequence[bytes]) -> None:
-        """Stage or send one message, which its sender hands down in these parts.
+        """Stage or send one message, which its sender passes down in these parts.
 
-        A part that fits is staged whole; one that does not fills the frame to the brim. Whether the rest of such a part
+        A part that fits is staged whole; one that does not fills the frame completely. Whether the rest of such a part
         may be staged depends on the length of the whole part.
         """
         iovec = [part for part in iovec if part]
@@ -131,12 +131,12 @@ class Totempg:
         self._fragmentation_data.clear()
 
     def callback_token_received(self) -> None:
-        """Send what is staged, if the queue has room for it; if not, it stays for whatever stream is the next."""
+        """Send what is staged, if the queue has room; if not, it stays for whichever stream is next."""
         if self._mcast_packed_msg_lens and self._totemsrp_avail():
             self._send(0)
 
     def deliver(self, node_id: int, datagram: bytes) -> list[bytes]:
-        """Give the messages that a multicast completes."""
+        """Return the messages that a multicast completes."""
         try:
             fragmented, continuation, pieces = codec.parse_frame(datagram)
         except MalformedDatagram:
@@ -160,10 +160,10 @@ class Totempg:
 
 
 def iovec_of(message: bytes) -> list[bytes]:
-    """Cut a message where a real node's layers cut it when they hand it down; that decides how it is packed.
+    """Cut a message where a real node's layers cut it when they pass it down; that decides how it is packed.
 
-    They hand down the lengths of the group names, the names, then the executive message, where CPG gives header and
-    payload of its multicasts as two. A message without group header is one part.
+    They pass down the lengths of the group names, the names, then the executive message; CPG passes header and payload
+    of its multicasts as two parts. A message without group header is one part.
     """
     if not message.startswith((b"\x01\x00\x01\x00a", b"\x01\x00\x04\x00sync")):
         return [message]

@@ -29,10 +29,10 @@ from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, Merg
 ALL = 0
 """Target of a multicast."""
 LOOPBACK = 20e-6
-"""How long a packet to itself takes, in seconds; `CorosyncModel.loopback` can be set to something else."""
+"""Seconds that a packet to the node itself takes; `CorosyncModel.loopback` can be set to something else."""
 
 JOIN_STORM = 20
-"""So many joins in a row that tell nothing new are answered at once."""
+"""Consecutive joins without news that are answered at once."""
 
 RETRANSMIT_ENTRIES_MAX = 30
 FRAME_SIZE_MAX = 65536
@@ -40,7 +40,7 @@ MCAST_HEADER = codec.MCAST_HEADER
 
 
 def subtract(one: Iterable[int], other: Iterable[int]) -> list[int]:
-    """What is in one set, in its order, and not in the other."""
+    """Return what is in one set, in its order, and not in the other."""
     out = set(other)
     return [node_id for node_id in one if node_id not in out]
 
@@ -69,7 +69,7 @@ class ModelTimer(enum.Enum):
 
 @dataclass(slots=True)
 class ModelReady:
-    """What must be done: store, send, deliver, in this order; the same as the `ModelReady` of a `Processor`."""
+    """What must be done: store, send, deliver, in this order; the same as the `Ready` of a `Processor`."""
 
     ring_seq: int | None
     datagrams: list[tuple[int, list[bytes]]]
@@ -97,7 +97,7 @@ _SWITCH_BUFFERS = object()
 
 
 class CorosyncModel:
-    """One real node, as far as the wire and the delivered messages show it; see the module's text.
+    """One real node, as far as the wire and the delivered messages show it; see the package's text.
 
     `dice` is not needed. `first_seq` and `first_token_seq` are SEQNO_START_MSG and SEQNO_START_TOKEN, which are 0 in a
     real node.
@@ -107,8 +107,9 @@ class CorosyncModel:
     features = 0
     loopback = LOOPBACK
     frees_on_repeated_tokens = True
-    """The one fault that others cannot make good: a token that comes twice is taken for two rotations, so that messages
-    are freed which others lack, and these never get them. A world that is to keep all promises goes without it."""
+    """Whether the model has the one fault that other nodes cannot repair: a token that comes twice is taken for two
+    rotations. Then messages are freed that other nodes lack, and these never get them. A world that must keep all
+    promises goes without it."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class CorosyncModel:
         self._settle()
 
     def overdue(self, now: float) -> bool:
-        """Whether the process was not scheduled for more than half the token timeout.
+        """Return whether the process was not scheduled for more than half the token timeout.
 
         The first join that is received then is thrown away, and everything after it until `advance`.
         """
@@ -278,9 +279,9 @@ class CorosyncModel:
         self._settle()
 
     def multicast(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
-        """Queue messages of clients; raise QueueFull, with nothing queued, where there is no room for all.
+        """Queue messages of clients; raise QueueFull, with nothing queued, if there is no room for all.
 
-        While sync runs a real node lets its clients try again; the model holds the messages back for them.
+        While sync runs a real node lets its clients retry; the model holds the messages back for them.
         """
         if any(len(message) > MESSAGE_SIZE_MAX for message in messages):
             raise MessageTooLong(f"more than {MESSAGE_SIZE_MAX} bytes in one message kill a Corosync node")
@@ -298,7 +299,7 @@ class CorosyncModel:
         self._settle()
 
     def sync_complete(self, ring_id: RingId) -> None:
-        """Leave the trans queue and the trans buffers, each only if it serves that ring still."""
+        """Leave the trans queue and the trans buffers, each only if it still serves that ring."""
         if ring_id == self._delivered:
             self.totempg.waiting_transack = False
         if ring_id == self._installed:
@@ -322,7 +323,7 @@ class CorosyncModel:
         self._settle()
 
     def take(self) -> ModelReady:
-        """Hand over what is ready."""
+        """Return what is ready."""
         ready = ModelReady(self._ring_seq, self._datagrams, self._deliver())
         self._ring_seq = None
         self._datagrams = []
@@ -630,7 +631,7 @@ class CorosyncModel:
         self.my_pbl = self.my_cbl
 
     def _orf_token_rtr(self, token: Token, transmits_allowed: int) -> int:
-        """Send again what others ask for, then ask for what is missing here; give the number sent."""
+        """Send again what other nodes request, then request what is missing here; return the number sent."""
         sort_queue = self._sort_queue
         kept = []
         mcasted = 0
@@ -839,7 +840,7 @@ class CorosyncModel:
             self._memb_state_gather_enter("join during operational")
 
     def _storms(self, *, fruitless: bool) -> bool:
-        """Whether it is time to end a storm of joins, which a real node would not do."""
+        """Return whether to end a storm of joins, which a real node would not do."""
         if not fruitless or self.state is not MembState.GATHER:
             self._fruitless_joins = 0
             return False
