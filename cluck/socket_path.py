@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cpg.client.asynchronous import socket_of
+from cpg.local import client_socket
 
 
 def default_socket() -> Path:
-    """Where the lock server of this machine listens: `$CLUCKD_SOCKET`, else /run/cluckd/socket for root's, else in
-    the folder of the user's own sockets.
-    """
-    return socket_of("cluckd", "CLUCKD_SOCKET")
+    """Return where the lock server of this machine listens: `$CLUCKD_SOCKET`, else its usual socket."""
+    return client_socket.default_socket("cluckd")

@@ -16,15 +16,12 @@ from cluck.cli.figures import change_line, leader_lines, lock_lines, status_line
 from cluck.cli.welcome import connected
 from cluck.client import asynchronous
 from cluck.client.session_locks import ANSWER_PATIENCE
-from cluck.client.transport import silence
-from cluck.errors import DaemonUnavailable
+from cluck.client.transport import CLUCKD
 from cluck.replication.electorate import Electorate
-from cpg.cli.answers import answered
 from cpg.cli.output import print_lines, read
 from totem.streams import complain
 from totem.text import quoted
 
-_SERVER: Final = "this machine's lock server"
 LOOK: Final = 0.5
 """Seconds between two looks at a lock that is waited for to change hands."""
 QUESTIONS: Final = ("status", "tickets", "leaders", "elections", "conditions")
@@ -43,7 +40,7 @@ async def lock(options: argparse.Namespace) -> int:
 
 
 async def _ask(locks: asynchronous.Locks, question: str) -> Any:
-    return await answered("cluck", partial(locks.ask, question), partial(silence, _SERVER), DaemonUnavailable)
+    return await CLUCKD.answered(partial(locks.ask, question), partial(complain, "cluck"))
 
 
 async def unlock(options: argparse.Namespace) -> int:
@@ -78,7 +75,7 @@ async def wait(options: argparse.Namespace) -> int:
         with trio.move_on_after(ANSWER_PATIENCE):
             await locks.status()
             raise CommandFailed(f"{quoted(options.name)} has not changed hands in {options.timeout:g} s", Exit.TIMEOUT)
-    raise CommandFailed(silence(_SERVER, ANSWER_PATIENCE), Exit.FAILED)
+    raise CommandFailed(CLUCKD.silence(ANSWER_PATIENCE), Exit.FAILED)
 
 
 async def _new_holders(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:

@@ -21,8 +21,8 @@ from cluck.errors import (
     NotReady,
     OutcomeUnknown,
 )
-from cpg.cli import sole
 from cpg.cli.run import until_signal
+from cpg.local.program import sole
 from totem.errors import TotemError
 from totem.store import words
 from totem.streams import complain, standard_streams

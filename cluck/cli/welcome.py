@@ -11,7 +11,7 @@ import trio
 from cluck.cli.common import CommandFailed, Exit
 from cluck.client import asynchronous
 from cluck.client.session_locks import ANSWER_PATIENCE
-from cluck.client.transport import silence
+from cluck.client.transport import CLUCKD
 
 
 @asynccontextmanager
@@ -33,4 +33,4 @@ async def connected(
                 timeout = max(timeout - spent, min(timeout, ANSWER_PATIENCE))
             yield locks, timeout
             return
-    raise CommandFailed(silence("this machine's lock server", longest), Exit.FAILED)
+    raise CommandFailed(CLUCKD.silence(longest), Exit.FAILED)

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeVar
@@ -36,7 +37,7 @@ from cluck.client.requests import (
 )
 from cluck.client.session import Session
 from cluck.client.session_locks import ANSWER_PATIENCE, GRACE
-from cluck.client.transport import NoDaemon, Records, open_socket, silence, unanswered
+from cluck.client.transport import CLUCKD, NoDaemon, Records
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
@@ -45,7 +46,7 @@ from cluck.replication.electorate import electorate_of
 from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import Body, Waiters
-from cpg.client.asynchronous import LONGEST_PAUSE, SHORTEST_PAUSE, SILENCE, WELCOME_PATIENCE, own_name
+from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN, SHORTEST_PAUSE, own_name, reconnect_pauses
 from cpg.loop_errors import current_task
 from totem.text import quoted
 
@@ -54,8 +55,6 @@ _log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
-READ_TURN: Final = 16
-"""Records taken in before others get a turn."""
 LONGEST_REST: Final = 1.0
 """Seconds after which the clock of leases is looked at again: it goes on in a suspended machine, sleeps do not."""
 PATIENCE: Final = 5.0
@@ -63,8 +62,6 @@ PATIENCE: Final = 5.0
 has a connection. The end of a wait that is not answered by then loses its lock."""
 LAST_PATIENCE: Final = 0.25
 """Seconds that a last answer is waited for where no time is left: behind a timeout, in a task that was cancelled."""
-FAREWELL_PATIENCE: Final = 1.0
-"""Seconds that the last words of a client may take."""
 
 
 class Line(Protocol):
@@ -111,7 +108,7 @@ class SocketTransport:
 
     async def open(self) -> SocketLine:
         """Make a connection."""
-        return SocketLine(Records(open_socket(self._path), self._path))
+        return SocketLine(Records(CLUCKD.open(self._path), self._path))
 
 
 class SocketLine:
@@ -506,16 +503,9 @@ class Locks(Body):
         try:
             session.greet(self._program)
             line.say(session.take())
-            with anyio.move_on_after(SILENCE):
-                await self._hear_welcome(line)
-            if not session.is_connected and session.failure is None:
-                _log.warning("%s", silence(f"the lock server at {self._transport}", SILENCE))
-                with anyio.move_on_after(WELCOME_PATIENCE - SILENCE):
-                    await self._hear_welcome(line)
+            await CLUCKD.answered(partial(self._hear_welcome, line), partial(_log.warning, "%s"), self._transport)
             if session.failure is not None:
                 raise session.failure
-            if not session.is_connected:
-                raise unanswered(self._transport)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await line.close()
@@ -565,14 +555,13 @@ class Locks(Body):
 
     async def _connect_again(self) -> None:
         await self._line.close()
-        pause = SHORTEST_PAUSE
+        pauses = reconnect_pauses()
         while True:
             try:
                 self._line = await self._welcomed()
                 break
             except (NoDaemon, ConnectionLost):
-                await anyio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                await anyio.sleep(pauses.next())
         _log.warning("connected to %s again", self._transport)
 
     async def _watch_the_clock(self) -> None:

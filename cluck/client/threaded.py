@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from cluck.client import session_elections
-from cluck.client.asynchronous import FAREWELL_PATIENCE, LAST_PATIENCE, LONGEST_REST, PATIENCE, READ_TURN
+from cluck.client.asynchronous import LAST_PATIENCE, LONGEST_REST, PATIENCE
 from cluck.client.requests import (
     Candidacy,
     Observation,
@@ -43,7 +43,7 @@ from cluck.client.requests import (
 )
 from cluck.client.session import Session
 from cluck.client.session_locks import ANSWER_PATIENCE, GRACE
-from cluck.client.transport import NoDaemon, Records, open_socket, unanswered
+from cluck.client.transport import CLUCKD, NoDaemon, Records
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
@@ -51,8 +51,15 @@ from cluck.replication.electorate import electorate_of
 from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import raise_instead
-from cpg.client.asynchronous import LONGEST_PAUSE, SHORTEST_PAUSE, WELCOME_PATIENCE, own_name
 from cpg.client.threaded import longest_rest
+from cpg.local.client_socket import (
+    FAREWELL_PATIENCE,
+    LONGEST_PAUSE,
+    READ_TURN,
+    SHORTEST_PAUSE,
+    WELCOME_PATIENCE,
+    own_name,
+)
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)
@@ -84,7 +91,7 @@ class Locks:
         self._is_closed = self._is_gone = False
         self._welcome_until = 0.0
         self._next_try, self._pause = 0.0, SHORTEST_PAUSE
-        self._line: Records | None = Records(open_socket(path), path)
+        self._line: Records | None = Records(CLUCKD.open(path), path)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._greet()
         self._thread = threading.Thread(target=self._run, name="cluck", daemon=True)
@@ -498,7 +505,7 @@ class Locks:
             self._lose(error)
         else:
             if not session.is_connected and time.monotonic() >= self._welcome_until:
-                self._lose(unanswered(self._path))
+                self._lose(CLUCKD.unanswered(self._path))
 
     def _lose(self, why: LockError) -> None:
         """The connection is lost; unless that is the end, another one is tried soon."""
@@ -524,7 +531,7 @@ class Locks:
         if time.monotonic() < self._next_try:
             return
         try:
-            self._line = Records(open_socket(self._path), self._path)
+            self._line = Records(CLUCKD.open(self._path), self._path)
             self._greet()
         except NoDaemon:
             self._next_try = time.monotonic() + self._pause

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 from cluck.daemon.settings import Backend, Settings
 from cluck.replication.electorate import Electorate
 from cpg.client.asynchronous import DaemonRing, connect
 from cpg.client.session import WrongDaemon
-from cpg.embedded import EmbeddedRing
+from cpg.embedded import EmbeddedRing, prepare_ring
 from cpg.libcpg.corosync import CorosyncRing, open_corosync
 from cpg.local.access import Access
 from cpg.local.start import ring_in_time
@@ -30,7 +31,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
                 yield ring_of_corosync
         case Backend.RING:
             assert settings.config is not None
-            own_ring = await ring_in_time(EmbeddedRing, settings.config, node)
+            own_ring = await ring_in_time(partial(prepare_ring, EmbeddedRing, node=node), settings.config)
             async with own_ring.live():
                 yield own_ring
 

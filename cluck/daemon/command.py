@@ -26,12 +26,11 @@ from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.replication.replica import Settings as ServerSettings
 from cluck.server.host import Host
 from cluck.server.store import Disk, this_boot
-from cpg.cli import DONE, FAILED, own_version, sole
 from cpg.cli.values import path
-from cpg.client.asynchronous import usual_socket
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.formatting import nodes
 from cpg.local.access import Access
+from cpg.local.client_socket import usual_socket
 from cpg.local.lifecycle import (
     EXIT_CODES,
     SIGNALS,
@@ -43,6 +42,7 @@ from cpg.local.lifecycle import (
     raise_file_limit,
 )
 from cpg.local.log import set_level, start_logging
+from cpg.local.program import DONE, FAILED, own_version, sole
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from totem.errors import ConfigError, RingLost

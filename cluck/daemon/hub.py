@@ -60,7 +60,7 @@ class Hub:
     def disconnect(self, client: Client) -> None:
         """A connection has ended."""
         client.ended = True
-        client.hush()
+        client.discard()
         if client.has_place:
             client.has_place = False
             self._places.give(client.uid)
@@ -97,7 +97,7 @@ class Hub:
 
 
 class Client:
-    """One connection: what waits for it (a `cpg.local.server_socket.Outbox`)."""
+    """One connection: what waits for it (a `cpg.local.client_socket.Outbox`)."""
 
     def __init__(self, hub: Hub, pid: int, uid: int, gid: int) -> None:
         self.pid = pid
@@ -133,7 +133,7 @@ class Client:
     def dismiss(self, why: Farewell, text: str) -> None:
         """Tell it goodbye, instead of all that waits."""
         if not self.ended:
-            self.hush()
+            self.discard()
             self.put(Goodbye(why, text))
             self.pack()
 
@@ -157,8 +157,8 @@ class Client:
         self._count(-len(record))
         return record
 
-    def hush(self) -> None:
-        """Throw away what waits."""
+    def discard(self) -> None:
+        """Discard what waits."""
         self._said.clear()
         self._records.clear()
         self._count(-self.size)

@@ -9,7 +9,6 @@ from contextlib import aclosing
 
 import trio
 
-from cpg.cli.common import DONE, FAILED
 from cpg.cli.demo import demo
 from cpg.cli.demo_display import stage_for
 from cpg.cli.figures import rates, ring_lines
@@ -18,6 +17,7 @@ from cpg.cli.output import print_lines, standard_input
 from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
 from cpg.events import Quorum
 from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
+from cpg.local.program import DONE, FAILED
 from totem.configuration import Guarantee
 from totem.text import printable
 

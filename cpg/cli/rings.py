@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import trio
 
-from cpg.cli.answers import answered
-from cpg.cli.common import DEFAULT_CONFIG
-from cpg.client.asynchronous import DaemonRing, connect, silence
+from cpg.client.asynchronous import DaemonRing, connect
 from cpg.embedded import EmbeddedRing, open_ring
-from cpg.errors import DaemonUnavailable
 from cpg.events import Member
 from cpg.formatting import nodes
 from cpg.libcpg.corosync import CorosyncRing, open_corosync
+from cpg.local.client_socket import CPGD
+from cpg.local.program import DEFAULT_CONFIG
 from cpg.node.quorum import QuorumStatus
 from cpg.status import ring_status
 from totem.streams import complain
@@ -97,12 +96,12 @@ async def is_quorate(ring: AnyRing) -> bool:
 async def groups_of(ring: AnyRing) -> dict[bytes, tuple[Member, ...]]:
     """Ask who is in which group."""
     if isinstance(ring, DaemonRing):
-        return await answered("cpg", ring.list_groups, partial(silence, ring.path), DaemonUnavailable)
+        return await CPGD.answered(ring.list_groups, partial(complain, "cpg"), ring.path)
     return await ring.list_groups()
 
 
 async def _answer(ring: DaemonRing, question: str) -> Any:
-    return await answered("cpg", partial(ring.ask, question), partial(silence, ring.path), DaemonUnavailable)
+    return await CPGD.answered(partial(ring.ask, question), partial(complain, "cpg"), ring.path)
 
 
 async def quorum_status(ring: AnyRing) -> QuorumStatus | None:

@@ -7,16 +7,14 @@ at once where it has room, else as soon as it has.
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import os
-import socket
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -25,138 +23,23 @@ from cpg.arguments import flag, pathname
 from cpg.block import Waiters
 from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
-from cpg.errors import DaemonUnavailable
 from cpg.events import Member, RingEvent, Transitional
 from cpg.group import OnTransitional
+from cpg.local.client_socket import (
+    CPGD,
+    READ_TURN,
+    NoDaemon,
+    RecordSocket,
+    default_socket,
+    own_name,
+    reconnect_pauses,
+)
 from cpg.node.membership import Inbox
 from cpg.ring import Ring
 from totem.configuration import RingId
 from totem.errors import RingLost, TotemError
 
 _log = logging.getLogger(__name__)
-
-READ_TURN: Final = 16
-"""Records taken in before others get a turn."""
-SEND_BUFFER: Final = 1 << 20
-"""Bytes asked for in the socket; the kernel may give less."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds between two tries to reconnect: doubled from the first to the second."""
-WELCOME_PATIENCE: Final = 30.0
-"""Seconds that opening waits for a daemon that starts, or does not answer."""
-SILENCE: Final = 3.0
-"""Seconds without an answer after which people are told so."""
-
-
-class NoDaemon(DaemonUnavailable):
-    """Nobody listens at the socket, or is welcoming there: perhaps soon."""
-
-
-def default_socket() -> Path:
-    """Where the daemon of this machine listens: `$CPGD_SOCKET`, else /run/cpgd/socket for root's, else in the
-    folder of the user's own sockets.
-    """
-    return socket_of("cpgd", "CPGD_SOCKET")
-
-
-def socket_of(daemon: str, variable: str) -> Path:
-    """Where a daemon of this machine listens; `variable` of the environment names another place."""
-    named = os.environ.get(variable)
-    return Path(named) if named else usual_socket(daemon)
-
-
-def usual_socket(daemon: str) -> Path:
-    """Where a daemon of this machine listens if nobody says otherwise."""
-    system = Path("/run", daemon, "socket")
-    folder = os.environ.get("XDG_RUNTIME_DIR")
-    if os.geteuid() == 0 or system.exists() or not folder:
-        return system
-    return Path(folder, daemon, "socket")
-
-
-def open_socket(path: Path) -> socket.socket:
-    """Connect to a daemon's socket, which does not block from then on. Raises `DaemonUnavailable`."""
-    try:
-        return connected(path)
-    except OSError as error:
-        raise _unavailable(path, error) from None
-
-
-def connected(path: Path) -> socket.socket:
-    """Connect to any daemon's socket, without waiting for one that takes in nobody. Raises OSError."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        sock.connect(str(path))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _unavailable(path: Path, error: OSError) -> DaemonUnavailable:
-    match error.errno:
-        case errno.ENOENT | errno.ECONNREFUSED:
-            return NoDaemon(
-                f"no daemon listens at {path}: start it (cpgd -c FILE), name its socket (--socket, CPGD_SOCKET), "
-                "or be a node without it (-c FILE; in programs cpg.open_ring)"
-            )
-        case errno.EAGAIN:
-            return NoDaemon(f"the daemon at {path} takes in nobody, and as many wait there as may: is it stopped?")
-        case errno.EACCES:
-            text = f"the socket {path} may not be opened by the user with uid {os.geteuid()}: look at its folder's mode"
-        case errno.EPROTOTYPE:
-            text = f"another program listens at {path}, where cpgd is wanted: name its socket (--socket, CPGD_SOCKET)"
-        case _:
-            text = f"the daemon's socket {path} cannot be opened: {error.strerror or error}"
-    return DaemonUnavailable(text)
-
-
-def silence(path: Path, seconds: float) -> str:
-    """Say that a daemon does not answer, and what to look at."""
-    return (
-        f"the daemon at {path} has not answered for {seconds:.0f} s: it is starting, or stands still: look at its log"
-    )
-
-
-def unanswered(path: Path) -> DaemonUnavailable:
-    """Make what says that there is no answer."""
-    return NoDaemon(silence(path, WELCOME_PATIENCE))
-
-
-def read_record(sock: socket.socket) -> bytes | None:
-    """Read one record; None if there is none now, empty when the daemon has closed the connection.
-
-    A daemon that closes while something is on its way to it shows as a reset first; its last words are behind that.
-    """
-    try:
-        return sock.recv(RECORD + 1)
-    except BlockingIOError:
-        return None
-    except ConnectionResetError:
-        return read_record(sock)
-    except OSError:
-        return b""
-
-
-def write_records(sock: socket.socket, session: Session, unsent: bytes | None) -> bytes | None:
-    """Write what waits in a session, an earlier record that had no room first; the one that has none now."""
-    while unsent is not None or session.writer:
-        record = unsent if unsent is not None else session.writer.record()
-        unsent = None
-        try:
-            sock.send(record)
-        except BlockingIOError:
-            return record
-        except OSError:  # the daemon is gone; reading tells
-            session.writer.clear()
-    return None
-
-
-def own_name() -> str:
-    """What the daemon's administrator sees of this program."""
-    path = Path(sys.argv[0])
-    return (path.parent if path.name == "__main__.py" else path).name or "python"
 
 
 class DaemonRing(Ring):
@@ -168,15 +51,14 @@ class DaemonRing(Ring):
 
     gives_safe = True
 
-    def __init__(self, path: Path, sock: socket.socket, session: Session, *, reconnect: bool) -> None:
-        """`sock`, `session`: of a connection that was welcomed; the ring closes them."""
+    def __init__(self, path: Path, records: RecordSocket, session: Session, *, reconnect: bool) -> None:
+        """`records`, `session`: of a connection that was welcomed; the ring closes it."""
         assert session.member is not None
         super().__init__(session.member)
         self._path = path
-        self._sock = sock
+        self._records = records
         self._session = session
         self._reconnect = reconnect
-        self._unsent: bytes | None = None
         self._sending = Waiters()
 
     # ---- the program's side
@@ -249,9 +131,10 @@ class DaemonRing(Ring):
 
     def send_soon(self) -> None:
         """Something was queued: let the daemon have it, now if the socket has room."""
-        if self._unsent is None:
-            self._unsent = write_records(self._sock, self._session, None)
-            if self._unsent is not None:
+        records = self._records
+        if records.unsent is None:
+            records.write_now()
+            if records.unsent is not None:
                 self._sending.wake()
 
     # ---- the driver's side
@@ -271,14 +154,14 @@ class DaemonRing(Ring):
                 await self._connect_again()
             self.fail(failure)
         finally:
-            self._sock.close()
+            self._records.close()
 
     async def _read(self) -> TotemError:
         """Take in what comes until nothing more can; return why."""
-        session = self._session
+        session, records = self._session, self._records
         while True:
             for _ in range(READ_TURN):
-                record = read_record(self._sock)
+                record = records.read()
                 if record is None:
                     break
                 session.receive(record)
@@ -288,7 +171,7 @@ class DaemonRing(Ring):
                 self._put_out(session.refused)
             self._wake()
             if record is None:
-                await anyio.wait_readable(self._sock)
+                await anyio.wait_readable(records.sock)
             else:
                 await anyio.lowlevel.checkpoint()
 
@@ -301,36 +184,36 @@ class DaemonRing(Ring):
                     group.fail(membership.refusal)
 
     async def _write_on(self) -> None:
+        records = self._records
         while True:
-            while self._unsent is None:
+            while records.unsent is None:
                 await self._sending.wait()
-            await anyio.wait_writable(self._sock)
-            self._unsent = write_records(self._sock, self._session, self._unsent)
+            await anyio.wait_writable(records.sock)
+            records.write_now()
             self._let_senders_go_on()
 
     async def _connect_again(self) -> None:
         """Connect as soon as there is a daemon, and come into the groups again."""
-        self._sock.close()
-        pause = SHORTEST_PAUSE
+        self._records.close()
+        pauses = reconnect_pauses()
         while True:
             session = Session(self._path)
             session.on_ring = self._on_ring
             session.expected = self.member
             try:
-                sock = await _welcomed(self._path, session)
+                records = await _welcomed(self._path, session)
                 break
             except (NoDaemon, RingLost):
-                await anyio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                await anyio.sleep(pauses.next())
         _log.warning("connected to %s again", self._path)
         session.inherit(self._session)
-        self._sock, self._session, self._unsent = sock, session, None
+        self._records, self._session = records, session
         self.send_soon()
         self._let_senders_go_on()
 
     def _let_senders_go_on(self) -> None:
         """There is room. All try when nothing is left to be written, for then nothing would wake the rest later."""
-        self._grant_room(self._session.room if self._unsent is not None else math.inf)
+        self._grant_room(self._session.room if self._records.unsent is not None else math.inf)
 
     def _is_complete(self) -> bool:
         return self._session.quorum is not None
@@ -343,7 +226,7 @@ async def connect(
     """Take part in the ring of this machine's daemon: `async with cpg.connect() as ring`, on trio or asyncio.
 
     Args:
-        path: Of the daemon's socket, if it is not `default_socket()`.
+        path: Of the daemon's socket, if it is not the usual one (`$CPGD_SOCKET`, else /run/cpgd/socket).
         reconnect: Wait for a daemon that has ended, and join the groups again. Their streams tell it like a change of
             ring: `Transitional(())`, all members as left, then the own join with whoever is there. What was sent and
             had not come back may be lost; `Group.flush` raises `OutcomeUnknown` then. `send` waits meanwhile.
@@ -351,12 +234,12 @@ async def connect(
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `RingLost`, `SlowConsumer`.
     """
     flag("reconnect", reconnect)
-    place = pathname("path", path) if path is not None else default_socket()
+    place = pathname("path", path) if path is not None else default_socket("cpgd")
     session = Session(place)
     early: list[RingEvent] = []
     session.on_ring = early.append
-    sock = await _welcomed(place, session)
-    ring = DaemonRing(place, sock, session, reconnect=reconnect)
+    records = await _welcomed(place, session)
+    ring = DaemonRing(place, records, session, reconnect=reconnect)
     session.on_ring = ring._on_ring
     for event in early:
         ring._on_ring(event)
@@ -364,35 +247,24 @@ async def connect(
         yield ring
 
 
-async def _welcomed(path: Path, session: Session) -> socket.socket:
+async def _welcomed(path: Path, session: Session) -> RecordSocket:
     """Open a connection and wait for the daemon's welcome; raises why there is none."""
-    sock = open_socket(path)
+    records = RecordSocket(CPGD.open(path), session.writer, RECORD)
     try:
         session.greet(own_name())
-        write_records(sock, session, None)
-        with anyio.move_on_after(SILENCE):
-            await _hear_welcome(sock, session)
-        if not _is_answered(session):
-            _log.warning("%s", silence(path, SILENCE))
-            with anyio.move_on_after(WELCOME_PATIENCE - SILENCE):
-                await _hear_welcome(sock, session)
+        records.write_now()
+        await CPGD.answered(partial(_hear_welcome, records, session), partial(_log.warning, "%s"), path)
         if session.failure is not None:
             raise session.failure
-        if session.member is None:
-            raise unanswered(path)
     except BaseException:
-        sock.close()
+        records.close()
         raise
-    return sock
+    return records
 
 
-async def _hear_welcome(sock: socket.socket, session: Session) -> None:
-    while not _is_answered(session):
-        await anyio.wait_readable(sock)
-        record = read_record(sock)
+async def _hear_welcome(records: RecordSocket, session: Session) -> None:
+    while session.member is None and session.failure is None:
+        await anyio.wait_readable(records.sock)
+        record = records.read()
         if record is not None:
             session.receive(record)
-
-
-def _is_answered(session: Session) -> bool:
-    return session.member is not None or session.failure is not None

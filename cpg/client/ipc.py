@@ -141,13 +141,14 @@ class Writer:
         self._items.append((head, body))
         self.size += len(head) + len(body)
 
-    def clear(self) -> None:
-        """Throw away what waits: the next record begins with the next item, whatever was cut before it."""
+    def discard(self) -> None:
+        """Discard what waits: the next record begins with the next item, whatever was cut before it."""
         self._items.clear()
         self._cut = None
         self.size = 0
 
-    def __bool__(self) -> bool:
+    def has_records(self) -> bool:
+        """Return whether a record can be made."""
         return self.size > 0
 
     def record(self) -> bytes:

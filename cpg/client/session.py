@@ -70,8 +70,8 @@ def _stranger(where: object, record: bytes, malformed: Malformed) -> WrongDaemon
     """Say who has answered in place of the daemon: a lock server's first byte is that of a list in msgpack."""
     is_cluckd = 0x90 <= record[0] <= 0x9F or record[0] in (0xDC, 0xDD)
     whose = "cluckd, the lock server," if is_cluckd else f"another program ({malformed})"
-    remedy = "name its socket (--socket, CPGD_SOCKET; for cluckd --cpg-socket)"
-    return WrongDaemon(f"{whose} listens at {where}, where cpgd is wanted: {remedy}")
+    remedy = "name the socket of cpgd (--socket, CPGD_SOCKET; for cluckd --cpg-socket)"
+    return WrongDaemon(f"{whose} listens at {where}, not cpgd: {remedy}")
 
 
 class RemoteMembership:
@@ -213,7 +213,7 @@ class Session:
         size = sum(len(item_head) + len(body) for item_head, body in items)
         if self.failure is not None:
             raise QueueFull("the connection to the daemon is lost")
-        if self.writer.size + size > SEND_QUEUE and not (len(items) == 1 and not self.writer):
+        if self.writer.size + size > SEND_QUEUE and (len(items) > 1 or self.writer.has_records()):
             raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
         for item in items:
             self.writer.put(*item)

@@ -20,6 +20,7 @@ Of the threads that wait, one waits for the socket and the others for that one: 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import select
@@ -32,26 +33,27 @@ from typing import Any, Self, TypeVar
 
 from cpg.arguments import FOR_EVER, BytesLike, flag, octets, pathname, seconds, whole
 from cpg.arguments import callback as checked
-from cpg.client.asynchronous import (
-    LONGEST_PAUSE,
-    SHORTEST_PAUSE,
-    WELCOME_PATIENCE,
-    NoDaemon,
-    default_socket,
-    open_socket,
-    own_name,
-    read_record,
-    unanswered,
-    write_records,
-)
+from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
 from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
 from cpg.group import payloads_of, split
+from cpg.local.client_socket import (
+    CPGD,
+    SILENCE,
+    WELCOME_PATIENCE,
+    NoDaemon,
+    RecordSocket,
+    default_socket,
+    own_name,
+    reconnect_pauses,
+)
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import NO_RING, Guarantee, RingId
 from totem.errors import QueueFull, RingLost
 from totem.text import quoted
+
+_log = logging.getLogger(__name__)
 
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
@@ -120,17 +122,17 @@ class CPG:
         """Connect to the daemon, if that has not been done: `join` does it too. Raises `DaemonUnavailable`."""
         if self._line is not None:
             return
-        path = self._path or default_socket()
+        path = self._path or default_socket("cpgd")
         self._line = line = _Line(path)
         line.session.greet(own_name())
         try:
-            self._wait(lambda: line.session.member is not None, WELCOME_PATIENCE)
+            if not self._wait(lambda: line.session.member is not None, SILENCE):
+                _log.warning("%s", CPGD.silence(SILENCE, path))
+                if not self._wait(lambda: line.session.member is not None, WELCOME_PATIENCE - SILENCE):
+                    raise CPGD.unanswered(path)
         except BaseException:
             self.finalize()
             raise
-        if line.session.member is None:
-            self.finalize()
-            raise unanswered(path)
 
     def finalize(self) -> None:
         """Leave the group, in order, and close the connection; does nothing where there is none.
@@ -456,15 +458,14 @@ class _Line:
         self.waits_to_write = False
         """Whether `poll` waits for room in the socket, too."""
         self._path = path
-        self._sock = open_socket(path)
-        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
+        self._records = RecordSocket(CPGD.open(path), self.session.writer, RECORD)
+        self._pauses, self._next_try = reconnect_pauses(), 0.0
         self._process = os.getpid()
-        self._unsent: bytes | None = None
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._has_news = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
-        for descriptor in (self._sock.fileno(), self._news):
+        for descriptor in (self._records.sock.fileno(), self._news):
             self._epoll.register(descriptor, select.EPOLLIN)
         self.descriptor = self._epoll.fileno()
 
@@ -476,7 +477,7 @@ class _Line:
     @property
     def is_behind(self) -> bool:
         """Whether something waits for the socket."""
-        return self._unsent is not None or bool(self.session.writer)
+        return self._records.is_behind
 
     def exchange(self) -> None:
         """Write and read what can be now.
@@ -488,40 +489,40 @@ class _Line:
         try:
             self._exchange()
         except BaseException as error:
-            self.session.writer.clear()
-            self._unsent = None
+            self.session.writer.discard()
+            self._records.unsent = None
             self.session.failure = RingLost(f"the connection was interrupted while it was written or read: {error!r}")
             raise
 
     def _exchange(self) -> None:
-        self._unsent = write_records(self._sock, self.session, self._unsent)
-        while self.session.failure is None and (record := read_record(self._sock)) is not None:
+        self._records.write_now()
+        while self.session.failure is None and (record := self._records.read()) is not None:
             self.session.receive(record)
 
     def lose(self) -> None:
         """Be away."""
         self.is_away = True
         self.session.lose_sight()
-        self._epoll.unregister(self._sock)
-        self._sock.close()
-        self._pause, self._next_try = SHORTEST_PAUSE, 0.0
+        self._epoll.unregister(self._records.sock)
+        self._records.close()
+        self._pauses.reset()
+        self._next_try = 0.0
 
     def try_again(self) -> None:
         """Make another connection, if there is a daemon and it is time to look."""
         if time.monotonic() < self._next_try:
             return
         try:
-            self._sock = open_socket(self._path)
+            sock = CPGD.open(self._path)
         except NoDaemon:
-            self._next_try = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._next_try = time.monotonic() + self._pauses.next()
             return
         lost, self.session = self.session, Session(self._path)
+        self._records = RecordSocket(sock, self.session.writer, RECORD)
         self.session.greet(own_name())
         self.session.inherit(lost)
         self.session.expected = lost.member
-        self._epoll.register(self._sock, select.EPOLLIN)
-        self._unsent = None
+        self._epoll.register(sock, select.EPOLLIN)
         self.is_away = False
         self.exchange()
 
@@ -531,7 +532,7 @@ class _Line:
         if self.is_away:
             seconds = min(seconds, max(0.0, self._next_try - time.monotonic()))
         else:
-            poll.register(self._sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
+            poll.register(self._records.sock, select.POLLIN | (select.POLLOUT if self.waits_to_write else 0))
         poll.register(self._wake, select.POLLIN)
         poll.poll(seconds * 1000)
         try:
@@ -565,6 +566,6 @@ class _Line:
     def close(self) -> None:
         """Give everything back."""
         self._epoll.close()
-        self._sock.close()  # once more does nothing
+        self._records.close()
         os.close(self._news)
         os.close(self._wake)

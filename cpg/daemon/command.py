@@ -18,14 +18,15 @@ from typing import Final
 import trio
 
 from cpg import libqb
-from cpg.cli import DEFAULT_CONFIG, DONE, FAILED, own_version, values
+from cpg.cli import values
 from cpg.cli.output import write_now
-from cpg.client.asynchronous import default_socket, usual_socket
 from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, answers
+from cpg.embedded import prepare_ring
 from cpg.formatting import nodes
 from cpg.local.access import Access
+from cpg.local.client_socket import default_socket, usual_socket
 from cpg.local.lifecycle import (
     EXIT_CODES,
     SIGNALS,
@@ -38,6 +39,7 @@ from cpg.local.lifecycle import (
     raise_file_limit,
 )
 from cpg.local.log import set_level, start_logging
+from cpg.local.program import DEFAULT_CONFIG, DONE, FAILED, own_version
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
@@ -103,7 +105,7 @@ async def _run(options: argparse.Namespace) -> int:
     guard_files()
     scheduler = Scheduler(section.scheduling)
     scheduler.begin()
-    path = Path(options.socket or section.values.get("socket") or default_socket())
+    path = Path(options.socket or section.values.get("socket") or default_socket("cpgd"))
     access = Access(section.user_rules)
     known = cache(resolve)  # a reload asks for no name again
     life = Life()
@@ -122,7 +124,8 @@ async def _live(options: argparse.Namespace, path: Path, access: Access, known: 
     with suppress(AddressUnavailable):  # what is wrong is said before there is a socket
         await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
     with listening(path) as listener:
-        ring = await ring_in_time(ServedRing, options.config, options.node, resolve=known)
+        prepare = partial(prepare_ring, ServedRing, node=options.node)
+        ring = await ring_in_time(prepare, options.config, resolve=known)
         access.reserved = ring.config.daemon.reserved
         await _serve(ring, listener, access, life)
     _log.info("node %d has left", ring.node_id)

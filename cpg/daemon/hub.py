@@ -479,16 +479,16 @@ class Client:
 
     def has_records(self) -> bool:
         """Whether something waits for it."""
-        return bool(self.writer)
+        return self.writer.has_records()
 
-    def hush(self) -> None:
-        """Throw away what waits: it cannot be told."""
+    def discard(self) -> None:
+        """Discard what waits: it cannot be sent."""
         self._hub.waiting -= self.writer.size
-        self.writer.clear()
+        self.writer.discard()
 
     def end(self) -> None:
         """Do nothing more for it; its groups see its process as gone."""
-        self.hush()
+        self.discard()
         self.ended = True
         self._requests.clear()
         self._reader = Reader()

@@ -30,6 +30,7 @@ from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import MESSAGE_COST
 from cpg.libcpg.codes import Code
 from cpg.libcpg.library import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, Run, load
+from cpg.local.backoff import Backoff
 from cpg.node.engine import check_name, refuse_name_for_corosync
 from cpg.node.membership import Inbox
 from cpg.ring import Ring
@@ -71,14 +72,14 @@ async def _in_thread(call: Callable[[*Ts], T], *arguments: *Ts) -> T:
 
 async def _insist(call: Callable[[*Ts], T], *arguments: *Ts) -> T:
     """Make a call that may block, again and again while Corosync says to try again."""
-    pause = _Pause()
+    pauses = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
     while True:
         try:
             return await _in_thread(call, *arguments)
         except CallFailed as failure:
             if failure.code not in _AGAIN:
                 raise
-        await pause.wait()
+        await trio.sleep(pauses.next())
 
 
 async def _open(connection: Cpg | QuorumService) -> None:
@@ -93,17 +94,6 @@ async def _open(connection: Cpg | QuorumService) -> None:
 async def _close(connection: Cpg | QuorumService) -> None:
     with trio.move_on_after(CLOSE_PATIENCE, shield=True):
         await _in_thread(connection.close)
-
-
-class _Pause:
-    """The time between two tries, longer each time."""
-
-    def __init__(self) -> None:
-        self._seconds = SHORTEST_PAUSE
-
-    async def wait(self) -> None:
-        await trio.sleep(self._seconds)
-        self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
 
 
 class _RingTold:
@@ -375,16 +365,16 @@ class _Membership:
     # ---- out
 
     async def _send(self) -> None:
-        pause = _Pause()
+        pauses = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
         while not (self._leaving and self._joined and not self._outbox):
             if not self._outbox:
                 await self._ring.idle.park()
                 continue
             await trio.lowlevel.wait_writable(self._connection.fd)
             if await self._send_turn():
-                pause = _Pause()
+                pauses.reset()
             else:
-                await pause.wait()
+                await trio.sleep(pauses.next())
         await _insist(self._connection.leave, self._name)
 
     async def _send_turn(self) -> bool:

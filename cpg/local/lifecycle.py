@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from cpg.cli import FAILED, MISUSED, sole
+from cpg.local.program import FAILED, MISUSED, sole
 from totem.errors import ConfigError, TotemError
 from totem.store import words
 

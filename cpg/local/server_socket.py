@@ -14,19 +14,17 @@ import struct
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import trio
 
-from cpg.client.asynchronous import usual_socket
+from cpg.local.client_socket import SEND_BUFFER, Outbox, RecordSocket, usual_socket
 from cpg.local.log_pacing import Rarely
 from totem.errors import ConfigError
 
 LONGEST_PATH: Final = 107
 """Bytes of a socket's path that the kernel takes."""
 BACKLOG: Final = 1024
-SEND_BUFFER: Final = 1 << 20
-"""Bytes asked for in each client's socket; the kernel may give less."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds before the next try when there are no descriptors left."""
 _NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -40,19 +38,6 @@ class Peer(NamedTuple):
     pid: int
     uid: int
     gid: int
-
-
-class Outbox(Protocol):
-    """What waits for a client."""
-
-    def has_records(self) -> bool:
-        """Whether something waits."""
-
-    def record(self) -> bytes:
-        """Take the next record; only if something waits."""
-
-    def hush(self) -> None:
-        """Throw away what waits: it cannot be told."""
 
 
 async def accept(
@@ -88,20 +73,19 @@ def _peer(connection: socket.socket) -> Peer:
     return Peer(*_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
 
 
-class Connection:
+class Connection(RecordSocket):
     """One client's socket."""
 
     def __init__(self, sock: socket.socket, outbox: Outbox, largest: int) -> None:
-        """`largest`: bytes of the longest record that may come."""
-        self.sock = sock
-        self._outbox = outbox
-        self._largest = largest
-        self._record: bytes | None = None
-        """What the socket had no room for."""
+        """`outbox`: what waits for the client; `largest`: bytes of the longest record that may arrive."""
+        super().__init__(sock, outbox, largest)
         self._news = trio.lowlevel.ParkingLot()
 
     def read(self) -> bytes | None:
-        """Return the next record; None if there is none now, empty when the client is gone."""
+        """Return the next record; None if there is none now, empty when the client is gone.
+
+        A client that is reset is gone: its last records are not read, unlike those of a daemon.
+        """
         try:
             return self.sock.recv(self._largest + 1)
         except BlockingIOError:
@@ -110,40 +94,25 @@ class Connection:
             return b""
 
     def write(self) -> None:
-        """Write what waits, as far as the socket takes it. Hot: once for each turn of the ring and client."""
-        if self._record is None:
-            self._write_more()
-            if self._record is not None:
+        """Write what waits, as far as the socket has room. Hot: once for each turn of the ring and client."""
+        if self.unsent is None:
+            self.write_now()
+            if self.unsent is not None:
                 self._news.unpark_all()
-
-    def _write_more(self) -> None:
-        outbox = self._outbox
-        while self._record is not None or outbox.has_records():
-            record = self._record if self._record is not None else outbox.record()
-            try:
-                self.sock.send(record)
-            except BlockingIOError:
-                self._record = record
-                return
-            except OSError:  # it is gone; reading tells, behind what it has asked for
-                self._record = None
-                outbox.hush()
-                return
-            self._record = None
 
     async def write_on(self) -> None:
         """Write whenever the socket has room again."""
         while True:
-            while self._record is None:
+            while self.unsent is None:
                 await self._news.park()
             await trio.lowlevel.wait_writable(self.sock)
-            self._write_more()
-            if self._record is None:
+            self.write_now()
+            if self.unsent is None:
                 self._news.unpark_all()
 
     async def written(self) -> None:
         """Wait until all that waited is in the kernel."""
-        while self._record is not None:
+        while self.unsent is not None:
             await self._news.park()
 
 

@@ -1,7 +1,7 @@
-"""The start of a daemon that is a node, where its names, its address, or room on its disk may come later.
+"""The start of a daemon that is a node, where names, the node's address or room on its disk may become available later.
 
-What is not there yet is waited for, and said once; a service manager that started the daemon anew in the meantime would
-only find the same.
+The daemon waits for what is missing and logs it once. A service manager that restarted the daemon meanwhile would only
+find the same.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
-from cpg.embedded import AnyRing, prepare_ring
 from cpg.local.lifecycle import notify
 from totem.addresses import resolve
+from totem.config import Config
 from totem.corosync_conf import Resolve, load
 from totem.errors import AddressUnavailable
 from totem.log_fields import event_fields, extra
@@ -28,35 +29,42 @@ PAUSE: Final = 1.0
 """Seconds between two tries."""
 _NO_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
+AnyRing = TypeVar("AnyRing")
 
-async def ring_in_time(kind: type[AnyRing], path: str, node: str | None, *, resolve: Resolve = resolve) -> AnyRing:
-    """Make a ring that is still to be entered, as soon as names resolve, and address and disk of this node are there.
+
+async def ring_in_time(prepare: Callable[[Config], AnyRing], path: str, *, resolve: Resolve = resolve) -> AnyRing:
+    """Prepare a ring as soon as names resolve, and the node's address and disk are available.
+
+    Args:
+        prepare: Prepares the ring of a configuration (`cpg.embedded.prepare_ring`).
+        path: Of the configuration.
+        resolve: Resolves names.
 
     Raises `ConfigError` and `OSError` as `open_ring` does.
     """
-    began, said = trio.current_time(), ""
+    began, logged = trio.current_time(), ""
     while True:
         try:
             read = partial(load, path, resolve=resolve)
             config, warnings = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            ring = prepare_ring(kind, config, node)
+            ring = prepare(config)
         except (AddressUnavailable, OSError) as error:
             text = _waiting(error) + str(error if isinstance(error, AddressUnavailable) else error.strerror)
-            if text != said:
+            if text != logged:
                 _log.warning("%s", text, extra=extra(event_fields("waiting", why=text)))
                 notify(f"STATUS={text}")
-            said = text
+            logged = text
             await trio.sleep(PAUSE)
             continue
         for warning in warnings:
             _log.warning("%s", warning)
-        if said:
+        if logged:
             _log.info("it is there, after %.0f s", trio.current_time() - began)
         return ring
 
 
 def _waiting(error: AddressUnavailable | OSError) -> str:
-    """For what, that may come later by itself; raises all other errors."""
+    """Return what the daemon waits for, if that may become available by itself; raise all other errors."""
     if isinstance(error, AddressUnavailable | socket.gaierror) or error.errno in _NO_ADDRESS:
         return "waiting for the network: "
     if error.errno in DISK_FAULTS:

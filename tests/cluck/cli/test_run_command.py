@@ -579,7 +579,7 @@ async def test_the_time_counts_from_the_start_where_the_lock_server_stands_still
     if command == "run":
         line += ["--", "echo", "up"]
     done = await trio.run_process(line, capture_stdout=True, capture_stderr=True, check=False)
-    error = f"cluck: this machine's lock server has not answered for {longest} s: it is starting, or stands still: "
+    error = f"cluck: cluckd has not answered for {longest} s: it is starting, or hangs; "
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.decode().startswith(error)
 

@@ -40,10 +40,10 @@ COMMANDS = ["unlock", "list_locks", "status", "voters", "tie_breaker", "leaders"
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_a_lock_server_that_falls_silent(autojump_clock, capsys, name):
     options = argparse.Namespace(socket=None, name=b"x", change=None, half=1, timeout=None, leader=False, token=None)
-    with pytest.raises(DaemonUnavailable, match="this machine's lock server has not answered for 30 s: "):
+    with pytest.raises(DaemonUnavailable, match="cluckd has not answered for 30 s: "):
         await getattr(commands, name)(options)
     assert trio.current_time() == 30
-    assert capsys.readouterr().err.startswith("cluck: this machine's lock server has not answered for 3 s: ")
+    assert capsys.readouterr().err.startswith("cluck: cluckd has not answered for 3 s: ")
 
 
 async def test_a_change_that_is_waited_for_at_a_silent_lock_server(autojump_clock):

@@ -25,7 +25,7 @@ from cluck.errors import (
     OutcomeUnknown,
 )
 from cluck.protocol import Farewell, Goodbye
-from cpg.client.asynchronous import WELCOME_PATIENCE
+from cpg.local.client_socket import WELCOME_PATIENCE
 from tests.cluck.client.loops import Cut, on_both_loops
 from tests.cluck.client.servers import Cluster, Handed, SocketServer
 
@@ -871,7 +871,7 @@ def at_a_daemon_that_takes_in_nobody(path):
 )
 def test_a_daemon_that_takes_in_nobody_is_not_waited_for(tmp_path, connect, kind):
     waiting = at_a_daemon_that_takes_in_nobody(tmp_path / "socket")
-    with pytest.raises(kind, match=r"takes in nobody.*: is it stopped\?"):
+    with pytest.raises(kind, match=r"accepts no connection.*: is it stopped\?"):
         connect(tmp_path / "socket")
     for sock in waiting:
         sock.close()

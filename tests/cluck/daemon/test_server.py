@@ -492,7 +492,7 @@ async def test_a_socket_of_the_other_daemon_is_named(tmp_path, config):
     try:
         with closing(Cluckd(tmp_path, 1, "--cpg-socket", cpgd.path)) as daemon:
             await daemon.start().running()
-            is_cluckd = f"cluckd, the lock server, listens at {daemon.path}, where cpgd is wanted: name its socket"
+            is_cluckd = f"cluckd, the lock server, listens at {daemon.path}, not cpgd: name the socket of cpgd"
             code, err = await outcome_of("cpg", "status", "--socket", daemon.path)
             assert (code, is_cluckd in err) == (1, True), err
             with pytest.raises(cpg.DaemonUnavailable, match="cluckd, the lock server, listens at "):
@@ -502,9 +502,9 @@ async def test_a_socket_of_the_other_daemon_is_named(tmp_path, config):
                 *("--cpg-socket", daemon.path, "--socket", tmp_path / "other", "--state-dir", tmp_path),
             )
             assert (code, f"cpg_socket: {is_cluckd}" in err) == (2, True), err
-            is_cpgd = f"cpgd, the daemon of groups, listens at {cpgd.path}, where cluckd, the lock server, is wanted"
+            is_cpgd = f"cpgd, the daemon of groups, listens at {cpgd.path}, not cluckd: name the socket of cluckd"
             code, err = await outcome_of("cluck", "list", "--socket", cpgd.path)
-            assert (code, err.startswith(f"cluck: {is_cpgd}: name its socket")) == (125, True), err
+            assert (code, err.startswith(f"cluck: {is_cpgd}")) == (125, True), err
             with pytest.raises(DaemonUnavailable, match="cpgd, the daemon of groups, listens at "):
                 cluck.blocking.connect(cpgd.path)
     finally:
@@ -516,12 +516,12 @@ async def test_a_socket_of_another_program_is_named(tmp_path):
         other.bind(str(tmp_path / "other"))
         other.listen()
         code, err = await outcome_of("cluck", "list", "--socket", tmp_path / "other")
-        assert (code, err.startswith(f"cluck: another program listens at {tmp_path}/other, where cluckd")) == (
+        assert (code, err.startswith(f"cluck: another program listens at {tmp_path}/other, not cluckd")) == (
             125,
             True,
         )
         code, err = await outcome_of("cpg", "status", "--socket", tmp_path / "other")
-        assert (code, err.startswith(f"cpg: another program listens at {tmp_path}/other, where cpgd")) == (1, True)
+        assert (code, err.startswith(f"cpg: another program listens at {tmp_path}/other, not cpgd")) == (1, True)
 
 
 async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):

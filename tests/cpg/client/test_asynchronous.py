@@ -40,7 +40,7 @@ async def test_messages_of_all_sizes(daemon, size):
 
 async def test_senders_that_wait_go_on_also_if_those_before_them_have_given_up(daemon):
     async with daemon.connect() as ring:
-        unsent, ring._unsent = ring._unsent, b"\0"  # as if the socket were full
+        unsent, ring._records.unsent = ring._records.unsent, b"\0"  # as if the socket were full
         granted = []
 
         async def sender(number):
@@ -56,7 +56,7 @@ async def test_senders_that_wait_go_on_also_if_those_before_them_have_given_up(d
                     for number in range(3, 9):
                         nursery.start_soon(sender, number)
                     await wait_all_tasks_blocked()
-                    ring._unsent = unsent
+                    ring._records.unsent = unsent
                     ring._let_senders_go_on()
                     givers_up.cancel()
             with trio.fail_after(5):

@@ -43,7 +43,7 @@ def records(*items):
     for item in items:
         writer.put(*item)
     found = []
-    while writer:
+    while writer.has_records():
         found.append(writer.record())
     assert writer.size == 0
     return found
@@ -92,7 +92,7 @@ def test_what_was_begun_and_thrown_away_harms_nothing():
     writer = Writer()
     writer.put(head(Kind.ASK, 1, 5 * RECORD), bytes(5 * RECORD))
     found = [writer.record(), writer.record()]
-    writer.clear()
+    writer.discard()
     writer.put(head(Kind.GOODBYE, 0, 3), b"bye")
     assert [item.kind for item in read([*found, writer.record()])] == [Kind.GOODBYE]
 

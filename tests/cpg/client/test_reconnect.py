@@ -104,7 +104,7 @@ class Gate:
         if not self._closed:
             self._closed = True
             for client in list(self._restarts.daemon.hub.clients):
-                client.writer.clear()
+                client.writer.discard()
                 client.ended = True
             self._nursery.start_soon(self._restarts.stop)
 

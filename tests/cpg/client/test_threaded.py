@@ -259,7 +259,7 @@ async def test_what_comes_while_an_event_is_dispatched_shows_at_the_descriptor(d
                 if len(turns) <= 2:
                     trio.from_thread.run_sync(daemon.ring.admit, CHAT, len(turns), Silent())
                     trio.from_thread.run_sync(daemon.ring.send_soon)
-                    assert select.select([chat._line._sock], [], [], 20)[0]
+                    assert select.select([chat._line._records.sock], [], [], 20)[0]
                 exchange()
 
             chat._line.exchange = exchange_when_something_has_come

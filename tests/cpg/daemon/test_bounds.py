@@ -193,7 +193,7 @@ def long_records(size=LONG):
     session = Session()
     session.writer.put(send_head(1, Guarantee.AGREED, Packed(1, 0x80, bytes(size))), bytes(size))
     records = []
-    while session.writer:
+    while session.writer.has_records():
         records.append(session.writer.record())
     return records
 

@@ -72,7 +72,7 @@ class Hostile:
         session = Session()
         session.writer.put(send_head(1, Guarantee.AGREED, Packed(1, 0x80, payload)), payload)
         records = []
-        while session.writer:
+        while session.writer.has_records():
             records.append(session.writer.record())
         return records[: self.dice.choice([1, len(records) // 2 + 1, len(records)])]
 
@@ -121,7 +121,7 @@ class Hostile:
             self.waiting = self.client.work() is not None
         if self.waiting:
             self.waiting = self.client.work() is not None
-        while self.reads and self.client.writer:
+        while self.reads and self.client.writer.has_records():
             self.client.record()
 
 

@@ -46,12 +46,12 @@ class Wire:
 
     def move(self):
         """Carry all records there are, both ways; a request that waits is tried again the next time."""
-        while self.session.writer and not self.waits:
+        while self.session.writer.has_records() and not self.waits:
             self.client.receive(self.session.writer.record())
             self.waits = self.client.work() is not None
         if self.waits:
             self.waits = self.client.work() is not None
-        while self.client.writer:
+        while self.client.writer.has_records():
             self.session.receive(self.client.record())
 
     def cut(self):
@@ -224,7 +224,7 @@ HELLO = head(Kind.HELLO, 0, 0, a=1)
 def items_for(client):
     reader = Reader()
     found = []
-    while client.writer:
+    while client.writer.has_records():
         found += reader.items(client.record())
     return found
 
@@ -299,7 +299,7 @@ def test_a_list_that_would_never_fit_is_refused(hub):
     client.work()
     session = Session()
     session.writer.put(send_head(1, Guarantee.AGREED, packed), packed.body)
-    while session.writer:
+    while session.writer.has_records():
         client.receive(session.writer.record())
     client.work()
     assert "a list of 100 messages" in client.farewell[1]
@@ -337,7 +337,7 @@ def test_a_list_of_very_many_is_refused_before_it_is_taken_apart(hub):
     session = Session()
     packed = Packed(8 << 20, 0x80, bytes(8 << 20))
     session.writer.put(send_head(1, Guarantee.AGREED, packed), packed.body)
-    while session.writer:
+    while session.writer.has_records():
         client.receive(session.writer.record())
     tracemalloc.start()
     client.work()
@@ -477,7 +477,7 @@ async def carried(wire, ring):
     """Have the ring go on until all that a client has asked for is done."""
     with trio.fail_after(60):
         wire.move()
-        while wire.waits or wire.session.writer:
+        while wire.waits or wire.session.writer.has_records():
             ring.send_soon()
             await trio.sleep(0.01)
             wire.move()

@@ -28,10 +28,12 @@ class Network:
     def __init__(self, monkeypatch, *found):
         self.found = list(found)
         monkeypatch.setattr(start, "load", self.load)
-        monkeypatch.setattr(start, "prepare_ring", lambda kind, config, node: self.meet("ring"))
 
     def load(self, path, resolve):
         return self.meet(("config", ("strange",)))
+
+    def prepare(self, config):
+        return self.meet("ring")
 
     def meet(self, result):
         if self.found and isinstance(self.found[0], tuple) == isinstance(result, tuple):
@@ -46,8 +48,8 @@ TENTATIVE = OSError(errno.EADDRNOTAVAIL, "node 1 cannot listen at fd00::1 port 5
 
 async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump_clock, monkeypatch, caplog):
     caplog.set_level("INFO")
-    Network(monkeypatch, NO_NAME, NO_NAME, NO_NAME, NO_ADDRESS, NO_ADDRESS, TENTATIVE, TENTATIVE)
-    assert await ring_in_time(object, "ring.conf", None) == "ring"
+    network = Network(monkeypatch, NO_NAME, NO_NAME, NO_NAME, NO_ADDRESS, NO_ADDRESS, TENTATIVE, TENTATIVE)
+    assert await ring_in_time(network.prepare, "ring.conf") == "ring"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"waiting for the network: {NO_NAME[0]}"),
         ("WARNING", f"waiting for the network: {NO_ADDRESS}"),
@@ -67,9 +69,9 @@ async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump
     ],
 )
 async def test_what_does_not_come_by_itself_is_not_waited_for(autojump_clock, monkeypatch, error):
-    Network(monkeypatch, error)
+    network = Network(monkeypatch, error)
     with pytest.raises(type(error)) as caught:
-        await ring_in_time(object, "ring.conf", None)
+        await ring_in_time(network.prepare, "ring.conf")
     assert caught.value is error
 
 

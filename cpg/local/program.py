@@ -1,4 +1,4 @@
-"""What all commands share: where a configuration is looked for, exit codes, the version."""
+"""A program of this package, as its shell sees it: exit codes, the version, the one error behind a failure."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -6,10 +6,11 @@ from typing import Final
 DEFAULT_CONFIG: Final = "/etc/corosync/corosync.conf"
 
 DONE, FAILED, MISUSED, SIGNALLED = 0, 1, 2, 128
+"""Exit codes; a program that a signal ends adds the signal's number to the last one."""
 
 
 def own_version() -> str:
-    """The installed version."""
+    """Return the installed version."""
     try:
         return version("totem-cpg")
     except PackageNotFoundError:
