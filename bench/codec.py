@@ -8,7 +8,8 @@ from collections.abc import Callable
 from bench.notes import Bench
 from bench.rings import OURS
 from cpg.events import Confchg, Member, RingEvent
-from cpg.node.engine import Engine, Membership
+from cpg.node.engine import Engine
+from cpg.node.membership import LocalMembership
 from cpg.node.wire import (
     LARGEST_PLAIN,
     MCAST_PREFIX,
@@ -196,7 +197,7 @@ def frame(*messages: bytes) -> Messages:
     return Messages(1, RING, 7, Level.AGREED, list(messages))
 
 
-def joined_engine() -> tuple[Engine, Membership]:
+def joined_engine() -> tuple[Engine, LocalMembership]:
     """An engine in a ring of one, with one of two members of a group here."""
     engine = Engine(Nowhere())
     membership = engine.join(b"flood", 100, Sink())

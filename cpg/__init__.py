@@ -21,15 +21,16 @@ The tour, from the top down:
 
 - `open_ring` makes this process a member of a ring: a `Ring`, with its nodes, statistics, and groups to join.
 - `connect` takes part in the ring of this machine's daemon `cpgd`, as one of any number of programs.
-- `CPG` is the same for programs without an event loop; `cpg.aio` for those on asyncio.
+- `CPG` is the same for programs without an event loop (`cpg.blocking`); `cpg.aio` is for programs on asyncio.
 - `open_corosync` takes part in the ring of a Corosync that runs on this machine already, through its libcpg.
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
-- `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream; they speak of `Member`
-  and `Reason`.
-- `SAFE` is what a message may be sent with: it is delivered only when every node of the ring is known to have it. The
-  `level` of a `Message` tells what was reached (`Level`); `AGREED` is the default.
-- What goes wrong is a `TotemError`: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `MessageTooLong`, `ConfigError`, ...
+- `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream. `Member` and `Reason` are
+  parts of them.
+- A message that is sent with the `Guarantee` `SAFE` is delivered only when every node of the ring is known to have it.
+  The `level` of a `Message` says what was reached (`Level`). `AGREED` is the default, `SAFE_OR_AGREED` accepts both.
+- Errors are `TotemError`s: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `QueueFull`, `MessageTooLong`, `ConfigError`,
+  ...
 - `cpg.testing` has the same rings in virtual time and without sockets, to test programs with.
 
 Below is the package `totem`: one ring of processors, total order, membership, recovery.
@@ -38,8 +39,8 @@ Below is the package `totem`: one ring of processors, total order, membership, r
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cpg.blocking import CPG
 from cpg.client.asynchronous import DaemonRing, connect
+from cpg.client.threaded import CPG
 from cpg.errors import (
     AlreadyJoined,
     CorosyncLimit,
@@ -50,24 +51,27 @@ from cpg.errors import (
     NotSupported,
     OutcomeUnknown,
     SlowConsumer,
+    StreamBusy,
     TooManyGroups,
 )
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.group import Batches, BestEffort, Group
+from cpg.group import Batches, Group
 from cpg.node.quorum import NodeVotes, QuorumStatus
+from cpg.payloads import Guarantee
 from cpg.ring import Ring
 from totem.config import Config
-from totem.configuration import Guarantee, Level, RingId
+from totem.configuration import Level, RingId
 from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, TotemError
 from totem.statistics import Statistics
 
 if TYPE_CHECKING:
+    from cpg import aio, blocking, testing
     from cpg.embedded import EmbeddedRing, open_ring
     from cpg.libcpg.corosync import CorosyncRing, open_corosync
 
 AGREED = Guarantee.AGREED
 SAFE = Guarantee.SAFE
-SAFE_OR_AGREED = BestEffort.SAFE_OR_AGREED
+SAFE_OR_AGREED = Guarantee.SAFE_OR_AGREED
 
 __all__ = [
     "AGREED",
@@ -76,7 +80,6 @@ __all__ = [
     "SAFE_OR_AGREED",
     "AlreadyJoined",
     "Batches",
-    "BestEffort",
     "Confchg",
     "Config",
     "ConfigError",
@@ -107,25 +110,32 @@ __all__ = [
     "RingLost",
     "SlowConsumer",
     "Statistics",
+    "StreamBusy",
     "TooManyGroups",
     "TotemConfchg",
     "TotemError",
     "Transitional",
+    "aio",
+    "blocking",
     "connect",
     "open_corosync",
     "open_ring",
+    "testing",
 ]
 
-_ON_TRIO = {
+_LATER = {
     "CorosyncRing": "cpg.libcpg.corosync",
     "EmbeddedRing": "cpg.embedded",
     "open_corosync": "cpg.libcpg.corosync",
     "open_ring": "cpg.embedded",
 }
-"""Loaded when they are asked for: a program on asyncio, or on no loop, runs without trio."""
+"""Loaded when they are first used: a program on asyncio, or without a loop, runs without trio."""
+_MODULES = ("aio", "blocking", "testing")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ON_TRIO:
+    if name in _MODULES:
+        return import_module(f"cpg.{name}")
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_ON_TRIO[name]), name)
+    return getattr(import_module(_LATER[name]), name)

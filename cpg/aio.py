@@ -1,8 +1,8 @@
 """Closed process groups for programs on asyncio: `async with cpg.aio.connect() as ring`.
 
-The ring and its groups are those of trio's programs (`cpg.connect`), natively in asyncio's loop, with no trio in the
-process. What differs is what differs between the two: a full queue is `asyncio.QueueFull`, a second consumer a
-`RuntimeError`, and a task that is cancelled gets `asyncio.CancelledError`::
+The ring and its groups are those of `cpg.connect`, natively in asyncio's loop, with no trio in the process. Errors are
+the same on both loops, and are the loop's own, too: a full queue is a `cpg.QueueFull`, here also an
+`asyncio.QueueFull`. A task that is cancelled gets `asyncio.CancelledError`::
 
     async def main() -> None:
         async with cpg.aio.connect() as ring, ring.join("chat") as group:

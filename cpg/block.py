@@ -1,26 +1,25 @@
 """The body of an `async with` that something else may end: what a `Ring` and a `Group` have in common.
 
-The body runs in a cancel scope. Whatever ends it (a callback's exception, a lost ring) calls `fail`: the failure is
-noted, the scope cancelled, and after everything is put in order the failure comes out as it is. No task group stands
-between the body and the outside, so nothing is ever wrapped in a group of exceptions.
+The body runs in a cancel scope. Whatever ends it (an exception of a callback, a lost ring) calls `_fail`. That notes
+the failure and cancels the scope. When everything has been put in order, the failure is raised as it is. No task group
+stands between the body and the outside, so nothing is wrapped in a group of exceptions.
 
-Here and in `cpg.group`, `cpg.ring` and `cpg.connect` everything that waits does so through anyio, so that these objects
-live in trio and in asyncio alike.
+Here and in `cpg.group`, `cpg.ring` and `cpg.client.asynchronous` everything that waits does so through anyio. So these
+objects work on trio and on asyncio alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from cpg.arguments import callback as checked
 from cpg.events import Event
-from cpg.stream import Stream
+from cpg.stream import Callback, Stream
 
-AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any])
+AnyCallback = TypeVar("AnyCallback", bound=Callback | None)
 
 
 class Waiters:
@@ -36,7 +35,7 @@ class Waiters:
         await self._woken.wait()
 
     def wake(self) -> None:
-        """Let all go on that wait now."""
+        """Wake all tasks that wait now."""
         if self._woken is not None:
             self._woken.set()
             self._woken = None
@@ -45,8 +44,8 @@ class Waiters:
 def raise_instead(failure: BaseException, outcome: BaseException | None) -> NoReturn:
     """Raise a failure instead of what the body has raised, which becomes its context.
 
-    A cancellation does not: that of the body was our own doing. Neither does what the body has raised for the failure,
-    having seen it; each would be the other's context.
+    A cancellation does not become the context: that of the body was our own doing. Neither does an exception that the
+    body raised because of the failure: each would be the other's context.
     """
     context = failure.__context__
     if isinstance(outcome, Exception) and not _has_in_context(outcome, failure):
@@ -64,7 +63,7 @@ def _has_in_context(error: BaseException | None, other: BaseException) -> bool:
 
 
 class Body:
-    """A body that may be ended, and tasks that wait for what changes meanwhile."""
+    """A body that may be ended, and tasks that wait for changes meanwhile."""
 
     def __init__(self) -> None:
         self._body = anyio.CancelScope()
@@ -72,7 +71,7 @@ class Body:
         self._over = False
         self._waiters = Waiters()
 
-    def fail(self, failure: BaseException) -> None:
+    def _fail(self, failure: BaseException) -> None:
         """End the body; `failure` comes out of the `async with`. Only the first failure counts."""
         if self._failure is None:
             self._failure = failure
@@ -80,7 +79,7 @@ class Body:
         self._wake()
 
     def _raise_failure(self, outcome: BaseException | None = None) -> None:
-        """Raise the failure, if there is one; what the body has raised beside it is its context."""
+        """Raise the failure, if there is one, with `outcome`, what the body has raised, as its context."""
         if self._failure is not None:
             raise_instead(self._failure, outcome)
 
@@ -88,11 +87,11 @@ class Body:
         return self._over or self._failure is not None
 
     def _wake(self) -> None:
-        """Something has changed that somebody may wait for."""
+        """Wake the tasks that wait: something has changed."""
         self._waiters.wake()
 
     async def _until(self, condition: Callable[[], object]) -> None:
-        """Wait until `condition` holds; it is looked at again after each `_wake`. Not a checkpoint if it holds."""
+        """Wait until `condition` holds; each `_wake` checks it again. Not a checkpoint if it holds already."""
         while not condition():
             await self._waiters.wait()
 
@@ -105,12 +104,12 @@ class Block(Body):
         self._stream = stream
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
-        self._stream.register(kind, checked("callback", callback))
+        self._stream.register(kind, callback)
         self._wake()
         return callback
 
     async def _run_callbacks(self) -> None:
-        """Hand out what comes in, from the moment the first callback is registered."""
+        """Hand out the events, from the moment when the first callback is registered."""
         stream = self._stream
         while not self._ended():
             await self._until(lambda: (stream and stream.has_callbacks) or self._ended())
@@ -120,5 +119,5 @@ class Block(Body):
             except anyio.get_cancelled_exc_class():
                 raise
             except BaseException as error:
-                self.fail(error)
+                self._fail(error)
             self._wake()

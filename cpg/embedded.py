@@ -1,8 +1,8 @@
-"""A ring whose member this process is: the engine, what drives it, and the groups that stand on it.
+"""A ring whose member this process is: the engine, what drives it, and the groups that are joined there.
 
-An `EmbeddedRing` is told by its shell (`totem.node` on sockets, `cpg.testing` on a virtual network), turn by turn, what
-the processor delivers. It hands that to the engine and then lets those go on who wait: for the first ring, for company,
-for room in the send queue.
+The shell of an `EmbeddedRing` (`totem.node` on sockets, `cpg.testing` on a virtual network) gives it, turn by turn,
+what the processor delivers. The ring hands that to the engine. Then it wakes the tasks that wait for the first ring,
+for other nodes, or for room in the send queue.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import trio
 
 from cpg.arguments import pathname
 from cpg.change_log import NOTHING, Changes, Line, Pace
+from cpg.contracts import Inbox, OnTransitional
 from cpg.events import Member, Quorum, RingEvent, Transitional
 from cpg.formatting import nodes
-from cpg.group import OnTransitional
-from cpg.node.engine import Engine, EngineStatistics, Inbox, Membership, Transport
+from cpg.loop_errors import require_trio
+from cpg.node.engine import Engine, EngineStatistics, Transport
+from cpg.node.membership import LocalMembership
 from cpg.node.quorum import QuorumStatus, Rules, Votequorum
-from cpg.ring import Ring
+from cpg.ring import Ring, live
 from totem.config import Config
 from totem.configuration import Delivery, RingId
 from totem.corosync_conf import load, own_node
@@ -39,11 +41,11 @@ from totem.store import default_directory, words, write_durably
 _log = logging.getLogger(__name__)
 
 SYNC_LIMIT = 2
-"""A sync that takes longer than so many consensus timeouts is stuck (ruling C4)."""
+"""Number of consensus timeouts after which a sync is stuck (ruling C4)."""
 
 
 class Machine(Transport, Protocol):
-    """What a ring needs of its processor."""
+    """The processor, as the ring needs it."""
 
     @property
     def room(self) -> int:
@@ -55,37 +57,37 @@ class Machine(Transport, Protocol):
 
     @property
     def is_operational(self) -> bool:
-        """Whether there is a ring, and it goes on."""
+        """Whether there is a ring that works."""
 
     def interruption(self, now: float) -> Interruption | None:
-        """What has become of the ring that was complete last; None before the first, and while it goes on."""
+        """Return what ended the ring that was complete last; None before the first ring, and while one works."""
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
-        """Form the ring anew, where allowed without these members."""
+        """Form the ring anew, without these members where that is allowed; return whether it was done."""
 
 
 class Shell(Protocol):
-    """What drives a ring: `totem.node.Node`, or a virtual one."""
+    """The driver of a ring: `totem.node.Node`, or a virtual one."""
 
     @property
     def processor(self) -> Machine:
-        """What it drives."""
+        """The processor that it drives."""
 
     async def run(self, deliver: Callable[[Iterator[Delivery]], None]) -> None:
-        """Take part until cancelled, then announce the leave; raises `RingLost` where the ring cannot go on."""
+        """Take part until cancelled, then announce the leave. Raises `RingLost` where the ring cannot go on."""
 
     def kick(self) -> None:
-        """Something was queued in the processor."""
+        """Run a turn soon: something was queued in the processor."""
 
     def statistics(self) -> Statistics:
-        """What processor and network have counted."""
+        """Return the counters of processor and network."""
 
 
 class EmbeddedRing(Ring):
     """This process's place in a ring. Leaving the block announces the leave, so that the others need no timeout."""
 
     gives_safe = True
-    votes_file: VotesFile | None = None
+    _votes_file: VotesFile | None = None
     """Where the highest number of expected votes is kept."""
 
     def __init__(self, config: Config, shell: Shell, *, pid: int, votes: Votequorum | None = None) -> None:
@@ -97,14 +99,14 @@ class EmbeddedRing(Ring):
         self._machine = machine
         self._votes = votes
         self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
-        self._told = (False, False, False)
-        """Whether the ring was synced, and quorate, and had been told that this node leaves, after the last turn."""
+        self._noticed = (False, False, False)
+        """After the last turn: whether the ring was synced, was quorate, and knew that this node leaves."""
         self._changes, self._pace = Changes(), Pace()
         self._observers: list[Callable[[RingEvent], object]] = []
         self._rest = trio.CancelScope()
-        """Until the engine wants to be told the time."""
+        """The wait until the engine's deadline."""
 
-    # ---- the program's side
+    # ---- for programs
 
     @property
     def ring_id(self) -> RingId:
@@ -128,54 +130,52 @@ class EmbeddedRing(Ring):
 
     @property
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Whoever is in which group, anywhere in the ring; by name in ascending order."""
+        """The members of all groups of the ring, by name in ascending order."""
         return self._engine.groups
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Return `groups`, at once: for programs that do not care on what kind of ring they are."""
+        """Return `groups`, as every kind of ring does."""
         await trio.lowlevel.checkpoint()
         return self.groups
 
     def statistics(self) -> Statistics:
-        """Return what the processor has counted and what it holds, frozen."""
+        """Return the counters of processor and network, and what the processor holds, frozen."""
         return self._shell.statistics()
 
-    def engine_statistics(self) -> EngineStatistics:
-        """Return what the engine has counted, frozen: messages, and the syncs of rings."""
-        return self._engine.statistics()
-
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
-        """Have `callback(node_ids)` called when a change of ring begins."""
+        """Call `callback(node_ids)` when a change of ring begins. A decorator; None removes the callback."""
         return self._register(Transitional, callback)
 
-    # ---- the groups' side (`cpg.group.Backend`)
+    # ---- for groups (`cpg.contracts.Backend`), and for daemons that serve other processes
 
-    async def enter(self, name: bytes, inbox: Inbox) -> Membership:
-        """Join a group."""
-        return self.admit(name, self.member.pid, inbox)
+    async def _enter(self, name: bytes, inbox: Inbox) -> LocalMembership:
+        return self._admit(name, self.member.pid, inbox)
 
-    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
-        """Join a group for a process of this machine that this one serves; raises what `Engine.join` does."""
+    def _admit(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
+        """Join a group for a process of this machine that this process serves. Raises what `Engine.join` does."""
         self._check()
         return self._engine.join(name, pid, inbox)
 
-    def observe(self, observer: Callable[[RingEvent], object]) -> Callable[[], None]:
-        """Have `observer(event)` called for what happens to the ring, in its place between the groups' events.
+    def _observe(self, observer: Callable[[RingEvent], object]) -> Callable[[], None]:
+        """Call `observer(event)` for the ring's events, in their place between the groups' events.
 
-        As for an `Inbox`: it must not raise, and only queue. Returns what ends it.
+        As with an `Inbox`, it must not raise, and must only queue. Returns a function that ends this.
         """
         self._observers.append(observer)
         return partial(self._observers.remove, observer)
 
-    def send_soon(self) -> None:
-        """Something was queued: let the ring have it. What waits for a token that is under way needs no turn."""
+    def _send_soon(self) -> None:
+        """Give the ring what was queued. What waits for a token that is under way needs no turn."""
         if self._machine.stirred:
             self._shell.kick()
 
-    # ---- the shell's side
+    # ---- for the shell
 
-    def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """Take what the processor delivers in one turn, be it nothing."""
+    def _engine_statistics(self) -> EngineStatistics:
+        return self._engine.statistics()
+
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
+        """Take what the processor delivers in one turn, which may be nothing."""
         engine = self._engine
         engine.deliver(deliveries)
         if engine.failure is not None:
@@ -192,9 +192,9 @@ class EmbeddedRing(Ring):
             observer(event)
 
     def _log_change(self) -> None:
-        """Tell the administrator of a ring that is complete, and of its votes. Its sync ends with this."""
+        """Log a ring that is complete, and its votes. Its sync ends with this."""
         if not self._machine.is_operational:
-            return  # left already, so it was never complete; of the next one all is told
+            return  # left already, so it was never complete; the next one is logged with all changes
         engine, changes = self._engine, self._changes
         now = trio.current_time()
         interruption = self._machine.interruption(now)
@@ -211,14 +211,14 @@ class EmbeddedRing(Ring):
 
     def _notice(self) -> None:
         votes = self._votes
-        told = (self._engine.synced, self._engine.quorate, votes is not None and votes.has_left)
-        if told != self._told:
-            self._told = told
+        noticed = (self._engine.synced, self._engine.quorate, votes is not None and votes.has_left)
+        if noticed != self._noticed:
+            self._noticed = noticed
             self._rest.cancel()  # a new ring has new deadlines
             self._wake()
 
     async def _watch_sync(self) -> None:
-        """Tell the administrator of a sync that is stuck and who is silent, and have the ring formed anew."""
+        """Log a sync that is stuck, with the silent nodes, and have the ring formed anew."""
         overdue = 0
         while True:
             with trio.CancelScope() as self._rest:
@@ -227,8 +227,8 @@ class EmbeddedRing(Ring):
             self._engine.advance(now)
             self._notice()
             self._log_line(self._pace.line(NOTHING, now))
-            if self.votes_file is not None:
-                self.votes_file.store()
+            if self._votes_file is not None:
+                self._votes_file.store()
             statistics = self._engine.statistics()
             if statistics.syncs_overdue > overdue:
                 overdue = statistics.syncs_overdue
@@ -241,9 +241,9 @@ class EmbeddedRing(Ring):
                 _log.warning("node %d: %s", self.node_id, text, extra=extra(fields))
 
     async def _take_part(self) -> None:
-        await self._shell.run(self.deliver)
+        await self._shell.run(self._deliver)
 
-    async def _say_farewell(self) -> None:
+    async def _send_farewell(self) -> None:
         votes = self._votes
         if votes is not None and self._engine.synced and (words := votes.farewell()):
             self._machine.multicast(words)
@@ -264,18 +264,19 @@ AnyRing = TypeVar("AnyRing", bound=EmbeddedRing)
 async def open_ring(
     config: Config | str | PathLike[str], node: int | str | None = None
 ) -> AsyncGenerator[EmbeddedRing, None]:
-    """Make this process a member of a ring: `async with cpg.open_ring("ring.conf", node=1) as ring`.
+    """Make this process a member of a ring: `async with cpg.open_ring("ring.conf", node=1) as ring`, on trio.
 
     `config` is the path of a file in corosync.conf's format, or a `totem.Config`. `node` is an id or a name of its
-    nodelist; left out, the node whose address is this machine's. Raises `ConfigError` (names file and line, or the
-    nodes there are), `OSError` (its address or its state directory cannot be had), later `RingLost`.
+    nodelist; without it, the node whose address is this machine's. Raises `ConfigError` (names file and line, or the
+    nodes in it) and `OSError` (the node's address or state directory is not available), later `RingLost`.
     """
-    async with prepare_ring(EmbeddedRing, config, node).live() as ring:
+    require_trio("cpg.open_ring")
+    async with live(prepare_ring(EmbeddedRing, config, node)) as ring:
         yield ring
 
 
 def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node: int | str | None) -> AnyRing:
-    """Make a ring of this kind that is still to be entered (`live`); raises what `open_ring` does at first."""
+    """Make a ring of this kind, which `live` enters. Raises the same errors as `open_ring`."""
     if not isinstance(config, Config):
         config, warnings = load(pathname("config", config))
         for warning in warnings:
@@ -284,12 +285,12 @@ def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node
     node_id = shell.processor.node_id
     votes_file = VotesFile(Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}"))
     ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))
-    ring.votes_file = votes_file
+    ring._votes_file = votes_file
     return ring
 
 
 def _count_of_votes(config: Config, node_id: int, votes_file: VotesFile) -> Votequorum | None:
-    """Make the node's count of votes, if it takes part in that."""
+    """Make the node's count of votes, if it takes part in quorum."""
     if not config.quorum.provider:
         return None
     rules, warnings = Rules.of(config, node_id)
@@ -301,7 +302,7 @@ def _count_of_votes(config: Config, node_id: int, votes_file: VotesFile) -> Vote
 
 
 class VotesFile:
-    """The file of the highest number of expected votes that a node has seen, in the folder of ring sequences."""
+    """The file with the highest number of expected votes that a node has seen, in the folder of ring sequences."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -309,16 +310,16 @@ class VotesFile:
         self._is_failing = False
 
     def load(self) -> int:
-        """Return what is remembered; 0 for nothing."""
+        """Return the stored number; 0 if there is none."""
         return int.from_bytes(self._path.read_bytes()[:4], "little") if self._path.exists() else 0
 
     def remember(self, votes: int) -> None:
-        """Make it durable, now if the disk can be written: until then a restart would count with fewer votes."""
+        """Make the number durable, now if the disk can be written: until then a restart would count fewer votes."""
         self._unstored = votes
         self.store()
 
     def store(self) -> None:
-        """Try again to store what could not be stored; what goes wrong is logged once."""
+        """Try again to store what could not be stored. A failure is logged once."""
         if self._unstored is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""Errors that closed process groups raise at the program, beside those of the ring (`totem.errors`).
+"""Errors that closed process groups raise, beside those of the ring (`totem.errors`).
 
 All are raised before anything has changed.
 """
@@ -13,15 +13,22 @@ class AlreadyJoined(TotemError):
 
 
 class NotJoined(TotemError):
-    """The membership has been left: nothing can be sent for it any more."""
+    """The group is not joined, or has been left: nothing can be sent to it. On trio also a `ClosedResourceError`."""
+
+
+class StreamBusy(TotemError, RuntimeError):
+    """The stream has a consumer: callbacks, an iteration, or another task that waits for the next event.
+
+    A kind of event has one callback; register None to remove it. On trio this is also a `BusyResourceError`.
+    """
 
 
 class CorosyncLimit(TotemError, ValueError):
-    """Refused because a Corosync node in the ring would not survive it; in a ring without one it is possible."""
+    """Refused because a Corosync node in the ring would not survive it; a ring without such a node allows it."""
 
 
 class GroupReserved(TotemError):
-    """This user may not join that group; the text names what to do."""
+    """This user may not join the group; the text says what to do."""
 
 
 class TooManyGroups(TotemError):
@@ -29,23 +36,23 @@ class TooManyGroups(TotemError):
 
 
 class OutcomeUnknown(TotemError):
-    """The connection was lost before what was sent had come back: it may have been delivered, or not."""
+    """The connection was lost before own messages came back: they may have been delivered, or not."""
 
 
 class SlowConsumer(TotemError):
-    """The program did not take its events in time and the group was left; join again, and begin with a snapshot.
+    """The program did not take its events in time, so the group was left. Join again and begin with a snapshot.
 
     The bound is the group's `limit` in bytes: a ring never waits for one consumer.
     """
 
 
 class NotSupported(TotemError):
-    """The backend cannot do what was asked for; the text names what can be done instead."""
+    """The backend cannot do this; the text names the alternative."""
 
 
 class CorosyncUnavailable(TotemError):
-    """The Corosync of this machine cannot be used; the text names why, and what to do."""
+    """The Corosync of this machine cannot be used; the text says why, and what to do."""
 
 
 class DaemonUnavailable(TotemError):
-    """No daemon `cpgd` can be used; the text names why, and what to do."""
+    """No daemon `cpgd` can be used; the text says why, and what to do."""

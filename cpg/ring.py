@@ -1,7 +1,8 @@
-"""A ring as a program holds it, whatever it stands on: the groups joined there, who waits for what, how it ends.
+"""A ring as a program holds it, whatever its backend: the groups joined there, who waits for what, how it ends.
 
-`cpg.embedded` has the ring whose member this process is, `cpg.libcpg.corosync` the one whose member the Corosync of
-this machine is. Callbacks run in tasks of their own, between two turns of what drives the ring.
+`cpg.embedded` has the ring whose member this process is. `cpg.client.asynchronous` has the one whose member is the
+daemon of this machine, `cpg.libcpg.corosync` the one whose member is its Corosync. Callbacks run in tasks of their own,
+between two turns of what drives the ring.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -18,24 +20,25 @@ import anyio.lowlevel
 
 from cpg.arguments import whole
 from cpg.block import Block
+from cpg.contracts import Inbox, JoinedGroup, Membership, OnQuorum, OnTotemConfchg
+from cpg.errors import StreamBusy
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg
-from cpg.group import Group, Membership, OnQuorum, OnTotemConfchg
-from cpg.loop_errors import busy
-from cpg.node.membership import Inbox
+from cpg.group import Group
+from cpg.loop_errors import of_loop
 from cpg.stream import DEFAULT_LIMIT, Stream
 from totem.configuration import RingId
 from totem.errors import RingLost
 
 FAREWELL_PATIENCE = 1.0
-"""Seconds that the last words of a process that leaves may take."""
+"""Seconds that the last messages of a process that leaves may take."""
 
 
 class Ring(Block, ABC):
     """A place in a ring, and the groups that are joined there.
 
     Entered when the first ring is known, perhaps a ring of one: a node that starts is alone for some milliseconds, and
-    `wait_members` is for programs that need company. A ring that cannot go on ends the block with `RingLost`, which
-    names the reason. It is the `cpg.group.Backend` of its groups.
+    programs that need company call `wait_members`. A ring that cannot go on ends the block with `RingLost`, which names
+    the reason. It is the `cpg.contracts.Backend` of its groups.
     """
 
     gives_safe: bool
@@ -43,16 +46,15 @@ class Ring(Block, ABC):
 
     def __init__(self, member: Member) -> None:
         self.member = member
-        """Who this process is in the groups that it joins."""
-        self.joined: set[Group] = set()
-        """The groups that this program is in."""
-        super().__init__(Stream(member, notify=self._wake, busy=busy))
+        """This process, as a member of the groups that it joins."""
+        self._joined: set[JoinedGroup] = set()
+        super().__init__(Stream(member, notify=self._wake, busy=partial(of_loop, StreamBusy)))
         self._tasks: anyio.abc.TaskGroup
         self._driving = anyio.CancelScope(shield=True)
         self._senders: deque[tuple[int, anyio.Event]] = deque()
-        """Who waits for how much room in the send queue."""
+        """Senders that wait for room in the send queue, with the number of bytes."""
 
-    # ---- the program's side
+    # ---- for programs
 
     @property
     def node_id(self) -> int:
@@ -71,13 +73,14 @@ class Ring(Block, ABC):
 
     @abstractmethod
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Whoever is in which group, anywhere in the ring; by name in ascending order."""
+        """Return the members of all groups of the ring, by name in ascending order."""
 
     @property
     @abstractmethod
     def quorate(self) -> bool:
-        """Whether the present ring has the votes to act for the cluster, as far as that has been told; always true
-        where no quorum provider is configured.
+        """Whether the present ring has the votes to act for the cluster, as far as that was reported.
+
+        Always true where no quorum provider is configured.
         """
 
     async def wait_quorate(self) -> None:
@@ -94,36 +97,35 @@ class Ring(Block, ABC):
         self._check()
 
     def join(self, name: str | bytes, *, limit: int = DEFAULT_LIMIT) -> Group:
-        """Name a group to be joined with `async with`: 1 to 128 bytes, a `str` in UTF-8.
+        """Return a group to be joined with `async with`; its name has 1 to 128 bytes, a `str` in UTF-8.
 
-        `limit` is how many bytes may wait for this program before it is put out (`SlowConsumer`).
+        `limit`: bytes that may wait for this program. Beyond that the group is left (`SlowConsumer`).
         """
         return Group(self, name, limit=limit)
 
     def on_totem_confchg(self, callback: OnTotemConfchg) -> OnTotemConfchg:
-        """Have `callback(ring_id, node_ids)` called for the present ring and each later one. A decorator."""
+        """Call `callback(ring_id, node_ids)` for the present ring and each later one.
+
+        A decorator; None removes the callback.
+        """
         return self._register(TotemConfchg, callback)
 
     def on_quorum(self, callback: OnQuorum) -> OnQuorum:
-        """Have `callback(quorate, node_ids)` called for the present ring and each change. A decorator."""
+        """Call `callback(quorate, node_ids)` for the present ring and each change. A decorator."""
         return self._register(Quorum, callback)
 
-    # ---- the groups' side (`cpg.group.Backend`)
+    # ---- for groups (`cpg.contracts.Backend`)
 
     @abstractmethod
-    async def enter(self, name: bytes, inbox: Inbox) -> Membership:
-        """Join a group."""
+    async def _enter(self, name: bytes, inbox: Inbox) -> Membership: ...
 
     @abstractmethod
-    def send_soon(self) -> None:
-        """Something was queued: let the ring have it."""
+    def _send_soon(self) -> None: ...
 
-    def start_soon(self, task: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Run a task that ends with the ring."""
+    def _start_soon(self, task: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._tasks.start_soon(task)
 
-    async def wait_room(self, size: int) -> None:
-        """Wait for a turn after which the send queue has room for `size` bytes."""
+    async def _wait_room(self, size: int) -> None:
         granted = anyio.Event()
         place = (size, granted)
         self._senders.append(place)
@@ -141,24 +143,24 @@ class Ring(Block, ABC):
         if self._over:
             raise RingLost("the ring has been left")
 
-    # ---- the driver's side
+    # ---- for the driver
 
     @abstractmethod
     async def _take_part(self) -> None:
-        """Drive the ring until cancelled, then leave in order; raises `RingLost` where the ring cannot go on."""
+        """Drive the ring until cancelled, then leave in order. Raises `RingLost` where the ring cannot go on."""
 
     @abstractmethod
     def _is_complete(self) -> bool:
-        """Whether the present ring and its groups are known."""
+        """Return whether the present ring and its groups are known."""
 
-    async def _say_farewell(self) -> None:
-        """Say what the others should know before this process leaves."""
+    async def _send_farewell(self) -> None:
+        """Send what the others should know before this process leaves."""
 
     def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
         return [self._drive, self._run_callbacks]
 
     def _grant_room(self, room: float) -> None:
-        """Let those go on who have waited longest, as far as there is room for them."""
+        """Wake the senders that have waited longest, as far as there is room for them."""
         while self._senders and self._senders[0][0] <= room:
             size, granted = self._senders.popleft()
             room -= size
@@ -166,7 +168,7 @@ class Ring(Block, ABC):
 
     def _on_ring(self, event: RingEvent) -> None:
         if not self._stream.has_callbacks and type(event) is TotemConfchg:
-            self._stream.clear()  # who asks later begins with the present ring
+            self._stream.clear()  # a callback that is registered later begins with the present ring
         self._stream.event(event)
 
     async def _drive(self) -> None:
@@ -175,40 +177,44 @@ class Ring(Block, ABC):
             with self._driving:
                 await self._take_part()
         except Exception as error:
-            self.fail(error)
+            self._fail(error)
 
-    def fail(self, failure: BaseException) -> None:
-        """End the block with `failure`, and those of its groups."""
-        super().fail(failure)
+    def _fail(self, failure: BaseException) -> None:
+        """End the block with `failure`, and the blocks of its groups."""
+        super()._fail(failure)
         self._end_groups(failure if isinstance(failure, RingLost) else RingLost(f"{failure!r}"))
 
     def _end_groups(self, reason: RingLost) -> None:
-        for group in list(self.joined):
-            group.fail(reason)
+        for group in list(self._joined):
+            group._fail(reason)
         while self._senders:
             self._senders.popleft()[1].set()
 
-    @asynccontextmanager
-    async def live(self) -> AsyncGenerator[Self, None]:
-        """Take part in the ring for the time of a block, which is entered when the first ring is complete."""
-        outcome: BaseException | None = None
-        async with anyio.create_task_group() as self._tasks:
-            for task in self._jobs():
-                self._tasks.start_soon(task)
-            try:
-                with self._body:
-                    await self._until(lambda: self._is_complete() or self._ended())
-                    if not self._ended():
-                        yield self
-            except BaseException as error:
-                outcome = error  # not through the nursery, which would wrap it
-            self._over = True
-            self._end_groups(RingLost("the ring has been left"))
-            with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
-                await self._say_farewell()
-            self._driving.cancel()
-            self._tasks.cancel_scope.shield = True
-            self._tasks.cancel_scope.cancel()
-        self._raise_failure(outcome)
-        if outcome is not None:
-            raise outcome
+
+AnyRing = TypeVar("AnyRing", bound=Ring)
+
+
+@asynccontextmanager
+async def live(ring: AnyRing) -> AsyncGenerator[AnyRing, None]:
+    """Take part in a ring for the time of a block, which is entered when the first ring is complete."""
+    outcome: BaseException | None = None
+    async with anyio.create_task_group() as ring._tasks:
+        for task in ring._jobs():
+            ring._tasks.start_soon(task)
+        try:
+            with ring._body:
+                await ring._until(lambda: ring._is_complete() or ring._ended())
+                if not ring._ended():
+                    yield ring
+        except BaseException as error:
+            outcome = error  # not through the task group, which would wrap it
+        ring._over = True
+        ring._end_groups(RingLost("the ring has been left"))
+        with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
+            await ring._send_farewell()
+        ring._driving.cancel()
+        ring._tasks.cancel_scope.shield = True
+        ring._tasks.cancel_scope.cancel()
+    ring._raise_failure(outcome)
+    if outcome is not None:
+        raise outcome

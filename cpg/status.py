@@ -20,7 +20,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
     Rates are differences of two of these: `uptime` (seconds) is their clock. A ring that is being formed is not
     quorate, whatever the last one was: it orders nothing.
     """
-    counted, engine = ring.statistics(), ring.engine_statistics()
+    counted, engine = ring.statistics(), ring._engine_statistics()
     return {
         "node": ring.node_id,
         "pid": ring.member.pid,

@@ -18,6 +18,8 @@ from functools import partial
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
+from cpg.arguments import callback as checked
+from cpg.errors import StreamBusy
 from cpg.events import Confchg, Event, Member, Message, RingEvent
 from totem.configuration import Level
 
@@ -51,6 +53,28 @@ class Run(NamedTuple):
     cost: int
 
 
+class Callbacks(dict[type[Event], Callback]):
+    """A program's callbacks by kind of event, one for each."""
+
+    def __init__(self, busy: Callable[[str], Exception] = StreamBusy) -> None:
+        super().__init__()
+        self._busy = busy
+
+    def register(self, kind: type[Event], callback: Callback | None) -> None:
+        """Add a callback; None removes the present one. Raises `busy` where there is one already."""
+        if callback is None:
+            self.pop(kind, None)
+            return
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(
+                f"{getattr(callback, '__name__', callback)!r} is an async function, but callbacks are plain functions, "
+                "called in the order of the stream; to await for each event, use `async for event in group` instead"
+            )
+        if kind in self:
+            raise self._busy(f"there is a callback for {kind.__name__} already; register None first to replace it")
+        self[kind] = checked("callback", callback)
+
+
 class Stream:
     """The events of one group in their order, from the engine to one consumer (an `Inbox` of the engine).
 
@@ -68,7 +92,7 @@ class Stream:
         *,
         limit: int = DEFAULT_LIMIT,
         notify: Callable[[], object] = lambda: None,
-        busy: Callable[[str], Exception] = RuntimeError,
+        busy: Callable[[str], Exception] = StreamBusy,
     ) -> None:
         self.member = member
         self.members: tuple[Member, ...] = ()
@@ -91,7 +115,7 @@ class Stream:
         self._notify = notify
         self._busy = busy
         self._queue: deque[Run | Event] = deque()
-        self._callbacks: dict[type[Event], Callback] = {}
+        self._callbacks = Callbacks(busy)
         self._iterated = False
 
     # ---- in: the engine's side
@@ -140,16 +164,11 @@ class Stream:
 
     # ---- out: callbacks
 
-    def register(self, kind: type[Event], callback: Callback) -> None:
-        """Have `callback` called for each event of this kind, instead of an earlier one."""
-        if inspect.iscoroutinefunction(callback):
-            raise TypeError(
-                f"{getattr(callback, '__name__', callback)!r} is an async function, but callbacks are plain functions, "
-                "called in the order of the stream; to await for each event, use `async for event in group` instead"
-            )
+    def register(self, kind: type[Event], callback: Callback | None) -> None:
+        """Have `callback` called for each event of this kind; None removes the present one."""
         if self._iterated:
             raise self._busy("this group is iterated: a group is consumed either by iteration or by callbacks")
-        self._callbacks[kind] = callback
+        self._callbacks.register(kind, callback)
 
     @property
     def has_callbacks(self) -> bool:

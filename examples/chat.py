@@ -1,18 +1,17 @@
-"""Chat: all in a room see the same lines, and who comes and goes, in one order.
+"""Chat: everybody in a room sees the same lines, and who comes and goes, in one order.
 
 Usage: python examples/chat.py ROOM
 """
 
 import sys
 
-import trio
-from keyboard import lines
+from keyboard import lines, run
 
 import cpg
 
 
 async def main(room: str) -> None:
-    """Say what is typed, and print what is said."""
+    """Send what is typed, and print what everybody sends."""
     # The ring: of this machine's cpgd; or cpg.open_ring("ring.conf"), cpg.open_corosync().
     async with cpg.connect() as ring, ring.join(room) as group:
 
@@ -34,4 +33,4 @@ async def main(room: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    run(main, sys.argv[1])

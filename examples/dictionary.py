@@ -1,4 +1,4 @@
-"""A dictionary that is the same at all members of a group; who comes gets what is in it.
+"""A dictionary that is the same at all members of a group; new members get its content.
 
 Usage: python examples/dictionary.py GROUP
 
@@ -7,11 +7,10 @@ A line KEY=VALUE sets a key, a line KEY prints its value.
 
 import json
 import sys
-from collections import deque
 from typing import Any
 
 import trio
-from keyboard import lines
+from keyboard import lines, run
 
 import cpg
 
@@ -19,25 +18,29 @@ NOTHING = (-1, -1)
 
 
 class Dictionary:
-    """One member's copy, which nobody changes but by messages: so all copies go through the same states."""
+    """One member's copy. Only messages change it, so all copies go through the same states."""
 
     def __init__(self, group: cpg.Group) -> None:
         self.items: dict[str, str] = {}
         self.ready = trio.Event()
         self._group = group
-        self._version = (0, 0)  # the ring in which all members had this state, and how many keys were set since ever
+        self._version = (0, 0)  # the last ring in which all members had this state, and the number of keys set so far
         self._ring, self._quorate, self._settled = 0, False, False
         self._offers = 0
-        self._best = NOTHING  # the version of the best offer since somebody came
-        self._source: tuple[cpg.Member, int] | None = None  # whose snapshot is to come, for which of its offers
-        self._since: list[list[str]] = []  # what was set behind that offer
-        self._setting: deque[trio.Event] = deque()
+        self._best = NOTHING  # the version of the best offer since the last member came
+        self._source: tuple[cpg.Member, int] | None = None  # whose snapshot is expected, and for which of its offers
+        self._since: list[list[str]] = []  # the keys that were set behind that offer
+        self._sets = 0
+        self._setting: dict[int, trio.Event] = {}  # own sets that have not come back, by number
 
     async def set(self, key: str, value: str) -> None:
-        """Set a key at all members; returns when it is set here. Where the ring is not quorate, nothing is set."""
-        done = trio.Event()
-        self._setting.append(done)
-        await self._send({"set": [key, value]}, cpg.SAFE_OR_AGREED)
+        """Set a key at all members; return when it is set here. In a ring that is not quorate nothing is set.
+
+        If the connection to the daemon is lost meanwhile, the key may be set or not: look at it.
+        """
+        self._sets += 1
+        done = self._setting[self._sets] = trio.Event()
+        await self._send({"set": [key, value], "number": self._sets}, cpg.SAFE_OR_AGREED)
         await done.wait()
 
     async def run(self) -> None:
@@ -47,15 +50,23 @@ class Dictionary:
                 case cpg.Message(sender, data):
                     await self._on_message(sender, json.loads(data))
                 case cpg.Confchg(members, left, joined):
+                    if self._group.member in left:
+                        self._forget_sets()
                     if members == (self._group.member,):
-                        self.ready.set()  # who is alone has all there is
-                    if joined or (self._source and self._source[0] in left):
+                        self.ready.set()  # a member that is alone has all there is
+                    if members and (joined or (self._source and self._source[0] in left)):
                         await self._offer()
                 case cpg.TotemConfchg(ring_id, _):
                     self._ring = ring_id.seq
                 case cpg.Quorum(quorate, _):
                     self._quorate = quorate
                     self._agree()
+
+    def _forget_sets(self) -> None:
+        """The connection to the daemon was lost: sets that had not come back may be lost."""
+        for done in self._setting.values():
+            done.set()
+        self._setting.clear()
 
     async def _offer(self) -> None:
         self._settled, self._best, self._source = False, NOTHING, None
@@ -65,12 +76,12 @@ class Dictionary:
 
     async def _on_message(self, sender: cpg.Member, message: dict[str, Any]) -> None:
         match message:
-            case {"set": item}:
+            case {"set": item, "number": number}:
                 if self._quorate:
                     self._since += [item] if self._source else []
                     self._set(item)
-                if sender == self._group.member:
-                    self._setting.popleft().set()
+                if sender == self._group.member and number in self._setting:
+                    self._setting.pop(number).set()
             case {"offer": number, "version": version} if tuple(version) > self._best:
                 self._best, self._source, self._since = tuple(version), (sender, number), []
                 if sender == self._group.member:
@@ -94,15 +105,15 @@ class Dictionary:
         if self._settled and self._quorate and self._version[1]:
             self._version = (self._ring, self._version[1])
 
-    async def _send(self, message: dict[str, Any], guarantee: cpg.Guarantee | cpg.BestEffort = cpg.AGREED) -> None:
+    async def _send(self, message: dict[str, Any], guarantee: cpg.Guarantee = cpg.AGREED) -> None:
         await self._group.send(json.dumps(message).encode(), guarantee)
 
 
 async def main(name: str) -> None:
-    """Set and print what standard input says."""
+    """Set and print the keys that standard input names."""
     # The ring: of this machine's cpgd; or cpg.open_ring("ring.conf"), cpg.open_corosync().
     async with cpg.connect() as ring:
-        await ring.wait_quorate()  # before that, who is alone would take its empty dictionary for all there is
+        await ring.wait_quorate()  # a member that is alone before would take its empty dictionary for all there is
         async with ring.join(name) as group, trio.open_nursery() as nursery:
             dictionary = Dictionary(group)
             nursery.start_soon(dictionary.run)
@@ -116,4 +127,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    run(main, sys.argv[1])

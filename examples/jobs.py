@@ -1,10 +1,10 @@
-"""Jobs shared out among the members of a group, without anybody who shares them out.
+"""Jobs distributed among the members of a group, without a coordinator.
 
 Usage: python examples/jobs.py GROUP < JOBS
 
-Each line of standard input is a job. All members see it at the same place in the order, with the same members, so all
-come to the same answer who is to do it, and nobody has to say so. Who gave the job sends it again if the member that
-was to do it goes away before it has said that it is done: a job is done at least once.
+Each line of standard input is a job. All members see it at the same place in the order, with the same members. So all
+choose the same member for it, without another message. The giver sends the job again if that member goes away before it
+has reported the job as done, and if its own connection to the daemon is lost: a job is done at least once.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 import trio
-from keyboard import lines
+from keyboard import lines, run
 
 import cpg
 
@@ -25,10 +25,10 @@ class Jobs:
         self._group = group
         self._given = 0
         self._open: dict[int, tuple[str, cpg.Member | None]] = {}
-        """Own jobs that are not done yet, and who does each, once that is known."""
+        """Own jobs that are not done yet, and the member that does each, once that is known."""
 
     async def give(self, job: str) -> None:
-        """Have a job done by somebody."""
+        """Give a job to the group."""
         self._given += 1
         self._open[self._given] = (job, None)
         await self._send(do=self._given, job=job)
@@ -41,7 +41,7 @@ class Jobs:
                     await self._on_message(sender, json.loads(data))
                 case cpg.Confchg(_, left, _):
                     for number, (job, worker) in list(self._open.items()):
-                        if worker in left:
+                        if worker in left or self._group.member in left:
                             await self._send(do=number, job=job)
 
     async def _on_message(self, sender: cpg.Member, message: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Jobs:
 
 
 async def main(name: str) -> None:
-    """Give the jobs of standard input, and do those that fall to this process, until interrupted."""
+    """Give the jobs of standard input, and do this process's share of all jobs, until interrupted."""
     # The ring: of this machine's cpgd; or cpg.open_ring("ring.conf"), cpg.open_corosync().
     async with cpg.connect() as ring, ring.join(name) as group, trio.open_nursery() as nursery:
         jobs = Jobs(group)
@@ -72,4 +72,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1])
+    run(main, sys.argv[1])

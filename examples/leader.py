@@ -1,19 +1,18 @@
-"""A leader among the members of a group, on asyncio: one of them, and all agree who.
+"""A leader among the members of a group, on asyncio: all members agree on one of them.
 
 Usage: python examples/leader.py GROUP
 
-The leader is the first of the members, wherever the ring has the votes to act (quorum); elsewhere there is none.
+The leader is the first of the members, where the ring has the votes to act (quorum); elsewhere there is none.
 """
 
 import asyncio
 import sys
 
 import cpg
-import cpg.aio
 
 
 async def main(name: str) -> None:
-    """Print who leads, at each change, until interrupted."""
+    """Print the leader, at each change, until interrupted."""
     # The ring: of this machine's cpgd.
     async with cpg.aio.connect() as ring, ring.join(name) as group:
         leader: cpg.Member | None = None
@@ -31,4 +30,7 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    try:
+        asyncio.run(main(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(130)

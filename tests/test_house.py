@@ -53,6 +53,7 @@ SHELLS = {
     "cpg.local.server_socket",
     "cpg.local.start",
     "cpg.daemon.status",
+    "cpg.local.timer",
     "cpg.local.turns",
     "cpg.libcpg.library",
     "cpg.testing.virtual",

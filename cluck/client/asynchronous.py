@@ -532,9 +532,9 @@ class Locks(Body):
                     break
                 _log.warning("%s: reconnecting to %s", failure, self._transport)
                 await self._connect_again()
-            self.fail(failure)
+            self._fail(failure)
         except LockError as error:
-            self.fail(error)
+            self._fail(error)
         self._session.close()
 
     async def _hear_out(self) -> LockError:
@@ -685,7 +685,7 @@ class Held(Body):
     def _on_change(self) -> None:
         failure = self._ticket.failure
         if failure is not None and isinstance(failure, LockLost):
-            self.fail(failure)
+            self._fail(failure)
         self._tell()
         self._wake()
 

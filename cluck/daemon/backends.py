@@ -14,6 +14,7 @@ from cpg.embedded import EmbeddedRing, prepare_ring
 from cpg.libcpg.corosync import CorosyncRing, open_corosync
 from cpg.local.access import Access
 from cpg.local.start import ring_in_time
+from cpg.ring import live
 from totem.errors import ConfigError
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
@@ -32,7 +33,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
         case Backend.RING:
             assert settings.config is not None
             own_ring = await ring_in_time(partial(prepare_ring, EmbeddedRing, node=node), settings.config)
-            async with own_ring.live():
+            async with live(own_ring):
                 yield own_ring
 
 
@@ -40,7 +41,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
 async def _ring_of_cpgd(path: str) -> AsyncGenerator[DaemonRing, None]:
     """Take part in the ring of the daemon that listens there. Raises `ConfigError` where that is another program."""
     try:
-        async with connect(path or None) as ring:
+        async with connect(path or None, reconnect=False) as ring:
             yield ring
     except WrongDaemon as error:
         raise ConfigError(f"cpg_socket: {error}") from None
@@ -66,7 +67,7 @@ async def is_reserved(ring: AnyRing, group: str) -> bool:
     if isinstance(ring, EmbeddedRing):
         return group in Access(reserved=ring.config.daemon.reserved).reserved_groups
     if isinstance(ring, DaemonRing):
-        return group in (await ring.ask("status"))["reserved"]
+        return group in (await ring.query("status"))["reserved"]
     return True
 
 
@@ -74,7 +75,7 @@ async def _nodelist(ring: AnyRing, settings: Settings) -> Mapping[int, int]:
     if isinstance(ring, EmbeddedRing):
         return {node.node_id: node.votes for node in ring.config.nodes}
     if isinstance(ring, DaemonRing):
-        return {node["node"]: node["votes"] for node in (await ring.ask("status"))["nodes"]}
+        return {node["node"]: node["votes"] for node in (await ring.query("status"))["nodes"]}
     if settings.votes:
         return settings.votes
     raise ConfigError("which nodes are lock servers? Say it with --servers, or name Corosync's configuration: -c FILE")

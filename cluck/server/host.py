@@ -25,8 +25,9 @@ from cluck.server.service import Service
 from cluck.wire import Record
 from cpg.block import Waiters
 from cpg.events import Confchg
-from cpg.group import BestEffort, Group
-from totem.errors import RingLost, TotemError
+from cpg.group import Group
+from cpg.payloads import Guarantee
+from totem.errors import QueueFull, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
 from totem.text import printable, quoted
@@ -84,6 +85,8 @@ class Host:
                 now = self.clock()
                 for event in batch:
                     if type(event) is Confchg:
+                        if self._group.member in event.left:
+                            raise RingLost("the connection to the daemon was lost, and with it the lock servers' group")
                         self._changes.confchg(event)
                     self.service.event(event, now)
                 self.work()
@@ -115,10 +118,8 @@ class Host:
         messages = service.take(now)
         if messages and not self._outbox:
             try:
-                self._group.send_nowait(messages, BestEffort.SAFE_OR_AGREED)
-            except TotemError:
-                raise
-            except Exception:  # no room: each loop has its own name for that
+                self._group.send_nowait(messages, Guarantee.SAFE_OR_AGREED)
+            except QueueFull:
                 self._outbox.extend(messages)
         else:
             self._outbox.extend(messages)
@@ -158,7 +159,7 @@ class Host:
             while not self._outbox:
                 await self._jobs.wait()
             messages = list(self._outbox)
-            await self._group.send(messages, BestEffort.SAFE_OR_AGREED)
+            await self._group.send(messages, Guarantee.SAFE_OR_AGREED)
             for _ in messages:
                 self._outbox.popleft()
 

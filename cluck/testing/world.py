@@ -47,7 +47,8 @@ from cluck.testing.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.testing.linearizability import Kind
 from cluck.wire import Record
 from cpg.events import Event, Member, Message, Reason, Transitional
-from cpg.node.engine import Engine, Membership
+from cpg.node.engine import Engine
+from cpg.node.membership import LocalMembership
 from cpg.stream import Stream
 from cpg.testing.world import Numbered
 from totem.configuration import Delivery, Guarantee, Level
@@ -456,7 +457,7 @@ class NodeLocks:
         self._incarnation = node.incarnation
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._stream: Stream | None = None
-        self._membership: Membership | None = None
+        self._membership: LocalMembership | None = None
         self._outbox: list[bytes] = []
         self._storing: Record | None = None
         self._disk = self._dice.choice(DISK)

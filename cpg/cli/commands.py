@@ -18,7 +18,7 @@ from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, rin
 from cpg.events import Quorum
 from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
 from cpg.local.program import DONE, FAILED
-from totem.configuration import Guarantee
+from cpg.payloads import Guarantee
 from totem.text import printable
 
 SAMPLE = 1.0

@@ -105,7 +105,7 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
 
 
 @dataclass(eq=False)
-class Life:
+class DemoProcess:
     """One process of a node, from its start to its end, and what it was told."""
 
     node: int
@@ -136,10 +136,10 @@ class Stage(Protocol):
     def judge(self, text: str, *, good: bool) -> None:
         """Say how it has ended."""
 
-    def enter(self, life: Life) -> None:
+    def enter(self, life: DemoProcess) -> None:
         """A process starts."""
 
-    def tell(self, life: Life, event: dict[str, Any]) -> None:
+    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
         """A process was told something."""
 
 
@@ -147,7 +147,7 @@ class Play:
     """The scenes, and the processes that play them."""
 
     def __init__(self, nodes: int, stage: Stage, folder: Path) -> None:
-        self.lives: list[Life] = []
+        self.lives: list[DemoProcess] = []
         self._nodes = nodes
         self._stage = stage
         self._folder = folder
@@ -211,7 +211,7 @@ class Play:
             await self._say(life, FAREWELL)
         await self._until(lambda: all(life.farewells == count for life in self._cast()))
 
-    def _cast(self) -> list[Life]:
+    def _cast(self) -> list[DemoProcess]:
         return [life for life in self.lives if life.state in ("starting", "here")]
 
     def _write_config(self) -> None:
@@ -232,12 +232,12 @@ class Play:
                 )
             except OSError as error:
                 raise DemoFailed(f"the process of node {node} cannot be started: {words(error)}") from None
-        life = Life(node, number, process)
+        life = DemoProcess(node, number, process)
         self.lives.append(life)
         self._stage.enter(life)
         self._nursery.start_soon(self._follow, life)
 
-    async def _follow(self, life: Life) -> None:
+    async def _follow(self, life: DemoProcess) -> None:
         assert life.process.stdout is not None
         async with aclosing(_lines(life.process.stdout)) as lines:
             async for line in lines:
@@ -249,7 +249,7 @@ class Play:
             log = self._folder / f"node{life.node}.{life.number}.log"
             self._fail(DemoFailed(f"{life.name} ended too early:\n{log.read_text()[-2000:]}"))
 
-    def _note(self, life: Life, event: dict[str, Any]) -> None:
+    def _note(self, life: DemoProcess, event: dict[str, Any]) -> None:
         life.told.append(event)
         if life.state == "starting":
             life.state = "here"
@@ -269,7 +269,7 @@ class Play:
             return
         raise DemoFailed(f"nothing comes any more, after {PATIENCE:.0f} s")
 
-    async def _say(self, life: Life, text: str) -> None:
+    async def _say(self, life: DemoProcess, text: str) -> None:
         assert life.process.stdin is not None
         with suppress(trio.BrokenResourceError):  # its end is noticed elsewhere
             await life.process.stdin.send_all(text.encode() + b"\n")
@@ -306,7 +306,7 @@ class Play:
         return not complaints
 
 
-def difference(reference: Life, life: Life) -> str:
+def difference(reference: DemoProcess, life: DemoProcess) -> str:
     """Compare what two processes were told while both were there; empty if there is no difference."""
     ours, theirs = reference.story, life.story
     if ours[0] in theirs:

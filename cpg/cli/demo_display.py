@@ -9,7 +9,7 @@ from collections import deque
 from textwrap import wrap
 from typing import Any, TextIO
 
-from cpg.cli.demo import Life, text_of
+from cpg.cli.demo import DemoProcess, text_of
 from totem.streams import standard_stream
 
 ROWS = 14
@@ -48,10 +48,10 @@ class PlainStage:
         """Print how it has ended."""
         self._print(f"== {text}")
 
-    def enter(self, life: Life) -> None:
+    def enter(self, life: DemoProcess) -> None:
         """Nothing is shown of a process that has not been told anything."""
 
-    def tell(self, life: Life, event: dict[str, Any]) -> None:
+    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
         """Print what a process was told."""
         self._print(f"{life.name + ':':22} {describe(event)[1]}")
 
@@ -84,12 +84,12 @@ class TerminalStage:
         """Add how it has ended."""
         self.narrate(f"{BOLD}{GREEN if good else RED}{text}{RESET}")
 
-    def enter(self, life: Life) -> None:
+    def enter(self, life: DemoProcess) -> None:
         """Begin the column of a process, in the place of its node's former one."""
         self._columns[life.node] = _Column(life)
         self._draw()
 
-    def tell(self, life: Life, event: dict[str, Any]) -> None:
+    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
         """Add a line to the column of the process's node."""
         self._columns[life.node].add(event)
         if time.monotonic() - self._drawn > 1 / FRAMES_A_SECOND:
@@ -123,7 +123,7 @@ class TerminalStage:
 class _Column:
     """What one process was told."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: DemoProcess) -> None:
         self.life = life
         self._count = 0
         self._lines: deque[tuple[str, str]] = deque(maxlen=ROWS)

@@ -17,7 +17,7 @@ import trio
 
 from cpg.events import Confchg, Event, Message
 from cpg.group import Group
-from totem.configuration import Guarantee
+from cpg.payloads import Guarantee
 
 STAMP = struct.Struct("<QII")
 """When it was sent (monotonic nanoseconds), by which node, its number there."""

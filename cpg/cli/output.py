@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from cpg.node.pieces import LARGEST_MESSAGE
+from cpg.payloads import LARGEST_MESSAGE
 from totem.errors import MessageTooLong
 from totem.streams import standard_stream
 

@@ -50,7 +50,7 @@ def ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[AnyRing]
 def own_ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[EmbeddedRing | DaemonRing]:
     """Open the ring that the options name, where that cannot be Corosync's."""
     if options.config is None and options.node is None:
-        return connect(options.socket)
+        return connect(options.socket, reconnect=False)
     return open_ring(options.config or DEFAULT_CONFIG, options.node)
 
 
@@ -101,7 +101,7 @@ async def groups_of(ring: AnyRing) -> dict[bytes, tuple[Member, ...]]:
 
 
 async def _answer(ring: DaemonRing, question: str) -> Any:
-    return await CPGD.answered(partial(ring.ask, question), partial(complain, "cpg"), ring.path)
+    return await CPGD.answered(partial(ring.query, question), partial(complain, "cpg"), ring.path)
 
 
 async def quorum_status(ring: AnyRing) -> QuorumStatus | None:

@@ -1,8 +1,8 @@
 """A ring through the daemon `cpgd` of this machine: `async with cpg.connect() as ring`.
 
-The daemon is the node; this process is one of its programs. Groups and their streams are those of every other ring, the
-level of each message as on an embedded one. A thin shell around `cpg.client.session`: what is sent goes to the socket
-at once where it has room, else as soon as it has.
+The daemon is the node; this process is one of its programs. Groups and their streams are those of every other ring, and
+the level of each message is that of an embedded one. This is a thin shell around `cpg.client.session`. What is sent
+goes to the socket at once if it has room, else as soon as it has.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from cpg.arguments import flag, pathname
 from cpg.block import Waiters
 from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
+from cpg.contracts import Inbox, OnTransitional
 from cpg.events import Member, RingEvent, Transitional
-from cpg.group import OnTransitional
 from cpg.local.client_socket import (
     CPGD,
     READ_TURN,
@@ -34,8 +34,7 @@ from cpg.local.client_socket import (
     own_name,
     reconnect_pauses,
 )
-from cpg.node.membership import Inbox
-from cpg.ring import Ring
+from cpg.ring import Ring, live
 from totem.configuration import RingId
 from totem.errors import RingLost, TotemError
 
@@ -45,8 +44,8 @@ _log = logging.getLogger(__name__)
 class DaemonRing(Ring):
     """The daemon's ring, and the groups that this program joins there.
 
-    A daemon that ends, or closes the connection, ends the block with `RingLost`, unless reconnecting was asked for; one
-    that puts this program out since it did not read, with `SlowConsumer`.
+    A daemon that ends, or closes the connection, is waited for; without `reconnect` it ends the block with `RingLost`.
+    A daemon that ends the connection since this program did not read ends the block with `SlowConsumer`.
     """
 
     gives_safe = True
@@ -61,11 +60,11 @@ class DaemonRing(Ring):
         self._reconnect = reconnect
         self._sending = Waiters()
 
-    # ---- the program's side
+    # ---- for programs
 
     @property
     def path(self) -> Path:
-        """Where the daemon listens."""
+        """The path of the daemon's socket."""
         return self._path
 
     @property
@@ -80,64 +79,63 @@ class DaemonRing(Ring):
 
     @property
     def quorate(self) -> bool:
-        """Whether the present ring has the votes to act for the cluster, as far as the daemon has told."""
+        """Whether the present ring has the votes to act for the cluster, as far as the daemon has reported."""
         return self._session.quorum is not None and self._session.quorum.quorate
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Whoever is in which group, anywhere in the ring; by name in ascending order."""
-        groups = await self.ask("groups")
+        """Return the members of all groups of the ring, by name in ascending order."""
+        groups = await self.query("groups")
         return {name.encode("latin-1"): tuple(Member(*member) for member in members) for name, members in groups}
 
-    async def ask(self, question: str) -> Any:
-        """Ask the daemon for what it knows: "groups", "quorum", "status"; values as JSON has them.
+    async def query(self, what: str) -> Any:
+        """Return the daemon's "groups", "quorum" or "status", as values of JSON.
 
-        Raises `RingLost` if the connection is lost before the answer has come.
+        Raises `RingLost` if the connection is lost before the reply has come.
         """
-        if not isinstance(question, str):
-            raise TypeError(f'question={question!r}: a str, as "groups"')
+        if not isinstance(what, str):
+            raise TypeError(f'what={what!r}: a str, as "groups"')
         session = self._session
-        number = session.ask(question)
-        self.send_soon()
+        number = session.query(what)
+        self._send_soon()
         try:
-            await self._until(lambda: session.has_answer(number) or session.failure is not None or self._ended())
+            await self._until(lambda: session.has_reply(number) or session.failure is not None or self._ended())
             self._check()
             if session.failure is not None:
                 raise session.failure
-            return session.answer(number)
+            return session.reply(number)
         finally:
             session.forget(number)
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
-        """Have `callback(node_ids)` called when a change of ring begins."""
+        """Call `callback(node_ids)` when a change of ring begins. A decorator; None removes the callback."""
         return self._register(Transitional, callback)
 
-    # ---- the groups' side (`cpg.group.Backend`)
+    # ---- for groups (`cpg.contracts.Backend`)
 
-    async def enter(self, name: bytes, inbox: Inbox) -> RemoteMembership:
-        """Join a group; raises why the daemon does not let this process in."""
+    async def _enter(self, name: bytes, inbox: Inbox) -> RemoteMembership:
         self._check()
         membership = self._session.join(name, inbox)
-        self.send_soon()
+        self._send_soon()
         try:
             await self._until(lambda: membership.entered or membership.refusal or self._ended())
         except BaseException:
             membership.leave()
-            self.send_soon()
+            self._send_soon()
             raise
         self._check()
         if membership.refusal is not None:
             raise membership.refusal
         return membership
 
-    def send_soon(self) -> None:
-        """Something was queued: let the daemon have it, now if the socket has room."""
+    def _send_soon(self) -> None:
+        """Give the daemon what was queued, now if the socket has room."""
         records = self._records
         if records.unsent is None:
             records.write_now()
             if records.unsent is not None:
                 self._sending.wake()
 
-    # ---- the driver's side
+    # ---- for the driver
 
     async def _take_part(self) -> None:
         try:
@@ -152,12 +150,12 @@ class DaemonRing(Ring):
                 self._session.lose_sight()
                 self._wake()
                 await self._connect_again()
-            self.fail(failure)
+            self._fail(failure)
         finally:
             self._records.close()
 
     async def _read(self) -> TotemError:
-        """Take in what comes until nothing more can; return why."""
+        """Process what arrives until nothing more can; return why."""
         session, records = self._session, self._records
         while True:
             for _ in range(READ_TURN):
@@ -168,20 +166,20 @@ class DaemonRing(Ring):
                 if session.failure is not None:
                     return session.failure
             if session.refused:
-                self._put_out(session.refused)
+                self._end_refused(session.refused)
             self._wake()
             if record is None:
                 await anyio.wait_readable(records.sock)
             else:
                 await anyio.lowlevel.checkpoint()
 
-    def _put_out(self, refused: list[RemoteMembership]) -> None:
-        """End groups that are not let in any more after a reconnect; those that never were hear of it in `enter`."""
+    def _end_refused(self, refused: list[RemoteMembership]) -> None:
+        """End groups that the daemon refuses after a reconnect. For a first join, `_enter` raises the refusal."""
         while refused:
             membership = refused.pop()
-            for group in list(self.joined):
-                if group.is_of(membership) and membership.refusal is not None:
-                    group.fail(membership.refusal)
+            for group in list(self._joined):
+                if group._is_of(membership) and membership.refusal is not None:
+                    group._fail(membership.refusal)
 
     async def _write_on(self) -> None:
         records = self._records
@@ -190,10 +188,10 @@ class DaemonRing(Ring):
                 await self._sending.wait()
             await anyio.wait_writable(records.sock)
             records.write_now()
-            self._let_senders_go_on()
+            self._wake_senders()
 
     async def _connect_again(self) -> None:
-        """Connect as soon as there is a daemon, and come into the groups again."""
+        """Connect as soon as there is a daemon, and join the groups again."""
         self._records.close()
         pauses = reconnect_pauses()
         while True:
@@ -208,11 +206,11 @@ class DaemonRing(Ring):
         _log.warning("connected to %s again", self._path)
         session.inherit(self._session)
         self._records, self._session = records, session
-        self.send_soon()
-        self._let_senders_go_on()
+        self._send_soon()
+        self._wake_senders()
 
-    def _let_senders_go_on(self) -> None:
-        """There is room. All try when nothing is left to be written, for then nothing would wake the rest later."""
+    def _wake_senders(self) -> None:
+        """Grant the room that there is. All senders try when nothing is unsent: nothing would wake the rest later."""
         self._grant_room(self._session.room if self._records.unsent is not None else math.inf)
 
     def _is_complete(self) -> bool:
@@ -221,17 +219,18 @@ class DaemonRing(Ring):
 
 @asynccontextmanager
 async def connect(
-    path: str | os.PathLike[str] | None = None, *, reconnect: bool = False
+    path: str | os.PathLike[str] | None = None, *, reconnect: bool = True
 ) -> AsyncGenerator[DaemonRing, None]:
     """Take part in the ring of this machine's daemon: `async with cpg.connect() as ring`, on trio or asyncio.
 
     Args:
         path: Of the daemon's socket, if it is not the usual one (`$CPGD_SOCKET`, else /run/cpgd/socket).
-        reconnect: Wait for a daemon that has ended, and join the groups again. Their streams tell it like a change of
-            ring: `Transitional(())`, all members as left, then the own join with whoever is there. What was sent and
-            had not come back may be lost; `Group.flush` raises `OutcomeUnknown` then. `send` waits meanwhile.
+        reconnect: Whether to wait for a daemon that has ended, and join the groups again. A group's stream reports that
+            as a change of ring: `Transitional(())`, all members as left, then the own join with the members that are
+            there. `send` waits meanwhile. Own messages that had not come back may be lost; `Group.flush` raises
+            `OutcomeUnknown` then. Without reconnecting, the block ends with `RingLost`.
 
-    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `RingLost`, `SlowConsumer`.
+    Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user; later `SlowConsumer`.
     """
     flag("reconnect", reconnect)
     place = pathname("path", path) if path is not None else default_socket("cpgd")
@@ -243,12 +242,12 @@ async def connect(
     session.on_ring = ring._on_ring
     for event in early:
         ring._on_ring(event)
-    async with ring.live():
+    async with live(ring):
         yield ring
 
 
 async def _welcomed(path: Path, session: Session) -> RecordSocket:
-    """Open a connection and wait for the daemon's welcome; raises why there is none."""
+    """Open a connection and wait for the daemon's welcome; raise why there is none."""
     records = RecordSocket(CPGD.open(path), session.writer, RECORD)
     try:
         session.greet(own_name())

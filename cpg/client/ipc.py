@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
-from cpg.node.pieces import LARGEST_MESSAGE
+from cpg.payloads import LARGEST_MESSAGE
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import TotemError
 
@@ -136,7 +136,7 @@ class Writer:
         self.size = 0
         """Bytes that wait, heads included."""
 
-    def put(self, head: bytes, body: bytes = b"") -> None:
+    def add(self, head: bytes, body: bytes = b"") -> None:
         """Add an item."""
         self._items.append((head, body))
         self.size += len(head) + len(body)

@@ -1,8 +1,8 @@
-"""A client's side of its connection to a daemon, without I/O: its groups, what it knows of the ring, what it asks.
+"""A client's side of its connection to a daemon, without I/O: its groups, the ring's state, and its queries.
 
-A `Session` takes in records and makes records; trio, asyncio and blocking programs have thin shells around one. Its
-memberships are those of `cpg.group`: what they send waits in the session, bounded, until the shell has given it to the
-socket; what they are told goes straight into the inboxes of their groups.
+A `Session` processes records and makes records. Programs on trio, on asyncio and without a loop have thin shells around
+it. What its memberships send waits in the session, bounded, until the shell has given it to the socket. Their events go
+straight into the inboxes of their groups.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cpg.client.ipc import (
     send_head,
     unpack,
 )
+from cpg.contracts import Inbox
 from cpg.errors import (
     AlreadyJoined,
     CorosyncLimit,
@@ -37,8 +38,7 @@ from cpg.errors import (
     TooManyGroups,
 )
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
-from cpg.group import split
-from cpg.node.membership import Inbox
+from cpg.payloads import split
 from totem.configuration import NO_RING, Guarantee
 from totem.errors import QueueFull, RingLost, TotemError
 from totem.text import quoted
@@ -59,15 +59,15 @@ _FAREWELLS: Final[dict[int, type[TotemError]]] = {
     Farewell.FULL: DaemonUnavailable,
     Farewell.SLOW: SlowConsumer,
 }
-"""What the others are is RingLost."""
+"""All others raise RingLost."""
 
 
 class WrongDaemon(DaemonUnavailable):
-    """What listens at the socket is not `cpgd`: it stays wrong until somebody names another socket."""
+    """Not `cpgd` listens at the socket: that stays wrong until somebody names another socket."""
 
 
 def _stranger(where: object, record: bytes, malformed: Malformed) -> WrongDaemon:
-    """Say who has answered in place of the daemon: a lock server's first byte is that of a list in msgpack."""
+    """Return the error for a peer that is not the daemon: a lock server's first byte begins a list in msgpack."""
     is_cluckd = 0x90 <= record[0] <= 0x9F or record[0] in (0xDC, 0xDD)
     whose = "cluckd, the lock server," if is_cluckd else f"another program ({malformed})"
     remedy = "name the socket of cpgd (--socket, CPGD_SOCKET; for cluckd --cpg-socket)"
@@ -75,7 +75,7 @@ def _stranger(where: object, record: bytes, malformed: Malformed) -> WrongDaemon
 
 
 class RemoteMembership:
-    """This process in one group of the daemon's ring (`cpg.group.Membership`)."""
+    """This process in one group of the daemon's ring (`cpg.contracts.Membership`)."""
 
     def __init__(self, session: Session, handle: int, name: bytes, inbox: Inbox) -> None:
         self.name = name
@@ -85,13 +85,13 @@ class RemoteMembership:
         self.entered = False
         """The group's stream has begun."""
         self.members: tuple[Member, ...] = ()
-        """Who was in the group when it was told last."""
+        """The group's members, as reported last."""
         self.leaving = False
         self._session = session
         self._handle = handle
 
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
-        """Queue messages, all or none: QueueFull, NotJoined after `leave`. Hot: once for each list."""
+        """Queue messages, all or none. Raises QueueFull, NotJoined after `leave`. Hot: once for each list."""
         if self.leaving:
             raise NotJoined(f"group {quoted(self.name)} has been left")
         lists = [pack(batch) for batch in split(payloads)]
@@ -101,10 +101,10 @@ class RemoteMembership:
         """Leave behind all that was sent; a second call does nothing."""
         if not self.leaving:
             self.leaving = True
-            self._session.writer.put(head(Kind.LEAVE, self._handle, 0))
+            self._session.writer.add(head(Kind.LEAVE, self._handle, 0))
 
     def move(self, session: Session, handle: int) -> None:
-        """Be a membership of another session from now on."""
+        """Become a membership of another session."""
         self._session, self._handle, self.entered = session, handle, False
 
 
@@ -114,27 +114,28 @@ class Session:
     def __init__(self, where: object = "the socket") -> None:
         """`where`: the daemon's place, for errors."""
         self.on_ring: Callable[[RingEvent], None] = lambda event: None
-        """Is told what every group is told of the ring."""
+        """Called with each event of the ring that every group gets."""
         self.writer = Writer()
         """What waits for the socket."""
         self.member: Member | None = None
-        """Who this process is in groups; None until the daemon has welcomed it."""
+        """This process, as a member of groups; None until the daemon has welcomed it."""
         self.expected: Member | None = None
-        """Who it must be, since its groups know it as that."""
+        """The member that it must be, since its groups know it as that one."""
         self.failure: TotemError | None = None
         """Why there is nothing more to come."""
         self.ring_id = NO_RING
         self.node_ids: tuple[int, ...] = ()
         self.quorum: Quorum | None = None
-        """What was told of the present ring's quorum; None while that is to come."""
+        """The quorum of the present ring; None until it is reported."""
         self.refused: list[RemoteMembership] = []
-        """Whom the daemon has not let in; for the shell to take."""
+        """Memberships that the daemon has refused, for the shell to process."""
         self._where = where
         self._reader = Reader()
         self._memberships: dict[int, RemoteMembership] = {}
         self._handles = 0
-        self._asked: set[int] = set()
-        self._answers: dict[int, Any] = {}
+        self._queries: set[int] = set()
+        """Numbers of the queries whose reply is wanted."""
+        self._replies: dict[int, Any] = {}
         self._actions: dict[Kind, Callable[[Item], None]] = {
             Kind.MESSAGES: self._on_messages,
             Kind.CONFCHG: self._on_event,
@@ -143,7 +144,7 @@ class Session:
             Kind.QUORUM: self._on_event,
             Kind.WELCOME: self._on_welcome,
             Kind.REFUSED: self._on_refused,
-            Kind.ANSWER: self._on_answer,
+            Kind.ANSWER: self._on_reply,
             Kind.GOODBYE: self._on_goodbye,
         }
 
@@ -155,18 +156,18 @@ class Session:
         return SEND_QUEUE - self.writer.size
 
     def greet(self, name: str) -> None:
-        """Say who is there: the first word. `name` is shown to the administrator."""
+        """Queue the first record. `name` is shown to the administrator."""
         text = name.encode()[:256]
-        self.writer.put(head(Kind.HELLO, 0, len(text), a=VERSION), text)
+        self.writer.add(head(Kind.HELLO, 0, len(text), a=VERSION), text)
 
     def join(self, name: bytes, inbox: Inbox) -> RemoteMembership:
-        """Ask to be let into a group; see the membership's `entered` and `refusal`."""
+        """Request to join a group; see the membership's `entered` and `refusal`."""
         membership = RemoteMembership(self, self._handles + 1, name, inbox)
-        self._ask_in(membership)
+        self._request_join(membership)
         return membership
 
     def lose_sight(self) -> None:
-        """The connection was lost: tell all groups that nobody is in sight any more, as at a change of ring."""
+        """Report to all groups that the connection is lost: as a change of ring after which nobody is there."""
         self.node_ids = ()
         self._on_ring_event(Transitional(()))
         for membership in self._memberships.values():
@@ -176,54 +177,54 @@ class Session:
                 membership.inbox.event(Confchg((), dict.fromkeys(members, Reason.NODEDOWN), {}))
 
     def inherit(self, lost: Session) -> None:
-        """Come into the groups of a session whose connection was lost; what follows is as at a first join."""
+        """Join the groups of a session whose connection was lost; what follows is as after a first join."""
         for membership in lost._memberships.values():
             if not membership.leaving:
                 membership.move(self, self._handles + 1)
-                self._ask_in(membership)
+                self._request_join(membership)
 
-    def _ask_in(self, membership: RemoteMembership) -> None:
+    def _request_join(self, membership: RemoteMembership) -> None:
         self._handles += 1
         self._memberships[self._handles] = membership
-        self.writer.put(head(Kind.JOIN, self._handles, len(membership.name)), membership.name)
+        self.writer.add(head(Kind.JOIN, self._handles, len(membership.name)), membership.name)
 
-    def ask(self, question: str) -> int:
-        """Ask the daemon something; the number under which `answer` has it later, until `forget`."""
+    def query(self, what: str) -> int:
+        """Query the daemon; return the number under which `reply` has the reply, until `forget`."""
         self._handles += 1
-        self._asked.add(self._handles)
-        text = question.encode()
-        self.writer.put(head(Kind.ASK, self._handles, len(text)), text)
+        self._queries.add(self._handles)
+        text = what.encode()
+        self.writer.add(head(Kind.ASK, self._handles, len(text)), text)
         return self._handles
 
-    def has_answer(self, number: int) -> bool:
-        """Whether the answer has come."""
-        return number in self._answers
+    def has_reply(self, number: int) -> bool:
+        """Return whether the reply has come."""
+        return number in self._replies
 
-    def answer(self, number: int) -> Any:
-        """Return an answer that has come."""
-        return self._answers[number]
+    def reply(self, number: int) -> Any:
+        """Return a reply that has come."""
+        return self._replies[number]
 
     def forget(self, number: int) -> None:
-        """Nobody wants that answer any more, be it here or still to come."""
-        self._asked.discard(number)
-        self._answers.pop(number, None)
+        """Discard a reply, whether it has come or is still to come."""
+        self._queries.discard(number)
+        self._replies.pop(number, None)
 
     def queue(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Queue messages, all or none: QueueFull. An empty queue takes one item, however long it is."""
+        """Queue messages, all or none. Raises QueueFull. An empty queue accepts one item of any length."""
         size = sum(len(item_head) + len(body) for item_head, body in items)
         if self.failure is not None:
             raise QueueFull("the connection to the daemon is lost")
         if self.writer.size + size > SEND_QUEUE and (len(items) > 1 or self.writer.has_records()):
             raise QueueFull(f"no room for {size} bytes: {self.writer.size} wait for the daemon")
         for item in items:
-            self.writer.put(*item)
+            self.writer.add(*item)
 
     # ---- up
 
     def receive(self, record: bytes) -> None:
-        """Take in a record, or the end of the connection: an empty one.
+        """Process a record; an empty one is the end of the connection.
 
-        That, and what cannot be understood, ends the session with `failure`.
+        That end, and a malformed record, end the session with `failure`.
         """
         if not record:
             self.failure = self.failure or RingLost(
@@ -291,11 +292,11 @@ class Session:
             membership.refusal = kind(item.body.decode(errors="replace"))
             self.refused.append(membership)
 
-    def _on_answer(self, item: Item) -> None:
-        if item.handle not in self._asked:
+    def _on_reply(self, item: Item) -> None:
+        if item.handle not in self._queries:
             return
         try:
-            self._answers[item.handle] = json.loads(item.body)
+            self._replies[item.handle] = json.loads(item.body)
         except ValueError as error:
             raise Malformed(f"an answer that is no JSON: {error}") from None
 

@@ -12,10 +12,10 @@
 
 It is a client of this machine's daemon, `cpgd`. One object is one connection and one group. Any thread may send;
 callbacks run in the thread that calls `dispatch`. `fileno()` is readable while `dispatch` has something to do. A signal
-handler may call `finalize`, and raise. A forked process must make a connection of its own: the one it inherits raises
-`RuntimeError` there.
+handler may call `finalize`, and raise. A forked process must make a connection of its own: the one that it inherits
+raises `RuntimeError` there.
 
-Of the threads that wait, one waits for the socket and the others for that one: what it reads may be what they want.
+Of the threads that wait, one waits for the socket and the others for that one: it may read what they wait for.
 """
 
 from __future__ import annotations
@@ -32,12 +32,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from cpg.arguments import FOR_EVER, BytesLike, flag, octets, pathname, seconds, whole
-from cpg.arguments import callback as checked
 from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
 from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
 from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
-from cpg.group import payloads_of, split
 from cpg.local.client_socket import (
     CPGD,
     SILENCE,
@@ -48,8 +46,11 @@ from cpg.local.client_socket import (
     own_name,
     reconnect_pauses,
 )
-from cpg.stream import DEFAULT_LIMIT, Stream
-from totem.configuration import NO_RING, Guarantee, RingId
+from cpg.local.timer import Timer
+from cpg.payloads import Guarantee, payloads_of, ring_guarantee, split
+from cpg.stream import DEFAULT_LIMIT, Callbacks, Stream
+from totem import configuration
+from totem.configuration import NO_RING, RingId
 from totem.errors import QueueFull, RingLost
 from totem.text import quoted
 
@@ -59,15 +60,15 @@ AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
 FOREVER = -1.0
 LONGEST_REST = 3600.0
-"""Seconds after which a longer wait looks again: the system's calls have their limits."""
+"""Seconds after which a longer wait checks again: the system's calls have limits."""
 LONGEST_DEAFNESS = 1.0
-"""The same in the main thread: of a signal that comes just before it waits it hears behind the wait only."""
+"""The same in the main thread: a signal that comes just before a wait is handled only behind the wait."""
 LEAVE_PATIENCE = 5.0
-"""Seconds that `finalize` waits until the own leave has come back."""
+"""Seconds that `finalize` waits for the own leave to come back."""
 
 
 def longest_rest() -> float:
-    """Return how many seconds this thread may wait before it looks again, for the condition and for signals."""
+    """Return the seconds that this thread may wait before it checks its condition and signals again."""
     return LONGEST_DEAFNESS if threading.current_thread() is threading.main_thread() else LONGEST_REST
 
 
@@ -76,11 +77,10 @@ class CPG:
 
     Args:
         group: Joined at once, if one is named: 1 to 128 bytes, a `str` in UTF-8.
-        path: Of the daemon's socket, if it is not the usual one.
+        path: Of the daemon's socket, if it is not the usual one (`$CPGD_SOCKET`, else /run/cpgd/socket).
         limit: Bytes that may wait to be dispatched; beyond that the group is left and `dispatch` raises `SlowConsumer`.
-        reconnect: Wait for a daemon that has ended, and join the group again, in whatever call comes next and may wait.
-            The stream tells it as with `cpg.connect(reconnect=True)`. A program that uses `fileno()` should call
-            `dispatch(0)` now and then, since the descriptor tells nothing while there is no daemon.
+        reconnect: Whether to wait for a daemon that has ended, and join the group again, within the next calls that may
+            wait. The stream reports that as with `cpg.connect`. Without it, calls raise `RingLost`.
 
     Raises `DaemonUnavailable` where no daemon runs or answers, or refuses this user, and what `join` raises.
     """
@@ -91,7 +91,7 @@ class CPG:
         *,
         path: str | os.PathLike[str] | None = None,
         limit: int = DEFAULT_LIMIT,
-        reconnect: bool = False,
+        reconnect: bool = True,
     ) -> None:
         self.group: bytes | None = None
         """The name of the group that this process is in; None from `leave` on."""
@@ -100,12 +100,12 @@ class CPG:
         self._reconnect = flag("reconnect", reconnect)
         self._changed = threading.Condition()
         self._sending = threading.RLock()
-        """Of the thread whose list is being queued."""
-        self._line: _Line | None = None
+        """Held by the thread whose list is being queued."""
+        self._line: _DaemonConnection | None = None
         self._membership: RemoteMembership | None = None
         self._streams: deque[Stream] = deque()
-        """Of the group, behind those of former ones that have something left."""
-        self._callbacks: dict[type[Event], Callable[..., object]] = {}
+        """The group's stream, behind those of former groups that still have events."""
+        self._callbacks = Callbacks()
         self._sent = self._lost = 0
         if group is not None:
             self.join(group)
@@ -119,11 +119,11 @@ class CPG:
     # ---- the connection
 
     def connect(self) -> None:
-        """Connect to the daemon, if that has not been done: `join` does it too. Raises `DaemonUnavailable`."""
+        """Connect to the daemon, unless that has been done; `join` does it too. Raises `DaemonUnavailable`."""
         if self._line is not None:
             return
         path = self._path or default_socket("cpgd")
-        self._line = line = _Line(path)
+        self._line = line = _DaemonConnection(path)
         line.session.greet(own_name())
         try:
             if not self._wait(lambda: line.session.member is not None, SILENCE):
@@ -137,7 +137,7 @@ class CPG:
     def finalize(self) -> None:
         """Leave the group, in order, and close the connection; does nothing where there is none.
 
-        Any thread, callback or signal handler may call it; who waits meanwhile gets `NotJoined`.
+        Any thread, callback or signal handler may call it; calls that wait meanwhile raise `NotJoined`.
         """
         line, self._line = self._line, None
         if line is None:
@@ -151,7 +151,7 @@ class CPG:
                     line.exchange_until(lambda: streams[-1].left, LEAVE_PATIENCE)
             finally:
                 if line.is_polled:
-                    line.interrupt()  # who polls closes it
+                    line.interrupt()  # the thread that polls closes it
                 else:
                     line.close()
                 self._changed.notify_all()
@@ -165,7 +165,7 @@ class CPG:
     # ---- the group
 
     def join(self, group: str | bytes) -> None:
-        """Join a group: returns when this process is in it; the change itself is left to `dispatch`.
+        """Join a group. Returns when this process is in it; `dispatch` delivers the change itself.
 
         Raises `AlreadyJoined` (this process is in that group, through this or another connection), `CorosyncLimit`,
         `ValueError` for an empty or too long name, and what `connect` raises.
@@ -196,9 +196,9 @@ class CPG:
             self._show_news()
 
     def leave(self) -> None:
-        """Leave the group behind all that was sent; does nothing outside of one.
+        """Leave the group behind all that was sent; does nothing outside of a group.
 
-        What the group was sent until then, the own leave last, is still dispatched.
+        Events of the group until then are still dispatched; the own leave is the last one.
         """
         with self._changed:
             membership, self._membership, self.group = self._membership, None, None
@@ -209,12 +209,12 @@ class CPG:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Who is in the group, at the place in the stream that `dispatch` has reached."""
+        """The group's members, at the place in the stream that `dispatch` has reached."""
         return self._streams[-1].members if self._streams and self.group is not None else ()
 
     @property
     def member(self) -> Member:
-        """Who this process is in groups."""
+        """This process, as a member of groups."""
         member = self._connected().session.member
         assert member is not None
         return member
@@ -226,7 +226,7 @@ class CPG:
 
     @property
     def ring_id(self) -> RingId:
-        """The present ring, as far as the daemon has told."""
+        """The present ring, as far as the daemon has reported."""
         return self._line.session.ring_id if self._line is not None else NO_RING
 
     @property
@@ -236,47 +236,48 @@ class CPG:
 
     @property
     def quorate(self) -> bool:
-        """Whether the present ring has the votes to act for the cluster, as far as the daemon has told."""
+        """Whether the present ring has the votes to act for the cluster, as far as the daemon has reported."""
         quorum = self._line.session.quorum if self._line is not None else None
         return quorum is not None and quorum.quorate
 
     # ---- callbacks
 
     def on_message(self, callback: AnyCallback) -> AnyCallback:
-        """Have `callback(sender, data)` called for each message; None for nobody. A decorator, like the other four."""
+        """Call `callback(sender, data)` for each message. A decorator, as the other four.
+
+        A kind of event has one callback: a second one raises `StreamBusy`, None removes the present one.
+        """
         return self._register(Message, callback)
 
     def on_confchg(self, callback: AnyCallback) -> AnyCallback:
-        """Have `callback(members, left, joined)` called when the group's members change, first for the own join."""
+        """Call `callback(members, left, joined)` when the group's members change, first for the own join."""
         return self._register(Confchg, callback)
 
     def on_totem_confchg(self, callback: AnyCallback) -> AnyCallback:
-        """Have `callback(ring_id, node_ids)` called for the ring that is there at the join, and each later one."""
+        """Call `callback(ring_id, node_ids)` for the ring that is there at the join, and each later one."""
         return self._register(TotemConfchg, callback)
 
     def on_transitional(self, callback: AnyCallback) -> AnyCallback:
-        """Have `callback(node_ids)` called when a change of ring begins."""
+        """Call `callback(node_ids)` when a change of ring begins."""
         return self._register(Transitional, callback)
 
     def on_quorum(self, callback: AnyCallback) -> AnyCallback:
-        """Have `callback(quorate, node_ids)` called when the ring has told whether it is quorate."""
+        """Call `callback(quorate, node_ids)` when the ring reports whether it is quorate."""
         return self._register(Quorum, callback)
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
-        if callback is None:
-            self._callbacks.pop(kind, None)
-        else:
-            self._callbacks[kind] = checked("callback", callback)
+        self._callbacks.register(kind, callback)
         return callback
 
     def dispatch(self, timeout: float = FOREVER) -> bool:
-        """Run at most one event's callback, and say whether there was an event.
+        """Run at most one event's callback, and return whether there was an event.
 
         Args:
-            timeout: Seconds to wait for one; 0 looks only, -1 waits for ever.
+            timeout: Seconds to wait for an event; 0 does not wait, -1 waits for ever.
 
-        What a callback raises comes out, and its event counts as handled. Raises `RingLost` when the daemon is gone,
-        `SlowConsumer` when this process was put out, each behind the events that came before.
+        An exception of a callback comes out, and its event counts as handled. Raises `SlowConsumer` when this process
+        did not take its events in time, and without `reconnect` `RingLost` when the daemon is gone. Both come behind
+        the events from before.
         """
         found: list[Event] = []
 
@@ -301,7 +302,7 @@ class CPG:
         while self._streams:
             stream = self._streams[0]
             if stream.overflowed:
-                self._put_out(stream)
+                self._end_slow(stream)
             event = stream.take()
             if len(self._streams) > 1 and not stream and stream.left:
                 self._streams.popleft()
@@ -309,7 +310,7 @@ class CPG:
                 return event
         return None
 
-    def _put_out(self, stream: Stream) -> None:
+    def _end_slow(self, stream: Stream) -> None:
         if stream is self._streams[-1] and self._membership is not None:
             self._membership.leave()
             self.group = self._membership = None
@@ -322,17 +323,15 @@ class CPG:
         """Send one message, or several that are delivered in order with none of this object's between.
 
         Returns when the daemon has them. Raises `MessageTooLong` before anything is sent, `NotJoined` outside of a
-        group, `RingLost` when the daemon is gone.
+        group, and without `reconnect` `RingLost` when the daemon is gone.
         """
-        payloads = payloads_of(data)
-        if not isinstance(guarantee, Guarantee):
-            raise TypeError(f"guarantee={guarantee!r}: cpg.AGREED or cpg.SAFE")
+        payloads, wanted = payloads_of(data), ring_guarantee(guarantee, gives_safe=True)
         with self._sending:
             for batch in split(payloads):
-                self._wait(lambda batch=batch: self._queue(batch, guarantee))  # type: ignore[misc]
+                self._wait(lambda batch=batch: self._queue(batch, wanted))  # type: ignore[misc]
         self._wait(lambda: not self._connected().is_behind)
 
-    def _queue(self, batch: Sequence[bytes], guarantee: Guarantee) -> bool:
+    def _queue(self, batch: Sequence[bytes], guarantee: configuration.Guarantee) -> bool:
         if self._membership is None:
             raise NotJoined("this connection is in no group: join one first")
         try:
@@ -343,12 +342,12 @@ class CPG:
         return True
 
     def flush(self, timeout: float = FOREVER) -> bool:
-        """Wait until all that was sent has come back, so that all members have it in their streams.
+        """Wait until all own messages have come back, so that all members have them in their streams.
 
         Args:
             timeout: Seconds; -1 waits for ever.
 
-        Returns whether it has. What has come is not dispatched by this. Raises `NotJoined` where no group was joined,
+        Returns whether they have. This dispatches no events. Raises `NotJoined` where no group was joined,
         `OutcomeUnknown` where the connection was lost before.
         """
         if not self._streams:
@@ -362,17 +361,17 @@ class CPG:
 
     # ---- waiting
 
-    def _connected(self) -> _Line:
+    def _connected(self) -> _DaemonConnection:
         if self._line is None:
             raise NotJoined("not connected: connect or join first")
         if not self._line.is_own:
-            raise RuntimeError("this connection is that of the process that was forked: connect in this one anew")
+            raise RuntimeError("this connection belongs to the process before the fork: connect anew in this process")
         return self._line
 
     def _wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
-        """Read and write until the condition holds, at most so many seconds; says whether it does.
+        """Read and write until the condition holds, for at most `patience` seconds; return whether it does.
 
-        Raises why there is nothing more to wait for.
+        Raises the failure that leaves nothing to wait for.
         """
         deadline = time.monotonic() + patience if patience is not None else None
         with self._changed:
@@ -382,7 +381,7 @@ class CPG:
                 try:
                     if self._reconnect and type(line.session.failure) is RingLost:
                         self._connect_again(line)
-                    self._put_out_if_refused(line)
+                    self._leave_if_refused(line)
                     if condition():
                         line.exchange()
                         return True
@@ -395,8 +394,8 @@ class CPG:
                     return False
                 self._rest(line, longest_rest() if rest is None else min(rest, longest_rest()))
 
-    def _connect_again(self, line: _Line) -> None:
-        """Tell the group that nobody is in sight, once, and try to reach a daemon, at times."""
+    def _connect_again(self, line: _DaemonConnection) -> None:
+        """Report the lost connection to the group, once, and try to reach a daemon when it is time."""
         if not line.is_away:
             line.lose()
             if self._streams:
@@ -405,16 +404,16 @@ class CPG:
                 self._sent = arrived
         line.try_again()
 
-    def _put_out_if_refused(self, line: _Line) -> None:
-        """A group that was joined may not be joined again; one that never was is the business of `join`."""
+    def _leave_if_refused(self, line: _DaemonConnection) -> None:
+        """Raise why a group cannot be joined again. For a first join, `join` raises that."""
         while line.session.refused:
             membership = line.session.refused.pop()
             if membership is self._membership and membership.refusal is not None:
                 self.group = self._membership = None
                 raise membership.refusal
 
-    def _rest(self, line: _Line, seconds: float) -> None:
-        """Wait for the socket, or for the thread that does. Called, and returns, with the lock held."""
+    def _rest(self, line: _DaemonConnection, seconds: float) -> None:
+        """Wait for the socket, or for the thread that does. Called with the lock held, and returns with it."""
         if line.is_polled:
             if line.is_behind and not line.waits_to_write:
                 line.interrupt()
@@ -441,22 +440,22 @@ class CPG:
 
 
 def _patience(timeout: float) -> float | None:
-    """How long to wait, in seconds; None: for ever, as where it is negative."""
+    """Return the seconds to wait; None where that is for ever, as for a negative number."""
     waits = seconds("timeout", timeout, -math.inf)
     return waits if 0 <= waits < FOR_EVER else None
 
 
-class _Line:
-    """The socket, and the session at its other side; everything but `poll` with the lock held."""
+class _DaemonConnection:
+    """The socket and its session. Everything but `poll` is called with the lock held."""
 
     def __init__(self, path: Path) -> None:
         self.session = Session(path)
         self.is_away = False
-        """The connection was lost, and no other one has been made."""
+        """The connection was lost, and there is no new one yet."""
         self.is_polled = False
         """A thread waits for the socket."""
         self.waits_to_write = False
-        """Whether `poll` waits for room in the socket, too."""
+        """Whether `poll` also waits for room in the socket."""
         self._path = path
         self._records = RecordSocket(CPGD.open(path), self.session.writer, RECORD)
         self._pauses, self._next_try = reconnect_pauses(), 0.0
@@ -464,14 +463,15 @@ class _Line:
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._has_news = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._timer = Timer()
         self._epoll = select.epoll()
-        for descriptor in (self._records.sock.fileno(), self._news):
+        for descriptor in (self._records.sock.fileno(), self._news, self._timer.descriptor):
             self._epoll.register(descriptor, select.EPOLLIN)
         self.descriptor = self._epoll.fileno()
 
     @property
     def is_own(self) -> bool:
-        """Whether this process has opened it, and was not forked since."""
+        """Whether this process has opened it, not the process before a fork."""
         return self._process == os.getpid()
 
     @property
@@ -480,9 +480,9 @@ class _Line:
         return self._records.is_behind
 
     def exchange(self) -> None:
-        """Write and read what can be now.
+        """Write and read what is possible now.
 
-        What a signal handler raises in the midst of it ends the connection: nobody knows what it had in hand.
+        An exception of a signal handler in the middle ends the connection: a record may have been cut off.
         """
         if self.is_away:
             return
@@ -500,23 +500,24 @@ class _Line:
             self.session.receive(record)
 
     def lose(self) -> None:
-        """Be away."""
+        """Close the lost connection, and report to the groups that nobody is in sight."""
         self.is_away = True
         self.session.lose_sight()
         self._epoll.unregister(self._records.sock)
         self._records.close()
         self._pauses.reset()
-        self._next_try = 0.0
+        self._set_next_try(0.0)
 
     def try_again(self) -> None:
-        """Make another connection, if there is a daemon and it is time to look."""
+        """Make a new connection, if it is time to try and there is a daemon."""
         if time.monotonic() < self._next_try:
             return
         try:
             sock = CPGD.open(self._path)
         except NoDaemon:
-            self._next_try = time.monotonic() + self._pauses.next()
+            self._set_next_try(self._pauses.next())
             return
+        self._timer.stop()
         lost, self.session = self.session, Session(self._path)
         self._records = RecordSocket(sock, self.session.writer, RECORD)
         self.session.greet(own_name())
@@ -526,8 +527,12 @@ class _Line:
         self.is_away = False
         self.exchange()
 
+    def _set_next_try(self, pause: float) -> None:
+        self._next_try = time.monotonic() + pause
+        self._timer.start(pause)
+
     def poll(self, seconds: float) -> None:
-        """Wait until there is something to read or write, or it is time to try again, or somebody calls `interrupt`."""
+        """Wait for something to read or write, for the next try to connect, or for `interrupt`."""
         poll = select.poll()
         if self.is_away:
             seconds = min(seconds, max(0.0, self._next_try - time.monotonic()))
@@ -541,11 +546,11 @@ class _Line:
             return
 
     def interrupt(self) -> None:
-        """Have the thread that waits look again."""
+        """Wake the thread that polls."""
         os.eventfd_write(self._wake, 1)
 
     def show_news(self, has_news: bool) -> None:
-        """Make the descriptor readable, or not."""
+        """Make the descriptor readable, or not readable."""
         if has_news and not self._has_news:
             self._has_news = True
             os.eventfd_write(self._news, 1)
@@ -555,7 +560,7 @@ class _Line:
             self._has_news = False
 
     def exchange_until(self, condition: Callable[[], bool], patience: float) -> None:
-        """Write and read until the condition holds, at most so many seconds, or there is nothing more to come."""
+        """Write and read until the condition holds, `patience` seconds are over, or nothing more can come."""
         deadline = time.monotonic() + patience
         self.exchange()
         while not condition() and self.session.failure is None and (rest := deadline - time.monotonic()) > 0:
@@ -564,8 +569,9 @@ class _Line:
             self.exchange()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Close all descriptors."""
         self._epoll.close()
         self._records.close()
+        self._timer.close()
         os.close(self._news)
         os.close(self._wake)

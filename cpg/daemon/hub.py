@@ -37,12 +37,13 @@ from cpg.client.ipc import (
     pack,
     unpack,
 )
+from cpg.contracts import Inbox
 from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
-from cpg.group import BATCH_BYTES, MESSAGE_COST
 from cpg.local.access import Access, no_place
 from cpg.local.shares import furthest_behind
-from cpg.node.membership import Inbox, Membership
+from cpg.node.membership import LocalMembership
+from cpg.payloads import BATCH_BYTES, MESSAGE_COST
 from totem.config import CLIENT_QUEUE
 from totem.configuration import Level
 from totem.errors import MessageTooLong, QueueFull, RingLost
@@ -69,7 +70,7 @@ class Port(Protocol):
     def node_id(self) -> int:
         """The daemon's node."""
 
-    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+    def _admit(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
         """Join a group for a process."""
 
 
@@ -212,7 +213,7 @@ class Hub:
             client.stays[handle] = stay
         return True
 
-    def _admit(self, client: Client, name: bytes, stay: _Stay) -> Membership:
+    def _admit(self, client: Client, name: bytes, stay: _Stay) -> LocalMembership:
         uid, memberships = client.uid, self.access.memberships
         if not self.access.may_join(name, uid, client.gid):
             raise GroupReserved(self.access.refuse_group(name, client.pid, uid))
@@ -224,7 +225,7 @@ class Hub:
                 "that all programs of this node are in together: no more for this user"
             )
         try:
-            return self.ring.admit(name, client.pid, stay)
+            return self.ring._admit(name, client.pid, stay)
         except BaseException:
             memberships.give(uid)
             raise
@@ -449,7 +450,7 @@ class Client:
     def put(self, item_head: bytes, body: bytes = b"") -> None:
         """Queue an item."""
         if not self.ended:
-            self.writer.put(item_head, body)
+            self.writer.add(item_head, body)
             self._hub.queued(self, len(item_head) + len(body))
 
     def record(self) -> bytes:
@@ -473,7 +474,7 @@ class Client:
         self.end()
         self.farewell = why, text
         body = text.encode()
-        self.writer.put(head(Kind.GOODBYE, 0, len(body), detail=why), body)
+        self.writer.add(head(Kind.GOODBYE, 0, len(body), detail=why), body)
         self._hub.waiting += self.writer.size
         self._hub.written.add(self)
 
@@ -501,7 +502,7 @@ class Client:
 class _Stay:
     """A client in a group: what the engine tells it, to the client's queue (an `Inbox`)."""
 
-    membership: Membership
+    membership: LocalMembership
 
     def __init__(self, hub: Hub, client: Client, handle: int) -> None:
         self.client = client

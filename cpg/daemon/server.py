@@ -19,6 +19,7 @@ from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
 from cpg.local.server_socket import Connection, Peer, accept
 from cpg.local.turns import Turns
+from cpg.ring import live
 from totem.configuration import Delivery
 from totem.errors import RingLost
 
@@ -43,17 +44,17 @@ class ServedRing(EmbeddedRing):
     hub: Hub | None = None
     write: Callable[[], None] = staticmethod(lambda: None)
 
-    def deliver(self, deliveries: Iterable[Delivery]) -> None:
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
         """Take what the processor delivers in one turn, and hand it on."""
-        super().deliver(deliveries)
+        super()._deliver(deliveries)
         self.write()
 
-    def fail(self, failure: BaseException) -> None:
+    def _fail(self, failure: BaseException) -> None:
         """The ring cannot go on: all clients are told why."""
         if self.hub is not None:
             self.hub.dismiss_all(f"node {self.node_id}: {failure}")
             self.write()
-        super().fail(failure)
+        super()._fail(failure)
 
 
 class Server:
@@ -69,7 +70,7 @@ class Server:
         """Where clients wait for room for what they send, by user."""
         ring.hub = hub
         ring.write = self.write
-        ring.observe(hub.ring_event)
+        ring._observe(hub.ring_event)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""
@@ -106,7 +107,7 @@ class Server:
             del self._connections[client]
             self._hub.disconnect(client)
             self._let_go_on()
-            self._ring.send_soon()
+            self._ring._send_soon()
             self.write()
 
     async def _read(self, connection: Connection, client: Client) -> None:
@@ -129,7 +130,7 @@ class Server:
                 turns.charge(client.uid, begun)
                 if need is not None:
                     await self._work_on(client, need)
-            self._ring.send_soon()
+            self._ring._send_soon()
             self.write()
             self._let_go_on()
             while client.is_behind and not client.ended:
@@ -143,15 +144,15 @@ class Server:
         """Do what a client has asked for and for which there was no room; of each user one client waits for that."""
         turns = self._turns
         while need is not None:
-            self._ring.send_soon()
+            self._ring._send_soon()
             self.write()
             if need:
                 async with turns.line(client.uid):
                     need = client.work()  # there may be room by now
                     if need:
-                        await self._ring.wait_room(need)
+                        await self._ring._wait_room(need)
             else:
-                await self._ring.wait_room(0)
+                await self._ring._wait_room(0)
             if turns.is_over(client.uid):
                 await turns.next(client.uid)
             begun = turns.clock()
@@ -197,7 +198,7 @@ async def serve(listener: socket.socket, ring: ServedRing, hub: Hub) -> AsyncGen
     Entered when the first ring is complete; clients that come earlier wait. Raises `RingLost`.
     """
     server = Server(ring, hub)
-    async with ring.live(), trio.open_nursery() as nursery:
+    async with live(ring), trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, listener)
         yield server
         await server.farewell(f"the daemon of node {ring.node_id} has been told to end", FAREWELL_PATIENCE)

@@ -25,15 +25,16 @@ from typing import Any, Final, TypeVar, TypeVarTuple
 
 import trio
 
+from cpg.contracts import Inbox
 from cpg.errors import AlreadyJoined, CorosyncUnavailable, GroupReserved, NotJoined
 from cpg.events import Confchg, Member, Quorum, RingEvent, TotemConfchg
-from cpg.group import MESSAGE_COST
 from cpg.libcpg.codes import Code
-from cpg.libcpg.library import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, Run, load
+from cpg.libcpg.library import SEND_TURN, CallFailed, Cpg, Libraries, QuorumAt, QuorumService, ReceivedRun, load
 from cpg.local.backoff import Backoff
+from cpg.loop_errors import require_trio
 from cpg.node.engine import check_name, refuse_name_for_corosync
-from cpg.node.membership import Inbox
-from cpg.ring import Ring
+from cpg.payloads import MESSAGE_COST
+from cpg.ring import Ring, live
 from totem.configuration import NO_RING, Guarantee, Level, RingId
 from totem.errors import QueueFull, RingLost
 from totem.text import quoted
@@ -131,9 +132,9 @@ class CorosyncRing(Ring):
         self._told = _RingTold(self._on_ring)
         self._quorums: dict[RingId, Quorum] = {}
         """What was said last of the latest rings."""
-        self._memberships: set[_Membership] = set()
+        self._memberships: set[_CorosyncMembership] = set()
         self._queued = 0
-        self.idle = trio.lowlevel.ParkingLot()
+        self._idle = trio.lowlevel.ParkingLot()
         """Where memberships wait that have nothing to send."""
 
     # ---- the program's side
@@ -166,7 +167,7 @@ class CorosyncRing(Ring):
 
     # ---- the groups' side (`cpg.group.Backend`)
 
-    async def enter(self, name: bytes, inbox: Inbox) -> _Membership:
+    async def _enter(self, name: bytes, inbox: Inbox) -> _CorosyncMembership:
         """Join a group; AlreadyJoined also where another ring object of this process has joined it."""
         self._check()
         check_name(name)
@@ -190,35 +191,35 @@ class CorosyncRing(Ring):
                     "it: the node's log tells what to do"
                 ) from None
             raise _lost(error) from None
-        membership = _Membership(self, connection, name, inbox)
+        membership = _CorosyncMembership(self, connection, name, inbox)
         self._memberships.add(membership)
         self._tasks.start_soon(membership.run)
         return membership
 
-    def send_soon(self) -> None:
+    def _send_soon(self) -> None:
         """Something was queued: let libcpg have it."""
-        self.idle.unpark_all()
+        self._idle.unpark_all()
 
     # ---- the memberships' side
 
-    def take_room(self, size: int, *, alone: bool) -> None:
+    def _take_room(self, size: int, *, alone: bool) -> None:
         """Reckon with so many bytes in the queue; QueueFull. `alone`: one message: an empty queue takes it."""
         if self._queued + size > SEND_QUEUE and not (alone and not self._queued):
             raise QueueFull(f"no room for {size} bytes: {self._queued} wait for Corosync")
         self._queued += size
 
-    def give_room(self, size: int) -> None:
+    def _give_room(self, size: int) -> None:
         """So many bytes have left the queue."""
         self._queued -= size
         self._grant_room(SEND_QUEUE - self._queued)
 
-    def quorum_of(self, ring: TotemConfchg) -> Quorum | None:
+    def _quorum_of(self, ring: TotemConfchg) -> Quorum | None:
         """What is known of the quorum of this ring."""
         if not self._quorum_service.has_provider:
             return Quorum(True, ring.node_ids)
         return self._quorums.get(ring.ring_id)
 
-    def read_quorum(self) -> None:
+    def _read_quorum(self) -> None:
         """Take what the quorum service has told."""
         for event in self._quorum_service.dispatch(RECEIVE_TURN):
             if type(event) is TotemConfchg:
@@ -226,7 +227,7 @@ class CorosyncRing(Ring):
             else:
                 self._note(event)
             for told in (self._told, *(membership.told for membership in self._memberships)):
-                self.place_quorum(told)
+                self._place_quorum(told)
         self._wake()
 
     def _note(self, said: QuorumAt) -> None:
@@ -234,14 +235,14 @@ class CorosyncRing(Ring):
         if len(self._quorums) > KNOWN_RINGS:
             del self._quorums[next(iter(self._quorums))]
 
-    def place_quorum(self, told: _RingTold) -> None:
+    def _place_quorum(self, told: _RingTold) -> None:
         """Tell a stream of the quorum of the ring where it is, if that is known."""
-        if told.ring is not None and (quorum := self.quorum_of(told.ring)) is not None:
+        if told.ring is not None and (quorum := self._quorum_of(told.ring)) is not None:
             told.on_quorum(quorum)
 
-    def lose(self, failure: Exception) -> None:
+    def _lose(self, failure: Exception) -> None:
         """Corosync cannot be talked to any more."""
-        self.fail(_lost(failure))
+        self._fail(_lost(failure))
 
     # ---- the driver's side
 
@@ -249,9 +250,9 @@ class CorosyncRing(Ring):
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._quorum_service.fd)
-                self.read_quorum()
+                self._read_quorum()
         except (CallFailed, ValueError) as failure:
-            self.lose(failure)
+            self._lose(failure)
         finally:
             for membership in self._memberships:
                 membership.scope.cancel()
@@ -263,7 +264,7 @@ class CorosyncRing(Ring):
                 await trio.sleep(PROBE_INTERVAL)
                 await _insist(self._quorum_service.probe)
         except CallFailed as failure:
-            self.lose(failure)
+            self._lose(failure)
 
     def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
         return [*super()._jobs(), self._probe]
@@ -272,7 +273,7 @@ class CorosyncRing(Ring):
         return self._told.quorum is not None
 
 
-class _Membership:
+class _CorosyncMembership:
     """This process in one group: a connection of its own, and what waits to be sent on it."""
 
     def __init__(self, ring: CorosyncRing, connection: Cpg, name: bytes, inbox: Inbox) -> None:
@@ -295,7 +296,7 @@ class _Membership:
         """Queue messages, all or none: QueueFull, NotJoined after `leave`."""
         if self._leaving:
             raise NotJoined(f"group {quoted(self._name)} has been left")
-        self._ring.take_room(sum(map(_cost, payloads)), alone=len(payloads) == 1)
+        self._ring._take_room(sum(map(_cost, payloads)), alone=len(payloads) == 1)
         self._outbox.extend(payloads)
 
     def leave(self) -> None:
@@ -309,7 +310,7 @@ class _Membership:
                 nursery.start_soon(self._guarded, self._receive)
                 nursery.start_soon(self._guarded, self._send)
         self._ring._memberships.discard(self)
-        self._ring.give_room(sum(map(_cost, self._outbox)))
+        self._ring._give_room(sum(map(_cost, self._outbox)))
         await _close(self._connection)
         if self._own_leave is not None:
             self._inbox.event(self._own_leave)
@@ -318,7 +319,7 @@ class _Membership:
         try:
             await task()
         except (CallFailed, ValueError) as failure:
-            self._ring.lose(failure)
+            self._ring._lose(failure)
 
     # ---- in
 
@@ -326,17 +327,17 @@ class _Membership:
         while True:
             await trio.lowlevel.wait_readable(self._connection.fd)
             for event in self._connection.dispatch(RECEIVE_TURN):
-                if type(event) is Run:
+                if type(event) is ReceivedRun:
                     self._on_messages(event)
                 elif type(event) is Confchg:
                     self._on_confchg(event)
                 else:
                     self._on_ring(event)
 
-    def _on_messages(self, run: Run) -> None:
+    def _on_messages(self, run: ReceivedRun) -> None:
         """Hot: once for each sender of a turn."""
         if self.told.quorum is None:
-            self._ring.read_quorum()  # it is there, and its place is here
+            self._ring._read_quorum()  # it is there, and its place is here
         self._inbox.messages(run.sender, Level.AGREED, run.payloads)
 
     def _on_confchg(self, confchg: Confchg) -> None:
@@ -350,7 +351,7 @@ class _Membership:
         self._inbox.event(confchg)
         if own in confchg.joined and not self._joined:
             self._joined = True
-            self._ring.idle.unpark_all()  # it may be leaving
+            self._ring._idle.unpark_all()  # it may be leaving
             if self._early is not None:
                 self._on_ring(self._early)
 
@@ -360,7 +361,7 @@ class _Membership:
             self._early = ring
             return
         self.told.on_ring(ring)
-        self._ring.place_quorum(self.told)
+        self._ring._place_quorum(self.told)
 
     # ---- out
 
@@ -368,7 +369,7 @@ class _Membership:
         pauses = Backoff(SHORTEST_PAUSE, LONGEST_PAUSE)
         while not (self._leaving and self._joined and not self._outbox):
             if not self._outbox:
-                await self._ring.idle.park()
+                await self._ring._idle.park()
                 continue
             await trio.lowlevel.wait_writable(self._connection.fd)
             if await self._send_turn():
@@ -393,7 +394,7 @@ class _Membership:
             if failure.code not in _AGAIN:
                 raise
         if sent:
-            self._ring.give_room(sent)
+            self._ring._give_room(sent)
         return sent > 0
 
 
@@ -427,8 +428,9 @@ async def open_corosync() -> AsyncGenerator[CorosyncRing, None]:
     Raises `CorosyncUnavailable` where it does not run or answer, refuses this user, or its libraries are missing; later
     `RingLost`.
     """
+    require_trio("cpg.open_corosync")
     ring = await _connect(load())
-    async with ring.live():
+    async with live(ring):
         yield ring
 
 

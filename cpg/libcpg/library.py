@@ -1,8 +1,8 @@
 """Corosync's client libraries: libcpg and libquorum, bound with ctypes after /usr/include/corosync.
 
 `Cpg` is one connection to the CPG service, which can be in one group; `Quorum` one to the quorum service. What the
-libraries call back with becomes the events of `cpg.events` (and `Run`, `QuorumAt`), which `dispatch` returns. Codes
-other than CS_OK become `CallFailed`.
+libraries call back with becomes the events of `cpg.events` (and `ReceivedRun`, `QuorumAt`), which `dispatch` returns.
+Codes other than CS_OK become `CallFailed`.
 
 Which calls may stop the program, and which not, decides who may call them (read in libqb 2.0 and libcpg 3.1):
 
@@ -61,7 +61,7 @@ class CallFailed(Exception):
         self.code = code
 
 
-class Run(NamedTuple):
+class ReceivedRun(NamedTuple):
     """Consecutive messages of one sender."""
 
     sender: Member
@@ -178,7 +178,7 @@ def _load(name: str, functions: dict[str, list[Any]]) -> ctypes.CDLL:
 # ---- connections
 
 
-class _Connection:
+class _LibraryConnection:
     """One connection to a service of the daemon. Its events are collected while `dispatch` runs.
 
     What a callback raises, ValueError where it is told what cannot be, comes out of `dispatch`: no exception can pass
@@ -243,14 +243,14 @@ class _Connection:
         return prototype(guarded)
 
 
-class Cpg(_Connection):
-    """A connection to the CPG service, in no group or in one; its events are `Run`, `Confchg` and `TotemConfchg`."""
+class Cpg(_LibraryConnection):
+    """A connection to the CPG service, in one group or none. Events: `ReceivedRun`, `Confchg`, `TotemConfchg`."""
 
     def __init__(self, library: Any) -> None:
         super().__init__(library, "cpg")
         self.largest_atomic = 0
         """Bytes of the longest message that is not sent in fragments."""
-        self._run = Run(Member(0, 0), [])
+        self._run = ReceivedRun(Member(0, 0), [])
         """The last of the events, if it is one."""
         self._model = _CpgModel(
             _MODEL_V1,
@@ -325,7 +325,7 @@ class Cpg(_Connection):
         if events and events[-1] is self._run and sender == (node_id, pid):
             payloads.append(payload)
         else:
-            self._run = Run(Member(node_id, pid), [payload])
+            self._run = ReceivedRun(Member(node_id, pid), [payload])
             events.append(self._run)
 
     def _on_confchg(self, _: int, name: Any, members: Any, count: int, *changes: Any) -> None:
@@ -343,7 +343,7 @@ class Cpg(_Connection):
         self._events.append(TotemConfchg(RingId(ring_id.nodeid, ring_id.seq), _node_ids(members, count)))
 
 
-class QuorumService(_Connection):
+class QuorumService(_LibraryConnection):
     """A connection to the quorum service, which tells of rings (`TotemConfchg`) and of their quorum (`QuorumAt`)."""
 
     def __init__(self, library: Any) -> None:

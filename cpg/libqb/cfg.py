@@ -13,7 +13,7 @@ from typing import Final
 from cpg.events import RingEvent
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer
-from cpg.libqb.session import Client, Node, Session
+from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.config import MCAST_HEADER
 
 _PLAIN: Final = Struct("<i4xi4x")  # header
@@ -53,7 +53,7 @@ class Cfg:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def open(self, client: Client) -> CfgSession:
+    def open(self, client: LibqbClient) -> CfgSession:
         """Begin a connection."""
         return CfgSession(client, self.node)
 
@@ -65,10 +65,10 @@ def _refuse(answer_id: int) -> Callable[..., bytes]:
     return lambda _: answer(answer_id, code=Code.NOT_SUPPORTED)
 
 
-class CfgSession(Session):
+class CfgSession(LibqbSession):
     """One connection."""
 
-    def __init__(self, client: Client, node: Node) -> None:
+    def __init__(self, client: LibqbClient, node: Node) -> None:
         super().__init__(client)
         self._node = node
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from cpg.events import RingEvent, TotemConfchg
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
-from cpg.libqb.session import Client, Node, Session
+from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.config import milliseconds
 
 MOST_ITERATIONS: Final = 64
@@ -55,7 +55,7 @@ _NOTHING: Final = Value(0, b"")
 """Stands for the value of a key that does not exist."""
 
 
-class Change(NamedTuple):
+class KeyChange(NamedTuple):
     """What has become of a key."""
 
     kind: int
@@ -72,7 +72,7 @@ class Track(NamedTuple):
     handle: int
     """The client's own."""
 
-    def wants(self, change: Change) -> bool:
+    def wants(self, change: KeyChange) -> bool:
         """Whether it is this."""
         is_meant = change.key.startswith(self.key) if self.kinds & PREFIX else change.key == self.key
         return bool(is_meant and change.kind & self.kinds)
@@ -102,11 +102,11 @@ class Cmap:
         """How often each node has joined the ring, since this service began."""
         self._members: tuple[int, ...] = ()
         self._note(node.node_ids)
-        self.changes: list[Change] = []
+        self.changes: list[KeyChange] = []
         """Made by what happened to the ring last."""
         self._known = self.values(DEFAULT_MAP)
 
-    def open(self, client: Client) -> CmapSession:
+    def open(self, client: LibqbClient) -> CmapSession:
         """Begin a connection."""
         return CmapSession(client, self)
 
@@ -193,21 +193,21 @@ class Cmap:
             yield f"stats.srp.{name}", uint64(value)
 
 
-def _changes(old: _Map, new: _Map) -> Iterator[Change]:
+def _changes(old: _Map, new: _Map) -> Iterator[KeyChange]:
     for key in sorted(old.keys() | new.keys()):
         before, after = old.get(key), new.get(key)
         if before is None and after is not None:
-            yield Change(ADDED, key, after, _NOTHING)
+            yield KeyChange(ADDED, key, after, _NOTHING)
         elif after is None and before is not None:
-            yield Change(DELETED, key, _NOTHING, before)
+            yield KeyChange(DELETED, key, _NOTHING, before)
         elif before is not None and after is not None and before != after:
-            yield Change(MODIFIED, key, after, before)
+            yield KeyChange(MODIFIED, key, after, before)
 
 
-class CmapSession(Session):
+class CmapSession(LibqbSession):
     """One connection."""
 
-    def __init__(self, client: Client, service: Cmap) -> None:
+    def __init__(self, client: LibqbClient, service: Cmap) -> None:
         super().__init__(client)
         self._service = service
         self._map = DEFAULT_MAP
@@ -301,7 +301,7 @@ class CmapSession(Session):
             self.client.tell([_changed(track, change) for change in self._service.changes if track.wants(change)])
 
 
-def _changed(track: Track, change: Change) -> bytes:
+def _changed(track: Track, change: KeyChange) -> bytes:
     kind, key, new, old = change
     lengths = (len(new.data), len(old.data))
     head = _CHANGED.pack(track.handle, len(key), key.encode(), kind, new.kind, old.kind, *lengths)

@@ -21,10 +21,10 @@ from cpg.errors import AlreadyJoined, CorosyncLimit
 from cpg.events import Confchg, Member, Reason, RingEvent, TotemConfchg
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, MalformedRequest, answer, uint32s
-from cpg.libqb.session import Client, Node, Session
-from cpg.node.membership import Membership
-from cpg.node.pieces import LARGEST_MESSAGE
+from cpg.libqb.session import LibqbClient, LibqbSession, Node
+from cpg.node.membership import LocalMembership
 from cpg.node.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
+from cpg.payloads import LARGEST_MESSAGE
 from totem.configuration import Guarantee, Level
 from totem.errors import QueueFull
 from totem.text import quoted
@@ -100,7 +100,7 @@ class Groups:
         self.processes: set[tuple[bytes, int]] = set()
         """Who is in a group through a connection that is open."""
 
-    def open(self, client: Client) -> GroupSession:
+    def open(self, client: LibqbClient) -> GroupSession:
         """Begin a connection."""
         return GroupSession(client, self)
 
@@ -108,14 +108,14 @@ class Groups:
         """Nothing to do: the sessions tell it."""
 
 
-class GroupSession(Session):
+class GroupSession(LibqbSession):
     """One connection: an `Inbox` of the engine once it has joined."""
 
-    def __init__(self, client: Client, service: Groups) -> None:
+    def __init__(self, client: LibqbClient, service: Groups) -> None:
         super().__init__(client)
         self._node = service.node
         self._processes = service.processes
-        self._membership: Membership | None = None
+        self._membership: LocalMembership | None = None
         self._wants_first_ring = False
         self._closed = False
         self._iterations: dict[int, tuple[Iterator[_Entry], int]] = {}
@@ -166,7 +166,7 @@ class GroupSession(Session):
             except QueueFull:
                 self.stalled = min(sum(map(len, self._unsent)) + MESSAGE_COST * len(self._unsent), BATCH)
                 return False
-            self._node.send_soon()
+            self._node._send_soon()
             self._unsent = []
             if self._kept and not self.is_unfinished:
                 self._forget_pieces()
@@ -263,12 +263,12 @@ class GroupSession(Session):
             return code
         self._wants_first_ring = bool(flags & TELL_FIRST_RING)
         self._processes.add((name, pid))
-        self._node.send_soon()
+        self._node._send_soon()
         return Code.OK
 
     def _enter(self, name: bytes, pid: int) -> Code:
         try:
-            self._membership = self._node.admit(name, pid, self)
+            self._membership = self._node._admit(name, pid, self)
         except AlreadyJoined:
             return Code.TRY_AGAIN  # its leave is on its way
         except CorosyncLimit:
@@ -288,7 +288,7 @@ class GroupSession(Session):
         if not membership.joined:
             return Code.BUSY
         membership.leave()
-        self._node.send_soon()
+        self._node._send_soon()
         return Code.OK
 
     def _on_membership(self, length: int, name: bytes) -> bytes:
@@ -388,7 +388,7 @@ class GroupSession(Session):
         self._forget()
         if self._membership is not None:
             self._membership.leave(Reason.PROCDOWN)
-            self._node.send_soon()
+            self._node._send_soon()
 
     def _forget(self) -> None:
         if self._membership is not None:

@@ -12,7 +12,7 @@ from typing import Final
 from cpg.events import Quorum, RingEvent, TotemConfchg, Transitional
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer, uint32s
-from cpg.libqb.session import Client, Node, Session
+from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.configuration import RingId
 
 _PLAIN: Final = Struct("<i4xi4x")  # header
@@ -45,7 +45,7 @@ class Quorums:
         self._members = node.node_ids
         self._staying = set(node.node_ids)
 
-    def open(self, client: Client) -> QuorumSession:
+    def open(self, client: LibqbClient) -> QuorumSession:
         """Begin a connection."""
         return QuorumSession(client, self)
 
@@ -61,10 +61,10 @@ class Quorums:
             self._staying = set(event.node_ids)
 
 
-class QuorumSession(Session):
+class QuorumSession(LibqbSession):
     """One connection."""
 
-    def __init__(self, client: Client, service: Quorums) -> None:
+    def __init__(self, client: LibqbClient, service: Quorums) -> None:
         super().__init__(client)
         self._service = service
         self._node = service.node

@@ -48,7 +48,7 @@ from cpg.libqb.layout import (
 )
 from cpg.libqb.names import NameTaken, owner_of
 from cpg.libqb.quorum import Quorums
-from cpg.libqb.session import Service, Session
+from cpg.libqb.session import LibqbSession, Service
 from cpg.libqb.votequorum import Votes
 from cpg.local.access import Access, no_place
 from cpg.local.lifecycle import descriptors_for_clients
@@ -130,7 +130,7 @@ async def serve(
         for name in services:
             if name != "votequorum" or ring.quorum is not None:
                 listeners.append((stack.enter_context(_listen(name)), server.add(_KINDS[name](ring))))
-        stack.callback(ring.observe(server.on_ring))
+        stack.callback(ring._observe(server.on_ring))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(access.rarely.told)
             nursery.start_soon(server.turns.run)
@@ -341,7 +341,7 @@ def _datagrams(name: str) -> socket.socket:
 class _Connection:
     """One client: the `Client` of its session."""
 
-    session: Session
+    session: LibqbSession
 
     def __init__(
         self, server: _Server, stream: trio.socket.SocketType, peer: _Peer, places: _Places, whose: str
@@ -502,7 +502,7 @@ class _Connection:
             async with turns.line(self.uid):
                 self._answer(session.resume())  # there may be room by now
                 if session.stalled:
-                    await self._ring.wait_room(session.stalled)
+                    await self._ring._wait_room(session.stalled)
                     begun = turns.clock()
                     self._answer(session.resume())
         if self._is_closed:

@@ -1,8 +1,8 @@
 """What is common to the services: a session for each connection, a table of the requests that it answers.
 
 A service lives as long as the node, and makes the sessions. A session is told its client's requests in their order and
-gives the answers in that order; what it tells the client without being asked goes through `Client.tell`. Sessions have
-no sockets and wait for nothing: one that cannot go on because the ring has no room says so (`stalled`).
+gives the answers in that order; what it tells the client without being asked goes through `LibqbClient.tell`. Sessions
+have no sockets and wait for nothing: one that cannot go on because the ring has no room says so (`stalled`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
+from cpg.contracts import Inbox
 from cpg.events import Member, RingEvent
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import REQUEST, MalformedRequest, answer
-from cpg.node.membership import Inbox, Membership
+from cpg.node.membership import LocalMembership
 from cpg.node.quorum import QuorumStatus
 from totem.config import Config
 from totem.configuration import RingId
@@ -53,14 +54,14 @@ class Node(Protocol):
     def statistics(self) -> Statistics:
         """What the processor has counted."""
 
-    def admit(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+    def _admit(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
         """Join a group for a process."""
 
-    def send_soon(self) -> None:
+    def _send_soon(self) -> None:
         """Something was queued: let the ring have it."""
 
 
-class Buffers(Protocol):
+class ClientBuffers(Protocol):
     """Files of a client in shared memory (`cpg.libqb.buffers`)."""
 
     def allocate(self, path: str) -> bool:
@@ -73,11 +74,11 @@ class Buffers(Protocol):
         """Remove a file; whether there was one."""
 
 
-class Client(Protocol):
+class LibqbClient(Protocol):
     """The other end of a connection, as its session sees it."""
 
     @property
-    def buffers(self) -> Buffers:
+    def buffers(self) -> ClientBuffers:
         """For its zero copy."""
 
     def may_join(self, name: bytes) -> bool:
@@ -102,7 +103,7 @@ class Client(Protocol):
         """End the connection soon, and log why. For what only this client cannot stand. `reason`: one word."""
 
 
-class Session:
+class LibqbSession:
     """One connection to a service that answers each request at once."""
 
     requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes]]]]
@@ -112,7 +113,7 @@ class Session:
     stalled: int = 0
     """Bytes for which the ring must have room before `resume` can get on; 0 where it need not be called."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: LibqbClient) -> None:
         self.client = client
 
     def take(self, requests: Sequence[bytes]) -> list[bytes]:
@@ -152,7 +153,7 @@ class Service(Protocol):
     name: str
     """Of its socket."""
 
-    def open(self, client: Client) -> Session:
+    def open(self, client: LibqbClient) -> LibqbSession:
         """Begin a connection."""
 
     def on_ring(self, event: RingEvent) -> None:

@@ -12,7 +12,7 @@ from cpg.events import Quorum, RingEvent, TotemConfchg
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer, uint32s
 from cpg.libqb.quorum import CHANGES, CHANGES_ONLY, CURRENT
-from cpg.libqb.session import Client, Node, Session
+from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from cpg.node.quorum import NodeVotes, QuorumStatus, State
 from totem.configuration import RingId
 
@@ -49,7 +49,7 @@ class Votes:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def open(self, client: Client) -> VotesSession:
+    def open(self, client: LibqbClient) -> VotesSession:
         """Begin a connection."""
         return VotesSession(client, self.node)
 
@@ -57,10 +57,10 @@ class Votes:
         """Nothing to do: the sessions tell it."""
 
 
-class VotesSession(Session):
+class VotesSession(LibqbSession):
     """One connection."""
 
-    def __init__(self, client: Client, node: Node) -> None:
+    def __init__(self, client: LibqbClient, node: Node) -> None:
         super().__init__(client)
         self._node = node
         self._tracking = False

@@ -16,7 +16,7 @@ KEPT: Final = 8
 """The part of all that is kept for the trusted users: an eighth."""
 
 
-class Reader(Protocol):
+class WaitingClient(Protocol):
     """A client, as far as it is behind with reading."""
 
     uid: int
@@ -28,10 +28,10 @@ class Reader(Protocol):
         """Bytes that wait for it."""
 
 
-AnyReader = TypeVar("AnyReader", bound=Reader)
+AnyClient = TypeVar("AnyClient", bound=WaitingClient)
 
 
-def furthest_behind(clients: Iterable[AnyReader]) -> AnyReader | None:
+def furthest_behind(clients: Iterable[AnyClient]) -> AnyClient | None:
     """Find who is to be put out: of the user for whom most waits, the client for which most does."""
     there = [client for client in clients if not client.ended]
     waiting: Counter[int] = Counter()

@@ -8,7 +8,7 @@ The order that every member of a group sees (ruling C5), and where it comes from
 
     Transitional          `_on_transitional`: the ring is going; sync, if it runs, is aborted
     messages left over    `_on_messages`
-    Confchg ...           `_activate`: all nodes have told their processes, `Groups` derives the changes
+    Confchg ...           `_activate`: all nodes have told their processes, `ProcessList` derives the changes
     TotemConfchg          `_activate`
     Quorum                `_sync_complete`
     new messages          held back by every sender's Processor until its `sync_complete`
@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cpg.contracts import Inbox
 from cpg.errors import AlreadyJoined, CorosyncLimit
 from cpg.events import Member, Quorum, RingEvent, TotemConfchg, Transitional
-from cpg.node.groups import Change, Groups
-from cpg.node.membership import KNOWN_HEADERS, Inbox, Membership
-from cpg.node.pieces import LARGEST_MESSAGE, Assembler
+from cpg.node.groups import Change, ProcessList
+from cpg.node.membership import KNOWN_HEADERS, LocalMembership
+from cpg.node.pieces import Assembler
 from cpg.node.quorum import Votequorum
-from cpg.node.sync import Service, Sync
+from cpg.node.sync import Sync, SyncService
 from cpg.node.wire import (
     LARGEST_NAME,
     MCAST_PREFIX,
@@ -54,6 +55,7 @@ from cpg.node.wire import (
     decode,
     decode_label,
 )
+from cpg.payloads import LARGEST_MESSAGE
 from totem.configuration import (
     NO_RING,
     Delivery,
@@ -67,8 +69,6 @@ from totem.configuration import (
 from totem.errors import MalformedDatagram, QueueFull
 from totem.labels import Envelope
 from totem.text import quoted
-
-__all__ = ["Engine", "EngineStatistics", "Inbox", "Membership", "Transport"]
 
 COROSYNC_LARGEST_NAME: Final = LARGEST_NAME - 1
 LARGEST_WAITING: Final = 4 * LARGEST_MESSAGE
@@ -189,10 +189,10 @@ class Engine:
         self._votes = votes
         self._quorum: Quorum | None = None
         """What was told last of this ring's quorum; None until its sync is complete."""
-        self._groups = Groups(self.node_id)
-        services = {SERVICE_CPG: Service(self._groups.sync_messages, self._activate)}
+        self._groups = ProcessList(self.node_id)
+        services = {SERVICE_CPG: SyncService(self._groups.sync_messages, self._activate)}
         if votes is not None:
-            services[SERVICE_VOTEQUORUM] = Service(votes.messages, votes.activate)
+            services[SERVICE_VOTEQUORUM] = SyncService(votes.messages, votes.activate)
         self._sync = Sync(
             services,
             send=processor.multicast_sync,
@@ -204,8 +204,8 @@ class Engine:
         """The installed ring, synced or not."""
         self._transitional: Transitional | None = None
         """What was told last, until `TotemConfchg` ends it."""
-        self._local: dict[tuple[bytes, int], Membership] = {}
-        self._waiting: deque[Membership] = deque()
+        self._local: dict[tuple[bytes, int], LocalMembership] = {}
+        self._waiting: deque[LocalMembership] = deque()
         """Memberships with something in their outbox, by turn."""
         self._routes: dict[int, dict[bytes, _Route]] = {}
         """By node id and header bytes; emptied whenever a group changes."""
@@ -261,7 +261,7 @@ class Engine:
 
     # Going down: joins, and the turns of what waits for room.
 
-    def join(self, name: bytes, pid: int, inbox: Inbox) -> Membership:
+    def join(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
         """A local process joins a group; accepted also before the first ring and while sync runs.
 
         ValueError for an empty or too long name, AlreadyJoined, CorosyncLimit (127 bytes, NUL at the end alone, 128
@@ -274,7 +274,7 @@ class Engine:
             raise CorosyncLimit(f"a node can have at most {MOST_PROCESSES} memberships")
         if self._configuration is not None and not self._configuration.pure:
             self._refuse_what_corosync_cannot_stand(name)
-        membership = self._local[name, pid] = Membership(self, name, pid, inbox)
+        membership = self._local[name, pid] = LocalMembership(self, name, pid, inbox)
         membership.enter()
         return membership
 
@@ -295,7 +295,7 @@ class Engine:
         if waiting and waiting + size > LARGEST_WAITING:
             raise QueueFull(f"{waiting} bytes of long messages wait already")
 
-    def wait_for_room(self, membership: Membership) -> None:
+    def wait_for_room(self, membership: LocalMembership) -> None:
         """The membership has something in its outbox: it gets its turns until that is empty."""
         if membership not in self._waiting:
             self._waiting.append(membership)
@@ -406,7 +406,7 @@ class Engine:
             self._channels[name, member] = channel
         return channel
 
-    def _joined(self, name: bytes) -> list[Membership]:
+    def _joined(self, name: bytes) -> list[LocalMembership]:
         return [membership for membership in self._local.values() if membership.name == name and membership.joined]
 
     def _on_exec(self, sender: int, level: Level, message: ExecMessage) -> None:
@@ -487,7 +487,7 @@ class Engine:
         if own is not None:
             own.piece_came_back(first=piece.piece == PIECE_FIRST, whole=payload is not None)
 
-    def _own(self, name: bytes, member: Member) -> Membership | None:
+    def _own(self, name: bytes, member: Member) -> LocalMembership | None:
         return self._local.get((name, member.pid)) if member.node_id == self.node_id else None
 
     # Changes of ring.

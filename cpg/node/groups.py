@@ -35,7 +35,7 @@ class Change(NamedTuple):
     confchg: Confchg
 
 
-class Groups:
+class ProcessList:
     """The process list of one node and its part in sync."""
 
     def __init__(self, node_id: int) -> None:

@@ -12,13 +12,15 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from cpg.contracts import Inbox
 from cpg.errors import NotJoined
-from cpg.events import Confchg, Member, Reason, RingEvent
-from cpg.node.pieces import LARGEST_MESSAGE, Outgoing
+from cpg.events import Member, Reason
+from cpg.node.pieces import Outgoing
 from cpg.node.wire import LARGEST_PLAIN, MCAST_PREFIX, Procjoin, Procleave, mcast_label, mcast_prefix
-from totem.configuration import Guarantee, Level
+from cpg.payloads import LARGEST_MESSAGE
+from totem.configuration import Guarantee
 from totem.errors import MessageTooLong, QueueFull
 from totem.text import quoted
 
@@ -27,19 +29,6 @@ if TYPE_CHECKING:
 
 KNOWN_HEADERS: Final = 1024
 """Bound on each cache of mcast headers: they differ by sender, group and payload size."""
-
-
-class Inbox(Protocol):
-    """Where the engine puts what one local membership is told; it must not raise and need not be quick to consume.
-
-    Called while deliveries are handed on: it may call `Membership.send` and `leave`, and only queue for the rest.
-    """
-
-    def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Consecutive messages of one sender, at most those of one frame. The list is shared: do not change it."""
-
-    def event(self, event: Confchg | RingEvent) -> None:
-        """Anything that is not a message, in its place between the messages."""
 
 
 class _Step(enum.Enum):
@@ -70,7 +59,7 @@ _Waiting = tuple[list[bytes], Guarantee, _Envelope | None] | Outgoing
 """What an outbox holds: messages that the ring's queue can take at once, or one to be sent in pieces."""
 
 
-class Membership:
+class LocalMembership:
     """One local process in one group, from the acceptance of its join to the delivery of its leave.
 
     Its inbox gets first the `Confchg` of the own join, then `TotemConfchg` of the present ring, then the group's

@@ -21,11 +21,10 @@ from typing import Final
 
 from cpg.events import Member
 from cpg.node.wire import LARGEST_PLAIN, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, PartialMcast
+from cpg.payloads import LARGEST_MESSAGE
 from totem.configuration import Guarantee
 from totem.errors import MalformedDatagram
 
-LARGEST_MESSAGE: Final = 16 * 1024 * 1024
-"""Payload bytes of the longest message that can be sent or received."""
 LARGEST_HELD: Final = 4 * LARGEST_MESSAGE
 """Payload bytes that all unfinished messages of one node may have together; our own nodes send one at a time."""
 COST_OF_ONE: Final = 4096

@@ -25,7 +25,7 @@ from cpg.node.wire import Barrier, ServiceBuild
 from totem.configuration import NO_RING, RingId
 
 
-class Service(NamedTuple):
+class SyncService(NamedTuple):
     """A service's part in sync."""
 
     messages: Callable[[], list[bytes]]
@@ -39,7 +39,7 @@ class Sync:
 
     def __init__(
         self,
-        services: Mapping[int, Service],
+        services: Mapping[int, SyncService],
         *,
         send: Callable[[list[bytes]], None],
         complete: Callable[[RingId], None],

@@ -60,7 +60,7 @@ class Record:
 
 
 @dataclass(slots=True)
-class _Line:
+class _RingHistory:
     """What a record was told in one ring: from `TotemConfchg`, or the own join, to the next `TotemConfchg`."""
 
     record: Record
@@ -98,7 +98,7 @@ def check(records: Iterable[Record], *, foreign: Collection[int] = (), voters: i
     `voters`: the nodes of the cluster, where each has one vote; 0 where that is not so.
     """
     violations: list[Violation] = []
-    lines: defaultdict[tuple[bytes, RingId], list[_Line]] = defaultdict(list)
+    lines: defaultdict[tuple[bytes, RingId], list[_RingHistory]] = defaultdict(list)
     for record in records:
         violations += _check_alone(record, foreign)
         if voters:
@@ -231,17 +231,17 @@ def _check_chain(before: Sequence[Member], event: Confchg) -> Iterator[tuple[str
 # Records beside each other.
 
 
-def _lines(record: Record, foreign: Collection[int]) -> Iterator[_Line]:
+def _lines(record: Record, foreign: Collection[int]) -> Iterator[_RingHistory]:
     """The record cut at its rings, without what is told of foreign members."""
     if len(record.events) < 2 or not isinstance(record.events[1], TotemConfchg):
         return
-    line = _Line(record, record.events[1].ring_id, None)
+    line = _RingHistory(record, record.events[1].ring_id, None)
     members: tuple[Member, ...] = ()
     for event in _without(foreign, [record.events[0], *record.events[2:]]):
         if isinstance(event, TotemConfchg):
             line.next_ring_id = event.ring_id
             yield line
-            line = _Line(record, event.ring_id, members)
+            line = _RingHistory(record, event.ring_id, members)
             continue
         if isinstance(event, Quorum) and line.members is None:
             continue
@@ -268,7 +268,7 @@ def _without(foreign: Collection[int], events: Iterable[Event]) -> Iterator[Even
                 yield event
 
 
-def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
+def _check_lists(lines: list[_RingHistory]) -> Iterator[Violation]:
     full = [line for line in lines if line.members is not None]
     for line in full[1:]:
         if line.members != full[0].members:
@@ -278,7 +278,7 @@ def _check_lists(lines: list[_Line]) -> Iterator[Violation]:
             )
 
 
-def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
+def _check_regular(lines: list[_RingHistory]) -> Iterator[Violation]:
     """Up to the end of the ring all are told the same, some less."""
     longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
     reference = longest.regular
@@ -289,9 +289,9 @@ def _check_regular(lines: list[_Line]) -> Iterator[Violation]:
             yield _difference(line, longest)
 
 
-def _check_moved_together(lines: list[_Line]) -> Iterator[Violation]:
+def _check_moved_together(lines: list[_RingHistory]) -> Iterator[Violation]:
     """Those who went to the next ring together were told the same to the last event."""
-    moved: defaultdict[RingId, list[_Line]] = defaultdict(list)
+    moved: defaultdict[RingId, list[_RingHistory]] = defaultdict(list)
     for line in lines:
         if line.next_ring_id is not None:
             moved[line.next_ring_id].append(line)
@@ -303,12 +303,12 @@ def _check_moved_together(lines: list[_Line]) -> Iterator[Violation]:
                 yield _difference(line, longest)
 
 
-def _together(line: _Line, other: _Line) -> bool:
+def _together(line: _RingHistory, other: _RingHistory) -> bool:
     """Whether the one was told that the other's node goes along with it."""
     return other.record.member.node_id in line.along
 
 
-def _is_rest_of(line: _Line, whole: _Line) -> bool:
+def _is_rest_of(line: _RingHistory, whole: _RingHistory) -> bool:
     """Whether a line is all of another one, or what that has from the own join on."""
     theirs = _as_told_to(line, whole.events)
     place = line.place_in(theirs)
@@ -320,7 +320,7 @@ def _is_rest_of(line: _Line, whole: _Line) -> bool:
     return events == theirs[place:]
 
 
-def _as_told_to(line: _Line, events: list[Event]) -> list[Event]:
+def _as_told_to(line: _RingHistory, events: list[Event]) -> list[Event]:
     """What another one was told in the ring, in the manner of this line."""
     if line.members is not None:
         return events
@@ -332,7 +332,7 @@ def _is_prefix(one: Sequence[Event], other: Sequence[Event]) -> bool:
     return one[:length] == other[:length]
 
 
-def _difference(line: _Line, other: _Line) -> Violation:
+def _difference(line: _RingHistory, other: _RingHistory) -> Violation:
     place = next(
         (place for place, (one, two) in enumerate(zip(line.events, other.events, strict=False)) if one != two),
         min(len(line.events), len(other.events)),

@@ -26,6 +26,7 @@ import trio
 
 from cpg.embedded import AnyRing, EmbeddedRing
 from cpg.node.quorum import Rules, Votequorum
+from cpg.ring import live
 from totem.config import Config
 from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
@@ -76,7 +77,7 @@ class World:
         """Start a node, as `cpg.open_ring` does. A later start of the same node is a restart: its store is kept."""
         shell = _Shell(self, self._cluster[node])
         votes = self._count_of_votes(node)
-        async with kind(self.config, shell, pid=shell.node.incarnation + 1, votes=votes).live() as ring:
+        async with live(kind(self.config, shell, pid=shell.node.incarnation + 1, votes=votes)) as ring:
             yield ring
 
     def _count_of_votes(self, node: int) -> Votequorum | None:

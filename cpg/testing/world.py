@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Final
 
 from cpg.errors import CorosyncLimit
 from cpg.events import Member
-from cpg.node.engine import Engine, Membership
+from cpg.node.engine import Engine
+from cpg.node.membership import LocalMembership
 from cpg.node.quorum import Rules, Votequorum
 from cpg.node.wire import GROUP_A, GROUP_SYNC
 from cpg.testing.checkers import Record, check
@@ -120,7 +121,7 @@ class NodePrograms:
         self._dice = random.Random(node.cluster.dice.getrandbits(64))
         self._eagerness = self._dice.choice((0.05, 0.3, 1.0))
         self._deeds = self._dice.randrange(MOST_DEEDS)
-        self._memberships: list[tuple[Membership, Record]] = []
+        self._memberships: list[tuple[LocalMembership, Record]] = []
         self._pids = 0
         self._incarnation = node.incarnation
         self._sent = 0
@@ -153,7 +154,7 @@ class NodePrograms:
         self._memberships.append((membership, record))
         self._programs.records.append(record)
 
-    def _send(self, membership: Membership, record: Record) -> None:
+    def _send(self, membership: LocalMembership, record: Record) -> None:
         if membership.leaving:
             return
         guarantee = Guarantee.AGREED if self._foreign else self._dice.choice(tuple(Guarantee))

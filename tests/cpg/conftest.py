@@ -33,7 +33,7 @@ class Daemon:
 
     def connect(self):
         """A client in this process."""
-        return cpg.connect(self.path)
+        return cpg.connect(self.path, reconnect=False)
 
 
 @pytest.fixture

@@ -63,33 +63,33 @@ class FakeRing:
 
 
 class FakeNode:
-    """One node: a `cpg.group.Backend`."""
+    """One node: a `cpg.contracts.Backend`."""
 
     gives_safe = True
 
     def __init__(self, ring, node_id, nursery):
         self.ring = ring
         self.member = Member(node_id, 1000 + node_id)
-        self.joined = set()
+        self._joined = set()
         self.room = trio.lowlevel.ParkingLot()
-        self.start_soon = nursery.start_soon
+        self._start_soon = nursery.start_soon
         self.lost = None
         self.kicks = 0
 
-    async def enter(self, name, inbox):
+    async def _enter(self, name, inbox):
         if self.lost:
             raise RingLost(self.lost)
         return FakeMembership(self.ring, self.member, inbox)
 
     def lose(self, reason):
         self.lost = reason
-        for group in list(self.joined):
-            group.fail(RingLost(reason))
+        for group in list(self._joined):
+            group._fail(RingLost(reason))
 
-    def send_soon(self):
+    def _send_soon(self):
         self.kicks += 1
 
-    async def wait_room(self, size):
+    async def _wait_room(self, size):
         while self.ring.size + size > self.ring.capacity:
             await self.room.park()
 

@@ -47,9 +47,9 @@ async def test_iteration_between_two_loops(daemon):
         while b"theirs" not in daemon.ring.groups:
             await trio.sleep(0.01)
         inbox = Silent()
-        membership = daemon.ring.admit(b"theirs", 4711, inbox)
+        membership = daemon.ring._admit(b"theirs", 4711, inbox)
         membership.send([b"hello"])
-        daemon.ring.send_soon()
+        daemon.ring._send_soon()
     ((data, groups),) = result
     assert data == b"hello"
     assert cpg.Member(1, 4711) in groups[b"theirs"]
@@ -81,10 +81,11 @@ async def test_a_callback_that_raises_ends_the_block(daemon):
 async def test_a_full_queue_and_a_second_consumer_are_told_in_asyncios_manner(daemon):
     async def program(path):
         async with cpg.aio.connect(path) as ring, ring.join("chat") as group:
-            with pytest.raises(asyncio.QueueFull):
-                group.send_nowait([bytes(100_000)] * 100)
+            for error in (cpg.QueueFull, asyncio.QueueFull):
+                with pytest.raises(error):
+                    group.send_nowait([bytes(100_000)] * 100)
             group.__aiter__()
-            with pytest.raises(RuntimeError, match="iterated"):
+            with pytest.raises(cpg.StreamBusy, match="iterated"):
                 group.on_message(print)
 
     await on_asyncio(program, daemon)
@@ -123,7 +124,7 @@ async def test_a_daemon_that_ends(make_daemon):
     daemon = make_daemon()
 
     async def program(path):
-        async with cpg.aio.connect(path):
+        async with cpg.aio.connect(path, reconnect=False):
             await asyncio.sleep(40)
 
     async def expect():
@@ -139,7 +140,7 @@ async def test_a_daemon_that_ends(make_daemon):
 def test_no_trio_is_loaded():
     program = """
         import asyncio, sys
-        import cpg, cpg.aio
+        import cpg
 
         async def main():
             try:
@@ -154,3 +155,13 @@ def test_no_trio_is_loaded():
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=40
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["open_ring", "open_corosync"])
+def test_what_needs_trio_says_so_on_asyncio(name):
+    async def program():
+        async with getattr(cpg, name)(*["/nowhere"][: name == "open_ring"]):
+            pass
+
+    with pytest.raises(RuntimeError, match=rf"^cpg.{name} runs on trio, not on asyncio: .* cpg.aio.connect"):
+        asyncio.run(program())

@@ -226,7 +226,7 @@ def test_one_change_that_was_not_told_is_counted_in_the_singular():
 
 async def test_a_sync_that_is_stuck_is_told_with_who_is_silent(autojump_clock, world, caplog, monkeypatch):
     async with running(world, 3) as ring:
-        statistics = replace(ring.engine_statistics(), syncs_overdue=1, silent=(1, 2))
+        statistics = replace(ring._engine_statistics(), syncs_overdue=1, silent=(1, 2))
         monkeypatch.setattr(ring._engine, "statistics", lambda: statistics)
         caplog.clear()
         await trio.sleep(2 * CONFIG.consensus)  # in which it is looked at

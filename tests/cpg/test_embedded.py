@@ -39,7 +39,7 @@ async def test_an_observer_sees_the_ring_between_the_events_of_its_groups(config
         seen = []
         async with one.join("chat") as group:
             group.on_confchg(lambda *_: None)
-            stop = one.observe(seen.append)
+            stop = one._observe(seen.append)
             async with cpg.open_ring(config, 2):
                 await one.wait_members(2)
                 assert [type(event) for event in seen] == [cpg.Transitional, cpg.TotemConfchg, cpg.Quorum]

@@ -121,6 +121,32 @@ async def test_callbacks_and_iteration_exclude_each_other(node, autojump_clock):
             group.on_message(print)
 
 
+async def test_a_second_callback_is_refused_until_the_first_one_is_removed(node, autojump_clock):
+    seen = []
+    async with Group(node, "chat") as group:
+        group.on_message(lambda sender, data: seen.append(("first", data)))
+        with pytest.raises(cpg.StreamBusy, match="a callback for Message already; register None first"):
+            group.on_message(print)
+        await group.send(b"one")
+        await group.flush()
+        group.on_message(None)
+        group.on_message(lambda sender, data: seen.append(("second", data)))
+        await group.send(b"two")
+        await group.flush()
+    assert seen == [("first", b"one"), ("second", b"two")]
+
+
+async def test_errors_of_the_loop_are_those_of_the_package(ring, node, autojump_clock):
+    ring.capacity = 10
+    async with Group(node, "chat") as group:
+        with pytest.raises(cpg.QueueFull) as full:
+            group.send_nowait(bytes(11))
+        assert isinstance(full.value, trio.WouldBlock)
+        assert repr(full.value).startswith("QueueFull(")
+    with pytest.raises(cpg.NotJoined):
+        Group(node, "chat").send_nowait(b"x")
+
+
 async def test_one_task_iterates(node, nursery, autojump_clock):
     async with Group(node, "chat") as group:
         await anext(group)
@@ -212,7 +238,7 @@ async def test_cancelling_the_body_leaves_in_order(ring, node, autojump_clock):
             await trio.sleep_forever()
     assert scope.cancelled_caught
     assert ring.memberships == []
-    assert node.joined == set()
+    assert node._joined == set()
 
 
 async def test_cancelling_while_entering_leaves_in_order(ring, node, autojump_clock):
@@ -223,7 +249,7 @@ async def test_cancelling_while_entering_leaves_in_order(ring, node, autojump_cl
     assert scope.cancelled_caught
     ring.turn()
     assert ring.memberships == []
-    assert node.joined == set()
+    assert node._joined == set()
 
 
 async def test_leaving_is_bounded_in_time(ring, node, autojump_clock):
@@ -252,7 +278,7 @@ async def test_a_lost_ring_ends_the_body_with_the_reason(ring, node, autojump_cl
             ring.held = True
             node.lose("socket gone")
             await trio.sleep_forever()
-    assert node.joined == set()
+    assert node._joined == set()
     with pytest.raises(RingLost):
         async with Group(node, "chat"):
             raise AssertionError
@@ -359,7 +385,7 @@ async def test_a_group_is_entered_once(node, autojump_clock):
 
 
 async def test_too_long_a_message_is_refused_before_anything_is_sent(ring, node, monkeypatch, autojump_clock):
-    monkeypatch.setattr(cpg.group, "LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr(cpg.payloads, "LARGEST_MESSAGE", 1000)
     async with Group(node, "chat") as group:
         with pytest.raises(MessageTooLong, match=r"1001 bytes.*1000"):
             await group.send([b"short", bytes(1001)])

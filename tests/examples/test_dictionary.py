@@ -6,6 +6,7 @@ import random
 import dictionary
 import pytest
 import trio
+import trio.testing
 
 import cpg
 from cpg.testing import World
@@ -184,10 +185,12 @@ def ring(seq):
 async def test_when_the_source_goes_away_the_next_offer_is_taken():
     told = Told()
     await told.tell(cpg.Confchg((ME, A, B), {}, {ME: JOIN}), *ring(4))
-    await told.tell(said(A, offer=7, version=[4, 5]), said(A, set=["lost", "x"]), said(A, set=["late", "x"]))
+    await told.tell(
+        said(A, offer=7, version=[4, 5]), said(A, number=1, set=["lost", "x"]), said(A, number=1, set=["late", "x"])
+    )
     await told.tell(cpg.Confchg((ME, B), {A: LEAVE}, {}), said(A, snapshot=7, version=[4, 5], items={}))
     assert not told.copy.ready.is_set()
-    await told.tell(said(B, offer=1, version=[4, 5]), said(A, set=["key", "x"]))
+    await told.tell(said(B, offer=1, version=[4, 5]), said(A, number=1, set=["key", "x"]))
     await told.tell(said(B, snapshot=1, version=[4, 7], items={"lost": "x", "late": "x"}))
     assert told.copy.ready.is_set()
     assert told.copy.items == {"lost": "x", "late": "x", "key": "x"}
@@ -196,14 +199,14 @@ async def test_when_the_source_goes_away_the_next_offer_is_taken():
 async def alone_with_one_key():
     told = Told()
     await told.tell(cpg.Confchg((ME,), {}, {ME: JOIN}), *ring(4), said(ME, offer=1, version=[0, 0]))
-    await told.tell(said(ME, snapshot=1, version=[0, 0], items={}), said(A, set=["key", "x"]))
+    await told.tell(said(ME, snapshot=1, version=[0, 0], items={}), said(A, number=1, set=["key", "x"]))
     return told
 
 
 async def test_a_poorer_state_is_not_taken():
     told = await alone_with_one_key()
     await told.tell(cpg.Confchg((ME, A), {}, {A: JOIN}), said(A, offer=1, version=[0, 0]))
-    await told.tell(said(A, set=["new", "x"]), said(A, snapshot=1, version=[0, 0], items={}))
+    await told.tell(said(A, number=1, set=["new", "x"]), said(A, snapshot=1, version=[0, 0], items={}))
     assert told.copy.items == {"key": "x", "new": "x"}
 
 
@@ -211,3 +214,20 @@ async def test_a_state_that_a_later_ring_had_counts_for_more():
     told = await alone_with_one_key()
     await told.tell(*ring(8), cpg.Confchg((ME, A), {}, {A: JOIN}))
     assert told.sent[-1] == {"offer": 2, "version": [8, 1]}
+
+
+async def test_a_set_ends_where_the_connection_is_lost_before_it_came_back(nursery, autojump_clock):
+    told = await alone_with_one_key()
+    done = trio.Event()
+
+    async def set_one():
+        await told.copy.set("lost", "x")
+        done.set()
+
+    nursery.start_soon(set_one)
+    await trio.testing.wait_all_tasks_blocked()
+    sent = len(told.sent)
+    await told.tell(cpg.Transitional(()), cpg.Confchg((), {ME: cpg.Reason.NODEDOWN}, {}))
+    await done.wait()
+    assert told.copy.items == {"key": "x"}
+    assert len(told.sent) == sent

@@ -129,6 +129,32 @@ async def test_a_leader_on_asyncio(start):
     await second.until(rf"1:{second.process.pid} leads, that is me", 1 if second is two else 2)
 
 
+@pytest.mark.parametrize("name", ["chat", "jobs", "dictionary", "leader"])
+async def test_ctrl_c_ends_without_a_traceback(daemon, name):
+    env = {**os.environ, "CPGD_SOCKET": str(daemon.path)}
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), "interrupted"]
+
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            process = await trio.lowlevel.open_process(
+                command, env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            errors = []
+
+            async def read():
+                async for chunk in process.stderr:
+                    errors.append(chunk)
+
+            nursery.start_soon(read)
+            while not daemon.ring.groups.get(b"interrupted"):
+                await trio.sleep(0.01)
+            await trio.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 130
+    assert not errors
+    assert not daemon.ring.groups.get(b"interrupted")
+
+
 @pytest.mark.parametrize("name", ["chat", "jobs", "dictionary"])
 async def test_another_line_takes_another_ring(nursery, config, name):
     text = (EXAMPLES / f"{name}.py").read_text()

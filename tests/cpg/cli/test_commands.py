@@ -86,7 +86,7 @@ async def test_quorum_has_the_figures_of_the_node(voting):
     told = json.loads(await on(voting, "quorum", "--json"))
     assert (told["quorate"], told["quorum"], told["members"]) == (True, 1, [1])
     async with voting.connect() as ring:
-        assert QuorumStatus.of(await ring.ask("quorum")) == voting.ring.quorum
+        assert QuorumStatus.of(await ring.query("quorum")) == voting.ring.quorum
 
 
 async def test_a_ring_that_never_forms_is_not_quorate(voting, monkeypatch):
@@ -156,12 +156,12 @@ async def test_status_tells_who_does_not_receive(voting):
 async def test_rates_are_what_happened_between_two_looks(daemon):
     async with daemon.connect() as ring, ring.join("chat") as group:
         group.on_message(lambda sender, data: None)
-        before = await ring.ask("status")
+        before = await ring.query("status")
         await group.send([b"12345"] * 50)
         await group.flush()
-        after = await ring.ask("status")
+        after = await ring.query("status")
         async with daemon.connect():
-            later = await ring.ask("status")
+            later = await ring.query("status")
     after["uptime"] = later["uptime"] = before["uptime"] + 2
     measured = rates(before, after)
     assert measured.messages == measured.sent == 25
@@ -174,7 +174,7 @@ async def test_rates_are_what_happened_between_two_looks(daemon):
 
 async def test_status_shows_what_is_wrong(daemon):
     async with daemon.connect() as ring:
-        told = await ring.ask("status")
+        told = await ring.query("status")
     told |= {"silent": [2], "dropped": 3, "pure": False, "groups": {"\x1b[2J": 1}}
     told["counters"] |= {"pauses": 2, "largest_pause": 1.25, "drops": {"unlisted address": 7, "foreign magic": 70}}
     text = "\n".join(ring_lines(told, rates(told, told)))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from cpg.cli.demo import DemoFailed, Life, demo, difference
+from cpg.cli.demo import DemoFailed, DemoProcess, demo, difference
 from cpg.cli.demo_display import PlainStage, TerminalStage, stage_for
 from tests.cpg.processes import run
 
@@ -22,7 +22,7 @@ async def test_the_demo_ends_with_the_same_sequence_everywhere():
 
 
 def life(node, story, state="here"):
-    return Life(node, 1, None, state, story=story)
+    return DemoProcess(node, 1, None, state, story=story)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_plain_lines():
     stage = stage_for(out)
     assert isinstance(stage, PlainStage)
     stage.narrate("Something happens.")
-    player = Life(2, 1, FakeProcess())
+    player = DemoProcess(2, 1, FakeProcess())
     stage.enter(player)
     for event in EVENTS:
         stage.tell(player, event)
@@ -88,7 +88,7 @@ def test_columns_in_a_terminal(monkeypatch):
     stage = TerminalStage(out)
     stage.narrate("Something happens.")
     for node in (1, 2):
-        player = Life(node, 1, FakeProcess(), "killed" if node == 2 else "here")
+        player = DemoProcess(node, 1, FakeProcess(), "killed" if node == 2 else "here")
         stage.enter(player)
         for event in EVENTS:
             stage.tell(player, event)

@@ -4,7 +4,7 @@ import signal
 
 import trio
 
-from cpg.cli.demo import Life, difference, text_of
+from cpg.cli.demo import DemoProcess, difference, text_of
 from tests.cpg.processes import Program, members, write_config
 
 TOKEN = 600
@@ -18,7 +18,7 @@ def member(config, node, company):
 def life(program, node, *, killed=False):
     """The program's story, as the demo compares it."""
     story = [repr(event) for event in program.events if event["event"] in ("message", "confchg")]
-    return Life(node, 1, program.process, "killed" if killed else "here", story=story)
+    return DemoProcess(node, 1, program.process, "killed" if killed else "here", story=story)
 
 
 def since_all_are_back(program, count):

@@ -44,7 +44,7 @@ async def test_senders_that_wait_go_on_also_if_those_before_them_have_given_up(d
         granted = []
 
         async def sender(number):
-            await ring.wait_room(300_000)
+            await ring._wait_room(300_000)
             granted.append(number)
 
         async with trio.open_nursery() as nursery:
@@ -57,7 +57,7 @@ async def test_senders_that_wait_go_on_also_if_those_before_them_have_given_up(d
                         nursery.start_soon(sender, number)
                     await wait_all_tasks_blocked()
                     ring._records.unsent = unsent
-                    ring._let_senders_go_on()
+                    ring._wake_senders()
                     givers_up.cancel()
             with trio.fail_after(5):
                 while not {3, 4, 5, 6, 7, 8} <= set(granted):
@@ -68,10 +68,10 @@ async def test_an_answer_that_nobody_waits_for_is_not_kept(daemon):
     async with daemon.connect() as ring:
         for _ in range(20):
             with trio.move_on_after(0):
-                await ring.ask("status")
-        await ring.ask("status")
+                await ring.query("status")
+        await ring.query("status")
         session = ring._session
-        assert (session._answers, session._asked) == ({}, set())
+        assert (session._replies, session._queries) == ({}, set())
 
 
 async def life(ring, seen):
@@ -120,7 +120,7 @@ async def test_cancelled_at_every_rest_nothing_is_left_behind(daemon):
                 finally:
                     trio.lowlevel.remove_instrument(instrument)
             await ring.list_groups()
-            assert not ring.joined
+            assert not ring._joined
             assert not ring._senders
         with trio.fail_after(5):
             while daemon.ring.groups or daemon.hub._stays:
@@ -208,7 +208,7 @@ def cancelled_on_asyncio(daemon, *, twice):
         number += 1
         if asyncio.run(program(number)):
             return number
-        assert not any(ring.joined for ring in rings)
+        assert not any(ring._joined for ring in rings)
         trio.from_thread.run(nobody_is_left, daemon)
 
 

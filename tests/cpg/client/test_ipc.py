@@ -41,7 +41,7 @@ EVENTS = st.one_of(
 def records(*items):
     writer = Writer()
     for item in items:
-        writer.put(*item)
+        writer.add(*item)
     found = []
     while writer.has_records():
         found.append(writer.record())
@@ -90,10 +90,10 @@ def test_small_items_share_a_record():
 
 def test_what_was_begun_and_thrown_away_harms_nothing():
     writer = Writer()
-    writer.put(head(Kind.ASK, 1, 5 * RECORD), bytes(5 * RECORD))
+    writer.add(head(Kind.ASK, 1, 5 * RECORD), bytes(5 * RECORD))
     found = [writer.record(), writer.record()]
     writer.discard()
-    writer.put(head(Kind.GOODBYE, 0, 3), b"bye")
+    writer.add(head(Kind.GOODBYE, 0, 3), b"bye")
     assert [item.kind for item in read([*found, writer.record()])] == [Kind.GOODBYE]
 
 

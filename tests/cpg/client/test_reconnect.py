@@ -1,6 +1,7 @@
 """A daemon that is restarted, and programs that asked to be connected again."""
 
 import asyncio
+import select
 
 import pytest
 import trio
@@ -51,7 +52,7 @@ async def next_of(group, kind):
 
 
 async def test_groups_are_left_and_joined_again(restarts):
-    async with cpg.connect(restarts.daemon.path, reconnect=True) as ring, ring.join("chat") as group:
+    async with cpg.connect(restarts.daemon.path) as ring, ring.join("chat") as group:
         own = ring.member
         rings = []
         ring.on_totem_confchg(lambda ring_id, node_ids: rings.append(ring_id))
@@ -71,9 +72,9 @@ async def test_groups_are_left_and_joined_again(restarts):
 
 async def test_a_sender_waits_and_a_flush_that_cannot_know_says_so(restarts, nursery):
     daemon = restarts.daemon
-    async with cpg.connect(daemon.path, reconnect=True) as ring, ring.join("chat") as group:
+    async with cpg.connect(daemon.path) as ring, ring.join("chat") as group:
         await next_of(group, cpg.Quorum)
-        daemon.ring.admit(b"chat", 4711, Gate(restarts, nursery))  # ends the daemon before it delivers
+        daemon.ring._admit(b"chat", 4711, Gate(restarts, nursery))  # ends the daemon before it delivers
         await group.send(b"lost or not")
         with pytest.raises(cpg.OutcomeUnknown, match="1 messages had not come back"):
             await group.flush()
@@ -113,7 +114,7 @@ class Gate:
 
 
 async def test_a_group_can_be_left_meanwhile(restarts):
-    async with cpg.connect(restarts.daemon.path, reconnect=True) as ring:
+    async with cpg.connect(restarts.daemon.path) as ring:
         async with ring.join("chat") as group:
             await next_of(group, cpg.Quorum)
             await restarts.stop()
@@ -124,7 +125,7 @@ async def test_a_group_can_be_left_meanwhile(restarts):
 
 
 async def test_programs_end_as_they_should_while_there_is_no_daemon(restarts):
-    async with cpg.connect(restarts.daemon.path, reconnect=True) as ring, ring.join("chat") as group:
+    async with cpg.connect(restarts.daemon.path) as ring, ring.join("chat") as group:
         await next_of(group, cpg.Quorum)
         await restarts.stop()
         await next_of(group, cpg.Transitional)
@@ -134,7 +135,7 @@ async def test_programs_end_as_they_should_while_there_is_no_daemon(restarts):
 async def test_on_asyncio(restarts):
     def program(path):
         async def main():
-            async with cpg.aio.connect(path, reconnect=True) as ring, ring.join("chat") as group:
+            async with cpg.aio.connect(path) as ring, ring.join("chat") as group:
                 await next_of(group, cpg.Quorum)
                 trio.from_thread.run(restarts.stop)
                 assert type(await next_of(group, cpg.Transitional)) is cpg.Transitional
@@ -149,7 +150,7 @@ async def test_on_asyncio(restarts):
 
 async def test_without_an_event_loop(restarts):
     def program(path):
-        with cpg.CPG("chat", path=path, reconnect=True) as chat:
+        with cpg.CPG("chat", path=path) as chat:
             seen = []
             chat.on_message(lambda sender, data: seen.append(data))
             chat.on_confchg(lambda members, left, joined: seen.append((members, set(left), set(joined))))
@@ -175,13 +176,37 @@ async def test_without_an_event_loop(restarts):
 
 async def test_what_was_not_back_is_not_known_without_an_event_loop(restarts, nursery):
     def program(path):
-        with cpg.CPG("chat", path=path, reconnect=True) as chat:
-            trio.from_thread.run_sync(restarts.daemon.ring.admit, b"chat", 4711, Gate(restarts, nursery))
+        with cpg.CPG("chat", path=path) as chat:
+            trio.from_thread.run_sync(restarts.daemon.ring._admit, b"chat", 4711, Gate(restarts, nursery))
             chat.send(b"lost or not")
             with pytest.raises(cpg.OutcomeUnknown, match="1 messages had not come back"):
                 chat.flush(20)
             trio.from_thread.run(restarts.start)
             chat.send(b"not lost")
             assert chat.flush(20)
+
+    await trio.to_thread.run_sync(program, restarts.daemon.path)
+
+
+async def test_a_program_that_selects_hears_of_a_daemon_that_is_there_again(restarts):
+    def program(path):
+        with cpg.CPG("chat", path=path) as chat:
+            seen = []
+            chat.on_confchg(lambda members, left, joined: seen.append(set(joined)))
+
+            def follow(count):
+                while len(seen) < count:
+                    assert select.select([chat], [], [], 20)[0]
+                    chat.dispatch(0)
+
+            follow(1)
+            trio.from_thread.run(restarts.stop)
+            follow(2)
+            trio.from_thread.run(restarts.start)
+            follow(3)
+            assert seen == [{chat.member}, set(), {chat.member}]
+            while chat.dispatch(0):
+                pass
+            assert not select.select([chat], [], [], 0.2)[0]
 
     await trio.to_thread.run_sync(program, restarts.daemon.path)

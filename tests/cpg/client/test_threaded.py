@@ -200,7 +200,7 @@ async def test_a_daemon_that_ends_is_told_behind_all_that_came(make_daemon):
     daemon = make_daemon()
 
     def program(path, joined):
-        with cpg.CPG("chat", path=path) as chat:
+        with cpg.CPG("chat", path=path, reconnect=False) as chat:
             seen = collected(chat)
             trio.from_thread.run_sync(joined.set)
             with pytest.raises(cpg.RingLost, match="told to end"):
@@ -257,8 +257,8 @@ async def test_what_comes_while_an_event_is_dispatched_shows_at_the_descriptor(d
             def exchange_when_something_has_come():
                 turns.append(len(turns))
                 if len(turns) <= 2:
-                    trio.from_thread.run_sync(daemon.ring.admit, CHAT, len(turns), Silent())
-                    trio.from_thread.run_sync(daemon.ring.send_soon)
+                    trio.from_thread.run_sync(daemon.ring._admit, CHAT, len(turns), Silent())
+                    trio.from_thread.run_sync(daemon.ring._send_soon)
                     assert select.select([chat._line._records.sock], [], [], 20)[0]
                 exchange()
 
@@ -382,6 +382,7 @@ async def test_dispatch_from_a_callback(daemon):
     def program(path):
         with cpg.CPG("chat", path=path) as chat:
             seen = collected(chat)
+            chat.on_confchg(None)
             chat.on_confchg(lambda *change: seen.append(chat.dispatch()))
             assert chat.dispatch()
             assert [type(entry) for entry in seen] == [tuple, bool]
@@ -412,7 +413,7 @@ async def test_a_process_that_was_forked_does_not_end_its_parents_connection(dae
     done = await trio.run_process(
         [sys.executable, "-c", textwrap.dedent(PROGRAM_THAT_FORKS), str(daemon.path)], capture_stdout=True
     )
-    assert b"connect in this" in done.stdout
+    assert b"connect anew in this" in done.stdout
 
 
 async def test_finalize_returns_when_the_group_is_left(daemon):
@@ -427,7 +428,7 @@ async def test_finalize_returns_when_the_group_is_left(daemon):
 
 async def test_an_exception_in_the_midst_of_a_write_loses_nothing_in_silence(daemon):
     def program(path):
-        with cpg.CPG("chat", path=path) as chat:
+        with cpg.CPG("chat", path=path, reconnect=False) as chat:
             record = chat._line.session.writer.record
 
             def interrupted():

@@ -191,7 +191,7 @@ LONG = 1 << 20
 def long_records(size=LONG):
     """Make the records of a long message to the group of handle 1."""
     session = Session()
-    session.writer.put(send_head(1, Guarantee.AGREED, Packed(1, 0x80, bytes(size))), bytes(size))
+    session.writer.add(send_head(1, Guarantee.AGREED, Packed(1, 0x80, bytes(size))), bytes(size))
     records = []
     while session.writer.has_records():
         records.append(session.writer.record())

@@ -54,12 +54,12 @@ async def test_cpgd_goes_on_when_there_is_room(tmp_path):
             (tmp_path / "two").mkdir()
             two = Cpgd(path, tmp_path / "two", node=2)
             daemons.callback(two.close)
-            while (await ring.ask("status"))["state"] != STANDING_STILL:
+            while (await ring.query("status"))["state"] != STANDING_STILL:
                 await trio.sleep(0.1)
             await two.notice()  # it is in a ring, alone
             async with cpg.connect(two.path) as other:
                 assert other.node_ids == (2,)
-                assert not (await ring.ask("status"))["quorate"]
+                assert not (await ring.query("status"))["quorate"]
                 empty(one.process, state)
                 await ring.wait_members(2)
                 await other.wait_members(2)

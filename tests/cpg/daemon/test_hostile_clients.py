@@ -70,7 +70,7 @@ class Hostile:
         """The records of a long message: all, or only the first."""
         payload = bytes(self.dice.choice(SIZES[3:]) * self.dice.randint(1, 10))
         session = Session()
-        session.writer.put(send_head(1, Guarantee.AGREED, Packed(1, 0x80, payload)), payload)
+        session.writer.add(send_head(1, Guarantee.AGREED, Packed(1, 0x80, payload)), payload)
         records = []
         while session.writer.has_records():
             records.append(session.writer.record())
@@ -139,9 +139,9 @@ async def world_with_hostile_clients(seed):
             one, access=access, most_clients=64, client_limit=4 << 20, total_limit=8 << 20, incoming_limit=16 << 20
         )
         hub.answers = {"groups": lambda: list(map(repr, one.groups)), "status": dict, "quorum": dict}
-        one.observe(hub.ring_event)
+        one._observe(hub.ring_event)
         far = Record()
-        two.admit(b"well", 1, far)
+        two._admit(b"well", 1, far)
         wires, records = [], []
         for pid, uid in ((11, 0), (12, USER), (13, USER)):
             wire = Wire(hub, pid, uid)
@@ -197,8 +197,8 @@ def stream(record, last):
 
 async def carry(one, two, wires):
     """Have the rings go on, and well-behaved programs send and read."""
-    one.send_soon()
-    two.send_soon()
+    one._send_soon()
+    two._send_soon()
     await trio.sleep(0.05)
     for wire in wires:
         wire.move()

@@ -13,7 +13,7 @@ from cpg.client.ipc import Kind, Packed, Reader, event_of, head, pack, send_head
 from cpg.client.session import Session
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing
-from cpg.group import split
+from cpg.payloads import split
 from cpg.testing import World
 from totem.configuration import Guarantee
 from totem.errors import QueueFull
@@ -67,14 +67,14 @@ class Machine:
         self.node = node
         self.dice = dice
         self.hub = Hub(ring)
-        ring.observe(self.hub.ring_event)
+        ring._observe(self.hub.ring_event)
         self.wires = []
         self.records = []
         """(process id, group, record, whether it is still connected) of all memberships that ever were."""
         self.pids = 100
         self.witnesses = {name: Record() for name in NAMES}
         for number, (name, record) in enumerate(self.witnesses.items()):
-            ring.admit(name, number, record)
+            ring._admit(name, number, record)
 
     def act(self):
         """Do one thing that programs do."""
@@ -101,7 +101,7 @@ class Machine:
                             membership.send(batch, self.dice.choice(list(Guarantee)))
         for wire in self.wires:
             wire.move()
-        self.ring.send_soon()
+        self.ring._send_soon()
 
     def judge(self):
         """Each client was told what the witness of its group was, from its own join to its own leave."""
@@ -168,7 +168,7 @@ async def world_of_clients(seed):
             for machine in machines:
                 for wire in machine.wires:
                     wire.move()
-                machine.ring.send_soon()
+                machine.ring._send_soon()
         for machine in machines:
             machine.judge()
             assert machine.hub.waiting == 0
@@ -189,7 +189,7 @@ class Port:
     def __init__(self):
         self.memberships = []
 
-    def admit(self, name, pid, inbox):
+    def _admit(self, name, pid, inbox):
         if not name:
             raise ValueError("a group name has 1 to 128 bytes, this one has 0")
         membership = Membership(name, pid, inbox)
@@ -298,7 +298,7 @@ def test_a_list_that_would_never_fit_is_refused(hub):
     client.receive(b"\0" + HELLO + head(Kind.JOIN, 1, 1) + b"a")
     client.work()
     session = Session()
-    session.writer.put(send_head(1, Guarantee.AGREED, packed), packed.body)
+    session.writer.add(send_head(1, Guarantee.AGREED, packed), packed.body)
     while session.writer.has_records():
         client.receive(session.writer.record())
     client.work()
@@ -336,7 +336,7 @@ def test_a_list_of_very_many_is_refused_before_it_is_taken_apart(hub):
     client.work()
     session = Session()
     packed = Packed(8 << 20, 0x80, bytes(8 << 20))
-    session.writer.put(send_head(1, Guarantee.AGREED, packed), packed.body)
+    session.writer.add(send_head(1, Guarantee.AGREED, packed), packed.body)
     while session.writer.has_records():
         client.receive(session.writer.record())
     tracemalloc.start()
@@ -404,7 +404,7 @@ async def world_of_long_messages():
     world = World(2, seed=1)
     async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
         hub = Hub(one)
-        one.observe(hub.ring_event)
+        one._observe(hub.ring_event)
         wire = Wire(hub, 100)
         records = [Record() for _ in range(8)]
         memberships = [wire.session.join(b"%d" % number, record) for number, record in enumerate(records)]
@@ -412,12 +412,12 @@ async def world_of_long_messages():
         payload = bytes(16 << 20)
         for membership in memberships:
             body = pack([payload])
-            wire.session.writer.put(send_head(membership._handle, Guarantee.AGREED, body), body.body)
+            wire.session.writer.add(send_head(membership._handle, Guarantee.AGREED, body), body.body)
         wire.move()
         assert wire.waits
         assert sum(membership.waiting for membership in one._engine._waiting) == 64 << 20
         while not all(type(record.events[-1]) is cpg.Message for record in records if record.events):
-            one.send_soon()
+            one._send_soon()
             await trio.sleep(0.1)
             wire.move()
         assert len(wire.session._memberships) == 8
@@ -446,7 +446,7 @@ async def world_of_returns(seed):
     world = World(2, seed=seed)
     async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
         hub = Hub(one)
-        one.observe(hub.ring_event)
+        one._observe(hub.ring_event)
         wire = Wire(hub, 100)
         records = [Record() for _ in range(12)]
         for number, record in enumerate(records):
@@ -478,6 +478,6 @@ async def carried(wire, ring):
     with trio.fail_after(60):
         wire.move()
         while wire.waits or wire.session.writer.has_records():
-            ring.send_soon()
+            ring._send_soon()
             await trio.sleep(0.01)
             wire.move()

@@ -99,7 +99,7 @@ async def test_a_ring_that_is_lost_is_told_with_its_reason(make_daemon, nursery)
         async with daemon.running():
             nursery.start_soon(program)
             await there.wait()
-            daemon.ring.fail(cpg.RingLost("killed by the administrator"))
+            daemon.ring._fail(cpg.RingLost("killed by the administrator"))
             await trio.sleep_forever()
 
     with pytest.raises(cpg.RingLost, match="killed by the administrator"):

@@ -190,7 +190,7 @@ class Witness:
 async def test_a_client_that_is_gone_while_it_is_behind_is_noticed(daemon):
     daemon.hub.client_limit = 8 << 20
     witness = Witness()
-    daemon.ring.admit(b"a", 4711, witness)
+    daemon.ring._admit(b"a", 4711, witness)
     await trio.to_thread.run_sync(talk_and_not_listen, daemon.path)
     with trio.fail_after(10):
         await settled(daemon, groups=1)

@@ -18,7 +18,7 @@ import trio
 import cpg
 from cpg.libcpg.codes import Code
 from cpg.libqb import SERVICES, NameTaken, layout, names, serve, server
-from cpg.libqb.session import Session
+from cpg.libqb.session import LibqbSession
 from cpg.local.access import Access
 from cpg.local.shares import Shares
 from tests.cpg.libqb import client as raw
@@ -738,4 +738,4 @@ async def test_a_thousand_abrupt_ends_leave_nothing(node, connect):
         await settled(lambda: descriptors() == before)
         assert (await witness.ask(request(raw.LOCAL_GET)))[1] == Code.OK
         gc.collect()
-        assert sum(isinstance(each, Session) for each in gc.get_objects()) == 1
+        assert sum(isinstance(each, LibqbSession) for each in gc.get_objects()) == 1

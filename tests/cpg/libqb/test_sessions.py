@@ -73,13 +73,13 @@ class FakeNode:
         nodes = tuple(NodeVotes(node_id, 1, 2, State.MEMBER) for node_id in (1, 2))
         return QuorumStatus(True, self.expected, 2, 2, 2, ("two_node",), nodes)
 
-    def admit(self, name, pid, inbox):
+    def _admit(self, name, pid, inbox):
         if self.refuse is not None:
             raise self.refuse
         self.members.append(FakeMembership(name, pid, inbox))
         return self.members[-1]
 
-    def send_soon(self):
+    def _send_soon(self):
         self.kicks += 1
 
     def statistics(self):

@@ -51,7 +51,7 @@ class Silent(DaemonRing):
     def __init__(self):
         pass
 
-    async def ask(self, question):
+    async def query(self, what):
         await trio.sleep_forever()
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from cpg.errors import AlreadyJoined, CorosyncLimit, NotJoined
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.node.engine import Engine
-from cpg.node.pieces import LARGEST_MESSAGE
 from cpg.node.wire import (
     GROUP_A,
     LARGEST_PLAIN,
@@ -24,6 +23,7 @@ from cpg.node.wire import (
     ServiceBuild,
     mcast_label,
 )
+from cpg.payloads import LARGEST_MESSAGE
 from cpg.testing.checkers import Record, check
 from tests.cpg.node.oracle import Entry, World
 from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration, RingId

@@ -3,7 +3,7 @@
 import pytest
 
 from cpg.events import Confchg, Member, Reason
-from cpg.node.groups import Change, Groups
+from cpg.node.groups import Change, ProcessList
 from cpg.node.wire import Downlist, Joinlist, Process, decode
 
 A, B, C, D = Member(1, 10), Member(1, 20), Member(2, 10), Member(3, 10)
@@ -11,7 +11,7 @@ A, B, C, D = Member(1, 10), Member(1, 20), Member(2, 10), Member(3, 10)
 
 def joined(*members, name=b"g"):
     """The list of node 1 in an activated ring of 1, 2 and 3, with these processes."""
-    groups = Groups(1)
+    groups = ProcessList(1)
     groups.on_regular((1, 2, 3), ())
     groups.activate()
     for member in members:
@@ -95,7 +95,7 @@ def test_each_stay_under_the_same_name_is_another_incarnation():
 
 
 def test_a_starting_node_has_no_members_of_before_and_no_processes():
-    groups = Groups(1)
+    groups = ProcessList(1)
     groups.on_regular((1, 2), ())
     assert said(groups) == [Downlist(0, ())]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from cpg.node.sync import Service, Sync
+from cpg.node.sync import Sync, SyncService
 from cpg.node.wire import Barrier, ServiceBuild, decode
 from totem.configuration import RingId
 
@@ -23,7 +23,7 @@ class Bench:
         )
 
     def service(self, number):
-        return Service(
+        return SyncService(
             messages=lambda: [b"said %d" % number],
             activate=lambda: self.done.append(("activate", number)),
         )

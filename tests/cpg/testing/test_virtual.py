@@ -6,10 +6,11 @@ import pytest
 import trio
 
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.payloads import Guarantee
 from cpg.testing import Conditions, World
 from totem.config import Config
 from totem.config import Quorum as QuorumSection
-from totem.configuration import Guarantee, Level
+from totem.configuration import Level
 from totem.errors import RingLost
 
 

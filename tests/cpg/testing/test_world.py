@@ -3,8 +3,9 @@
 import pytest
 
 from cpg.events import Member, TotemConfchg
-from cpg.node.engine import Engine, Membership
-from cpg.node.groups import Groups
+from cpg.node.engine import Engine
+from cpg.node.groups import ProcessList
+from cpg.node.membership import LocalMembership
 from cpg.node.pieces import Assembler, Outgoing
 from cpg.node.sync import Sync
 from cpg.node.wire import Joinlist, Procleave, decode
@@ -23,7 +24,7 @@ class Life:
         self.world = World(seed, queue_limit=6000, pure=pure, compact=seed % 4 > 0)
         self.dice = self.world.dice
         self.records: list[Record] = []
-        self.memberships: dict[int, list[tuple[Membership, Record]]] = {}
+        self.memberships: dict[int, list[tuple[LocalMembership, Record]]] = {}
         self.pids: dict[int, int] = {}
         self.sent = 0
         self.ids = range(1, nodes + 1)
@@ -149,14 +150,14 @@ def last_transitional_set_alone(patch):
         self._staying = self._activated & frozenset(members)
         self._joinlists.clear()
 
-    patch(Groups, "on_transitional", on_transitional)
+    patch(ProcessList, "on_transitional", on_transitional)
 
 
 def joinlists_of_an_aborted_sync_kept(patch):
     def on_transitional(self, members):
         self._staying &= frozenset(members)
 
-    patch(Groups, "on_transitional", on_transitional)
+    patch(ProcessList, "on_transitional", on_transitional)
 
 
 def who_came_told_before_who_left(patch):
@@ -166,15 +167,15 @@ def who_came_told_before_who_left(patch):
         self._joinlists.clear()
         return changes
 
-    patch(Groups, "activate", activate)
+    patch(ProcessList, "activate", activate)
 
 
 def restarted_nodes_not_left(patch):
-    patch(Groups, "_left_nodes", lambda self: self._activated - self._ring_members)
+    patch(ProcessList, "_left_nodes", lambda self: self._activated - self._ring_members)
 
 
 def joinlist_without_those_who_joined_last(patch):
-    original = Groups.sync_messages
+    original = ProcessList.sync_messages
 
     def sync_messages(self):
         messages = original(self)
@@ -183,7 +184,7 @@ def joinlist_without_those_who_joined_last(patch):
             messages[1] = Joinlist(processes[:-1]).encode()
         return messages
 
-    patch(Groups, "sync_messages", sync_messages)
+    patch(ProcessList, "sync_messages", sync_messages)
 
 
 def one_barrier_not_awaited(patch):
@@ -261,7 +262,7 @@ def leave_overtakes_what_waits(patch):
             self._outbox.appendleft(([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED, None))
             self._put([])
 
-    patch(Membership, "leave", leave)
+    patch(LocalMembership, "leave", leave)
 
 
 def message_cut_by_a_new_ring_not_begun_again(patch):
