@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cpg.formatting import nodes, votes
-from cpg.node.quorum import QuorumStatus
 from totem.configuration import RingId
 from totem.interruption import Interruption
 from totem.log_fields import NO_FIELDS, Fields, event_fields
+
+if TYPE_CHECKING:
+    from cpg.node.quorum import QuorumStatus
 
 
 class Line(NamedTuple):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.node.quorum import QuorumStatus
 from totem.text import printable
+
+if TYPE_CHECKING:
+    from cpg.node.quorum import QuorumStatus
 
 
 def to_json(event: Event) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cpg.embedded import EmbeddedRing
 from cpg.formatting import figures
 from totem.statistics import Statistics
 from totem.transitions import State
+
+if TYPE_CHECKING:
+    from cpg.embedded import EmbeddedRing
 
 _ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
 """Fields of the processor's record that stand beside the counters."""

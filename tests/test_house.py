@@ -48,6 +48,7 @@ SHELLS = {
     "cpg.local.client_socket",
     "cpg.local.log",
     "cpg.local.log_pacing",
+    "cpg.local.program",
     "cpg.local.scheduling",
     "cpg.daemon.server",
     "cpg.local.server_socket",

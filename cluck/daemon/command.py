@@ -26,7 +26,6 @@ from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.replication.replica import Settings as ServerSettings
 from cluck.server.host import Host
 from cluck.server.store import Disk, this_boot
-from cpg.cli.values import path
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.formatting import nodes
 from cpg.local.access import Access
@@ -45,6 +44,7 @@ from cpg.local.log import set_level, start_logging
 from cpg.local.program import DONE, FAILED, own_version, sole
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
+from cpg.local.values import path
 from totem.errors import ConfigError, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import words

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from cpg.cli import commands as run
 from cpg.cli.flood import STAMP
 from cpg.cli.top import top
-from cpg.cli.values import integer, number, path
 from cpg.local.client_socket import usual_socket
 from cpg.local.program import DEFAULT_CONFIG, DONE, own_version
+from cpg.local.values import integer, number, path
 from cpg.node.wire import LARGEST_NAME
 
 if TYPE_CHECKING:

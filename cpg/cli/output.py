@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncGenerator, Iterable
 from typing import Final
 
 import trio
 
+from cpg.local.program import write_now
 from cpg.payloads import LARGEST_MESSAGE
 from totem.errors import MessageTooLong
 from totem.streams import standard_stream
@@ -44,14 +44,3 @@ async def print_lines(lines: Iterable[str]) -> None:
 async def write(text: str) -> None:
     """Write text in a thread, so that a reader that is slow does not stop the node."""
     await trio.to_thread.run_sync(write_now, text, abandon_on_cancel=True)
-
-
-def write_now(text: str) -> None:
-    """Write past `sys.stdout`, whose lock a thread that is stuck here would keep at the end of the program.
-
-    Raises `StreamFailed`; `BrokenPipeError` where nobody reads it any more.
-    """
-    rest = text.encode("utf-8", "backslashreplace")
-    with standard_stream("standard output"):
-        while rest:
-            rest = rest[os.write(sys.stdout.fileno(), rest) :]

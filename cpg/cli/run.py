@@ -14,8 +14,8 @@ from cpg.cli.arguments import parser
 from cpg.cli.demo import DemoFailed
 from cpg.cli.flood import NoCompany
 from cpg.cli.rings import check
-from cpg.cli.values import option_before_command
 from cpg.local.program import DONE, FAILED, MISUSED, SIGNALLED, sole
+from cpg.local.values import option_before_command
 from totem.errors import ConfigError, TotemError
 from totem.store import words
 from totem.streams import StreamFailed, complain, give_up, standard_streams

@@ -17,9 +17,9 @@ import trio
 
 from cpg.cli.demo_display import is_terminal
 from cpg.cli.figures import Rates, Status, one_line, rates, ring_lines
-from cpg.cli.output import print_lines, write, write_now
+from cpg.cli.output import print_lines, write
 from cpg.cli.rings import own_ring_of, status_source
-from cpg.local.program import DONE
+from cpg.local.program import DONE, write_now
 
 INTERVAL: Final = 1.0
 """Seconds between two looks."""

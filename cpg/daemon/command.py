@@ -18,13 +18,12 @@ from typing import Final
 import trio
 
 from cpg import libqb
-from cpg.cli import values
-from cpg.cli.output import write_now
 from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, answers
 from cpg.embedded import prepare_ring
 from cpg.formatting import nodes
+from cpg.local import values
 from cpg.local.access import Access
 from cpg.local.client_socket import default_socket, usual_socket
 from cpg.local.lifecycle import (
@@ -39,7 +38,7 @@ from cpg.local.lifecycle import (
     raise_file_limit,
 )
 from cpg.local.log import set_level, start_logging
-from cpg.local.program import DEFAULT_CONFIG, DONE, FAILED, own_version
+from cpg.local.program import DEFAULT_CONFIG, DONE, FAILED, own_version, write_now
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time

@@ -23,11 +23,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from cpg.embedded import EmbeddedRing
 from cpg.events import RingEvent
 from cpg.libqb.buffers import Buffers
 from cpg.libqb.cfg import Cfg
@@ -56,6 +55,9 @@ from cpg.local.shares import furthest_behind
 from cpg.local.turns import Turns
 from totem.errors import RingLost
 from totem.log_fields import event_fields
+
+if TYPE_CHECKING:
+    from cpg.embedded import EmbeddedRing
 
 _log = logging.getLogger(__name__)
 
