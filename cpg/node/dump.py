@@ -1,4 +1,4 @@
-"""Explains the executive layer's messages to `totem dump`, from the declarations in `schema`.
+"""Explain the executive layer's messages to `totem dump`, from the declarations in `schema`.
 
 `LAYER` is named in the package's metadata as the entry point `cpg` of `totem.dump`.
 """
@@ -97,7 +97,7 @@ def _unknown(exec_id: int) -> str:
 
 
 def _fault(message: bytes) -> str:
-    """Why a node would drop it."""
+    """Return why a node would drop the message."""
     try:
         wire.decode(message)
     except MalformedDatagram as malformed:
@@ -119,7 +119,7 @@ def _quoted(group_name: Container) -> str:
 
 
 def _fields(body: Container) -> str:
-    """All fields by their names in the schema, less padding."""
+    """Return all fields by their names in the schema, without padding."""
     return " ".join(f"{name} {value}" for name, value in body.items() if not name.startswith(("_", "pad", "reserved")))
 
 

@@ -1,20 +1,20 @@
 """The engine: everything of `cpg` on one node, on top of one Processor, without I/O.
 
-What the Processor delivers goes through `Engine.deliver`: frames of messages to the hot function `_on_messages`,
-which sorts payloads into the inboxes of the local memberships; all other exec messages to the sync machine and the
-process list; configurations to both. What the machines answer goes back through the Processor's two send streams.
+The Processor's deliveries go through `Engine.deliver`. Frames of messages go to the hot function `_on_messages`, which
+sorts payloads into the inboxes of the local memberships. All other exec messages go to the sync machine and the process
+list, configurations to both. Messages of these machines go back through the Processor's two send streams.
 
 The order that every member of a group sees (ruling C5), and where it comes from here:
 
-    Transitional          `_on_transitional`: the ring is going; sync, if it runs, is aborted
+    Transitional          `_on_transitional`: the ring is changing; sync, if it runs, is aborted
     messages left over    `_on_messages`
-    Confchg ...           `_activate`: all nodes have told their processes, `ProcessList` derives the changes
+    Confchg ...           `_activate`: all nodes have sent their processes, `ProcessList` derives the changes
     TotemConfchg          `_activate`
     Quorum                `_sync_complete`
     new messages          held back by every sender's Processor until its `sync_complete`
 
-What the local members send goes to the Processor directly, or waits for room in their outboxes (`cpg.node.membership`),
-of which one at a time sends a message in pieces.
+Messages of local members go to the Processor directly, or wait for room in their outboxes (`cpg.node.membership`). One
+outbox at a time sends a message in pieces.
 """
 
 from __future__ import annotations
@@ -72,21 +72,21 @@ from totem.text import quoted
 
 COROSYNC_LARGEST_NAME: Final = LARGEST_NAME - 1
 LARGEST_WAITING: Final = 4 * LARGEST_MESSAGE
-"""Bytes of long messages that may wait in all outboxes together: their members send one after the other."""
+"""Limit of the bytes of long messages in all outboxes together: their members send one after the other."""
 COROSYNC_MOST_MEMBERS: Final = 128
-"""Of one group: Corosync's nodes have fixed arrays (ruling C7)."""
+"""Members of one group: Corosync's nodes have fixed arrays (ruling C7)."""
 
 
 def check_name(name: bytes) -> None:
-    """Raise ValueError for what is no name of a group."""
+    """Raise ValueError unless this can be the name of a group."""
     if not 1 <= len(name) <= LARGEST_NAME:
         raise ValueError(f"a group name has 1 to {LARGEST_NAME} bytes, this one has {len(name)}")
 
 
 def refuse_name_for_corosync(name: bytes) -> None:
-    """Raise CorosyncLimit for a name that a Corosync node cannot stand (ruling C7).
+    """Raise CorosyncLimit for a name that would break a Corosync node (ruling C7).
 
-    NULs at the end are as good as none: Pacemaker's names have one.
+    NULs at the end do no harm: Pacemaker's names have one.
     """
     if len(name) > COROSYNC_LARGEST_NAME or b"\0" in name.rstrip(b"\0"):
         raise CorosyncLimit(
@@ -96,13 +96,15 @@ def refuse_name_for_corosync(name: bytes) -> None:
 
 
 def _namesakes(name: bytes) -> list[bytes]:
-    """The names that a Corosync node takes for one where it counts who came or left with a node: up to their NULs."""
+    """Return the names that are one name to a Corosync node, when it counts who came or left with a node: up to their
+    NULs.
+    """
     stem = name.rstrip(b"\0")
     return [stem.ljust(length, b"\0") for length in range(max(1, len(stem)), COROSYNC_LARGEST_NAME + 1)]
 
 
 class Transport(Protocol):
-    """What the engine needs of a `totem.Processor`."""
+    """The Processor (`totem.Processor`), as the engine needs it."""
 
     @property
     def node_id(self) -> int:
@@ -111,13 +113,13 @@ class Transport(Protocol):
     def multicast(
         self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED, envelope: Envelope | None = None
     ) -> None:
-        """Queue separate messages, payloads if they have an envelope; QueueFull leaves nothing queued."""
+        """Queue separate messages; with an envelope they are payloads. QueueFull leaves nothing queued."""
 
     def multicast_sync(self, messages: Sequence[bytes]) -> None:
-        """Queue messages that go out while sync of the present ring runs."""
+        """Queue messages that are sent while sync of the present ring runs."""
 
     def sync_complete(self, ring_id: RingId) -> None:
-        """Sync of that ring is complete: application messages may go out."""
+        """Allow application messages: sync of that ring is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,30 +137,30 @@ class EngineStatistics:
     syncs_overdue: int
     """Syncs that took longer than `sync_limit`."""
     silent: tuple[int, ...]
-    """Node ids for which the present sync waits; empty when none runs."""
+    """Node ids that the present sync waits for; empty if none runs."""
 
 
 class _Channel:
-    """Where the messages of one member go: the inboxes of the group's local members."""
+    """The inboxes for the messages of one member: those of the group's local members."""
 
     __slots__ = ("inboxes", "member")
 
     def __init__(self, member: Member, inboxes: tuple[Inbox, ...] | None) -> None:
         self.member = member
         self.inboxes = inboxes
-        """None: the member's node has no process in the group, so the messages are dropped."""
+        """None: the member's node has no process in the group, so its messages are dropped."""
 
 
 _Route = tuple[bytes, int, _Channel]
-"""An mcast header as it was seen, the length of messages that have it, and where their payloads go."""
+"""A known mcast header, the length of messages with it, and the channel for their payloads."""
 _NO_ROUTES: Final[dict[bytes, _Route]] = {}
 
 
 class Engine:
     """Everything of `cpg` on one node, without I/O: routes the deliveries of a Processor, sends down to it.
 
-    The driver gives it each `Ready`'s deliveries, also when there are none (what waits for room goes on then), and
-    calls `advance` when `deadline` has come.
+    The driver gives it each `Ready`'s deliveries, also when there are none (messages that wait for room go on then),
+    and calls `advance` at `deadline`.
     """
 
     def __init__(
@@ -171,8 +173,8 @@ class Engine:
     ) -> None:
         """`sync_limit`: seconds after which sync counts as stuck (twice the consensus timeout, ruling C4).
 
-        `votes`: this node's count of the cluster's votes; without one every ring is quorate. `on_ring` is told what
-        every group is told of the ring, for programs without a group.
+        `votes`: this node's count of the cluster's votes; without one every ring is quorate. `on_ring` gets the ring's
+        events that every group gets, for programs without a group.
         """
         self.node_id = processor.node_id
         self.failure: str | None = None
@@ -188,7 +190,7 @@ class Engine:
         self._on_ring = on_ring
         self._votes = votes
         self._quorum: Quorum | None = None
-        """What was told last of this ring's quorum; None until its sync is complete."""
+        """The last reported quorum of this ring; None until its sync is complete."""
         self._groups = ProcessList(self.node_id)
         services = {SERVICE_CPG: SyncService(self._groups.sync_messages, self._activate)}
         if votes is not None:
@@ -203,10 +205,10 @@ class Engine:
         self._configuration: RegularConfiguration | None = None
         """The installed ring, synced or not."""
         self._transitional: Transitional | None = None
-        """What was told last, until `TotemConfchg` ends it."""
+        """The last `Transitional`, until `TotemConfchg` ends it."""
         self._local: dict[tuple[bytes, int], LocalMembership] = {}
         self._waiting: deque[LocalMembership] = deque()
-        """Memberships with something in their outbox, by turn."""
+        """Memberships with something in their outbox, in the order of their turns."""
         self._routes: dict[int, dict[bytes, _Route]] = {}
         """By node id and header bytes; emptied whenever a group changes."""
         self._channels: dict[tuple[bytes, Member], _Channel] = {}
@@ -218,12 +220,12 @@ class Engine:
 
     @property
     def deadline(self) -> float:
-        """When `advance` wants to be called: seconds on the clock of its `now`, or inf."""
+        """When `advance` must be called: seconds on the clock of its `now`, or inf."""
         return min(self._sync.deadline, self._votes.deadline if self._votes is not None else math.inf)
 
     @property
     def quorate(self) -> bool:
-        """Whether the ring had the votes to act for the cluster when that was told last."""
+        """Whether the ring had the votes to act for the cluster when that was reported last."""
         return self._quorum is not None and self._quorum.quorate
 
     @property
@@ -233,15 +235,15 @@ class Engine:
 
     @property
     def transitional(self) -> tuple[int, ...]:
-        """Those members of the installed ring that have come to it together with this node."""
+        """Members of the installed ring that have come to it together with this node."""
         return self._configuration.transitional if self._configuration is not None else ()
 
     def members(self, name: bytes) -> tuple[Member, ...]:
-        """Who is in a group, in order of node id and pid; empty for one that nobody is in."""
+        """Return the members of a group, in order of node id and pid; empty for a group without members."""
         return self._groups.members(name)
 
     def statistics(self) -> EngineStatistics:
-        """A frozen record of the counters."""
+        """Return a frozen record of the counters."""
         return EngineStatistics(
             messages=self._messages,
             malformed=dict(self._malformed),
@@ -253,19 +255,19 @@ class Engine:
         )
 
     def advance(self, now: float) -> None:
-        """Watch over the duration of sync, and over what the count of votes waits for."""
+        """Check the duration of sync, and the deadlines of the count of votes."""
         self._sync.advance(now)
         if self._votes is not None:
             self._votes.advance(now)
-            self._tell_quorum()
+            self._deliver_quorum()
 
-    # Going down: joins, and the turns of what waits for room.
+    # Down: joins, and the turns of memberships that wait for room.
 
     def join(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
-        """A local process joins a group; accepted also before the first ring and while sync runs.
+        """Join a group for a local process; accepted also before the first ring and while sync runs.
 
-        ValueError for an empty or too long name, AlreadyJoined, CorosyncLimit (127 bytes, NUL at the end alone, 128
-        members while a Corosync node is in the ring; ruling C7).
+        Raises ValueError for an empty or too long name, AlreadyJoined, and CorosyncLimit: while a Corosync node is in
+        the ring, a name has at most 127 bytes with NUL at the end alone, and a group 128 members (ruling C7).
         """
         check_name(name)
         if (name, pid) in self._local:
@@ -290,13 +292,13 @@ class Engine:
             )
 
     def check_room(self, size: int) -> None:
-        """Raise QueueFull where so many bytes more, to be sent in pieces, would be too many to hold."""
+        """Raise QueueFull if `size` more bytes of long messages would be too many to hold."""
         waiting = sum(membership.waiting for membership in self._waiting)
         if waiting and waiting + size > LARGEST_WAITING:
             raise QueueFull(f"{waiting} bytes of long messages wait already")
 
     def wait_for_room(self, membership: LocalMembership) -> None:
-        """The membership has something in its outbox: it gets its turns until that is empty."""
+        """Give the membership its turns until its outbox is empty."""
         if membership not in self._waiting:
             self._waiting.append(membership)
         self._push()
@@ -309,10 +311,10 @@ class Engine:
             elif membership.outgoing is not None:
                 cut = False
 
-    # Coming up.
+    # Up: deliveries.
 
     def deliver(self, deliveries: Iterable[Delivery]) -> None:
-        """Take everything that the Processor delivers, in order; never raises for what is in the messages."""
+        """Process all deliveries of the Processor, in order; never raises for the content of messages."""
         for delivery in deliveries:
             if isinstance(delivery, Messages):
                 self._on_messages(delivery)
@@ -324,9 +326,10 @@ class Engine:
             self._push()
 
     def _on_messages(self, batch: Messages) -> None:
-        """Hot: runs for every message, unless these are payloads with a label, which it need not look at. What it does
-        for one mcast after another of the same member and size is two comparisons, a slice and an append. A header that
-        differs costs a look-up, one that was never seen a decoding.
+        """Sort payloads into inboxes. Hot: runs for every message; payloads with a label need no look at each of them.
+
+        For one mcast after another of the same member and size it does two comparisons, a slice and an append. A header
+        that differs costs a look-up, one that was never seen a decoding.
         """
         sender, _, _, level, messages, label = batch
         self._messages += len(messages)
@@ -375,7 +378,7 @@ class Engine:
             inbox.messages(channel.member, level, payloads)
 
     def _on_unknown(self, sender: int, level: Level, message: bytes) -> _Route | None:
-        """A message whose header is not known: learn the route of an mcast, handle everything else."""
+        """Handle a message with an unknown header: learn the route of an mcast, process everything else."""
         try:
             decoded = decode(message)
         except MalformedDatagram as malformed:
@@ -416,7 +419,7 @@ class Engine:
             case Procleave(name, pid, reason):
                 change = self._groups.on_procleave(name, Member(sender, pid), reason)
                 if change is not None:
-                    self._tell(change)
+                    self._deliver_change(change)
             case PartialMcast():
                 self._on_partial(Member(sender, message.pid), level, message)
             case ServiceBuild():
@@ -429,12 +432,12 @@ class Engine:
                 self.failure = f"an administrator at node {sender} ended this node: {reason}"
             case Nodeinfo() if self._votes is not None:
                 self._votes.on_nodeinfo(sender, message)
-                self._tell_quorum()
+                self._deliver_quorum()
             case Reconfigure() if self._votes is not None:
                 self._votes.on_reconfigure(message)
-                self._tell_quorum()
+                self._deliver_quorum()
             case Downlist():
-                pass  # everybody derives who left from what it has seen itself
+                pass  # every node derives who left from its own configurations
 
     def _on_procjoin(self, name: bytes, member: Member) -> None:
         change = self._groups.on_procjoin(name, member)
@@ -443,7 +446,7 @@ class Engine:
         own = self._own(name, member)
         if own is not None:
             own.entered()
-        self._tell(change)
+        self._deliver_change(change)
         if own is not None:
             own.inbox.event(TotemConfchg(self.ring_id, self.node_ids))
             if self._quorum is not None:
@@ -451,7 +454,7 @@ class Engine:
             if self._transitional is not None:
                 own.inbox.event(self._transitional)
 
-    def _tell(self, change: Change) -> None:
+    def _deliver_change(self, change: Change) -> None:
         name, confchg = change
         self._routes.clear()
         self._channels.clear()
@@ -465,7 +468,7 @@ class Engine:
                 del self._local[name, member.pid]
                 own.ended()
 
-    def _tell_all(self, event: RingEvent) -> None:
+    def _deliver_event(self, event: RingEvent) -> None:
         self._on_ring(event)
         for membership in list(self._local.values()):
             if membership.joined:
@@ -498,7 +501,7 @@ class Engine:
         self._groups.on_transitional(configuration.members)
         if self.ring_id != NO_RING:
             self._transitional = Transitional(self._groups.staying)
-            self._tell_all(self._transitional)
+            self._deliver_event(self._transitional)
 
     def _on_regular(self, configuration: RegularConfiguration) -> None:
         self.synced = False
@@ -514,24 +517,24 @@ class Engine:
         self._sync.start(configuration.ring_id, configuration.members)
 
     def _activate(self) -> None:
-        """The groups of the new ring are known to all: tell what has become of them (ruling C5)."""
+        """Deliver the changes of the groups, which all nodes of the new ring know now (ruling C5)."""
         assert self._configuration is not None, "sync runs in a ring"
         changes = self._groups.activate()
         self.ring_id = self._configuration.ring_id
         self.node_ids = self._configuration.members
         self._transitional = self._quorum = None
         for change in changes:
-            self._tell(change)
-        self._tell_all(TotemConfchg(self.ring_id, self.node_ids))
+            self._deliver_change(change)
+        self._deliver_event(TotemConfchg(self.ring_id, self.node_ids))
 
-    def _tell_quorum(self) -> None:
-        """Tell whether the ring is quorate, if that is settled and news."""
+    def _deliver_quorum(self) -> None:
+        """Deliver whether the ring is quorate, if that is settled and has changed."""
         quorum = Quorum(self._votes is None or self._votes.quorate, self.node_ids)
         if self.synced and quorum != self._quorum:
             self._quorum = quorum
-            self._tell_all(quorum)
+            self._deliver_event(quorum)
 
     def _sync_complete(self, ring_id: RingId) -> None:
         self.synced = True
-        self._tell_quorum()
+        self._deliver_quorum()
         self._processor.sync_complete(ring_id)

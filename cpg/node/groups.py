@@ -1,22 +1,22 @@
 """Who is in which group on the whole ring, and how a change of ring changes it.
 
-Every node keeps the same list of processes: a procjoin adds one, a procleave takes it away, both in the total order.
-A change of ring is settled in sync: each node tells its own processes (joinlist), and at the activation everybody
-derives the same changes from them (wire-protocol 10.4, rulings C4 and C5), for each group in this order:
+Every node keeps the same list of processes: a procjoin adds one, a procleave removes it, both in the total order. Sync
+settles a change of ring: each node sends its own processes (joinlist), and at the activation every node derives the
+same changes from them (wire-protocol 10.4, rulings C4 and C5), for each group in this order:
 
-1. one change that takes out all processes of nodes that left;
-2. one that brings in the processes that a joinlist names and that are not known;
+1. one change that removes all processes of nodes that left;
+2. one that adds the processes that a joinlist names and that are not known;
 3. one each for the known processes of other nodes that no joinlist names.
 
-A node that died and came back before anyone noticed has left, though it is in the ring: its old ring id was not ours,
-so it was in no transitional set. Hence *left* = the nodes of the last activation less the intersection of all
+A node that crashed and came back before anyone noticed has left, though it is in the ring: its old ring id was not
+ours, so it was in no transitional set. Hence *left* = the nodes of the last activation less the intersection of all
 transitional sets since. With the last of those sets alone, a restart in the middle of an aborted sync would never be
-reported. Its processes therefore go in 1 and come in 2, as others, even under the same process ids.
+reported. So its processes leave in 1 and come in 2, as others, even under the same process ids.
 
-(node id, process id) is what programs see; inside, each stay of a process in a group has a number of its own, its
-incarnation: its place in the order in which this node learnt of processes (ruling G10).
+Programs see (node id, process id). Inside, each stay of a process in a group has a number, its incarnation: its place
+in the order in which this node learnt of processes (ruling G10).
 
-The room knows neither who listens nor how anything is sent. Changes are its return values.
+This module knows neither inboxes nor how messages are sent. Changes are its return values.
 """
 
 from __future__ import annotations
@@ -47,40 +47,40 @@ class ProcessList:
         self._activated: frozenset[int] = frozenset()
         """Members of the ring at the last activation."""
         self._staying: frozenset[int] = frozenset()
-        """Those of them that have come along in every configuration since."""
+        """Those of them that have been in every configuration since."""
         self._joinlists: dict[int, tuple[Process, ...]] = {}
 
     def names(self) -> list[bytes]:
-        """Groups with members, ascending."""
+        """Return the names of groups with members, ascending."""
         return sorted(self._processes)
 
     def members(self, name: bytes) -> tuple[Member, ...]:
-        """Members of a group in order of node id and pid."""
+        """Return the members of a group in order of node id and pid."""
         return tuple(sorted(self._processes.get(name, ())))
 
     def incarnation(self, name: bytes, member: Member) -> int | None:
-        """What tells this stay of the member from earlier and later ones under the same name; None if not a member."""
+        """Return the number of this stay of the member, which no other stay has; None if it is not a member."""
         return self._processes.get(name, {}).get(member)
 
     def has_node(self, name: bytes, node_id: int) -> bool:
-        """Whether any process of the node is in the group: the test that its messages must pass (ruling C6)."""
+        """Return whether any process of the node is in the group: the test that its messages must pass (ruling C6)."""
         return any(member.node_id == node_id for member in self._processes.get(name, ()))
 
     @property
     def staying(self) -> tuple[int, ...]:
-        """Nodes that have gone with this one through everything since the last activation, ascending."""
+        """Nodes that have been with this one in every configuration since the last activation, ascending."""
         return tuple(sorted(self._staying))
 
     # The total order.
 
     def on_procjoin(self, name: bytes, member: Member) -> Change | None:
-        """A process joined; one that is known already changes nothing."""
+        """Add a process; one that is known already changes nothing."""
         if self.incarnation(name, member) is not None:
             return None
         return self._bring(name, {member: Reason.JOIN})
 
     def on_procleave(self, name: bytes, member: Member, reason: Reason) -> Change | None:
-        """A process left; one that is not known changes nothing."""
+        """Remove a process; one that is not known changes nothing."""
         if self.incarnation(name, member) is None:
             return None
         return self._take(name, {member: reason})
@@ -88,21 +88,21 @@ class ProcessList:
     # Changes of ring.
 
     def on_transitional(self, members: Iterable[int]) -> None:
-        """The ring is going, with only these staying together; what was said in its sync is void."""
+        """Note that the ring is changing and only these members stay together; messages of its sync are void."""
         self._staying &= frozenset(members)
         self._joinlists.clear()
 
     def on_regular(self, members: Iterable[int], transitional: Iterable[int]) -> None:
-        """A ring was installed; its sync begins."""
+        """Note that a ring was installed; its sync begins."""
         self.on_transitional(transitional)
         self._ring_members = frozenset(members)
 
     def on_joinlist(self, sender: int, joinlist: Joinlist) -> None:
-        """A member told its processes; a later list of the same sender replaces it."""
+        """Note a member's processes; a later list of the same sender replaces it."""
         self._joinlists[sender] = joinlist.processes
 
     def sync_messages(self) -> list[bytes]:
-        """What this node says in sync: its view of who left, which nobody needs, and its own processes, if any."""
+        """Return this node's messages in sync: its view of who left, which nobody needs, and its processes, if any."""
         own = [
             Process(name, member.pid) for name, member in self._listed_by_member() if member.node_id == self._node_id
         ]
@@ -112,7 +112,7 @@ class ProcessList:
         return messages
 
     def activate(self) -> list[Change]:
-        """All members have told their processes: the changes that follow, each group's own in their order."""
+        """Return the changes that follow from the processes of all members, each group's own in their order."""
         changes = [*self._nodes_down(), *self._nodes_up(), *self._processes_down()]
         self._activated = self._staying = self._ring_members
         self._joinlists.clear()

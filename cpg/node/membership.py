@@ -1,10 +1,10 @@
-"""One local process in one group: what it is told goes into its inbox, what it sends is one ordered stream.
+"""One local process in one group: its events go into its inbox, its messages are one ordered stream.
 
-A membership is in four steps: accepted (`Engine.join`), joined (its procjoin was delivered), leaving (`leave`), left
-(its procleave was delivered). Its inbox hears of the two steps between the second and the fourth, and all between.
-What it sends keeps its order: procjoin, messages, procleave (ruling C6). What does not fit into the ring's bounded
-queue at once waits in the outbox: joins and leaves, which are never refused, and whatever is longer than one message
-may be. While something waits there, nothing can overtake it.
+A membership has four steps: accepted (`Engine.join`), joined (its procjoin was delivered), leaving (`leave`), left (its
+procleave was delivered). Its inbox gets the events from the second step to the fourth. Its messages keep their order:
+procjoin, messages, procleave (ruling C6). What does not fit into the ring's bounded queue at once waits in the outbox:
+joins and leaves, which are never refused, and messages that are longer than one mcast. While something waits there,
+nothing can overtake it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cpg.node.engine import Engine
 
 KNOWN_HEADERS: Final = 1024
-"""Bound on each cache of mcast headers: they differ by sender, group and payload size."""
+"""Limit of each cache of mcast headers: they differ by sender, group and payload size."""
 
 
 class _Step(enum.Enum):
@@ -38,7 +38,7 @@ class _Step(enum.Enum):
 
 
 class _Envelope(dict[int, bytes]):
-    """What stands before the payloads of a member's messages (`totem.labels.Envelope`): a header by payload size."""
+    """The headers of a member's messages by payload size (`totem.labels.Envelope`)."""
 
     header_size = MCAST_PREFIX
     largest = LARGEST_PLAIN
@@ -56,7 +56,7 @@ class _Envelope(dict[int, bytes]):
 
 
 _Waiting = tuple[list[bytes], Guarantee, _Envelope | None] | Outgoing
-"""What an outbox holds: messages that the ring's queue can take at once, or one to be sent in pieces."""
+"""An entry of an outbox: messages that the ring's queue can take at once, or one to be sent in pieces."""
 
 
 class LocalMembership:
@@ -89,16 +89,16 @@ class LocalMembership:
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """Who is in the group at this point of the order, in order of node id and pid."""
+        """The group's members at this point of the order, in order of node id and pid."""
         return self._engine.members(self.name)
 
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Queue separate messages of this member, in order and with none of its others between.
 
-        All or nothing: QueueFull (try again after the engine's next `deliver`), MessageTooLong (more than
-        LARGEST_MESSAGE), NotJoined after `leave`. Accepted from the join call on. A list with a message that is too
-        long for one mcast is taken as a whole and given to the ring bit by bit; until that is done, further calls
-        raise QueueFull, and those of other members with such a list too when `LARGEST_WAITING` bytes wait.
+        All or none. Raises QueueFull (try again after the engine's next `deliver`), MessageTooLong (more than
+        LARGEST_MESSAGE), NotJoined after `leave`. Messages are accepted from the join call on. A list with a message
+        that is too long for one mcast is accepted as a whole and given to the ring piece by piece. Until that is done,
+        further calls raise QueueFull. So do those of other members with such a list when `LARGEST_WAITING` bytes wait.
         """
         if self.leaving:
             raise NotJoined(f"group {quoted(self.name)} has been left")
@@ -114,13 +114,13 @@ class LocalMembership:
     def leave(self, reason: Reason = Reason.LEAVE) -> None:
         """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing.
 
-        `reason`: PROCDOWN for a process that has ended without a word.
+        `reason`: PROCDOWN for a process that has ended without leaving.
         """
         if not self.leaving:
             self.leaving = True
             self._put([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED, None)])
 
-    # The engine's side.
+    # For the engine.
 
     def enter(self) -> None:
         """Announce the join."""
@@ -157,12 +157,12 @@ class LocalMembership:
 
     @property
     def outgoing(self) -> Outgoing | None:
-        """The message in pieces that is first in the outbox, if it is one; perhaps all its pieces are on their way."""
+        """The message in pieces that is first in the outbox, if it is one; all its pieces may be on their way already."""
         first = self._outbox[0] if self._outbox else None
         return first if isinstance(first, Outgoing) else None
 
     def push(self, *, cut: bool) -> bool:
-        """Give the ring what it has room for; whether nothing waits any more. `cut`: pieces are allowed to go."""
+        """Give the ring as much as it has room for; return whether nothing waits any more. `cut`: pieces may be sent."""
         while self._outbox:
             waiting = self._outbox[0]
             if not isinstance(waiting, Outgoing):
@@ -170,7 +170,7 @@ class LocalMembership:
             elif cut and not waiting.handed_over:
                 messages, guarantee, envelope = [waiting.piece()], waiting.guarantee, None
             else:
-                return False  # handed over, it must come back whole before others follow: a new ring may cut it
+                return False  # it must come back whole before others follow: a new ring may cut it
             try:
                 self._engine.multicast(messages, guarantee, envelope)
             except QueueFull:
@@ -182,16 +182,16 @@ class LocalMembership:
         return True
 
     def piece_came_back(self, *, first: bool, whole: bool) -> None:
-        """A piece of this member's was delivered to this node: the first of a message, or the one that completes it."""
+        """Note that this node got a piece of this member's: the first of a message, or the one that completes it."""
         if self.outgoing is not None:
             self.outgoing.begun = self.outgoing.begun or first
             if whole:
                 self._outbox.popleft()
 
     def entered(self) -> None:
-        """The own join has been delivered."""
+        """Note that the own join has been delivered."""
         self._step = _Step.JOINED
 
     def ended(self) -> None:
-        """The own leave has been delivered."""
+        """Note that the own leave has been delivered."""
         self._step = _Step.LEFT

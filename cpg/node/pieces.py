@@ -1,15 +1,16 @@
-"""Messages too long for one mcast: cut into partial mcasts by the sender, put together by every node of the ring.
+"""Messages too long for one mcast: cut into partial mcasts by the sender, assembled by every node of the ring.
 
-Every node assembles for every group, whether it has members there or not, so that a process that joins while a
-message is on its way sees it as the others do.
+Every node assembles for every group, whether it has members there or not. So a process that joins while a message is on
+its way sees it as the others do.
 
-A change of ring is the difficulty: a node that is new in the ring has not seen the first pieces. Where all members
-are ours, every receiver forgets what it has begun when the ring is installed, and the sender begins again, unless its
-first piece has not been delivered to itself yet (it is still queued then, and all will see it) or all of the message
-has. What it still had queued of the first attempt finds nothing to continue. A libcpg client forgets nothing, so with a
-Corosync node in the ring receivers keep what they have, and the sender begins again only if the last piece has not
-been given to the ring yet: else the clients would see the message twice. A node that is new then misses the message,
-as it does with a message of a Corosync node.
+A change of ring is the difficulty: a node that is new in the ring has not seen the first pieces. Where all members are
+ours, every receiver discards unfinished messages when the ring is installed, and the sender begins again. It does not
+begin again if its first piece has not been delivered to itself yet (it is still queued then, and all will see it), or
+if all of the message has. Pieces of the first attempt that were still queued continue nothing.
+
+A libcpg client discards nothing. So with a Corosync node in the ring receivers keep what they have, and the sender
+begins again only if the last piece has not been given to the ring yet: else the clients would see the message twice. A
+node that is new then misses the message, as it does with a message of a Corosync node.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from totem.configuration import Guarantee
 from totem.errors import MalformedDatagram
 
 LARGEST_HELD: Final = 4 * LARGEST_MESSAGE
-"""Payload bytes that all unfinished messages of one node may have together; our own nodes send one at a time."""
+"""Limit of the payload bytes of all unfinished messages of one node; our own nodes send one at a time."""
 COST_OF_ONE: Final = 4096
-"""Bytes that an unfinished message counts for, besides its payload: many tiny ones must not fill the memory either."""
+"""Bytes counted for an unfinished message besides its payload: many tiny ones must not fill the memory either."""
 
 
 @dataclass(slots=True)
 class Outgoing:
-    """A message that its sender is cutting."""
+    """A message that its sender cuts into pieces."""
 
     name: bytes
     member: Member
@@ -46,11 +47,11 @@ class Outgoing:
 
     @property
     def handed_over(self) -> bool:
-        """Whether the ring has been given the last piece."""
+        """Whether the ring has got the last piece."""
         return self._offset >= len(self.payload)
 
     def piece(self) -> bytes:
-        """The next piece, ready for the ring; `advance` when it has been accepted."""
+        """Return the next piece; call `advance` when the ring has accepted it."""
         if self._piece is None:  # kept, since it is offered until there is room
             self._piece = self._encode()
         return self._piece
@@ -66,12 +67,12 @@ class Outgoing:
         return PartialMcast(self.name, self.member.pid, len(self.payload), kind, data).encode(self.member.node_id)
 
     def advance(self) -> None:
-        """The ring has accepted the piece."""
+        """Note that the ring has accepted the piece."""
         self._offset += LARGEST_PLAIN
         self._piece = None
 
     def new_ring(self, *, pure: bool) -> None:
-        """Begin again with the first piece if the receivers, all of them ours or not, would miss something else."""
+        """Begin again with the first piece if the receivers, all of them ours or not, would miss something otherwise."""
         if self.begun and (pure or not self.handed_over):
             self.begun = False
             self._offset = 0
@@ -91,12 +92,12 @@ class Assembler:
     def __init__(self) -> None:
         self._unfinished: dict[tuple[bytes, Member], _Unfinished] = {}
         self._held: Counter[int] = Counter()
-        """What the unfinished messages of each node count for."""
+        """Bytes counted for the unfinished messages of each node."""
 
     def add(self, member: Member, message: PartialMcast) -> bytes | None:
-        """Take a piece; the whole payload behind the last one. A piece that continues nothing is dropped.
+        """Add a piece; return the whole payload with the last one. A piece that continues nothing is dropped.
 
-        Raises MalformedDatagram for what a correct sender does not send, and forgets the unfinished message.
+        Raises MalformedDatagram for what a correct sender does not send, and discards the unfinished message.
         """
         key = (message.name, member)
         if message.piece == PIECE_FIRST:
@@ -132,11 +133,11 @@ class Assembler:
             self._held[key[1].node_id] -= unfinished.whole_length + COST_OF_ONE
 
     def forget(self, name: bytes, members: Iterable[Member]) -> None:
-        """These members have left the group."""
+        """Discard the unfinished messages of members that have left the group."""
         for member in members:
             self._drop((name, member))
 
     def clear(self) -> None:
-        """A ring of our nodes alone was installed: all senders begin again."""
+        """Discard everything: a ring of our nodes alone was installed, and all senders begin again."""
         self._unfinished.clear()
         self._held.clear()

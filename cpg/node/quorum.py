@@ -1,14 +1,13 @@
 """Votes: whether a ring may act for the cluster, by the rules of Corosync's votequorum.
 
-Each node tells its votes and how many it expects in all, in each sync and when an administrator changes them; each
-node adds up for itself. A ring is quorate with more than half of the highest number that a member expects; options of
-the configuration bend that rule (votequorum(5)). What a node was told of expected votes stays with it, whatever its
-file says: that keeps two halves of a cluster from counting differently.
+Each node sends its votes and the number that it expects in all, in each sync and when an administrator changes them.
+Each node counts for itself. A ring is quorate with more than half of the highest number that a member expects; options
+of the configuration change that rule (votequorum(5)). A number of expected votes that a node has received stays in
+force, whatever its configuration says: that keeps two halves of a cluster from counting differently.
 
-It follows exec/votequorum.c of Corosync 3.1, so that all members of a ring come to the same figures, with two
-differences kept on purpose: sums do not wrap (the quorum at eight bits, votes at 32), and who is not a member of the
-ring is not believed anything. A quorum device is not for us, but what other nodes say of theirs is reckoned with as
-there.
+The rules follow exec/votequorum.c of Corosync 3.1, so that all members of a ring get the same figures. Two differences
+are intended: sums do not wrap (there the quorum does at eight bits, votes at 32), and a node that is not a member of
+the ring is not believed. We have no quorum device, but messages of other nodes about theirs count as there.
 
 The machine has no clock: the window of `last_man_standing` starts at the first `advance` after it began.
 """
@@ -25,29 +24,29 @@ from cpg.node.wire import Nodeinfo, Reconfigure
 from totem.config import Config
 
 DEVICE = 0
-"""The node id under which votes of a quorum device are told."""
+"""The node id under which the votes of a quorum device are sent."""
 MOST_VOTES = 2**32 - 1
-"""What fits into a message."""
+"""The largest number that fits into a message."""
 
 
 class Flag(enum.IntFlag):
-    """What a node tells of itself."""
+    """What a node reports about itself."""
 
     QUORATE = 1
     LEAVING = 2
     WAITING = 4
-    """It waits for all nodes to have been there at once."""
+    """It waits until all nodes have been there at once."""
     FIRST = 8
     """It has seen no other node so far."""
 
 
 class State(enum.StrEnum):
-    """Of a node, as others see it."""
+    """A node's state, as others see it."""
 
     MEMBER = "member"
     DEAD = "dead"
     LEAVING = "leaving"
-    """It has said that it goes, and may be counted out (`allow_downscale`)."""
+    """It has announced its leave, and may be counted out (`allow_downscale`)."""
 
 
 class Param(enum.IntEnum):
@@ -72,21 +71,21 @@ class QuorumStatus(NamedTuple):
 
     quorate: bool
     expected_votes: int
-    """By this node."""
+    """Expected by this node."""
     highest_expected: int
-    """By any member."""
+    """The highest number that a member expects."""
     total_votes: int
     """Of all members."""
     quorum: int
-    """How many are needed."""
+    """Number of votes that are needed."""
     options: tuple[str, ...]
-    """That are in force, by their names in the configuration."""
+    """Options in force, by their names in the configuration."""
     nodes: tuple[NodeVotes, ...]
     """In ascending order."""
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> QuorumStatus:
-        """Make it again of what JSON has made of it: lists and strings."""
+        """Rebuild the figures from values of JSON, which are lists and strings."""
         quorate, expected, highest, total, quorum, options, nodes = values
         votes = (NodeVotes(node_id, votes, expected, State(state)) for node_id, votes, expected, state in nodes)
         return cls(quorate, expected, highest, total, quorum, tuple(options), tuple(votes))
@@ -104,14 +103,14 @@ class Rules:
     """`lowest`, `highest`, node ids in order of preference, or empty."""
     last_man_standing: bool = False
     window: float = 10.0
-    """Of `last_man_standing`: seconds."""
+    """Seconds of `last_man_standing`."""
     allow_downscale: bool = False
     tracking: bool = False
-    """The highest number of expected votes ever seen outlives a restart."""
+    """Whether the highest number of expected votes ever seen outlives a restart."""
 
     @classmethod
     def of(cls, config: Config, node_id: int) -> tuple[Rules, list[str]]:
-        """Read a node's rules; with warnings of options that exclude each other, of which Corosync drops one too."""
+        """Read a node's rules, with warnings about options that exclude each other; Corosync drops one of them, too."""
         section = config.quorum
         warnings = []
         listed = sum(node.votes for node in config.nodes)
@@ -159,10 +158,10 @@ class Votequorum:
     def __init__(
         self, node_id: int, rules: Rules, *, barrier: int = 0, remember: Callable[[int], None] = lambda votes: None
     ) -> None:
-        """`barrier`: what `remember` was given last, over restarts: the highest number of expected votes ever seen."""
+        """`barrier`: the last argument of `remember`, over restarts: the highest number of expected votes ever seen."""
         self.quorate = False
         self.deadline = math.inf
-        """When `advance` wants to be called."""
+        """When `advance` must be called."""
         self._node_id = node_id
         self._rules = rules
         self._last_man_standing = rules.last_man_standing
@@ -181,14 +180,14 @@ class Votequorum:
         self._set_waiting(rules.wait_for_all)
         self._recalculate()
 
-    # What this node says.
+    # Messages of this node.
 
     def messages(self) -> list[bytes]:
-        """Its votes, and those of a quorum device, for sync."""
+        """Return the messages for sync: its votes, and those of a quorum device."""
         return [self._nodeinfo(), Nodeinfo(DEVICE, self._device_votes, 0, 0).encode()]
 
     def farewell(self) -> list[bytes]:
-        """What is to be said before leaving in order."""
+        """Return the messages to be sent before leaving in order."""
         if not self._rules.allow_downscale:
             return []
         self._us.flags |= Flag.LEAVING
@@ -196,17 +195,17 @@ class Votequorum:
 
     @property
     def has_left(self) -> bool:
-        """Whether all members have been told that this node leaves."""
+        """Whether all members know that this node leaves."""
         return self._us.state is State.LEAVING
 
     def _nodeinfo(self) -> bytes:
         us = self._us
         return Nodeinfo(self._node_id, us.votes, us.expected_votes, us.flags).encode()
 
-    # What happens.
+    # Events.
 
     def new_ring(self, members: Sequence[int]) -> None:
-        """A ring is installed; its sync begins."""
+        """Note that a ring is installed; its sync begins."""
         ring = self._ring
         if len(members) > 1:
             self._us.flags &= ~Flag.FIRST
@@ -214,7 +213,7 @@ class Votequorum:
         for node_id in gone.intersection(self._nodes):
             self._nodes[node_id].state = State.DEAD
         if self._last_man_standing and self._starts_window(len(members), bool(gone)):
-            self.deadline = -math.inf  # the next `advance` tells the time
+            self.deadline = -math.inf  # the next `advance` sets the time
         self._ring = _Ring(tuple(members), ring.members)
 
     def _starts_window(self, members: int, gone: bool) -> bool:
@@ -223,11 +222,11 @@ class Votequorum:
         return members <= self._quorum and bool(self._rules.tie_breaker) and self._has_member(self._lowest)
 
     def activate(self) -> None:
-        """All members have told their votes."""
+        """Count: the votes of all members have been delivered."""
         self._recalculate()
 
     def on_nodeinfo(self, sender: int, info: Nodeinfo) -> None:
-        """A member tells its votes, or those of its quorum device."""
+        """Note a member's votes, or those of its quorum device."""
         if sender not in self._ring.members or info.node_id not in (sender, DEVICE):
             return
         node = self._nodes.get(sender)
@@ -254,7 +253,7 @@ class Votequorum:
         after = (node.votes, node.expected_votes, node.flags, node.state)
         if node is self._us or info.flags & Flag.FIRST or before != after:
             self._recalculate(allow_decrease=allow_decrease, by_nodes=leaving)
-        # Not the flags that were told: those of this node may have changed with the count.
+        # Not the flags in the message: those of this node may have changed with the count.
         if self._rules.wait_for_all and node.flags & Flag.QUORATE and not node.flags & Flag.WAITING:
             self._set_waiting(False)
 
@@ -266,12 +265,12 @@ class Votequorum:
             self._recalculate()
 
     def _forget_the_dead(self) -> None:
-        """Keep no more nodes than a ring has, and those that were members of the last one."""
+        """Forget nodes beyond the size of a ring, and keep those that were members of the last one."""
         known = {*self._ring.members, *self._ring.previous, self._node_id}
         self._nodes = {node_id: node for node_id, node in self._nodes.items() if node_id in known}
 
     def on_reconfigure(self, change: Reconfigure) -> None:
-        """An administrator has changed something, at any node."""
+        """Apply an administrator's change, made at any node."""
         match change.param:
             case Param.EXPECTED_VOTES:
                 self._expect(change.value)
@@ -287,7 +286,7 @@ class Votequorum:
                 self._recalculate()
 
     def advance(self, now: float) -> None:
-        """Start the window of `last_man_standing`, or end it: then the members left are all that is expected."""
+        """Start the window of `last_man_standing`, or end it: then only the remaining members are expected."""
         if now < self.deadline:
             return
         if self.deadline == -math.inf:
@@ -359,7 +358,7 @@ class Votequorum:
             self._set_waiting(not quorate)
 
     def _wins_tie(self, total: int) -> bool:
-        """Whether this is the half of the cluster that goes on (`auto_tie_breaker`)."""
+        """Return whether this half of the cluster goes on (`auto_tie_breaker`)."""
         preference, ring = self._rules.tie_breaker, self._ring
         if not preference or total != self._us.expected_votes // 2:
             return False
@@ -376,10 +375,10 @@ class Votequorum:
                 return False  # it may be in the other half
         return False
 
-    # What others ask.
+    # Queries.
 
     def status(self) -> QuorumStatus:
-        """The present figures."""
+        """Return the present figures."""
         us, rules = self._us, self._rules
         options = {
             "two_node": rules.two_node,

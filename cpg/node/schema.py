@@ -1,7 +1,7 @@
-"""The executive layer's messages declared in `construct`: reference, and oracle of `cpg.node.wire`'s tests.
+"""The executive layer's messages declared in `construct`: the reference, and the oracle of `cpg.node.wire`'s tests.
 
-Padding is a field here, so that what is parsed is built again byte for byte, garbage included. Field names are
-Corosync's. Machines never import this.
+Padding is a field here, so a parsed message is built again byte for byte, garbage included. Field names are Corosync's.
+Machines never import this.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SOURCE = Struct("nodeid" / Int32ul, "pad" / PAD4, "conn" / Int64ul)
 HEADER = Struct("id" / Int32sl, "pad1" / PAD4, "size" / Int32sl, "pad2" / PAD4)
 
 LABEL = Struct("pid" / Int32ul, "group_name" / GreedyBytes)
-"""Ours: what mcasts of one process to one group have in common, where they are sent as payloads."""
+"""Ours: what all mcasts of one process to one group share, where they are sent as payloads."""
 
 PROCJOIN = Struct(
     "group_name" / GROUP_NAME,

@@ -1,18 +1,18 @@
-"""Sync: what all members of a new ring tell each other before applications go on.
+"""Sync: what all members of a new ring send each other before applications go on.
 
-It runs after every regular configuration. Each member says which services it would sync (`service_build`); when all
-have spoken everybody knows the same merged list. Then the services take their turns, in ascending order and in lock
-step: each member sends what its service has to say and one barrier behind it, and when the barriers of all members
-are in, the service is activated at the same place of the total order at all of them. A service that this node does
-not have costs it a barrier and nothing else. After the last one sync is complete.
+It runs after every regular configuration. Each member sends the list of services that it would sync (`service_build`).
+When all lists have arrived, everybody knows the same merged list. Then the services take their turns, in ascending
+order and in lock step: each member sends the messages of its service and one barrier behind them. When the barriers of
+all members have arrived, the service is activated, at the same place of the total order everywhere. A service that this
+node does not have costs it one barrier. After the last service sync is complete.
 
-Rules of the room (wire-protocol 8.3, ruling C4):
-* Both messages carry their ring's id; those of another ring are left-overs of an aborted round and ignored.
-* What services say carries no ring id. A member is therefore believed (`heard`) only behind its own service_build of
-  this ring: what it had queued for a round that died comes before that.
+Rules of this module (wire-protocol 8.3, ruling C4):
+* Both messages carry their ring's id. Those of another ring are left over from an aborted round and are ignored.
+* Messages of services carry no ring id. So a member is believed (`heard`) only behind its own service_build of this
+  ring: what it had queued for an aborted round comes before that.
 * A configuration change, transitional or regular, aborts. Nothing of an aborted round is kept.
-* One silent member blocks all. The machine cannot help it, but it tells who is awaited, and notices when it takes
-  longer than the limit. It has no clock: a round's time starts at the first `advance` after it began.
+* One silent member blocks all. The machine cannot change that, but it reports which members are awaited, and counts
+  rounds that take longer than the limit. It has no clock: a round's time starts at the first `advance` after it began.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class SyncService(NamedTuple):
     """A service's part in sync."""
 
     messages: Callable[[], list[bytes]]
-    """What this node has to say when the service's turn comes."""
+    """Return this node's messages, when the service's turn comes."""
     activate: Callable[[], None]
-    """All members have said it."""
+    """Called when the messages of all members have been delivered."""
 
 
 class Sync:
@@ -51,9 +51,9 @@ class Sync:
         self._complete = complete
         self._limit = limit
         self.deadline = math.inf
-        """When `advance` wants to be called."""
+        """When `advance` must be called."""
         self.ring_id = NO_RING
-        """The ring that is being synced; NO_RING when none is."""
+        """The ring that is being synced; NO_RING if none is."""
         self.started = 0
         self.completed = 0
         self.overdue = 0
@@ -69,12 +69,12 @@ class Sync:
         self.abort()
         self.ring_id = ring_id
         self._members = frozenset(members)
-        self.deadline = -math.inf  # the next `advance` tells the time
+        self.deadline = -math.inf  # the next `advance` sets the time
         self.started += 1
         self._send([ServiceBuild(ring_id, tuple(sorted(self._services))).encode()])
 
     def abort(self) -> None:
-        """The ring is going: forget the round, if there is one."""
+        """End the round, if there is one: the ring is changing."""
         self.ring_id = NO_RING
         self._members = frozenset()
         self._heard.clear()
@@ -84,7 +84,7 @@ class Sync:
         self.deadline = math.inf
 
     def heard(self, node_id: int) -> bool:
-        """Whether what this member's services say belongs to the present round."""
+        """Return whether messages of this member's services belong to the present round."""
         return node_id in self._heard
 
     @property
@@ -93,7 +93,7 @@ class Sync:
         return tuple(sorted(self._members - (self._barriers if self._turns else self._heard)))
 
     def on_service_build(self, sender: int, message: ServiceBuild) -> None:
-        """A member told its services; behind the last one the first turn begins."""
+        """Note a member's services; behind the last list the first turn begins."""
         if message.ring_id != self.ring_id or sender not in self._members or self._turns:
             return
         self._heard.add(sender)
@@ -103,7 +103,7 @@ class Sync:
             self._take_turn()
 
     def on_barrier(self, sender: int, message: Barrier) -> None:
-        """A member has said all for the present service; behind the last one it is activated."""
+        """Note that a member has sent all for the present service; behind the last barrier it is activated."""
         if message.ring_id != self.ring_id or not self._turns or sender not in self._members:
             return
         self._barriers.add(sender)
@@ -126,7 +126,7 @@ class Sync:
         self._send([*said, Barrier(self.ring_id).encode()])
 
     def advance(self, now: float) -> None:
-        """Start the round's time, or notice that it is over the limit (once a round)."""
+        """Start the round's time, or count the round as overdue (once a round)."""
         if now < self.deadline:
             return
         if self.deadline == -math.inf:

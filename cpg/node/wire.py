@@ -1,9 +1,9 @@
-"""Bytes and nouns of the executive layer: what Corosync's sync, CPG, cfg and votequorum services say in totem messages.
+"""Bytes and nouns of the executive layer: messages of Corosync's sync, CPG, cfg and votequorum services.
 
 Every message starts with a group header that names one of two groups: "a" for the services' messages, "sync" for the
-two of the sync service. The exec header follows, id and size, and the body with all members aligned to 8. Names in
-the comments are Corosync's. Padding is sent as zero and ignored on receipt. Only `MalformedDatagram` is ever raised
-for what came in.
+two of the sync service. The exec header follows, id and size, and the body with all members aligned to 8. Names in the
+comments are Corosync's. Padding is sent as zero and ignored on receipt. A malformed message raises only
+`MalformedDatagram`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SERVICE_VOTEQUORUM: Final = 5
 
 LARGEST_NAME: Final = 128
 LARGEST_PLAIN: Final = 1_048_576 - 1024
-"""Payload bytes of one mcast; libcpg cuts longer ones."""
+"""Largest payload of one mcast, in bytes; libcpg cuts longer ones."""
 MOST_PROCESSES: Final = (1_048_576 - len(GROUP_A) - 24) // 144
-"""Processes in one joinlist: a message has at most 1 MiB."""
+"""Largest number of processes in one joinlist: a message has at most 1 MiB."""
 
 PIECE_FIRST: Final = 1
 PIECE_CONTINUED: Final = 2
@@ -108,7 +108,7 @@ class Process(NamedTuple):
 
 
 class Joinlist(NamedTuple):
-    """All processes of the sending node, told in sync."""
+    """All processes of the sending node, sent in sync."""
 
     processes: tuple[Process, ...]
 
@@ -120,7 +120,7 @@ class Joinlist(NamedTuple):
 
 
 class Downlist(NamedTuple):
-    """Whom the sending node reports as gone, told in sync; receivers only compare."""
+    """The nodes that the sending node reports as gone, in sync; receivers only compare."""
 
     old_members: int
     left: tuple[int, ...]
@@ -186,7 +186,7 @@ class ServiceBuild(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """The sending node has said all for the service whose turn it is."""
+    """The sending node has sent all for the service whose turn it is."""
 
     ring_id: RingId
 
@@ -196,7 +196,7 @@ class Barrier(NamedTuple):
 
 
 class Killnode(NamedTuple):
-    """An administrator's order that a node end at once. We obey and never send it."""
+    """An administrator's order to end a node at once. We obey it and never send it."""
 
     node_id: int
     reason: str
@@ -216,7 +216,7 @@ class Nodeinfo(NamedTuple):
 
 
 class Reconfigure(NamedTuple):
-    """An administrator's change of votes, at run time. We obey and never send it."""
+    """An administrator's change of votes, at run time. We obey it and never send it."""
 
     node_id: int
     value: int
@@ -239,17 +239,17 @@ ExecMessage = (
 
 
 def mcast_prefix(name: bytes, pid: int, length: int, node_id: int) -> bytes:
-    """Everything of an mcast that stands before a payload of `length` bytes."""
+    """Return all bytes of an mcast before a payload of `length` bytes."""
     return GROUP_A + _MCAST.pack(_MCAST_ID, _MCAST.size + length, len(name), name, length, pid, node_id, 0)
 
 
 def mcast_label(name: bytes, pid: int) -> bytes:
-    """What mcasts of one process to one group have in common, in short: all that `mcast_prefix` tells of them."""
+    """Return, in short, what all mcasts of one process to one group share: the content of `mcast_prefix`."""
     return _LABEL.pack(pid) + name
 
 
 def decode_label(label: bytes) -> tuple[bytes, int]:
-    """Name and pid of a label. Raises MalformedDatagram."""
+    """Return name and pid of a label. Raises MalformedDatagram."""
     if len(label) <= _LABEL.size:
         raise MalformedDatagram("short label")
     (pid,) = _LABEL.unpack_from(label)
@@ -258,14 +258,14 @@ def decode_label(label: bytes) -> tuple[bytes, int]:
 
 
 def is_mcast(message: bytes) -> bool:
-    """Whether `decode` would see it as an mcast or a malformed one."""
+    """Return whether `decode` would see the message as an mcast or a malformed one."""
     return message.startswith(_MCAST_ID_BYTES)
 
 
 def decode(message: bytes) -> ExecMessage | None:
-    """Read a message as totem delivers it; None is for other groups, services and functions, to be ignored.
+    """Read a message as totem delivers it; return None for other groups, services and functions, which are ignored.
 
-    Raises MalformedDatagram. More bytes than a message of fixed size needs are ignored, as Corosync does.
+    Raises MalformedDatagram. Excess bytes behind a message of fixed size are ignored, as Corosync does.
     """
     if message.startswith(GROUP_A):
         body, decoders = message[len(GROUP_A) :], _DECODERS
@@ -298,7 +298,7 @@ def _decode_procjoin(body: bytes) -> Procjoin:
 
 def _decode_procleave(body: bytes) -> Procleave:
     _, _, length, name, pid, reason = _PROCJOIN.unpack_from(body)
-    # A reason that is none of a leave still takes the process out of the list, as at Corosync's nodes.
+    # A reason that is not one of a leave still removes the process from the list, as in Corosync's nodes.
     return Procleave(_name(length, name), pid, _REASON_OF_LEAVE.get(reason, Reason.LEAVE))
 
 

@@ -228,7 +228,7 @@ def routes_kept_when_a_group_changes(patch):
         self._channels.update(channels)
 
     original = Engine._tell
-    patch(Engine, "_tell", tell)
+    patch(Engine, "_deliver_change", tell)
 
 
 def join_not_delivered_before_its_event(patch):
@@ -236,7 +236,7 @@ def join_not_delivered_before_its_event(patch):
         change = self._groups.on_procjoin(name, member)
         own = self._local.get((name, member.pid)) if member.node_id == self.node_id else None
         if change is not None:
-            self._tell(change)
+            self._deliver_change(change)
         if change is not None and own is not None:
             own.entered()
 
@@ -248,9 +248,9 @@ def ring_told_before_its_changes(patch):
         changes = self._groups.activate()
         self.ring_id, self.node_ids = self._configuration.ring_id, self._configuration.members
         self._transitional = None
-        self._tell_all(TotemConfchg(self.ring_id, self.node_ids))
+        self._deliver_event(TotemConfchg(self.ring_id, self.node_ids))
         for change in changes:
-            self._tell(change)
+            self._deliver_change(change)
 
     patch(Engine, "_activate", activate)
 
