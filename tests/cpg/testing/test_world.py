@@ -227,7 +227,7 @@ def routes_kept_when_a_group_changes(patch):
         self._routes.update(routes)
         self._channels.update(channels)
 
-    original = Engine._tell
+    original = Engine._deliver_change
     patch(Engine, "_deliver_change", tell)
 
 
