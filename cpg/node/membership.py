@@ -162,7 +162,10 @@ class LocalMembership:
         return first if isinstance(first, Outgoing) else None
 
     def push(self, *, cut: bool) -> bool:
-        """Give the ring as much as it has room for; return whether nothing waits any more. `cut`: pieces may be sent."""
+        """Give the ring as much as it has room for; return whether nothing waits any more.
+
+        `cut`: pieces may be sent.
+        """
         while self._outbox:
             waiting = self._outbox[0]
             if not isinstance(waiting, Outgoing):
