@@ -111,13 +111,10 @@ KNOWN_IMPORTS_OF_SHELLS: set[tuple[str, str]] = {
     ("cluck.daemon.hub", "cpg.local.access"),
     ("cluck.replication.view_decision", "cpg.formatting"),
     ("cluck.server.change_log", "cpg.formatting"),
-    ("cluck.socket_path", "cpg.client.asynchronous"),
+    ("cluck.socket_path", "cpg.local.client_socket"),
     ("cpg.change_log", "cpg.formatting"),
     ("cpg.cli.figures", "cpg.formatting"),
-    ("cpg.client.session", "cpg.group"),
-    ("cpg.daemon.hub", "cpg.group"),
     ("cpg.daemon.hub", "cpg.local.access"),
-    ("cpg.status", "cpg.embedded"),
     ("cpg.status", "cpg.formatting"),
 }
 KNOWN_CIRCLES = {"cluck"}

@@ -157,7 +157,7 @@ class LocalMembership:
 
     @property
     def outgoing(self) -> Outgoing | None:
-        """The message in pieces that is first in the outbox, if it is one; all its pieces may be on their way already."""
+        """The message in pieces that is first in the outbox, if it is one; all pieces may be on their way."""
         first = self._outbox[0] if self._outbox else None
         return first if isinstance(first, Outgoing) else None
 

@@ -72,7 +72,7 @@ class Outgoing:
         self._piece = None
 
     def new_ring(self, *, pure: bool) -> None:
-        """Begin again with the first piece if the receivers, all of them ours or not, would miss something otherwise."""
+        """Begin again with the first piece if the receivers, all of them ours or not, would miss a part otherwise."""
         if self.begun and (pure or not self.handed_over):
             self.begun = False
             self._offset = 0
