@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test interop interop-soak check bench soak clean
+.PHONY: demo test interop interop-soak check docs bench soak clean
 
 demo: $(VENV)/run.stamp
 	$(BIN)/cpg demo
@@ -25,6 +25,18 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The site's sources are links to the pages, and to what they link to, in the places that they have here: so the same
+# relative links work on a code host and in the site.
+SITE := build/site-source
+docs: $(VENV)/docs.stamp
+	rm -rf $(SITE) build/site
+	mkdir -p $(SITE)/bench $(SITE)/tests/examples
+	ln -s $(addprefix $(CURDIR)/,README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs examples contrib totem cpg cluck) $(SITE)
+	ln -s $(CURDIR)/bench/RESULTS.md $(CURDIR)/bench/plots $(SITE)/bench
+	ln -s $(CURDIR)/tests/examples/test_dictionary.py $(SITE)/tests/examples
+	$(BIN)/mkdocs build --quiet
+	@echo "the documentation is in build/site/index.html"
+
 # As root Corosync takes part, where it is installed; make bench BENCH='--only latency,loss' measures parts, BENCH=--help tells which.
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench $(BENCH)
@@ -33,7 +45,7 @@ soak: $(VENV)/run.stamp
 	$(BIN)/python -m totem.testing.soak --seeds 0:1000
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -48,6 +60,10 @@ $(VENV)/run.stamp: pyproject.toml | $(BIN)/python
 
 $(VENV)/bench.stamp: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@ $(VENV)/run.stamp
+
+$(VENV)/docs.stamp: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
 	@touch $@ $(VENV)/run.stamp
 
 $(VENV)/dev.stamp: pyproject.toml | $(BIN)/python

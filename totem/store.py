@@ -163,7 +163,7 @@ def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:
     The file has this mode from its first moment. Raises an `OSError` that names the path.
     """
     _replace(path, content, mode)
-    _sync_directory(os.path.dirname(path))
+    _sync_directory(os.path.dirname(path) or os.curdir)
 
 
 @cache

@@ -291,3 +291,9 @@ def test_a_folder_that_goes_and_comes(tmp_path):
     (tmp_path / "away").rename(folder)
     ring_store.store(100)
     assert RingStore(str(folder), 3, corosync_directory=str(tmp_path)).load() == 100
+
+
+def test_a_file_in_the_present_folder_is_named_without_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_durably("cluck_1", b"content")
+    assert (tmp_path / "cluck_1").read_bytes() == b"content"
