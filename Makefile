@@ -1,4 +1,4 @@
-# Each target sets up its own virtual environment first: a fresh machine needs Python 3.11+ with venv, and make.
+# Each target sets up its own virtual environment first. A fresh machine needs Python 3.11 or newer with venv, and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,8 +25,8 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The site's sources are links to the pages, and to what they link to, in the places that they have here: so the same
-# relative links work on a code host and in the site.
+# The site's sources are symbolic links to the pages, and to the files that these link to, in the same places as here.
+# So the same relative links work on a code host and in the site.
 SITE := build/site-source
 docs: $(VENV)/docs.stamp
 	rm -rf $(SITE) build/site
@@ -37,7 +37,8 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/mkdocs build --quiet
 	@echo "the documentation is in build/site/index.html"
 
-# As root Corosync takes part, where it is installed; make bench BENCH='--only latency,loss' measures parts, BENCH=--help tells which.
+# As root, and where Corosync is installed, it is measured too. make bench BENCH='--only latency,loss' measures parts;
+# BENCH=--help lists them.
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench $(BENCH)
 
