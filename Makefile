@@ -35,6 +35,8 @@ docs: $(VENV)/docs.stamp
 	ln -s $(CURDIR)/bench/RESULTS.md $(CURDIR)/bench/plots $(SITE)/bench
 	ln -s $(CURDIR)/tests/examples/test_dictionary.py $(SITE)/tests/examples
 	$(BIN)/mkdocs build --quiet
+	@! grep -rE '<(script|link|img|iframe)[^>]*(src|href)="(https?:)?//' build/site --include='*.html' || \
+	  { echo "make: these are fetched when a page is viewed" >&2; exit 1; }
 	@echo "the documentation is in build/site/index.html"
 
 # As root, and where Corosync is installed, it is measured too. make bench BENCH='--only latency,loss' measures parts;
