@@ -2,8 +2,8 @@
 
 A command is ordered by the group and applied by every lock server; what it brings about are outcomes, which are the
 same everywhere and concern the one client that made the request, or all that observe. Both travel as msgpack arrays
-(`cluck.wire`, `cluck.protocol`). The annotations below are the limits of every field, in one place: what comes from
-outside is held to them as it is read, and what is made here keeps to them.
+(`cpg.replication.wire`, `cluck.protocol`). The annotations below are the limits of every field, in one place: what
+comes from outside is held to them as it is read, and what is made here keeps to them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
 
-from cluck.replication.electorate import Electorate
+from cpg.replication.electorate import ChangeVoters
+from cpg.replication.identities import Number, Server
+from cpg.replication.wire import LONGEST_PROMISE
 
 LARGEST_NAME: Final = 1024
 """Bytes of a lock's name."""
 LEAST_LEASE: Final = 0.1
 """Seconds; a holder renews three times in a lease, and each renewal goes around the ring."""
-LONGEST_LEASE: Final = 7 * 86400.0
-"""Seconds."""
+LONGEST_LEASE: Final = LONGEST_PROMISE / 2
+"""Seconds: 7 days, and as many of grace."""
 LONGEST_AGE: Final = 1e10
 """Seconds: three hundred years."""
-LARGEST_EPOCH: Final = (1 << 31) - 1
-"""Of tokens, which have 63 bits: `cluck.state.tokens`."""
 LARGEST_BLOB: Final = 64 * 1024
 """Bytes that a leader attaches to its leadership."""
 LARGEST_PORT: Final = (1 << 16) - 1
@@ -33,31 +33,13 @@ LARGEST_ADDRESS: Final = 256
 MOST_UNSETTLED: Final = 1024
 """Requests of a client that may be open, or answered and not settled."""
 
-Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Name = Annotated[bytes, Meta(min_length=1, max_length=LARGEST_NAME)]
 Lease = Annotated[float, Meta(ge=LEAST_LEASE, le=LONGEST_LEASE)]
 Grace = Annotated[float, Meta(ge=0, le=LONGEST_LEASE)]
-Longest = Annotated[float, Meta(ge=0, le=2 * LONGEST_LEASE)]
-"""A lease and its grace."""
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_AGE)]
-Epoch = Annotated[int, Meta(ge=0, le=LARGEST_EPOCH)]
 Address = Annotated[bytes, Meta(max_length=LARGEST_ADDRESS)]
 Port = Annotated[int, Meta(ge=0, le=LARGEST_PORT)]
 Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
-
-
-class Server(NamedTuple):
-    """A lock server's life: its node, and a number that it drew at random when it started."""
-
-    node_id: Number
-    start: Number
-
-
-class Boot(NamedTuple):
-    """A run of a machine, from its start to its end: where another one is seen, all programs of this one have ended."""
-
-    machine: Annotated[str, Meta(max_length=64)]
-    run: Annotated[str, Meta(max_length=64)]
 
 
 class Client(NamedTuple):
@@ -183,13 +165,6 @@ class Force(_Said, frozen=True, tag=7):
 
     name: Name
     token: Number
-
-
-class ChangeVoters(_Said, frozen=True, tag=10):
-    """An administrator has others decide, from this version on. Void where it is not the next, or one is under way."""
-
-    version: Number
-    electorate: Electorate
 
 
 class Gone(_Said, frozen=True, tag=8):

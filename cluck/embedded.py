@@ -16,13 +16,13 @@ from cluck.client.asynchronous import Locks, over
 from cluck.clock import boot_time
 from cluck.errors import ConnectionLost
 from cluck.protocol import Bye, Downward, Upward, held_to_limits
-from cluck.replication.electorate import Electorate, votes_of
-from cluck.replication.replica import Settings
 from cluck.server.host import GROUP, Host, Store
 from cluck.server.store import Disk, this_boot
 from cpg.arguments import callback, pathname, whole
 from cpg.block import Waiters, raise_instead
 from cpg.embedded import EmbeddedRing
+from cpg.replication.electorate import Electorate, votes_of
+from cpg.replication.replica import ReplicaSettings
 from cpg.ring import Ring
 from totem.store import default_directory
 
@@ -56,7 +56,7 @@ async def open(
     whole("priority", priority, 0, 14)
     callback("clock", clock)
     electorate = Electorate(_votes(ring, servers))
-    settings = Settings(electorate=electorate, safe=ring.gives_safe, priority=priority, boot=this_boot())
+    settings = ReplicaSettings(electorate=electorate, safe=ring.gives_safe, priority=priority, boot=this_boot())
     if store is None or isinstance(store, str | PathLike):
         folder = default_directory() if store is None else str(pathname("store", store))
         store = Disk(folder, ring.node_id, group)

@@ -17,7 +17,6 @@ from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import (
     Acquire,
-    ChangeVoters,
     Client,
     Ended,
     EndWait,
@@ -26,7 +25,6 @@ from cluck.commands import (
     Name,
     Notified,
     Notify,
-    Number,
     Publish,
     Published,
     Queued,
@@ -44,6 +42,8 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
+from cpg.replication.electorate import ChangeVoters
+from cpg.replication.identities import Number
 from totem.errors import TotemError
 
 VERSION: Final = 2

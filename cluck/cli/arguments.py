@@ -13,10 +13,10 @@ from cluck.cli import commands, run_command
 from cluck.cli.common import Exit
 from cluck.client import session_elections
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
-from cluck.replication.electorate import MOST_VOTES
 from cpg.local.client_socket import usual_socket
 from cpg.local.program import own_version
 from cpg.local.values import integer, option_before_command, path, seconds
+from cpg.replication.electorate import MOST_VOTES
 
 EXIT_CODES: Final = """\
 exit codes:

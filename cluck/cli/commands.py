@@ -17,8 +17,8 @@ from cluck.cli.welcome import connected
 from cluck.client import asynchronous
 from cluck.client.session_locks import ANSWER_PATIENCE
 from cluck.client.transport import CLUCKD
-from cluck.replication.electorate import Electorate
 from cpg.cli.output import print_lines, read
+from cpg.replication.electorate import Electorate
 from totem.streams import complain
 from totem.text import quoted
 

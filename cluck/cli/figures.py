@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cluck.replication.electorate import Electorate
+from cpg.replication.electorate import Electorate
 from totem.text import printable
 
 Shown = Mapping[str, Any]

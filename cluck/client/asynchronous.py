@@ -42,12 +42,12 @@ from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LeadershipLost, LockError, LockLost, OutcomeUnknown
 from cluck.protocol import Downward, Upward
-from cluck.replication.electorate import electorate_of
 from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import Body, Waiters
 from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN, SHORTEST_PAUSE, own_name, reconnect_pauses
 from cpg.loop_errors import current_task
+from cpg.replication.electorate import electorate_of
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)

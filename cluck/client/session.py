@@ -33,7 +33,7 @@ from cluck.client.requests import Candidacy, Publication, Question, Request, Tic
 from cluck.client.session_elections import Candidacies
 from cluck.client.session_locks import Tickets
 from cluck.client.stalls import Standstill
-from cluck.commands import ChangeVoters, Refused
+from cluck.commands import Refused
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
 from cluck.protocol import (
     LARGEST_QUESTION,
@@ -52,7 +52,7 @@ from cluck.protocol import (
     Upward,
     Welcome,
 )
-from cluck.replication.electorate import Electorate
+from cpg.replication.electorate import ChangeVoters, Electorate
 from totem.text import quoted
 
 _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}

@@ -47,7 +47,6 @@ from cluck.client.transport import CLUCKD, NoDaemon, Records
 from cluck.clock import boot_time
 from cluck.commands import MOST_UNSETTLED, Leadership, Mode, RequestId
 from cluck.errors import ConnectionLost, LockError, LockLost, OutcomeUnknown
-from cluck.replication.electorate import electorate_of
 from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, octets, pathname, patience, whole
 from cpg.block import raise_instead
@@ -60,6 +59,7 @@ from cpg.local.client_socket import (
     WELCOME_PATIENCE,
     own_name,
 )
+from cpg.replication.electorate import electorate_of
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)

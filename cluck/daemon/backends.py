@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from cluck.daemon.settings import Backend, Settings
-from cluck.replication.electorate import Electorate
 from cpg.client.asynchronous import DaemonRing, connect
 from cpg.client.session import WrongDaemon
 from cpg.embedded import EmbeddedRing, prepare_ring
 from cpg.libcpg.corosync import CorosyncRing, open_corosync
 from cpg.local.access import Access
 from cpg.local.start import ring_in_time
+from cpg.replication.electorate import Electorate
 from cpg.ring import live
 from totem.errors import ConfigError
 

@@ -23,7 +23,6 @@ from cluck.daemon import settings as reading
 from cluck.daemon.backends import electorate_of, is_reserved, ring_of
 from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
-from cluck.replication.replica import Settings as ServerSettings
 from cluck.server.host import Host
 from cluck.server.store import Disk, this_boot
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
@@ -45,6 +44,7 @@ from cpg.local.program import DONE, FAILED, own_version, sole
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.values import path
+from cpg.replication.replica import ReplicaSettings
 from totem.errors import ConfigError, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import words
@@ -186,7 +186,7 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
     """Be a lock server, as long as there is a ring."""
     async with ring_of(settings, options.node) as ring:
         disk = Disk(settings.state_dir, ring.node_id, settings.group)
-        known = ServerSettings(
+        known = ReplicaSettings(
             electorate=await electorate_of(ring, settings),
             safe=ring.gives_safe,
             priority=settings.priority,

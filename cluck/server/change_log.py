@@ -7,14 +7,14 @@ it decides is not told, unless that lasts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
-from cluck.replication.electorate import Electorate, Voters
-from cluck.replication.replica import Phase, Replica
 from cluck.server.replies import UNHEARD
 from cpg.change_log import NOTHING, Line, Pace
 from cpg.events import Confchg, Reason
 from cpg.formatting import nodes
+from cpg.replication.electorate import Electorate, Voters
+from cpg.replication.replica import Phase, Replica
 from totem.log_fields import event_fields
 
 PATIENCE: Final = 5.0
@@ -44,7 +44,7 @@ class Changes:
         self._left |= {member.node_id for member, reason in confchg.left.items() if reason is Reason.LEAVE}
         self._left -= {member.node_id for member in confchg.joined}
 
-    def news(self, replica: Replica, unheard_since: float | None, now: float) -> Sequence[Line]:
+    def news(self, replica: Replica[Any], unheard_since: float | None, now: float) -> Sequence[Line]:
         """Tell what has changed, a line for each. Hot: once for each turn.
 
         `unheard_since`: since when nothing comes back from the ring, where it does not seem to move.
@@ -61,7 +61,7 @@ class Changes:
         view = self._pace.line(self._view(replica, unheard_since, now), now)
         return [line for line in (*self._who_differs(replica), self._who_votes(replica), view) if line.text]
 
-    def _view(self, replica: Replica, unheard_since: float | None, now: float) -> Line:
+    def _view(self, replica: Replica[Any], unheard_since: float | None, now: float) -> Line:
         if replica.phase is Phase.PRIMARY and unheard_since is None:
             return self._primary(replica, now) if self._since is not None else NOTHING
         if self._since is None:
@@ -74,13 +74,13 @@ class Changes:
         fields = event_fields("no_locks", phase=str(replica.phase), why=why)
         return Line(replica.phase is not Phase.BIRTH, f"no locks are granted: {why}", fields)
 
-    def _who_differs(self, replica: Replica) -> Iterable[Line]:
+    def _who_differs(self, replica: Replica[Any]) -> Iterable[Line]:
         """Name who differs in what must be equal, once for as long as it is so."""
         former, self._differences = self._differences, replica.differences
         news = (text for text in replica.differences if text not in former)
         return [Line(True, text, event_fields("difference", why=text)) for text in news]
 
-    def _who_votes(self, replica: Replica) -> Line:
+    def _who_votes(self, replica: Replica[Any]) -> Line:
         """Tell that others decide than before, when that is in force."""
         voters = self._voters = replica.voters
         if replica.phase is not Phase.PRIMARY or voters is None or voters.former is not None:
@@ -92,7 +92,7 @@ class Changes:
         fields = event_fields("voters", version=voters.version, voters=str(voters.electorate), former=str(former))
         return Line(False, text, fields)
 
-    def _primary(self, replica: Replica, now: float) -> Line:
+    def _primary(self, replica: Replica[Any], now: float) -> Line:
         former, present = self._present, _nodes(member.node_id for member in replica.servers)
         assert self._since is not None
         seconds, self._since, self._present = now - self._since, None, present

@@ -25,12 +25,12 @@ from cluck.commands import (
     Next,
     Rejected,
     RequestId,
-    Server,
     Status,
 )
 from cluck.server.leases import STANDBY
 from cluck.server.local_clients import LocalClient
 from cluck.state.elections import Election, Stage
+from cpg.replication.identities import Server
 
 PATIENCE: Final = 1.0
 """Seconds that a round waits for statuses, and for its winner."""

@@ -14,19 +14,20 @@ from typing import Final, Protocol
 
 import anyio
 
-from cluck.commands import Force, Server
+from cluck.commands import Force
 from cluck.protocol import Downward
-from cluck.replication.replica import Settings
 from cluck.server.change_log import Changes
 from cluck.server.connection import Connection
 from cluck.server.queries import text as shown
 from cluck.server.replies import LedNews
 from cluck.server.service import Service
-from cluck.wire import Record
 from cpg.block import Waiters
 from cpg.events import Confchg
 from cpg.group import Group
 from cpg.payloads import Guarantee
+from cpg.replication.identities import Server
+from cpg.replication.replica import ReplicaSettings
+from cpg.replication.wire import Record
 from totem.errors import QueueFull, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
@@ -54,7 +55,7 @@ class Host:
     """Runs one lock server, from the moment its group is joined to the end of the ring."""
 
     def __init__(
-        self, group: Group, settings: Settings, store: Store, *, clock: Callable[[], float], key: bytes = b""
+        self, group: Group, settings: ReplicaSettings, store: Store, *, clock: Callable[[], float], key: bytes = b""
     ) -> None:
         self.clock = clock
         self.service = Service(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from cluck.commands import Client, Gone, Queued, RequestId, Server, Still, Withdraw
+from cluck.commands import Client, Gone, Queued, RequestId, Still, Withdraw
 from cluck.protocol import Ping
-from cluck.replication.replica import Replica
 from cluck.server.leases import STANDBY
 from cluck.server.local_clients import LocalClient
 from cluck.server.replies import Teller
 from cluck.server.submissions import Outgoing
+from cluck.state.machine import State
+from cpg.replication.identities import Server
+from cpg.replication.replica import Replica
 
 TICK: Final = 0.5
 """Seconds between two looks at what nobody brings up by itself."""
@@ -31,7 +33,7 @@ class Upkeep:
 
     def __init__(
         self,
-        replica: Replica,
+        replica: Replica[State],
         clients: dict[Client, LocalClient],
         outgoing: Outgoing,
         teller: Teller,

@@ -13,11 +13,10 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from cluck.commands import Expire, Revoke
+from cluck.state.application import DRIFT
 from cluck.state.elections import Tenure
 from cluck.state.lock_table import Ticket
 
-DRIFT: Final = 0.001
-"""Clocks' rates differ by no more than this share."""
 NOTICE: Final = 0.8
 """The share of a lease after which its holder is asked for the lock."""
 STANDBY: Final = 1.0

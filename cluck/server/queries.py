@@ -15,8 +15,8 @@ from msgspec import json
 
 from cluck.commands import RequestId
 from cluck.protocol import MOST_QUESTIONS, Answer, Ask, Malformed
-from cluck.replication.electorate import Voters
 from cluck.server.local_clients import LocalClient
+from cpg.replication.electorate import Voters
 
 if TYPE_CHECKING:
     from cluck.server.service import Service
@@ -151,7 +151,7 @@ def status(service: Service) -> dict[str, Any]:
         },
         "differences": list(replica.differences),
         "epoch": state.tokens.epoch if state is not None else 0,
-        "longest_lease": state.longest if state is not None else 0.0,
+        "longest_lease": state.longest_promise if state is not None else 0.0,
         "locks": len(state.table.locks) if state is not None else 0,
         "tickets": len(state.table.tickets()) if state is not None else 0,
         "clients": len(service.clients),

@@ -34,13 +34,14 @@ from cluck.commands import (
     Woken,
 )
 from cluck.protocol import Held, Leads, Readiness, Renounced
-from cluck.replication.replica import Phase, Replica
 from cluck.server.leases import usable
 from cluck.server.local_clients import Audience, Audiences, LocalClient, Untold
 from cluck.server.queries import text as shown
 from cluck.server.submissions import Outgoing
 from cluck.state.elections import Tenure
 from cluck.state.lock_table import Ticket
+from cluck.state.machine import State
+from cpg.replication.replica import Phase, Replica
 from totem.log_fields import Fields, event_fields
 from totem.text import printable
 
@@ -73,7 +74,7 @@ class Teller:
 
     def __init__(
         self,
-        replica: Replica,
+        replica: Replica[State],
         clients: Mapping[Client, LocalClient],
         audiences: Audiences,
         outgoing: Outgoing,
@@ -269,7 +270,8 @@ class Teller:
 
     def _tell_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
         """Tell a holder until when, if that is worth beginning with; otherwise renew first."""
-        ticket = self._replica.ticket(request)
+        state = self._replica.state
+        ticket = state.table.ticket(request) if state is not None else None
         if ticket is None or ticket.token != token:
             return  # and its end is told next
         deadline = _deadline(ticket, base)

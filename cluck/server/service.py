@@ -39,7 +39,6 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Resign,
-    Server,
     Stand,
     Still,
     Wait,
@@ -57,7 +56,6 @@ from cluck.protocol import (
     Readiness,
     Welcome,
 )
-from cluck.replication.replica import Phase, Replica, Settings
 from cluck.server import shares
 from cluck.server.connection import Connection
 from cluck.server.election_rounds import Canvass
@@ -67,8 +65,12 @@ from cluck.server.local_clients import Audiences, Candidacy, LocalClient, Open
 from cluck.server.queries import Inquiries, pieces
 from cluck.server.replies import LedNews, Teller
 from cluck.server.submissions import REQUESTS, Outgoing
-from cluck.wire import Record
+from cluck.state.application import CODEC
+from cluck.state.lock_table import Ticket
 from cpg.events import Event, Member, Message
+from cpg.replication.identities import Server
+from cpg.replication.replica import Phase, Replica, ReplicaSettings
+from cpg.replication.wire import Record
 
 MOST_FORCED: Final = 64
 """Told of one turn."""
@@ -84,7 +86,7 @@ class Service:
     def __init__(
         self,
         member: Member,
-        settings: Settings,
+        settings: ReplicaSettings,
         record: Record | None,
         *,
         dice: random.Random,
@@ -92,7 +94,7 @@ class Service:
         key: bytes = b"",
     ) -> None:
         """`record`: what the disk says. `key`: by which a later life knows this one's clients again; any bytes."""
-        self.replica = Replica(member, dice.getrandbits(62), settings, record, self)
+        self.replica = Replica(CODEC, member, dice.getrandbits(62), settings, record=record, listener=self)
         self.server = self.replica.server
         self.leases = Leases()
         self.clients: dict[Client, LocalClient] = {}
@@ -158,7 +160,7 @@ class Service:
             return self._outgoing.is_busy or not self._teller.is_resumed or self.replica.is_busy
         return phase is not Phase.MINORITY
 
-    # ---- the replica's side (`cluck.replication.replica.Listener`)
+    # ---- the replica's side (`cpg.replication.replica.Listener`)
 
     def on_delivered(self, serial: int) -> None:
         """A message of this server is in the order."""
@@ -209,7 +211,7 @@ class Service:
         if type(command) in (Acquire, Still, Wait):
             known = self._open(command.request)  # type: ignore[union-attr]
             if known is not None and known.base is None:
-                ticket = self.replica.ticket(command.request)  # type: ignore[union-attr]
+                ticket = self._ticket(command.request)  # type: ignore[union-attr]
                 if ticket is None or not ticket.token or not self.leases.has(ticket.token):
                     known.sent = sent
 
@@ -222,9 +224,13 @@ class Service:
             return
         known.base = known.sent
         if known.ahead is not None:  # it has waited: ruling E7
-            ticket = self.replica.ticket(outcome.request)
+            ticket = self._ticket(outcome.request)
             if ticket is not None and (known.base is None or self._now - known.base > _SPENT * ticket.lease):
                 self._outgoing.say(Renew(ticket.request, ticket.token))
+
+    def _ticket(self, request: RequestId) -> Ticket | None:
+        state = self.replica.state
+        return state.table.ticket(request) if state is not None else None
 
     def _begin_lease(self, request: RequestId) -> None:
         state = self.replica.state

@@ -26,8 +26,8 @@ import anyio.to_thread
 from msgspec import Raw, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
-from cluck.commands import Boot
-from cluck.wire import Record
+from cpg.replication.identities import Boot
+from cpg.replication.wire import Record
 from totem.errors import ConfigError
 from totem.store import remedy, warn_of_others, write_durably
 

@@ -27,9 +27,11 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.protocol import Failed
-from cluck.replication.replica import Replica
 from cluck.server.local_clients import ADMINISTRATORS, Batch, LocalClient
+from cluck.state.machine import State
 from cpg.local.shares import Shares
+from cpg.replication.replica import Replica
+from cpg.replication.wire import Record
 
 MOST_KEPT: Final = 100_000
 """Commands of clients that wait for a primary view, shared by the users; a long one counts as several."""
@@ -56,7 +58,7 @@ def _weight(command: Command) -> int:
 class Outgoing:
     """One server's commands, until they are final."""
 
-    def __init__(self, replica: Replica, clients: Mapping[Client, LocalClient]) -> None:
+    def __init__(self, replica: Replica[State], clients: Mapping[Client, LocalClient]) -> None:
         self.sent: float | None = None
         """When the message was sent that is being applied, if it is this server's own."""
         self._replica = replica
@@ -122,10 +124,10 @@ class Outgoing:
         state = self._replica.state
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
             needed = command.lease + command.grace  # type: ignore[union-attr]
-            if needed > state.longest or not state.tokens.is_left:
+            if needed > state.longest_promise or not state.tokens.is_left:
                 self._gated[id(command)] = command  # type: ignore[assignment]
-                if needed > state.longest:
-                    self._replica.lengthen(needed)
+                if needed > state.longest_promise:
+                    self._replica.promise(needed)
                 return
         if local is not None:
             self.say_for(local, command)
@@ -179,8 +181,16 @@ class Outgoing:
             if local is not None:
                 local.open.pop(command.request, None)
                 local.step_back(command.request)
-                why = self._replica.unrecorded(command.lease + command.grace)
-                local.tell(Failed(command.request, why, not_ready=True))
+                local.tell(Failed(command.request, self._what_is_unstored(command), not_ready=True))
+
+    def _what_is_unstored(self, command: Acquire | Stand) -> str:
+        """Say whose disks do not know of its lease, or of the epoch whose tokens are needed."""
+        state = self._replica.state
+        if state is not None and not state.tokens.is_left:
+            what = "the fencing tokens of this epoch are used up: the next one"
+            return self._replica.unstored(what, Record(state.epoch + 1, state.longest_promise, state.voters))
+        longest = command.lease + command.grace
+        return self._replica.unstored(f"a lease of {longest:g} s with its grace", Record(0, longest))
 
     def take_back(self, command: Command) -> None:
         """It is not to be said after all; the group has never heard of it."""

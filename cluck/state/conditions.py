@@ -28,7 +28,6 @@ from cluck.commands import (
     Name,
     Notified,
     Notify,
-    Number,
     Refused,
     Release,
     RequestId,
@@ -40,6 +39,7 @@ from cluck.commands import (
 )
 from cluck.state.lock_table import Table, Ticket
 from cluck.state.request_history import Places, Pool, Requests
+from cpg.replication.identities import Number
 
 MOST_WAITING: Final = 10_000
 """Waiters of one condition."""

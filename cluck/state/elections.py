@@ -52,7 +52,6 @@ from cluck.commands import (
     Lease,
     Name,
     Next,
-    Number,
     Port,
     Publish,
     Published,
@@ -71,6 +70,7 @@ from cluck.commands import (
 )
 from cluck.state.request_history import Places, Pool, Requests
 from cluck.state.tokens import Tokens
+from cpg.replication.identities import Number
 
 STEP: Final = 300
 """Seconds; FastDFS's trackers save their times so often."""

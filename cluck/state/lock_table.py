@@ -42,7 +42,6 @@ from cluck.commands import (
     LockOutcome,
     Mode,
     Name,
-    Number,
     Owner,
     Queued,
     Refused,
@@ -59,6 +58,7 @@ from cluck.commands import (
 )
 from cluck.state.request_history import Pool, Requests
 from cluck.state.tokens import Tokens
+from cpg.replication.identities import Number
 
 MOST_WAITING: Final = 10_000
 """Tickets that may wait for one lock."""

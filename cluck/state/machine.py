@@ -15,19 +15,15 @@ from msgspec import Struct
 
 from cluck.commands import (
     Acquire,
-    Boot,
-    ChangeVoters,
     Client,
     Close,
     Command,
     Commit,
     Depose,
     EndWait,
-    Epoch,
     Expire,
     Force,
     Gone,
-    Longest,
     Name,
     Next,
     Notify,
@@ -41,7 +37,6 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoke,
-    Server,
     Stand,
     Status,
     Still,
@@ -49,12 +44,14 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
-from cluck.replication.electorate import Voters
 from cluck.state.conditions import Condition, Conditions
 from cluck.state.elections import Election, Leaders, Tenure
 from cluck.state.lock_table import Lock, Table, Ticket
 from cluck.state.request_history import History, Requests
 from cluck.state.tokens import Drawn, Tokens
+from cpg.replication.electorate import Voters
+from cpg.replication.identities import Boot, Epoch, Server
+from cpg.replication.wire import Promise
 
 _REQUESTS: Final = frozenset(get_args(Request))
 _OF_CLIENT: Final = frozenset(get_args(OfClient))
@@ -65,7 +62,7 @@ class Image(Struct, array_like=True):
 
     epoch: Epoch
     drawn: Drawn
-    longest: Longest
+    longest_promise: Promise
     voters: Voters
     histories: list[tuple[Client, History]]
     boots: list[tuple[Server, Boot]]
@@ -81,12 +78,10 @@ class State:
         """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
         self.voters = voters
         """Who decides."""
-        self.here: Collection[int] = ()
-        """The nodes whose servers are in the view, and have the state; it is no part of that."""
         self.boots: dict[Server, Boot] = {}
         """On which run of which machine servers are or were, as long as they have clients, and all of those."""
         self.tokens = Tokens(epoch)
-        self.longest = 0.0
+        self.longest_promise = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
         self.requests = Requests()
         self.table = Table(self.tokens, self.requests)
@@ -100,7 +95,6 @@ class State:
             Revoke: self._revoke,
             Expire: self._expire,
             Force: table.force,
-            ChangeVoters: self._change_voters,
             Gone: self._gone,
             Still: table.still,
             Wait: conditions.wait,
@@ -115,6 +109,15 @@ class State:
             Depose: leaders.depose,
             Publish: leaders.publish,
         }
+
+    @property
+    def epoch(self) -> int:
+        """Return the epoch of the tokens."""
+        return self.tokens.epoch
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Have tokens of a later epoch."""
+        self.tokens.begin(epoch)
 
     def apply(self, command: Command, server: Server) -> list[Outcome]:
         """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
@@ -198,7 +201,7 @@ class State:
 
     def _is_recorded(self, command: Acquire | Stand) -> bool:
         """Whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
-        return command.lease + command.grace <= self.longest and self.tokens.is_left
+        return command.lease + command.grace <= self.longest_promise and self.tokens.is_left
 
     @staticmethod
     def _unrecorded(command: Acquire | Stand) -> Iterator[Outcome]:
@@ -240,14 +243,6 @@ class State:
         for client in clients:
             self.requests.forget(client)
 
-    def _change_voters(self, command: ChangeVoters) -> Iterator[Outcome]:
-        """Begin to need a majority of the next voters as well, if one has the state here (ruling E9)."""
-        voters, electorate = self.voters, command.electorate
-        is_next = voters.former is None and command.version == voters.version + 1
-        if is_next and electorate != voters.electorate and electorate.is_quorum(self.here):
-            self.voters = voters.changing(electorate)
-        return iter(())
-
     # ---- as a whole
 
     def image(self) -> Image:
@@ -255,7 +250,7 @@ class State:
         return Image(
             self.tokens.epoch,
             self.tokens.drawn,
-            self.longest,
+            self.longest_promise,
             self.voters,
             self.requests.image(),
             sorted(self.boots.items()),
@@ -269,7 +264,7 @@ class State:
         """Make the state of an image, which is its own from then on."""
         state = cls(image.epoch, image.voters)
         state.tokens.drawn = image.drawn
-        state.longest = image.longest
+        state.longest_promise = image.longest_promise
         state.requests.load(image.histories)
         state.boots = dict(image.boots)
         state.table.load(dict(image.locks))

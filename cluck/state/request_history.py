@@ -17,20 +17,8 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 
-from cluck.commands import (
-    MOST_UNSETTLED,
-    Client,
-    Ended,
-    Notified,
-    Number,
-    Outcome,
-    Published,
-    Refused,
-    RequestId,
-    Server,
-    Why,
-    Woken,
-)
+from cluck.commands import MOST_UNSETTLED, Client, Ended, Notified, Outcome, Published, Refused, RequestId, Why, Woken
+from cpg.replication.identities import Number, Server
 
 Answer = Refused | Ended | Notified | Woken | Published
 """For good."""

@@ -16,13 +16,14 @@ from typing import Final, NamedTuple
 
 from cluck.client.requests import Candidacy, Notice, Observation, Ticket
 from cluck.client.session import Session
-from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Server, Why
+from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Why
 from cluck.errors import ConnectionLost
 from cluck.protocol import Bye, Downward, Goodbye, Pong, Upward
 from cluck.server.connection import Connection
 from cluck.server.service import Service
 from cluck.testing.checkers import Holding, Notify, Role, Run, Sight, Tenure, Wait, Waited
 from cluck.testing.linearizability import Kind, Operation, Outcome, What
+from cpg.replication.identities import Server
 
 LOCKS: Final = (b"one", b"two", b"three")
 SEMAPHORES: Final = (b"pair", b"few")

@@ -22,33 +22,20 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.msgpack import encode
 
-from cluck.commands import (
-    Boot,
-    ChangeVoters,
-    Command,
-    Ended,
-    Expire,
-    Gone,
-    Granted,
-    Leadership,
-    Outcome,
-    RequestId,
-    Resign,
-    Server,
-    Withdraw,
-)
-from cluck.replication.electorate import Electorate, Voters
-from cluck.replication.replica import PATIENCE, Phase, Settings
+from cluck.commands import Command, Ended, Expire, Gone, Granted, Leadership, Outcome, RequestId, Resign, Withdraw
 from cluck.server.service import Service
 from cluck.state.elections import Stage
 from cluck.state.machine import State
 from cluck.testing.actors import ELECTIONS, Actor, Forced
 from cluck.testing.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.testing.linearizability import Kind
-from cluck.wire import Record
 from cpg.events import Event, Member, Message, Reason, Transitional
 from cpg.node.engine import Engine
 from cpg.node.membership import LocalMembership
+from cpg.replication.electorate import ChangeVoters, Electorate, Voters
+from cpg.replication.identities import Boot, Server
+from cpg.replication.replica import PATIENCE, Phase, ReplicaSettings
+from cpg.replication.wire import Record
 from cpg.stream import Stream
 from cpg.testing.world import Numbered
 from totem.configuration import Delivery, Guarantee, Level
@@ -515,7 +502,7 @@ class NodeLocks:
         member = Member(self.node.node_id, self._pids)
         self._stream = Stream(member)
         self._membership = self.engine.join(GROUP, member.pid, self._stream)
-        settings = Settings(
+        settings = ReplicaSettings(
             electorate=self.locks.configured(self.node.node_id, self._dice),
             safe=self._safe,
             usual=0.7,

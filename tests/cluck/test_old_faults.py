@@ -27,8 +27,8 @@ from cluck.commands import (
 )
 from cluck.errors import LockTimeout
 from cluck.protocol import Failed, Held, Malformed, Pong, Readiness
-from cluck.replication.replica import Phase
 from cluck.server.leases import DRIFT
+from cpg.replication.replica import Phase
 from cpg.testing import World
 from tests.cluck.server.orders import Order, started
 from tests.cluck.server.test_host import Memory

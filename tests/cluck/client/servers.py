@@ -15,10 +15,10 @@ from cluck.client.transport import NoDaemon
 from cluck.commands import Force
 from cluck.errors import ConnectionLost
 from cluck.protocol import VERSION, Hello, records, upward
-from cluck.replication.electorate import Electorate
-from cluck.replication.replica import Settings
 from cluck.server.service import Service
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.replication.electorate import Electorate
+from cpg.replication.replica import ReplicaSettings
 from totem.configuration import Level, RingId
 
 
@@ -147,7 +147,7 @@ class Cluster:
         self._lives += 1
         self._members[node] = Member(node, self._lives)
         dice = random.Random(self._lives)
-        settings = Settings(electorate=self._electorate, in_process=False)
+        settings = ReplicaSettings(electorate=self._electorate, in_process=False)
         self._services[node] = Service(
             self._members[node], settings, self._records.get(node), dice=dice, now=self.clock(), key=self.key
         )

@@ -22,7 +22,6 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoked,
-    Server,
     Standing,
     Wait,
     Waiting,
@@ -66,6 +65,7 @@ from cluck.protocol import (
     Renounced,
     Welcome,
 )
+from cpg.replication.identities import Server
 
 ME, OTHER = Client(Server(1, 5), 7), Client(Server(1, 6), 1)
 AHEAD = 1000.0

@@ -22,7 +22,7 @@ from cluck.errors import (
     NotReady,
     OutcomeUnknown,
 )
-from cluck.replication.electorate import Electorate
+from cpg.replication.electorate import Electorate
 from tests.cluck.client.servers import Cluster, SocketServer
 
 PATIENCE = 20.0

@@ -18,16 +18,16 @@ from trio.testing import wait_all_tasks_blocked
 
 import cluck.blocking
 import cpg
-from cluck.commands import ChangeVoters, Ended, Force, Owner, Refused, Release, RequestId, Resign, Stand
+from cluck.commands import Ended, Force, Owner, Refused, Release, RequestId, Resign, Stand
 from cluck.daemon import command
 from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
 from cluck.errors import DaemonUnavailable
 from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Leads, Ping, Readiness, Welcome
-from cluck.replication.electorate import Electorate
 from cpg.local.access import Access
 from cpg.local.lifecycle import Life
+from cpg.replication.electorate import ChangeVoters, Electorate
 from tests.cluck.daemon.processes import Cluckd
 from tests.cpg.processes import write_config
 from totem.config import UserRule

@@ -116,7 +116,7 @@ CHANGING = """
 import os, trio
 from tests.cluck.daemon.processes import Speaker
 from cluck.commands import ChangeVoters
-from cluck.replication.electorate import Electorate
+from cpg.replication.electorate import Electorate
 from cluck.protocol import Goodbye
 
 async def main():

@@ -5,14 +5,15 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from cluck.commands import ChangeVoters, Ended
+from cluck.commands import Ended
 from cluck.protocol import Held
-from cluck.replication.electorate import Electorate, View, Voters
-from cluck.replication.replica import NOTICE_INTERVAL, Phase
-from cluck.wire import NOTICE, VERSION, Malformed, Record, Report, Round, decode, encode
+from cluck.state.application import CODEC, VERSION
 from cpg.events import Member
-from tests.cluck.replication.electorates import MISTAKES, World, Wrong
-from tests.cluck.server.orders import Order, started
+from cpg.replication.electorate import ChangeVoters, Electorate, View, Voters
+from cpg.replication.replica import NOTICE_INTERVAL, Phase
+from cpg.replication.wire import MalformedMessage, Record, Report, Round
+from tests.cluck.server.orders import Order, decode, encode, started
+from tests.cpg.replication.electorates import MISTAKES, World, Wrong
 from totem.configuration import Level
 
 
@@ -63,7 +64,7 @@ def test_the_same_electorate_is_the_same_bytes_and_one_of_a_set():
 
 
 def test_a_tie_breaker_votes():
-    with pytest.raises(ValueError, match="tie breaker: node 4 is none of the lock servers"):
+    with pytest.raises(ValueError, match="tie breaker: node 4 is none of the servers"):
         of(1, 2, tie_breaker=4)
 
 
@@ -86,7 +87,7 @@ def test_a_record_covers_what_it_is_later_than():
     later = one._replace(voters=one.voters.changing(of(1, 2)))
     assert later.covers(one)
     assert not one.covers(later)
-    assert one.and_(later._replace(longest=1.0)) == later
+    assert one.and_(later._replace(longest_promise=1.0)) == later
 
 
 # ---- configuration counts at birth alone
@@ -240,7 +241,7 @@ def test_who_counts_leases_otherwise_does_not_count():
     def with_another_drift():
         for member, data in said():
             message = decode(data)
-            yield member, encode(replace(message, drift=0.01)) if type(message) is Report else data
+            yield member, encode(replace(message, terms=0.01)) if type(message) is Report else data
 
     order[3].said = with_another_drift
     in_ring(order, 1, 2, 3)
@@ -300,10 +301,10 @@ def test_versions_tell_each_other_of_themselves_once_in_a_while():
     order = started()
     foreign = (order[3].member, OTHER + b"whatever")
     order.deliver([foreign] * 3, [1])
-    assert [data for _, data in order.said(1)] == [NOTICE]
+    assert [data for _, data in order.said(1)] == [CODEC.notice]
     order.now += NOTICE_INTERVAL
     order.deliver([foreign], [1])
-    assert [data for _, data in order.said(1)] == [NOTICE]
+    assert [data for _, data in order.said(1)] == [CODEC.notice]
     order.now += NOTICE_INTERVAL
     order.deliver([(order[3].member, OTHER)], [1])
     assert order.said(1) == [], "a notice is not answered"
@@ -313,7 +314,7 @@ def test_a_notice_says_nothing_to_those_of_the_same_version():
     order = started()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
-    order.deliver([(order[3].member, NOTICE)], [1, 2, 3])
+    order.deliver([(order[3].member, CODEC.notice)], [1, 2, 3])
     order.settle()
     assert all(order[node].ready for node in (1, 2, 3))
     assert named(order[1]) == ""
@@ -334,7 +335,7 @@ def test_servers_of_two_versions_give_no_birth_together():
     "data", [b"", OTHER, OTHER + b"\xff", bytes((VERSION,)) + b"\xff", bytes((VERSION,)) + b"\x90"]
 )
 def test_what_cannot_be_read_is_malformed(data):
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedMessage):
         decode(data)
 
 

@@ -6,12 +6,12 @@ import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
 from cluck.protocol import Failed, Held, Leads, Observe, Renounced
-from cluck.replication.electorate import Electorate, Voters
-from cluck.replication.replica import PATIENCE, Phase
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
-from cluck.wire import Ack, Record, Report, decode
 from cpg.events import Reason
-from tests.cluck.server.orders import Order, started
+from cpg.replication.electorate import Electorate, Voters
+from cpg.replication.replica import PATIENCE, Phase
+from cpg.replication.wire import Ack, Record, Report
+from tests.cluck.server.orders import Order, decode, started
 from totem.configuration import Level
 
 

@@ -8,11 +8,10 @@ from random import Random
 
 import pytest
 
-from cluck.commands import ChangeVoters
 from cluck.protocol import Held
-from cluck.replication.electorate import Electorate
-from cluck.replication.view_decision import Census
 from cpg.events import Reason
+from cpg.replication.electorate import ChangeVoters, Electorate
+from cpg.replication.view_decision import ViewDecision
 from tests.cluck.server.orders import Order
 
 STEPS = 60
@@ -201,8 +200,8 @@ def test_never_two_parts_decide_and_nothing_is_lost(seeds):
 
 def test_voters_change_in_random_worlds(monkeypatch):
     """And states are taken up that less than a majority has."""
-    found, has_the_last = [], Census._has_the_last
-    monkeypatch.setattr(Census, "_has_the_last", lambda census: found.append(has_the_last(census)) or found[-1])
+    found, has_the_last = [], ViewDecision._has_the_last
+    monkeypatch.setattr(ViewDecision, "_has_the_last", lambda view: found.append(has_the_last(view)) or found[-1])
     worlds = [World(seed) for seed in range(20)]
     for world in worlds:
         world.run()

@@ -9,11 +9,14 @@ from itertools import count
 
 from cluck.commands import Acquire, Ended, Owner, Release, Renew, RequestId, Stand, Withdraw
 from cluck.protocol import VERSION, Held, Hello, Leads, Renounced, Welcome
-from cluck.replication.electorate import Electorate
-from cluck.replication.replica import Settings
 from cluck.server.service import Service
+from cluck.state.application import CODEC
 from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
+from cpg.replication.electorate import Electorate
+from cpg.replication.replica import ReplicaSettings
 from totem.configuration import Level, RingId
+
+encode, decode, freeze = CODEC.encode, CODEC.decode, CODEC.freeze
 
 
 class Server:
@@ -27,7 +30,7 @@ class Server:
         self.writes = True
         self.service = Service(
             self.member,
-            Settings(**{"electorate": order.electorate, "safe": order.safe, **settings}),
+            ReplicaSettings(**{"electorate": order.electorate, "safe": order.safe, **settings}),
             record,
             dice=random.Random(f"{node_id} {next(order.lives)}"),
             now=order.now,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from cluck.commands import Boot
 from cluck.server import store
 from cluck.server.store import this_boot
+from cpg.replication.identities import Boot
 
 MACHINE = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 

@@ -9,10 +9,10 @@ import trio
 
 from cluck.commands import Ended, Force, Owner, RequestId, Resign, Stand
 from cluck.protocol import Held, Leads, Pong
-from cluck.replication.electorate import Electorate, Voters
-from cluck.replication.replica import Phase, Settings
 from cluck.server.change_log import PATIENCE, Changes
 from cluck.server.replies import UNHEARD
+from cpg.replication.electorate import Electorate, Voters
+from cpg.replication.replica import Phase, ReplicaSettings
 from cpg.testing import World
 from tests.cluck.server.test_host import Memory, Talker, serving
 from totem.errors import RingLost
@@ -96,7 +96,7 @@ async def test_programs_are_told_the_same(autojump_clock, world, caplog):
         await come_and_die(world, caplog)
     await trio.sleep(PLENTY)
     assert told_to_programs(caplog, 1) == [{**two, "lost": (3,)}]
-    async with serving(world, 3, world.disks[3], Settings(electorate=Electorate({2: 1, 3: 1}))):
+    async with serving(world, 3, world.disks[3], ReplicaSettings(electorate=Electorate({2: 1, 3: 1}))):
         await trio.sleep(PLENTY)
         difference, came = told_to_programs(caplog, 1)
     assert difference["event"] == "difference"
@@ -179,7 +179,7 @@ async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, 
         await trio.sleep(PLENTY)
     await trio.sleep(PLENTY)
     told(caplog, 1)
-    other = Settings(electorate=Electorate({2: 1, 3: 1}))
+    other = ReplicaSettings(electorate=Electorate({2: 1, 3: 1}))
     async with serving(world, 3, world.disks[3], other):
         await trio.sleep(PLENTY)
         named = "node 3 is configured with other lock servers: 2, 3; that changes nothing, those in force are 1, 2, 3"

@@ -5,9 +5,9 @@ import zlib
 import pytest
 from msgspec.msgpack import encode
 
-from cluck.replication.electorate import Electorate, View, Voters
 from cluck.server.store import FORMAT, Disk
-from cluck.wire import Record
+from cpg.replication.electorate import Electorate, View, Voters
+from cpg.replication.wire import Record
 from totem.errors import ConfigError
 
 VOTERS = Voters(0xC1, 1, Electorate({1: 1, 2: 2}, 2), view=View(1, 2, 3))

@@ -13,25 +13,15 @@ import pytest
 from msgspec.msgpack import encode as packed
 from msgspec.structs import replace
 
-from cluck.commands import (
-    Client,
-    Command,
-    EndWait,
-    Owner,
-    Release,
-    Renew,
-    RequestId,
-    Resign,
-    Server,
-    Wait,
-    Withdraw,
-)
+from cluck.commands import Client, Command, EndWait, Owner, Release, Renew, RequestId, Resign, Wait, Withdraw
 from cluck.protocol import VERSION, ClientCommand, Hello, Malformed, Upward, records, upward
-from cluck.replication.electorate import Voters
-from cluck.replication.replica import PATIENCE
-from cluck.wire import Commands, Exclude, Forgive, Report, Round, RoundId, Said, Snapshot, decode, encode
+from cluck.state.application import CODEC
 from cpg.events import Member
-from tests.cluck.server.orders import started
+from cpg.replication.electorate import Voters
+from cpg.replication.identities import Server
+from cpg.replication.replica import PATIENCE
+from cpg.replication.wire import Commands, Exclude, Forgive, Report, Round, RoundId, Snapshot
+from tests.cluck.server.orders import decode, encode, started
 from tests.cluck.server.values import Beyond, Spoiler
 from tests.cluck.state.invariants import check
 
@@ -246,9 +236,9 @@ def test_a_member_that_is_no_server_says_anything(seed):
     lives = [order[node].service.server.start for node in (1, 2, 3)]
     known = Known(dice, order, lambda: Client(Server(sender.node_id, dice.choice(lives)), 1))
     maker = Spoiler(dice, known.by_type)
-    kinds = [kind for kind in get_args(Said) if kind.__name__ not in ("Round", "Report")]
+    kinds = [kind for kind in CODEC.kinds if kind.__name__ not in ("Round", "Report")]
     for step in range(300):
-        kind = dice.choice([Commands, *kinds])
+        kind = dice.choice([Commands[Command], *kinds])
         try:
             said = maker.make(kind) if dice.random() < 0.8 else maker.spoil(kind)
         except Beyond:
@@ -284,7 +274,13 @@ def test_a_member_reports_anything(seed):
         reports = order.said(1, 2, 3)
         known = next((said for _, data in reports if isinstance(said := decode(data), Report)), None)
         if known is not None:
-            made = replace(maker.make(Report), round=known.round, quorate=True, drift=known.drift, known=[])
+            made = replace(
+                maker.make(Report[CODEC.application.terms_type]),
+                round=known.round,
+                quorate=True,
+                terms=known.terms,
+                known=[],
+            )
             lineage = order[1].service.replica.lineage
             near = lineage._replace(ring_seq=lineage.ring_seq + dice.randrange(2), view=dice.randrange(1 << 33))
             made = replace(made, lineage=dice.choice([made.lineage, near]), record=dice.choice([made.record, None]))

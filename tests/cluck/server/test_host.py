@@ -7,13 +7,13 @@ import trio
 
 from cluck.commands import Acquire, Ended, Owner, Release, RequestId
 from cluck.protocol import VERSION, Held, Hello, Readiness, Renounced, Welcome
-from cluck.replication.electorate import Electorate
-from cluck.replication.replica import Settings
 from cluck.server.host import Host
+from cpg.replication.electorate import Electorate
+from cpg.replication.replica import ReplicaSettings
 from cpg.testing import World
 from totem.errors import RingLost
 
-SETTINGS = Settings(electorate=Electorate({1: 1, 2: 1, 3: 1}))
+SETTINGS = ReplicaSettings(electorate=Electorate({1: 1, 2: 1, 3: 1}))
 
 
 class Memory:

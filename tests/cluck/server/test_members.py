@@ -6,13 +6,15 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from cluck.commands import LARGEST_EPOCH, Acquire, Client, Gone, Owner, RequestId
-from cluck.commands import Server as Life
-from cluck.replication.replica import HASTE, LONGEST_LOADING, PATIENCE, Phase
-from cluck.replication.round_limits import FORGIVENESS, MOST, Calls
+from cluck.commands import Acquire, Client, Gone, Owner, RequestId
+from cluck.state.application import VERSION
 from cluck.state.machine import State
-from cluck.wire import (
-    VERSION,
+from cpg.events import Confchg, Member, Reason
+from cpg.replication.identities import LARGEST_EPOCH
+from cpg.replication.identities import Server as Life
+from cpg.replication.replica import HASTE, LONGEST_LOADING, PATIENCE, Phase
+from cpg.replication.round_limits import FORGIVENESS, MOST, RoundLimits
+from cpg.replication.wire import (
     Commands,
     Exclude,
     Forgive,
@@ -24,13 +26,9 @@ from cluck.wire import (
     RoundId,
     Snapshot,
     Stored,
-    decode,
     digest,
-    encode,
-    freeze,
 )
-from cpg.events import Confchg, Member, Reason
-from tests.cluck.server.orders import started
+from tests.cluck.server.orders import decode, encode, freeze, started
 
 STRANGER = Member(4, 9)
 """On a node without a vote."""
@@ -89,7 +87,7 @@ def test_a_record_that_nobody_comes_to_is_on_no_disk(sender, record):
 def test_a_stranger_proposes_nothing():
     order, _, _ = cluster()
     records = [order[node].record for node in (1, 2, 3)]
-    longest = records[0].longest
+    longest = records[0].longest_promise
     say(order, STRANGER, Propose(Record(2, longest)), Propose(Record(1, 2 * longest)))
     assert [order[node].record for node in (1, 2, 3)] == records
 
@@ -99,10 +97,10 @@ def test_who_has_not_reported_excludes_nobody():
     order.ring([1, 2, 3])  # a round is due
     messages = order.said(1)
     order.deliver(messages, [1, 2, 3])
-    census = order[1].service.replica._census
-    order.deliver([(STRANGER, encode(Exclude(census.id, [(2, 1), (3, 1)])))], [1, 2, 3])
+    present = order[1].service.replica._round
+    order.deliver([(STRANGER, encode(Exclude(present.id, [(2, 1), (3, 1)])))], [1, 2, 3])
     order.settle()
-    assert [order[node].service.replica.view_id for node in (1, 2, 3)] == [census.id] * 3, "no other round was called"
+    assert [order[node].service.replica.view_id for node in (1, 2, 3)] == [present.id] * 3, "no other round was called"
     assert len(order[1].service.replica.servers) == 3
 
 
@@ -253,8 +251,8 @@ def has_all(order, request, token):
 
 
 BAD = b"garbage"
-OF_NOBODY = freeze(State(1, started()[1].state.voters).image())
-OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters).image())
+OF_NOBODY = freeze(State(1, started()[1].state.voters))
+OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +262,7 @@ OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters).image())
         ({"digest": 1}, OF_NOBODY, None, f"a snapshot of {len(OF_NOBODY)} bytes with a wrong checksum"),
         ({"digest": digest(BAD)}, BAD, None, "a snapshot of 7 bytes: "),
         ({"digest": digest(OF_NOBODY + b"\x00")}, OF_NOBODY + b"\x00", None, "bytes"),
-        ({"digest": digest(OF_LATE_TOKENS)}, OF_LATE_TOKENS, None, f"its tokens are of epoch {LARGEST_EPOCH}"),
+        ({"digest": digest(OF_LATE_TOKENS)}, OF_LATE_TOKENS, None, f"it has come to epoch {LARGEST_EPOCH}"),
     ],
     ids=["checksum", "not as reported", "nonsense", "more than a state", "tokens"],
 )
@@ -514,7 +512,7 @@ def test_all_members_count_alike_whoever_comes_and_goes(seed):
         members = list(now)
         if (deed == "join" and len(now) < 6) or not now:
             joined = [Member(dice.randint(1, 3), next(numbers)) for _ in range(dice.randint(1, 2))]
-            now |= {member: [Calls(), False] for member in joined}
+            now |= {member: [RoundLimits(), False] for member in joined}
             for calls, _ in now.values():
                 calls.on_change([], joined)
         elif deed == "leave":

@@ -17,12 +17,12 @@ from cluck.commands import (
     Renew,
     RequestId,
     Resign,
-    Server,
     Stand,
     Wait,
     Withdraw,
 )
 from cluck.protocol import ClientCommand, Malformed, upward
+from cpg.replication.identities import Server
 from tests.cluck.server.orders import started
 from tests.cluck.state.bench import FIRST, HERE, Bench
 from tests.cluck.test_commands import examples

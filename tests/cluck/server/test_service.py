@@ -8,7 +8,6 @@ from msgspec.structs import replace
 from cluck.commands import (
     Acquire,
     Asked,
-    Boot,
     Close,
     Commit,
     Ended,
@@ -33,9 +32,9 @@ from cluck.server.replies import SILENCE, UNHEARD
 from cluck.state import elections
 from cluck.state.elections import Stage
 from cluck.state.tokens import RESERVE, TOKENS_OF_AN_EPOCH
-from cluck.wire import decode
 from cpg.events import Reason
-from tests.cluck.server.orders import Server, started
+from cpg.replication.identities import Boot
+from tests.cluck.server.orders import Server, decode, started
 from tests.cluck.server.steps import steps
 
 

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from cluck.server.store import KEY_SIZE, Disk
-from cluck.wire import Record
+from cpg.replication.wire import Record
 from totem import store
 
 

@@ -22,8 +22,8 @@ from cluck.commands import (
 from cluck.protocol import VERSION, Failed, Hello
 from cluck.server import submissions
 from cluck.server.submissions import MOST_WORDS
-from cluck.wire import Commands, decode
-from tests.cluck.server.orders import started
+from cpg.replication.wire import Commands
+from tests.cluck.server.orders import decode, started
 
 
 def cut_off(order):

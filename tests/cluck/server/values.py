@@ -5,7 +5,7 @@ from functools import cache
 
 from msgspec import inspect
 
-from cluck.replication.electorate import MOST_VOTERS, MOST_VOTES, Electorate
+from cpg.replication.electorate import MOST_VOTERS, MOST_VOTES, Electorate
 
 FARTHEST = (1 << 64) - 1
 """More than msgpack has no number for."""

@@ -19,14 +19,14 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoke,
-    Server,
     Stand,
     Status,
     Wait,
 )
-from cluck.replication.electorate import Electorate, Voters
 from cluck.state.machine import State
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
+from cpg.replication.electorate import Electorate, Voters
+from cpg.replication.identities import Server
 
 FIRST = 7 * TOKENS_OF_AN_EPOCH + 1
 HERE, THERE = Server(1, 99), Server(1, 98)
@@ -38,7 +38,7 @@ class Bench:
 
     def __init__(self):
         self.state = State(7, Voters(1, 1, Electorate({1: 1})))
-        self.state.longest = 86400.0
+        self.state.longest_promise = 86400.0
         self.table = self.state.table
         self.numbers = {}
         self.granted = {}

@@ -52,7 +52,7 @@ def check_locks(state):
     clients = [request.owner.client for request in everything]
     assert {client: clients.count(client) for client in clients} == table._counts
     assert {request.owner for request in everything} == table._owned.keys()
-    assert all(ticket.lease + ticket.grace <= state.longest for ticket in everything.values())
+    assert all(ticket.lease + ticket.grace <= state.longest_promise for ticket in everything.values())
 
 
 def check_conditions(state):

@@ -5,7 +5,6 @@ from msgspec.msgpack import encode
 
 from cluck.commands import (
     Asked,
-    Boot,
     Chosen,
     Close,
     Commit,
@@ -23,7 +22,6 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Resign,
-    Server,
     Stand,
     Standing,
     Status,
@@ -32,6 +30,7 @@ from cluck.commands import (
 )
 from cluck.state import elections
 from cluck.state.machine import State
+from cpg.replication.identities import Boot, Server
 from tests.cluck.server.steps import steps
 from tests.cluck.state.bench import FIRST, HERE, THERE, Bench
 
@@ -591,7 +590,7 @@ def test_a_leadership_without_candidates_lasts_until_it_is_over(bench):
 
 
 def test_a_lease_must_be_on_record(bench):
-    bench.state.longest = 3.5
+    bench.state.longest_promise = 3.5
     a, outcomes = bench.stand("A")
     assert outcomes == [Refused(a, Why.UNRECORDED)]
     assert bench.apply(Stand(a, E, lease=3.0, grace=0.5))[0] == Standing(a)

@@ -485,10 +485,10 @@ def test_so_many_tickets_there_may_be(bench, monkeypatch):
 
 def test_a_lease_that_no_disk_knows_of_is_not_granted_yet(bench):
     """It may come again when they do (ruling E5)."""
-    bench.state.longest = 60.0
+    bench.state.longest_promise = 60.0
     a, outcomes = bench.acquire("A", lease=59.0, grace=2.0)
     assert outcomes == [Refused(a, Why.UNRECORDED)]
-    bench.state.longest = 61.0
+    bench.state.longest_promise = 61.0
     assert bench.apply(Acquire(a, b"lock", lease=59.0, grace=2.0)) == [Granted(a, FIRST)]
 
 

@@ -7,7 +7,6 @@ from msgspec.msgpack import decode, encode
 
 from cluck.commands import (
     Acquire,
-    Boot,
     Client,
     Close,
     Commit,
@@ -26,7 +25,6 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoke,
-    Server,
     Stand,
     Status,
     Still,
@@ -35,6 +33,7 @@ from cluck.commands import (
 )
 from cluck.state.elections import Stage
 from cluck.state.machine import Image, State
+from cpg.replication.identities import Boot, Server
 from tests.cluck.state.bench import HERE, THERE, Bench
 from tests.cluck.state.judges import ConditionJudge, ElectionJudge, Restarted, TicketJudge
 

@@ -1,8 +1,8 @@
-"""Who has called how many rounds, so that no member keeps the others from deciding (ruling E2e).
+"""How many rounds each member may call, so that no member keeps the others from deciding (ruling E2e).
 
-All members of the group must come to the same: one that begins a round which others do not begin is lost to them. So
-nothing counts here but what all are told in one order, since they formed a ring or since a server that came has called
-its first round: before that it says nothing else, and from then on it knows what the others know.
+All members of the group must come to the same result: one that begins a round which others do not begin is lost to
+them. So nothing counts here but what all are told in one order, since they formed a ring or since a server that came
+has called its first round. Before that it says nothing else, and from then on it knows what the others know.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ FORGIVENESS: Final = 60.0
 """Seconds until the others forgive it."""
 
 
-class Calls:
-    """What one server knows of it, as all others do."""
+class RoundLimits:
+    """What one server knows of the rounds that were called, as all others do."""
 
     def __init__(self) -> None:
         self.restless: set[Member] = set()
-        """Those who have called more rounds than they may."""
+        """The members that have called more rounds than they may."""
         self._numbers: dict[Member, int] = {}
         self._callers: set[Member] = set()
-        """Who has called any."""
+        """The members that have called any."""
         self._fresh: list[Member] = []
-        """Those who have come and called none yet, in their order."""
+        """The members that have come and called none yet, in their order."""
 
     def on_ring(self) -> None:
-        """A ring was formed: its members may know nothing of each other."""
+        """Begin a ring: its members may know nothing of each other."""
         self._callers, self._fresh = set(), []
 
     def on_change(self, left: Collection[Member], joined: Collection[Member]) -> None:
-        """Members have gone, and others have come."""
+        """Note that members have left, and others have come."""
         self._fresh = [member for member in self._fresh if member not in left] + sorted(joined)
         self._callers.difference_update(left)
         self.restless.difference_update(left)
@@ -43,7 +43,7 @@ class Calls:
             del self._numbers[member]
 
     def count(self, member: Member) -> bool:
-        """Count a round; whether it begins. With the first one of a member that of all others is forgotten."""
+        """Count a round; return whether it begins. A member's first round has the counts of all others forgotten."""
         if member in self._fresh:  # those who came before it know what is new to it; those after it will call first
             self._fresh = self._fresh[self._fresh.index(member) + 1 :]
             self._callers = set()
@@ -56,11 +56,11 @@ class Calls:
         return self._numbers[member] <= MOST
 
     def on_silent(self, member: Member) -> None:
-        """A member was left out of a round: it may call one more, in which it answers if it has come to again."""
+        """Let a member that was left out of a round call one more, which it answers if it has come to again."""
         self._numbers[member] = max(self._numbers.get(member, 0), MOST - 1)
 
     def forgive(self, sender: Member, members: Collection[Member]) -> None:
-        """Let the members of other nodes call rounds again; where all are of one node, the others of that."""
+        """Let the members of other nodes call rounds again; where all are of one node, the others of that node."""
         is_alone = all(member.node_id == sender.node_id for member in members)
         for member in self._numbers.keys() | self.restless:
             is_forgiven = member.node_id != sender.node_id or (is_alone and member != sender)
@@ -68,10 +68,10 @@ class Calls:
                 self.restless.discard(member)
 
     def may(self, member: Member) -> bool:
-        """Whether the next round that a member calls begins."""
+        """Return whether the next round that a member calls begins."""
         return self._numbers.get(member, 0) < MOST
 
     @property
     def are_many(self) -> bool:
-        """Whether there is something to forgive."""
+        """Return whether there is something to forgive."""
         return bool(self.restless) or max(self._numbers.values(), default=0) >= MOST - 1

@@ -1,6 +1,7 @@
-"""What disks know of a state, so that a later one can be born: epoch, longest lease, voters (rulings E5, E6 and E9).
+"""What disks know of a state, so that a later one can be born (rulings E5, E6 and E9).
 
-Nothing is granted under an epoch, nor for longer, before a majority's disks know of it; nor by other voters.
+That is its epoch, its longest promise and its voters. Nothing is done under an epoch, by other voters, or promised for
+longer, before a majority's disks know of it.
 """
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from functools import reduce
 
-from cluck.replication.electorate import Voters
-from cluck.wire import Record
 from cpg.events import Member
+from cpg.replication.electorate import Voters
+from cpg.replication.wire import Record
 
 IsQuorum = Callable[[Collection[Member]], bool]
 
 
-class Records:
-    """What the own disk knows and is to know, and what those of the others have come to know in a view."""
+class DurableRecords:
+    """What the own disk knows and is to know, and what the others' disks have come to know in a view."""
 
     def __init__(self, record: Record | None) -> None:
         """`record`: what the own disk says."""
@@ -28,18 +29,18 @@ class Records:
         self._stored: dict[Member, Record] = {}
 
     def forget_view(self) -> None:
-        """Another view: what was said in the former one is void. Disks remember."""
+        """Begin another view: what was said in the former one is void. Disks remember."""
         self.proposed = None
         self._stored = {}
 
     # ---- the own disk
 
     def merged(self, record: Record) -> Record:
-        """A record, and no less than the disk knows, or is about to."""
+        """Return a record that knows no less than the disk does, or is about to."""
         return reduce(Record.and_, (known for known in (self.to_store, self.on_disk) if known is not None), record)
 
     def store(self, record: Record) -> None:
-        """Have at least this made durable, and told."""
+        """Have at least this made durable, and announced."""
         self.to_store = self.merged(record)
 
     def remember(self, record: Record) -> None:
@@ -48,13 +49,13 @@ class Records:
             self.store(record)
 
     def on_stored(self, record: Record) -> None:
-        """It is durable."""
+        """Note that it is durable."""
         self.on_disk = record
         if self.to_store == record:
             self.to_store = None
 
     def propose(self, record: Record) -> bool:
-        """Whether to say it: nothing larger was proposed by this server in this view."""
+        """Return whether to propose it: this server has proposed nothing larger in this view."""
         if self.proposed is not None and self.proposed[:2] >= record[:2]:
             return False
         self.proposed = record
@@ -63,23 +64,19 @@ class Records:
     # ---- all disks
 
     def hear(self, member: Member, record: Record) -> None:
-        """A server of this view has made this durable."""
+        """Note that a server of this view has made this durable."""
         self._stored[member] = record.and_(self._stored.get(member, record))
 
-    def knowing(self, longest: float) -> set[Member]:
-        """Whose disks know of so long a lease."""
-        return {member for member, stored in self._stored.items() if stored.longest >= longest}
-
     def covering(self, record: Record) -> set[Member]:
-        """Return those whose disks know of a record."""
+        """Return the servers whose disks know of a record."""
         return {member for member, stored in self._stored.items() if stored.covers(record)}
 
     def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
-        """Whether a majority's disks know of a record."""
+        """Return whether a majority's disks know of a record."""
         return is_quorum(self.covering(record))
 
     def known(self, is_quorum: IsQuorum) -> Record | None:
-        """Return the largest epoch and lease of which a majority's disks know."""
+        """Return the largest epoch and promise of which a majority's disks know."""
         return next((record for record in self._records if self.is_known(record, is_quorum)), None)
 
     @property
@@ -88,6 +85,6 @@ class Records:
             yield Record(*record)
 
     def are_known(self, voters: Voters, is_quorum: IsQuorum) -> bool:
-        """Whether a majority's disks say that these are the voters."""
+        """Return whether a majority's disks say that these are the voters."""
         knowing = [member for member, stored in self._stored.items() if voters.says_what(stored.voters)]
         return is_quorum(knowing)

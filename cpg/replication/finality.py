@@ -1,15 +1,15 @@
-"""What of a primary view is known to last, so that it may be told: rulings E3 and E4.
+"""How much of a primary view is known to last, so that its outcomes may be reported: rulings E3 and E4.
 
-A command is final where it was delivered as SAFE, or where the rings have no SAFE, when servers on a majority of nodes
-have acknowledged it in this very view.
+A command is final where it was delivered as SAFE. Where the rings have no SAFE, it is final when servers on a majority
+of nodes have acknowledged it in this very view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from cluck.wire import Lineage
 from cpg.events import Member
+from cpg.replication.wire import Lineage
 
 
 class Finality:
@@ -18,9 +18,9 @@ class Finality:
     def __init__(
         self, lineage: Lineage, member: Member, *, is_safe: bool, is_quorum: Callable[[Collection[Member]], bool]
     ) -> None:
-        """`lineage`: the view's; `is_safe`: its rings tell what is; `is_quorum`: whether these members decide."""
+        """`lineage`: the view's; `is_safe`: its rings report what is safe; `is_quorum`: whether members decide."""
         self.number = -1
-        """Up to here all is final."""
+        """All up to here is final."""
         self.is_ack_under_way = False
         """This server has acknowledged something that is not in the order yet."""
         self._lineage = lineage
@@ -32,16 +32,16 @@ class Finality:
 
     @property
     def lineage(self) -> Lineage:
-        """How far the state has come, as far as that counts for the choice of a base."""
+        """Return how far the state has come, as far as that counts for the choice of a base."""
         return self._lineage._replace(mark=self._mark)
 
     def on_applied(self, number: int) -> None:
-        """A message was applied. Hot: once for each."""
+        """Note that a message was applied. Hot: once for each."""
         if self._is_safe:
             self._mark = number
 
     def on_safe(self, number: int) -> bool:
-        """All up to here is safe; whether that makes more of it final. Hot: once for each message."""
+        """Note that all up to here is safe; return whether that makes more of it final. Hot: once for each message."""
         return self._is_safe and self._rise(number)
 
     def _rise(self, number: int) -> bool:
@@ -51,14 +51,14 @@ class Finality:
         return True
 
     def begin_ack(self, number: int) -> bool:
-        """Acknowledge up to here, if it is time: where there is no SAFE, once what was said last is back."""
+        """Return whether to acknowledge up to here: without SAFE, once the last acknowledgement has come back."""
         if self._is_safe or self.is_ack_under_way or self._acks.get(self._member, -1) >= number:
             return False
         self.is_ack_under_way = True
         return True
 
     def on_ack(self, sender: Member, number: int) -> bool:
-        """A server of the view is so far; whether that makes more final."""
+        """Note how far a server of the view is; return whether that makes more final."""
         if self._is_safe:
             return False
         self._acks[sender] = number

@@ -1,1 +1,0 @@
-"""A state machine replicated on a process group."""

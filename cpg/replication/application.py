@@ -1,0 +1,81 @@
+"""What the replica needs to know of the state that it replicates: a machine, and how its words travel.
+
+The machine is a function of the commands that were applied to it, in their order: it reads no clock, draws no random
+number and asks nobody. Then all servers have the same state, and the same image of it.
+
+Three fields of the machine belong to replication, and are part of its image (rulings E5, E6 and E9):
+
+- `voters`: who decides. The replica changes it, by ordered commands (`ChangeVoters`) and at each primary view.
+- `epoch`: a majority's disks know of it. It grows with each birth of a state, and when the application asks for it.
+- `longest_promise`: how long programs may rely on what the state has promised them, such as a lease, whatever becomes
+  of the state. A majority's disks know of it before anything is promised for so long. A birth waits until it is over.
+  An application that promises nothing leaves it at 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from cpg.replication.electorate import Voters
+from cpg.replication.identities import Boot, Server
+
+
+class StateMachine(Protocol):
+    """The state of which each server has a copy."""
+
+    voters: Voters
+    """Who decides; the image must have it."""
+    longest_promise: float
+    """Seconds of the longest promise that may be given; the image must have it."""
+
+    @property
+    def epoch(self) -> int:
+        """The latest epoch that was begun; the image must have it."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Begin an epoch, unless it is not later than the present one."""
+
+    def apply(self, command: Any, server: Server) -> list[Any]:
+        """Apply the next command of the order, which came through this server; return its outcomes. Hot."""
+
+    def keep(self, servers: Collection[Server], boots: Mapping[Server, Boot]) -> object:
+        """Begin a primary view of these servers; what belongs to others is theirs no more.
+
+        `boots`: the runs of the machines that some of these servers, and all their clients, are on.
+        """
+
+    def image(self) -> Any:
+        """Return the whole state, as a value of `Application.image`; equal states have equal images."""
+
+
+State = TypeVar("State", bound=StateMachine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application(Generic[State]):
+    """One kind of replicated state: how it begins, and how its commands and images are encoded."""
+
+    version: int
+    """Of the format of all messages, 1 to 31. Servers of two versions do not count together."""
+    command: Any
+    """The type of all commands, for msgspec: a union of structs, `ChangeVoters` among them."""
+    image: Any
+    """The type of images, for msgspec."""
+    create: Callable[[int, Voters], State]
+    """Makes the first state of an epoch."""
+    restore: Callable[[Any], State]
+    """Makes the state of an image."""
+    terms: Any
+    """What must be equal at all servers. Those that differ do not count together, and are named."""
+    terms_type: Any
+    """The type of `terms`, for msgspec, with its limits."""
+    name_difference: Callable[[Any, Any], str]
+    """Returns what differs, for people: `terms` of another server, and of the one that asks."""
+    server: str = "server"
+    """What people call a server."""
+    promises: str = "promises"
+    """What people call what the state promises for a time."""
+    how_to_change_voters: str = ""
+    """What an administrator uses, for people: the end of a sentence."""
