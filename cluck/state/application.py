@@ -31,6 +31,7 @@ CODEC: Final = Codec(
         terms=DRIFT,
         terms_type=Annotated[float, Meta(ge=0, le=1)],
         name_difference=_name_difference,
+        usual_promise=10.0,
         server="lock server",
         promises="leases",
         how_to_change_voters="`cluck voters` changes them",

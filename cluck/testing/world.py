@@ -505,7 +505,7 @@ class NodeLocks:
         settings = ReplicaSettings(
             electorate=self.locks.configured(self.node.node_id, self._dice),
             safe=self._safe,
-            usual=0.7,
+            usual_promise=0.7,
             priority=self._dice.choice((0, 1, 14, 14)),
             in_process=self._in_process,
             boot=Boot(f"machine {self.node.node_id}", f"run {self.locks.boots[self.node.node_id]}"),

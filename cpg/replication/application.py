@@ -73,6 +73,8 @@ class Application(Generic[State]):
     """The type of `terms`, for msgspec, with its limits."""
     name_difference: Callable[[Any, Any], str]
     """Returns what differs, for people: `terms` of another server, and of the one that asks."""
+    usual_promise: float = 0.0
+    """Seconds of a promise that the disks know of from the beginning, so that none of them has to wait for disks."""
     server: str = "server"
     """What people call a server."""
     promises: str = "promises"

@@ -85,8 +85,8 @@ class ReplicaSettings:
     """Its clients live and end with it."""
     survivors: bool = False
     """Clients of an earlier life of this server may be alive."""
-    usual: float = 10.0
-    """Seconds of a promise that the disks know of from the beginning."""
+    usual_promise: float | None = None
+    """Seconds of a promise that the disks know of from the beginning; None: what the application says."""
     boot: Boot | None = None
     """Of the machine that it is on, and all its clients; None where that is not known, or not so."""
     force_birth: bool = False
@@ -767,7 +767,7 @@ class Replica(Generic[State]):
         if said.birth is not None:
             if self._round_of(said.birth) is None or self._decision is None or self.phase is not Phase.BIRTH:
                 return False
-            expected = self._decision.record_of_birth(self.settings.usual)
+            expected = self._decision.record_of_birth(self._usual_promise)
             return said.record._replace(longest_promise=expected.longest_promise) == expected
         if self.phase is not Phase.PRIMARY:
             return False
@@ -832,10 +832,15 @@ class Replica(Generic[State]):
         assert self._decision is not None
         proposed = self._records.proposed
         if proposed is None:
-            self._send(Propose(self._decision.record_of_birth(self.settings.usual), self._round.id))
+            self._send(Propose(self._decision.record_of_birth(self._usual_promise), self._round.id))
             return
         silent = self._nodes_beside(self._records.covering(proposed))
         self._enter(Phase.BIRTH, f"a first state is not stored at node {silent}")
+
+    @property
+    def _usual_promise(self) -> float:
+        usual = self.settings.usual_promise
+        return self._application.usual_promise if usual is None else usual
 
     def _give_birth(self, decision: ViewDecision, record: Record) -> None:
         self.was_there = False

@@ -5,15 +5,13 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from cluck.commands import Ended
-from cluck.protocol import Held
-from cluck.state.application import CODEC, VERSION
 from cpg.events import Member
-from cpg.replication.electorate import ChangeVoters, Electorate, View, Voters
+from cpg.replication.electorate import Electorate, View, Voters
 from cpg.replication.replica import NOTICE_INTERVAL, Phase
 from cpg.replication.wire import MalformedMessage, Record, Report, Round
-from tests.cluck.server.orders import Order, decode, encode, started
+from tests.cpg.replication.dictionary import CODEC, VERSION
 from tests.cpg.replication.electorates import MISTAKES, World, Wrong
+from tests.cpg.replication.orders import Order, decode, encode, started
 from totem.configuration import Level
 
 
@@ -31,7 +29,7 @@ def in_ring(order, *nodes):
 
 
 def named(server):
-    return "\n".join(server.service.replica.differences)
+    return "\n".join(server.replica.differences)
 
 
 # ---- the rule
@@ -99,9 +97,9 @@ def test_servers_that_are_configured_differently_give_no_birth():
     in_ring(order, 1, 2, 3)
     assert not any(order[node].ready for node in (1, 2, 3))
     for node in (1, 2, 3):
-        assert "a first start needs lock servers that agree" in order[node].service.readiness[1]
-    assert "node 3 is configured with other lock servers: 2, 3; here 1, 2, 3" in named(order[1])
-    assert "nodes 1 2 are configured with other lock servers: 1, 2, 3; here 2, 3" in named(order[3])
+        assert "a first start needs servers that agree" in order[node].why
+    assert "node 3 is configured with other servers: 2, 3; here 1, 2, 3" in named(order[1])
+    assert "nodes 1 2 are configured with other servers: 1, 2, 3; here 2, 3" in named(order[3])
 
 
 def test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other():
@@ -118,7 +116,7 @@ def test_a_first_state_is_on_all_disks_before_it_is_used():
     order[3].writes = False
     in_ring(order, 1, 2, 3)
     assert not order[1].ready
-    assert order[1].service.readiness[1] == "a first state is being stored"
+    assert order[1].why == "a first state is being stored"
     order[3].writes = True
     order.settle()
     assert order[1].ready
@@ -131,7 +129,7 @@ def test_a_first_state_that_was_prepared_needs_all_disks_still():
     in_ring(order, 1, 2, 3)
     order.ring([1, 2], [3])
     order.settle()
-    assert order[1].service.readiness == (False, "a first start needs all lock servers: nothing from node 3")
+    assert order[1].why == "a first start needs all servers: nothing from node 3"
     in_ring(order, 1, 2, 3)
     assert not order[1].ready
     order[3].writes = True
@@ -165,22 +163,22 @@ def test_disks_that_know_of_different_clusters_that_were_prepared_begin_one():
 def test_a_configuration_that_differs_later_is_named_and_changes_nothing():
     """Three have a table; one of them, and two that come, are configured with five."""
     order = started()
-    order[1].acquire()
+    order[1].put()
     order.settle()
     order.ring([1, 2], [3])
     for node in (3, 4, 5):
         order.restart(node, electorate=FIVE)
     order.ring([1, 2], [3, 4, 5])
     order.settle()
-    order[4].acquire()
+    order[4].put()
     order.settle()
     assert (order[1].ready, order[4].ready) == (True, False)
     in_ring(order, 1, 2, 3, 4, 5)
     assert all(order[node].ready for node in (1, 2, 3, 4, 5))
-    assert len(order[1].held) == 1
-    assert order[4].held == []
+    assert len(order[1].versions) == 1
+    assert order[4].versions == []
     for node in (1, 4):
-        assert "nodes 3 4 5 are configured with other lock servers: 1, 2, 3, 4, 5; that changes nothing" in named(
+        assert "nodes 3 4 5 are configured with other servers: 1, 2, 3, 4, 5; that changes nothing" in named(
             order[node]
         )
     order.ring([1, 2], [3, 4, 5])
@@ -208,12 +206,11 @@ def test_a_server_of_another_cluster_is_refused_by_name():
     in_ring(order, 4, 5)
     assert order[4].ready
     in_ring(order, 1, 2, 3, 4, 5)
-    order[1].acquire()
-    order[4].acquire()
+    order[1].put()
+    order[4].put()
     order.settle()
-    assert len(order[1].held) == len(order[4].held) == 1, "they are two clusters"
-    assert order[1].state.table.locks.keys() == order[4].state.table.locks.keys()
-    assert {member.node_id for member in order[1].service.replica.servers} == {1, 2, 3}
+    assert len(order[1].versions) == len(order[4].versions) == 1, "they are two clusters"
+    assert {member.node_id for member in order[1].replica.servers} == {1, 2, 3}
     mine, other = (f"{order[node].state.voters.cluster:x}" for node in (1, 4))
     assert f"node 4 does not count here: it is of cluster {other}, and this is of cluster {mine}" in named(order[1])
     assert f"node 1 does not count here: it is of cluster {mine}, and this is of cluster {other}" in named(order[4])
@@ -233,21 +230,21 @@ def test_a_server_of_no_cluster_joins_none_of_two():
 # ---- what must be equal
 
 
-def test_who_counts_leases_otherwise_does_not_count():
+def test_servers_with_other_terms_do_not_count():
     order = started()
     order.restart(3)
     said = order[3].said
 
-    def with_another_drift():
+    def with_other_terms():
         for member, data in said():
             message = decode(data)
-            yield member, encode(replace(message, terms=0.01)) if type(message) is Report else data
+            yield member, encode(replace(message, terms="second schema")) if type(message) is Report else data
 
-    order[3].said = with_another_drift
+    order[3].said = with_other_terms
     in_ring(order, 1, 2, 3)
     assert [order[node].ready for node in (1, 2, 3)] == [True, True, False]
-    assert "node 3 does not count here: its leases allow for a drift of clocks of 0.01" in named(order[1])
-    assert "node 1 does not count here: its leases allow for a drift of clocks of 0.001" in named(order[3])
+    assert "node 3 does not count here: it has the second schema, and this one the first schema" in named(order[1])
+    assert "node 1 does not count here: it has the first schema, and this one the second schema" in named(order[3])
     in_ring(order, 2, 3)
     assert not order[2].ready
 
@@ -277,7 +274,7 @@ def test_who_speaks_another_version_is_named_and_not_waited_for():
     assert named(order[1]).startswith(
         f"node 3 does not count here: it speaks version {VERSION + 1}, and this is version {VERSION}"
     )
-    assert order[1].service.replica.phase is Phase.PRIMARY
+    assert order[1].replica.phase is Phase.PRIMARY
 
 
 def test_who_comes_with_another_version_is_named_at_once():
@@ -285,7 +282,7 @@ def test_who_comes_with_another_version_is_named_at_once():
     order.deliver([(Member(4, 1), OTHER + b"whatever")] * 2, [1, 2, 3])
     assert order[1].ready
     assert named(order[1]).startswith(f"node 4 does not count here: it speaks version {VERSION + 1}, and this is")
-    assert len(order[1].service.replica.differences) == 1
+    assert len(order[1].replica.differences) == 1
 
 
 def test_who_speaks_another_version_is_not_left_to_call_a_round():
@@ -328,7 +325,7 @@ def test_servers_of_two_versions_give_no_birth_together():
     order.deliver([(order[3].member, OTHER)], [1, 2])
     for _ in range(5):
         order.deliver(order.said(1, 2), [1, 2])
-    assert "a first start needs lock servers that agree" in order[1].service.readiness[1]
+    assert "a first start needs servers that agree" in order[1].why
 
 
 @pytest.mark.parametrize(
@@ -343,9 +340,8 @@ def test_what_cannot_be_read_is_malformed(data):
 
 
 def ask(order, node, electorate, version=None):
-    """Have a client of this node's server ask for a change."""
-    voters = order[node].state.voters
-    order[node].say(ChangeVoters(version or voters.version + 1, electorate))
+    """Have a program of this node's server ask for a change."""
+    order[node].change_voters(electorate, version)
 
 
 def change(order, node, electorate):
@@ -356,20 +352,20 @@ def change(order, node, electorate):
     assert order[node].state.voters.electorate == electorate
 
 
-def test_no_state_is_born_while_a_client_of_who_does_not_vote_may_hold_something():
-    """Server 1 votes no more and is cut off; its client holds a lock when all who vote begin anew."""
+def test_no_state_is_born_while_a_client_of_who_does_not_vote_may_rely_on_a_promise():
+    """Server 1 votes no more and is cut off; its client was promised something when all who vote begin anew."""
     order = started(2)
     change(order, 2, of(2))
-    order[1].acquire(lease=8.0, grace=1.0)
+    order[1].put()
     order.settle()
-    assert len(order[1].held) == 1
+    assert len(order[1].versions) == 1
     order.restart(2)
     in_ring(order, 2)
-    order[2].acquire()
-    order.pass_time(8)
-    assert order[2].held == []
-    order.pass_time(3)
-    assert len(order[2].held) == 1
+    order[2].put()
+    order.pass_time(9)
+    assert order[2].versions == []
+    order.pass_time(2)
+    assert len(order[2].versions) == 1
 
 
 def begin_change(order, nodes, electorate, stored=()):
@@ -396,11 +392,11 @@ def write(order):
 
 
 def holding(nodes=3, **options):
-    """A cluster, and the token of a client of server 1."""
+    """Return a cluster, and the version of what server 1 has set."""
     order = started(nodes, **options)
-    order[1].acquire(lease=600.0)
+    order[1].put()
     order.settle()
-    return order, order[1].held[0]
+    return order, order[1].versions[0]
 
 
 def come(order, node, *others, **settings):
@@ -410,8 +406,8 @@ def come(order, node, *others, **settings):
 
 
 @pytest.mark.parametrize("safe", [True, False])
-def test_from_three_to_five_and_back_nobody_loses_a_lock(safe):
-    order, token = holding(safe=safe)
+def test_from_three_to_five_and_back_nothing_is_lost(safe):
+    order, version = holding(safe=safe)
     for node in (4, 5):
         nodes = range(1, node)
         come(order, node, *nodes, electorate=FIVE)
@@ -426,15 +422,14 @@ def test_from_three_to_five_and_back_nobody_loses_a_lock(safe):
         order.rings.pop(node)
         in_ring(order, *rest)
     assert sorted(order.rings) == [1, 4, 5]
-    assert order[4].state.table.holder(b"lock", token) is not None
-    assert order[1].of(Ended) == []
+    assert order[4].has(version)
     order.ring([1, 5], [4])
     order.settle()
     assert order[1].ready
 
 
 def test_a_rolling_restart_with_another_configuration_changes_nothing_and_loses_nothing():
-    order, token = holding()
+    order, version = holding()
     for node in (3, 2, 1):
         rest = [other for other in (1, 2, 3) if other != node]
         order.ring(rest, [node])
@@ -443,8 +438,8 @@ def test_a_rolling_restart_with_another_configuration_changes_nothing_and_loses_
         assert all(order[other].ready for other in rest)
         in_ring(order, 1, 2, 3)
         assert all(order[other].ready for other in (1, 2, 3))
-    assert order[1].state.tokens.epoch == 1
-    assert order[1].state.table.holder(b"lock", token) is not None
+    assert order[1].state.epoch == 1
+    assert order[1].has(version)
     assert order[1].state.voters.version == 1
 
 
@@ -472,7 +467,7 @@ def test_until_then_both_majorities_decide(parts):
     order.ring(*parts)
     order.settle()
     assert not any(order[node].ready for node in (1, 2, 3, 4, 5))
-    assert "nothing from node" in order[1].service.readiness[1]
+    assert "nothing from node" in order[1].why
     in_ring(order, 1, 2, 3)
     assert not order[1].ready
     in_ring(order, 1, 3, 4)
@@ -487,18 +482,18 @@ def test_a_majority_of_both_is_needed_for_what_is_told_without_safe():
     begin_change(order, everyone, of(3, 4, 5))
     for _ in range(3):
         turn(order, everyone)
-    order[1].acquire()
+    order[1].put()
     order.deliver(order.said(1), everyone)
     for node in (1, 2, 4):
         order.deliver(order.said(node), everyone)
-    assert order[1].held == []
+    assert order[1].versions == []
     order.deliver(order.said(5), everyone)
-    assert len(order[1].held) == 1
+    assert len(order[1].versions) == 1
 
 
 @pytest.mark.parametrize("stored", [(), (2,), (3,), (1, 2, 4)])
 def test_a_view_that_has_both_majorities_finishes_the_change(stored):
-    order, token = holding()
+    order, version = holding()
     come(order, 4, 1, 2, 3)
     begin_change(order, [1, 2, 3, 4], of(1, 2, 3, 4), stored)
     write(order)
@@ -506,7 +501,7 @@ def test_a_view_that_has_both_majorities_finishes_the_change(stored):
     order.settle()
     voters = order[1].state.voters
     assert (voters.electorate, voters.former, voters.version) == (of(1, 2, 3, 4), None, 2)
-    assert order[4].state.table.holder(b"lock", token) is not None
+    assert order[4].has(version)
     order.ring([1, 3], [2, 4])
     order.settle()
     assert not order[1].ready, "who was away learns of it"
@@ -514,7 +509,7 @@ def test_a_view_that_has_both_majorities_finishes_the_change(stored):
 
 
 def test_a_view_without_the_new_ones_undoes_what_no_majority_of_the_former_ones_has_on_disk():
-    order, token = holding()
+    order, version = holding()
     for node in (4, 5, 6):
         come(order, node, *range(1, node))
     begin_change(order, [1, 2, 3, 4, 5, 6], of(4, 5, 6), stored=[3, 4, 5, 6])
@@ -526,7 +521,7 @@ def test_a_view_without_the_new_ones_undoes_what_no_majority_of_the_former_ones_
     assert (voters.electorate, voters.former, voters.version) == (of(1, 2, 3), None, 3)
     in_ring(order, 1, 2, 3, 4, 5, 6)
     assert {order[node].state.voters.electorate for node in (1, 3, 4)} == {of(1, 2, 3)}
-    assert order[4].state.table.holder(b"lock", token) is not None
+    assert order[4].has(version)
 
 
 def test_what_a_majority_of_the_former_ones_has_on_disk_is_not_undone():
@@ -581,7 +576,7 @@ def test_a_removed_server_remembers_that_it_was_removed():
     order.restart(2)
     order.ring([1], [2])
     order.settle()
-    assert "nothing from node 1, 3" in order[2].service.readiness[1]
+    assert "nothing from node 1, 3" in order[2].why
 
 
 def test_a_server_that_was_away_while_it_was_removed_learns_of_it():
@@ -625,11 +620,11 @@ def test_a_birth_needs_the_disks_of_both_majorities():
     for node in (1, 2, 3, 4, 5):
         order.restart(node, survivors=True)
     in_ring(order, 1, 2)
-    assert order[1].service.replica.phase is Phase.MINORITY
+    assert order[1].replica.phase is Phase.MINORITY
     in_ring(order, 1, 2, 4)
-    assert order[1].service.replica.phase is Phase.MINORITY
+    assert order[1].replica.phase is Phase.MINORITY
     in_ring(order, 1, 2, 4, 5)
-    assert order[1].service.replica.phase is Phase.BIRTH
+    assert order[1].replica.phase is Phase.BIRTH
     order.pass_time(700)
     assert order[1].ready
     assert order[1].state.voters.electorate == of(3, 4, 5)
@@ -649,25 +644,25 @@ def test_votes_and_the_tie_breaker_are_changed_alike():
     assert (order[1].ready, order[2].ready) == (True, False)
 
 
-def test_a_longer_lease_is_known_by_majorities_of_both():
+def test_a_longer_promise_is_known_by_majorities_of_both():
     order, _ = holding()
     for node in (4, 5):
         come(order, node, *range(1, node))
     everyone = [1, 2, 3, 4, 5]
     begin_change(order, everyone, of(3, 4, 5))
-    order[1].acquire(b"long", lease=5000.0)
-    for stored, is_granted in (((1, 2), False), ((5,), False), ((4,), True)):
+    order[1].replica.promise(5000.0)
+    for stored, is_known in (((1, 2), False), ((5,), False), ((4,), True)):
         for _ in range(3):
             turn(order, everyone, stored)
-        assert bool([held for held in order[1].of(Held) if held.request.number == 2]) == is_granted
+        assert (order[1].state.longest_promise == 5000.0) == is_known
 
 
 def test_who_is_configured_otherwise_is_counted_anew_when_others_vote():
     order = started()
     order.restart(4, electorate=of(1, 2, 3, 4))
     in_ring(order, 1, 2, 3, 4)
-    assert "node 4 is configured with other lock servers" in named(order[1])
+    assert "node 4 is configured with other servers" in named(order[1])
     change(order, 1, of(1, 2, 3, 4))
     for node in (1, 4):
-        assert "nodes 1 2 3 are configured with other lock servers: 1, 2, 3; that changes nothing" in named(order[node])
+        assert "nodes 1 2 3 are configured with other servers: 1, 2, 3; that changes nothing" in named(order[node])
         assert "node 4" not in named(order[node])

@@ -1,4 +1,4 @@
-"""What a member of the lock servers' group says that is none of them, or has another's number: it does nothing."""
+"""What a member of the servers' group says that is none of them, or has another's number: it does nothing."""
 
 import random
 from itertools import count
@@ -6,12 +6,8 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from cluck.commands import Acquire, Client, Gone, Owner, RequestId
-from cluck.state.application import VERSION
-from cluck.state.machine import State
 from cpg.events import Confchg, Member, Reason
-from cpg.replication.identities import LARGEST_EPOCH
-from cpg.replication.identities import Server as Life
+from cpg.replication.identities import LARGEST_EPOCH, Server
 from cpg.replication.replica import HASTE, LONGEST_LOADING, PATIENCE, Phase
 from cpg.replication.round_limits import FORGIVENESS, MOST, RoundLimits
 from cpg.replication.wire import (
@@ -28,21 +24,24 @@ from cpg.replication.wire import (
     Stored,
     digest,
 )
-from tests.cluck.server.orders import decode, encode, freeze, started
+from tests.cpg.replication.dictionary import VERSION, Dictionary, Put
+from tests.cpg.replication.orders import decode, encode, freeze, started
 
 STRANGER = Member(4, 9)
 """On a node without a vote."""
 NEIGHBOUR = Member(1, 9)
 """A second process on the node of a server that votes."""
 SERVER = Member(2, 1)
+STOLEN = Put(Server(9, 9), 1, "stolen")
+"""In nobody's name."""
 
 
 def cluster():
-    """A client of server 1 holds a lock."""
+    """Return a cluster, and the version of what server 1 has set."""
     order = started()
-    request = order[1].acquire()
+    order[1].put()
     order.settle()
-    return order, request, order[1].held[0]
+    return order, order[1].versions[0]
 
 
 def say(order, sender, *said):
@@ -51,41 +50,40 @@ def say(order, sender, *said):
 
 
 def start(order, node):
-    return order[node].service.server.start
+    return order[node].replica.server.start
 
 
 def round_of(order):
-    return order[1].service.replica.view_id
+    return order[1].replica.view_id
 
 
 @pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
 def test_commands_of_who_has_not_reported_are_void(sender):
-    order, request, token = cluster()
-    number = order[1].service.replica.number
-    theft = Acquire(RequestId(Owner(Client(Life(sender.node_id, 5), 1), 0), 1), b"lock")
+    order, _ = cluster()
+    number = order[1].replica.number
     for life in (5, start(order, 1)):
-        say(order, sender, Commands(life, 1, [Gone(request.owner.client), theft]))
-    assert order[2].state.table.holder(b"lock", token) is not None
-    assert {order[node].service.replica.number for node in (1, 2, 3)} == {number}
+        say(order, sender, Commands(life, 1, [STOLEN]))
+    assert {order[node].replica.number for node in (1, 2, 3)} == {number}
+    assert not any("stolen" in order[node].state.items for node in (1, 2, 3))
 
 
 def test_a_server_speaks_for_its_present_life_alone():
-    order, request, token = cluster()
-    say(order, order[2].member, Commands(start(order, 1), 1, [Gone(request.owner.client)]))
-    assert order[3].state.table.holder(b"lock", token) is not None
+    order, _ = cluster()
+    say(order, order[2].member, Commands(start(order, 1), 1, [STOLEN]))
+    assert "stolen" not in order[3].state.items
 
 
 @pytest.mark.parametrize("sender", [STRANGER, SERVER], ids=["stranger", "server"])
 @pytest.mark.parametrize("record", [Record(LARGEST_EPOCH, 1.0), Record(LARGEST_EPOCH, 1e6), Record(1 << 20, 0.0)])
 def test_a_record_that_nobody_comes_to_is_on_no_disk(sender, record):
-    order, _, _ = cluster()
+    order, _ = cluster()
     say(order, sender, Propose(record), Propose(record, round_of(order)), Stored(record))
     assert max(order[node].record.epoch for node in (1, 2, 3)) == 1
-    assert order[1].state.tokens.epoch == 1
+    assert order[1].state.epoch == 1
 
 
 def test_a_stranger_proposes_nothing():
-    order, _, _ = cluster()
+    order, _ = cluster()
     records = [order[node].record for node in (1, 2, 3)]
     longest = records[0].longest_promise
     say(order, STRANGER, Propose(Record(2, longest)), Propose(Record(1, 2 * longest)))
@@ -93,25 +91,25 @@ def test_a_stranger_proposes_nothing():
 
 
 def test_who_has_not_reported_excludes_nobody():
-    order, _, _ = cluster()
+    order, _ = cluster()
     order.ring([1, 2, 3])  # a round is due
     messages = order.said(1)
     order.deliver(messages, [1, 2, 3])
-    present = order[1].service.replica._round
+    present = order[1].replica._round
     order.deliver([(STRANGER, encode(Exclude(present.id, [(2, 1), (3, 1)])))], [1, 2, 3])
     order.settle()
-    assert [order[node].service.replica.view_id for node in (1, 2, 3)] == [present.id] * 3, "no other round was called"
-    assert len(order[1].service.replica.servers) == 3
+    assert [order[node].replica.view_id for node in (1, 2, 3)] == [present.id] * 3, "no other round was called"
+    assert len(order[1].replica.servers) == 3
 
 
 def test_parts_of_a_state_come_from_who_has_it():
-    order, _, token = cluster()
+    order, version = cluster()
     order.ring([1, 2], [3])
     order.settle()
-    order[1].acquire(b"another")
+    order[1].put("another")
     order.settle()
     order.ring([1, 2, 3])
-    replica = order[3].service.replica
+    replica = order[3].replica
     while replica.phase != "loading":  # rounds, and reports
         messages = order.said(1, 2, 3)
         order.deliver(messages, [1, 2, 3])
@@ -121,16 +119,25 @@ def test_parts_of_a_state_come_from_who_has_it():
         order.deliver(say_to_three, [3])
     order.settle()
     assert order[3].ready
-    assert order[3].state.table.holder(b"lock", token) is not None
+    assert order[3].has(version)
 
 
 def test_a_round_that_nobody_knows_is_nobodys():
-    order, _, _ = cluster()
+    order, _ = cluster()
     say(order, STRANGER, Snapshot(RoundId(1, 2), 0, 1, 0, b""), Exclude(RoundId(1, 2), []))
     assert all(order[node].ready for node in (1, 2, 3))
 
 
-# ---- members that are no lock servers
+def test_a_malformed_command_takes_no_other_with_it():
+    order, _ = cluster()
+    commands = [Put(order[1].replica.server, number, f"key {number}") for number in (8, -1, 9)]
+    say(order, order[1].member, Commands(start(order, 1), 1 << 40, commands))
+    assert {"key 8", "key 9"} <= order[2].state.items.keys()
+    assert "key -1" not in order[2].state.items
+    assert order[2].replica.malformed == 1
+
+
+# ---- members that are no servers
 
 
 LISTENERS = [Member(1, 9), Member(2, 9)]
@@ -145,35 +152,34 @@ def change(order, joined=(), left=()):
 
 
 def test_who_comes_and_says_nothing_stops_nothing():
-    """`cpg listen cluck`, say."""
-    order, _, token = cluster()
+    """As a program that only listens."""
+    order, _ = cluster()
     view = round_of(order)
     change(order, joined=LISTENERS)
     assert all(order[node].ready for node in (1, 2, 3))
-    order[1].release(token)
-    order[2].acquire()
+    order[2].put("another")
     order.settle()
-    assert order[2].held
+    assert order[2].versions
     change(order, left=LISTENERS)
     order.settle()
     assert round_of(order) == view
 
 
 def test_a_round_waits_a_moment_for_who_has_never_reported_and_it_takes_no_votes():
-    order, _, _ = cluster()
+    order, _ = cluster()
     order.ring([1, 2, 3])
     change(order, joined=LISTENERS)
     order.deliver(order.said(1), [1, 2, 3])
     order.pass_time(2 * HASTE)
     assert all(order[node].ready for node in (1, 2, 3))
-    assert len(order[1].service.replica.servers) == 3
+    assert len(order[1].replica.servers) == 3
     order.ring([1, 2], [3])
     order.pass_time(2 * HASTE)
     assert order[1].ready, "node 1 and node 2 are there, whoever else is on them"
 
 
 def test_who_is_known_has_the_whole_patience():
-    order, _, _ = cluster()
+    order, _ = cluster()
     order.ring([1, 2, 3])
     change(order, joined=LISTENERS)
     order.rings[3] = []  # it stands still
@@ -182,7 +188,7 @@ def test_who_is_known_has_the_whole_patience():
     assert not order[1].ready
     order.pass_time(PATIENCE)
     assert order[1].ready
-    assert len(order[1].service.replica.servers) == 2
+    assert len(order[1].replica.servers) == 2
 
 
 @pytest.mark.parametrize(
@@ -195,8 +201,8 @@ def test_who_is_known_has_the_whole_patience():
     ids=["not quorate", "far ahead", "to be born"],
 )
 def test_what_who_does_not_vote_reports_changes_nothing(false):
-    """But that it is there, if that can be: it may be a lock server without a vote."""
-    order, request, token = cluster()
+    """But that it is there, if that can be: it may be a server without a vote."""
+    order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
     reports = order.said(1, 2, 3)
@@ -206,10 +212,10 @@ def test_what_who_does_not_vote_reports_changes_nothing(false):
     order.deliver(reports, [1, 2, 3])
     order.settle()
     assert all(order[node].ready for node in (1, 2, 3))
-    assert (STRANGER in order[1].service.replica.servers) == (false.get("lineage") is None)
+    assert (STRANGER in order[1].replica.servers) == (false.get("lineage") is None)
     for node in (1, 2, 3):
-        assert order[node].state.table.held(request, token) is not None
-        assert order[node].state.tokens.epoch == 1
+        assert order[node].has(version)
+        assert order[node].state.epoch == 1
 
 
 # ---- members that report what is not so
@@ -232,7 +238,7 @@ def report_in_round(order, sender, rounds, **false):
 
 def further(order, views=7):
     """A state that has come further than that of the servers."""
-    lineage = order[1].service.replica.lineage
+    lineage = order[1].replica.lineage
     return lineage._replace(ring_seq=lineage.ring_seq + 1, view=views)
 
 
@@ -242,17 +248,17 @@ def snapshot(order, body, checksum=None):
 
 
 def named(order, node=1):
-    return "\n".join(order[node].service.replica.differences)
+    return "\n".join(order[node].replica.differences)
 
 
-def has_all(order, request, token):
-    """Whether all servers grant, and the lock is held by whom it was."""
-    return all(order[node].ready and order[node].state.table.held(request, token) is not None for node in (1, 2, 3))
+def has_all(order, version):
+    """Return whether all servers decide, and have the version."""
+    return all(order[node].ready and order[node].has(version) for node in (1, 2, 3))
 
 
 BAD = b"garbage"
-OF_NOBODY = freeze(State(1, started()[1].state.voters))
-OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters))
+OF_NOBODY = freeze(Dictionary(1, started()[1].state.voters))
+OF_LATE_EPOCH = freeze(Dictionary(LARGEST_EPOCH, started()[1].state.voters))
 
 
 @pytest.mark.parametrize(
@@ -262,24 +268,24 @@ OF_LATE_TOKENS = freeze(State(LARGEST_EPOCH, started()[1].state.voters))
         ({"digest": 1}, OF_NOBODY, None, f"a snapshot of {len(OF_NOBODY)} bytes with a wrong checksum"),
         ({"digest": digest(BAD)}, BAD, None, "a snapshot of 7 bytes: "),
         ({"digest": digest(OF_NOBODY + b"\x00")}, OF_NOBODY + b"\x00", None, "bytes"),
-        ({"digest": digest(OF_LATE_TOKENS)}, OF_LATE_TOKENS, None, f"it has come to epoch {LARGEST_EPOCH}"),
+        ({"digest": digest(OF_LATE_EPOCH)}, OF_LATE_EPOCH, None, f"it has come to epoch {LARGEST_EPOCH}"),
     ],
-    ids=["checksum", "not as reported", "nonsense", "more than a state", "tokens"],
+    ids=["checksum", "not as reported", "nonsense", "more than a state", "epoch"],
 )
 def test_nobody_gives_up_its_state_for_one_that_cannot_be_read(false, body, checksum, why):
-    order, request, token = cluster()
+    order, version = cluster()
     report_of(order, lineage=further(order), **false)
-    assert order[1].service.replica.phase is Phase.LOADING
+    assert order[1].replica.phase is Phase.LOADING
     say(order, NEIGHBOUR, snapshot(order, body, checksum))
-    assert has_all(order, request, token), "the node of who says so has lost its vote, and the others decide"
-    assert NEIGHBOUR not in order[2].service.replica.servers
+    assert has_all(order, version), "the node of who says so has lost its vote, and the others decide"
+    assert NEIGHBOUR not in order[2].replica.servers
     for node in (1, 2, 3):
         assert "process 9 of node 1 does not count here: " in named(order, node)
         assert why in named(order, node)
-        assert order[node].state.tokens.epoch == 1
-    order[2].acquire(b"another")
+        assert order[node].state.epoch == 1
+    order[2].put("another")
     order.settle()
-    assert order[2].held
+    assert order[2].versions
 
 
 @pytest.mark.parametrize(
@@ -297,26 +303,26 @@ def test_nobody_gives_up_its_state_for_one_that_cannot_be_read(false, body, chec
 @pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
 def test_who_reports_what_cannot_be_does_not_count(sender, false):
     """Nor with the same state as all: what follows from such a number could not be read, or never be outdone."""
-    order, request, token = cluster()
+    order, version = cluster()
     if "version" in false:
         voters = order[1].state.voters
         false = {"voters": replace(voters, version=false["version"])}
     report_of(order, sender, **false)
     order.settle()
-    assert has_all(order, request, token)
-    assert sender not in order[2].service.replica.servers
+    assert has_all(order, version)
+    assert sender not in order[2].replica.servers
     who = f"process 9 of node {sender.node_id} does not count here: it "
     assert who in named(order)
     order.ring([1, 2, 3])
     order.pass_time(2 * PATIENCE)
-    assert has_all(order, request, token)
-    assert order[1].service.replica.lineage < (1, 4, 2, 0)
+    assert has_all(order, version)
+    assert order[1].replica.lineage < (1, 4, 2, 0)
     assert max(order[node].record.epoch for node in (1, 2, 3)) == 1
 
 
 def test_no_state_is_born_instead_of_one_that_cannot_be_read():
     """Node 1 has the state besides, and counts when who lies on it has gone."""
-    order, request, token = cluster()
+    order, version = cluster()
     order.ring([1, 2], [3])
     order.settle()
     order.restart(3)
@@ -326,33 +332,30 @@ def test_no_state_is_born_instead_of_one_that_cannot_be_read():
     say(order, NEIGHBOUR, snapshot(order, BAD))
     order.pass_time(100)
     for node in (1, 2, 3):
-        assert order[node].service.replica.phase is Phase.MINORITY
-        assert (
-            "too few have a state without process 9 of node 1, whose state cannot be had: end it"
-            in order[node].service.readiness[1]
-        )
+        assert order[node].replica.phase is Phase.MINORITY
+        assert "too few have a state without process 9 of node 1, whose state cannot be had: end it" in order[node].why
     change(order, left=[NEIGHBOUR])
     order.settle()
-    assert has_all(order, request, token)
+    assert has_all(order, version)
 
 
 def test_who_does_not_hand_over_its_state_does_not_count():
-    order, request, token = cluster()
+    order, version = cluster()
     report_of(order, lineage=further(order), digest=1)
-    assert order[1].service.replica.phase is Phase.LOADING
+    assert order[1].replica.phase is Phase.LOADING
     order.pass_time(PATIENCE + 0.5)
-    assert has_all(order, request, token)
+    assert has_all(order, version)
     assert "process 9 of node 1 does not count here: it has the latest state, and does not" in named(order)
 
 
 def test_one_alone_calls_no_owner_of_a_state_silent():
-    order, _, _ = cluster()
+    order, _ = cluster()
     order.ring([1, 2], [3])
     order.settle()
-    order[1].acquire(b"another")
+    order[1].put("another")
     order.settle()
     order.ring([1, 2, 3])
-    replica = order[3].service.replica
+    replica = order[3].replica
     while replica.phase is not Phase.LOADING:
         messages = order.said(1, 2, 3)
         order.deliver(messages, [1, 2, 3])
@@ -365,7 +368,7 @@ def test_one_alone_calls_no_owner_of_a_state_silent():
 
 
 def test_a_state_that_comes_bit_by_bit_has_its_time():
-    order, _, _ = cluster()
+    order, _ = cluster()
     report_of(order, lineage=further(order), digest=1)
     for part in range(int(LONGEST_LOADING + 2 * PATIENCE)):
         say(order, NEIGHBOUR, Snapshot(round_of(order), part, 8000, 1, b"x"))
@@ -377,7 +380,7 @@ def test_a_state_that_comes_bit_by_bit_has_its_time():
 @pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
 @pytest.mark.parametrize("reports", [False, True])
 def test_a_member_calls_no_rounds_without_end(sender, reports):
-    order, request, token = cluster()
+    order, version = cluster()
     change(order, joined=[sender])
 
     def call(number):
@@ -390,18 +393,18 @@ def test_a_member_calls_no_rounds_without_end(sender, reports):
         order.settle()
 
     call(1)
-    assert has_all(order, request, token)
+    assert has_all(order, version)
     for number in range(2, (MOST if reports else 2) + 1):
         call(number)
         assert round_of(order) == RoundId(5, number)
     view = round_of(order)
     for number in range(100, 150):
         say(order, sender, Round(RoundId(5, number)))
-        assert has_all(order, request, token)
+        assert has_all(order, version)
     assert round_of(order) == view
     line = f"process 9 of node {sender.node_id} calls one round after another: {MOST} a minute count"
-    assert {order[node].service.replica.differences for node in (1, 2, 3)} == {(line,)}
-    order[3].service.replica._call_round()
+    assert {order[node].replica.differences for node in (1, 2, 3)} == {(line,)}
+    order[3].replica._call_round()
     order.settle()
     assert round_of(order).start == start(order, 3), "others may"
     change(order, left=[sender])
@@ -409,7 +412,7 @@ def test_a_member_calls_no_rounds_without_end(sender, reports):
 
 
 def test_who_calls_rounds_without_end_is_forgiven_by_order():
-    order, _, _ = cluster()
+    order, _ = cluster()
     change(order, joined=[STRANGER])
     for number in range(2):
         for again in range(2 * MOST):
@@ -424,14 +427,14 @@ def test_who_calls_rounds_without_end_is_forgiven_by_order():
 
 
 def test_a_server_that_stands_still_in_the_first_round_it_calls_comes_back():
-    order, request, token = cluster()
-    order[3].service.replica._call_round()
+    order, version = cluster()
+    order[3].replica._call_round()
     late = order.said(3)
     order.deliver(late, [1, 2])
     for _ in range(int(2 * PATIENCE)):
         order.now += 1
         for node in (1, 2):
-            order[node].service.advance(order.now)
+            order[node].advance()
         while said := order.said(1, 2):
             order.deliver(said, [1, 2])
             late += said
@@ -439,11 +442,11 @@ def test_a_server_that_stands_still_in_the_first_round_it_calls_comes_back():
     assert order[2].ready
     order.deliver(late, [3])
     order.settle()
-    assert has_all(order, request, token)
+    assert has_all(order, version)
 
 
 def test_nobody_forgives_itself():
-    order, _, _ = cluster()
+    order, _ = cluster()
     change(order, joined=[STRANGER])
     for number in range(2 * MOST):
         say(order, STRANGER, Forgive(), Round(RoundId(5, number)))
@@ -453,7 +456,7 @@ def test_nobody_forgives_itself():
 
 def test_a_server_whose_round_was_void_calls_another_one_in_time():
     """One that stands still again and again is left out, and comes back."""
-    order, _, _ = cluster()
+    order, _ = cluster()
 
     def stand_still():
         order.deliver([(order[1].member, encode(Round(RoundId(5, 1))))], [1, 2, 3])
@@ -462,13 +465,13 @@ def test_a_server_whose_round_was_void_calls_another_one_in_time():
         heard = []
         for _ in range(3):
             for node in (1, 2):
-                order[node].service.advance(order.now)
+                order[node].advance()
             for _ in range(6):
                 messages = order.said(1, 2)
                 heard += messages
                 order.deliver(messages, [1, 2])
             order.now += PATIENCE + 0.1
-        assert len(order[1].service.replica.servers) == 2
+        assert len(order[1].replica.servers) == 2
         order.rings[1] = order.rings[2] = [1, 2, 3]
         order.deliver(heard, [3])
         order.settle()
@@ -483,13 +486,13 @@ def test_a_server_whose_round_was_void_calls_another_one_in_time():
 
 
 def test_rounds_count_anew_on_another_ring_and_when_a_server_comes():
-    order, _, _ = cluster()
+    order, _ = cluster()
 
     def call(times):
         for _ in range(times):
-            order[1].service.replica._call_round()
+            order[1].replica._call_round()
             order.settle()
-        return round_of(order) == RoundId(start(order, 1), order[1].service.replica._rounds)
+        return round_of(order) == RoundId(start(order, 1), order[1].replica._rounds)
 
     assert call(MOST - 1)
     order.ring([1, 2, 3])
@@ -541,7 +544,7 @@ def test_all_members_count_alike_whoever_comes_and_goes(seed):
 
 def test_one_alone_excludes_nobody_where_the_others_decide():
     """It reports first, and calls all others silent before they could."""
-    order, request, token = cluster()
+    order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
     reports = order.said(1, 2, 3)
@@ -551,29 +554,29 @@ def test_one_alone_excludes_nobody_where_the_others_decide():
     order.deliver([(STRANGER, data) for data in false], [1, 2, 3])
     order.deliver(reports, [1, 2, 3])
     order.settle()
-    assert has_all(order, request, token)
+    assert has_all(order, version)
     assert round_of(order) == view
 
 
 def test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come():
     """No order says that the others are left out, since this one alone may not."""
-    order, request, token = cluster()
+    order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
     late = order.said(2, 3)
     order.now += PATIENCE + 0.1
-    order[1].service.advance(order.now)
+    order[1].advance()
     order.deliver(order.said(1), [1, 2, 3])
-    assert order[1].service.readiness == (False, "too few lock servers are here: nothing from node 2, 3")
-    assert order[1].service.replica.phase is Phase.MINORITY
+    assert order[1].why == "too few servers are here: nothing from node 2, 3"
+    assert order[1].replica.phase is Phase.MINORITY
     order.deliver(late, [1, 2, 3])
     order.settle()
-    assert has_all(order, request, token)
+    assert has_all(order, version)
 
 
 def test_the_processes_of_one_node_are_not_all_leaders():
-    order, _, _ = cluster()
+    order, _ = cluster()
     others = [Member(4, pid) for pid in (7, 8, 9)]
     change(order, joined=others)
     order.ring([1, 2, 3])
@@ -583,22 +586,22 @@ def test_the_processes_of_one_node_are_not_all_leaders():
     false = encode(replace(report, start=0, priority=1, lineage=None))
     order.deliver([*((member, false) for member in others), *reports], [1, 2, 3])
     order.settle()
-    leaders = order[1].service.replica.leaders
+    leaders = order[1].replica.leaders
     assert len(leaders) == 3
     assert len(set(leaders) & set(others)) == 1
 
 
-# ---- members that say what no lock server says
+# ---- members that say what no server says
 
 
-def test_who_says_what_no_lock_server_says_is_named_as_none_while_it_is_there():
+def test_who_says_what_no_server_says_is_named_as_none_while_it_is_there():
     """`cpg send cluck hello`."""
-    order, _, _ = cluster()
+    order, _ = cluster()
     change(order, joined=[NEIGHBOUR])
     for data in (b"hello", b"again", b""):
         order.deliver([(NEIGHBOUR, data)], [1, 2, 3])
-    line = "process 9 of node 1 is no lock server, and speaks in the lock servers' group"
-    assert order[2].service.replica.differences == (line,)
+    line = "process 9 of node 1 is no server, and speaks in the servers' group"
+    assert order[2].replica.differences == (line,)
     assert order.said(1, 2, 3) == [], "and it is not answered"
     order.ring([1, 2, 3])
     order.pass_time(2 * HASTE)
@@ -607,22 +610,22 @@ def test_who_says_what_no_lock_server_says_is_named_as_none_while_it_is_there():
     assert named(order) == ""
 
 
-def test_who_says_what_no_lock_server_says_takes_no_vote_and_no_time():
-    order, request, token = cluster()
+def test_who_says_what_no_server_says_takes_no_vote_and_no_time():
+    order, version = cluster()
     change(order, joined=LISTENERS)
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
     for member in LISTENERS:
         order.deliver([(member, b"hello")], [1, 2, 3])
     order.settle()
-    assert has_all(order, request, token)
+    assert has_all(order, version)
 
 
 def test_who_speaks_another_version_is_named_as_a_process_where_its_node_has_several():
-    order, _, _ = cluster()
+    order, _ = cluster()
     change(order, joined=[NEIGHBOUR, STRANGER])
     order.deliver([(member, bytes((VERSION + 1,))) for member in (NEIGHBOUR, STRANGER)], [1, 2, 3])
-    lines = order[1].service.replica.differences
+    lines = order[1].replica.differences
     assert [line.partition(" does")[0] for line in lines] == ["node 4", "process 9 of node 1"]
     change(order, left=[NEIGHBOUR, STRANGER])
     assert named(order) == ""
