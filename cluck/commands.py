@@ -14,7 +14,7 @@ from typing import Annotated, Final, NamedTuple
 from msgspec import Meta, Struct
 
 from cpg.replication.electorate import ChangeVoters
-from cpg.replication.identities import Number, Server
+from cpg.replication.identities import Number, ServerId
 from cpg.replication.wire import LONGEST_PROMISE
 
 LARGEST_NAME: Final = 1024
@@ -45,7 +45,7 @@ Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
 class Client(NamedTuple):
     """A program: the lock server that admitted it first, and its number there. It may go on at another server."""
 
-    server: Server
+    server: ServerId
     number: Number
 
 
@@ -100,14 +100,14 @@ class Why(enum.StrEnum):
     again when they do."""
 
 
-class _Said(Struct, frozen=True, array_like=True, gc=False):
+class _Value(Struct, frozen=True, array_like=True, gc=False):
     """What all of these have in common: they are values, and small on the wire."""
 
 
 # ---- commands: locks
 
 
-class Acquire(_Said, frozen=True, tag=1):
+class Acquire(_Value, frozen=True, tag=1):
     """Ask for a lock."""
 
     request: RequestId
@@ -124,27 +124,27 @@ class Acquire(_Said, frozen=True, tag=1):
     """All requests of this client up to this number have been answered for good, and will not come again."""
 
 
-class Withdraw(_Said, frozen=True, tag=2):
+class Withdraw(_Value, frozen=True, tag=2):
     """Do not want any more what a request was for: leave the queue, or release what has been granted."""
 
     request: RequestId
 
 
-class Release(_Said, frozen=True, tag=3):
+class Release(_Value, frozen=True, tag=3):
     """Give back the lock that a request was granted under this token."""
 
     request: RequestId
     token: Number
 
 
-class Renew(_Said, frozen=True, tag=4):
+class Renew(_Value, frozen=True, tag=4):
     """Go on holding it, or leading, for another lease."""
 
     request: RequestId
     token: Number
 
 
-class Revoke(_Said, frozen=True, tag=5):
+class Revoke(_Value, frozen=True, tag=5):
     """A lease comes to its end: ask for the lock, or have a leader's successor chosen. Void where it was renewed."""
 
     name: Name
@@ -152,7 +152,7 @@ class Revoke(_Said, frozen=True, tag=5):
     renewals: Number
 
 
-class Expire(_Said, frozen=True, tag=6):
+class Expire(_Value, frozen=True, tag=6):
     """Lease and grace are over: take the lock, or the leadership. Void where a renewal came before."""
 
     name: Name
@@ -160,20 +160,20 @@ class Expire(_Said, frozen=True, tag=6):
     renewals: Number
 
 
-class Force(_Said, frozen=True, tag=7):
+class Force(_Value, frozen=True, tag=7):
     """An administrator takes a lock from its holder."""
 
     name: Name
     token: Number
 
 
-class Gone(_Said, frozen=True, tag=8):
+class Gone(_Value, frozen=True, tag=8):
     """A client has verifiably ended: its locks are free at once, it leads nothing, and it waits for nothing."""
 
     client: Client
 
 
-class Still(_Said, frozen=True, tag=9):
+class Still(_Value, frozen=True, tag=9):
     """A request still waits: the holder-to-be counts its lease from when it last said so (ruling E7). A lock that is
     free, and had waited for another epoch of tokens, is granted now."""
 
@@ -183,7 +183,7 @@ class Still(_Said, frozen=True, tag=9):
 # ---- commands: conditions
 
 
-class Wait(_Said, frozen=True, tag=20):
+class Wait(_Value, frozen=True, tag=20):
     """Release a lock and wait on a condition, in one step."""
 
     request: RequestId
@@ -194,7 +194,7 @@ class Wait(_Said, frozen=True, tag=20):
     settled: Number = 0
 
 
-class Notify(_Said, frozen=True, tag=21):
+class Notify(_Value, frozen=True, tag=21):
     """Wake one waiter of a condition, or all of them."""
 
     request: RequestId
@@ -205,7 +205,7 @@ class Notify(_Said, frozen=True, tag=21):
     settled: Number = 0
 
 
-class EndWait(_Said, frozen=True, tag=22):
+class EndWait(_Value, frozen=True, tag=22):
     """A waiter's time is over, or its task was cancelled. Void where it was woken before."""
 
     request: RequestId
@@ -214,7 +214,7 @@ class EndWait(_Said, frozen=True, tag=22):
 # ---- commands: leaders
 
 
-class Stand(_Said, frozen=True, tag=40):
+class Stand(_Value, frozen=True, tag=40):
     """Be a candidate in an election, until withdrawn; the request is the candidate's name from then on."""
 
     request: RequestId
@@ -232,7 +232,7 @@ class Stand(_Said, frozen=True, tag=40):
     settled: Number = 0
 
 
-class Status(_Said, frozen=True, tag=41):
+class Status(_Value, frozen=True, tag=41):
     """A candidate's answer in a round, in seconds; its server gives it."""
 
     candidate: RequestId
@@ -243,14 +243,14 @@ class Status(_Said, frozen=True, tag=41):
     """How long it had been down before; 0 where that is not known."""
 
 
-class Close(_Said, frozen=True, tag=42):
+class Close(_Value, frozen=True, tag=42):
     """Wait no longer for statuses in a round. Where none has come, another round begins."""
 
     election: Name
     round: Number
 
 
-class Next(_Said, frozen=True, tag=43):
+class Next(_Value, frozen=True, tag=43):
     """The winner of a round is about to lead. Rejected unless it is the winner."""
 
     election: Name
@@ -258,7 +258,7 @@ class Next(_Said, frozen=True, tag=43):
     candidate: RequestId
 
 
-class Commit(_Said, frozen=True, tag=44):
+class Commit(_Value, frozen=True, tag=44):
     """It leads. Rejected unless it is who was named next; without effect while the leadership before it lasts."""
 
     election: Name
@@ -266,7 +266,7 @@ class Commit(_Said, frozen=True, tag=44):
     candidate: RequestId
 
 
-class Resign(_Said, frozen=True, tag=45):
+class Resign(_Value, frozen=True, tag=45):
     """A leader leads no more, and nothing is done in its name, but it goes on standing."""
 
     request: RequestId
@@ -276,7 +276,7 @@ class Resign(_Said, frozen=True, tag=45):
     """Who is to be next, if that is another candidate."""
 
 
-class Depose(_Said, frozen=True, tag=46):
+class Depose(_Value, frozen=True, tag=46):
     """The winner of a round does not come: another one is to lead. Void once it leads."""
 
     election: Name
@@ -284,7 +284,7 @@ class Depose(_Said, frozen=True, tag=46):
     candidate: RequestId
 
 
-class Publish(_Said, frozen=True, tag=47):
+class Publish(_Value, frozen=True, tag=47):
     """A leader attaches something to its leadership that others are told."""
 
     request: RequestId
@@ -307,14 +307,14 @@ OfClient = Request | Withdraw | Release | Renew | EndWait | Resign
 # ---- outcomes
 
 
-class Granted(_Said, frozen=True, tag=1):
+class Granted(_Value, frozen=True, tag=1):
     """A request has its lock."""
 
     request: RequestId
     token: Number
 
 
-class Queued(_Said, frozen=True, tag=2):
+class Queued(_Value, frozen=True, tag=2):
     """A request waits."""
 
     request: RequestId
@@ -322,7 +322,7 @@ class Queued(_Said, frozen=True, tag=2):
     """How many tickets are before it, those of holders included."""
 
 
-class Refused(_Said, frozen=True, tag=3):
+class Refused(_Value, frozen=True, tag=3):
     """A request will not get what it is for."""
 
     request: RequestId
@@ -331,7 +331,7 @@ class Refused(_Said, frozen=True, tag=3):
     """Of a deadlock: the locks, each held by who waits for the next one."""
 
 
-class Ended(_Said, frozen=True, tag=4):
+class Ended(_Value, frozen=True, tag=4):
     """A lock is not held any more: given back (`why` is None), or lost."""
 
     request: RequestId
@@ -339,14 +339,14 @@ class Ended(_Said, frozen=True, tag=4):
     why: Why | None
 
 
-class Revoked(_Said, frozen=True, tag=5):
+class Revoked(_Value, frozen=True, tag=5):
     """The holder should give the lock back now."""
 
     request: RequestId
     token: Number
 
 
-class Renewed(_Said, frozen=True, tag=6):
+class Renewed(_Value, frozen=True, tag=6):
     """The holder, or the leader, has another lease."""
 
     request: RequestId
@@ -354,13 +354,13 @@ class Renewed(_Said, frozen=True, tag=6):
     renewals: Number
 
 
-class Waiting(_Said, frozen=True, tag=20):
+class Waiting(_Value, frozen=True, tag=20):
     """A request waits on a condition; the lock has been released."""
 
     request: RequestId
 
 
-class Woken(_Said, frozen=True, tag=21):
+class Woken(_Value, frozen=True, tag=21):
     """A waiter of a condition does not wait any more; where it reacquires, its lock follows."""
 
     request: RequestId
@@ -368,20 +368,20 @@ class Woken(_Said, frozen=True, tag=21):
     """False: its time was over."""
 
 
-class Notified(_Said, frozen=True, tag=22):
+class Notified(_Value, frozen=True, tag=22):
     """So many waiters were woken."""
 
     request: RequestId
     count: Number
 
 
-class Standing(_Said, frozen=True, tag=40):
+class Standing(_Value, frozen=True, tag=40):
     """A request is a candidate."""
 
     request: RequestId
 
 
-class Asked(_Said, frozen=True, tag=41):
+class RoundOpened(_Value, frozen=True, tag=41):
     """A round is open: the server of each of these candidates is to give its status."""
 
     election: Name
@@ -389,7 +389,7 @@ class Asked(_Said, frozen=True, tag=41):
     candidates: tuple[RequestId, ...]
 
 
-class Chosen(_Said, frozen=True, tag=42):
+class Chosen(_Value, frozen=True, tag=42):
     """Who is to lead: its server is to name it next; where it has been (`is_next`), the server is to commit it."""
 
     election: Name
@@ -398,7 +398,7 @@ class Chosen(_Said, frozen=True, tag=42):
     is_next: bool
 
 
-class Leadership(_Said, frozen=True, tag=43):
+class Leadership(_Value, frozen=True, tag=43):
     """Who leads now, for all that observe; also when a blob was published."""
 
     election: Name
@@ -411,14 +411,14 @@ class Leadership(_Said, frozen=True, tag=43):
     blob: bytes = b""
 
 
-class Published(_Said, frozen=True, tag=44):
+class Published(_Value, frozen=True, tag=44):
     """A blob is attached."""
 
     request: RequestId
     version: Number
 
 
-class Rejected(_Said, frozen=True, tag=45):
+class Rejected(_Value, frozen=True, tag=45):
     """A `Next` or `Commit` that the state of the election does not bear out; it changed nothing.
 
     This is no `Refused` of the candidate's request, which goes on standing all the same.
@@ -429,7 +429,7 @@ class Rejected(_Said, frozen=True, tag=45):
     candidate: RequestId
 
 
-class Lapsed(_Said, frozen=True, tag=46):
+class Lapsed(_Value, frozen=True, tag=46):
     """Nobody acts any more by the leadership with this token: the next one may begin."""
 
     election: Name
@@ -438,5 +438,5 @@ class Lapsed(_Said, frozen=True, tag=46):
 
 LockOutcome = Granted | Queued | Refused | Ended | Revoked | Renewed
 ConditionOutcome = LockOutcome | Waiting | Woken | Notified
-LeaderOutcome = Refused | Renewed | Standing | Asked | Chosen | Leadership | Published | Rejected | Lapsed
+LeaderOutcome = Refused | Renewed | Standing | RoundOpened | Chosen | Leadership | Published | Rejected | Lapsed
 Outcome = ConditionOutcome | LeaderOutcome

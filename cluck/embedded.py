@@ -142,7 +142,7 @@ class _Line:
     def say(self, said: Sequence[Upward]) -> None:
         """Give this to the server."""
         if not self._has_ended:
-            self._connection.say(list(held_to_limits(said)), self._host.clock())
+            self._connection.receive(list(held_to_limits(said)), self._host.clock())
             self._host.work_soon()
 
     async def receive(self) -> Iterable[Downward]:
@@ -161,7 +161,7 @@ class _Line:
     async def close(self) -> None:
         """End; what is still held is free."""
         if not self._has_ended:
-            self._connection.say([Bye()], self._host.clock())
+            self._connection.receive([Bye()], self._host.clock())
             self._host.work()
 
     def end(self) -> None:

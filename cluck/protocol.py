@@ -60,14 +60,14 @@ class Malformed(TotemError):
     """What the other side says is not what this protocol allows; the text names what and where."""
 
 
-class _Said(Struct, frozen=True, array_like=True, gc=False):
+class _Message(Struct, frozen=True, array_like=True, gc=False):
     """What all of these have in common."""
 
 
 # ---- up
 
 
-class Hello(_Said, frozen=True, tag=100):
+class Hello(_Message, frozen=True, tag=100):
     """Who connects; `resumes`: the client that it was before the connection was lost."""
 
     version: Number
@@ -78,23 +78,23 @@ class Hello(_Said, frozen=True, tag=100):
     """What its first `Welcome` gave it, to resume with."""
 
 
-class Pong(_Said, frozen=True, tag=101):
+class Pong(_Message, frozen=True, tag=101):
     """The client's tasks run."""
 
 
-class Observe(_Said, frozen=True, tag=102):
+class Observe(_Message, frozen=True, tag=102):
     """Be told the present and all later leaderships of an election."""
 
     election: Name
 
 
-class Ignore(_Said, frozen=True, tag=103):
+class Ignore(_Message, frozen=True, tag=103):
     """Be told no more of an election."""
 
     election: Name
 
 
-class Ask(_Said, frozen=True, tag=104):
+class Ask(_Message, frozen=True, tag=104):
     """Ask for something to be shown; answered by as many `Answer` as it takes."""
 
     number: Number
@@ -102,11 +102,11 @@ class Ask(_Said, frozen=True, tag=104):
     """`status`, `tickets`, `leaders`, `elections`, `conditions`."""
 
 
-class Bye(_Said, frozen=True, tag=105):
+class Bye(_Message, frozen=True, tag=105):
     """The client ends in order: what it still holds is free."""
 
 
-class ReadClock(_Said, frozen=True, tag=106):
+class ReadClock(_Message, frozen=True, tag=106):
     """Tell what your clock shows: a `Welcome` that was late has told it badly."""
 
 
@@ -120,7 +120,7 @@ Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye | ReadClock
 # ---- down
 
 
-class Welcome(_Said, frozen=True, tag=100):
+class Welcome(_Message, frozen=True, tag=100):
     """Who the client is from now on."""
 
     version: Number
@@ -131,7 +131,7 @@ class Welcome(_Said, frozen=True, tag=100):
     was_resumed: bool = False
 
 
-class Held(_Said, frozen=True, tag=101):
+class Held(_Message, frozen=True, tag=101):
     """A lock is held, or held on, until a deadline on the server's clock (ruling E7).
 
     `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
@@ -142,18 +142,18 @@ class Held(_Said, frozen=True, tag=101):
     deadline: Seconds
 
 
-class Readiness(_Said, frozen=True, tag=102):
+class Readiness(_Message, frozen=True, tag=102):
     """Whether requests are answered now; if not, why. Told at first, and at each change."""
 
     ready: bool
     why: str
 
 
-class Ping(_Said, frozen=True, tag=103):
+class Ping(_Message, frozen=True, tag=103):
     """Are the client's tasks running?"""
 
 
-class Answer(_Said, frozen=True, tag=104):
+class Answer(_Message, frozen=True, tag=104):
     """Part of an answer: JSON."""
 
     number: Number
@@ -161,7 +161,7 @@ class Answer(_Said, frozen=True, tag=104):
     is_last: bool
 
 
-class Leads(_Said, frozen=True, tag=105):
+class Leads(_Message, frozen=True, tag=105):
     """A candidate of this client leads until a deadline on the server's clock (ruling E10); token 0: not any more.
 
     `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
@@ -183,14 +183,14 @@ class Farewell(enum.StrEnum):
     FULL = "full"
 
 
-class Goodbye(_Said, frozen=True, tag=106):
+class Goodbye(_Message, frozen=True, tag=106):
     """The last that a client is told."""
 
     why: Farewell
     text: str
 
 
-class Failed(_Said, frozen=True, tag=107):
+class Failed(_Message, frozen=True, tag=107):
     """A request was not given to the group, and has no effect: as many wait as may, or not ready and not to wait."""
 
     request: RequestId
@@ -198,14 +198,14 @@ class Failed(_Said, frozen=True, tag=107):
     not_ready: bool
 
 
-class Renounced(_Said, frozen=True, tag=108):
+class Renounced(_Message, frozen=True, tag=108):
     """What was held under this token cannot be relied on any more: this server is not in the part that decides."""
 
     request: RequestId
     token: Number
 
 
-class Clock(_Said, frozen=True, tag=109):
+class Clock(_Message, frozen=True, tag=109):
     """The server's boot-time clock, between `ReadClock` and this."""
 
     clock: Seconds

@@ -21,7 +21,7 @@ from cluck.daemon.processes import Process
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator, Upward, upward
 from cluck.server.host import Host
 from cluck.server.queries import text as shown
-from cluck.server.replies import LedNews
+from cluck.server.replies import LeadershipNews
 from cpg.local.access import Access
 from cpg.local.lifecycle import descriptors_for_clients
 from cpg.local.server_socket import Connection, Peer, accept
@@ -84,7 +84,7 @@ class Server:
             self.lacks("it ends")
             await self._farewell("the lock server has ended, or its ring")
 
-    def _log_of_election(self, news: LedNews) -> None:
+    def _log_of_election(self, news: LeadershipNews) -> None:
         """Log that a leadership has begun or ended: clients can have that as often as they like."""
         cause, name, text = ("election", news.user), printable(news.election), "election %s: %s"
         self._access.rarely.log(logging.INFO, cause, text, name, news.text, fields=news.fields, most=MOST_OF_ELECTIONS)
@@ -258,11 +258,11 @@ class Line:
     def is_open(self) -> bool:
         """Whether the lock server keeps something for this client, who has lost its connection."""
         local = self._line.local
-        return local is not None and local.put is None and self._host.service.clients.get(local.client) is local
+        return local is not None and local.send is None and self._host.service.clients.get(local.client) is local
 
     def say(self, said: Sequence[Upward]) -> None:
         """Take what the client says. Raises Malformed."""
-        self._line.say(said, self._host.clock())
+        self._line.receive(said, self._host.clock())
         self._work()
 
     def lost(self, *, dead: bool) -> None:

@@ -21,7 +21,7 @@ PATIENCE: Final = 5.0
 """Seconds that a change may take before it is told that nothing is decided."""
 
 
-class Changes:
+class ChangeLog:
     """What was told last, and what has happened since."""
 
     def __init__(self, now: float) -> None:

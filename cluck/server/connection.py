@@ -35,7 +35,7 @@ class Connection:
     def __init__(
         self,
         service: Service,
-        put: Callable[[Downward], None],
+        send: Callable[[Downward], None],
         user: int,
         is_behind: Callable[[], bool],
         *,
@@ -43,31 +43,31 @@ class Connection:
     ) -> None:
         """The arguments are those of `Service.connect`."""
         self._service = service
-        self._put = put
+        self._send = send
         self._user = user
         self._is_behind = is_behind
         self._may_force = may_force
         self.local: LocalClient | None = None
         """Whose it is, once it has said hello."""
 
-    def say(self, said: Sequence[Upward], now: float) -> None:
+    def receive(self, messages: Sequence[Upward], now: float) -> None:
         """Take what the client says. Raises Malformed."""
-        for upward in said:
+        for upward in messages:
             if self.local is None:
                 self._greet(upward, now)
             else:
-                self._hear(self.local, upward, now)
+                self._handle(self.local, upward, now)
 
     def _greet(self, upward: Upward, now: float) -> None:
         if not isinstance(upward, Hello):
             raise Malformed(f"{type(upward).__name__} in place of Hello")
         if upward.version != VERSION:
             text = f"client of version {upward.version}, lock server of version {VERSION}: install the same release"
-            self._put(Goodbye(Farewell.VERSION, text))
+            self._send(Goodbye(Farewell.VERSION, text))
             return
-        self.local = self._service.welcome(upward, self._put, self._user, self._is_behind, now)
+        self.local = self._service.welcome(upward, self._send, self._user, self._is_behind, now)
 
-    def _hear(self, local: LocalClient, upward: Upward, now: float) -> None:
+    def _handle(self, local: LocalClient, upward: Upward, now: float) -> None:
         service = self._service
         match upward:
             case Pong():
@@ -79,9 +79,9 @@ class Connection:
             case Ignore(election):
                 local.ignore(election)
             case Ask():
-                service.ask(local, upward)
+                service.query(local, upward)
             case ReadClock():
-                self._put(Clock(now))
+                self._send(Clock(now))
             case Bye():
                 self.lost(now, dead=True)
             case Hello():
@@ -100,5 +100,5 @@ class Connection:
     def lost(self, now: float, *, dead: bool) -> None:
         """The connection has ended; again with `dead` once the client's process is known to have ended, too."""
         local = self.local
-        if local is not None and local.put in (self._put, None):
+        if local is not None and local.send in (self._send, None):
             self._service.lost(local, now, dead=dead)

@@ -13,7 +13,6 @@ from typing import Final
 
 from cluck.commands import (
     LONGEST_AGE,
-    Asked,
     Chosen,
     Client,
     Close,
@@ -25,12 +24,13 @@ from cluck.commands import (
     Next,
     Rejected,
     RequestId,
+    RoundOpened,
     Status,
 )
 from cluck.server.leases import STANDBY
 from cluck.server.local_clients import LocalClient
 from cluck.state.elections import Election, Stage
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 
 PATIENCE: Final = 1.0
 """Seconds that a round waits for statuses, and for its winner."""
@@ -38,10 +38,10 @@ STRIKES: Final = 3
 """Unanswered pings of a client whose candidates are not to be chosen."""
 
 
-class Canvass:
+class ElectionRounds:
     """The rounds that are under way, as one server sees them."""
 
-    def __init__(self, server: Server, clients: Mapping[Client, LocalClient]) -> None:
+    def __init__(self, server: ServerId, clients: Mapping[Client, LocalClient]) -> None:
         self._server = server
         self._clients = clients
         self._late: dict[bytes, tuple[float, Close | Depose]] = {}
@@ -49,15 +49,17 @@ class Canvass:
         self._times: list[tuple[float, bytes]] = []
         """A heap of these times, and of some that do not count any more."""
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Begin anew, with what is pending in the state."""
         self._late.clear()
         self._times.clear()
 
-    def hear(self, outcome: Asked | Chosen | Leadership | Rejected | Lapsed, now: float) -> Iterator[Command]:
+    def on_outcome(
+        self, outcome: RoundOpened | Chosen | Leadership | Rejected | Lapsed, now: float
+    ) -> Iterator[Command]:
         """Something has come of an election."""
         match outcome:
-            case Asked(election, number, candidates):
+            case RoundOpened(election, number, candidates):
                 self._wait(now + PATIENCE, election, Close(election, number))
                 yield from self._statuses(candidates, number, now)
             case Chosen(election, number, candidate, is_next):
@@ -76,7 +78,7 @@ class Canvass:
     def _runs(self, candidate: RequestId) -> bool:
         """Whether a candidate is this server's, and answers."""
         local = self._clients.get(candidate.owner.client)
-        return local is not None and local.put is not None and local.strikes < STRIKES
+        return local is not None and local.send is not None and local.strikes < STRIKES
 
     def _wait(self, time: float, election: bytes, command: Close | Depose) -> None:
         self._late[election] = time, command

@@ -16,18 +16,18 @@ import anyio
 
 from cluck.commands import Force
 from cluck.protocol import Downward
-from cluck.server.change_log import Changes
+from cluck.server.change_log import ChangeLog
 from cluck.server.connection import Connection
 from cluck.server.queries import text as shown
-from cluck.server.replies import LedNews
+from cluck.server.replies import LeadershipNews
 from cluck.server.service import Service
 from cpg.block import Waiters
 from cpg.events import Confchg
 from cpg.group import Group
 from cpg.payloads import Guarantee
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 from cpg.replication.replica import ReplicaSettings
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from totem.errors import QueueFull, RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, words
@@ -44,10 +44,10 @@ LONGEST_SLEEP: Final = 1.0
 class Store(Protocol):
     """Where a record is made durable: `cluck.server.store.Disk`, or something in memory for tests."""
 
-    def load(self) -> Record | None:
+    def load(self) -> DurableRecord | None:
         """Return what is known."""
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: DurableRecord) -> None:
         """Remember at least this, durably."""
 
 
@@ -63,7 +63,7 @@ class Host:
         )
         self.worked: Callable[[], None] = lambda: None
         """Called when everything that clients may be told now has been put."""
-        self.log_of_election: Callable[[LedNews], None] = self._log_of_election
+        self.log_of_election: Callable[[LeadershipNews], None] = self._log_of_election
         """Called with what the administrator should know of an election that clients of this server lead or led."""
         self._group = group
         self._store = store
@@ -73,7 +73,7 @@ class Host:
         self._said = Waiters()
         """Of who does what several clients have asked for in one turn."""
         self._asleep_until = 0.0
-        self._changes = Changes(clock())
+        self._changes = ChangeLog(clock())
         self._has_worked = False
         """Something was given to the group since its last event."""
 
@@ -127,16 +127,16 @@ class Host:
         if self._outbox or service.record_to_store is not None or service.deadline < self._asleep_until:
             self._jobs.wake()
         self._log_change(now)
-        for news in service.take_led_news():
+        for news in service.take_leadership_news():
             self.log_of_election(news)
         while service.forced:
             self._log_force(*service.forced.popleft())
         self.worked()
 
-    def _log_of_election(self, news: LedNews) -> None:
+    def _log_of_election(self, news: LeadershipNews) -> None:
         _log.info("election %s: %s", printable(news.election), news.text, extra=extra(news.fields))
 
-    def _log_force(self, force: Force, server: Server) -> None:
+    def _log_force(self, force: Force, server: ServerId) -> None:
         node_id, lock = self.service.replica.member.node_id, shown(force.name)
         fields = event_fields("lock_forced", node=node_id, lock=lock, token=force.token, by_node=server.node_id)
         _log.warning(
@@ -210,11 +210,11 @@ class Host:
 
     def connect(
         self,
-        put: Callable[[Downward], None],
+        send: Callable[[Downward], None],
         *,
         may_force: bool = True,
         user: int = 0,
         is_behind: Callable[[], bool] = lambda: False,
     ) -> Connection:
         """Begin with a client; after each `say` and `lost` of it `work_soon` is to be called."""
-        return self.service.connect(put, may_force=may_force, user=user, is_behind=is_behind)
+        return self.service.connect(send, may_force=may_force, user=user, is_behind=is_behind)

@@ -12,10 +12,10 @@ from cluck.commands import Client, Gone, Queued, RequestId, Still, Withdraw
 from cluck.protocol import Ping
 from cluck.server.leases import STANDBY
 from cluck.server.local_clients import LocalClient
-from cluck.server.replies import Teller
-from cluck.server.submissions import Outgoing
-from cluck.state.machine import State
-from cpg.replication.identities import Server
+from cluck.server.replies import Replies
+from cluck.server.submissions import Submissions
+from cluck.state.machine import LockState
+from cpg.replication.identities import ServerId
 from cpg.replication.replica import Replica
 
 TICK: Final = 0.5
@@ -28,27 +28,27 @@ RESUME: Final = 10.0
 """Seconds that a client has to come back before it waits for nothing any more."""
 
 
-class Upkeep:
+class Housekeeping:
     """What one server has to look after."""
 
     def __init__(
         self,
-        replica: Replica[State],
+        replica: Replica[LockState],
         clients: dict[Client, LocalClient],
-        outgoing: Outgoing,
-        teller: Teller,
+        submissions: Submissions,
+        replies: Replies,
         now: float,
     ) -> None:
         self.deadline = now + TICK
         """When `advance` is to be called."""
-        self._ended: dict[Server, float] = {}
+        self._ended: dict[ServerId, float] = {}
         """Lock servers that have ended with all their clients, as far as the state does not know it yet, and when."""
         self._short_since: float | None = None
         """When tokens were seen to run short."""
         self._replica = replica
         self._clients = clients
-        self._outgoing = outgoing
-        self._teller = teller
+        self._submissions = submissions
+        self._replies = replies
         self._next_ping = now + PING
 
     def advance(self, now: float, rank: int | None) -> None:
@@ -56,13 +56,13 @@ class Upkeep:
         if now < self.deadline:
             return
         self.deadline = now + TICK
-        self._teller.on_tick(now)
+        self._replies.on_tick(now)
         self._look_after_the_lost(now)
         if now >= self._next_ping:
             self._next_ping = now + PING
             self._ping()
         if self._replica.is_primary:
-            self._outgoing.refuse_unrecorded(now)
+            self._submissions.refuse_unrecorded(now)
             self._tell_places(now)
             self._look_after_the_cluster(now, rank)
 
@@ -82,7 +82,7 @@ class Upkeep:
                     names[ticket.name] = None
         for name in names:
             lock = state.table.locks[name]
-            is_told = name in moved and self._teller.is_resumed
+            is_told = name in moved and self._replies.is_resumed
             for place, ticket in enumerate(lock.waiting if is_told else lock.nearest(NEAR)):
                 local = self._clients.get(ticket.request.owner.client)
                 known = local.open.get(ticket.request) if local is not None else None
@@ -91,15 +91,15 @@ class Upkeep:
                 ahead = len(lock.holders) + place
                 if is_told and known.ahead != ahead:
                     known.ahead = ahead
-                    local.tell(Queued(ticket.request, ahead))
-                if place < NEAR and local.put is not None and now - (known.sent or -math.inf) > ticket.lease / 3:
-                    self._outgoing.say(Still(ticket.request))
+                    local.reply(Queued(ticket.request, ahead))
+                if place < NEAR and local.send is not None and now - (known.sent or -math.inf) > ticket.lease / 3:
+                    self._submissions.submit(Still(ticket.request))
 
     # ---- clients that are lost, or stuck
 
     def lose(self, local: LocalClient, now: float, *, dead: bool) -> None:
         """A client's connection has ended; `dead`: so has its process, or it has said goodbye."""
-        local.put = None
+        local.send = None
         local.lost = now
         if dead or self._has_nothing(local):
             self._forget(local)
@@ -114,7 +114,7 @@ class Upkeep:
             elif not local.is_given_up and self._replica.is_primary:
                 kept = {request for request in local.open if self._is_granted(request)}
                 local.is_given_up = not kept
-                self._outgoing.say_all(Withdraw(request) for request in local.open if request not in kept)
+                self._submissions.submit_all(Withdraw(request) for request in local.open if request not in kept)
 
     def _has_nothing(self, local: LocalClient) -> bool:
         """Whether nothing is lost with a client; it may still hold what an earlier life of this server granted."""
@@ -123,7 +123,7 @@ class Upkeep:
         state = self._replica.state if self._replica.is_primary else None
         if state is None or local.open or local.held:
             return False
-        return not (state.table.has_tickets(local.client) or state.leaders.have_led(local.client))
+        return not (state.table.has_tickets(local.client) or state.elections.have_led(local.client))
 
     def _is_granted(self, request: RequestId) -> bool:
         """Whether a client may rely on what it asked for: it may have been told by an earlier life of this server."""
@@ -135,20 +135,20 @@ class Upkeep:
         """A client is not there any more, and what it had is free."""
         self._clients.pop(local.client, None)
         local.leave()
-        self._outgoing.forget(local)
+        self._submissions.forget(local)
         if local.is_known:
-            self._outgoing.say(Gone(local.client))
+            self._submissions.submit(Gone(local.client))
 
     def _ping(self) -> None:
         """Ask clients with candidates whether they run: those that do not are not chosen."""
         for local in self._clients.values():
             if local.candidates:
                 local.strikes += 1
-                local.tell(Ping())
+                local.reply(Ping())
 
     # ---- for all servers
 
-    def on_server_ended(self, server: Server, now: float) -> None:
+    def on_server_ended(self, server: ServerId, now: float) -> None:
         """Another server has ended together with all its clients."""
         self._ended[server] = now
 
@@ -164,7 +164,7 @@ class Upkeep:
             if not clients:
                 del self._ended[server]
             elif self._is_turn(since, now, rank):
-                self._outgoing.say_all(map(Gone, clients))
+                self._submissions.submit_all(map(Gone, clients))
 
     @staticmethod
     def _is_turn(since: float, now: float, rank: int | None) -> bool:

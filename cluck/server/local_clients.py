@@ -14,7 +14,7 @@ ADMINISTRATORS: Final = 0
 
 
 @dataclass(slots=True)
-class Open:
+class OpenRequest:
     """A request that has not been answered for good."""
 
     command: Command
@@ -46,7 +46,7 @@ class LocalClient:
 
     client: Client
     program: str
-    put: Callable[[Downward], None] | None
+    send: Callable[[Downward], None] | None
     """None while the connection is lost."""
     user: int
     """With whom it shares what all clients may have."""
@@ -60,7 +60,7 @@ class LocalClient:
     """When it was lost."""
     is_given_up: bool = False
     """It has not come back in time: it waits for nothing any more."""
-    open: dict[RequestId, Open] = field(default_factory=dict)
+    open: dict[RequestId, OpenRequest] = field(default_factory=dict)
     held: dict[int, RequestId] = field(default_factory=dict)
     """By token: what was granted, as far as the client was told."""
     observed: set[bytes] = field(default_factory=set)
@@ -105,10 +105,10 @@ class LocalClient:
         for election in list(self.observed):
             self.ignore(election)
 
-    def tell(self, said: Downward) -> None:
+    def reply(self, message: Downward) -> None:
         """Tell it something, if it is there."""
-        if self.put is not None:
-            self.put(said)
+        if self.send is not None:
+            self.send(message)
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Batch:
 
 
 @dataclass(slots=True, frozen=True)
-class Untold:
+class PendingReply:
     """An outcome that is not final yet."""
 
     number: int

@@ -20,7 +20,7 @@ from cpg.replication.electorate import Voters
 
 if TYPE_CHECKING:
     from cluck.server.service import Service
-    from cluck.state.conditions import Condition
+    from cluck.state.conditions import ConditionQueue
     from cluck.state.elections import Election, Tenure
     from cluck.state.lock_table import Lock, Ticket
 
@@ -30,7 +30,7 @@ PART: Final = 64 * 1024
 """Bytes of a part of an answer."""
 
 
-class Inquiries:
+class Queries:
     """The questions of a lock server's clients that are not answered yet."""
 
     def __init__(self, service: Service) -> None:
@@ -38,12 +38,12 @@ class Inquiries:
         self._open: dict[LocalClient, deque[Iterator[Answer]]] = {}
         """Of each client, who comes first in the next turn first."""
 
-    def ask(self, local: LocalClient, ask: Ask) -> None:
+    def add(self, local: LocalClient, query: Ask) -> None:
         """Take a question. Raises Malformed where the client has asked for too much."""
         waiting = self._open.setdefault(local, deque())
         if len(waiting) >= MOST_QUESTIONS:
             raise Malformed(f"a question with {MOST_QUESTIONS} others open")
-        waiting.append(answers(self._service, ask))
+        waiting.append(answers(self._service, query))
 
     @property
     def are_open(self) -> bool:
@@ -59,12 +59,12 @@ class Inquiries:
         """Tell one part of one answer to the next client that reads what it is told."""
         for local in list(self._open):
             waiting = self._open.pop(local)
-            if local.put is None:
+            if local.send is None:
                 continue  # it asks again when it is back
             self._open[local] = waiting
             if not local.is_behind():
                 part = next(waiting[0])
-                local.tell(part)
+                local.reply(part)
                 if part.is_last:
                     waiting.popleft()
                 if not waiting:
@@ -72,15 +72,15 @@ class Inquiries:
                 return
 
 
-def answers(service: Service, ask: Ask) -> Iterator[Answer]:
+def answers(service: Service, query: Ask) -> Iterator[Answer]:
     """Answer a client's question, in parts that are made as they are taken."""
     body = bytearray()
-    for piece in pieces(service, ask.question):
+    for piece in pieces(service, query.question):
         body += piece
         while len(body) > PART:
-            yield Answer(ask.number, bytes(body[:PART]), False)
+            yield Answer(query.number, bytes(body[:PART]), False)
             del body[:PART]
-    yield Answer(ask.number, bytes(body), True)
+    yield Answer(query.number, bytes(body), True)
 
 
 def pieces(service: Service, question: str) -> Iterator[bytes]:
@@ -95,10 +95,10 @@ def pieces(service: Service, question: str) -> Iterator[bytes]:
             locks = state.table.locks if state is not None else {}
             yield from _array(_lock(service, name, lock) for name, lock in _by_name(locks))
         case "elections":
-            elections = state.leaders.elections if state is not None else {}
+            elections = state.elections.by_name if state is not None else {}
             yield from _array([json.encode(_election(service, election))] for _, election in _by_name(elections))
         case "conditions":
-            conditions = state.conditions.conditions if state is not None else {}
+            conditions = state.conditions.by_name if state is not None else {}
             yield from _array([json.encode(_condition(*item))] for item in _by_name(conditions))
         case _:
             text = f"{question!r} is no question: status, tickets, leaders, elections, conditions"
@@ -211,7 +211,7 @@ def _leader(service: Service, tenure: Tenure | None) -> dict[str, Any]:
     return {"leader": who(tenure.request), "token": tenure.token, "version": tenure.version, **lease}
 
 
-def _condition(name: bytes, condition: Condition) -> dict[str, Any]:
+def _condition(name: bytes, condition: ConditionQueue) -> dict[str, Any]:
     """A condition, and who waits on it."""
     return {
         "name": text(name),

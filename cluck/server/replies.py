@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from cluck.commands import (
-    Asked,
     Chosen,
     Client,
     Ended,
@@ -27,6 +26,7 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Revoked,
+    RoundOpened,
     Standing,
     Wait,
     Waiting,
@@ -35,12 +35,12 @@ from cluck.commands import (
 )
 from cluck.protocol import Held, Leads, Readiness, Renounced
 from cluck.server.leases import usable
-from cluck.server.local_clients import Audience, Audiences, LocalClient, Untold
+from cluck.server.local_clients import Audience, Audiences, LocalClient, PendingReply
 from cluck.server.queries import text as shown
-from cluck.server.submissions import Outgoing
+from cluck.server.submissions import Submissions
 from cluck.state.elections import Tenure
 from cluck.state.lock_table import Ticket
-from cluck.state.machine import State
+from cluck.state.machine import LockState
 from cpg.replication.replica import Phase, Replica
 from totem.log_fields import Fields, event_fields
 from totem.text import printable
@@ -59,7 +59,7 @@ class _Led(NamedTuple):
     token: int
 
 
-class LedNews(NamedTuple):
+class LeadershipNews(NamedTuple):
     """A leadership of a client of this server has begun, or ended."""
 
     election: bytes
@@ -69,15 +69,15 @@ class LedNews(NamedTuple):
     """Whose client it is."""
 
 
-class Teller:
+class Replies:
     """What is to be told to the clients of one server, and what they were told of its readiness."""
 
     def __init__(
         self,
-        replica: Replica[State],
+        replica: Replica[LockState],
         clients: Mapping[Client, LocalClient],
         audiences: Audiences,
-        outgoing: Outgoing,
+        submissions: Submissions,
         now: float,
     ) -> None:
         self.is_resumed = False
@@ -85,23 +85,23 @@ class Teller:
         self._replica = replica
         self._clients = clients
         self._audiences = audiences
-        self._outgoing = outgoing
-        self._untold: deque[Untold] = deque()
+        self._submissions = submissions
+        self._pending: deque[PendingReply] = deque()
         self._news: Counter[bytes] = Counter()
         """How many of these are leaderships, by election: the state is further there than what was told."""
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
         self.unheard_since: float | None = None
         """Since when the ring does not seem to move; None: it does."""
-        self._told_ready: tuple[bool, str] = (False, "")
+        self._reported: tuple[bool, str] = (False, "")
         self._led: dict[bytes, _Led] = {}
         """Elections that clients of this server lead, as the administrator was told."""
-        self._led_news: list[LedNews] = []
+        self._leadership_news: list[LeadershipNews] = []
 
     @property
-    def has_untold(self) -> bool:
+    def has_pending_replies(self) -> bool:
         """Whether something was done that may not be told yet."""
-        return bool(self._untold)
+        return bool(self._pending)
 
     # ---- the view
 
@@ -110,7 +110,7 @@ class Teller:
 
         `base`: of a renewal, or of a leadership that begins, when it was sent.
         """
-        self._untold.append(Untold(number, outcome, base))
+        self._pending.append(PendingReply(number, outcome, base))
         if type(outcome) is Leadership:
             self._news[outcome.election] += 1
 
@@ -119,11 +119,11 @@ class Teller:
         if not self.is_resumed:
             self.is_resumed = True
             self._suspended = None
-            self.tell_ready()
-            self._tell_what_changed(now)
-        while self._untold and self._untold[0].number <= number:
-            untold = self._untold.popleft()
-            self._tell(untold.outcome, untold.base, now)
+            self.report_readiness()
+            self._report_changes(now)
+        while self._pending and self._pending[0].number <= number:
+            pending = self._pending.popleft()
+            self._reply(pending.outcome, pending.base, now)
 
     def on_primary(self) -> None:
         """A view has begun; nothing of it is final yet."""
@@ -132,38 +132,38 @@ class Teller:
     def on_suspended(self, now: float) -> None:
         """The view has ended: what is not final may be lost."""
         self._suspended = now
-        self._untold.clear()
+        self._pending.clear()
         self._news.clear()
 
-    def _tell_what_changed(self, now: float) -> None:
+    def _report_changes(self, now: float) -> None:
         """After a change: what clients were told they hold, and does not hold any more, and who leads.
 
         The state may be further than what is final; what it is further by is told when that is.
         """
         state = self._replica.state
         assert state is not None
-        ends = {untold.outcome.token for untold in self._untold if type(untold.outcome) is Ended}
+        ends = {pending.outcome.token for pending in self._pending if type(pending.outcome) is Ended}
         for local in self._clients.values():
             for token, request in list(local.held.items()):
                 if token not in ends and state.table.held(request, token) is None:
                     del local.held[token]
-                    local.tell(Ended(request, token, Why.EXPIRED))
+                    local.reply(Ended(request, token, Why.EXPIRED))
         elections = self._audiences.keys() | self._led.keys()
         for election in sorted(elections - self._news.keys()):
-            self._tell_leadership(state.leaders.of(election), None, now)
+            self._report_leadership(state.elections.of(election), None, now)
 
     def renounce(self) -> None:
         """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
         for local in self._clients.values():
             for token, request in local.held.items():
-                local.tell(Renounced(request, token))
+                local.reply(Renounced(request, token))
             local.held.clear()
             for candidate, candidacy in local.candidates.items():
                 if candidacy.token:
                     candidacy.token = 0
-                    local.tell(Leads(candidate, 0))
+                    local.reply(Leads(candidate, 0))
             for election in sorted(local.observed):
-                local.tell(Leadership(election, None))
+                local.reply(Leadership(election, None))
         for election, led in self._led.items():
             self._note_led(election, led, "leads no more, since this server does not decide", leads=False)
         self._led.clear()
@@ -187,22 +187,22 @@ class Teller:
         """Whether the state is that of a primary view, all of whose beginning is final."""
         return self._replica.is_primary and self.is_resumed
 
-    def tell_ready(self) -> None:
+    def report_readiness(self) -> None:
         """Tell all clients whether requests are answered now, if that has changed."""
         readiness = self.readiness
-        if readiness != self._told_ready:
-            self._told_ready = readiness
+        if readiness != self._reported:
+            self._reported = readiness
             for local in self._clients.values():
-                local.tell(Readiness(*readiness))
+                local.reply(Readiness(*readiness))
 
     def on_tick(self, now: float) -> None:
         """Tell of a change, or a silence, that has lasted longer than is worth keeping quiet about."""
-        since = self._outgoing.unheard_since
+        since = self._submissions.unheard_since
         former, self.unheard_since = self.unheard_since, since if since is not None and now - since > SILENCE else None
         if (former is None) != (self.unheard_since is None):
-            self.tell_ready()
+            self.report_readiness()
         if self._suspended is not None and now - self._suspended > SHORT:
-            self.tell_ready()
+            self.report_readiness()
 
     # ---- one by one
 
@@ -212,17 +212,17 @@ class Teller:
         state = self._replica.state
         # Also where the ring does not seem to move: when it does again, nothing would tell of the leader once more.
         if state is not None and self._is_final and election not in self._news:
-            local.tell(state.leaders.of(election))
+            local.reply(state.elections.of(election))
         else:
-            local.tell(Leadership(election, None))
+            local.reply(Leadership(election, None))
 
-    def _tell(self, outcome: Outcome, base: float | None, now: float) -> None:
+    def _reply(self, outcome: Outcome, base: float | None, now: float) -> None:
         """Tell a client of this server what came of its request. Hot."""
         if type(outcome) is Leadership:
             self._news[outcome.election] -= 1
             if not self._news[outcome.election]:
                 del self._news[outcome.election]
-            self._tell_leadership(outcome, base, now)
+            self._report_leadership(outcome, base, now)
             return
         request: RequestId = outcome.request  # type: ignore[union-attr]
         local = self._clients.get(request.owner.client)
@@ -231,44 +231,44 @@ class Teller:
         match outcome:
             case Granted(_, token):
                 known = local.open.get(request)
-                self._tell_held(local, request, token, known.base if known is not None else None, now)
+                self._reply_held(local, request, token, known.base if known is not None else None, now)
             case Renewed(_, token, _):
                 if request in local.candidates:
-                    self._tell_leader(local, request, token, base, now)
+                    self._reply_leader(local, request, token, base, now)
                 else:
-                    self._tell_held(local, request, token, base, now)
+                    self._reply_held(local, request, token, base, now)
             case Queued(_, ahead):
                 known = local.open.get(request)
                 if known is not None and known.ahead != ahead:
                     known.ahead = ahead
-                    local.tell(outcome)
+                    local.reply(outcome)
             case Ended(_, token, _):
                 local.held.pop(token, None)
                 local.open.pop(request, None)
-                local.tell(outcome)
+                local.reply(outcome)
             case Refused(_, Why.UNRECORDED):
                 known = local.open.get(request)
                 if known is not None:
-                    self._outgoing.ask(known.command)
+                    self._submissions.submit_request(known.command)
             case Waiting() | Revoked():
-                local.tell(outcome)
+                local.reply(outcome)
             case Standing():
-                local.tell(outcome)
-                self._tell_role(local, request, now)
+                local.reply(outcome)
+                self._reply_role(local, request, now)
             case Woken():
                 known = local.open.get(request)
                 if known is not None and not (isinstance(known.command, Wait) and known.command.reacquires):
                     del local.open[request]
-                local.tell(outcome)
-            case Asked() | Chosen() | Rejected() | Lapsed():
+                local.reply(outcome)
+            case RoundOpened() | Chosen() | Rejected() | Lapsed():
                 pass
             case _:
                 local.open.pop(request, None)
                 if type(outcome) is Refused:
                     local.step_back(request)
-                local.tell(outcome)
+                local.reply(outcome)
 
-    def _tell_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
+    def _reply_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
         """Tell a holder until when, if that is worth beginning with; otherwise renew first."""
         state = self._replica.state
         ticket = state.table.ticket(request) if state is not None else None
@@ -276,37 +276,37 @@ class Teller:
             return  # and its end is told next
         deadline = _deadline(ticket, base)
         if deadline <= now:
-            self._outgoing.say(Renew(request, token))
+            self._submissions.submit(Renew(request, token))
             return
         local.open.pop(request, None)
         local.held[token] = request
-        local.tell(Held(request, token, deadline))
+        local.reply(Held(request, token, deadline))
 
-    def _tell_leader(
+    def _reply_leader(
         self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float
     ) -> None:
         """Tell a leader until when; where nothing of the lease is left, the client is to renew it before it begins."""
         state = self._replica.state
         assert state is not None
-        tenure = state.leaders.tenure(candidate)
+        tenure = state.elections.tenure(candidate)
         if tenure is None or tenure.token != token or tenure.is_ending:
             return  # and its end is told next
         deadline = _deadline(tenure, base)
         local.candidates[candidate].token = token
-        local.tell(Leads(candidate, token, deadline if deadline > now else 0.0))
+        local.reply(Leads(candidate, token, deadline if deadline > now else 0.0))
 
-    def _tell_role(self, local: LocalClient, candidate: RequestId, now: float) -> None:
+    def _reply_role(self, local: LocalClient, candidate: RequestId, now: float) -> None:
         """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
         where something newer is to be told soon.
         """
         candidacy, state = local.candidates.get(candidate), self._replica.state
         if candidacy is None or state is None:
             return
-        leadership = state.leaders.of(candidacy.election)
+        leadership = state.elections.of(candidacy.election)
         if leadership.leader == candidate and candidacy.election not in self._news:
-            self._tell_leader(local, candidate, leadership.token, None, now)
+            self._reply_leader(local, candidate, leadership.token, None, now)
 
-    def _tell_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
+    def _report_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
         """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
         self._note_leader(leadership)
         audience = self._audiences.get(leadership.election, Audience())
@@ -315,13 +315,13 @@ class Teller:
             candidacy = local.candidates[candidate]
             if candidacy.token and (candidate, candidacy.token) != (leader, token):
                 candidacy.token = 0
-                local.tell(Leads(candidate, 0))
+                local.reply(Leads(candidate, 0))
         if leader is not None and leader in audience.candidates:
             local = audience.candidates[leader]
             if local.candidates[leader].token != token:
-                self._tell_leader(local, leader, token, base, now)
+                self._reply_leader(local, leader, token, base, now)
         for local in audience.observers.values():
-            local.tell(leadership)
+            local.reply(leadership)
 
     def _note_leader(self, leadership: Leadership) -> None:
         """Note for the administrator that a client of this server leads, or does not any more."""
@@ -349,11 +349,11 @@ class Teller:
             token=led.token,
             decides=self._replica.is_primary,
         )
-        self._led_news.append(LedNews(election, text, fields, client.user))
+        self._leadership_news.append(LeadershipNews(election, text, fields, client.user))
 
-    def take_led_news(self) -> list[LedNews]:
+    def take_leadership_news(self) -> list[LeadershipNews]:
         """Hand over what has happened to elections since the last time."""
-        news, self._led_news = self._led_news, []
+        news, self._leadership_news = self._leadership_news, []
         return news
 
 

@@ -21,7 +21,6 @@ from msgspec import json
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
-    Asked,
     Chosen,
     Client,
     Command,
@@ -39,6 +38,7 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Resign,
+    RoundOpened,
     Stand,
     Still,
     Wait,
@@ -58,25 +58,25 @@ from cluck.protocol import (
 )
 from cluck.server import shares
 from cluck.server.connection import Connection
-from cluck.server.election_rounds import Canvass
-from cluck.server.housekeeping import Upkeep
+from cluck.server.election_rounds import ElectionRounds
+from cluck.server.housekeeping import Housekeeping
 from cluck.server.leases import Leases
-from cluck.server.local_clients import Audiences, Candidacy, LocalClient, Open
-from cluck.server.queries import Inquiries, pieces
-from cluck.server.replies import LedNews, Teller
-from cluck.server.submissions import REQUESTS, Outgoing
+from cluck.server.local_clients import Audiences, Candidacy, LocalClient, OpenRequest
+from cluck.server.queries import Queries, pieces
+from cluck.server.replies import LeadershipNews, Replies
+from cluck.server.submissions import REQUESTS, Submissions
 from cluck.state.application import CODEC
 from cluck.state.lock_table import Ticket
 from cpg.events import Event, Member, Message
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 from cpg.replication.replica import Phase, Replica, ReplicaSettings
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 
 MOST_FORCED: Final = 64
 """Told of one turn."""
 _SPENT: Final = 0.01
 """Who has waited for a larger part of the lease, since it last said so, renews as it begins."""
-_OF_ELECTIONS: Final = frozenset((Leadership, Lapsed, Asked, Chosen, Rejected))
+_OF_ELECTIONS: Final = frozenset((Leadership, Lapsed, RoundOpened, Chosen, Rejected))
 """Outcomes that are no answer to a request."""
 
 
@@ -87,7 +87,7 @@ class Service:
         self,
         member: Member,
         settings: ReplicaSettings,
-        record: Record | None,
+        record: DurableRecord | None,
         *,
         dice: random.Random,
         now: float,
@@ -100,16 +100,16 @@ class Service:
         self.clients: dict[Client, LocalClient] = {}
         """Those of this server."""
         self._audiences: Audiences = {}
-        self.forced: deque[tuple[Force, Server]] = deque(maxlen=MOST_FORCED)
+        self.forced: deque[tuple[Force, ServerId]] = deque(maxlen=MOST_FORCED)
         """What was taken by force, and through which server, for the shell to tell."""
         self._key = key or dice.randbytes(32)
-        self.canvass = Canvass(self.server, self.clients)
+        self.election_rounds = ElectionRounds(self.server, self.clients)
         self._now = now
         self._numbers = 0
-        self._outgoing = Outgoing(self.replica, self.clients)
-        self._inquiries = Inquiries(self)
-        self._teller = Teller(self.replica, self.clients, self._audiences, self._outgoing, now)
-        self._upkeep = Upkeep(self.replica, self.clients, self._outgoing, self._teller, now)
+        self._submissions = Submissions(self.replica, self.clients)
+        self._queries = Queries(self)
+        self._replies = Replies(self.replica, self.clients, self._audiences, self._submissions, now)
+        self._housekeeping = Housekeeping(self.replica, self.clients, self._submissions, self._replies, now)
 
     # ---- the group's side
 
@@ -117,59 +117,59 @@ class Service:
         """Take the next event of the group's stream."""
         self._now = now
         if type(event) is Message and event.sender == self.replica.member:
-            self._outgoing.on_heard()
+            self._submissions.on_returned()
         self.replica.event(event, now)
-        if self._teller.unheard_since is not None:
-            self._teller.on_tick(now)  # the ring moves again
+        if self._replies.unheard_since is not None:
+            self._replies.on_tick(now)  # the ring moves again
 
     def take(self, now: float) -> list[bytes]:
         """Hand over what is to be multicast, in order."""
         self._now = now
-        if self._inquiries.are_open:
-            self._inquiries.advance()
+        if self._queries.are_open:
+            self._queries.advance()
         if self.replica.is_primary:
-            self._outgoing.give(now)
+            self._submissions.flush(now)
         messages = self.replica.take()
         if messages:
-            self._outgoing.on_given(len(messages), now)
+            self._submissions.on_sent(len(messages), now)
         return messages
 
     @property
-    def record_to_store(self) -> Record | None:
+    def record_to_store(self) -> DurableRecord | None:
         """What is to be made durable; `stored` tells that it is."""
         return self.replica.record_to_store
 
-    def stored(self, record: Record) -> None:
+    def stored(self, record: DurableRecord) -> None:
         """It is durable."""
         self.replica.stored(record)
 
-    def take_led_news(self) -> list[LedNews]:
+    def take_leadership_news(self) -> list[LeadershipNews]:
         """Hand over what the administrator should know of elections that clients of this server lead or led."""
-        return self._teller.take_led_news()
+        return self._replies.take_leadership_news()
 
     @property
-    def has_untold(self) -> bool:
+    def has_pending_replies(self) -> bool:
         """Whether something was done for a client of this server that may not be told yet."""
-        return self._teller.has_untold
+        return self._replies.has_pending_replies
 
     @property
     def is_busy(self) -> bool:
         """Whether something is under way that does not wait for a client, or for time to pass."""
         phase = self.replica.phase
         if phase is Phase.PRIMARY:
-            return self._outgoing.is_busy or not self._teller.is_resumed or self.replica.is_busy
+            return self._submissions.is_busy or not self._replies.is_resumed or self.replica.is_busy
         return phase is not Phase.MINORITY
 
     # ---- the replica's side (`cpg.replication.replica.Listener`)
 
     def on_delivered(self, serial: int) -> None:
         """A message of this server is in the order."""
-        self._outgoing.on_delivered(serial)
+        self._submissions.on_delivered(serial)
 
-    def on_applied(self, number: int, command: Command, server: Server, outcomes: list[Outcome]) -> None:
+    def on_applied(self, number: int, command: Command, server: ServerId, outcomes: list[Outcome]) -> None:
         """A command was applied. Hot."""
         is_own = server == self.server
-        sent = self._outgoing.sent if is_own else None
+        sent = self._submissions.sent if is_own else None
         if sent is not None:
             self._note_sending(command, sent)
         if not outcomes and is_own and type(command) in (Release, Renew):
@@ -188,15 +188,15 @@ class Service:
                 self._on_election(number, outcome, sent)
                 continue
             if outcome.request.owner.client in self.clients:  # type: ignore[union-attr]
-                self._teller.note(number, outcome, sent)
+                self._replies.note(number, outcome, sent)
 
     def _on_election(self, number: int, outcome: Any, sent: float | None) -> None:
-        self._outgoing.say_all(self.canvass.hear(outcome, self._now))
+        self._submissions.submit_all(self.election_rounds.on_outcome(outcome, self._now))
         if isinstance(outcome, Leadership):
             begins = outcome.leader is not None and not self.leases.has(outcome.token)
             if begins:
                 self._begin_lease(outcome.leader)  # type: ignore[arg-type]
-            self._teller.note(number, outcome, sent if begins else None)
+            self._replies.note(number, outcome, sent if begins else None)
         elif isinstance(outcome, Lapsed):
             self.leases.end(outcome.token)
 
@@ -204,7 +204,7 @@ class Service:
         """What a client speaks of is not held any more. A candidate knows by its own clock, and stands on."""
         local = self.clients.get(command.request.owner.client)
         if local is not None and command.request not in local.candidates:
-            self._teller.note(number, Ended(command.request, command.token, Why.EXPIRED), None)
+            self._replies.note(number, Ended(command.request, command.token, Why.EXPIRED), None)
 
     def _note_sending(self, command: Command, sent: float) -> None:
         """Remember when the latest message on a ticket was sent that came before its grant."""
@@ -226,7 +226,7 @@ class Service:
         if known.ahead is not None:  # it has waited: ruling E7
             ticket = self._ticket(outcome.request)
             if ticket is not None and (known.base is None or self._now - known.base > _SPENT * ticket.lease):
-                self._outgoing.say(Renew(ticket.request, ticket.token))
+                self._submissions.submit(Renew(ticket.request, ticket.token))
 
     def _ticket(self, request: RequestId) -> Ticket | None:
         state = self.replica.state
@@ -241,45 +241,45 @@ class Service:
 
     def on_final(self, number: int) -> None:
         """What was done up to here may be told."""
-        self._teller.on_final(number, self._now)
-        self._outgoing.on_final(number)
+        self._replies.on_final(number, self._now)
+        self._submissions.on_final(number)
 
     def on_primary(self) -> None:
         """A view has begun whose state is the cluster's."""
         state = self.replica.state
         assert state is not None
-        self._teller.on_primary()
-        self._outgoing.on_primary()
+        self._replies.on_primary()
+        self._submissions.on_primary()
         if not self.replica.was_there:  # what was granted here may never have been, and its token be another's
             self.leases = Leases()
         self.leases.load(state.leased(), self._now)
         state.table.moved.update(state.table.locks)
-        self.canvass.forget()
-        for outcome in state.leaders.pending():
-            self._outgoing.say_all(self.canvass.hear(outcome, self._now))
+        self.election_rounds.reset()
+        for outcome in state.elections.pending():
+            self._submissions.submit_all(self.election_rounds.on_outcome(outcome, self._now))
 
     def on_suspended(self) -> None:
         """The view has ended."""
-        self._teller.on_suspended(self._now)
-        self._outgoing.on_suspended()
+        self._replies.on_suspended(self._now)
+        self._submissions.on_suspended()
 
     def on_phase(self) -> None:
         """The view is further, or a longer lease is on record."""
         if self.replica.phase in (Phase.MINORITY, Phase.BIRTH):
-            self._teller.renounce()
-            self._teller.tell_ready()
+            self._replies.renounce()
+            self._replies.report_readiness()
         elif self.replica.is_primary:
-            self._outgoing.ask_again()
+            self._submissions.retry_gated()
 
-    def on_server_ended(self, server: Server) -> None:
+    def on_server_ended(self, server: ServerId) -> None:
         """Another server has ended together with all its clients."""
-        self._upkeep.on_server_ended(server, self._now)
+        self._housekeeping.on_server_ended(server, self._now)
 
     # ---- the clients' side
 
     def connect(
         self,
-        put: Callable[[Downward], None],
+        send: Callable[[Downward], None],
         *,
         may_force: bool = True,
         user: int = 0,
@@ -288,15 +288,15 @@ class Service:
         """Begin with a client.
 
         Args:
-            put: Told what is said to the client; it must only queue.
+            send: Told what is said to the client; it must only queue.
             may_force: The client is an administrator.
             user: With whom it shares what all clients may have; 0: an administrator.
             is_behind: Whether so much is queued that answers to questions wait.
         """
-        return Connection(self, put, user, is_behind, may_force=may_force)
+        return Connection(self, send, user, is_behind, may_force=may_force)
 
     def welcome(
-        self, hello: Hello, put: Callable[[Downward], None], user: int, is_behind: Callable[[], bool], now: float
+        self, hello: Hello, send: Callable[[Downward], None], user: int, is_behind: Callable[[], bool], now: float
     ) -> LocalClient:
         """Know a client, perhaps again."""
         self._now = now
@@ -307,18 +307,20 @@ class Service:
             client = Client(self.server, self._numbers)
         local = self.clients.get(client)
         if local is None:
-            local = self.clients[client] = LocalClient(client, hello.program, put, user, is_behind, self._audiences)
+            local = self.clients[client] = LocalClient(client, hello.program, send, user, is_behind, self._audiences)
             local.is_known = client.server != self.server
-        elif local.put is not None:
-            local.put(Goodbye(Farewell.ENDING, "the same client has connected again"))
+        elif local.send is not None:
+            local.send(Goodbye(Farewell.ENDING, "the same client has connected again"))
         local.user, local.is_behind = user, is_behind
-        local.put, local.lost, local.strikes, local.is_given_up = put, None, 0, False
-        put(Welcome(VERSION, client, self._secret(client), now, is_known))
-        put(Readiness(*self.readiness))
+        local.send, local.lost, local.strikes, local.is_given_up = send, None, 0, False
+        send(Welcome(VERSION, client, self._secret(client), now, is_known))
+        send(Readiness(*self.readiness))
         return local
 
     def _secret(self, client: Client) -> bytes:
-        return hmac.digest(self._key, repr(client).encode(), "sha256")
+        server = client.server  # the words are those of earlier releases, whose clients may resume here
+        words = f"Client(server=Server(node_id={server.node_id}, start={server.start}), number={client.number})"
+        return hmac.digest(self._key, words.encode(), "sha256")
 
     def command(self, local: LocalClient, command: Command, now: float) -> None:
         """Do what a client asks for. Hot."""
@@ -329,35 +331,35 @@ class Service:
         elif kind is Withdraw:
             self._withdraw(local, command)  # type: ignore[arg-type]
         elif kind is Force:
-            if self._outgoing.has_room(local, command):
-                self._outgoing.say_for(local, command)
+            if self._submissions.has_room(local, command):
+                self._submissions.submit_for(local, command)
         else:
             if kind in (Release, Renew):
-                self._tell_if_lost(local, command)  # type: ignore[arg-type]
-            self._hear(local, command)  # type: ignore[arg-type]
+                self._reply_if_lost(local, command)  # type: ignore[arg-type]
+            self._follow_up(local, command)  # type: ignore[arg-type]
 
     def _request(self, local: LocalClient, command: Any) -> None:
         request: RequestId = command.request
         known = local.open.get(request)
         if known is None:
             if not self.replica.is_primary and type(command) is Acquire and not command.waits:
-                local.tell(Failed(request, self.readiness[1], not_ready=True))
+                local.reply(Failed(request, self.readiness[1], not_ready=True))
                 return
             is_far = request.number - command.settled > MOST_UNSETTLED
-            if is_far or len(local.open) >= MOST_UNSETTLED or not self._outgoing.has_room(local, command):
-                local.tell(Failed(request, "too many requests are open", not_ready=False))
+            if is_far or len(local.open) >= MOST_UNSETTLED or not self._submissions.has_room(local, command):
+                local.reply(Failed(request, "too many requests are open", not_ready=False))
                 return
             if what := self._what_lacks(local, command):
                 text = f"the programs of this user have as much as stays free for others: {what}"
-                local.tell(Failed(request, text, not_ready=False))
+                local.reply(Failed(request, text, not_ready=False))
                 return
-            local.open[request] = Open(command)
+            local.open[request] = OpenRequest(command)
             if type(command) is Stand:
                 since = self._now - command.running
                 if request not in local.candidates:
                     local.stand(request, Candidacy(command.election, since, command.restart_interval))
         if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
-            self._outgoing.ask(command, local)
+            self._submissions.submit_request(command, local)
 
     def _what_lacks(self, local: LocalClient, command: Command) -> str:
         state = self.replica.state
@@ -368,63 +370,63 @@ class Service:
         local.step_back(command.request)
         if known is not None and not known.is_submitted:  # the group has never heard of it
             del local.open[command.request]
-            self._outgoing.take_back(known.command)
-            local.tell(Refused(command.request, Why.WITHDRAWN))
+            self._submissions.cancel(known.command)
+            local.reply(Refused(command.request, Why.WITHDRAWN))
         elif known is None:
-            self._hear(local, command)
+            self._follow_up(local, command)
         else:
             if type(known.command) is Stand:
                 del local.open[command.request]
-            self._outgoing.hear(local, command)
+            self._submissions.submit_followup(local, command)
 
-    def _hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
+    def _follow_up(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
         """Have the group hear what is said of a former request; one that nobody knows is over at once. Hot."""
-        if self.replica.is_primary or self._outgoing.may_matter(local, command.request):
-            self._outgoing.hear(local, command)
+        if self.replica.is_primary or self._submissions.may_matter(local, command.request):
+            self._submissions.submit_followup(local, command)
         elif type(command) is Withdraw:
-            local.tell(Refused(command.request, Why.WITHDRAWN))
+            local.reply(Refused(command.request, Why.WITHDRAWN))
         elif type(command) in (Release, Renew):
-            local.tell(Ended(command.request, command.token, Why.EXPIRED))  # type: ignore[union-attr]
+            local.reply(Ended(command.request, command.token, Why.EXPIRED))  # type: ignore[union-attr]
 
-    def _tell_if_lost(self, local: LocalClient, command: Release | Renew) -> None:
+    def _reply_if_lost(self, local: LocalClient, command: Release | Renew) -> None:
         """Answer at once where a lock is not held, and the client was not told here that it is."""
         state = self.replica.state
         if state is None or not self.replica.is_primary or command.token in local.held:
             return
         leased = state.lease_of(command.request)
         if leased is None or leased.token != command.token:
-            local.tell(Ended(command.request, command.token, Why.EXPIRED))
+            local.reply(Ended(command.request, command.token, Why.EXPIRED))
 
     def observe(self, local: LocalClient, election: bytes) -> None:
         """Tell a client of an election from now on."""
-        self._teller.observe(local, election)
+        self._replies.observe(local, election)
 
     def lost(self, local: LocalClient, now: float, *, dead: bool) -> None:
         """A client's connection has ended; `dead`: so has its process, or it has said goodbye."""
         self._now = now
-        self._upkeep.lose(local, now, dead=dead)
+        self._housekeeping.lose(local, now, dead=dead)
 
     @property
     def unheard_since(self) -> float | None:
         """Since when nothing comes back from a ring that does not seem to move; None: it does."""
-        return self._teller.unheard_since
+        return self._replies.unheard_since
 
     @property
     def readiness(self) -> tuple[bool, str]:
         """Whether requests are answered now; if not, why."""
-        return self._teller.readiness
+        return self._replies.readiness
 
     # ---- time
 
     @property
     def deadline(self) -> float:
         """When `advance` is to be called."""
-        if self._inquiries.are_open and self._inquiries.are_due:
+        if self._queries.are_open and self._queries.are_due:
             return self._now
-        deadline = min(self.replica.deadline, self._upkeep.deadline)
+        deadline = min(self.replica.deadline, self._housekeeping.deadline)
         rank = self._rank
         if rank is not None:
-            deadline = min(deadline, self.canvass.deadline(rank), self.leases.deadline(rank))
+            deadline = min(deadline, self.election_rounds.deadline(rank), self.leases.deadline(rank))
         return deadline
 
     @property
@@ -441,11 +443,11 @@ class Service:
         self.replica.advance(now)
         rank = self._rank
         if rank is not None:
-            self._outgoing.say_all(self.leases.due(now, rank))
+            self._submissions.submit_all(self.leases.due(now, rank))
         state = self.replica.state
         if state is not None and self.replica.is_primary:
-            self._outgoing.say_all(self.canvass.due(now, state.leaders.elections, rank))
-        self._upkeep.advance(now, rank)
+            self._submissions.submit_all(self.election_rounds.due(now, state.elections.by_name, rank))
+        self._housekeeping.advance(now, rank)
 
     # ---- questions
 
@@ -453,15 +455,15 @@ class Service:
         """Return what is to be shown, as plain values."""
         return json.decode(b"".join(pieces(self, question)))
 
-    def ask(self, local: LocalClient, ask: Ask) -> None:
+    def query(self, local: LocalClient, query: Ask) -> None:
         """Answer a client's question, in this turn and those to come. Raises Malformed."""
-        self._inquiries.ask(local, ask)
+        self._queries.add(local, query)
 
     @property
     def now(self) -> float:
         """The time, as far as it was told."""
         return self._now
 
-    def _open(self, request: RequestId) -> Open | None:
+    def _open(self, request: RequestId) -> OpenRequest | None:
         local = self.clients.get(request.owner.client)
         return local.open.get(request) if local is not None else None

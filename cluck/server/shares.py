@@ -16,10 +16,10 @@ from cluck.state.request_history import Pool
 from cpg.local.shares import leaves_room
 
 if TYPE_CHECKING:
-    from cluck.state.machine import State
+    from cluck.state.machine import LockState
 
 
-def what_lacks(state: State, command: Command, local: LocalClient, clients: Collection[LocalClient]) -> str:
+def what_lacks(state: LockState, command: Command, local: LocalClient, clients: Collection[LocalClient]) -> str:
     """Name that of which a client's user has its share already, where a request needs more; empty: there is room."""
     if local.user == ADMINISTRATORS:
         return ""
@@ -32,7 +32,7 @@ def what_lacks(state: State, command: Command, local: LocalClient, clients: Coll
     return ""
 
 
-def _needed(state: State, command: Command) -> Iterator[Pool]:
+def _needed(state: LockState, command: Command) -> Iterator[Pool]:
     yield state.requests.answers
     match command:
         case Acquire():
@@ -40,6 +40,6 @@ def _needed(state: State, command: Command) -> Iterator[Pool]:
         case Wait():
             yield state.conditions.places
         case Stand(election=election):
-            yield from state.leaders.places(election)
+            yield from state.elections.places(election)
         case Publish():
-            yield state.leaders.attached
+            yield state.elections.attached

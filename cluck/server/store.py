@@ -27,7 +27,7 @@ from msgspec import Raw, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
 from cpg.replication.identities import Boot
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from totem.errors import ConfigError
 from totem.store import remedy, warn_of_others, write_durably
 
@@ -39,10 +39,10 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
-class Memory(NamedTuple):
+class FileContent(NamedTuple):
     """A file's content."""
 
-    record: Record
+    record: DurableRecord
     boot: str
     """Of which run of the machine."""
 
@@ -56,7 +56,7 @@ class _Formatted(NamedTuple):
 
 _encoder = Encoder()
 _formatted = Decoder(_Formatted)
-_decoder = Decoder(Memory)
+_decoder = Decoder(FileContent)
 
 
 class Disk:
@@ -78,7 +78,7 @@ class Disk:
             _log.info("new folder %s for what lock servers remember", self.folder)
         warn_of_others(str(self.folder))
 
-    def load(self) -> Record | None:
+    def load(self) -> DurableRecord | None:
         """Return what is known; None without a file, or with a damaged one, which is logged."""
         memory = self._read()
         return memory.record if memory is not None else None
@@ -89,19 +89,19 @@ class Disk:
         memory = self._read()
         return memory is not None and memory.boot == _boot()
 
-    async def save(self, record: Record) -> None:
+    async def save(self, record: DurableRecord) -> None:
         """Remember at least this; when it returns no crash can take it back. Takes as long as the disk does.
 
         Raises an `OSError` that names the path. Who is cancelled does not wait for a disk that hangs.
         """
         await anyio.to_thread.run_sync(self._save, record, abandon_on_cancel=True)
 
-    def _save(self, record: Record) -> None:
+    def _save(self, record: DurableRecord) -> None:
         with self._locked():
             memory = self._read()
             if memory is not None:
                 record = record.and_(memory.record)
-            body = _encoder.encode(_Formatted(FORMAT, Raw(_encoder.encode(Memory(record, _boot())))))
+            body = _encoder.encode(_Formatted(FORMAT, Raw(_encoder.encode(FileContent(record, _boot())))))
             write_durably(str(self.path), zlib.crc32(body).to_bytes(4, "little") + body)
 
     def key(self) -> bytes:
@@ -115,7 +115,7 @@ class Disk:
             write_durably(str(self._key_path), key, 0o600)
             return key
 
-    def _read(self) -> Memory | None:
+    def _read(self) -> FileContent | None:
         try:
             content = self.path.read_bytes()
         except FileNotFoundError:

@@ -28,14 +28,14 @@ from cluck.commands import (
 )
 from cluck.protocol import Failed
 from cluck.server.local_clients import ADMINISTRATORS, Batch, LocalClient
-from cluck.state.machine import State
+from cluck.state.machine import LockState
 from cpg.local.shares import Shares
 from cpg.replication.replica import Replica
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 
 MOST_KEPT: Final = 100_000
 """Commands of clients that wait for a primary view, shared by the users; a long one counts as several."""
-MOST_WORDS: Final = 4 * MOST_UNSETTLED
+MOST_FOLLOWUPS: Final = 4 * MOST_UNSETTLED
 """Of these, what one client says of requests that it has made before."""
 LARGEST_BATCH: Final = 256
 """Commands in one message; a long one counts as several."""
@@ -55,28 +55,28 @@ def _weight(command: Command) -> int:
     return 1 + len(command.blob) // LONG if type(command) is Publish else 1
 
 
-class Outgoing:
+class Submissions:
     """One server's commands, until they are final."""
 
-    def __init__(self, replica: Replica[State], clients: Mapping[Client, LocalClient]) -> None:
+    def __init__(self, replica: Replica[LockState], clients: Mapping[Client, LocalClient]) -> None:
         self.sent: float | None = None
         """When the message was sent that is being applied, if it is this server's own."""
         self._replica = replica
         self._clients = clients
-        self._pending: dict[int, Command] = {}
+        self._waiting: dict[int, Command] = {}
         """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
         self._users: dict[int, int] = {}
         """Of these, those that take room: whose."""
         self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
-        self._words: dict[Client, dict[tuple[type, RequestId], Command]] = {}
+        self._followups: dict[Client, dict[tuple[type, RequestId], Command]] = {}
         """Of these, what clients have said of requests that they made before."""
         self._gated: dict[int, Acquire | Stand] = {}
         """Requests whose leases are longer than what a majority's disks know of."""
         self._gated_since: dict[RequestId, float] = {}
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By serial number."""
-        self._says_again = False
-        self._given: deque[float] = deque()
+        self._resubmits = False
+        self._in_flight: deque[float] = deque()
         """When messages were given to the group that have not come back."""
 
     def has_room(self, local: LocalClient, command: Command) -> bool:
@@ -86,40 +86,40 @@ class Outgoing:
     @property
     def is_busy(self) -> bool:
         """Whether something is not final yet, or waits for disks."""
-        return bool(self._pending or self._gated or self._batches)
+        return bool(self._waiting or self._gated or self._batches)
 
     @property
     def unheard_since(self) -> float | None:
         """Since when something that was given to the group has not come back; None: all has, or nobody decides."""
-        return self._given[0] if self._given and self._replica.is_primary else None
+        return self._in_flight[0] if self._in_flight and self._replica.is_primary else None
 
-    def on_given(self, count: int, now: float) -> None:
+    def on_sent(self, count: int, now: float) -> None:
         """So many messages of this server were given to the group. Hot: once for each turn."""
-        self._given.extend([now] * count)
+        self._in_flight.extend([now] * count)
 
-    def on_heard(self) -> None:
+    def on_returned(self) -> None:
         """The next one of them has come back. Hot."""
-        if self._given:
-            self._given.popleft()
+        if self._in_flight:
+            self._in_flight.popleft()
 
     # ---- in
 
-    def say(self, command: Command) -> None:
+    def submit(self, command: Command) -> None:
         """Give a command to the group as soon as may be. Hot."""
-        self._pending[id(command)] = command
+        self._waiting[id(command)] = command
 
-    def say_for(self, local: LocalClient, command: Command) -> None:
+    def submit_for(self, local: LocalClient, command: Command) -> None:
         """Give a client's command to the group; where it has to wait, it takes room. Hot."""
         if not self._replica.is_primary and self._shares.take(local.user, _weight(command)):
             self._users[id(command)] = local.user
-        self._pending[id(command)] = command
+        self._waiting[id(command)] = command
 
-    def say_all(self, commands: Iterable[Command]) -> None:
+    def submit_all(self, commands: Iterable[Command]) -> None:
         """Give these to the group as soon as may be."""
         for command in commands:
-            self.say(command)
+            self.submit(command)
 
-    def ask(self, command: Command, local: LocalClient | None = None) -> None:
+    def submit_request(self, command: Command, local: LocalClient | None = None) -> None:
         """Give a client's request to the group; when disks know of its lease, and of an epoch with tokens. Hot."""
         state = self._replica.state
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
@@ -130,27 +130,27 @@ class Outgoing:
                     self._replica.promise(needed)
                 return
         if local is not None:
-            self.say_for(local, command)
+            self.submit_for(local, command)
         else:
-            self.say(command)
+            self.submit(command)
 
-    def hear(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
+    def submit_followup(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
         """Give to the group what a client says of a request that it made before. Hot.
 
         While nobody decides, the last of each kind is kept, as far as there is room.
         """
         if not self._replica.is_primary:
-            words = self._words.setdefault(local.client, {})
-            word = type(command), command.request
-            former = words.pop(word, None)
+            kept = self._followups.setdefault(local.client, {})
+            kind = type(command), command.request
+            former = kept.pop(kind, None)
             if former is not None:
                 self._drop(former)
-            elif len(words) >= MOST_WORDS:
+            elif len(kept) >= MOST_FOLLOWUPS:
                 return
             if not self.has_room(local, command):
                 return
-            words[word] = command
-        self.say_for(local, command)
+            kept[kind] = command
+        self.submit_for(local, command)
 
     def may_matter(self, local: LocalClient, request: RequestId) -> bool:
         """Whether somebody may know a request, so that more that is said of it has to be heard."""
@@ -158,16 +158,16 @@ class Outgoing:
         return state is None or request in local.open or bool(state.present(request))
 
     def _drop(self, command: Command) -> None:
-        self._pending.pop(id(command), None)
+        self._waiting.pop(id(command), None)
         user = self._users.pop(id(command), None)
         if user is not None:
             self._shares.give(user, _weight(command))
 
-    def ask_again(self) -> None:
+    def retry_gated(self) -> None:
         """Disks may know of longer leases, or a later epoch, by now."""
         gated, self._gated = self._gated, {}
         for command in gated.values():
-            self.ask(command)
+            self.submit_request(command)
 
     def refuse_unrecorded(self, now: float) -> None:
         """Have no request wait for disks that cannot be written: the client is told whose, and may ask for less."""
@@ -181,54 +181,54 @@ class Outgoing:
             if local is not None:
                 local.open.pop(command.request, None)
                 local.step_back(command.request)
-                local.tell(Failed(command.request, self._what_is_unstored(command), not_ready=True))
+                local.reply(Failed(command.request, self._what_is_unstored(command), not_ready=True))
 
     def _what_is_unstored(self, command: Acquire | Stand) -> str:
         """Say whose disks do not know of its lease, or of the epoch whose tokens are needed."""
         state = self._replica.state
         if state is not None and not state.tokens.is_left:
             what = "the fencing tokens of this epoch are used up: the next one"
-            return self._replica.unstored(what, Record(state.epoch + 1, state.longest_promise, state.voters))
+            return self._replica.unstored(what, DurableRecord(state.epoch + 1, state.longest_promise, state.voters))
         longest = command.lease + command.grace
-        return self._replica.unstored(f"a lease of {longest:g} s with its grace", Record(0, longest))
+        return self._replica.unstored(f"a lease of {longest:g} s with its grace", DurableRecord(0, longest))
 
-    def take_back(self, command: Command) -> None:
+    def cancel(self, command: Command) -> None:
         """It is not to be said after all; the group has never heard of it."""
         self._drop(command)
         self._gated.pop(id(command), None)
 
     def forget(self, local: LocalClient) -> None:
         """A client has ended: of what the group has not heard it never does."""
-        for word in self._words.pop(local.client, {}).values():
-            self._drop(word)
+        for kind in self._followups.pop(local.client, {}).values():
+            self._drop(kind)
         for known in local.open.values():
             if not known.is_submitted:
-                self.take_back(known.command)
+                self.cancel(known.command)
 
     # ---- out
 
-    def give(self, now: float) -> None:
+    def flush(self, now: float) -> None:
         """Give the group, in a primary view, all that there is. Hot: once for each turn."""
-        if self._says_again:
-            self._says_again = False
-            self._pending = {id(command): command for command in self._what_is_open()} | self._pending
+        if self._resubmits:
+            self._resubmits = False
+            self._waiting = {id(command): command for command in self._what_may_be_lost()} | self._waiting
         batch: list[Command] = []
         weight = 0
-        for command in self._pending.values():
+        for command in self._waiting.values():
             weight += _weight(command)
             if weight > LARGEST_BATCH and batch:
-                self._submit(batch, now)
+                self._send(batch, now)
                 batch, weight = [], _weight(command)
             batch.append(command)
         if batch:
-            self._submit(batch, now)
-        self._pending.clear()
-        self._words.clear()
+            self._send(batch, now)
+        self._waiting.clear()
+        self._followups.clear()
         if self._users:
             self._users.clear()
             self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
 
-    def _submit(self, commands: list[Command], now: float) -> None:
+    def _send(self, commands: list[Command], now: float) -> None:
         """Give commands to the group as one message. Hot: for each command."""
         for command in commands:
             request: RequestId | None = getattr(command, "request", None)
@@ -241,7 +241,7 @@ class Outgoing:
                 known.is_submitted = True
         self._batches[self._replica.submit(commands)] = Batch(commands, now)
 
-    def _what_is_open(self) -> list[Command]:
+    def _what_may_be_lost(self) -> list[Command]:
         """Everything that may have been lost with the former view: what was in its order, then what may not have been.
 
         The latter stays in its own order, so that nobody asks for a lock before it has given back another one.
@@ -273,8 +273,8 @@ class Outgoing:
 
     def on_primary(self) -> None:
         """A view has begun in which to say again what may be lost."""
-        self._given.clear()
-        self._says_again = True
+        self._in_flight.clear()
+        self._resubmits = True
 
     def on_suspended(self) -> None:
         """The view has ended: what is not final may be lost."""

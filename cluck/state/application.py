@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta
 
 from cluck.commands import Command
-from cluck.state.machine import Image, State
+from cluck.state.machine import LockImage, LockState
 from cpg.replication.application import Application
 from cpg.replication.wire import Codec
 
@@ -25,9 +25,9 @@ CODEC: Final = Codec(
     Application(
         version=VERSION,
         command=Command,
-        image=Image,
-        create=State,
-        restore=State.of,
+        image=LockImage,
+        create=LockState,
+        restore=LockState.of,
         terms=DRIFT,
         terms_type=Annotated[float, Meta(ge=0, le=1)],
         name_difference=_name_difference,

@@ -37,8 +37,8 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
-from cluck.state.lock_table import Table, Ticket
-from cluck.state.request_history import Places, Pool, Requests
+from cluck.state.lock_table import LockTable, Ticket
+from cluck.state.request_history import Places, Pool, RequestHistory
 from cpg.replication.identities import Number
 
 MOST_WAITING: Final = 10_000
@@ -59,7 +59,7 @@ class Waiter(Struct, array_like=True, eq=False):
     reacquires: bool
 
 
-class Condition(Struct, array_like=True, eq=False):
+class ConditionQueue(Struct, array_like=True, eq=False):
     """One name: those who wait, in their order. Without any it is forgotten."""
 
     lock: Name
@@ -78,16 +78,16 @@ def _place(waiter: Waiter) -> int:
 class Conditions:
     """All conditions of the cluster."""
 
-    def __init__(self, table: Table, requests: Requests) -> None:
-        self.conditions: dict[bytes, Condition] = {}
+    def __init__(self, table: LockTable, requests: RequestHistory) -> None:
+        self.by_name: dict[bytes, ConditionQueue] = {}
         self._table = table
         self._requests = requests
         self._places = Places()
         self._waiters: dict[RequestId, Waiter] = {}
 
-    def load(self, conditions: dict[bytes, Condition]) -> None:
+    def load(self, conditions: dict[bytes, ConditionQueue]) -> None:
         """Begin with these conditions: those of a snapshot."""
-        self.conditions = conditions
+        self.by_name = conditions
         for name, condition in conditions.items():
             for waiter in condition.waiters:
                 self._remember(waiter, name)
@@ -114,7 +114,7 @@ class Conditions:
         if held is None or held.request.owner.client != request.owner.client:
             yield self._requests.note(Refused(request, Why.NOT_HELD))
             return
-        condition = self.conditions.get(command.condition) or Condition(command.lock)
+        condition = self.by_name.get(command.condition) or ConditionQueue(command.lock)
         if condition.lock != command.lock:
             yield self._requests.note(Refused(request, Why.WRONG_LOCK))
             return
@@ -125,12 +125,12 @@ class Conditions:
         ticket = Ticket(request, held.name, held.mode, held.lease, held.grace, place=place)
         waiter = Waiter(ticket, self._table.locks[held.name].permits, command.reacquires)
         condition.waiters.append(waiter)
-        self.conditions[command.condition] = condition
+        self.by_name[command.condition] = condition
         self._remember(waiter, command.condition)
         yield from self._table.release(Release(held.request, held.token))
         yield Waiting(request)
 
-    def _is_full(self, condition: Condition, client: Client) -> bool:
+    def _is_full(self, condition: ConditionQueue, client: Client) -> bool:
         is_full = len(condition.waiters) >= MOST_WAITING or len(self._waiters) >= MOST_WAITERS
         return is_full or self._places.count(client) >= MOST_OF_CLIENT
 
@@ -138,7 +138,7 @@ class Conditions:
 
     def notify(self, command: Notify) -> Iterator[ConditionOutcome]:
         """Wake the first waiter, or all."""
-        condition = self.conditions.get(command.condition)
+        condition = self.by_name.get(command.condition)
         waiters = condition.waiters if condition is not None else []
         woken = waiters[: None if command.everyone else 1]
         for waiter in woken:
@@ -182,7 +182,7 @@ class Conditions:
         name = self._places[request]
         self._places.remove(request)
         del self._waiters[request]
-        condition = self.conditions[name]
+        condition = self.by_name[name]
         del condition.waiters[condition.index(waiter)]
         if not condition.waiters:
-            del self.conditions[name]
+            del self.by_name[name]

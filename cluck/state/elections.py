@@ -37,7 +37,6 @@ from msgspec import Struct, field
 from cluck.commands import (
     MOST_UNSETTLED,
     Address,
-    Asked,
     Blob,
     Chosen,
     Client,
@@ -62,13 +61,14 @@ from cluck.commands import (
     RequestId,
     Resign,
     Revoke,
+    RoundOpened,
     Stand,
     Standing,
     Status,
     Why,
     Withdraw,
 )
-from cluck.state.request_history import Places, Pool, Requests
+from cluck.state.request_history import Places, Pool, RequestHistory
 from cluck.state.tokens import Tokens
 from cpg.replication.identities import Number
 
@@ -92,7 +92,7 @@ class Merits(NamedTuple):
     minus_steps_between: int
 
 
-class Candidate(Struct, array_like=True, eq=False):
+class ElectionCandidate(Struct, array_like=True, eq=False):
     """Who stands."""
 
     request: RequestId
@@ -141,7 +141,7 @@ class Election(Struct, array_like=True, eq=False):
     """Those who stand, in the order in which they came, and who leads. Without any it is forgotten."""
 
     name: Name
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: list[ElectionCandidate] = field(default_factory=list)
     round: Number = 0
     """The latest one."""
     stage: Stage = Stage.ASKED
@@ -150,11 +150,11 @@ class Election(Struct, array_like=True, eq=False):
     tenure: Tenure | None = None
     """The latest leadership, while it lasts."""
 
-    def asked(self) -> list[Candidate]:
+    def asked(self) -> list[ElectionCandidate]:
         """Those who take part in the latest round."""
         return [candidate for candidate in self.candidates if candidate.round == self.round]
 
-    def missing(self) -> list[Candidate]:
+    def missing(self) -> list[ElectionCandidate]:
         """Those of them that have not answered."""
         return [candidate for candidate in self.asked() if candidate.merits is None]
 
@@ -169,16 +169,16 @@ class Election(Struct, array_like=True, eq=False):
         return self.tenure if self.tenure is not None and not self.tenure.is_ending else None
 
 
-class Leaders:
+class Elections:
     """All elections of the cluster."""
 
-    def __init__(self, tokens: Tokens, requests: Requests) -> None:
-        self.elections: dict[bytes, Election] = {}
+    def __init__(self, tokens: Tokens, requests: RequestHistory) -> None:
+        self.by_name: dict[bytes, Election] = {}
         self._tokens = tokens
         self._requests = requests
         self._places = Places()
         """Of candidates."""
-        self._standing: dict[RequestId, Candidate] = {}
+        self._standing: dict[RequestId, ElectionCandidate] = {}
         """The same candidates."""
         self._missing: dict[bytes, int] = {}
         """How many statuses the rounds wait for, while they are open; by election."""
@@ -189,7 +189,7 @@ class Leaders:
     def load(self, elections: Iterable[Election]) -> None:
         """Begin with these elections: those of a snapshot."""
         for election in elections:
-            self.elections[election.name] = election
+            self.by_name[election.name] = election
             if election.tenure is not None:
                 self._tenures.put(election.tenure.request, election.name)
                 self._published += len(election.tenure.blob)
@@ -197,7 +197,7 @@ class Leaders:
                 self._remember(candidate, election.name)
             self._missing[election.name] = len(election.missing())
 
-    def _remember(self, candidate: Candidate, name: Name) -> None:
+    def _remember(self, candidate: ElectionCandidate, name: Name) -> None:
         self._places.put(candidate.request, name)
         self._standing[candidate.request] = candidate
 
@@ -207,7 +207,7 @@ class Leaders:
 
     def of(self, name: bytes) -> Leadership:
         """Who leads an election now."""
-        election = self.elections.get(name)
+        election = self.by_name.get(name)
         tenure = election.led if election is not None else None
         leader = self._standing.get(tenure.request) if tenure is not None else None
         if tenure is None or leader is None:
@@ -215,16 +215,16 @@ class Leaders:
         said = tenure.version, tenure.blob
         return Leadership(name, leader.request, tenure.token, leader.address, leader.port, *said)
 
-    def _candidate(self, election: Election, request: RequestId | None) -> Candidate | None:
+    def _candidate(self, election: Election, request: RequestId | None) -> ElectionCandidate | None:
         """Return who stands in an election with this request."""
         is_there = request is not None and self._places.get(request) == election.name
         return self._standing[request] if request is not None and is_there else None
 
-    def _due(self, election: Election) -> Asked | Chosen | Leadership:
+    def _due(self, election: Election) -> RoundOpened | Chosen | Leadership:
         """What is to be told at this stage, also to who has not seen how the election came to it."""
         if election.chosen is None:
             missing = tuple(candidate.request for candidate in election.missing())
-            return Asked(election.name, election.round, missing)
+            return RoundOpened(election.name, election.round, missing)
         if election.stage is Stage.LED:
             return self.of(election.name)
         return Chosen(election.name, election.round, election.chosen, is_next=election.stage is Stage.NAMED)
@@ -232,19 +232,19 @@ class Leaders:
     def tenure(self, request: RequestId) -> Tenure | None:
         """Return the leadership of a candidate, while it lasts."""
         name = self._tenures.get(request)
-        return self.elections[name].tenure if name is not None else None
+        return self.by_name[name].tenure if name is not None else None
 
     def tenures(self) -> Iterator[Tenure]:
         """All leaderships that last."""
-        return (election.tenure for election in self.elections.values() if election.tenure is not None)
+        return (election.tenure for election in self.by_name.values() if election.tenure is not None)
 
     def have_led(self, client: Client) -> bool:
         """Whether something may be done in the name of a leader of this client."""
         return bool(self._tenures.of([client]))
 
-    def pending(self) -> Iterator[Asked | Chosen | Leadership]:
+    def pending(self) -> Iterator[RoundOpened | Chosen | Leadership]:
         """What is waited for where somebody is looked for: statuses, or a winner."""
-        for _, election in sorted(self.elections.items()):
+        for _, election in sorted(self.by_name.items()):
             if election.stage is not Stage.LED and election.candidates:
                 yield self._due(election)
 
@@ -253,8 +253,8 @@ class Leaders:
     def places(self, election: bytes) -> Iterator[Pool]:
         """How many stand, of those that may; where the election is a new one, how many of these there are."""
         yield Pool("candidates", MOST_STANDING, len(self._places), self._places.count)
-        if election not in self.elections:
-            yield Pool("elections", MOST_ELECTIONS, len(self.elections), self._places.count)
+        if election not in self.by_name:
+            yield Pool("elections", MOST_ELECTIONS, len(self.by_name), self._places.count)
 
     @property
     def attached(self) -> Pool:
@@ -262,20 +262,20 @@ class Leaders:
         return Pool("bytes that leaders attach", MOST_PUBLISHED, self._published, self._attached_by)
 
     def _attached_by(self, client: Client) -> int:
-        led = (self.elections[name].tenure for name, _ in self._tenures.of([client]))
+        led = (self.by_name[name].tenure for name, _ in self._tenures.of([client]))
         return sum(len(tenure.blob) for tenure in led if tenure is not None)
 
     def stand(self, command: Stand) -> Iterator[LeaderOutcome]:
         """Take a new candidate; the first one of an election opens a round."""
         request, name = command.request, command.election
-        election = self.elections.get(name)
+        election = self.by_name.get(name)
         if self._is_full(election, request.owner.client):
             yield self._requests.note(Refused(request, Why.OVERFLOW))
             return
         if election is None:
-            election = self.elections[name] = Election(name)
+            election = self.by_name[name] = Election(name)
         is_first = not election.candidates
-        candidate = Candidate(request, command.address, command.port, command.lease, command.grace)
+        candidate = ElectionCandidate(request, command.address, command.port, command.lease, command.grace)
         election.candidates.append(candidate)
         self._remember(candidate, name)
         yield Standing(request)
@@ -286,7 +286,7 @@ class Leaders:
         if len(self._places) >= MOST_STANDING or self._places.count(client) >= MOST_OF_CLIENT:
             return True
         if election is None:
-            return len(self.elections) >= MOST_ELECTIONS
+            return len(self.by_name) >= MOST_ELECTIONS
         return len(election.candidates) >= MOST_CANDIDATES
 
     def withdraw(self, command: Withdraw) -> Iterator[LeaderOutcome]:
@@ -295,7 +295,7 @@ class Leaders:
         yield self._requests.note(Refused(request, Why.WITHDRAWN))
         yield from self._take_out(name, [request])
         if self._tenures.get(request) is not None:
-            yield from self._lapse(self.elections[name])
+            yield from self._lapse(self.by_name[name])
 
     def strand(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
         """These clients cannot be reached: they stand no more, but what they lead may last until it expires."""
@@ -306,11 +306,11 @@ class Leaders:
         """These clients have verifiably ended: they neither stand nor lead."""
         yield from self.strand(clients)
         for name, _ in self._tenures.of(clients):
-            yield from self._lapse(self.elections[name])
+            yield from self._lapse(self.by_name[name])
 
     def _take_out(self, name: bytes, requests: Collection[RequestId]) -> Iterator[LeaderOutcome]:
         """End candidacies together, so that none of them is asked or chosen when another one ends."""
-        election = self.elections[name]
+        election = self.by_name[name]
         for request in requests:
             self._places.remove(request)
             candidate = self._standing.pop(request)
@@ -336,7 +336,7 @@ class Leaders:
 
     def _forget_if_over(self, election: Election) -> None:
         if not election.candidates and election.tenure is None:
-            del self.elections[election.name]
+            del self.by_name[election.name]
             self._missing.pop(election.name, None)
 
     def _open(self, election: Election, sits_out: RequestId | None = None) -> Iterator[LeaderOutcome]:
@@ -357,7 +357,7 @@ class Leaders:
         name = self._places.get(command.candidate)
         if name is None:
             return
-        election = self.elections[name]
+        election = self.by_name[name]
         if election.stage is not Stage.ASKED or command.round != election.round:
             return
         candidate = self._standing[command.candidate]
@@ -368,7 +368,7 @@ class Leaders:
 
     def close(self, command: Close) -> Iterator[LeaderOutcome]:
         """Wait no longer for those that have not answered."""
-        election = self.elections.get(command.election)
+        election = self.by_name.get(command.election)
         if election is not None and election.stage is Stage.ASKED and command.round == election.round:
             yield from self._close(election)
 
@@ -423,7 +423,7 @@ class Leaders:
 
     def _meant(self, command: Next | Commit | Depose) -> Election | None:
         """Return the election, if this is its latest round and who was chosen there."""
-        election = self.elections.get(command.election)
+        election = self.by_name.get(command.election)
         if election is None or (command.round, command.candidate) != (election.round, election.chosen):
             return None
         return election
@@ -515,7 +515,7 @@ class Leaders:
 
     def _led(self, name: bytes | None, token: int, renewals: int | None = None) -> Election | None:
         """Return an election whose latest leadership has this token, lasts, and was renewed so many times."""
-        election = self.elections.get(name) if name is not None else None
+        election = self.by_name.get(name) if name is not None else None
         tenure = election.tenure if election is not None else None
         if tenure is None or tenure.token != token or renewals not in (None, tenure.renewals):
             return None

@@ -56,7 +56,7 @@ from cluck.commands import (
     Withdraw,
     Woken,
 )
-from cluck.state.request_history import Pool, Requests
+from cluck.state.request_history import Pool, RequestHistory
 from cluck.state.tokens import Tokens
 from cpg.replication.identities import Number
 
@@ -193,10 +193,10 @@ def append(part: list[Ticket], ticket: Ticket) -> None:
     part.append(ticket)
 
 
-class Table:
+class LockTable:
     """All locks of the cluster."""
 
-    def __init__(self, tokens: Tokens, requests: Requests) -> None:
+    def __init__(self, tokens: Tokens, requests: RequestHistory) -> None:
         self.locks: dict[bytes, Lock] = {}
         self.moved: set[bytes] = set()
         """Locks whose queues have changed since somebody cleared this; no part of what is replicated."""

@@ -44,50 +44,50 @@ from cluck.commands import (
     Why,
     Withdraw,
 )
-from cluck.state.conditions import Condition, Conditions
-from cluck.state.elections import Election, Leaders, Tenure
-from cluck.state.lock_table import Lock, Table, Ticket
-from cluck.state.request_history import History, Requests
+from cluck.state.conditions import ConditionQueue, Conditions
+from cluck.state.elections import Election, Elections, Tenure
+from cluck.state.lock_table import Lock, LockTable, Ticket
+from cluck.state.request_history import ClientHistory, RequestHistory
 from cluck.state.tokens import Drawn, Tokens
 from cpg.replication.electorate import Voters
-from cpg.replication.identities import Boot, Epoch, Server
+from cpg.replication.identities import Boot, Epoch, ServerId
 from cpg.replication.wire import Promise
 
 _REQUESTS: Final = frozenset(get_args(Request))
 _OF_CLIENT: Final = frozenset(get_args(OfClient))
 
 
-class Image(Struct, array_like=True):
+class LockImage(Struct, array_like=True):
     """All of a state."""
 
     epoch: Epoch
     drawn: Drawn
     longest_promise: Promise
     voters: Voters
-    histories: list[tuple[Client, History]]
-    boots: list[tuple[Server, Boot]]
+    histories: list[tuple[Client, ClientHistory]]
+    boots: list[tuple[ServerId, Boot]]
     locks: list[tuple[Name, Lock]]
-    conditions: list[tuple[Name, Condition]]
+    conditions: list[tuple[Name, ConditionQueue]]
     elections: list[Election]
 
 
-class State:
+class LockState:
     """Locks, conditions, elections, and the requests that may come again."""
 
     def __init__(self, epoch: int, voters: Voters) -> None:
         """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
         self.voters = voters
         """Who decides."""
-        self.boots: dict[Server, Boot] = {}
+        self.boots: dict[ServerId, Boot] = {}
         """On which run of which machine servers are or were, as long as they have clients, and all of those."""
         self.tokens = Tokens(epoch)
         self.longest_promise = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
-        self.requests = Requests()
-        self.table = Table(self.tokens, self.requests)
+        self.requests = RequestHistory()
+        self.table = LockTable(self.tokens, self.requests)
         self.conditions = Conditions(self.table, self.requests)
-        self.leaders = Leaders(self.tokens, self.requests)
-        table, conditions, leaders = self.table, self.conditions, self.leaders
+        self.elections = Elections(self.tokens, self.requests)
+        table, conditions, elections = self.table, self.conditions, self.elections
         self._actions: Final[dict[type, Callable[[Any], Iterator[Outcome]]]] = {
             Acquire: self._acquire,
             Release: table.release,
@@ -101,13 +101,13 @@ class State:
             Notify: conditions.notify,
             EndWait: conditions.end,
             Stand: self._stand,
-            Status: leaders.status,
-            Close: leaders.close,
-            Next: leaders.next,
-            Commit: leaders.commit,
-            Resign: leaders.resign,
-            Depose: leaders.depose,
-            Publish: leaders.publish,
+            Status: elections.status,
+            Close: elections.close,
+            Next: elections.next,
+            Commit: elections.commit,
+            Resign: elections.resign,
+            Depose: elections.depose,
+            Publish: elections.publish,
         }
 
     @property
@@ -119,7 +119,7 @@ class State:
         """Have tokens of a later epoch."""
         self.tokens.begin(epoch)
 
-    def apply(self, command: Command, server: Server) -> list[Outcome]:
+    def apply(self, command: Command, server: ServerId) -> list[Outcome]:
         """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
 
         A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
@@ -142,9 +142,9 @@ class State:
 
     def present(self, request: RequestId) -> list[Outcome]:
         """What has become of a request that is open; nothing if it is not. Hot."""
-        return list(self.table.present(request) or self.conditions.present(request) or self.leaders.present(request))
+        return list(self.table.present(request) or self.conditions.present(request) or self.elections.present(request))
 
-    def keep(self, servers: Collection[Server], boots: Mapping[Server, Boot]) -> list[Outcome]:
+    def keep(self, servers: Collection[ServerId], boots: Mapping[ServerId, Boot]) -> list[Outcome]:
         """Only these servers are there, some of them known to be on these machines with all their clients.
 
         Those who spoke through others wait and stand for nothing any more; what they hold and lead lasts until it
@@ -153,14 +153,14 @@ class State:
         ended = self._ended_with_machines(boots)
         outcomes = [*self._end(ended)]
         clients = self.requests.stranded(servers)
-        outcomes += self._leave(clients, self.table.purge(clients), self.leaders.strand(clients))
+        outcomes += self._leave(clients, self.table.purge(clients), self.elections.strand(clients))
         having = {client.server for client in self._clients()}
         self.boots = {
             server: boot for server, boot in {**self.boots, **boots}.items() if server in having or server in servers
         }
         return outcomes
 
-    def _ended_with_machines(self, boots: Mapping[Server, Boot]) -> list[Client]:
+    def _ended_with_machines(self, boots: Mapping[ServerId, Boot]) -> list[Client]:
         """The clients whose machines run anew, in their order (ruling E10)."""
         runs = {(server.node_id, boot.machine): boot.run for server, boot in boots.items()}
         ended = {
@@ -174,22 +174,22 @@ class State:
         """All that are remembered."""
         known = set(self.requests.histories)
         known.update(ticket.request.owner.client for ticket in self.table.tickets())
-        known.update(tenure.request.owner.client for tenure in self.leaders.tenures())
+        known.update(tenure.request.owner.client for tenure in self.elections.tenures())
         return known
 
-    def clients_of(self, server: Server) -> list[Client]:
+    def clients_of(self, server: ServerId) -> list[Client]:
         """The clients that this server admitted and that are still remembered, in their order."""
         return sorted(client for client in self._clients() if client.server == server)
 
     def lease_of(self, request: RequestId) -> Ticket | Tenure | None:
         """Return what a request has, or waits for, that is held by a lease. Hot."""
         ticket = self.table.ticket(request)
-        return ticket if ticket is not None else self.leaders.tenure(request)
+        return ticket if ticket is not None else self.elections.tenure(request)
 
     def leased(self) -> Iterator[Ticket | Tenure]:
         """All that is held by a lease: locks and leaderships."""
         yield from (ticket for ticket in self.table.tickets() if ticket.token)
-        yield from self.leaders.tenures()
+        yield from self.elections.tenures()
 
     # ---- what concerns several parts
 
@@ -197,7 +197,7 @@ class State:
         return self.table.acquire(command) if self._is_recorded(command) else self._unrecorded(command)
 
     def _stand(self, command: Stand) -> Iterator[Outcome]:
-        return self.leaders.stand(command) if self._is_recorded(command) else self._unrecorded(command)
+        return self.elections.stand(command) if self._is_recorded(command) else self._unrecorded(command)
 
     def _is_recorded(self, command: Acquire | Stand) -> bool:
         """Whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
@@ -210,19 +210,19 @@ class State:
     def _renew(self, command: Renew) -> Iterator[Outcome]:
         """Renew a lock or a leadership: their tokens are one series, so that at most one of the two knows it."""
         yield from self.table.renew(command)
-        yield from self.leaders.renew(command)
+        yield from self.elections.renew(command)
 
     def _revoke(self, command: Revoke) -> Iterator[Outcome]:
         yield from self.table.revoke(command)
-        yield from self.leaders.revoke(command)
+        yield from self.elections.revoke(command)
 
     def _expire(self, command: Expire) -> Iterator[Outcome]:
         yield from self.table.expire(command)
-        yield from self.leaders.expire(command)
+        yield from self.elections.expire(command)
 
-    def _withdraw(self, command: Withdraw, server: Server) -> Iterator[Outcome]:
+    def _withdraw(self, command: Withdraw, server: ServerId) -> Iterator[Outcome]:
         request = command.request
-        for part in (self.table, self.conditions, self.leaders):
+        for part in (self.table, self.conditions, self.elections):
             if part.present(request):
                 yield from part.withdraw(command)
                 return
@@ -233,7 +233,7 @@ class State:
 
     def _end(self, clients: Collection[Client]) -> Iterator[Outcome]:
         """Clients have verifiably ended."""
-        yield from self._leave(clients, self.table.end_clients(clients), self.leaders.end(clients))
+        yield from self._leave(clients, self.table.end_clients(clients), self.elections.end(clients))
 
     def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
         """Clients are not there any more; what that does to their tickets, and to elections."""
@@ -245,9 +245,9 @@ class State:
 
     # ---- as a whole
 
-    def image(self) -> Image:
+    def image(self) -> LockImage:
         """All of it; the same for states that are the same."""
-        return Image(
+        return LockImage(
             self.tokens.epoch,
             self.tokens.drawn,
             self.longest_promise,
@@ -255,12 +255,12 @@ class State:
             self.requests.image(),
             sorted(self.boots.items()),
             sorted(self.table.locks.items(), key=itemgetter(0)),
-            sorted(self.conditions.conditions.items(), key=itemgetter(0)),
-            sorted(self.leaders.elections.values(), key=attrgetter("name")),
+            sorted(self.conditions.by_name.items(), key=itemgetter(0)),
+            sorted(self.elections.by_name.values(), key=attrgetter("name")),
         )
 
     @classmethod
-    def of(cls, image: Image) -> State:
+    def of(cls, image: LockImage) -> LockState:
         """Make the state of an image, which is its own from then on."""
         state = cls(image.epoch, image.voters)
         state.tokens.drawn = image.drawn
@@ -269,5 +269,5 @@ class State:
         state.boots = dict(image.boots)
         state.table.load(dict(image.locks))
         state.conditions.load(dict(image.conditions))
-        state.leaders.load(image.elections)
+        state.elections.load(image.elections)
         return state

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, TypeVar
 from msgspec import Struct, field
 
 from cluck.commands import MOST_UNSETTLED, Client, Ended, Notified, Outcome, Published, Refused, RequestId, Why, Woken
-from cpg.replication.identities import Number, Server
+from cpg.replication.identities import Number, ServerId
 
 Answer = Refused | Ended | Notified | Woken | Published
 """For good."""
@@ -42,25 +42,25 @@ class Pool(NamedTuple):
     """What a client has."""
 
 
-class History(Struct, array_like=True):
+class ClientHistory(Struct, array_like=True):
     """What is remembered of one client."""
 
-    server: Server
+    server: ServerId
     """Through which it spoke last."""
     settled: Number = 0
     ended: dict[Number, Answer] = field(default_factory=dict)
     """The answer to each request that may come again, by its number."""
 
 
-class Requests:
+class RequestHistory:
     """The histories of all clients whose lock servers are there."""
 
     def __init__(self) -> None:
-        self.histories: dict[Client, History] = {}
+        self.histories: dict[Client, ClientHistory] = {}
         self._answers = 0
         """How many are remembered."""
 
-    def load(self, histories: Iterable[tuple[Client, History]]) -> None:
+    def load(self, histories: Iterable[tuple[Client, ClientHistory]]) -> None:
         """Begin with these: those of a snapshot."""
         self.histories = dict(histories)
         self._answers = sum(len(history.ended) for history in self.histories.values())
@@ -74,7 +74,7 @@ class Requests:
         history = self.histories.get(client)
         return len(history.ended) if history is not None else 0
 
-    def recall(self, request: RequestId, settled: int, server: Server) -> Outcome | None:
+    def recall(self, request: RequestId, settled: int, server: ServerId) -> Outcome | None:
         """Return the answer to a request that was answered before, or has no place; None if it is new, or open."""
         history = self._history(request, server)
         if history is None or self._answers >= MOST_ANSWERS:
@@ -88,7 +88,7 @@ class Requests:
             return Refused(request, Why.OVERFLOW)
         return self._answer(request, history)
 
-    def refuse(self, request: RequestId, server: Server) -> Outcome:
+    def refuse(self, request: RequestId, server: ServerId) -> Outcome:
         """Have a request that has not come yet refused when it does; return what has become of it."""
         history, refused = self._history(request, server), Refused(request, Why.WITHDRAWN)
         if history is None or request.number > history.settled + 2 * MOST_UNSETTLED:
@@ -96,17 +96,17 @@ class Requests:
         return self._answer(request, history) or self.note(refused)
 
     @staticmethod
-    def _answer(request: RequestId, history: History) -> Outcome | None:
+    def _answer(request: RequestId, history: ClientHistory) -> Outcome | None:
         answer = history.ended.get(request.number)
         return Refused(request, Why.SETTLED) if answer is None and request.number <= history.settled else answer
 
-    def _history(self, request: RequestId, server: Server) -> History | None:
+    def _history(self, request: RequestId, server: ServerId) -> ClientHistory | None:
         """The history of a request's client; None where there is no place for another one."""
         history = self.histories.get(request.owner.client)
         if history is None:
             if len(self.histories) >= MOST_CLIENTS:
                 return None
-            history = self.histories[request.owner.client] = History(server)
+            history = self.histories[request.owner.client] = ClientHistory(server)
         history.server = server
         return history
 
@@ -124,14 +124,14 @@ class Requests:
         if history is not None:
             self._answers -= len(history.ended)
 
-    def stranded(self, servers: Collection[Server]) -> list[Client]:
+    def stranded(self, servers: Collection[ServerId]) -> list[Client]:
         """The clients that spoke last through a server which is none of these, in their order."""
         return sorted(client for client, history in self.histories.items() if history.server not in servers)
 
-    def image(self) -> list[tuple[Client, History]]:
+    def image(self) -> list[tuple[Client, ClientHistory]]:
         """All of it, in an order that is the same for histories that are the same."""
         return [
-            (client, History(history.server, history.settled, dict(sorted(history.ended.items()))))
+            (client, ClientHistory(history.server, history.settled, dict(sorted(history.ended.items()))))
             for client, history in sorted(self.histories.items(), key=itemgetter(0))
         ]
 

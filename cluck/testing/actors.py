@@ -21,9 +21,9 @@ from cluck.errors import ConnectionLost
 from cluck.protocol import Bye, Downward, Goodbye, Pong, Upward
 from cluck.server.connection import Connection
 from cluck.server.service import Service
-from cluck.testing.checkers import Holding, Notify, Role, Run, Sight, Tenure, Wait, Waited
+from cluck.testing.checkers import ConditionWait, Holding, LeaderTenure, Notification, Role, Run, Sight, Waited
 from cluck.testing.linearizability import Kind, Operation, Outcome, What
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 
 LOCKS: Final = (b"one", b"two", b"three")
 SEMAPHORES: Final = (b"pair", b"few")
@@ -55,7 +55,7 @@ class Era(NamedTuple):
 class Memory(NamedTuple):
     """By what lock servers remember a client's requests: where another one is next, they may be done a second time."""
 
-    server: Server | None
+    server: ServerId | None
     """Through which it speaks: when it leaves the view, the others forget what its clients asked for."""
     cuts: int
 
@@ -271,7 +271,7 @@ class Actor:
         connection, self._connection = self._connection, None
         if connection is not None and dice is not None:
             if is_known and dice.random() < 0.5:
-                self._post(lambda: connection.say([Bye()], self.now))
+                self._post(lambda: connection.receive([Bye()], self.now))
             else:
                 self._post(lambda: connection.lost(self.now, dead=is_known))
 
@@ -311,7 +311,7 @@ class Actor:
         return False
 
     def _say(self, connection: Connection, said: list[Upward]) -> None:
-        connection.say(said, self.now)
+        connection.receive(said, self.now)
 
     def _note(self, said: Downward) -> None:
         match said:
@@ -458,7 +458,7 @@ class Actor:
         """It does not lead any more, as far as it knows."""
         until = min(self.now, stood.until)
         election = stood.candidacy.command.election
-        self._run.tenures.append(Tenure(stood.request, election, stood.token, stood.since, until))
+        self._run.tenures.append(LeaderTenure(stood.request, election, stood.token, stood.since, until))
 
     # ---- deeds
 
@@ -658,9 +658,9 @@ class Actor:
             command, is_certain = noticed.notice.command, noticed.returned < inf and noticed.is_certain
             count = noticed.notice.count if is_certain else None
             args = noticed.who, command.condition, noticed.invoked, noticed.returned, count
-            self._run.notifies.append(Notify(*args, everyone=command.everyone))
+            self._run.notifies.append(Notification(*args, everyone=command.everyone))
             if noticed.may_be_double:
-                self._run.notifies.append(Notify(*args, everyone=command.everyone))
+                self._run.notifies.append(Notification(*args, everyone=command.everyone))
 
     def _write_wait(self, awaited: Awaited) -> None:
         ticket = awaited.ticket
@@ -673,9 +673,9 @@ class Actor:
             outcome = Waited.UNKNOWN
         if outcome is Waited.WOKEN or (outcome is not Waited.UNKNOWN and awaited.is_certain):
             times = awaited.waiting, awaited.left, awaited.ended
-            self._run.waits.append(Wait(*args, outcome, *times, awaited.reacquires, self._is_settled(awaited)))
+            self._run.waits.append(ConditionWait(*args, outcome, *times, awaited.reacquires, self._is_settled(awaited)))
         if outcome is Waited.UNKNOWN or not awaited.is_certain:  # it may have been woken before, too
-            self._run.waits.append(Wait(*args, Waited.UNKNOWN, awaited.waiting))
+            self._run.waits.append(ConditionWait(*args, Waited.UNKNOWN, awaited.waiting))
 
     def _is_settled(self, awaited: Awaited) -> bool:
         ticket, state = awaited.ticket, self._service.replica.state if self._service is not None else None
@@ -697,16 +697,16 @@ class Actor:
             if not noticed.notice.is_over:
                 yield f"{noticed.notice.command} was never answered"
         for stood in self._standing():
-            if not state.leaders.present(stood.request):
+            if not state.elections.present(stood.request):
                 yield f"{stood.candidacy.command} is no candidate"
         for stood in self._standing():
-            leadership = state.leaders.of(stood.candidacy.command.election)
+            leadership = state.elections.of(stood.candidacy.command.election)
             known = stood.candidacy.leading, stood.candidacy.former
             leads = leadership.leader == stood.request
             if leadership.token not in known if leads else stood.token:  # it may have stepped down by its own clock
                 yield f"{stood.request} was told {stood.token}, although it is {leadership}"
         for election in self._observations:
-            leadership, told = state.leaders.of(election), self._sights.get(election)
+            leadership, told = state.elections.of(election), self._sights.get(election)
             if told is None or (told.leader, told.token) != (leadership.leader, leadership.token):
                 yield f"an observer was told {told}, although it is {leadership}"
 

@@ -16,10 +16,10 @@ history     What clients asked and were told (`Operation`) is what one lock woul
             the other, each between its call and its return: linearizability, lock by lock.
 leaders     What candidates were told (`Role`): leading and following by turns, beginning with leading; one leader for a
             token; tokens growing; in one configuration no second leader, unless the first one yielded. By their own
-            clocks (`Tenure`) no two lead an election at one moment, and later ones have larger tokens. What observers
-            were told (`Sight`): the same leaders, tokens never going back.
-wake-ups    Each `Notify` woke exactly as many as it said, nobody else was woken, nobody that waited all the time was
-            passed over (`Wait`), and everyone woken has the lock again or was told why not.
+            clocks (`LeaderTenure`) no two lead an election at one moment, and later ones have larger tokens. What
+            observers were told (`Sight`): the same leaders, tokens never going back.
+wake-ups    Each `Notification` woke exactly as many as it said, nobody else was woken, nobody that waited all the time
+            was passed over (`ConditionWait`), and everyone woken has the lock again or was told why not.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Role:
 
 
 @dataclass(frozen=True, slots=True)
-class Tenure:
+class LeaderTenure:
     """A candidate takes itself for the leader of an election."""
 
     who: Hashable
@@ -153,7 +153,7 @@ class Waited(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class ConditionWait:
     """A wait on a condition."""
 
     who: Hashable
@@ -172,7 +172,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
-class Notify:
+class Notification:
     """A call that wakes one waiter of a condition, or everyone."""
 
     who: Hashable
@@ -198,11 +198,11 @@ class Run:
     """Of each candidate in the order in which it was told."""
     yielded: set[int] = field(default_factory=set)
     """Tokens of leaderships that were resigned or expired, or whose candidates withdrew or ended."""
-    tenures: list[Tenure] = field(default_factory=list)
+    tenures: list[LeaderTenure] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
     """Of each observer in the order in which it was told."""
-    waits: list[Wait] = field(default_factory=list)
-    notifies: list[Notify] = field(default_factory=list)
+    waits: list[ConditionWait] = field(default_factory=list)
+    notifies: list[Notification] = field(default_factory=list)
 
 
 def check(run: Run) -> list[Violation]:
@@ -306,7 +306,7 @@ def _check_later_tokens(holdings: Iterable[Holding]) -> Iterator[Violation]:
             largest_alone = max(largest_alone, holding.token)
 
 
-def check_births(births: Iterable[Birth], held: Iterable[Holding | Tenure] = ()) -> Iterator[Violation]:
+def check_births(births: Iterable[Birth], held: Iterable[Holding | LeaderTenure] = ()) -> Iterator[Violation]:
     """Find states that were born with the epoch of another one, or while somebody held a lock, or led.
 
     What is held by a later epoch's token is no matter: a server that stood still learns late of a birth long ago.
@@ -386,9 +386,9 @@ def _check_tokens_in_time(leaders: Sequence[Role]) -> Iterator[Violation]:
             yield Violation("leaders tokens", f"{role} stood behind {before}")
 
 
-def check_tenures(tenures: Iterable[Tenure]) -> Iterator[Violation]:
+def check_tenures(tenures: Iterable[LeaderTenure]) -> Iterator[Violation]:
     """Find candidates that led an election at one moment, and later leaderships without larger tokens."""
-    latest: dict[bytes, Tenure] = {}
+    latest: dict[bytes, LeaderTenure] = {}
     for tenure in sorted(tenures, key=lambda tenure: (tenure.since, tenure.token)):
         if tenure.since >= tenure.until:
             continue
@@ -421,12 +421,12 @@ def check_sights(sights: Iterable[Sight], roles: Iterable[Role] = ()) -> Iterato
 # ---- conditions
 
 
-def check_wakeups(waits: Iterable[Wait], notifies: Iterable[Notify]) -> Iterator[Violation]:
+def check_wakeups(waits: Iterable[ConditionWait], notifies: Iterable[Notification]) -> Iterator[Violation]:
     """Find notifications that were lost, or that woke others than they said."""
     for wait in waits:
         if wait.outcome is Waited.WOKEN and wait.reacquires and not wait.settled:
             yield Violation("wake-ups settled", f"{wait}: it was woken and neither has its lock nor knows why")
-    by_condition: defaultdict[bytes, tuple[list[Wait], list[Notify]]] = defaultdict(lambda: ([], []))
+    by_condition: defaultdict[bytes, tuple[list[ConditionWait], list[Notification]]] = defaultdict(lambda: ([], []))
     for wait in waits:
         by_condition[wait.condition][0].append(wait)
     for notify in notifies:
@@ -437,7 +437,7 @@ def check_wakeups(waits: Iterable[Wait], notifies: Iterable[Notify]) -> Iterator
             yield from _check_passed_over(ours, notify)
 
 
-def _check_woken(waits: Sequence[Wait], notifies: Sequence[Notify]) -> Iterator[Violation]:
+def _check_woken(waits: Sequence[ConditionWait], notifies: Sequence[Notification]) -> Iterator[Violation]:
     """Each that was woken has its notification, and each notification has all that it says it woke.
 
     If both can be had, each for itself, they can be had together (Mendelsohn and Dulmage, 1958).
@@ -455,14 +455,14 @@ def _check_woken(waits: Sequence[Wait], notifies: Sequence[Notify]) -> Iterator[
         yield Violation("wake-ups count", f"{notify}: so many have not been woken")
 
 
-def _most(notify: Notify, everyone: int) -> int:
+def _most(notify: Notification, everyone: int) -> int:
     """How many a notification may have woken."""
     if notify.count is not None:
         return notify.count
     return everyone if notify.everyone else 1
 
 
-def _may_have_woken(notify: Notify, wait: Wait) -> bool:
+def _may_have_woken(notify: Notification, wait: ConditionWait) -> bool:
     returned = notify.returned if notify.count is not None else inf
     ended = wait.ended if wait.outcome is Waited.WOKEN else inf
     return notify.invoked <= ended and wait.invoked <= returned
@@ -501,7 +501,7 @@ def _unmatched(ones: Sequence[One], others: Sequence[Other], may: Callable[[One,
     yield from (ones[one] for one in range(len(ones)) if not find(one))
 
 
-def _check_passed_over(waits: Iterable[Wait], notify: Notify) -> Iterator[Violation]:
+def _check_passed_over(waits: Iterable[ConditionWait], notify: Notification) -> Iterator[Violation]:
     """Who waited before the call and went on waiting behind its return was in the queue, and was not woken."""
     if notify.count is None or (notify.count and not notify.everyone):
         return

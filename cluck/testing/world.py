@@ -25,7 +25,7 @@ from msgspec.msgpack import encode
 from cluck.commands import Command, Ended, Expire, Gone, Granted, Leadership, Outcome, RequestId, Resign, Withdraw
 from cluck.server.service import Service
 from cluck.state.elections import Stage
-from cluck.state.machine import State
+from cluck.state.machine import LockState
 from cluck.testing.actors import ELECTIONS, Actor, Forced
 from cluck.testing.checkers import Birth, End, Grant, Load, Order, Run, check
 from cluck.testing.linearizability import Kind
@@ -33,9 +33,9 @@ from cpg.events import Event, Member, Message, Reason, Transitional
 from cpg.node.engine import Engine
 from cpg.node.membership import LocalMembership
 from cpg.replication.electorate import ChangeVoters, Electorate, Voters
-from cpg.replication.identities import Boot, Server
+from cpg.replication.identities import Boot, ServerId
 from cpg.replication.replica import PATIENCE, Phase, ReplicaSettings
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from cpg.stream import Stream
 from cpg.testing.world import Numbered
 from totem.configuration import Delivery, Guarantee, Level
@@ -89,10 +89,10 @@ AN_ELECTION: Final = 6.0
 
 
 @dataclass(slots=True)
-class History:
+class RunHistory:
     """What is known of a whole run beside what clients were told."""
 
-    outcomes: dict[tuple[object, int], dict[Server, int]] = field(default_factory=lambda: defaultdict(dict))
+    outcomes: dict[tuple[object, int], dict[ServerId, int]] = field(default_factory=lambda: defaultdict(dict))
     """By view and number: what came of it at each server, as checksums."""
     final: dict[object, int] = field(default_factory=dict)
     """By view: up to which number somebody could tell."""
@@ -104,10 +104,10 @@ class Locks:
     """The lock servers and clients of a whole cluster, and what they were told."""
 
     def __init__(self) -> None:
-        self.history = History()
+        self.history = RunHistory()
         self.run = Run()
         self.forced = Forced()
-        self.disks: dict[int, Record] = {}
+        self.disks: dict[int, DurableRecord] = {}
         """What each node's disk knows; disks outlive everything, but one may be lost, unless its node decides alone."""
         self.outliving: dict[int, list[Actor]] = defaultdict(list)
         """Clients that do not live in their lock server's process."""
@@ -294,14 +294,14 @@ class Locks:
         if not service.replica.leaders:
             return
         ready = {actor.client for life in self.nodes for actor in life.clients if not actor.is_dead}
-        for election in state.leaders.elections.values():
+        for election in state.elections.by_name.values():
             can = [one.request for one in election.candidates if one.request.owner.client in ready]
             since = service.searches.get(election.name, inf)
             if can and min(self.rest_for, self._quiet_from - since) >= AN_ELECTION:
                 yield f"{service.server}: nobody leads {election.name!r}, for which {can} stand"
 
 
-def agreement(history: History) -> Iterable[Violation]:
+def agreement(history: RunHistory) -> Iterable[Violation]:
     """What could be told somewhere has come of a command at all servers of the view that applied it."""
     for (view, number), sums in history.outcomes.items():
         if number <= history.final.get(view, -1) and len(set(sums.values())) > 1:
@@ -327,7 +327,7 @@ class WatchedService(Service):
         self._not_final: list[tuple[int, Grant | End | Load]] = []
         self._leading: dict[bytes, int] = {}
         """By election: the leader's token."""
-        self._former: State | None = None
+        self._former: LockState | None = None
         self._voters: Voters | None = None
         self._is_born = False
         """The state of the view is one that was born in it."""
@@ -350,9 +350,9 @@ class WatchedService(Service):
         self._live = {ticket.token: ticket.name for ticket in held}
         grants = tuple(self._grant(state, ticket.request, ticket.token, self._now) for ticket in held)
         self._not_final = [(0, Load(grants))]
-        self._leading = {name: state.leaders.of(name).token for name in ELECTIONS}
+        self._leading = {name: state.elections.of(name).token for name in ELECTIONS}
 
-    def _note_voters(self, state: State) -> None:
+    def _note_voters(self, state: LockState) -> None:
         """Note what has become of who decides."""
         former, voters = self._voters, state.voters
         self._voters = voters
@@ -363,7 +363,7 @@ class WatchedService(Service):
         """Have others decide, as an administrator does."""
         voters = self.replica.voters
         if voters is not None:
-            self._outgoing.say(ChangeVoters(voters.version + 1, self._locks.another(dice, voters.electorate)))
+            self._submissions.submit(ChangeVoters(voters.version + 1, self._locks.another(dice, voters.electorate)))
 
     def on_phase(self) -> None:
         """Count how often it is cut off."""
@@ -374,13 +374,13 @@ class WatchedService(Service):
         self._is_born = phase is Phase.BIRTH or (phase is Phase.PRIMARY and self._is_born)
         super().on_phase()
 
-    def _grant(self, state: State, request: RequestId, token: int, at: float) -> Grant:
+    def _grant(self, state: LockState, request: RequestId, token: int, at: float) -> Grant:
         ticket = state.table.ticket(request)
         assert ticket is not None
         kind = Kind.of(ticket.mode, state.table.locks[ticket.name].permits)
         return Grant(ticket.name, token, request, kind, at)
 
-    def on_applied(self, number: int, command: Command, server: Server, outcomes: list[Outcome]) -> None:
+    def on_applied(self, number: int, command: Command, server: ServerId, outcomes: list[Outcome]) -> None:
         """Write down a checksum, and what has changed."""
         sums = self.history.outcomes[self.replica.view_id, number]
         sums[self.server] = zlib.crc32(encode([command, outcomes]), sums.get(self.server, 0))
@@ -390,9 +390,9 @@ class WatchedService(Service):
         self._note_voters(self.replica.state)
         self._note_searches(self.replica.state)
 
-    def _note_searches(self, state: State) -> None:
+    def _note_searches(self, state: LockState) -> None:
         """Note which elections look for a leader, and since when."""
-        unled = (election.name for election in state.leaders.elections.values() if election.stage is not Stage.LED)
+        unled = (election.name for election in state.elections.by_name.values() if election.stage is not Stage.LED)
         self.searches = {name: self.searches.get(name, self._now) for name in unled}
 
     def _follow(self, number: int, command: Command, outcomes: Sequence[Outcome]) -> None:
@@ -446,7 +446,7 @@ class NodeLocks:
         self._stream: Stream | None = None
         self._membership: LocalMembership | None = None
         self._outbox: list[bytes] = []
-        self._storing: Record | None = None
+        self._storing: DurableRecord | None = None
         self._disk = self._dice.choice(DISK)
         self._company: list[NodeLocks] = []
         """The other programs."""
@@ -647,7 +647,7 @@ class NodeLocks:
                 actor.hear(is_calm=self.locks.is_calm(self.now), is_quiet=self.locks.is_quiet(self.now))
         self._work()
         phase, is_storing = service.replica.phase, self._storing is not None
-        hangs = service.has_untold or is_storing or phase in (Phase.LOADING, Phase.BIRTH)
+        hangs = service.has_pending_replies or is_storing or phase in (Phase.LOADING, Phase.BIRTH)
         if (hangs or self._told != told) and self.locks.may_trouble(self.now):
             self._perhaps_do_mischief()
             if self._told > told and self._dice.random() < 10 * self.locks.stops:

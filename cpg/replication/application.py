@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from cpg.replication.electorate import Voters
-from cpg.replication.identities import Boot, Server
+from cpg.replication.identities import Boot, ServerId
 
 
 class StateMachine(Protocol):
@@ -37,10 +37,10 @@ class StateMachine(Protocol):
     def begin_epoch(self, epoch: int) -> None:
         """Begin an epoch, unless it is not later than the present one."""
 
-    def apply(self, command: Any, server: Server) -> list[Any]:
+    def apply(self, command: Any, server: ServerId) -> list[Any]:
         """Apply the next command of the order, which came through this server; return its outcomes. Hot."""
 
-    def keep(self, servers: Collection[Server], boots: Mapping[Server, Boot]) -> object:
+    def keep(self, servers: Collection[ServerId], boots: Mapping[ServerId, Boot]) -> object:
         """Begin a primary view of these servers; what belongs to others is theirs no more.
 
         `boots`: the runs of the machines that some of these servers, and all their clients, are on.

@@ -11,7 +11,7 @@ from functools import reduce
 
 from cpg.events import Member
 from cpg.replication.electorate import Voters
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 
 IsQuorum = Callable[[Collection[Member]], bool]
 
@@ -19,14 +19,14 @@ IsQuorum = Callable[[Collection[Member]], bool]
 class DurableRecords:
     """What the own disk knows and is to know, and what the others' disks have come to know in a view."""
 
-    def __init__(self, record: Record | None) -> None:
+    def __init__(self, record: DurableRecord | None) -> None:
         """`record`: what the own disk says."""
         self.on_disk = record
-        self.to_store: Record | None = None
+        self.to_store: DurableRecord | None = None
         """What is to be made durable next."""
-        self.proposed: Record | None = None
+        self.proposed: DurableRecord | None = None
         """What this server has proposed last in this view, or what all are to begin anew with."""
-        self._stored: dict[Member, Record] = {}
+        self._stored: dict[Member, DurableRecord] = {}
 
     def forget_view(self) -> None:
         """Begin another view: what was said in the former one is void. Disks remember."""
@@ -35,26 +35,28 @@ class DurableRecords:
 
     # ---- the own disk
 
-    def merged(self, record: Record) -> Record:
+    def merged(self, record: DurableRecord) -> DurableRecord:
         """Return a record that knows no less than the disk does, or is about to."""
-        return reduce(Record.and_, (known for known in (self.to_store, self.on_disk) if known is not None), record)
+        return reduce(
+            DurableRecord.and_, (known for known in (self.to_store, self.on_disk) if known is not None), record
+        )
 
-    def store(self, record: Record) -> None:
+    def store(self, record: DurableRecord) -> None:
         """Have at least this made durable, and announced."""
         self.to_store = self.merged(record)
 
-    def remember(self, record: Record) -> None:
+    def remember(self, record: DurableRecord) -> None:
         """Have at least this made durable, if it is not."""
         if self.on_disk is None or not self.on_disk.covers(record):
             self.store(record)
 
-    def on_stored(self, record: Record) -> None:
+    def on_stored(self, record: DurableRecord) -> None:
         """Note that it is durable."""
         self.on_disk = record
         if self.to_store == record:
             self.to_store = None
 
-    def propose(self, record: Record) -> bool:
+    def propose(self, record: DurableRecord) -> bool:
         """Return whether to propose it: this server has proposed nothing larger in this view."""
         if self.proposed is not None and self.proposed[:2] >= record[:2]:
             return False
@@ -63,26 +65,26 @@ class DurableRecords:
 
     # ---- all disks
 
-    def hear(self, member: Member, record: Record) -> None:
+    def hear(self, member: Member, record: DurableRecord) -> None:
         """Note that a server of this view has made this durable."""
         self._stored[member] = record.and_(self._stored.get(member, record))
 
-    def covering(self, record: Record) -> set[Member]:
+    def covering(self, record: DurableRecord) -> set[Member]:
         """Return the servers whose disks know of a record."""
         return {member for member, stored in self._stored.items() if stored.covers(record)}
 
-    def is_known(self, record: Record, is_quorum: IsQuorum) -> bool:
+    def is_known(self, record: DurableRecord, is_quorum: IsQuorum) -> bool:
         """Return whether a majority's disks know of a record."""
         return is_quorum(self.covering(record))
 
-    def known(self, is_quorum: IsQuorum) -> Record | None:
+    def known(self, is_quorum: IsQuorum) -> DurableRecord | None:
         """Return the largest epoch and promise of which a majority's disks know."""
         return next((record for record in self._records if self.is_known(record, is_quorum)), None)
 
     @property
-    def _records(self) -> Iterator[Record]:
+    def _records(self) -> Iterator[DurableRecord]:
         for record in sorted({stored[:2] for stored in self._stored.values()}, reverse=True):
-            yield Record(*record)
+            yield DurableRecord(*record)
 
     def are_known(self, voters: Voters, is_quorum: IsQuorum) -> bool:
         """Return whether a majority's disks say that these are the voters."""

@@ -13,7 +13,7 @@ Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Epoch = Annotated[int, Meta(ge=0, le=LARGEST_EPOCH)]
 
 
-class Server(NamedTuple):
+class ServerId(NamedTuple):
     """One life of a server: its node, and a number that it drew at random when it started."""
 
     node_id: Number

@@ -28,7 +28,7 @@ from cpg.replication.application import State
 from cpg.replication.durable_records import DurableRecords
 from cpg.replication.electorate import ChangeVoters, Electorate, Voters
 from cpg.replication.finality import Finality
-from cpg.replication.identities import LARGEST_EPOCH, Boot, Server
+from cpg.replication.identities import LARGEST_EPOCH, Boot, ServerId
 from cpg.replication.round_limits import FORGIVENESS, MOST, RoundLimits
 from cpg.replication.round_reports import RoundReports
 from cpg.replication.view_decision import Base, Minority, StateBirth, ViewDecision, name, process, uncounted
@@ -36,6 +36,7 @@ from cpg.replication.wire import (
     Ack,
     Codec,
     Commands,
+    DurableRecord,
     Exclude,
     Forgive,
     Lineage,
@@ -43,7 +44,6 @@ from cpg.replication.wire import (
     NoServer,
     OtherVersion,
     Propose,
-    Record,
     Report,
     Round,
     RoundId,
@@ -110,7 +110,7 @@ class Phase(enum.StrEnum):
 class Listener(Protocol):
     """What a replica reports, in order."""
 
-    def on_applied(self, number: int, command: Any, server: Server, outcomes: list[Any]) -> None:
+    def on_applied(self, number: int, command: Any, server: ServerId, outcomes: list[Any]) -> None:
         """A command was applied, with these outcomes; they are not final yet."""
 
     def on_final(self, number: int) -> None:
@@ -128,7 +128,7 @@ class Listener(Protocol):
     def on_phase(self) -> None:
         """The view has come to another phase, or a majority's disks know more."""
 
-    def on_server_ended(self, server: Server) -> None:
+    def on_server_ended(self, server: ServerId) -> None:
         """A server whose clients lived in its process has ended, and its node has not."""
 
 
@@ -142,18 +142,18 @@ class Replica(Generic[State]):
         start: int,
         settings: ReplicaSettings,
         *,
-        record: Record | None,
+        record: DurableRecord | None,
         listener: Listener,
     ) -> None:
         """`codec`: the application's; `start` is drawn at random; `record`: what the disk says."""
         self.member = member
-        self.server = Server(member.node_id, start)
+        self.server = ServerId(member.node_id, start)
         self.settings = settings
         self.state: State | None = None
         self.phase = Phase.ROUND
         self.why = "the group is being joined"
         """Why the view is not primary."""
-        self.servers: dict[Member, Server] = {}
+        self.servers: dict[Member, ServerId] = {}
         """The servers that count in this view."""
         self.leaders: list[Member] = []
         """Of the service in this view: the first proposes, the others stand by."""
@@ -179,7 +179,7 @@ class Replica(Generic[State]):
         self._members: tuple[Member, ...] = ()
         self._known: set[Member] = set()
         """The members that have ever reported, and so are servers."""
-        self._in_process: dict[Member, Server] = {}
+        self._in_process: dict[Member, ServerId] = {}
         """The members whose clients live and end with them."""
         self._foreign: set[Member] = set()
         """Members whose last message was of another version: they call no round that could be decoded."""
@@ -261,7 +261,7 @@ class Replica(Generic[State]):
             if epoch <= LARGEST_EPOCH:
                 self._propose(known._replace(epoch=epoch))
 
-    def unstored(self, what: str, record: Record) -> str:
+    def unstored(self, what: str, record: DurableRecord) -> str:
         """Say that what a record knows must be on a majority's disks first, and on whose disks it is not."""
         knowing = self._records.covering(record)
         text = f"{what} must be on the disks of a majority of the {self._application.server}s first"
@@ -274,11 +274,11 @@ class Replica(Generic[State]):
         return ", ".join(map(str, sorted({member.node_id for member in self.servers.keys() - members})))
 
     @property
-    def record_to_store(self) -> Record | None:
+    def record_to_store(self) -> DurableRecord | None:
         """What is to be made durable; then `stored` is to be called."""
         return self._records.to_store
 
-    def stored(self, record: Record) -> None:
+    def stored(self, record: DurableRecord) -> None:
         """Take note that `record_to_store` is durable."""
         self._records.on_stored(record)
         self._send(Stored(record))
@@ -554,7 +554,7 @@ class Replica(Generic[State]):
         present.add(sender, said)
         self._foreign.discard(sender)
         if said.in_process:
-            self._in_process[sender] = Server(sender.node_id, said.start)
+            self._in_process[sender] = ServerId(sender.node_id, said.start)
         if present.is_complete:
             self._conclude(present, now)
 
@@ -707,7 +707,7 @@ class Replica(Generic[State]):
                 self._apply(sender, server, said)
                 self._acknowledge()
 
-    def _apply(self, sender: Member, server: Server, said: Commands[Any]) -> None:
+    def _apply(self, sender: Member, server: ServerId, said: Commands[Any]) -> None:
         """Apply the commands of one message. Hot: once for each message, and for each command in it."""
         state = self.state
         assert state is not None
@@ -748,7 +748,7 @@ class Replica(Generic[State]):
 
     # ---- records, and birth
 
-    def _propose(self, record: Record) -> None:
+    def _propose(self, record: DurableRecord) -> None:
         if self._records.propose(record):
             self._send(Propose(record))
 
@@ -791,9 +791,9 @@ class Replica(Generic[State]):
             self._give_birth(self._decision, records.proposed)
 
     @staticmethod
-    def _record(state: State) -> Record:
+    def _record(state: State) -> DurableRecord:
         """Return what a disk is to know of a state."""
-        return Record(state.epoch, state.longest_promise, state.voters)
+        return DurableRecord(state.epoch, state.longest_promise, state.voters)
 
     def _heed_voters(self, state: State) -> None:
         """Have the disk know who decides. A change is in force once majorities of both have it on disk.
@@ -842,7 +842,7 @@ class Replica(Generic[State]):
         usual = self.settings.usual_promise
         return self._application.usual_promise if usual is None else usual
 
-    def _give_birth(self, decision: ViewDecision, record: Record) -> None:
+    def _give_birth(self, decision: ViewDecision, record: DurableRecord) -> None:
         self.was_there = False
         state = self.state = self._application.create(record.epoch, decision.voters)
         state.longest_promise = record.longest_promise

@@ -19,8 +19,8 @@ from cpg.events import Member
 from cpg.formatting import nodes
 from cpg.replication.application import Application, StateMachine
 from cpg.replication.electorate import Electorate, Voters
-from cpg.replication.identities import LARGEST_EPOCH, Boot, Server
-from cpg.replication.wire import Lineage, Record, Report
+from cpg.replication.identities import LARGEST_EPOCH, Boot, ServerId
+from cpg.replication.wire import DurableRecord, Lineage, Report
 
 MOST_LEADERS: Final = 3
 BELIEVED: Final = 1 << 16
@@ -219,21 +219,21 @@ class ViewDecision:
         return having & self.present
 
     @property
-    def servers(self) -> dict[Member, Server]:
+    def servers(self) -> dict[Member, ServerId]:
         """The lives of those that count."""
-        return {member: Server(member.node_id, report.start) for member, report in self._reports.items()}
+        return {member: ServerId(member.node_id, report.start) for member, report in self._reports.items()}
 
     @property
-    def boots(self) -> dict[Server, Boot]:
+    def boots(self) -> dict[ServerId, Boot]:
         """The runs of the machines that those that count, and all their clients, are on."""
         return {
-            Server(member.node_id, report.start): report.boot
+            ServerId(member.node_id, report.start): report.boot
             for member, report in self._reports.items()
             if report.boot is not None
         }
 
     @property
-    def records(self) -> dict[Member, Record]:
+    def records(self) -> dict[Member, DurableRecord]:
         """What the disks of those that count know."""
         return {member: report.record for member, report in self._reports.items() if report.record is not None}
 
@@ -456,14 +456,14 @@ class ViewDecision:
             return Minority(f"{what}: nothing from node {self._missing}")
         return StateBirth(longest, sorted(self._reports).index(self._member))
 
-    def record_of_birth(self, usual: float) -> Record:
+    def record_of_birth(self, usual: float) -> DurableRecord:
         """Return a record with an epoch above all that anybody here knows of.
 
         `usual`: the longest promise where no disk knows of any.
         """
         known = self.records.values()
         epoch = 1 + max((record.epoch for record in known), default=0)
-        return Record(epoch, max((record.longest_promise for record in known), default=usual), self.voters)
+        return DurableRecord(epoch, max((record.longest_promise for record in known), default=usual), self.voters)
 
 
 def uncounted(who: str, why: str) -> str:

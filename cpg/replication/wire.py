@@ -93,7 +93,7 @@ class Lineage(NamedTuple):
         return View(self.epoch, self.ring_seq, self.view)
 
 
-class Record(NamedTuple):
+class DurableRecord(NamedTuple):
     """What a server keeps on its disk."""
 
     epoch: Epoch
@@ -103,7 +103,7 @@ class Record(NamedTuple):
     voters: Voters | None = None
     """Who decides; None: that was never known."""
 
-    def covers(self, other: Record) -> bool:
+    def covers(self, other: DurableRecord) -> bool:
         """Return whether this record knows all that the other one does."""
         return (
             self.epoch >= other.epoch
@@ -111,10 +111,10 @@ class Record(NamedTuple):
             and _covers(self.voters, other.voters)
         )
 
-    def and_(self, other: Record) -> Record:
+    def and_(self, other: DurableRecord) -> DurableRecord:
         """Return all that both know; of two births that were prepared, this one's."""
         voters = other.voters if self.voters is None or _is_later(other.voters, self.voters) else self.voters
-        return Record(max(self.epoch, other.epoch), max(self.longest_promise, other.longest_promise), voters)
+        return DurableRecord(max(self.epoch, other.epoch), max(self.longest_promise, other.longest_promise), voters)
 
 
 def _is_later(voters: Voters | None, other: Voters) -> bool:
@@ -145,7 +145,7 @@ class Report(Struct, Generic[Terms], frozen=True, array_like=True, tag=2):
     """None: no state."""
     digest: Checksum
     """Of the state."""
-    record: Record | None
+    record: DurableRecord | None
     """None: its disk knows of no epoch."""
     voters: Voters | None
     """As its state has them."""
@@ -207,14 +207,14 @@ class Snapshot(Struct, frozen=True, array_like=True, tag=4):
 class Propose(Struct, frozen=True, array_like=True, tag=5):
     """Make this record durable; with a round, to begin anew there once enough servers have."""
 
-    record: Record
+    record: DurableRecord
     birth: RoundId | None = None
 
 
 class Stored(Struct, frozen=True, array_like=True, tag=6):
     """This record, or more than it, is durable here."""
 
-    record: Record
+    record: DurableRecord
 
 
 class Commands(Struct, Generic[AnyCommand], frozen=True, array_like=True, tag=7):

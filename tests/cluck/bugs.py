@@ -9,17 +9,17 @@ from cluck.client.session_elections import Candidacies
 from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
 from cluck.server import queries, shares, submissions
 from cluck.server.connection import Connection
-from cluck.server.election_rounds import Canvass
-from cluck.server.housekeeping import Upkeep
+from cluck.server.election_rounds import ElectionRounds
+from cluck.server.housekeeping import Housekeeping
 from cluck.server.leases import Leases
-from cluck.server.replies import Teller
+from cluck.server.replies import Replies
 from cluck.server.service import Service
-from cluck.server.submissions import Outgoing
+from cluck.server.submissions import Submissions
 from cluck.state.conditions import Conditions
-from cluck.state.elections import Election, Leaders
-from cluck.state.lock_table import Lock, Table
-from cluck.state.machine import State
-from cluck.state.request_history import Places, Requests
+from cluck.state.elections import Election, Elections
+from cluck.state.lock_table import Lock, LockTable
+from cluck.state.machine import LockState
+from cluck.state.request_history import Places, RequestHistory
 from cluck.state.tokens import Tokens
 from cluck.testing.actors import Actor
 from cpg.replication.replica import Replica
@@ -110,31 +110,31 @@ TICKETS = [
     Bug(
         "search for deadlocks without end",
         "E14",
-        [Change(Table, "_circle", "steps > MOST_STEPS", "False")],
+        [Change(LockTable, "_circle", "steps > MOST_STEPS", "False")],
         partial(watched, tickets.test_a_search_for_a_deadlock_has_an_end),
     ),
     Bug(
         "any number of locks for one client",
         "E14",
-        [Change(Table, "acquire", "self._counts.get(request.owner.client, 0) >= MOST_OF_CLIENT", "False")],
+        [Change(LockTable, "acquire", "self._counts.get(request.owner.client, 0) >= MOST_OF_CLIENT", "False")],
         partial(watched, tickets.test_one_client_has_no_more_than_its_share),
     ),
     Bug(
         "any number of locks as long as they are free",
         "E14",
-        [Change(Table, "acquire", "len(self._tickets) >= MOST_TICKETS or", "")],
+        [Change(LockTable, "acquire", "len(self._tickets) >= MOST_TICKETS or", "")],
         partial(watched, tickets.test_as_many_locks_are_held_as_may),
     ),
     Bug(
         "remember any number of answers",
         "E14",
-        [Change(Requests, "recall", "request.number > history.settled + MOST_UNSETTLED", "False")],
+        [Change(RequestHistory, "recall", "request.number > history.settled + MOST_UNSETTLED", "False")],
         by(tickets.test_what_is_remembered_of_a_client_has_a_bound),
     ),
     Bug(
         "remember whatever is withdrawn",
         "E14",
-        [Change(Requests, "refuse", "or request.number > history.settled + 2 * MOST_UNSETTLED", "")],
+        [Change(RequestHistory, "refuse", "or request.number > history.settled + 2 * MOST_UNSETTLED", "")],
         by(tickets.test_what_is_remembered_of_a_client_has_a_bound),
     ),
     Bug(
@@ -146,7 +146,7 @@ TICKETS = [
     Bug(
         "grant past who is first in the queue",
         "E",
-        [Change(Table, "_grant", "lock.first", "next(reversed(lock.waiting), None)")],
+        [Change(LockTable, "_grant", "lock.first", "next(reversed(lock.waiting), None)")],
         by(tickets.test_the_next_in_the_queue_is_granted_with_a_larger_token),
     ),
     Bug(
@@ -164,7 +164,7 @@ TICKETS = [
     Bug(
         "tokens of each lock by itself",
         "E6",
-        [Change(Table, "_grant_to", "self._tokens.draw()", "(self._tokens.epoch << 32) + len(lock.holders)")],
+        [Change(LockTable, "_grant_to", "self._tokens.draw()", "(self._tokens.epoch << 32) + len(lock.holders)")],
         by(tickets.test_tokens_grow_over_all_locks),
     ),
     Bug(
@@ -176,37 +176,37 @@ TICKETS = [
     Bug(
         "a state that comes anew counts tokens from the beginning",
         "E6",
-        [Change(State, "of", "state.tokens.drawn = image.drawn", "pass")],
+        [Change(LockState, "of", "state.tokens.drawn = image.drawn", "pass")],
         random_commands,
     ),
     Bug(
         "release whoever holds",
         "E",
-        [Change(Table, "held", "ticket.token == token and", "")],
+        [Change(LockTable, "held", "ticket.token == token and", "")],
         by(tickets.test_a_late_release_touches_no_later_grant_of_the_same_request),
     ),
     Bug(
         "take a lock in spite of a renewal",
         "E7",
-        [Change(Table, "holder", "renewals in (None, ticket.renewals)", "True")],
+        [Change(LockTable, "holder", "renewals in (None, ticket.renewals)", "True")],
         by(tickets.test_a_renewal_in_time_voids_what_was_proposed),
     ),
     Bug(
         "ask only once for a lock, however often it is renewed",
         "E7",
-        [Change(Table, "renew", "ticket.is_revoked = False", "pass")],
+        [Change(LockTable, "renew", "ticket.is_revoked = False", "pass")],
         by(tickets.test_a_renewed_lock_is_asked_for_again),
     ),
     Bug(
         "leave who was refused in the queue",
         "E",
-        [Change(Table, "enter", "lock.take_out(ticket)", "pass")],
+        [Change(LockTable, "enter", "lock.take_out(ticket)", "pass")],
         by(tickets.test_who_does_not_wait_is_refused),
     ),
     Bug(
         "grant nobody when a holder withdraws",
         "E",
-        [Change(Table, "_remove", "yield from self._settle(ticket.name)", "yield from ()")],
+        [Change(LockTable, "_remove", "yield from self._settle(ticket.name)", "yield from ()")],
         by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
     ),
     Bug(
@@ -221,7 +221,7 @@ TICKETS = [
     Bug(
         "believe that a reader is behind all that a writer ahead of it is behind",
         "E",
-        [Change(Table, "_circle", "if not waiting.is_shared:", "if True:")],
+        [Change(LockTable, "_circle", "if not waiting.is_shared:", "if True:")],
         by(tickets.test_a_deadlock_through_a_place_in_a_queue_is_seen),
     ),
     Bug(
@@ -229,7 +229,7 @@ TICKETS = [
         "E",
         [
             Change(
-                Table,
+                LockTable,
                 "enter",
                 "circle = self._circle(lock, ticket)",
                 "circle = () if lock.admits(ticket) else self._circle(lock, ticket)",
@@ -240,49 +240,49 @@ TICKETS = [
     Bug(
         "follow each place of a queue by itself",
         "E",
-        [Change(Table, "_circle", "covered.add(other.request)", "pass")],
+        [Change(LockTable, "_circle", "covered.add(other.request)", "pass")],
         partial(watched, tickets.test_a_deadlock_behind_a_long_queue_is_seen_at_once),
     ),
     Bug(
         "search in the order in which a server has heard of tickets",
         "E",
-        [Change(Table, "_waits_of", "waiting.sort(key=lambda ticket: ticket.request)", "pass")],
+        [Change(LockTable, "_waits_of", "waiting.sort(key=lambda ticket: ticket.request)", "pass")],
         by(tickets.test_the_circle_that_is_named_is_the_same_behind_a_snapshot),
     ),
     Bug(
         "take a permit that is waited for for a lock",
         "E",
-        [Change(Table, "_waits_of", "if not self.locks[ticket.name].permits", "if True")],
+        [Change(LockTable, "_waits_of", "if not self.locks[ticket.name].permits", "if True")],
         by(tickets.test_permits_make_no_circle, "in the middle"),
     ),
     Bug(
         "take a permit that is asked for for a lock",
         "E",
-        [Change(Table, "_circle", "lock.permits or", "")],
+        [Change(LockTable, "_circle", "lock.permits or", "")],
         by(tickets.test_permits_make_no_circle, "at the end"),
     ),
     Bug(
         "grant to the dead, who are about to go",
         "E",
-        [Change(Table, "_end_tickets", "self._take_out(ticket)", "yield from self._remove(ticket)")],
+        [Change(LockTable, "_end_tickets", "self._take_out(ticket)", "yield from self._remove(ticket)")],
         by(tickets.test_none_of_a_clients_tickets_is_granted_when_another_one_ends, "stranded"),
     ),
     Bug(
         "take from those who cannot be reached what they hold",
         "E7",
-        [Change(Table, "purge", "if not ticket.token", "if True")],
+        [Change(LockTable, "purge", "if not ticket.token", "if True")],
         by(tickets.test_a_client_that_cannot_be_reached_keeps_what_it_holds),
     ),
     Bug(
         "leave to the dead what they hold",
         "E7",
-        [Change(State, "_end", "self.table.end_clients(clients)", "self.table.purge(clients)")],
+        [Change(LockState, "_end", "self.table.end_clients(clients)", "self.table.purge(clients)")],
         by(tickets.test_a_client_that_is_gone_holds_and_waits_for_nothing),
     ),
     Bug(
         "grant a lease that no disk knows of",
         "E5",
-        [Change(State, "_acquire", "if self._is_recorded(command)", "if True")],
+        [Change(LockState, "_acquire", "if self._is_recorded(command)", "if True")],
         by(tickets.test_a_lease_that_no_disk_knows_of_is_not_granted_yet),
     ),
 ]
@@ -291,31 +291,31 @@ REQUESTS = [
     Bug(
         "forget what was answered",
         "E",
-        [Change(Requests, "note", "history.ended[outcome.request.number] = outcome", "pass")],
+        [Change(RequestHistory, "note", "history.ended[outcome.request.number] = outcome", "pass")],
         by(tickets.test_a_request_that_comes_again_changes_nothing),
     ),
     Bug(
         "do again what is settled",
         "E",
-        [Change(Requests, "_answer", "request.number <= history.settled", "request.number < history.settled")],
+        [Change(RequestHistory, "_answer", "request.number <= history.settled", "request.number < history.settled")],
         by(tickets.test_what_is_settled_is_forgotten),
     ),
     Bug(
         "keep what is settled",
         "E",
-        [Change(Requests, "recall", "del history.ended[number]", "pass")],
+        [Change(RequestHistory, "recall", "del history.ended[number]", "pass")],
         by(tickets.test_what_is_settled_is_forgotten),
     ),
     Bug(
         "do what was withdrawn before it came",
         "E",
-        [Change(Requests, "refuse", "self.note(refused)", "refused")],
+        [Change(RequestHistory, "refuse", "self.note(refused)", "refused")],
         by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
     ),
     Bug(
         "know clients by the server that they came through first",
         "E2",
-        [Change(Requests, "_history", "history.server = server", "pass")],
+        [Change(RequestHistory, "_history", "history.server = server", "pass")],
         by(tickets.test_who_speaks_through_another_server_is_not_stranded),
     ),
     Bug(
@@ -323,7 +323,7 @@ REQUESTS = [
         "E",
         [
             Change(
-                State,
+                LockState,
                 "apply",
                 "present := self.present(request)",
                 "answer is None and (present := self.present(request))",
@@ -336,7 +336,10 @@ REQUESTS = [
         "E",
         [
             Change(
-                Requests, "note", "if history is not None:", "if history and outcome.request.number > history.settled:"
+                RequestHistory,
+                "note",
+                "if history is not None:",
+                "if history and outcome.request.number > history.settled:",
             )
         ],
         by(tickets.test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is),
@@ -350,13 +353,13 @@ REQUESTS = [
     Bug(
         "never forget a client that has had a ticket",
         "E",
-        [Change(Table, "_forget", "del self._owners[owner.client]", "pass")],
+        [Change(LockTable, "_forget", "del self._owners[owner.client]", "pass")],
         test_nothing_is_left_when_all_have_gone,
     ),
     Bug(
         "open a request twice",
         "E",
-        [Change(State, "present", "self.conditions.present(request) or", "")],
+        [Change(LockState, "present", "self.conditions.present(request) or", "")],
         by(conditions.test_a_request_waits_once_whatever_comes_in_its_name),
     ),
 ]
@@ -468,7 +471,7 @@ CONDITIONS = [
     Bug(
         "spend notifications on the dead",
         "3.2 a waiter whose member left",
-        [Change(State, "_leave", "self.conditions.drop(clients)", "pass")],
+        [Change(LockState, "_leave", "self.conditions.drop(clients)", "pass")],
         by(conditions.test_no_notification_is_spent_on_a_client_that_is_gone),
     ),
     Bug(
@@ -476,7 +479,7 @@ CONDITIONS = [
         "3.2 cv_signal",
         [
             Change(
-                State,
+                LockState,
                 "apply",
                 "kind in _REQUESTS",
                 "kind in _REQUESTS and kind is not Notify",
@@ -496,7 +499,7 @@ LEADERS = [
     Bug(
         "open a round for each that comes",
         "E8",
-        [Change(Leaders, "stand", "if is_first:", "if True:")],
+        [Change(Elections, "stand", "if is_first:", "if True:")],
         by(leaders.test_who_comes_while_another_one_leads_opens_no_round),
     ),
     Bug(
@@ -504,56 +507,56 @@ LEADERS = [
         "E8",
         [
             Change(Election, "asked", "if candidate.round == self.round", "if candidate"),
-            Change(Leaders, "status", "candidate.round == election.round and", ""),
+            Change(Elections, "status", "candidate.round == election.round and", ""),
         ],
         by(leaders.test_who_comes_during_a_round_takes_no_part_in_it),
     ),
     Bug(
         "count statuses of any round",
         "E8",
-        [Change(Leaders, "status", "or command.round != election.round", "")],
+        [Change(Elections, "status", "or command.round != election.round", "")],
         by(leaders.test_a_status_for_another_round_is_void),
     ),
     Bug(
         "count the last status of each",
         "E8",
-        [Change(Leaders, "status", "and candidate.merits is None", "")],
+        [Change(Elections, "status", "and candidate.merits is None", "")],
         by(leaders.test_the_first_status_in_a_round_counts),
     ),
     Bug(
         "close any round",
         "E8",
-        [Change(Leaders, "close", "and command.round == election.round", "")],
+        [Change(Elections, "close", "and command.round == election.round", "")],
         by(leaders.test_a_round_that_is_closed_by_order_counts_those_that_have_answered),
     ),
     Bug(
         "choose again when late statuses come",
         "E8",
-        [Change(Leaders, "status", "election.stage is not Stage.ASKED or", "")],
+        [Change(Elections, "status", "election.stage is not Stage.ASKED or", "")],
         by(leaders.test_a_round_that_is_closed_by_order_counts_those_that_have_answered),
     ),
     Bug(
         "wait for those who have gone",
         "E8",
-        [Change(Leaders, "_take_out", "yield from self._close_if_answered(election)", "pass")],
+        [Change(Elections, "_take_out", "yield from self._close_if_answered(election)", "pass")],
         by(leaders.test_the_departure_of_the_last_missing_one_closes_a_round),
     ),
     Bug(
         "stand still where nobody has answered",
         "E8",
-        [Change(Leaders, "_close", "yield from self._open(election)", "pass")],
+        [Change(Elections, "_close", "yield from self._open(election)", "pass")],
         by(leaders.test_a_round_without_any_answer_begins_anew_with_all_that_stand),
     ),
     Bug(
         "begin to count rounds anew",
         "E8",
-        [Change(Leaders, "_begin", "election.round += 1", "election.round = 1 + election.round % 3")],
+        [Change(Elections, "_begin", "election.round += 1", "election.round = 1 + election.round % 3")],
         by(leaders.test_rounds_are_counted_as_long_as_the_election_is_known),
     ),
     Bug(
         "compare running times to the second",
         "2.1",
-        [Change(Leaders, "status", "int(command.running // STEP)", "int(command.running)")],
+        [Change(Elections, "status", "int(command.running // STEP)", "int(command.running)")],
         by(
             leaders.test_the_order_of_selection,
             {"running": 300, "address": "b"},
@@ -564,19 +567,19 @@ LEADERS = [
     Bug(
         "prefer the longer restart interval",
         "2.1",
-        [Change(Leaders, "status", "-int(", "int(")],
+        [Change(Elections, "status", "-int(", "int(")],
         by(leaders.test_the_order_of_selection, {"restart_interval": 300}, {"restart_interval": 600}, True),
     ),
     Bug(
         "compare ports before addresses",
         "2.1",
-        [Change(Leaders, "_close", "candidate.address, candidate.port", "candidate.port, candidate.address")],
+        [Change(Elections, "_close", "candidate.address, candidate.port", "candidate.port, candidate.address")],
         by(leaders.test_the_order_of_selection, {"address": "b", "port": 1}, {"address": "a", "port": 2}, True),
     ),
     Bug(
         "of equals the one that came last",
         "2.1",
-        [Change(Leaders, "_close", "max(ranked", "max(reversed(ranked)")],
+        [Change(Elections, "_close", "max(ranked", "max(reversed(ranked)")],
         by(leaders.test_of_equals_the_one_that_has_stood_longer_wins),
     ),
     Bug(
@@ -584,7 +587,7 @@ LEADERS = [
         "E8",
         [
             Change(
-                Leaders,
+                Elections,
                 "_meant",
                 "(command.round, command.candidate) != (election.round, election.chosen)",
                 "command.round != election.round",
@@ -597,7 +600,7 @@ LEADERS = [
         "E8",
         [
             Change(
-                Leaders,
+                Elections,
                 "_meant",
                 "(command.round, command.candidate) != (election.round, election.chosen)",
                 "command.candidate != election.chosen",
@@ -609,9 +612,12 @@ LEADERS = [
         "commit who was not named",
         "E8",
         [
-            Change(Leaders, "commit", "or election.stage is Stage.CHOSEN", ""),
+            Change(Elections, "commit", "or election.stage is Stage.CHOSEN", ""),
             Change(
-                Leaders, "commit", "elif election.stage is Stage.NAMED and", "elif election.stage is not Stage.LED and"
+                Elections,
+                "commit",
+                "elif election.stage is Stage.NAMED and",
+                "elif election.stage is not Stage.LED and",
             ),
         ],
         by(leaders.test_only_the_one_that_was_named_can_lead),
@@ -619,13 +625,13 @@ LEADERS = [
     Bug(
         "the same token for each leadership",
         "E6",
-        [Change(Leaders, "commit", "self._tokens.draw()", "self._tokens.epoch << 32")],
+        [Change(Elections, "commit", "self._tokens.draw()", "self._tokens.epoch << 32")],
         by(leaders.test_tokens_of_leaderships_and_of_locks_are_one_series),
     ),
     Bug(
         "keep a leader that has gone",
         "E8",
-        [Change(State, "keep", "self.leaders.strand(clients)", "()")],
+        [Change(LockState, "keep", "self.elections.strand(clients)", "()")],
         by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "stranded"),
     ),
     Bug(
@@ -633,7 +639,7 @@ LEADERS = [
         "E8",
         [
             Change(
-                Leaders,
+                Elections,
                 "_take_out",
                 "and election.chosen in gone:",
                 "and election.chosen in gone and election.tenure:",
@@ -644,7 +650,7 @@ LEADERS = [
     Bug(
         "replace the leader whoever goes",
         "E8",
-        [Change(Leaders, "_take_out", "and election.led.request in gone", "")],
+        [Change(Elections, "_take_out", "and election.led.request in gone", "")],
         by(leaders.test_a_leader_stays_when_others_go),
     ),
     Bug(
@@ -652,7 +658,7 @@ LEADERS = [
         "E8",
         [
             Change(
-                Leaders,
+                Elections,
                 "strand",
                 "yield from self._take_out(name, requests)",
                 "yield from (o for request in requests for o in self._take_out(name, [request]))",
@@ -663,37 +669,37 @@ LEADERS = [
     Bug(
         "say nothing of the end of a leadership",
         "3.1 events in pairs",
-        [Change(Leaders, "_end_told", "yield Leadership(tenure.name, None)", "yield from ()")],
+        [Change(Elections, "_end_told", "yield Leadership(tenure.name, None)", "yield from ()")],
         by(leaders.test_a_leader_whose_lease_is_over_sits_out_the_next_round),
     ),
     Bug(
         "tell of an end without a beginning",
         "3.1 events in pairs",
-        [Change(Leaders, "_step_down", "tenure = election.led", "tenure = election.tenure")],
+        [Change(Elections, "_step_down", "tenure = election.led", "tenure = election.tenure")],
         by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "over"),
     ),
     Bug(
         "choose again who was deposed",
         "E8",
-        [Change(Leaders, "depose", "sits_out=command.candidate", "sits_out=None")],
+        [Change(Elections, "depose", "sits_out=command.candidate", "sits_out=None")],
         by(leaders.test_a_winner_that_does_not_come_is_deposed, True),
     ),
     Bug(
         "choose again who resigned",
         "E8",
-        [Change(Leaders, "_step_down", "sits_out=tenure.request", "sits_out=None")],
+        [Change(Elections, "_step_down", "sits_out=tenure.request", "sits_out=None")],
         by(leaders.test_who_resigns_sits_out_the_next_round),
     ),
     Bug(
         "ask nobody where one is alone",
         "E8",
-        [Change(Leaders, "_open", "others or election.candidates", "others")],
+        [Change(Elections, "_open", "others or election.candidates", "others")],
         by(leaders.test_who_resigns_and_is_alone_takes_part),
     ),
     Bug(
         "let who resigns name itself",
         "E8",
-        [Change(Leaders, "resign", "and wished.request != election.led.request", "")],
+        [Change(Elections, "resign", "and wished.request != election.led.request", "")],
         by(leaders.test_who_names_nobody_that_could_be_next_has_a_round_opened, "itself"),
     ),
     Bug(
@@ -701,7 +707,7 @@ LEADERS = [
         "E8",
         [
             Change(
-                Leaders,
+                Elections,
                 "commit",
                 "leader.lease, leader.grace, token)",
                 'leader.lease, leader.grace, token, version=1, blob=b"x")',
@@ -712,91 +718,91 @@ LEADERS = [
     Bug(
         "let former leaders publish",
         "2.4 epoch of a leadership",
-        [Change(Leaders, "_led", "tenure.token != token or", "")],
+        [Change(Elections, "_led", "tenure.token != token or", "")],
         by(leaders.test_to_publish_needs_the_present_token),
     ),
     Bug(
         "let those who observe publish",
         "2.4 epoch of a leadership",
-        [Change(Leaders, "publish", "or tenure.request.owner.client != command.request.owner.client", "")],
+        [Change(Elections, "publish", "or tenure.request.owner.client != command.request.owner.client", "")],
         by(leaders.test_to_publish_takes_the_client_that_leads),
     ),
     Bug(
         "remember elections that nobody stands in",
         "E8",
-        [Change(Leaders, "_forget_if_over", "del self.elections[election.name]", "pass")],
+        [Change(Elections, "_forget_if_over", "del self.by_name[election.name]", "pass")],
         by(leaders.test_an_election_without_candidates_is_forgotten),
     ),
     Bug(
         "let the next one lead while the one before may act",
         "E10",
-        [Change(Leaders, "commit", "and not election.waits", "")],
+        [Change(Elections, "commit", "and not election.waits", "")],
         by(leaders.test_nobody_leads_before_the_leadership_before_is_over),
     ),
     Bug(
         "take a leader that cannot be reached for one that has ended",
         "E10",
-        [Change(State, "keep", "self.leaders.strand(clients)", "self.leaders.end(clients)")],
+        [Change(LockState, "keep", "self.elections.strand(clients)", "self.elections.end(clients)")],
         by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "stranded"),
     ),
     Bug(
         "wait for the lease of a leader that has ended for sure",
         "E10",
-        [Change(State, "_end", "self.leaders.end(clients)", "self.leaders.strand(clients)")],
+        [Change(LockState, "_end", "self.elections.end(clients)", "self.elections.strand(clients)")],
         by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "gone"),
     ),
     Bug(
         "wait for the lease of a leader that has withdrawn",
         "E10",
-        [Change(Leaders, "withdraw", "if self._tenures.get(request) is not None:", "if False:")],
+        [Change(Elections, "withdraw", "if self._tenures.get(request) is not None:", "if False:")],
         by(leaders.test_a_leader_that_goes_leads_no_more_and_the_others_are_asked, "withdrawn"),
     ),
     Bug(
         "end a leadership that was renewed",
         "E10",
-        [Change(Leaders, "_led", "or renewals not in (None, tenure.renewals)", "")],
+        [Change(Elections, "_led", "or renewals not in (None, tenure.renewals)", "")],
         by(leaders.test_the_end_of_a_lease_is_void_where_it_was_renewed),
     ),
     Bug(
         "let who stands no more renew",
         "E10",
-        [Change(Leaders, "renew", "or self._candidate(election, command.request) is None", "")],
+        [Change(Elections, "renew", "or self._candidate(election, command.request) is None", "")],
         by(leaders.test_a_leader_that_stands_no_more_renews_nothing),
     ),
     Bug(
         "let nobody lead on who was taken for lost",
         "E10",
-        [Change(Leaders, "renew", "election.tenure is None", "election.led is None")],
+        [Change(Elections, "renew", "election.tenure is None", "election.led is None")],
         by(leaders.test_a_leader_that_stands_again_and_renews_in_time_leads_on),
     ),
     Bug(
         "go on looking for a successor where the leader renews",
         "E10",
-        [Change(Leaders, "renew", "if election.stage is not Stage.LED:", "if False:")],
+        [Change(Elections, "renew", "if election.stage is not Stage.LED:", "if False:")],
         by(leaders.test_a_leader_that_renews_late_needs_no_successor),
     ),
     Bug(
         "forget a leadership when nobody stands any more",
         "E10",
-        [Change(Leaders, "_forget_if_over", "and election.tenure is None", "")],
+        [Change(Elections, "_forget_if_over", "and election.tenure is None", "")],
         by(leaders.test_a_leadership_without_candidates_lasts_until_it_is_over),
     ),
     Bug(
         "let the next one wait for ever",
         "E10",
-        [Change(Leaders, "_lapse", "if election.stage is Stage.NAMED:", "if False:")],
+        [Change(Elections, "_lapse", "if election.stage is Stage.NAMED:", "if False:")],
         by(leaders.test_nobody_leads_before_the_leadership_before_is_over),
     ),
     Bug(
         "depose who leads",
         "E10",
-        [Change(Leaders, "depose", "and election.stage is not Stage.LED", "")],
+        [Change(Elections, "depose", "and election.stage is not Stage.LED", "")],
         by(leaders.test_only_who_was_chosen_in_this_round_can_be_deposed),
     ),
     Bug(
         "let somebody lead by a lease that no disk knows of",
         "E5",
-        [Change(State, "_stand", "if self._is_recorded(command)", "if True")],
+        [Change(LockState, "_stand", "if self._is_recorded(command)", "if True")],
         by(leaders.test_a_lease_must_be_on_record),
     ),
 ]
@@ -887,10 +893,10 @@ LEASES = [
         "E10",
         [
             Change(
-                Teller,
-                "_tell",
-                "self._tell_leader(local, request, token, base, now)",
-                "self._tell_leader(local, request, token, now, now)",
+                Replies,
+                "_reply",
+                "self._reply_leader(local, request, token, base, now)",
+                "self._reply_leader(local, request, token, now, now)",
             )
         ],
         services.test_a_leader_counts_from_when_its_server_asked,
@@ -920,8 +926,8 @@ LEASES = [
             Change(
                 Service,
                 "advance",
-                "self._outgoing.say_all(self.leases.due(now, rank))",
-                "self._outgoing.say_all(self.leases.due(now, rank) if not rank else ())",
+                "self._submissions.submit_all(self.leases.due(now, rank))",
+                "self._submissions.submit_all(self.leases.due(now, rank) if not rank else ())",
             )
         ],
         partial(services.test_a_leader_whose_server_stands_still_is_followed_when_its_lease_is_over, 0),
@@ -929,19 +935,19 @@ LEASES = [
     Bug(
         "only the first leader of the service hurries elections",
         "E10",
-        [Change(Canvass, "due", "if rank is not None and", "if rank == 0 and")],
+        [Change(ElectionRounds, "due", "if rank is not None and", "if rank == 0 and")],
         services.test_a_round_is_closed_although_the_first_leader_of_the_service_stands_still,
     ),
     Bug(
         "only the first leader of the service speaks for servers that have ended",
         "E10",
-        [Change(Upkeep, "_is_turn", "rank is not None and", "rank == 0 and")],
+        [Change(Housekeeping, "_is_turn", "rank is not None and", "rank == 0 and")],
         services.test_what_a_server_that_has_ended_leaves_is_free_although_the_first_leader_stands_still,
     ),
     Bug(
         "only the first leader of the service has epochs begun",
         "E10",
-        [Change(Upkeep, "_is_turn", "rank is not None and", "rank == 0 and")],
+        [Change(Housekeeping, "_is_turn", "rank is not None and", "rank == 0 and")],
         services.test_an_epoch_begins_although_the_first_leader_stands_still,
     ),
     Bug(
@@ -955,10 +961,16 @@ LEASES = [
         "E10",
         [
             Change(
-                State, "_ended_with_machines", "(server.node_id, boot.machine): boot.run", "server.node_id: boot.run"
+                LockState,
+                "_ended_with_machines",
+                "(server.node_id, boot.machine): boot.run",
+                "server.node_id: boot.run",
             ),
             Change(
-                State, "_ended_with_machines", "(server.node_id, boot.machine), boot.run", "server.node_id, boot.run"
+                LockState,
+                "_ended_with_machines",
+                "(server.node_id, boot.machine), boot.run",
+                "server.node_id, boot.run",
             ),
         ],
         partial(
@@ -971,15 +983,19 @@ LEASES = [
         "free what clients of other nodes hold, too",
         "E10",
         [
-            Change(State, "_ended_with_machines", "(server.node_id, boot.machine): boot.run", "boot.machine: boot.run"),
-            Change(State, "_ended_with_machines", "(server.node_id, boot.machine), boot.run", "boot.machine, boot.run"),
+            Change(
+                LockState, "_ended_with_machines", "(server.node_id, boot.machine): boot.run", "boot.machine: boot.run"
+            ),
+            Change(
+                LockState, "_ended_with_machines", "(server.node_id, boot.machine), boot.run", "boot.machine, boot.run"
+            ),
         ],
         by(leaders.test_a_machine_that_runs_anew_ends_nothing_at_another_node, True),
     ),
     Bug(
         "hurry who waits for the leadership before",
         "E10",
-        [Change(Canvass, "due", " and not election.waits:", ":")],
+        [Change(ElectionRounds, "due", " and not election.waits:", ":")],
         services.test_who_is_next_waits_for_the_end_of_a_long_lease,
     ),
     Bug(
@@ -987,8 +1003,8 @@ LEASES = [
         "E10",
         [
             Change(
-                Canvass,
-                "hear",
+                ElectionRounds,
+                "on_outcome",
                 "case Chosen(",
                 "case Leadership(election):\n            self._late.pop(election, None)\n        case Chosen(",
             )
@@ -1001,15 +1017,15 @@ CHANGES = [
     Bug(
         "say nothing again after a change",
         "E2",
-        [Change(Outgoing, "give", "self._what_is_open()} | self._pending", "()} | self._pending")],
+        [Change(Submissions, "flush", "self._what_may_be_lost()} | self._waiting", "()} | self._waiting")],
         leases.test_what_was_asked_for_during_a_change_is_done_after_it,
     ),
     Bug(
         "grant longer leases than disks know of",
         "E5",
         [
-            Change(Outgoing, "ask", "if needed > state.longest_promise:", "if False:"),
-            Change(State, "_acquire", "if self._is_recorded(command)", "if True"),
+            Change(Submissions, "submit_request", "if needed > state.longest_promise:", "if False:"),
+            Change(LockState, "_acquire", "if self._is_recorded(command)", "if True"),
         ],
         leases.test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted,
     ),
@@ -1028,7 +1044,7 @@ CHANGES = [
     Bug(
         "waiters say nothing while they wait",
         "E7",
-        [Change(Upkeep, "_tell_places", "self._outgoing.say(Still(ticket.request))", "pass")],
+        [Change(Housekeeping, "_tell_places", "self._submissions.submit(Still(ticket.request))", "pass")],
         leases.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
     ),
     Bug(
@@ -1040,19 +1056,19 @@ CHANGES = [
     Bug(
         "begin with a lease that is over",
         "E7",
-        [Change(Teller, "_tell_held", "if deadline <= now:", "if False:")],
+        [Change(Replies, "_reply_held", "if deadline <= now:", "if False:")],
         leases.test_a_waiter_that_has_not_said_so_renews_before_it_begins,
     ),
     Bug(
         "a holder in the minority is told nothing",
         "E1",
-        [Change(Service, "on_phase", "self._teller.renounce()", "pass")],
+        [Change(Service, "on_phase", "self._replies.renounce()", "pass")],
         leases.test_a_holder_in_the_minority_is_told_at_once,
     ),
     Bug(
         "free what was granted by an earlier life of the server",
         "E7a",
-        [Change(Upkeep, "_has_nothing", "state.table.has_tickets(local.client) or", "")],
+        [Change(Housekeeping, "_has_nothing", "state.table.has_tickets(local.client) or", "")],
         services.test_what_an_earlier_life_of_its_server_granted_a_client_outlives_its_connection,
     ),
     Bug(
@@ -1070,13 +1086,20 @@ CHANGES = [
     Bug(
         "forget a candidate before it is looked whether the group may know it",
         "E7a",
-        [Change(Service, "_withdraw", "self._outgoing.hear(local, command)", "self._hear(local, command)")],
+        [
+            Change(
+                Service,
+                "_withdraw",
+                "self._submissions.submit_followup(local, command)",
+                "self._follow_up(local, command)",
+            )
+        ],
         minority.test_a_candidate_that_the_group_may_have_heard_of_is_withdrawn_there,
     ),
     Bug(
         "answer nothing to what is said of nothing",
         "E7a",
-        [Change(Service, "_hear", "type(command) is Withdraw", "False")],
+        [Change(Service, "_follow_up", "type(command) is Withdraw", "False")],
         minority.test_what_is_said_of_nothing_is_not_kept_and_answered,
     ),
     Bug(
@@ -1088,7 +1111,7 @@ CHANGES = [
     Bug(
         "give up locks together with requests",
         "E7a",
-        [Change(Upkeep, "_look_after_the_lost", " if request not in kept", "")],
+        [Change(Housekeeping, "_look_after_the_lost", " if request not in kept", "")],
         services.test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds,
     ),
 ]
@@ -1106,31 +1129,31 @@ MINORITY = [
     Bug(
         "keep every word of a client",
         "E14",
-        [Change(Outgoing, "hear", "if not self._replica.is_primary:", "if False:")],
+        [Change(Submissions, "submit_followup", "if not self._replica.is_primary:", "if False:")],
         minority.test_what_is_said_again_and_again_is_kept_once,
     ),
     Bug(
         "keep what is said of nothing",
         "E14",
-        [Change(Service, "_hear", "or self._outgoing.may_matter(local, command.request)", "or True")],
+        [Change(Service, "_follow_up", "or self._submissions.may_matter(local, command.request)", "or True")],
         minority.test_what_is_said_of_nothing_is_not_kept_and_answered,
     ),
     Bug(
         "keep any number of words where nobody knows what matters",
         "E14",
-        [Change(Outgoing, "hear", "len(words) >= MOST_WORDS", "False")],
+        [Change(Submissions, "submit_followup", "len(kept) >= MOST_FOLLOWUPS", "False")],
         minority.test_a_server_without_a_state_keeps_so_many_words_of_a_client,
     ),
     Bug(
         "keep words where there is no room",
         "E14",
-        [Change(Outgoing, "hear", "if not self.has_room(local, command):", "if False:")],
+        [Change(Submissions, "submit_followup", "if not self.has_room(local, command):", "if False:")],
         partial(watched_alone, minority.test_there_is_room_for_so_much_of_all),
     ),
     Bug(
         "leave all the room to one user",
         "E14",
-        [Change(Outgoing, "has_room", "self._shares.may_take(local.user,", "self._shares.may_take(0,")],
+        [Change(Submissions, "has_room", "self._shares.may_take(local.user,", "self._shares.may_take(0,")],
         partial(watched_alone, minority.test_no_user_takes_all_the_room),
     ),
     Bug(
@@ -1160,25 +1183,25 @@ MINORITY = [
     Bug(
         "keep what the dead have asked for",
         "E14",
-        [Change(Upkeep, "_forget", "self._outgoing.forget(local)", "pass")],
+        [Change(Housekeeping, "_forget", "self._submissions.forget(local)", "pass")],
         partial(minority.test_of_those_that_come_and_go_unheard_nothing_is_left, True),
     ),
     Bug(
         "answer all questions in one turn",
         "E14",
-        [Change(queries.Inquiries, "advance", "return", "pass")],
+        [Change(queries.Queries, "advance", "return", "pass")],
         questions.test_clients_are_answered_in_turn,
     ),
     Bug(
         "answer who does not read",
         "E14",
-        [Change(queries.Inquiries, "advance", "if not local.is_behind():", "if True:")],
+        [Change(queries.Queries, "advance", "if not local.is_behind():", "if True:")],
         questions.test_who_does_not_read_is_told_nothing_more,
     ),
     Bug(
         "take any number of questions",
         "E14",
-        [Change(queries.Inquiries, "ask", "len(waiting) >= MOST_QUESTIONS", "False")],
+        [Change(queries.Queries, "add", "len(waiting) >= MOST_QUESTIONS", "False")],
         questions.test_a_client_has_so_many_questions_open,
     ),
 ]
@@ -1215,7 +1238,7 @@ FUZZ = [
     Bug(
         "lose count of what is taken out of a queue",
         "E14",
-        [Change(Table, "_forget", "self._counts[client] -= 1", "pass")],
+        [Change(LockTable, "_forget", "self._counts[client] -= 1", "pass")],
         partial(clients_hunt, Acquire),
     ),
 ]
@@ -1224,7 +1247,11 @@ RIGHTS = [
     Bug(
         f"take {kind.__name__} from anybody",
         "E12",
-        [Change(State, "apply", "if kind in _OF_CLIENT:", f"if kind in _OF_CLIENT and kind is not {kind.__name__}:")],
+        [
+            Change(
+                LockState, "apply", "if kind in _OF_CLIENT:", f"if kind in _OF_CLIENT and kind is not {kind.__name__}:"
+            )
+        ],
         partial(rights.test_what_comes_in_a_clients_name_from_another_node_is_void, kind),
     )
     for kind in get_args(OfClient)
@@ -1234,7 +1261,7 @@ RIGHTS = [
         "E12",
         [
             Change(
-                Table,
+                LockTable,
                 "held",
                 "self._tickets.get(request)",
                 "next((ticket for ticket in self._tickets.values() if ticket.token == token), None)",

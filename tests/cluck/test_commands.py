@@ -34,12 +34,12 @@ from cluck.commands import (
 from cluck.protocol import ClientCommand, Malformed, held_to_limits, records, upward
 from cluck.state.application import CODEC
 from cpg.replication.electorate import ChangeVoters, Electorate
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 from cpg.replication.wire import Commands, MalformedMessage
 from tests.cluck.server.values import Maker, Spoiler
 
 encode, decode = CODEC.encode, CODEC.decode
-CLIENT = Client(Server(1, 2), 3)
+CLIENT = Client(ServerId(1, 2), 3)
 REQUEST = RequestId(Owner(CLIENT, 4), 5)
 
 

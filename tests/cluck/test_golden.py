@@ -3,6 +3,8 @@
 These bytes were written before the replica was taken out of the lock server. A change of any of them is another format.
 """
 
+import hmac
+
 import pytest
 
 from cluck.commands import Acquire, Owner, RequestId, Stand, Wait
@@ -10,29 +12,30 @@ from cluck.commands import Client as Program
 from cluck.server import store
 from cluck.server.store import Disk
 from cluck.state.application import CODEC
-from cluck.state.machine import State
+from cluck.state.machine import LockState
 from cpg.replication.electorate import Electorate, View, Voters
-from cpg.replication.identities import Boot, Server
+from cpg.replication.identities import Boot, ServerId
 from cpg.replication.wire import (
     Ack,
     Commands,
+    DurableRecord,
     Exclude,
     Forgive,
     Lineage,
     Propose,
-    Record,
     Report,
     Round,
     RoundId,
     Snapshot,
     Stored,
 )
+from tests.cluck.server.orders import started
 from tests.cluck.test_commands import examples
 
 BEFORE, AFTER = Electorate({1: 1, 2: 1}, None, True), Electorate({1: 1, 2: 3, 3: 1}, 2)
 VOTERS = Voters(0xC1, 7, AFTER, BEFORE, View(3, 40, 2))
 ROUND = RoundId(1234567890123, 4)
-RECORD = Record(3, 20.5, VOTERS)
+RECORD = DurableRecord(3, 20.5, VOTERS)
 
 MESSAGES = {
     "a round": Round(ROUND),
@@ -73,9 +76,9 @@ MESSAGES = {
     ),
     "an exclusion": Exclude(ROUND, [(1, 2), (3, 4)]),
     "a part of a state": Snapshot(ROUND, 0, 2, 123, b"body"),
-    "a proposal": Propose(Record(4, 10.0, VOTERS)),
-    "a birth": Propose(Record(4, 10.0, VOTERS), ROUND),
-    "a record that is stored": Stored(Record(4, 10.0)),
+    "a proposal": Propose(DurableRecord(4, 10.0, VOTERS)),
+    "a birth": Propose(DurableRecord(4, 10.0, VOTERS), ROUND),
+    "a record that is stored": Stored(DurableRecord(4, 10.0)),
     "commands": Commands(99, 5, examples()),
     "an acknowledgement": Ack(ROUND, 18),
     "forgiveness": Forgive(),
@@ -124,15 +127,15 @@ ON_DISK = {
         RECORD,
         "794a78a29202929303cb403480000000000095ccc107938301010203030102c2938201010201c0c393032802a66120626f6f74",
     ),
-    "no voters": (Record(1, 10.0), "450893459202929301cb4024000000000000c0a66120626f6f74"),
+    "no voters": (DurableRecord(1, 10.0), "450893459202929301cb4024000000000000c0a66120626f6f74"),
 }
 
 
 def full_state():
     """A state with something of each kind."""
-    here = Server(1, 2)
+    here = ServerId(1, 2)
     one, two = Program(here, 3), Program(here, 4)
-    state = State(3, VOTERS)
+    state = LockState(3, VOTERS)
     state.longest_promise = 20.5
 
     def request(program, number):
@@ -179,3 +182,10 @@ async def test_a_disk_has_these_bytes(what, tmp_path, monkeypatch):
     await disk.save(record)
     assert disk.path.read_bytes().hex() == content
     assert disk.load() == record
+
+
+def test_a_client_resumes_with_a_secret_of_an_earlier_release():
+    order = started(1)
+    client = Program(ServerId(1, 2), 3)
+    words = b"Client(server=Server(node_id=1, start=2), number=3)"
+    assert order[1].service._secret(client) == hmac.digest(b"of node 1", words, "sha256")

@@ -373,7 +373,7 @@ def stand(bench, *who, addresses=()):
 
 def round_of(bench, requests, running, restarts=None):
     """Have the first candidate's lonely round end without an answer, then all answer in the next one."""
-    election = bench.state.leaders.elections[b"election"]
+    election = bench.state.elections.by_name[b"election"]
     bench.apply(Commit(b"election", election.round, requests[0]))  # void
     bench.apply(Close(b"election", election.round))
     outcomes = []
@@ -399,7 +399,7 @@ def test_nobody_leads_who_was_not_named_next(bench):
     """FastDFS: COMMIT was compared with NEXT at each tracker by itself."""
     a, b = stand(bench, "A", "B")
     winner = round_of(bench, [a, b], [900.0, 0.0])
-    number = bench.state.leaders.elections[b"election"].round
+    number = bench.state.elections.by_name[b"election"].round
     assert winner == a
     assert isinstance(bench.apply(Commit(b"election", number, a))[0], Rejected)
     assert isinstance(bench.apply(Next(b"election", number, b))[0], Rejected)
@@ -418,7 +418,7 @@ def test_a_candidate_that_is_alone_in_its_part_does_not_elect_itself():
     order[1].numbers += 1
     order[1].say(Stand(RequestId(Owner(order[1].client, 0), 1), b"election"))
     order.pass_time(10)
-    assert not order[1].state.leaders.elections
+    assert not order[1].state.elections.by_name
 
 
 def test_a_new_leader_is_not_deposed_for_what_its_predecessor_missed():
@@ -430,20 +430,20 @@ def test_a_new_leader_is_not_deposed_for_what_its_predecessor_missed():
         candidates[node] = RequestId(Owner(order[node].client, 0), 1)
         order[node].say(Stand(candidates[node], b"election"))
         order.settle()
-    election = order[3].state.leaders.elections[b"election"]
+    election = order[3].state.elections.by_name[b"election"]
     first = next(node for node, candidate in candidates.items() if candidate == election.chosen)
     other = 3 - first
     for _ in range(12):  # the leader is stuck, the other one answers
         order.pass_time(1)
         order[other].say(Pong())
         order[other].renew_lead()
-    leadership = order[3].state.leaders.of(b"election")
+    leadership = order[3].state.elections.of(b"election")
     assert leadership.leader == candidates[other]
     for _ in range(5):
         order.pass_time(1)
         order[other].say(Pong())
         order[other].renew_lead()
-    assert order[3].state.leaders.of(b"election") == leadership
+    assert order[3].state.elections.of(b"election") == leadership
 
 
 def test_acquiring_and_releasing_need_one_order_each():

@@ -71,11 +71,11 @@ class Cluster:
         return len(lock.waiting) if lock else 0
 
     def waiters(self, name):
-        condition = self.state.conditions.conditions.get(name)
+        condition = self.state.conditions.by_name.get(name)
         return condition.waiters if condition else []
 
     def candidates(self, name):
-        election = self.state.leaders.elections.get(name)
+        election = self.state.elections.by_name.get(name)
         return election.candidates if election else []
 
     @property
@@ -209,7 +209,7 @@ class Connection:
 
     def say(self, said):
         self._cluster.said += said
-        self._cluster.when_it_reads(lambda: self._connection.say(said, self._cluster.clock()))
+        self._cluster.when_it_reads(lambda: self._connection.receive(said, self._cluster.clock()))
 
     def lost(self):
         self._cluster.when_it_reads(lambda: self._connection.lost(self._cluster.clock(), dead=False))
@@ -267,7 +267,7 @@ class HandedLine:
 
     def say(self, said):
         if not self._is_cut:
-            self._connection.say(said)
+            self._connection.receive(said)
 
     async def receive(self):
         while not self._said:
@@ -347,7 +347,7 @@ class SocketServer:
                 connection = self.cluster.connect(put)
             while record := _received(sock):
                 with self.lock:
-                    connection.say(upward(record))
+                    connection.receive(upward(record))
             with self.lock:
                 self._socks.discard(sock)
                 connection.lost()

@@ -396,7 +396,7 @@ async def test_standing_is_safe_wherever_it_is_cancelled(cluster):
         while not reached or cut.was_reached:
             cut = Cut(reached)
             await cut.run(program)
-            assert cluster.state.leaders.elections.get(b"scheduler") is None or not cluster.candidates(b"scheduler")
+            assert cluster.state.elections.by_name.get(b"scheduler") is None or not cluster.candidates(b"scheduler")
             reached += 1
     assert reached > 3
 

@@ -65,9 +65,9 @@ from cluck.protocol import (
     Renounced,
     Welcome,
 )
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 
-ME, OTHER = Client(Server(1, 5), 7), Client(Server(1, 6), 1)
+ME, OTHER = Client(ServerId(1, 5), 7), Client(ServerId(1, 6), 1)
 AHEAD = 1000.0
 """What the server's clock is ahead of the client's."""
 

@@ -143,7 +143,7 @@ async def test_tokens_that_are_used_up_end_nobody_and_come_with_the_room_for_an_
             )
         assert {state.tokens.epoch for state in states} == {1}
         assert not any(state.table.locks[b"lock"].holders for state in states)
-        assert not any(state.leaders.of(b"head").leader for state in states)
+        assert not any(state.elections.of(b"head").leader for state in states)
 
         cluster.fill()
         granted, led = await two.hear(Held), await one.hear(Leads)

@@ -32,7 +32,7 @@ class Server:
         )
         self.told = []
         self.connection = self.service.connect(self.told.append)
-        self.connection.say([Hello(VERSION)], order.now)
+        self.connection.receive([Hello(VERSION)], order.now)
         self.client = self.told[0].client
         self.numbers = 0
 
@@ -45,7 +45,7 @@ class Server:
         return self.service.readiness[0]
 
     def say(self, said):
-        self.connection.say([said], self.order.now)
+        self.connection.receive([said], self.order.now)
 
     def acquire(self, name=b"lock", task=0, **options):
         self.numbers += 1

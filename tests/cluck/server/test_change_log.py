@@ -9,7 +9,7 @@ import trio
 
 from cluck.commands import Ended, Force, Owner, RequestId, Resign, Stand
 from cluck.protocol import Held, Leads, Pong
-from cluck.server.change_log import PATIENCE, Changes
+from cluck.server.change_log import PATIENCE, ChangeLog
 from cluck.server.replies import UNHEARD
 from cpg.replication.electorate import Electorate, Voters
 from cpg.replication.replica import Phase, ReplicaSettings
@@ -134,7 +134,7 @@ async def test_a_node_is_cut_off(autojump_clock, world, caplog):
 
 def test_a_view_that_does_not_come_to_decide_is_told_once():
     """Nobody is missing, but something is not answered."""
-    changes = Changes(0.0)
+    changes = ChangeLog(0.0)
     replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report", differences=(), voters=None)
     assert not changes.news(replica, None, PATIENCE)
     assert texts(changes.news(replica, None, PATIENCE + 1)) == [f"{FEW}servers are still to report"]
@@ -154,7 +154,7 @@ def texts(lines):
 
 
 def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
-    changes, replica = Changes(0.0), deciding(Electorate({1: 1}))
+    changes, replica = ChangeLog(0.0), deciding(Electorate({1: 1}))
     decide = "the lock servers of node 1 decide; nothing was decided for "
     assert texts(changes.news(replica, None, 1.0)) == [f"{decide}1.000 s"]
     assert texts(changes.news(replica, 10.0, 14.0)) == [f"{FEW}{UNHEARD}"]
@@ -164,7 +164,7 @@ def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
 
 
 def test_who_votes_from_now_on_is_told_when_it_is_in_force():
-    changes, replica = Changes(0.0), deciding(Electorate({1: 1, 2: 1}))
+    changes, replica = ChangeLog(0.0), deciding(Electorate({1: 1, 2: 1}))
     assert len(changes.news(replica, None, 1.0)) == 1
     replica.voters = replica.voters.changing(Electorate({1: 1, 2: 1, 3: 1}))
     assert not changes.news(replica, None, 2.0)

@@ -7,7 +7,7 @@ from msgspec.msgpack import encode
 
 from cluck.server.store import FORMAT, Disk
 from cpg.replication.electorate import Electorate, View, Voters
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from totem.errors import ConfigError
 
 VOTERS = Voters(0xC1, 1, Electorate({1: 1, 2: 2}, 2), view=View(1, 2, 3))
@@ -22,26 +22,26 @@ def written(disk, content):
 async def test_what_is_saved_is_loaded(tmp_path):
     disk = Disk(tmp_path, 1)
     assert disk.load() is None
-    await disk.save(Record(1, 5.0, VOTERS))
-    assert Disk(tmp_path, 1).load() == Record(1, 5.0, VOTERS)
+    await disk.save(DurableRecord(1, 5.0, VOTERS))
+    assert Disk(tmp_path, 1).load() == DurableRecord(1, 5.0, VOTERS)
     assert disk.is_of_this_boot
 
 
 async def test_no_less_is_known_than_before(tmp_path):
     disk = Disk(tmp_path, 1)
     later = VOTERS.changing(Electorate({1: 1}))
-    await disk.save(Record(1, 5.0, later))
-    await disk.save(Record(2, 1.0, VOTERS))
-    assert disk.load() == Record(2, 5.0, later)
+    await disk.save(DurableRecord(1, 5.0, later))
+    await disk.save(DurableRecord(2, 1.0, VOTERS))
+    assert disk.load() == DurableRecord(2, 5.0, later)
 
 
 async def test_the_first_format_is_read_and_replaced(tmp_path):
     disk = Disk(tmp_path, 1)
     written(disk, [[7, 12.5], "a boot"])
-    assert disk.load() == Record(7, 12.5)
+    assert disk.load() == DurableRecord(7, 12.5)
     assert not disk.is_of_this_boot
-    await disk.save(Record(1, 1.0, VOTERS))
-    assert disk.load() == Record(7, 12.5, VOTERS)
+    await disk.save(DurableRecord(1, 1.0, VOTERS))
+    assert disk.load() == DurableRecord(7, 12.5, VOTERS)
 
 
 def test_a_later_format_is_not_taken_for_nothing(tmp_path):

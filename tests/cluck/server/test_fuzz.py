@@ -18,7 +18,7 @@ from cluck.protocol import VERSION, ClientCommand, Hello, Malformed, Upward, rec
 from cluck.state.application import CODEC
 from cpg.events import Member
 from cpg.replication.electorate import Voters
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 from cpg.replication.replica import PATIENCE
 from cpg.replication.wire import Commands, Exclude, Forgive, Report, Round, RoundId, Snapshot
 from tests.cluck.server.orders import decode, encode, started
@@ -51,7 +51,7 @@ class Honest:
         order.settle()
         self.standing = {node: order[node].stand(b"head", task=2, lease=LEASE) for node in (1, 2, 3)}
         order.settle()
-        self.leader = order[2].state.leaders.of(b"head")
+        self.leader = order[2].state.elections.of(b"head")
         assert self.leader.leader in self.standing.values()
 
     def check(self):
@@ -67,8 +67,8 @@ class Honest:
             assert self.asleep[node] in state.conditions._waiters
             assert state.table.held(self.held[node], self.tokens[node]) is not None
             assert state.table.ticket(self.waiting[node]) is not None
-            assert state.leaders.present(self.standing[node])
-            assert state.leaders.of(b"head") == self.leader
+            assert state.elections.present(self.standing[node])
+            assert state.elections.of(b"head") == self.leader
         check(order[1].state)
 
 
@@ -94,7 +94,7 @@ class Known:
         """Of this client, old or new; sometimes of somebody else."""
         state = self.order[2].state
         if self.dice.random() < 0.05:
-            known = [*state.table._tickets, *state.leaders._places._names, *state.conditions._waiters]
+            known = [*state.table._tickets, *state.elections._places._names, *state.conditions._waiters]
             return self.dice.choice([*known, None])
         number = next(self.numbers) if self.dice.random() < 0.5 else self.dice.randint(0, next(self.numbers))
         return RequestId(Owner(self.client(), self.dice.randrange(2)), number)
@@ -108,7 +108,7 @@ class Known:
                 choices[field] = self.dice.choice(NAMES)
             elif field == "token":
                 tokens = [ticket.token for ticket in state.table.tickets() if ticket.token]
-                tokens += [tenure.token for tenure in state.leaders.tenures()]
+                tokens += [tenure.token for tenure in state.elections.tenures()]
                 drawn = state.tokens.epoch * (1 << 32) + state.tokens.drawn
                 choices[field] = self.dice.choice([*tokens, drawn + 1, drawn + self.dice.randrange(9), 0])
             elif field in ("settled", "permits") and self.dice.random() < 0.9:
@@ -150,7 +150,7 @@ class Mallory:
             self.heard[type(said).__name__] += 1
 
         self.connection = self.order[1].service.connect(put, may_force=False, user=1000)
-        self.connection.say([Hello(VERSION)], self.order.now)
+        self.connection.receive([Hello(VERSION)], self.order.now)
         self.client = told[0].client
         self.known.numbers = count(1)
 
@@ -164,7 +164,7 @@ class Mallory:
             said = self.dice.choice([self.maker.make(self.dice.choice(get_args(Command))), self._spoiled(kind)])
         try:
             for record in records([said]):
-                self.connection.say(list(upward(record)), self.order.now)
+                self.connection.receive(list(upward(record)), self.order.now)
         except Malformed:
             self.refused += 1
             self.connection.lost(self.order.now, dead=False)
@@ -176,7 +176,7 @@ class Mallory:
         if kind is EndWait:
             return EndWait(self.dice.choice(list(state.conditions._waiters)))
         if kind is Resign:
-            tenure = self.dice.choice(list(state.leaders.tenures()))
+            tenure = self.dice.choice(list(state.elections.tenures()))
             return Resign(tenure.request, tenure.token)
         ticket = self.dice.choice([ticket for ticket in state.table.tickets() if ticket.token])
         return Withdraw(ticket.request) if kind is Withdraw else kind(ticket.request, ticket.token)
@@ -234,7 +234,7 @@ def test_a_member_that_is_no_server_says_anything(seed):
     honest = Honest(order)
     sender = dice.choice(STRANGERS)
     lives = [order[node].service.server.start for node in (1, 2, 3)]
-    known = Known(dice, order, lambda: Client(Server(sender.node_id, dice.choice(lives)), 1))
+    known = Known(dice, order, lambda: Client(ServerId(sender.node_id, dice.choice(lives)), 1))
     maker = Spoiler(dice, known.by_type)
     kinds = [kind for kind in CODEC.kinds if kind.__name__ not in ("Round", "Report")]
     for step in range(300):

@@ -41,7 +41,7 @@ class Talker:
         self.count = 0
 
     def say(self, said):
-        self.connection.say([said], self.host.clock())
+        self.connection.receive([said], self.host.clock())
         self.host.work_soon()
 
     def acquire(self, name, **options):

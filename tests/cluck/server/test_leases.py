@@ -6,7 +6,7 @@ import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
 from cluck.protocol import Failed, Held, Leads, Observe, Renounced
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from tests.cluck.server.orders import Order, decode, started
 
 
@@ -300,7 +300,7 @@ def test_a_longer_lease_is_on_a_majority_of_disks_before_it_is_granted():
     order = started()
     order[1].acquire(lease=100.0, grace=20.0)
     order.deliver([(order[1].member, data) for data in order[1].service.take(order.now)], [1, 2, 3])
-    assert order[1].service.record_to_store == Record(1, 120.0, order[1].state.voters)
+    assert order[1].service.record_to_store == DurableRecord(1, 120.0, order[1].state.voters)
     assert order[1].held == []
     order.settle()
     assert len(order[1].held) == 1

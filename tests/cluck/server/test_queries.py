@@ -31,7 +31,7 @@ def with_locks(count):
 
 
 def ask(server, *numbers, question="tickets"):
-    server.connection.say([Ask(number, question) for number in numbers], server.order.now)
+    server.connection.receive([Ask(number, question) for number in numbers], server.order.now)
 
 
 def take(server, turns=1):
@@ -80,9 +80,9 @@ def test_clients_are_answered_in_turn():
     order = with_locks(200)
     one, other = order[1], []
     another = one.service.connect(other.append)
-    another.say([Hello(VERSION)], order.now)
+    another.receive([Hello(VERSION)], order.now)
     ask(one, *range(1, 9))
-    another.say([Ask(1, "status")], order.now)
+    another.receive([Ask(1, "status")], order.now)
     take(one, turns=1)
     assert len([part for part in (*one.told, *other) if isinstance(part, Answer)]) == 1
     take(one, turns=1)

@@ -22,12 +22,12 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.protocol import ClientCommand, Malformed, upward
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 from tests.cluck.server.orders import started
 from tests.cluck.state.bench import FIRST, HERE, Bench
 from tests.cluck.test_commands import examples
 
-ELSEWHERE = Server(2, 96)
+ELSEWHERE = ServerId(2, 96)
 
 
 def name(kind):

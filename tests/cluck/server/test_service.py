@@ -7,7 +7,6 @@ from msgspec.structs import replace
 
 from cluck.commands import (
     Acquire,
-    Asked,
     Close,
     Commit,
     Ended,
@@ -21,11 +20,12 @@ from cluck.commands import (
     Renew,
     RequestId,
     Resign,
+    RoundOpened,
     Stand,
     Why,
 )
 from cluck.protocol import VERSION, Clock, Held, Hello, Ignore, Leads, Observe, Ping, Pong, ReadClock, Readiness
-from cluck.server.election_rounds import PATIENCE, Canvass
+from cluck.server.election_rounds import PATIENCE, ElectionRounds
 from cluck.server.housekeeping import PING, RESUME, TICK
 from cluck.server.leases import DRIFT, STANDBY, usable
 from cluck.server.replies import SILENCE, UNHEARD
@@ -46,7 +46,7 @@ def commands(messages, *kinds):
 
 def leader(order, node=1):
     """Who leads, as a server knows it."""
-    return order[node].state.leaders.of(b"head").leader
+    return order[node].state.elections.of(b"head").leader
 
 
 def answer_pings(order, seconds, *nodes):
@@ -172,7 +172,7 @@ def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
         order[1].withdraw(candidate)
         order.settle()
     order.pass_time(2)
-    assert order[fourth].service.canvass.deadline(0) == math.inf
+    assert order[fourth].service.election_rounds.deadline(0) == math.inf
 
 
 # ---- leases of leaders
@@ -220,7 +220,7 @@ def test_what_a_leader_publishes_is_no_renewal():
     order.ring([1, 2, 3])
     for _ in range(10):  # what all say at once, so that it is done before the view's beginning is final
         order.deliver(order.said(1, 2, 3), [1, 2, 3])
-    assert order[1].state.leaders.of(b"head").blob == b"plan"
+    assert order[1].state.elections.of(b"head").blob == b"plan"
     assert order[1].of(Leads) == [Leads(candidate, token, 0.0)]
 
 
@@ -347,7 +347,7 @@ def test_who_is_next_waits_for_the_end_of_a_long_lease():
     order.settle()
     order.ring([1, 2], [3])
     order.settle()
-    election = order[1].state.leaders.elections[b"head"]
+    election = order[1].state.elections.by_name[b"head"]
     round = election.round
     answer_pings(order, 20, 1)
     assert election.waits
@@ -364,7 +364,7 @@ def test_a_client_that_is_lost_while_it_leads_leads_to_the_end_of_its_lease():
     order.pass_time(RESUME + 5)
     assert leader(order) == candidate
     order.pass_time(60)
-    assert order[1].state.leaders.elections == {}
+    assert order[1].state.elections.by_name == {}
     assert order[3].client not in order[3].service.clients
 
 
@@ -378,7 +378,7 @@ def test_a_round_goes_on_whatever_the_leader_publishes():
     for node in (1, 2, 3):
         order[node].service.advance(order.now)
     order.settle()
-    election = order[1].state.leaders.elections[b"head"]
+    election = order[1].state.elections.by_name[b"head"]
     assert election.stage is Stage.ASKED
     order[1].numbers += 1
     order[1].say(
@@ -628,7 +628,7 @@ def test_the_group_hears_of_no_client_that_asked_it_for_nothing():
     order.settle()
     for dead in (False, True):
         connection = order[1].service.connect(lambda said: None)
-        connection.say([Hello(VERSION)], order.now)
+        connection.receive([Hello(VERSION)], order.now)
         connection.lost(order.now, dead=dead)
     assert order[1].service.clients.keys() == {order[1].client}
     order.ring([1, 2, 3])
@@ -693,7 +693,7 @@ def test_a_candidate_that_renews_a_leadership_that_is_over_stands_on():
     order.ring([1, 2, 3])
     order.pass_time(20)
     assert order[1].ready
-    assert order[2].state.leaders.present(request)
+    assert order[2].state.elections.present(request)
 
 
 def test_a_withdrawal_is_answered_whatever_there_was():
@@ -718,10 +718,10 @@ def have_clients(order, count):
     for number in range(count):
         heard = []
         connection = order[1].service.connect(heard.append)
-        connection.say([Hello(VERSION)], order.now)
+        connection.receive([Hello(VERSION)], order.now)
         request = RequestId(Owner(heard[0].client, 0), 1)
         election = b"%d" % number
-        connection.say([Observe(election), Stand(request, election)], order.now)
+        connection.receive([Observe(election), Stand(request, election)], order.now)
         order.settle()
 
 
@@ -750,7 +750,7 @@ def test_to_observe_costs_the_same_however_much_is_not_final_yet():
     def cost(count):
         order = started()
         for number in range(count):
-            order[1].service._teller.note(1_000_000, Leadership(b"%d" % number, None), None)
+            order[1].service._replies.note(1_000_000, Leadership(b"%d" % number, None), None)
         return steps(lambda: order[1].say(Observe(b"head")))
 
     assert cost(1000) == cost(10)
@@ -802,9 +802,9 @@ def test_when_a_round_is_late_costs_the_same_however_many_are_open():
     server = started()[1].service.server
 
     def cost(count):
-        canvass = Canvass(server, {})
+        canvass = ElectionRounds(server, {})
         for number in range(count):
-            list(canvass.hear(Asked(b"%d" % number, 1, ()), now=float(number)))
+            list(canvass.on_outcome(RoundOpened(b"%d" % number, 1, ()), now=float(number)))
         return steps(lambda: (canvass.deadline(0), list(canvass.due(0.5, {}, 0))))
 
     assert cost(1000) == cost(10)

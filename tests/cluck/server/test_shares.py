@@ -15,13 +15,13 @@ class Program:
         self.told = []
         self.order = order
         self.connection = order[node].service.connect(self.told.append, user=user)
-        self.connection.say([Hello(VERSION)], order.now)
+        self.connection.receive([Hello(VERSION)], order.now)
         self.owner = Owner(self.told[0].client, 0)
         self.number = 0
 
     def say(self, kind, *fields, **more):
         self.number += 1
-        self.connection.say([kind(RequestId(self.owner, self.number), *fields, **more)], self.order.now)
+        self.connection.receive([kind(RequestId(self.owner, self.number), *fields, **more)], self.order.now)
         self.order.settle()
 
     def name(self, number):

@@ -7,7 +7,7 @@ import stat
 import pytest
 
 from cluck.server.store import KEY_SIZE, Disk
-from cpg.replication.wire import Record
+from cpg.replication.wire import DurableRecord
 from totem import store
 
 
@@ -54,7 +54,7 @@ def test_a_folder_that_is_made_is_told(tmp_path, caplog):
 async def test_nobody_else_can_keep_the_disk_locked(tmp_path, open_to_all):
     lock = tmp_path / "cluck_1.lock"
     lock.touch(0o666)
-    await Disk(tmp_path, 1).save(Record(1, 10.0))
+    await Disk(tmp_path, 1).save(DurableRecord(1, 10.0))
     assert mode(lock) == 0o600
     with open(lock, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,7 @@ from cluck.commands import (
 )
 from cluck.protocol import VERSION, Failed, Hello
 from cluck.server import submissions
-from cluck.server.submissions import MOST_WORDS
+from cluck.server.submissions import MOST_FOLLOWUPS
 from cpg.replication.wire import Commands
 from tests.cluck.server.orders import decode, started
 
@@ -29,7 +29,7 @@ from tests.cluck.server.orders import decode, started
 def cut_off(order):
     order.ring([1], [2, 3])
     order.settle()
-    return order[1].service._outgoing
+    return order[1].service._submissions
 
 
 def holding():
@@ -46,7 +46,7 @@ def other(server):
     """Another client of a server."""
     told = []
     connection = server.service.connect(told.append)
-    connection.say([Hello(VERSION)], server.order.now)
+    connection.receive([Hello(VERSION)], server.order.now)
     return connection, told[0].client
 
 
@@ -56,7 +56,7 @@ def test_what_is_said_again_and_again_is_kept_once():
     for command in (Renew(request, token), EndWait(request), Release(request, token), Withdraw(request)):
         for _ in range(1000):
             order[1].say(replace(command))
-    assert [type(command) for command in kept._pending.values()] == [Renew, EndWait, Release, Withdraw]
+    assert [type(command) for command in kept._waiting.values()] == [Renew, EndWait, Release, Withdraw]
     order.ring([1, 2, 3])
     order.settle()
     assert order[2].held, "and it is done when there is somebody to do it"
@@ -69,7 +69,7 @@ def test_what_is_said_of_nothing_is_not_kept_and_answered():
         made_up = RequestId(request.owner, 7000 + number)
         for command in (Renew(made_up, token), Release(made_up, token), Withdraw(made_up), Resign(made_up, token)):
             order[1].say(command)
-    assert not kept._pending
+    assert not kept._waiting
     assert not kept._shares.taken
     assert [withdrawn.request.number for withdrawn in order[1].of(Refused)] == [*range(7000, 8000)]
     assert [ended.request.number for ended in order[1].of(Ended)] == sorted([*range(7000, 8000)] * 2)
@@ -83,7 +83,7 @@ def test_a_candidate_that_the_group_may_have_heard_of_is_withdrawn_there():
     order[1].withdraw(request)
     order.ring([1, 2, 3])
     order.settle()
-    assert not order[1].state.leaders.present(request)
+    assert not order[1].state.elections.present(request)
     assert order[1].of(Refused)[-1].request == request
 
 
@@ -91,11 +91,11 @@ def test_a_server_without_a_state_keeps_so_many_words_of_a_client():
     """It cannot know yet what matters: a former life may have granted it."""
     order = started(in_process=False, survivors=True)
     order.restart(1)
-    for number in range(1, 2 * MOST_WORDS):
+    for number in range(1, 2 * MOST_FOLLOWUPS):
         order[1].say(Withdraw(RequestId(Owner(order[1].client, 0), number)))
     connection, client = other(order[1])
-    connection.say([Withdraw(RequestId(Owner(client, 0), 1))], order.now)
-    assert len(order[1].service._outgoing._pending) == MOST_WORDS + 1
+    connection.receive([Withdraw(RequestId(Owner(client, 0), 1))], order.now)
+    assert len(order[1].service._submissions._waiting) == MOST_FOLLOWUPS + 1
 
 
 def test_there_is_room_for_so_much_of_all(monkeypatch):
@@ -107,11 +107,11 @@ def test_there_is_room_for_so_much_of_all(monkeypatch):
     requests = [order[1].acquire(b"%d" % number) for number in range(8)]
     order[1].say(Renew(request, token))
     order[1].say(Force(b"lock", token))
-    assert kept._shares.taken == len(kept._pending) == 5
+    assert kept._shares.taken == len(kept._waiting) == 5
     assert [failed.request for failed in order[1].of(Failed)] == requests[5:]
     order[1].withdraw(requests[0])
     order[1].say(Renew(request, token))
-    assert kept._shares.taken == len(kept._pending) == 5
+    assert kept._shares.taken == len(kept._waiting) == 5
 
 
 def test_no_user_takes_all_the_room(monkeypatch):
@@ -122,15 +122,15 @@ def test_no_user_takes_all_the_room(monkeypatch):
     for user in (1000, 1000, 1001, 0):
         told = []
         connection = order[1].service.connect(told.append, user=user)
-        connection.say([Hello(VERSION)], order.now)
+        connection.receive([Hello(VERSION)], order.now)
         for number in range(1, 60):
             request = RequestId(Owner(told[0].client, 0), number)
-            connection.say([Acquire(request, b"%d" % number)], order.now)
+            connection.receive([Acquire(request, b"%d" % number)], order.now)
         failed[user] = [said for said in told if isinstance(said, Failed)]
     assert kept._shares.of(1000) == 35
     assert 0 < kept._shares.of(1001) < 35
     assert kept._shares.of(0) > 10, "some of it is kept for administrators"
-    assert len(kept._pending) == 80
+    assert len(kept._waiting) == 80
     assert failed[1000]
 
 
@@ -138,7 +138,7 @@ def test_what_is_long_takes_more_room():
     order = started()
     candidate = order[1].stand()
     order.settle()
-    token = order[1].state.leaders.of(b"head").token
+    token = order[1].state.elections.of(b"head").token
     kept = cut_off(order)
     requests = [RequestId(candidate.owner, candidate.number + number) for number in range(1, 301)]
     for request in requests:
@@ -176,9 +176,9 @@ def test_of_those_that_come_and_go_unheard_nothing_is_left(dead):
     for _ in range(10):
         connection, client = other(order[1])
         request = RequestId(Owner(client, 0), 1)
-        connection.say([Acquire(request, b"lock")], order.now)
+        connection.receive([Acquire(request, b"lock")], order.now)
         connection.lost(order.now, dead=dead)
-    assert not kept._pending
+    assert not kept._waiting
     assert order[1].service.clients.keys() == {order[1].client}
     order.ring([1, 2, 3])
     for _, data in _all_said(order):

@@ -23,13 +23,13 @@ from cluck.commands import (
     Status,
     Wait,
 )
-from cluck.state.machine import State
+from cluck.state.machine import LockState
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
 from cpg.replication.electorate import Electorate, Voters
-from cpg.replication.identities import Server
+from cpg.replication.identities import ServerId
 
 FIRST = 7 * TOKENS_OF_AN_EPOCH + 1
-HERE, THERE = Server(1, 99), Server(1, 98)
+HERE, THERE = ServerId(1, 99), ServerId(1, 98)
 """Two lives of one node's server."""
 
 
@@ -37,7 +37,7 @@ class Bench:
     """Each client has one task, and speaks through the server here, unless said otherwise."""
 
     def __init__(self):
-        self.state = State(7, Voters(1, 1, Electorate({1: 1})))
+        self.state = LockState(7, Voters(1, 1, Electorate({1: 1})))
         self.state.longest_promise = 86400.0
         self.table = self.state.table
         self.numbers = {}

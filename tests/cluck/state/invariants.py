@@ -7,7 +7,7 @@ from msgspec.msgpack import decode, encode
 from cluck.commands import MOST_UNSETTLED
 from cluck.state import conditions, elections, lock_table, request_history
 from cluck.state.elections import Stage
-from cluck.state.machine import Image, State
+from cluck.state.machine import LockImage, LockState
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
 
 
@@ -18,12 +18,12 @@ def check(state):
     check_elections(state)
     check_requests(state)
     image = encode(state.image())
-    again = State.of(decode(image, type=Image))
+    again = LockState.of(decode(image, type=LockImage))
     assert encode(again.image()) == image, "what is read of an image is another state"
     assert again.table._tickets.keys() == state.table._tickets.keys()
     assert again.table._counts == state.table._counts
     assert again.requests._answers == state.requests._answers
-    assert again.leaders._published == state.leaders._published
+    assert again.elections._published == state.elections._published
 
 
 def check_locks(state):
@@ -47,7 +47,7 @@ def check_locks(state):
     assert len(everything) <= lock_table.MOST_TICKETS
     assert len(tokens) == sum(len(lock.holders) for lock in table.locks.values()), "a token twice"
     last = state.tokens.epoch * TOKENS_OF_AN_EPOCH + state.tokens.drawn
-    tokens |= {tenure.token for tenure in state.leaders.tenures()}
+    tokens |= {tenure.token for tenure in state.elections.tenures()}
     assert max(tokens, default=0) <= last, "a token that was not drawn"
     clients = [request.owner.client for request in everything]
     assert {client: clients.count(client) for client in clients} == table._counts
@@ -57,7 +57,7 @@ def check_locks(state):
 
 def check_conditions(state):
     known, waiters = state.conditions, {}
-    for name, condition in known.conditions.items():
+    for name, condition in known.by_name.items():
         assert condition.waiters
         assert len(condition.waiters) <= conditions.MOST_WAITING
         places = [waiter.ticket.place for waiter in condition.waiters]
@@ -72,8 +72,8 @@ def check_conditions(state):
 
 
 def check_elections(state):
-    known, standing = state.leaders, 0
-    for name, election in known.elections.items():
+    known, standing = state.elections, 0
+    for name, election in known.by_name.items():
         candidates = [candidate.request for candidate in election.candidates]
         assert len(set(candidates)) == len(candidates) <= elections.MOST_CANDIDATES
         assert candidates or election.tenure is not None, f"{name} is known without anybody"
@@ -89,7 +89,7 @@ def check_elections(state):
         if election.tenure is not None:
             assert known._tenures[election.tenure.request] == name
     assert standing == len(known._places) == len(known._standing)
-    assert known._missing.keys() <= known.elections.keys()
+    assert known._missing.keys() <= known.by_name.keys()
     assert known._published == sum(len(tenure.blob) for tenure in known.tenures()) <= elections.MOST_PUBLISHED
 
 

@@ -1,10 +1,10 @@
 """Judges: dumb models that believe outcomes alone, and complain when those cannot be."""
 
+import re
 from functools import cmp_to_key
 from typing import NamedTuple
 
 from cluck.commands import (
-    Asked,
     Chosen,
     Close,
     Commit,
@@ -26,6 +26,7 @@ from cluck.commands import (
     Renewed,
     Resign,
     Revoke,
+    RoundOpened,
     Standing,
     Status,
     Wait,
@@ -144,7 +145,7 @@ class ConditionJudge:
         self.compare(state)
 
     def compare(self, state):
-        there = {name: c.waiters for name, c in state.conditions.conditions.items()}
+        there = {name: c.waiters for name, c in state.conditions.by_name.items()}
         assert {name: [w.ticket.request for w in waiters] for name, waiters in there.items()} == {
             name: [request for request, _ in waiters] for name, waiters in self.waiting.items() if waiters
         }
@@ -198,8 +199,8 @@ class ElectionJudge:
                 election.standing[outcome.request] = (command.address, command.port)
             elif isinstance(outcome, Renewed) and isinstance(command, Renew):
                 self._judge_renewed(command, outcome)
-            elif isinstance(outcome, Asked | Chosen | Leadership | Lapsed):
-                name = type(outcome).__name__.lower()
+            elif isinstance(outcome, RoundOpened | Chosen | Leadership | Lapsed):
+                name = re.sub("(?<=[a-z])(?=[A-Z])", "_", type(outcome).__name__).lower()
                 getattr(self, f"_judge_{name}")(self.elections[outcome.election], command, outcome)
         self.compare(state)
 
@@ -231,7 +232,7 @@ class ElectionJudge:
                 raise AssertionError(f"{command} proves nothing")
         election.lasts = False
 
-    def _judge_asked(self, election, command, asked):
+    def _judge_round_opened(self, election, command, asked):
         is_sought = election.asked is not None or election.winner is not None or election.named is not None
         assert election.leader is None or is_sought or isinstance(command, Revoke)
         assert asked.round > election.round
@@ -325,15 +326,15 @@ class ElectionJudge:
             if not election.standing:
                 assert election.leader is None
             if not election.standing and not election.lasts:
-                assert name not in state.leaders.elections
+                assert name not in state.elections.by_name
                 del self.elections[name]
                 continue
-            there = state.leaders.elections[name]
+            there = state.elections.by_name[name]
             assert (there.tenure is not None) == election.lasts
             assert [c.request for c in there.candidates] == list(election.standing)
-            assert state.leaders.of(name).leader == election.leader
+            assert state.elections.of(name).leader == election.leader
             if election.asked:
                 assert None in election.asked.values(), "nobody is missing, and the round is open"
             elif election.standing:
                 assert (election.leader or election.named or election.winner) in election.standing
-        assert set(state.leaders.elections) == set(self.elections)
+        assert set(state.elections.by_name) == set(self.elections)

@@ -31,7 +31,7 @@ def bench():
 
 
 def waiting(bench, condition=b"condition"):
-    return [waiter.ticket.request for waiter in bench.state.conditions.conditions[condition].waiters]
+    return [waiter.ticket.request for waiter in bench.state.conditions.by_name[condition].waiters]
 
 
 def test_to_wait_gives_the_lock_back_in_the_same_step(bench):
@@ -93,7 +93,7 @@ def test_all_are_woken_in_their_order(bench):
 def test_a_condition_without_waiters_is_forgotten(bench):
     bench.acquire_and_wait("A")
     bench.notify()
-    assert not bench.state.conditions.conditions
+    assert not bench.state.conditions.by_name
 
 
 def test_what_is_reacquired_is_of_the_kind_that_was_given_back(bench):
@@ -218,7 +218,7 @@ def test_no_notification_is_spent_on_a_client_that_cannot_be_reached(bench):
     b = bench.acquire_and_wait("B", server=THERE)
     assert bench.state.keep([THERE], {}) == []
     assert bench.notify() == [Woken(b, True), Granted(b, FIRST + 2)]
-    assert not bench.state.conditions.conditions
+    assert not bench.state.conditions.by_name
 
 
 def test_a_withdrawn_waiter_is_not_woken_and_gets_no_lock(bench):
@@ -305,4 +305,4 @@ def test_the_server_through_which_a_waiter_speaks_is_the_latest(bench):
     bench.state.keep([THERE], {})
     assert waiting(bench) == [w]
     bench.state.keep([HERE], {})
-    assert not bench.state.conditions.conditions
+    assert not bench.state.conditions.by_name

@@ -4,7 +4,6 @@ import pytest
 from msgspec.msgpack import encode
 
 from cluck.commands import (
-    Asked,
     Chosen,
     Close,
     Commit,
@@ -22,6 +21,7 @@ from cluck.commands import (
     Renewed,
     RequestId,
     Resign,
+    RoundOpened,
     Stand,
     Standing,
     Status,
@@ -29,8 +29,8 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.state import elections
-from cluck.state.machine import State
-from cpg.replication.identities import Boot, Server
+from cluck.state.machine import LockState
+from cpg.replication.identities import Boot, ServerId
 from tests.cluck.server.steps import steps
 from tests.cluck.state.bench import FIRST, HERE, THERE, Bench
 
@@ -44,7 +44,7 @@ def bench():
 
 
 def asked(round, *candidates):
-    return Asked(E, round, candidates)
+    return RoundOpened(E, round, candidates)
 
 
 def chosen(round, candidate, is_next=False):
@@ -172,7 +172,7 @@ def test_what_is_waited_for_is_known_at_each_stage(bench):
     a, b, c = round_of(bench)
 
     def pending():
-        return list(bench.state.leaders.pending())
+        return list(bench.state.elections.pending())
 
     bench.status(b, 2)
     assert pending() == [asked(2, a, c)], "those who are missing"
@@ -312,7 +312,7 @@ def test_a_leader_that_goes_leads_no_more_and_the_others_are_asked(bench, how):
         "stranded": lambda: bench.state.keep([THERE], {}),
     }[how]()
     assert outcomes == [NOBODY, asked(2, b, c)] + [lapsed()] * (how != "stranded")
-    assert bench.state.leaders.of(E) == NOBODY
+    assert bench.state.elections.of(E) == NOBODY
 
 
 def test_a_leader_stays_when_others_go(bench):
@@ -320,7 +320,7 @@ def test_a_leader_stays_when_others_go(bench):
     assert bench.apply(Withdraw(b)) == [Refused(b, Why.WITHDRAWN)]
     bench.apply(Stand(a, E), THERE)
     assert bench.state.keep([THERE], {}) == []
-    assert bench.state.leaders.of(E) == Leadership(E, a, FIRST)
+    assert bench.state.elections.of(E) == Leadership(E, a, FIRST)
 
 
 def test_candidates_that_go_together_are_not_asked(bench):
@@ -342,7 +342,7 @@ def test_an_election_without_candidates_is_forgotten(bench):
     a, _ = bench.stand("A")
     bench.elect(a)
     assert bench.apply(Withdraw(a)) == [Refused(a, Why.WITHDRAWN), NOBODY, lapsed()]
-    assert not bench.state.leaders.elections
+    assert not bench.state.elections.by_name
     b, outcomes = bench.stand("B")
     assert outcomes == [Standing(b), asked(1, b)]
 
@@ -420,10 +420,10 @@ def test_only_who_was_chosen_in_this_round_can_be_deposed(bench):
 def test_an_election_does_not_touch_another(bench):
     a, _, _ = led_by_first(bench)
     other = bench.request("A")
-    assert bench.apply(Stand(other, b"other")) == [Standing(other), Asked(b"other", 1, (other,))]
+    assert bench.apply(Stand(other, b"other")) == [Standing(other), RoundOpened(b"other", 1, (other,))]
     assert bench.apply(Status(other, 1, 0.0, 0.0)) == [Chosen(b"other", 1, other, False)]
     assert bench.apply(Close(b"unknown", 1)) == []
-    assert bench.state.leaders.of(E).leader == a
+    assert bench.state.elections.of(E).leader == a
 
 
 # ---- leases
@@ -481,7 +481,7 @@ def test_a_leader_that_stands_again_and_renews_in_time_leads_on(bench):
     bench.status(b, 2)
     bench.next(b, 2)
     assert bench.apply(Stand(a, E)) == [Standing(a)]
-    assert bench.state.leaders.of(E) == NOBODY, "it may not know that it leads"
+    assert bench.state.elections.of(E) == NOBODY, "it may not know that it leads"
     leadership = Leadership(E, a, FIRST, version=1, blob=b"plan")
     assert bench.renew_lead(FIRST) == [leadership, Renewed(a, FIRST, 1)]
     assert bench.commit(b, 2) == [rejected(2, b)]
@@ -509,7 +509,7 @@ def test_the_end_of_a_lease_is_void_where_it_was_renewed(bench):
     assert bench.renew_lead(FIRST) == [Renewed(a, FIRST, 1)]
     assert bench.expire_lead(FIRST) == []
     assert bench.revoke_lead(FIRST) == []
-    assert bench.state.leaders.of(E).leader == a
+    assert bench.state.elections.of(E).leader == a
     assert bench.expire_lead(FIRST, 1)[0] == NOBODY
 
 
@@ -541,7 +541,7 @@ def test_a_successor_is_chosen_while_a_lease_comes_to_its_end(bench):
     bench.status(b, 2)
     bench.status(c, 2)
     bench.next(b, 2)
-    assert bench.state.leaders.of(E).leader == a, "it leads until that is over"
+    assert bench.state.elections.of(E).leader == a, "it leads until that is over"
     assert bench.commit(b, 2) == []
     assert bench.expire_lead(FIRST) == [NOBODY, lapsed(), chosen(2, b, is_next=True)]
     assert bench.commit(b, 2) == [Leadership(E, b, FIRST + 1)]
@@ -555,7 +555,7 @@ def test_a_leader_that_renews_late_needs_no_successor(bench):
     bench.next(b, 2)
     assert bench.renew_lead(FIRST) == [Renewed(a, FIRST, 1)]
     assert bench.commit(b, 2) == [rejected(2, b)]
-    assert list(bench.state.leaders.pending()) == []
+    assert list(bench.state.elections.pending()) == []
     assert bench.expire_lead(FIRST) == []
     assert bench.expire_lead(FIRST, 1) == [NOBODY, asked(4, b, c), lapsed()]
 
@@ -580,13 +580,13 @@ def test_a_leadership_without_candidates_lasts_until_it_is_over(bench):
     a, _ = bench.stand("A")
     bench.elect(a)
     assert bench.state.keep([THERE], {}) == [NOBODY]
-    assert list(bench.state.leaders.pending()) == [], "nobody can be asked"
+    assert list(bench.state.elections.pending()) == [], "nobody can be asked"
     b, outcomes = bench.stand("B")
     assert outcomes[0] == Standing(b)
-    assert type(outcomes[1]) is Asked
+    assert type(outcomes[1]) is RoundOpened
     assert bench.apply(Withdraw(b)) == [Refused(b, Why.WITHDRAWN)]
     assert bench.expire_lead(FIRST) == [lapsed()]
-    assert not bench.state.leaders.elections
+    assert not bench.state.elections.by_name
 
 
 def test_a_lease_must_be_on_record(bench):
@@ -601,11 +601,11 @@ def test_a_machine_that_runs_anew_ends_nothing_at_another_node(bench, is_last):
     """Whose machine is a copy of the former one, to the name."""
     bench.acquire("A")
     a, _ = led_by_first(bench, "B")
-    former, anew = Server(2, 5), Server(2, 6)
+    former, anew = ServerId(2, 5), ServerId(2, 6)
     bench.state.keep([HERE, former], {HERE: Boot("copy", "1"), former: Boot("copy", "1")})
     boots = [(HERE, Boot("copy", "1")), (anew, Boot("copy", "2"))]
     assert bench.state.keep([HERE, anew], dict(boots if is_last else reversed(boots))) == []
-    assert bench.state.leaders.of(E).leader == a
+    assert bench.state.elections.of(E).leader == a
 
 
 # ---- requests
@@ -649,7 +649,7 @@ def test_to_publish_needs_the_present_token(bench):
     bench.elect(b, 2)
     p, outcomes = bench.publish("B", FIRST)
     assert outcomes == [Refused(p, Why.NOT_HELD)]
-    assert bench.state.leaders.of(E).version == 0
+    assert bench.state.elections.of(E).version == 0
 
 
 def test_to_publish_takes_the_client_that_leads(bench):
@@ -663,7 +663,7 @@ def test_to_publish_again_changes_nothing(bench):
     led_by_first(bench, "")
     p, _ = bench.publish("A", FIRST)
     assert bench.apply(Publish(p, E, FIRST, b"blob"), THERE) == [Published(p, 1)]
-    assert bench.state.leaders.of(E).version == 1
+    assert bench.state.elections.of(E).version == 1
 
 
 # ---- bounds
@@ -674,7 +674,7 @@ def test_so_many_may_stand_in_an_election(bench, monkeypatch):
     bench.stand("A")
     b, outcomes = bench.stand("B")
     assert outcomes == [Refused(b, Why.OVERFLOW)]
-    assert len(bench.state.leaders.elections[E].candidates) == 1
+    assert len(bench.state.elections.by_name[E].candidates) == 1
 
 
 def test_so_many_elections_there_may_be(bench, monkeypatch):
@@ -682,7 +682,7 @@ def test_so_many_elections_there_may_be(bench, monkeypatch):
     bench.stand("A")
     other = bench.request("B")
     assert bench.apply(Stand(other, b"other")) == [Refused(other, Why.OVERFLOW)]
-    assert list(bench.state.leaders.elections) == [E]
+    assert list(bench.state.elections.by_name) == [E]
 
 
 def test_so_many_may_stand_in_all_elections(bench, monkeypatch):
@@ -701,7 +701,7 @@ def test_so_much_may_be_published(bench, monkeypatch):
     bench.publish("A", FIRST, bytes(10))
     p, outcomes = bench.publish("A", FIRST, bytes(11))
     assert outcomes == [Refused(p, Why.OVERFLOW)]
-    assert bench.state.leaders.of(E).blob == bytes(10)
+    assert bench.state.elections.of(E).blob == bytes(10)
     bench.resign(FIRST, b)
     bench.commit(b, 2)
     p, outcomes = bench.publish("B", FIRST + 1, bytes(10))
@@ -712,7 +712,7 @@ def test_a_state_made_of_an_image_knows_how_much_is_published(bench, monkeypatch
     monkeypatch.setattr(elections, "MOST_PUBLISHED", 10)
     led_by_first(bench, "")
     bench.publish("A", FIRST, bytes(9))
-    bench.state = State.of(bench.state.image())
+    bench.state = LockState.of(bench.state.image())
     other = bench.request("B")
     bench.apply(Stand(other, b"other"))
     bench.apply(Status(other, 1, 0.0, 0.0))
@@ -738,7 +738,7 @@ def test_a_round_of_many_costs_no_more_for_each():
         bench.elect(first)
         others = [bench.stand(chr(1000 + number))[0] for number in range(count)]
         bench.resign(FIRST)
-        state, named = bench.state, bench.state.leaders.of
+        state, named = bench.state, bench.state.elections.of
 
         def life():
             for other in others[:-1]:
@@ -750,7 +750,7 @@ def test_a_round_of_many_costs_no_more_for_each():
                 assert bench.renew_lead(FIRST + 1)
 
         taken = steps(life)
-        assert state.leaders.of(E).leader == others[-1]
+        assert state.elections.of(E).leader == others[-1]
         return taken
 
     assert cost(200) < 5 * cost(50)

@@ -33,7 +33,7 @@ from cluck.commands import (
 )
 from cluck.state import lock_table
 from cluck.state.lock_table import Lock, Ticket
-from cluck.state.machine import Image, State
+from cluck.state.machine import LockImage, LockState
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
 from tests.cluck.state.bench import FIRST, HERE, THERE, Bench
 
@@ -408,7 +408,7 @@ def test_the_circle_that_is_named_is_the_same_behind_a_snapshot(bench):
     for name in "ba":
         bench.acquire("B", name)
         bench.acquire("A", name)
-    twin = State.of(decode(encode(bench.state.image()), type=Image))
+    twin = LockState.of(decode(encode(bench.state.image()), type=LockImage))
     b, outcomes = bench.acquire("B", "x")
     assert outcomes == [Refused(b, Why.DEADLOCK, (b"x", b"b"))]
     assert twin.apply(Acquire(b, b"x"), HERE) == outcomes

@@ -32,12 +32,12 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.state.elections import Stage
-from cluck.state.machine import Image, State
-from cpg.replication.identities import Boot, Server
+from cluck.state.machine import LockImage, LockState
+from cpg.replication.identities import Boot, ServerId
 from tests.cluck.state.bench import HERE, THERE, Bench
 from tests.cluck.state.judges import ConditionJudge, ElectionJudge, Restarted, TicketJudge
 
-YONDER = Server(1, 97)
+YONDER = ServerId(1, 97)
 CLIENTS = "ABCDEF"
 LOCKS = {b"x": 0, b"y": 0, b"z": 0, b"semaphore": 2}
 CONDITIONS = [b"full", b"empty"]
@@ -55,7 +55,7 @@ class World:
         """All requests that may come again."""
         self.counts = {}
         """How often which outcome came."""
-        self.twin = State.of(decode(encode(self.state.image()), type=Image))
+        self.twin = LockState.of(decode(encode(self.state.image()), type=LockImage))
 
     @property
     def state(self):
@@ -66,7 +66,7 @@ class World:
         if self.dice.random() < 0.1:
             image = encode(self.state.image())
             assert encode(self.twin.image()) == image
-            self.twin = State.of(decode(image, type=Image))
+            self.twin = LockState.of(decode(image, type=LockImage))
 
     def run(self, steps):
         for _ in range(steps):
@@ -149,7 +149,7 @@ class World:
 
     def is_busy(self, owner):
         """Who waits does nothing else."""
-        waiting = [w.ticket for c in self.state.conditions.conditions.values() for w in c.waiters]
+        waiting = [w.ticket for c in self.state.conditions.by_name.values() for w in c.waiters]
         return any(not t.token and t.request.owner == owner for t in [*self.state.table.tickets(), *waiting])
 
     def command(self):
@@ -228,7 +228,7 @@ class World:
     def election(self):
         """Mostly what the stage asks for, of the right one, for the right round."""
         name = self.dice.choice(ELECTIONS)
-        election = self.state.leaders.elections.get(name)
+        election = self.state.elections.by_name.get(name)
         if election is None:
             return None
         round = election.round if self.dice.random() < 0.95 else election.round + self.dice.choice([-1, 1])
@@ -283,7 +283,7 @@ def test_random_worlds_see_everything():
     rare = {
         "Published",
         "Rejected",
-        "Asked",
+        "RoundOpened",
         "Chosen",
         "Leadership",
         "Lapsed",
@@ -304,8 +304,8 @@ def test_nothing_is_left_when_all_have_gone():
     state = world.state
     image = state.image()
     assert (image.histories, image.locks, image.conditions, image.elections) == ([], [], [], [])
-    parts = [state.requests, state.table, state.conditions, state.leaders]
+    parts = [state.requests, state.table, state.conditions, state.elections]
     parts += [part._places for part in parts[2:]]
-    parts.append(state.leaders._tenures)
+    parts.append(state.elections._tenures)
     for part in parts:
         assert not any(value for value in vars(part).values() if isinstance(value, dict | int)), vars(part)

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from cluck.commands import Mode
 from cluck.testing.checkers import (
     Birth,
+    ConditionWait,
     End,
     Grant,
     Holding,
+    LeaderTenure,
     Load,
-    Notify,
+    Notification,
     Order,
     Role,
     Run,
     Sight,
-    Tenure,
-    Wait,
     Waited,
     check,
     check_births,
@@ -53,9 +53,9 @@ def test_a_run_is_looked_at_in_all_its_parts():
         births=[Birth(1, "view", 0.5)],
         operations=[Operation("A", LOCK, What.ACQUIRE, 0, 1, Outcome.BUSY)],
         roles=[Role("A", b"", 0, 0)],
-        tenures=[Tenure("A", b"", 1, 0), Tenure("B", b"", 2, 1)],
+        tenures=[LeaderTenure("A", b"", 1, 0), LeaderTenure("B", b"", 2, 1)],
         sights=[Sight("O", b"", "A", 2), Sight("O", b"", "A", 1)],
-        notifies=[Notify("A", b"", 0, 1, count=1)],
+        notifies=[Notification("A", b"", 0, 1, count=1)],
     )
     assert clauses(check(run)) == {
         "lock order",
@@ -246,7 +246,7 @@ def test_births_without_fault():
     ("birth", "clause"), [(Birth(1, "other", 4), "births epoch"), (Birth(2, "other", 2.5), "births held")]
 )
 def test_births_with_a_fault(birth, clause):
-    for held in (hold("A", 2, 3, 1 << 32), Tenure("A", b"head", 1 << 32, 2, 3)):
+    for held in (hold("A", 2, 3, 1 << 32), LeaderTenure("A", b"head", 1 << 32, 2, 3)):
         assert clauses(check_births([Birth(1, "view", 1), birth], [held])) == {clause}
 
 
@@ -322,7 +322,7 @@ def test_elections_are_looked_at_apart():
 
 
 def tenure(who, token, since, until, election=b"election"):
-    return Tenure(who, election, token, since, until)
+    return LeaderTenure(who, election, token, since, until)
 
 
 GOOD_TENURES = {
@@ -388,11 +388,11 @@ def test_leaders_by_dice(seed):
 
 def wait(who, outcome=Waited.WOKEN, invoked=0.0, waiting=1.0, **more):
     more = {"ended": 5.0} | more if outcome is Waited.WOKEN else more
-    return Wait(who, b"condition", invoked, outcome, waiting, **more)
+    return ConditionWait(who, b"condition", invoked, outcome, waiting, **more)
 
 
 def notify(count, invoked=2.0, returned=3.0, **more):
-    return Notify("N", b"condition", invoked, returned, count, **more)
+    return Notification("N", b"condition", invoked, returned, count, **more)
 
 
 GOOD_WAKEUPS = {
@@ -447,7 +447,7 @@ def wakeups(dice):
         before, after = now - dice.random() * 3, now + dice.random() * 3
         match dice.random():
             case what if what < 0.5:
-                queue.append(Wait(number, b"condition", before, Waited.STILL, after))
+                queue.append(ConditionWait(number, b"condition", before, Waited.STILL, after))
             case what if what < 0.6 and queue:
                 gone = queue.pop(dice.randrange(len(queue)))
                 waits.append(replace(gone, outcome=Waited.OVER, left=before, ended=max(after, gone.waiting)))
@@ -455,7 +455,7 @@ def wakeups(dice):
                 everyone = what > 0.9
                 woken, queue = (queue, []) if everyone else (queue[:1], queue[1:])
                 count = None if dice.random() < 0.1 else len(woken)
-                notifies.append(Notify(number, b"condition", before, after, count, everyone))
+                notifies.append(Notification(number, b"condition", before, after, count, everyone))
                 for each in woken:
                     outcome = Waited.UNKNOWN if dice.random() < 0.1 else Waited.WOKEN
                     ended = max(each.waiting, now + dice.random() * 5)

@@ -7,7 +7,7 @@ from cpg.replication.finality import Finality
 from cpg.replication.replica import Replica
 from cpg.replication.round_limits import RoundLimits
 from cpg.replication.view_decision import ViewDecision
-from cpg.replication.wire import Codec, Lineage, Record, digest
+from cpg.replication.wire import Codec, DurableRecord, Lineage, digest
 from tests.cpg.replication import test_electorate as electorates
 from tests.cpg.replication import test_members as members
 from tests.cpg.replication import test_replica as replicas
@@ -200,7 +200,7 @@ RIGHTS = [
                 Replica,
                 "_on_commands",
                 "self.servers.get(sender)",
-                "self.servers.get(sender) or Server(sender.node_id, said.start)",
+                "self.servers.get(sender) or ServerId(sender.node_id, said.start)",
             )
         ],
         partial(members.test_commands_of_who_has_not_reported_are_void, members.STRANGER),
@@ -221,7 +221,7 @@ RIGHTS = [
         "store any epoch",
         "E12",
         [Change(Replica, "_is_sensible", "said.record.epoch <= known.epoch + EPOCH_STEP", "True")],
-        partial(members.test_a_record_that_nobody_comes_to_is_on_no_disk, members.SERVER, Record(1 << 20, 0.0)),
+        partial(members.test_a_record_that_nobody_comes_to_is_on_no_disk, members.SERVER, DurableRecord(1 << 20, 0.0)),
     ),
     Bug(
         "begin a round for whoever comes",
@@ -454,7 +454,11 @@ VOTERS = [
     Bug(
         "keep to what was prepared first",
         "E9",
-        [Change(Record, "and_", "_is_later(other.voters, self.voters)", "not _covers(self.voters, other.voters)")],
+        [
+            Change(
+                DurableRecord, "and_", "_is_later(other.voters, self.voters)", "not _covers(self.voters, other.voters)"
+            )
+        ],
         electorates.test_what_is_prepared_later_takes_the_place_of_what_a_disk_was_to_store,
     ),
     Bug(

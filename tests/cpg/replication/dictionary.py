@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from cpg.replication.application import Application
 from cpg.replication.electorate import ChangeVoters, Voters
-from cpg.replication.identities import Epoch, Number, Server
+from cpg.replication.identities import Epoch, Number, ServerId
 from cpg.replication.wire import Codec, Promise
 
 VERSION = 7
@@ -14,7 +14,7 @@ VERSIONS_OF_AN_EPOCH = 1 << 32
 class Put(Struct, frozen=True, array_like=True, tag=1):
     """Set a key, unless another request has set it; what was set by this request before stays as it is."""
 
-    server: Server
+    server: ServerId
     number: Number
     """Of the request, at its server."""
     key: str

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from cpg.events import Member
 from cpg.replication.electorate import Electorate, View, Voters
 from cpg.replication.replica import NOTICE_INTERVAL, Phase
-from cpg.replication.wire import MalformedMessage, Record, Report, Round
+from cpg.replication.wire import DurableRecord, MalformedMessage, Report, Round
 from tests.cpg.replication.dictionary import CODEC, VERSION
 from tests.cpg.replication.electorates import MISTAKES, World, Wrong
 from tests.cpg.replication.orders import Order, decode, encode, started
@@ -79,9 +79,9 @@ def test_what_is_known_last_counts():
 
 
 def test_a_record_covers_what_it_is_later_than():
-    one = Record(1, 5.0, Voters(7, 1, of(1, 2, 3)))
-    assert one.covers(Record(1, 5.0))
-    assert not Record(1, 5.0).covers(one)
+    one = DurableRecord(1, 5.0, Voters(7, 1, of(1, 2, 3)))
+    assert one.covers(DurableRecord(1, 5.0))
+    assert not DurableRecord(1, 5.0).covers(one)
     later = one._replace(voters=one.voters.changing(of(1, 2)))
     assert later.covers(one)
     assert not one.covers(later)
@@ -153,7 +153,7 @@ def test_what_is_prepared_later_takes_the_place_of_what_a_disk_was_to_store():
 def test_disks_that_know_of_different_clusters_that_were_prepared_begin_one():
     order = Order(3)
     for node, cluster in ((1, 7), (2, 9)):
-        order[node].record = Record(1, 10.0, Voters(cluster, 1, order.electorate))
+        order[node].record = DurableRecord(1, 10.0, Voters(cluster, 1, order.electorate))
         order.restart(node)
     in_ring(order, 1, 2, 3)
     assert all(order[node].ready for node in (1, 2, 3))

@@ -7,16 +7,16 @@ import pytest
 from msgspec.structs import replace
 
 from cpg.events import Confchg, Member, Reason
-from cpg.replication.identities import LARGEST_EPOCH, Server
+from cpg.replication.identities import LARGEST_EPOCH, ServerId
 from cpg.replication.replica import HASTE, LONGEST_LOADING, PATIENCE, Phase
 from cpg.replication.round_limits import FORGIVENESS, MOST, RoundLimits
 from cpg.replication.wire import (
     Commands,
+    DurableRecord,
     Exclude,
     Forgive,
     Lineage,
     Propose,
-    Record,
     Report,
     Round,
     RoundId,
@@ -32,7 +32,7 @@ STRANGER = Member(4, 9)
 NEIGHBOUR = Member(1, 9)
 """A second process on the node of a server that votes."""
 SERVER = Member(2, 1)
-STOLEN = Put(Server(9, 9), 1, "stolen")
+STOLEN = Put(ServerId(9, 9), 1, "stolen")
 """In nobody's name."""
 
 
@@ -74,7 +74,9 @@ def test_a_server_speaks_for_its_present_life_alone():
 
 
 @pytest.mark.parametrize("sender", [STRANGER, SERVER], ids=["stranger", "server"])
-@pytest.mark.parametrize("record", [Record(LARGEST_EPOCH, 1.0), Record(LARGEST_EPOCH, 1e6), Record(1 << 20, 0.0)])
+@pytest.mark.parametrize(
+    "record", [DurableRecord(LARGEST_EPOCH, 1.0), DurableRecord(LARGEST_EPOCH, 1e6), DurableRecord(1 << 20, 0.0)]
+)
 def test_a_record_that_nobody_comes_to_is_on_no_disk(sender, record):
     order, _ = cluster()
     say(order, sender, Propose(record), Propose(record, round_of(order)), Stored(record))
@@ -86,7 +88,7 @@ def test_a_stranger_proposes_nothing():
     order, _ = cluster()
     records = [order[node].record for node in (1, 2, 3)]
     longest = records[0].longest_promise
-    say(order, STRANGER, Propose(Record(2, longest)), Propose(Record(1, 2 * longest)))
+    say(order, STRANGER, Propose(DurableRecord(2, longest)), Propose(DurableRecord(1, 2 * longest)))
     assert [order[node].record for node in (1, 2, 3)] == records
 
 
@@ -295,7 +297,7 @@ def test_nobody_gives_up_its_state_for_one_that_cannot_be_read(false, body, chec
         {"lineage": Lineage(LARGEST_EPOCH, 1, 1, 0)},
         {"lineage": Lineage(1, 3, 1, 0)},
         {"lineage": Lineage(1, 2, (1 << 63) - 1, 0)},
-        {"record": Record(LARGEST_EPOCH, 10.0)},
+        {"record": DurableRecord(LARGEST_EPOCH, 10.0)},
         {"version": (1 << 63) - 1},
     ],
     ids=["all", "epoch", "ring", "view", "record", "version"],

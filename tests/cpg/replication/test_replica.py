@@ -7,7 +7,7 @@ import pytest
 from cpg.events import Reason
 from cpg.replication.electorate import Electorate, Voters
 from cpg.replication.replica import PATIENCE, Phase
-from cpg.replication.wire import Ack, Record, Report
+from cpg.replication.wire import Ack, DurableRecord, Report
 from tests.cpg.replication.dictionary import VERSIONS_OF_AN_EPOCH
 from tests.cpg.replication.orders import Order, decode, started
 from totem.configuration import Level
@@ -582,7 +582,7 @@ def test_an_epoch_is_on_a_majority_of_disks_before_its_first_token():
         for node in (1, 2, 3):
             messages = [(order[node].member, data) for data in order[node].take()]
             order.deliver(messages, [1, 2, 3])
-    assert {order[node].replica.record_to_store for node in (1, 2, 3)} == {Record(1, 10.0, first_voters(order))}
+    assert {order[node].replica.record_to_store for node in (1, 2, 3)} == {DurableRecord(1, 10.0, first_voters(order))}
     assert not order[1].ready
     order.deliver(order.said(1), [1, 2, 3])
     assert not order[1].ready
@@ -594,7 +594,7 @@ def test_a_longer_promise_is_on_a_majority_of_disks_before_it_may_be_given():
     order = started()
     order[1].replica.promise(120.0)
     order.deliver([(order[1].member, data) for data in order[1].take()], [1, 2, 3])
-    assert order[1].replica.record_to_store == Record(1, 120.0, order[1].state.voters)
+    assert order[1].replica.record_to_store == DurableRecord(1, 120.0, order[1].state.voters)
     assert order[1].state.longest_promise == USUAL
     order.settle()
     assert order[1].state.longest_promise == 120.0
@@ -627,7 +627,7 @@ def test_it_is_said_on_whose_disks_something_is_not():
     order[1].replica.promise(60.0)
     order.settle()
     text = "it must be on the disks of a majority of the servers first, and is not stored at node 3; here: full"
-    assert order[1].replica.unstored("it", Record(0, 60.0)) == text
+    assert order[1].replica.unstored("it", DurableRecord(0, 60.0)) == text
 
 
 # ---- what belongs to servers
