@@ -1,9 +1,9 @@
-"""What is said to the replicated state, and what comes of it: the nouns that all rooms of this floor share.
+"""Commands to the replicated state of locks, and their outcomes: the nouns that all parts of this package share.
 
-A command is ordered by the group and applied by every lock server; what it brings about are outcomes, which are the
-same everywhere and concern the one client that made the request, or all that observe. Both travel as msgpack arrays
-(`cpg.replication.wire`, `cluck.protocol`). The annotations below are the limits of every field, in one place: what
-comes from outside is held to them as it is read, and what is made here keeps to them.
+The group orders a command, and every lock server applies it. Its outcomes are the same everywhere. They concern the one
+client that made the request, or all that observe. Both travel as msgpack arrays (`cpg.replication.wire`,
+`cluck.protocol`). The annotations below are the limits of every field, in one place. What comes from outside is held to
+them as it is decoded, and what is made here keeps to them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cpg.replication.wire import LONGEST_PROMISE
 LARGEST_NAME: Final = 1024
 """Bytes of a lock's name."""
 LEAST_LEASE: Final = 0.1
-"""Seconds; a holder renews three times in a lease, and each renewal goes around the ring."""
+"""Seconds. A holder renews three times in a lease, and each renewal goes around the ring."""
 LONGEST_LEASE: Final = LONGEST_PROMISE / 2
 """Seconds: 7 days, and as many of grace."""
 LONGEST_AGE: Final = 1e10
@@ -43,14 +43,14 @@ Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
 
 
 class Client(NamedTuple):
-    """A program: the lock server that admitted it first, and its number there. It may go on at another server."""
+    """A program: the lock server that admitted it first, and its number there. It may continue at another server."""
 
     server: ServerId
     number: Number
 
 
 class Owner(NamedTuple):
-    """One thread of control of a client: what holds and waits."""
+    """One thread of control of a client: it holds and waits."""
 
     client: Client
     task: Number
@@ -64,26 +64,28 @@ class RequestId(NamedTuple):
 
 
 class Mode(enum.IntEnum):
-    """How a lock is asked for."""
+    """How a lock is requested."""
 
     EXCLUSIVE = 0
     SHARED = 1
     PRIORITY = 2
-    """Exclusive, in front of all that wait to share."""
+    """Exclusive, and in front of all shared requests that wait."""
 
 
 class Why(enum.StrEnum):
     """Why a request was refused, or a lock was lost."""
 
     BUSY = "busy"
-    """It was not to wait, and would have had to."""
+    """It would have had to wait, and was not to."""
     DEADLOCK = "deadlock"
     KIND = "kind"
     """The lock has another number of permits."""
     OVERFLOW = "overflow"
-    """As many wait or stand as may, for this or in all; or leaders have published as much as may be kept."""
+    """There are as many waiters or candidates as may be, for this or in all; or leaders have published as much as may
+    be kept.
+    """
     SETTLED = "settled"
-    """A request that came again had been answered for good."""
+    """A request that came again had its final answer already."""
     EXPIRED = "expired"
     """The lease ended without renewal."""
     FORCED = "forced"
@@ -92,23 +94,24 @@ class Why(enum.StrEnum):
     """The client has ended, or its lock server has."""
     WITHDRAWN = "withdrawn"
     NOT_HELD = "not held"
-    """What was to be done needs a lock, or a leadership, that the client does not have."""
+    """The operation needs a lock, or a leadership, that the client does not have."""
     WRONG_LOCK = "wrong lock"
     """Others wait on the condition with another lock."""
     UNRECORDED = "unrecorded"
-    """A majority's disks do not know of so long a lease, or of another epoch of tokens: nothing was done, it may come
-    again when they do."""
+    """A majority's disks do not know of such a long lease, or of another epoch of tokens. Nothing was done, and the
+    request may come again when they do.
+    """
 
 
 class _Value(Struct, frozen=True, array_like=True, gc=False):
-    """What all of these have in common: they are values, and small on the wire."""
+    """The base of all commands and outcomes: values, and small on the wire."""
 
 
 # ---- commands: locks
 
 
 class Acquire(_Value, frozen=True, tag=1):
-    """Ask for a lock."""
+    """Request a lock."""
 
     request: RequestId
     name: Name
@@ -118,34 +121,34 @@ class Acquire(_Value, frozen=True, tag=1):
     lease: Lease = 5.0
     """Seconds that a grant lasts without renewal."""
     grace: Grace = 5.0
-    """Seconds behind the lease for the holder to come to an end; then the lock is taken."""
+    """Seconds after the lease in which the holder must come to an end; then the lock is taken."""
     waits: bool = True
     settled: Number = 0
-    """All requests of this client up to this number have been answered for good, and will not come again."""
+    """All requests of this client up to this number have their final answers, and will not come again."""
 
 
 class Withdraw(_Value, frozen=True, tag=2):
-    """Do not want any more what a request was for: leave the queue, or release what has been granted."""
+    """Give a request up: leave the queue, or release what was granted."""
 
     request: RequestId
 
 
 class Release(_Value, frozen=True, tag=3):
-    """Give back the lock that a request was granted under this token."""
+    """Release the lock that a request was granted under this token."""
 
     request: RequestId
     token: Number
 
 
 class Renew(_Value, frozen=True, tag=4):
-    """Go on holding it, or leading, for another lease."""
+    """Hold a lock, or lead, for another lease."""
 
     request: RequestId
     token: Number
 
 
 class Revoke(_Value, frozen=True, tag=5):
-    """A lease comes to its end: ask for the lock, or have a leader's successor chosen. Void where it was renewed."""
+    """A lease comes to its end: ask for the lock, or have a successor of the leader chosen. No effect if renewed."""
 
     name: Name
     token: Number
@@ -153,7 +156,7 @@ class Revoke(_Value, frozen=True, tag=5):
 
 
 class Expire(_Value, frozen=True, tag=6):
-    """Lease and grace are over: take the lock, or the leadership. Void where a renewal came before."""
+    """Lease and grace are over: take the lock, or the leadership. No effect where a renewal came before."""
 
     name: Name
     token: Number
@@ -174,8 +177,9 @@ class Gone(_Value, frozen=True, tag=8):
 
 
 class Still(_Value, frozen=True, tag=9):
-    """A request still waits: the holder-to-be counts its lease from when it last said so (ruling E7). A lock that is
-    free, and had waited for another epoch of tokens, is granted now."""
+    """A request still waits: once granted, it counts its lease from when it last said so (ruling E7). A lock that is
+    free, and had waited for another epoch of tokens, is granted now.
+    """
 
     request: RequestId
 
@@ -201,12 +205,12 @@ class Notify(_Value, frozen=True, tag=21):
     condition: Name
     everyone: bool = False
     priority: bool = False
-    """Those that had the lock for themselves reacquire it in front of all that wait to share."""
+    """Waiters that had the lock exclusively reacquire it in front of all shared requests that wait."""
     settled: Number = 0
 
 
 class EndWait(_Value, frozen=True, tag=22):
-    """A waiter's time is over, or its task was cancelled. Void where it was woken before."""
+    """A waiter's time is over, or its task was cancelled. No effect where it was woken before."""
 
     request: RequestId
 
@@ -222,25 +226,25 @@ class Stand(_Value, frozen=True, tag=40):
     address: Address = b""
     port: Port = 0
     running: Seconds = 0.0
-    """Seconds since the candidate's program has started, as this was sent."""
+    """Seconds since the candidate's program started, when this was sent."""
     restart_interval: Seconds = 0.0
-    """Seconds from when its former life was last known to run to that start; 0: there was none."""
+    """Seconds from when its former life was last known to run until that start; 0: there was none."""
     lease: Lease = 3.0
     """Seconds that it leads without renewal, once it does."""
     grace: Grace = 1.0
-    """Seconds behind the lease for a leader to come to an end; then another one may lead."""
+    """Seconds after the lease in which a leader must come to an end; then another one may lead."""
     settled: Number = 0
 
 
 class Status(_Value, frozen=True, tag=41):
-    """A candidate's answer in a round, in seconds; its server gives it."""
+    """A candidate's answer in a round; its server gives it."""
 
     candidate: RequestId
     round: Number
     running: Seconds
-    """How long it has been up."""
+    """Seconds since it started."""
     restart_interval: Seconds
-    """How long it had been down before; 0 where that is not known."""
+    """Seconds that it had been down before; 0 where that is not known."""
 
 
 class Close(_Value, frozen=True, tag=42):
@@ -259,7 +263,7 @@ class Next(_Value, frozen=True, tag=43):
 
 
 class Commit(_Value, frozen=True, tag=44):
-    """It leads. Rejected unless it is who was named next; without effect while the leadership before it lasts."""
+    """The winner leads. Rejected unless it was named next; without effect while the leadership before it lasts."""
 
     election: Name
     round: Number
@@ -267,17 +271,17 @@ class Commit(_Value, frozen=True, tag=44):
 
 
 class Resign(_Value, frozen=True, tag=45):
-    """A leader leads no more, and nothing is done in its name, but it goes on standing."""
+    """A leader leads no more, and nothing is done in its name, but it remains a candidate."""
 
     request: RequestId
     """Of the candidate that leads."""
     token: Number
     to: RequestId | None = None
-    """Who is to be next, if that is another candidate."""
+    """The next leader, if that is to be another candidate."""
 
 
 class Depose(_Value, frozen=True, tag=46):
-    """The winner of a round does not come: another one is to lead. Void once it leads."""
+    """The winner of a round does not come: another one is to lead. No effect once it leads."""
 
     election: Name
     round: Number
@@ -285,7 +289,7 @@ class Depose(_Value, frozen=True, tag=46):
 
 
 class Publish(_Value, frozen=True, tag=47):
-    """A leader attaches something to its leadership that others are told."""
+    """A leader attaches data to its leadership, which observers are told."""
 
     request: RequestId
     election: Name
@@ -299,9 +303,9 @@ ConditionCommand = Wait | Notify | EndWait
 LeaderCommand = Stand | Status | Close | Next | Commit | Resign | Depose | Publish
 Command = LockCommand | ConditionCommand | LeaderCommand
 Request = Acquire | Wait | Notify | Stand | Publish
-"""Those that are answered, and may come again."""
+"""Commands that are answered, and may come again."""
 OfClient = Request | Withdraw | Release | Renew | EndWait | Resign
-"""What is done in the name of its `request`'s client; the other commands are the lock servers' own."""
+"""Commands in the name of their `request`'s client; the others are the lock servers' own."""
 
 
 # ---- outcomes
@@ -319,20 +323,20 @@ class Queued(_Value, frozen=True, tag=2):
 
     request: RequestId
     ahead: Number
-    """How many tickets are before it, those of holders included."""
+    """The number of tickets before it, those of holders included."""
 
 
 class Refused(_Value, frozen=True, tag=3):
-    """A request will not get what it is for."""
+    """A request is refused for good."""
 
     request: RequestId
     why: Why
     circle: tuple[bytes, ...] = ()
-    """Of a deadlock: the locks, each held by who waits for the next one."""
+    """Of a deadlock: the locks, each held by the waiter for the next one."""
 
 
 class Ended(_Value, frozen=True, tag=4):
-    """A lock is not held any more: given back (`why` is None), or lost."""
+    """A lock is not held any more: released (`why` is None), or lost."""
 
     request: RequestId
     token: Number
@@ -340,7 +344,7 @@ class Ended(_Value, frozen=True, tag=4):
 
 
 class Revoked(_Value, frozen=True, tag=5):
-    """The holder should give the lock back now."""
+    """The holder should release the lock now."""
 
     request: RequestId
     token: Number
@@ -355,13 +359,13 @@ class Renewed(_Value, frozen=True, tag=6):
 
 
 class Waiting(_Value, frozen=True, tag=20):
-    """A request waits on a condition; the lock has been released."""
+    """A request waits on a condition; its lock was released."""
 
     request: RequestId
 
 
 class Woken(_Value, frozen=True, tag=21):
-    """A waiter of a condition does not wait any more; where it reacquires, its lock follows."""
+    """A waiter of a condition waits no more. Where it reacquires, its lock follows."""
 
     request: RequestId
     notified: bool
@@ -369,7 +373,7 @@ class Woken(_Value, frozen=True, tag=21):
 
 
 class Notified(_Value, frozen=True, tag=22):
-    """So many waiters were woken."""
+    """The number of waiters that were woken."""
 
     request: RequestId
     count: Number
@@ -390,7 +394,7 @@ class RoundOpened(_Value, frozen=True, tag=41):
 
 
 class Chosen(_Value, frozen=True, tag=42):
-    """Who is to lead: its server is to name it next; where it has been (`is_next`), the server is to commit it."""
+    """The next leader: its server is to name it; where that was done (`is_next`), the server is to commit it."""
 
     election: Name
     round: Number
@@ -399,7 +403,7 @@ class Chosen(_Value, frozen=True, tag=42):
 
 
 class Leadership(_Value, frozen=True, tag=43):
-    """Who leads now, for all that observe; also when a blob was published."""
+    """Who leads now, for all observers; also when data was published."""
 
     election: Name
     leader: RequestId | None
@@ -407,21 +411,21 @@ class Leadership(_Value, frozen=True, tag=43):
     address: bytes = b""
     port: int = 0
     version: Number = 0
-    """Of the blob; 0: none in this leadership."""
+    """Of the data; 0: none in this leadership."""
     blob: bytes = b""
 
 
 class Published(_Value, frozen=True, tag=44):
-    """A blob is attached."""
+    """Data was attached."""
 
     request: RequestId
     version: Number
 
 
 class Rejected(_Value, frozen=True, tag=45):
-    """A `Next` or `Commit` that the state of the election does not bear out; it changed nothing.
+    """A `Next` or `Commit` does not fit the state of the election, and changed nothing.
 
-    This is no `Refused` of the candidate's request, which goes on standing all the same.
+    This is no `Refused` of the candidate's request, which remains a candidate.
     """
 
     election: Name
@@ -430,7 +434,7 @@ class Rejected(_Value, frozen=True, tag=45):
 
 
 class Lapsed(_Value, frozen=True, tag=46):
-    """Nobody acts any more by the leadership with this token: the next one may begin."""
+    """Nobody acts by the leadership of this token any more: the next one may begin."""
 
     election: Name
     token: Number

@@ -1,8 +1,8 @@
 """What a client and its lock server say to each other, and how it becomes bytes.
 
-A record on the socket is a msgpack array of what is said, at most `LARGEST_RECORD` bytes. Up go commands as they are
-(`cluck.commands`; a client may give those of `ClientCommand`, in its own name) and what follows here; down come
-outcomes, and what follows here. The first up is `Hello`, answered by `Welcome` or `Goodbye`. In a process that is a
+A record on the socket is a msgpack array of messages, at most `LARGEST_RECORD` bytes. Up go commands (`cluck.commands`;
+a client may give those of `ClientCommand`, in its own name) and the upward messages below. Down come outcomes and the
+downward messages below. The first message up is `Hello`, answered by `Welcome` or `Goodbye`. In a process that is a
 lock server itself the same objects go from hand to hand.
 """
 
@@ -49,7 +49,7 @@ from totem.errors import TotemError
 VERSION: Final = 2
 LARGEST_RECORD: Final = 128 * 1024
 MOST_QUESTIONS: Final = 16
-"""Of a client that may be open."""
+"""Questions of a client that may be open."""
 LARGEST_QUESTION: Final = 64
 """Characters."""
 MOST_OBSERVED: Final = 1024
@@ -57,25 +57,25 @@ MOST_OBSERVED: Final = 1024
 
 
 class Malformed(TotemError):
-    """What the other side says is not what this protocol allows; the text names what and where."""
+    """The other side sent what this protocol does not allow; the text names what and where."""
 
 
 class _Message(Struct, frozen=True, array_like=True, gc=False):
-    """What all of these have in common."""
+    """The base of all messages of this protocol."""
 
 
 # ---- up
 
 
 class Hello(_Message, frozen=True, tag=100):
-    """Who connects; `resumes`: the client that it was before the connection was lost."""
+    """A client connects; `resumes`: the client that it was before the connection was lost."""
 
     version: Number
     program: Annotated[str, Meta(max_length=128)] = ""
-    """To be shown."""
+    """For people."""
     resumes: Client | None = None
     secret: Annotated[bytes, Meta(max_length=64)] = b""
-    """What its first `Welcome` gave it, to resume with."""
+    """The secret of its first `Welcome`, to resume with."""
 
 
 class Pong(_Message, frozen=True, tag=101):
@@ -83,19 +83,19 @@ class Pong(_Message, frozen=True, tag=101):
 
 
 class Observe(_Message, frozen=True, tag=102):
-    """Be told the present and all later leaderships of an election."""
+    """Report the present and all later leaderships of an election."""
 
     election: Name
 
 
 class Ignore(_Message, frozen=True, tag=103):
-    """Be told no more of an election."""
+    """Report no more of an election."""
 
     election: Name
 
 
 class Ask(_Message, frozen=True, tag=104):
-    """Ask for something to be shown; answered by as many `Answer` as it takes."""
+    """Ask a question; the answer comes in one or several `Answer`."""
 
     number: Number
     question: Annotated[str, Meta(max_length=LARGEST_QUESTION)]
@@ -107,7 +107,7 @@ class Bye(_Message, frozen=True, tag=105):
 
 
 class ReadClock(_Message, frozen=True, tag=106):
-    """Tell what your clock shows: a `Welcome` that was late has told it badly."""
+    """Report what your clock shows: a `Welcome` that was late has reported it badly."""
 
 
 OfAdministrator = Force | ChangeVoters
@@ -121,18 +121,18 @@ Upward = ClientCommand | Hello | Pong | Observe | Ignore | Ask | Bye | ReadClock
 
 
 class Welcome(_Message, frozen=True, tag=100):
-    """Who the client is from now on."""
+    """The client's name from now on."""
 
     version: Number
     client: Client
     secret: bytes
     clock: Seconds
-    """The server's boot-time clock, between `Hello` and this: deadlines are told by it."""
+    """The server's boot-time clock, between `Hello` and this: deadlines are times of this clock."""
     was_resumed: bool = False
 
 
 class Held(_Message, frozen=True, tag=101):
-    """A lock is held, or held on, until a deadline on the server's clock (ruling E7).
+    """A lock is held, or still held, until a deadline on the server's clock (ruling E7).
 
     `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
     """
@@ -143,7 +143,7 @@ class Held(_Message, frozen=True, tag=101):
 
 
 class Readiness(_Message, frozen=True, tag=102):
-    """Whether requests are answered now; if not, why. Told at first, and at each change."""
+    """Whether requests are answered now; if not, why. Reported at first, and at each change."""
 
     ready: bool
     why: str
@@ -173,7 +173,7 @@ class Leads(_Message, frozen=True, tag=105):
 
 
 class Farewell(enum.StrEnum):
-    """Why a client is told goodbye."""
+    """Why a connection ends."""
 
     ACCESS = "access"
     VERSION = "version"
@@ -184,14 +184,16 @@ class Farewell(enum.StrEnum):
 
 
 class Goodbye(_Message, frozen=True, tag=106):
-    """The last that a client is told."""
+    """The last message to a client."""
 
     why: Farewell
     text: str
 
 
 class Failed(_Message, frozen=True, tag=107):
-    """A request was not given to the group, and has no effect: as many wait as may, or not ready and not to wait."""
+    """A request was not given to the group, and has no effect: there is no room, or nobody decides and it was not to
+    wait.
+    """
 
     request: RequestId
     text: str
@@ -220,7 +222,7 @@ _downward: Decoder[list[Any]] = Decoder(list[Downward])
 
 
 def records(said: Sequence[Upward | Downward]) -> Iterator[bytes]:
-    """Write what is to be said into as few records as will do."""
+    """Encode messages into as few records as possible."""
     record = _encoder.encode(said)
     if len(record) <= LARGEST_RECORD or len(said) == 1:
         yield record
@@ -231,17 +233,17 @@ def records(said: Sequence[Upward | Downward]) -> Iterator[bytes]:
 
 
 def held_to_limits(said: Sequence[Upward]) -> Iterable[Upward]:
-    """Return what a client in this very process says, as if it had come as a record. Raises Malformed."""
+    """Return the messages of a client in this very process, as if they had come as a record. Raises Malformed."""
     return _read(_encoder.encode(said), _upward)
 
 
 def upward(record: bytes) -> Iterable[Upward]:
-    """Read a client's record. Raises Malformed."""
+    """Decode a client's record. Raises Malformed."""
     return _read(record, _upward)
 
 
 def downward(record: bytes) -> Iterable[Downward]:
-    """Read a server's record. Raises Malformed."""
+    """Decode a server's record. Raises Malformed."""
     return _read(record, _downward)
 
 

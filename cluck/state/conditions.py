@@ -1,13 +1,13 @@
-"""Conditions: who waits for a change of what a lock guards; FreeBSD's condition variables, said in total order.
+"""Conditions: who waits for a change of what a lock guards; FreeBSD's condition variables, in total order.
 
-`Wait` gives a lock back and waits, in one step of the order, so that no notification falls between the two. Order also
-decides between a notification, the end of a waiter's time, and its client's death; what is decided is the same
-everywhere. Where a waiter reacquires, its request becomes a ticket again (`cluck.state.lock_table`) of the kind that
-was given back, and all that holds for tickets holds for it.
+`Wait` releases a lock and waits, in one step of the order, so that no notification falls between the two. Order also
+decides between a notification, the end of a waiter's time, and its client's death. The decision is the same everywhere.
+Where a waiter reacquires, its request becomes a ticket again (`cluck.state.lock_table`), of the kind that was released.
+Then all that holds for tickets holds for it.
 
 * Waiters are woken in the order in which they came. A notification that finds none is lost.
-* All that wait on a condition at one time have given back the same lock: the first one's. Another one is refused, and
-  goes on holding its lock.
+* All that wait on a condition at one time have released the same lock: the first one's. A wait with another lock is
+  refused, and its lock is still held.
 * A waiter whose client has ended, or cannot be reached, is dropped at once: no notification is spent on it.
 """
 
@@ -44,7 +44,7 @@ from cpg.replication.identities import Number
 MOST_WAITING: Final = 10_000
 """Waiters of one condition."""
 MOST_WAITERS: Final = 200_000
-"""Of all conditions."""
+"""Waiters of all conditions."""
 MOST_OF_CLIENT: Final = MOST_UNSETTLED
 """Waiters of one client."""
 
@@ -53,17 +53,17 @@ class Waiter(Struct, array_like=True, eq=False):
     """A request that waits on a condition."""
 
     ticket: Ticket
-    """With which it reacquires; of the kind that was given back, and with its place among those who wait."""
+    """The ticket with which it reacquires: of the kind that was released, with its place among the waiters."""
     permits: Number
-    """Of that lock."""
+    """Permits of that lock."""
     reacquires: bool
 
 
 class ConditionQueue(Struct, array_like=True, eq=False):
-    """One name: those who wait, in their order. Without any it is forgotten."""
+    """One condition: its waiters, in their order. Without any it is forgotten."""
 
     lock: Name
-    """What they have given back."""
+    """The lock that they have released."""
     waiters: list[Waiter] = field(default_factory=list)
 
     def index(self, waiter: Waiter) -> int:
@@ -93,12 +93,12 @@ class Conditions:
                 self._remember(waiter, name)
 
     def present(self, request: RequestId) -> list[ConditionOutcome]:
-        """What has become of a request so far, if it waits on a condition. Hot."""
+        """Return the outcomes of a request so far, if it waits on a condition. Hot."""
         return [Waiting(request)] if request in self._waiters else []
 
     @property
     def places(self) -> Pool:
-        """How many wait, of those that may."""
+        """Return the number of waiters, and how many there may be."""
         return Pool("places at conditions", MOST_WAITERS, len(self._waiters), self._places.count)
 
     def _remember(self, waiter: Waiter, name: bytes) -> None:
@@ -108,7 +108,7 @@ class Conditions:
     # ---- waiting
 
     def wait(self, command: Wait) -> Iterator[ConditionOutcome]:
-        """Give a lock back and wait; where that is refused, the lock is still held."""
+        """Release a lock and wait; where that is refused, the lock is still held."""
         request = command.request
         held = self._table.holder(command.lock, command.token)
         if held is None or held.request.owner.client != request.owner.client:
@@ -172,7 +172,7 @@ class Conditions:
         yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
 
     def drop(self, clients: Iterable[Client]) -> None:
-        """These clients have ended, or cannot be reached."""
+        """Drop the waiters of clients that have ended, or cannot be reached."""
         for _, requests in self._places.of(clients):
             for request in requests:
                 self._remove(self._waiters[request])

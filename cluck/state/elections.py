@@ -1,27 +1,27 @@
-"""Elections: who leads, said in total order; the selection is that of FastDFS's trackers (ruling E8).
+"""Elections: who leads, in total order; the selection is that of FastDFS's trackers (ruling E8).
 
-Who stands in an election is a candidate, and one of the candidates leads. Where nobody does, a round asks them for
-their statuses; the best of those that were ordered before the round was closed wins it. The winner is named (`Next`),
-then it leads (`Commit`), with a fencing token larger than all before. The order of selection:
+One of the candidates of an election leads. Where none does, a round asks them for their statuses. The best of the
+statuses that were ordered before the round was closed wins it. The winner is named (`Next`), then it leads (`Commit`),
+with a fencing token larger than all before. The order of selection:
 
 1. Who leads already. The leader is a field of this state, not of a status: it stays until its candidacy ends, it
-   resigns, or it is deposed, and no round is opened before. So no round has a leader among those that it asks, and this
-   criterion is met by there being no round.
-2. The longer running time, then the shorter restart interval, both in whole steps of `STEP`, so that those who are
-   about the same are the same to all.
-3. The greater address, as bytes, then the greater port, then who has stood longer.
+   resigns, or it is deposed, and no round is opened before. So no round asks a leader, and this criterion is met by
+   there being no round.
+2. The longer running time, then the shorter restart interval, both in whole steps of `STEP`, so that candidates which
+   are about the same are the same to all servers.
+3. The greater address, as bytes, then the greater port, then who has been a candidate for longer.
 
-A round is known by its number, which grows as long as the election is known: what is said of another one is void. Who
-comes during a round takes no part in it; who goes is not waited for. Who led last, or was deposed, sits out the next
-round, unless nobody else is there.
+A round is known by its number, which grows as long as the election is known: commands of another round have no effect.
+A candidate that comes during a round takes no part in it; one that goes is not waited for. The last leader, or a
+candidate that was deposed, sits out the next round, unless nobody else is there.
 
-A leadership is held by a lease, as a lock is (ruling E10). A leader that renews it in time goes on. Where a lease comes
-to its end (`Revoke`), a successor is chosen meanwhile, in vain if the leader renews after all. A candidate that cannot
-be reached leads no more, but may not know. So a `Tenure` lasts until its end is sure: the leader has resigned, or has
-withdrawn, its client has verifiably ended, or lease and grace are over (`Expire`). Who is named next leads from then
-on; no earlier `Commit` counts. A candidate that stands again in time, and renews, leads on.
+A leadership is held by a lease, as a lock is (ruling E10). A leader that renews it in time continues. Where a lease
+comes to its end (`Revoke`), a successor is chosen meanwhile, in vain if the leader renews after all. A candidate that
+cannot be reached leads no more, but may not know. So a `Tenure` lasts until its end is sure: the leader has resigned,
+or has withdrawn, its client has verifiably ended, or lease and grace are over (`Expire`). The candidate that is named
+next leads from then on; no earlier `Commit` counts. A candidate that comes back in time, and renews, leads on.
 
-Those who observe are told of each leadership, and of its end before anything of the next one; of no end without a
+Observers are told of each leadership, and of its end before anything of the next one. They are told of no end without a
 leadership before.
 """
 
@@ -73,7 +73,7 @@ from cluck.state.tokens import Tokens
 from cpg.replication.identities import Number
 
 STEP: Final = 300
-"""Seconds; FastDFS's trackers save their times so often."""
+"""Seconds: the interval at which FastDFS's trackers save their times."""
 MOST_CANDIDATES: Final = 1_000
 """Of one election."""
 MOST_STANDING: Final = 100_000
@@ -93,7 +93,7 @@ class Merits(NamedTuple):
 
 
 class ElectionCandidate(Struct, array_like=True, eq=False):
-    """Who stands."""
+    """A candidate."""
 
     request: RequestId
     address: Address
@@ -101,9 +101,9 @@ class ElectionCandidate(Struct, array_like=True, eq=False):
     lease: Lease
     grace: Grace
     round: Number = 0
-    """The last one that it was asked in."""
+    """The last one in which it was asked."""
     merits: Merits | None = None
-    """What it answered there."""
+    """Its answer there."""
 
 
 class Stage(enum.IntEnum):
@@ -112,18 +112,18 @@ class Stage(enum.IntEnum):
     ASKED = 0
     """A round is open."""
     CHOSEN = 1
-    """It was closed, and has a winner."""
+    """The round was closed, and has a winner."""
     NAMED = 2
-    """The winner, or the one that a leader wished for, is about to lead, when nobody else does any more."""
+    """The winner, or the candidate that a leader wished for, is about to lead, when nobody else does any more."""
     LED = 3
-    """Nobody is looked for."""
+    """Somebody leads, and no successor is being chosen."""
 
 
 class Tenure(Struct, array_like=True, eq=False):
-    """A leadership, from its beginning to its end for sure."""
+    """A leadership, from its beginning until its end is sure."""
 
     request: RequestId
-    """Whose."""
+    """The candidate's."""
     name: Name
     """Of the election."""
     lease: Lease
@@ -131,14 +131,14 @@ class Tenure(Struct, array_like=True, eq=False):
     token: Number
     renewals: Number = 0
     is_ending: bool = False
-    """Its candidate stands no more, and so leads no more, but may not know. If it comes back in time, it leads on."""
+    """It is no candidate any more, and so leads no more, but may not know. If it comes back in time, it leads on."""
     version: Number = 0
-    """Of what the leader has attached; 0: nothing."""
+    """Of the data that the leader has attached; 0: none."""
     blob: Blob = b""
 
 
 class Election(Struct, array_like=True, eq=False):
-    """Those who stand, in the order in which they came, and who leads. Without any it is forgotten."""
+    """One election: its candidates, in the order in which they came, and its leader. Without any it is forgotten."""
 
     name: Name
     candidates: list[ElectionCandidate] = field(default_factory=list)
@@ -146,26 +146,26 @@ class Election(Struct, array_like=True, eq=False):
     """The latest one."""
     stage: Stage = Stage.ASKED
     chosen: RequestId | None = None
-    """Who is to lead, or, where nobody is looked for, leads."""
+    """The next leader or, in the stage `LED`, the present one."""
     tenure: Tenure | None = None
     """The latest leadership, while it lasts."""
 
     def asked(self) -> list[ElectionCandidate]:
-        """Those who take part in the latest round."""
+        """Return the candidates that take part in the latest round."""
         return [candidate for candidate in self.candidates if candidate.round == self.round]
 
     def missing(self) -> list[ElectionCandidate]:
-        """Those of them that have not answered."""
+        """Return those of them that have not answered."""
         return [candidate for candidate in self.asked() if candidate.merits is None]
 
     @property
     def waits(self) -> bool:
-        """Whether who is to lead waits for the end of the leadership before."""
+        """Return whether the next leader waits for the end of the leadership before."""
         return self.stage is Stage.NAMED and self.tenure is not None
 
     @property
     def led(self) -> Tenure | None:
-        """The leadership of a candidate that leads still."""
+        """Return the leadership of a candidate that leads still."""
         return self.tenure if self.tenure is not None and not self.tenure.is_ending else None
 
 
@@ -181,10 +181,10 @@ class Elections:
         self._standing: dict[RequestId, ElectionCandidate] = {}
         """The same candidates."""
         self._missing: dict[bytes, int] = {}
-        """How many statuses the rounds wait for, while they are open; by election."""
+        """The number of statuses that each open round waits for; by election."""
         self._tenures = Places()
         self._published = 0
-        """Bytes of all blobs."""
+        """Bytes that all leaders have attached."""
 
     def load(self, elections: Iterable[Election]) -> None:
         """Begin with these elections: those of a snapshot."""
@@ -202,11 +202,11 @@ class Elections:
         self._standing[candidate.request] = candidate
 
     def present(self, request: RequestId) -> list[LeaderOutcome]:
-        """What has become of a request so far, if it stands. Hot."""
+        """Return the outcomes of a request so far, if it is a candidate. Hot."""
         return [] if self._places.get(request) is None else [Standing(request)]
 
     def of(self, name: bytes) -> Leadership:
-        """Who leads an election now."""
+        """Return who leads an election now."""
         election = self.by_name.get(name)
         tenure = election.led if election is not None else None
         leader = self._standing.get(tenure.request) if tenure is not None else None
@@ -216,12 +216,12 @@ class Elections:
         return Leadership(name, leader.request, tenure.token, leader.address, leader.port, *said)
 
     def _candidate(self, election: Election, request: RequestId | None) -> ElectionCandidate | None:
-        """Return who stands in an election with this request."""
+        """Return the candidate of an election with this request."""
         is_there = request is not None and self._places.get(request) == election.name
         return self._standing[request] if request is not None and is_there else None
 
     def _due(self, election: Election) -> RoundOpened | Chosen | Leadership:
-        """What is to be told at this stage, also to who has not seen how the election came to it."""
+        """Return the outcome of this stage, also for a server that has not seen how the election came to it."""
         if election.chosen is None:
             missing = tuple(candidate.request for candidate in election.missing())
             return RoundOpened(election.name, election.round, missing)
@@ -235,15 +235,15 @@ class Elections:
         return self.by_name[name].tenure if name is not None else None
 
     def tenures(self) -> Iterator[Tenure]:
-        """All leaderships that last."""
+        """Return all leaderships that last."""
         return (election.tenure for election in self.by_name.values() if election.tenure is not None)
 
     def have_led(self, client: Client) -> bool:
-        """Whether something may be done in the name of a leader of this client."""
+        """Return whether something may be done in the name of a leader of this client."""
         return bool(self._tenures.of([client]))
 
     def pending(self) -> Iterator[RoundOpened | Chosen | Leadership]:
-        """What is waited for where somebody is looked for: statuses, or a winner."""
+        """Return the outcomes that something is waited for after: statuses, or a winner."""
         for _, election in sorted(self.by_name.items()):
             if election.stage is not Stage.LED and election.candidates:
                 yield self._due(election)
@@ -251,14 +251,16 @@ class Elections:
     # ---- candidates
 
     def places(self, election: bytes) -> Iterator[Pool]:
-        """How many stand, of those that may; where the election is a new one, how many of these there are."""
+        """Return the number of candidates and how many there may be; where the election is a new one, of elections,
+        too.
+        """
         yield Pool("candidates", MOST_STANDING, len(self._places), self._places.count)
         if election not in self.by_name:
             yield Pool("elections", MOST_ELECTIONS, len(self.by_name), self._places.count)
 
     @property
     def attached(self) -> Pool:
-        """How many bytes leaders have attached, of those that they may."""
+        """Return the number of bytes that leaders have attached, and how many there may be."""
         return Pool("bytes that leaders attach", MOST_PUBLISHED, self._published, self._attached_by)
 
     def _attached_by(self, client: Client) -> int:
@@ -266,7 +268,7 @@ class Elections:
         return sum(len(tenure.blob) for tenure in led if tenure is not None)
 
     def stand(self, command: Stand) -> Iterator[LeaderOutcome]:
-        """Take a new candidate; the first one of an election opens a round."""
+        """Add a candidate; the first one of an election opens a round."""
         request, name = command.request, command.election
         election = self.by_name.get(name)
         if self._is_full(election, request.owner.client):
@@ -290,7 +292,7 @@ class Elections:
         return len(election.candidates) >= MOST_CANDIDATES
 
     def withdraw(self, command: Withdraw) -> Iterator[LeaderOutcome]:
-        """End the candidacy of a request that stands, and its leadership: nothing is done by that any more."""
+        """End the candidacy of a request, and its leadership: nothing is done by that any more."""
         name, request = self._places[command.request], command.request
         yield self._requests.note(Refused(request, Why.WITHDRAWN))
         yield from self._take_out(name, [request])
@@ -298,12 +300,12 @@ class Elections:
             yield from self._lapse(self.by_name[name])
 
     def strand(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
-        """These clients cannot be reached: they stand no more, but what they lead may last until it expires."""
+        """End the candidacies of clients that cannot be reached; what they lead may last until it expires."""
         for name, requests in self._places.of(clients):
             yield from self._take_out(name, requests)
 
     def end(self, clients: Collection[Client]) -> Iterator[LeaderOutcome]:
-        """These clients have verifiably ended: they neither stand nor lead."""
+        """End the candidacies and leaderships of clients that have verifiably ended."""
         yield from self.strand(clients)
         for name, _ in self._tenures.of(clients):
             yield from self._lapse(self.by_name[name])
@@ -353,7 +355,7 @@ class Elections:
         yield self._due(election)
 
     def status(self, command: Status) -> Iterator[LeaderOutcome]:
-        """Take a candidate's answer, the first one that it gives in a round; the last missing one closes it."""
+        """Take a candidate's first answer in a round; the last missing answer closes it."""
         name = self._places.get(command.candidate)
         if name is None:
             return
@@ -377,7 +379,7 @@ class Elections:
             yield from self._close(election)
 
     def _close(self, election: Election) -> Iterator[LeaderOutcome]:
-        """Choose the best of those that have answered; where nobody has, ask all that stand now."""
+        """Choose the best of those that have answered; where nobody has, ask all candidates."""
         ranked = [
             ((candidate.merits, candidate.address, candidate.port), candidate.request)
             for candidate in election.asked()
@@ -386,7 +388,7 @@ class Elections:
         if not ranked:
             yield from self._open(election)
             return
-        _, winner = max(ranked, key=itemgetter(0))  # of equals the first: who has stood longer
+        _, winner = max(ranked, key=itemgetter(0))  # of equals the first: it has been a candidate for longer
         election.stage, election.chosen = Stage.CHOSEN, winner
         yield self._due(election)
 
@@ -402,7 +404,7 @@ class Elections:
             yield self._due(election)
 
     def commit(self, command: Commit) -> Iterator[LeaderOutcome]:
-        """Let the one lead that was named next, if nobody else does any more."""
+        """Let the candidate lead that was named next, if nobody else does any more."""
         election = self._meant(command)
         if election is None or election.stage is Stage.CHOSEN:
             yield Rejected(command.election, command.round, command.candidate)
@@ -416,13 +418,13 @@ class Elections:
             yield self._due(election)
 
     def depose(self, command: Depose) -> Iterator[LeaderOutcome]:
-        """Take the win of this round from who has it."""
+        """Take the win of this round away from its winner."""
         election = self._meant(command)
         if election is not None and election.stage is not Stage.LED:
             yield from self._open(election, sits_out=command.candidate)
 
     def _meant(self, command: Next | Commit | Depose) -> Election | None:
-        """Return the election, if this is its latest round and who was chosen there."""
+        """Return the election, if this is its latest round and the candidate chosen there."""
         election = self.by_name.get(command.election)
         if election is None or (command.round, command.candidate) != (election.round, election.chosen):
             return None
@@ -431,7 +433,7 @@ class Elections:
     # ---- tenures
 
     def renew(self, command: Renew) -> Iterator[LeaderOutcome]:
-        """Let a leader's lease begin anew, if it stands; who was looked for instead is not wanted any more."""
+        """Renew a leader's lease, if it is still a candidate; a successor is not wanted any more."""
         election = self._led(self._tenures.get(command.request), command.token)
         if election is None or election.tenure is None or self._candidate(election, command.request) is None:
             return
@@ -445,7 +447,7 @@ class Elections:
         yield Renewed(tenure.request, tenure.token, tenure.renewals)
 
     def revoke(self, command: Revoke) -> Iterator[LeaderOutcome]:
-        """Have a successor chosen for a leader whose lease comes to its end, if there is any other candidate."""
+        """Have a successor chosen for a leader whose lease comes to its end, if there is another candidate."""
         election = self._led(command.name, command.token, command.renewals)
         if election is not None and election.stage is Stage.LED and len(election.candidates) > 1:
             yield from self._open(election, sits_out=election.chosen)
@@ -458,7 +460,7 @@ class Elections:
             yield from self._lapse(election)
 
     def resign(self, command: Resign) -> Iterator[LeaderOutcome]:
-        """Let a leader lead no more, and the one that it wishes for come next, or whoever wins the next round."""
+        """Let a leader lead no more; next is the candidate that it wishes for, or the winner of the next round."""
         election = self._led(self._tenures.get(command.request), command.token)
         if election is None:
             return
@@ -471,7 +473,7 @@ class Elections:
         yield from self._lapse(election)
 
     def _step_down(self, election: Election) -> Iterator[LeaderOutcome]:
-        """Who leads does not any more, as far as it knows; have another one chosen, if nobody is looked for yet."""
+        """End a leadership, as far as the leader knows; have another one chosen, if no successor is looked for yet."""
         tenure = election.led
         if tenure is not None:
             yield from self._end_told(tenure)
@@ -484,7 +486,7 @@ class Elections:
         yield Leadership(tenure.name, None)
 
     def _lapse(self, election: Election) -> Iterator[LeaderOutcome]:
-        """Nothing is done by a leadership any more: who is to be next may lead."""
+        """End a leadership for sure, since nothing is done by it any more: the next one may begin."""
         tenure = election.tenure
         assert tenure is not None
         assert tenure.is_ending
@@ -497,7 +499,7 @@ class Elections:
         self._forget_if_over(election)
 
     def publish(self, command: Publish) -> Iterator[LeaderOutcome]:
-        """Attach something to a leadership. It takes the leader's client, too: all that observe know the token."""
+        """Attach data to a leadership. The leader's client must do so: all that observe know the token."""
         election = self._led(command.election, command.token)
         tenure = election.led if election is not None else None
         if election is None or tenure is None or tenure.request.owner.client != command.request.owner.client:
@@ -514,7 +516,7 @@ class Elections:
         yield self.of(election.name)
 
     def _led(self, name: bytes | None, token: int, renewals: int | None = None) -> Election | None:
-        """Return an election whose latest leadership has this token, lasts, and was renewed so many times."""
+        """Return an election whose latest leadership lasts, and has this token and this number of renewals."""
         election = self.by_name.get(name) if name is not None else None
         tenure = election.tenure if election is not None else None
         if tenure is None or tenure.token != token or renewals not in (None, tenure.renewals):

@@ -1,20 +1,20 @@
-"""The table of tickets: who holds which lock, who waits, in which order; the heart of the replicated state.
+"""The table of tickets: who holds which lock, who waits, and in which order; the heart of the replicated state.
 
 Every lock server feeds the same commands in the same order to its table, so all tables are the same. The delivery of an
-`Acquire` is its ticket: its place in the queue of that lock. The table has no clock; whoever has one proposes `Revoke`
-and `Expire`, and order decides whether a renewal came before.
+`Acquire` is its ticket: its place in the queue of that lock. The table has no clock. Lock servers, which have clocks,
+propose `Revoke` and `Expire`, and order decides whether a renewal came before.
 
-* Tickets are granted in the order of the queue, and nobody overtakes: readers that come behind a waiting writer wait.
-  Only a writer with priority goes in front of all readers that wait.
-* A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6).
-  Where those of an epoch are used up, tickets wait for the next one as for a holder.
-* A request that comes again changes nothing and is answered with what has become of it (`cluck.state.machine`).
-* An owner is a task of a client, which waits for one lock at a time. Who would wait for itself, through any number of
-  others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free. A search
-  has an end at so many steps: one request must not hold up all.
-* What is released or renewed is named by its request and its token: nobody else's can be, and a late word of a former
-  holder touches nobody.
-* Of the longest queue, too, a ticket is found, counted and taken out in about the same time.
+* Tickets are granted in the order of the queue, and nobody overtakes: readers behind a waiting writer wait. Only a
+  writer with priority goes in front of all readers that wait.
+* A grant has a fencing token that is larger than that of every grant before, of any lock (ruling E6). Where the tokens
+  of an epoch are used up, tickets wait for the next epoch as for a holder.
+* A request that comes again changes nothing and is answered with its present outcome (`cluck.state.machine`).
+* An owner is a task of a client, which waits for one lock at a time. A request that would wait for itself, through any
+  number of others, is refused with the circle. Permits of semaphores make no such circle: any holder's may come free. A
+  search ends after `MOST_STEPS`: one request must not hold up all.
+* A release or a renewal names its request and its token. So it concerns nobody else, and a late one of a former holder
+  concerns nobody.
+* A ticket of the longest queue is found, counted and taken out in about the same time as any other.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ from cpg.replication.identities import Number
 MOST_WAITING: Final = 10_000
 """Tickets that may wait for one lock."""
 MOST_TICKETS: Final = 200_000
-"""Of all locks, with those of holders."""
+"""Tickets of all locks, with those of holders."""
 MOST_OF_CLIENT: Final = MOST_UNSETTLED
-"""Of one client; what it waits for on conditions comes beside that."""
+"""Tickets of one client; its waits on conditions are counted apart."""
 MOST_STEPS: Final = 20_000
-"""Tickets that are looked at for a deadlock; one behind more of them is not seen."""
+"""Tickets that a search for a deadlock looks at; a deadlock behind more of them is not seen."""
 
 _token, _place = attrgetter("token"), attrgetter("place")
 
@@ -87,16 +87,16 @@ class Ticket(Struct, array_like=True, eq=False):
     notified: bool | None = None
     """Of a request that has waited on a condition: whether it was notified there."""
     place: Number = 0
-    """Grows along what it waits in."""
+    """Grows along the queue."""
 
     @property
     def is_shared(self) -> bool:
-        """Whether others may hold the lock beside it."""
+        """Return whether others may hold the lock beside it."""
         return self.mode is Mode.SHARED
 
 
 class Lock(Struct, array_like=True, eq=False):
-    """One name: those who hold it, then those who wait, in their order. Without any it is forgotten.
+    """One lock: its holders, and its waiters in their order. Without any it is forgotten.
 
     All four lists are sorted, and grow at their ends alone.
     """
@@ -105,53 +105,53 @@ class Lock(Struct, array_like=True, eq=False):
     holders: list[Ticket] = field(default_factory=list)
     """By token."""
     front: list[Ticket] = field(default_factory=list)
-    """Who waits before the first reader, or for a permit; by place."""
+    """Waiters before the first reader, or for a permit; by place."""
     rest: list[Ticket] = field(default_factory=list)
-    """Who waits from the first reader on; by place."""
+    """Waiters from the first reader on; by place."""
 
     @property
     def waiting(self) -> list[Ticket]:
-        """All that wait, in their order."""
+        """Return all waiters, in their order."""
         return [*self.front, *self.rest]
 
     @property
     def length(self) -> int:
-        """How many wait."""
+        """Return the number of waiters."""
         return len(self.front) + len(self.rest)
 
     @property
     def first(self) -> Ticket | None:
-        """Who is next."""
+        """Return the next waiter."""
         part = self.front or self.rest
         return part[0] if part else None
 
     def nearest(self, count: int) -> list[Ticket]:
-        """So many of those who wait, from the first on."""
+        """Return this many waiters, from the first on."""
         return [*self.front[:count], *self.rest[:count]][:count]
 
     def is_last(self, ticket: Ticket) -> bool:
-        """Whether nobody waits behind it."""
+        """Return whether nobody waits behind it."""
         return (self.rest or self.front)[-1] is ticket
 
     def admits(self, ticket: Ticket) -> bool:
-        """Whether the ticket could hold the lock beside those who do."""
+        """Return whether the ticket could hold the lock beside the present holders."""
         if self.permits:
             return len(self.holders) < self.permits
         return not self.holders or (ticket.is_shared and self.holders[0].is_shared)
 
     def queue(self, ticket: Ticket) -> int:
-        """Put a ticket in the queue; how many wait before it."""
+        """Put a ticket in the queue; return the number of waiters before it."""
         is_in_front = self.permits or ticket.mode is Mode.PRIORITY or not (self.rest or ticket.is_shared)
         append(self.front if is_in_front else self.rest, ticket)
         return len(self.front) - 1 if is_in_front else self.length - 1
 
     def ahead(self, ticket: Ticket) -> int:
-        """How many are before one that waits, holders included."""
+        """Return the number of tickets before a waiter, holders included."""
         part, index = self._find(ticket)
         return len(self.holders) + index + (len(self.front) if part is self.rest else 0)
 
     def all_ahead(self, ticket: Ticket) -> Iterator[Ticket]:
-        """Those who are before one that waits, the nearest first, and the holders."""
+        """Return the tickets before a waiter, the nearest first, and the holders."""
         part, index = self._find(ticket)
         yield from reversed(part[:index])
         if part is self.rest:
@@ -159,7 +159,7 @@ class Lock(Struct, array_like=True, eq=False):
         yield from self.holders
 
     def take_out(self, ticket: Ticket) -> None:
-        """A ticket holds, or waits, no longer."""
+        """Remove a holder or a waiter."""
         if ticket.token:
             del self.holders[self._index(ticket.token)]
             return
@@ -178,11 +178,11 @@ class Lock(Struct, array_like=True, eq=False):
         raise AssertionError(f"{ticket} does not wait")
 
     def _index(self, token: int) -> int:
-        """Where among the holders the one with a token is, or would be."""
+        """Return where the holder with a token is among the holders, or would be."""
         return bisect_left(self.holders, token, key=_token) if len(self.holders) > 1 else 0
 
     def holder(self, token: int) -> Ticket | None:
-        """Return who holds it under a token."""
+        """Return the ticket that holds it under a token."""
         index = self._index(token)
         return self.holders[index] if index < len(self.holders) and self.holders[index].token == token else None
 
@@ -199,26 +199,26 @@ class LockTable:
     def __init__(self, tokens: Tokens, requests: RequestHistory) -> None:
         self.locks: dict[bytes, Lock] = {}
         self.moved: set[bytes] = set()
-        """Locks whose queues have changed since somebody cleared this; no part of what is replicated."""
+        """Locks whose queues have changed since somebody cleared this set; no part of the replicated state."""
         self._tokens = tokens
         self._requests = requests
         self._tickets: dict[RequestId, Ticket] = {}
         self._owned: dict[Owner, list[Ticket]] = {}
-        """The same by owner."""
+        """The same tickets by owner."""
         self._owners: dict[Client, set[Owner]] = {}
-        """Those by client."""
+        """The owners by client."""
         self._counts: dict[Client, int] = {}
-        """How many tickets each client has."""
+        """The number of tickets of each client."""
 
     # ---- what there is
 
     def tickets(self) -> Collection[Ticket]:
-        """All tickets, in the order in which they came."""
+        """Return all tickets, in the order in which they came."""
         return self._tickets.values()
 
     @property
     def places(self) -> Pool:
-        """How many tickets there are, of those that there may be."""
+        """Return the number of tickets, and how many there may be."""
         return Pool("places at locks", MOST_TICKETS, len(self._tickets), lambda client: self._counts.get(client, 0))
 
     def ticket(self, request: RequestId) -> Ticket | None:
@@ -226,11 +226,11 @@ class LockTable:
         return self._tickets.get(request)
 
     def has_tickets(self, client: Client) -> bool:
-        """Whether a client holds a lock, or waits for one."""
+        """Return whether a client holds a lock, or waits for one."""
         return client in self._owners
 
     def present(self, request: RequestId) -> list[ConditionOutcome]:
-        """What has become of a request so far, if it has a ticket. Hot."""
+        """Return the outcomes of a request so far, if it has a ticket. Hot."""
         ticket = self._tickets.get(request)
         if ticket is None:
             return []
@@ -244,7 +244,7 @@ class LockTable:
         return ticket if ticket is not None and ticket.token == token and token else None
 
     def holder(self, name: bytes, token: int, renewals: int | None = None) -> Ticket | None:
-        """Return the ticket that holds a lock with this token, if it was renewed so many times."""
+        """Return the ticket that holds a lock with this token and this number of renewals."""
         lock = self.locks.get(name)
         ticket = lock.holder(token) if lock is not None else None
         return ticket if ticket is not None and renewals in (None, ticket.renewals) else None
@@ -268,7 +268,7 @@ class LockTable:
         yield from self.enter(ticket, command.permits, command.waits)
 
     def enter(self, ticket: Ticket, permits: int, waits: bool = True) -> Iterator[LockOutcome]:
-        """Put a ticket into the queue of its lock, which has so many permits."""
+        """Put a ticket into the queue of its lock, which has this number of permits."""
         lock = self.locks.get(ticket.name) or Lock(permits)
         if lock.permits != permits:
             yield self._requests.note(Refused(ticket.request, Why.KIND))
@@ -316,14 +316,14 @@ class LockTable:
     # ---- deadlocks
 
     def _circle(self, lock: Lock, ticket: Ticket) -> tuple[bytes, ...]:
-        """The locks of a circle that is closed by this ticket, which is in the queue; empty if there is none."""
+        """Return the locks of a circle that is closed by this ticket, which is in the queue; empty if there is none."""
         goal = ticket.request.owner
         if lock.permits or (goal not in self._owned and lock.is_last(ticket)):
             return ()  # nobody waits for it
         reached: dict[Owner, Ticket] = {}
-        """Who must come to an end first, and a ticket that waits for that."""
+        """The owners that must come to an end first, and a ticket that waits for that."""
         covered: set[RequestId] = set()
-        """Their tickets are behind nobody whom another ticket in the same queue is not behind as well."""
+        """Tickets behind nobody that another ticket in the same queue is not behind as well."""
         ways = deque([ticket])
         steps = 0
         while ways:
@@ -350,7 +350,7 @@ class LockTable:
 
     @staticmethod
     def _way(first: Ticket, last: Ticket, reached: dict[Owner, Ticket]) -> tuple[bytes, ...]:
-        """The locks from one waiting ticket to another, each once."""
+        """Return the locks from one waiting ticket to another, each once."""
         names = [last.name]
         while last is not first:
             last = reached[last.request.owner]
@@ -367,7 +367,7 @@ class LockTable:
     # ---- holding
 
     def renew(self, command: Renew) -> Iterator[LockOutcome]:
-        """Let a lease begin anew."""
+        """Renew a lease."""
         ticket = self.held(command.request, command.token)
         if ticket is not None:
             ticket.renewals += 1
@@ -390,7 +390,7 @@ class LockTable:
     # ---- ending
 
     def release(self, command: Release) -> Iterator[LockOutcome]:
-        """Take a lock back."""
+        """Release a lock."""
         yield from self._end(self.held(command.request, command.token), None)
 
     def expire(self, command: Expire) -> Iterator[LockOutcome]:
@@ -411,7 +411,7 @@ class LockTable:
             yield from self._remove(ticket)
 
     def _end(self, ticket: Ticket | None, why: Why | None) -> Iterator[LockOutcome]:
-        """A holder's ticket ends; whoever waits is granted."""
+        """End a holder's ticket, and grant the lock to waiters."""
         if ticket is not None:
             yield self._requests.note(Ended(ticket.request, ticket.token, why))
             yield from self._remove(ticket)
@@ -427,7 +427,7 @@ class LockTable:
         lock.take_out(ticket)
 
     def _settle(self, name: bytes) -> Iterator[LockOutcome]:
-        """Grant what can be granted now; forget a lock that nobody has to do with."""
+        """Grant what can be granted now; forget a lock without holders and waiters."""
         lock = self.locks[name]
         yield from self._grant(lock)
         if not lock.holders and lock.first is None:
@@ -452,11 +452,11 @@ class LockTable:
     # ---- clients that end
 
     def end_clients(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
-        """All tickets of clients that have verifiably ended are void."""
+        """End all tickets of clients that have verifiably ended."""
         yield from self._end_tickets(ticket for client in clients for ticket in self._tickets_of(client))
 
     def purge(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
-        """Clients cannot be reached: they wait for nothing any more, but what they hold stays until that expires."""
+        """End the waits of clients that cannot be reached; what they hold stays until it expires."""
         yield from self._end_tickets(
             ticket for client in clients for ticket in self._tickets_of(client) if not ticket.token
         )

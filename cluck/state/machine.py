@@ -1,8 +1,8 @@
-"""The replicated state: all that the lock servers have in common, as one machine.
+"""The replicated state of locks, as one machine.
 
-`apply` takes the commands in the order of the group and says what comes of each; `keep` is what a change of the servers
-does. Both are functions of the state alone, so that all servers stay the same; `image` is the whole of it, canonical,
-for a server that comes, and to compare.
+`apply` takes the commands in the order of the group and returns the outcomes of each. `keep` is the effect of a change
+of the servers. Both are functions of the state alone, so that all servers stay the same. `image` is the whole state in
+canonical form, for a server that comes, and to compare.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _OF_CLIENT: Final = frozenset(get_args(OfClient))
 
 
 class LockImage(Struct, array_like=True):
-    """All of a state."""
+    """The whole of a state."""
 
     epoch: Epoch
     drawn: Drawn
@@ -75,11 +75,13 @@ class LockState:
     """Locks, conditions, elections, and the requests that may come again."""
 
     def __init__(self, epoch: int, voters: Voters) -> None:
-        """Give birth to an empty one; `epoch` is larger than that of every state before (ruling E6)."""
+        """Begin an empty state; `epoch` is larger than that of every state before (ruling E6)."""
         self.voters = voters
         """Who decides."""
         self.boots: dict[ServerId, Boot] = {}
-        """On which run of which machine servers are or were, as long as they have clients, and all of those."""
+        """The run of the machine that each server, and all its clients, are on or were on; for servers that have
+        clients.
+        """
         self.tokens = Tokens(epoch)
         self.longest_promise = 0.0
         """Seconds of the longest lease and its grace that may be granted: a majority's disks know of it (ruling E5)."""
@@ -116,14 +118,14 @@ class LockState:
         return self.tokens.epoch
 
     def begin_epoch(self, epoch: int) -> None:
-        """Have tokens of a later epoch."""
+        """Draw tokens of a later epoch from now on."""
         self.tokens.begin(epoch)
 
     def apply(self, command: Command, server: ServerId) -> list[Outcome]:
-        """Do the next command of the order, which came through this server; what comes of it, in order. Hot.
+        """Apply the next command of the order, which came through this server; return its outcomes, in order. Hot.
 
-        A request that comes again changes nothing: it is answered with what has become of it, also where that is open.
-        What comes in a client's name is void where it comes from another node than the client's own.
+        A request that comes again changes nothing: it is answered with its present outcome, also where it is open. A
+        command in a client's name has no effect where it comes from another node than the client's own.
         """
         kind = type(command)
         if kind in _OF_CLIENT:
@@ -141,14 +143,14 @@ class LockState:
         return list(self._actions[kind](command))
 
     def present(self, request: RequestId) -> list[Outcome]:
-        """What has become of a request that is open; nothing if it is not. Hot."""
+        """Return the outcomes of an open request so far; nothing if it is not open. Hot."""
         return list(self.table.present(request) or self.conditions.present(request) or self.elections.present(request))
 
     def keep(self, servers: Collection[ServerId], boots: Mapping[ServerId, Boot]) -> list[Outcome]:
-        """Only these servers are there, some of them known to be on these machines with all their clients.
+        """Go on with these servers alone, some of which are known to be on these machines with all their clients.
 
-        Those who spoke through others wait and stand for nothing any more; what they hold and lead lasts until it
-        expires. Whose machine runs anew has ended.
+        Clients that spoke through other servers do not wait any more and are no candidates; what they hold and lead
+        lasts until it expires. Clients whose machine runs anew have ended.
         """
         ended = self._ended_with_machines(boots)
         outcomes = [*self._end(ended)]
@@ -161,7 +163,7 @@ class LockState:
         return outcomes
 
     def _ended_with_machines(self, boots: Mapping[ServerId, Boot]) -> list[Client]:
-        """The clients whose machines run anew, in their order (ruling E10)."""
+        """Return the clients whose machines run anew, in their order (ruling E10)."""
         runs = {(server.node_id, boot.machine): boot.run for server, boot in boots.items()}
         ended = {
             server
@@ -171,23 +173,23 @@ class LockState:
         return sorted(client for client in self._clients() if client.server in ended)
 
     def _clients(self) -> set[Client]:
-        """All that are remembered."""
+        """Return all clients that are remembered."""
         known = set(self.requests.histories)
         known.update(ticket.request.owner.client for ticket in self.table.tickets())
         known.update(tenure.request.owner.client for tenure in self.elections.tenures())
         return known
 
     def clients_of(self, server: ServerId) -> list[Client]:
-        """The clients that this server admitted and that are still remembered, in their order."""
+        """Return the clients that this server admitted and that are still remembered, in their order."""
         return sorted(client for client in self._clients() if client.server == server)
 
     def lease_of(self, request: RequestId) -> Ticket | Tenure | None:
-        """Return what a request has, or waits for, that is held by a lease. Hot."""
+        """Return the ticket or the leadership of a request, which is held by a lease. Hot."""
         ticket = self.table.ticket(request)
         return ticket if ticket is not None else self.elections.tenure(request)
 
     def leased(self) -> Iterator[Ticket | Tenure]:
-        """All that is held by a lease: locks and leaderships."""
+        """Return all that is held by a lease: locks and leaderships."""
         yield from (ticket for ticket in self.table.tickets() if ticket.token)
         yield from self.elections.tenures()
 
@@ -200,7 +202,7 @@ class LockState:
         return self.elections.stand(command) if self._is_recorded(command) else self._unrecorded(command)
 
     def _is_recorded(self, command: Acquire | Stand) -> bool:
-        """Whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
+        """Return whether a majority's disks know of its lease, and of the epoch of the token that it would get."""
         return command.lease + command.grace <= self.longest_promise and self.tokens.is_left
 
     @staticmethod
@@ -208,7 +210,7 @@ class LockState:
         yield Refused(command.request, Why.UNRECORDED)
 
     def _renew(self, command: Renew) -> Iterator[Outcome]:
-        """Renew a lock or a leadership: their tokens are one series, so that at most one of the two knows it."""
+        """Renew a lock or a leadership. Their tokens are one series, so that at most one of the two knows this one."""
         yield from self.table.renew(command)
         yield from self.elections.renew(command)
 
@@ -232,11 +234,11 @@ class LockState:
         yield from self._end([command.client])
 
     def _end(self, clients: Collection[Client]) -> Iterator[Outcome]:
-        """Clients have verifiably ended."""
+        """End clients that have verifiably ended."""
         yield from self._leave(clients, self.table.end_clients(clients), self.elections.end(clients))
 
     def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Clients are not there any more; what that does to their tickets, and to elections."""
+        """Forget clients; `parts`: what that does to their tickets, and to elections."""
         self.conditions.drop(clients)
         for outcomes in parts:
             yield from outcomes
@@ -246,7 +248,7 @@ class LockState:
     # ---- as a whole
 
     def image(self) -> LockImage:
-        """All of it; the same for states that are the same."""
+        """Return the whole state; equal states have equal images."""
         return LockImage(
             self.tokens.epoch,
             self.tokens.drawn,
@@ -261,7 +263,7 @@ class LockState:
 
     @classmethod
     def of(cls, image: LockImage) -> LockState:
-        """Make the state of an image, which is its own from then on."""
+        """Return the state of an image, which belongs to it from then on."""
         state = cls(image.epoch, image.voters)
         state.tokens.drawn = image.drawn
         state.longest_promise = image.longest_promise

@@ -1,12 +1,12 @@
-"""What has become of requests that may come again: each is done once while its client is remembered.
+"""Answers to requests that may come again: each request is done once while its client is remembered.
 
-A client numbers its requests. One that was answered for good is remembered with its answer until the client says that
-it will not come again (`settled`), or has ended, or its lock server has left the view: what comes again behind that is
-new. A client may also call one settled that is still open, as a lock that it holds; the answer for good to that is
-remembered until it calls more settled.
+A client numbers its requests. A final answer is remembered until the client says that the request will not come again
+(`settled`), or has ended, or its lock server has left the view. What comes again after that is a new request. A client
+may also call a request settled that is still open, such as a lock that it holds. The final answer to that one is
+remembered until the client calls more settled.
 
-A number is no more than `MOST_UNSETTLED` beyond what the client has called settled. One that is withdrawn before it has
-come may be as much further: what its request would have called settled is not known here then.
+A number is at most `MOST_UNSETTLED` beyond what the client has called settled. A request that is withdrawn before it
+has come may be as much further: what it would have called settled is not known here then.
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from cluck.commands import MOST_UNSETTLED, Client, Ended, Notified, Outcome, Pub
 from cpg.replication.identities import Number, ServerId
 
 Answer = Refused | Ended | Notified | Woken | Published
-"""For good."""
+"""The final ones."""
 
 AnyAnswer = TypeVar("AnyAnswer", Refused, Ended, Notified, Woken, Published)
 
 
 MOST_CLIENTS: Final = 100_000
-"""Whose requests may come again."""
+"""Clients whose requests may come again."""
 MOST_ANSWERS: Final = 1_000_000
-"""That are remembered, of all clients."""
+"""Answers that are remembered, of all clients."""
 
 
 class Pool(NamedTuple):
-    """What all clients share, and how much of it is taken."""
+    """A resource that all clients share, and how much of it is taken."""
 
     what: str
     most: int
     taken: int
     of: Callable[[Client], int]
-    """What a client has."""
+    """Returns what a client has."""
 
 
 class ClientHistory(Struct, array_like=True):
     """What is remembered of one client."""
 
     server: ServerId
-    """Through which it spoke last."""
+    """The server through which it spoke last."""
     settled: Number = 0
     ended: dict[Number, Answer] = field(default_factory=dict)
-    """The answer to each request that may come again, by its number."""
+    """The final answer to each request that may come again, by its number."""
 
 
 class RequestHistory:
@@ -58,16 +58,16 @@ class RequestHistory:
     def __init__(self) -> None:
         self.histories: dict[Client, ClientHistory] = {}
         self._answers = 0
-        """How many are remembered."""
+        """The number of answers that are remembered."""
 
     def load(self, histories: Iterable[tuple[Client, ClientHistory]]) -> None:
-        """Begin with these: those of a snapshot."""
+        """Begin with these histories: those of a snapshot."""
         self.histories = dict(histories)
         self._answers = sum(len(history.ended) for history in self.histories.values())
 
     @property
     def answers(self) -> Pool:
-        """How many answers are remembered, of those that may be."""
+        """Return the number of answers that are remembered, and how many may be."""
         return Pool("answers to be remembered", MOST_ANSWERS, self._answers, self._count)
 
     def _count(self, client: Client) -> int:
@@ -89,7 +89,7 @@ class RequestHistory:
         return self._answer(request, history)
 
     def refuse(self, request: RequestId, server: ServerId) -> Outcome:
-        """Have a request that has not come yet refused when it does; return what has become of it."""
+        """Have a request that has not come yet refused when it does; return its outcome."""
         history, refused = self._history(request, server), Refused(request, Why.WITHDRAWN)
         if history is None or request.number > history.settled + 2 * MOST_UNSETTLED:
             return refused
@@ -101,7 +101,7 @@ class RequestHistory:
         return Refused(request, Why.SETTLED) if answer is None and request.number <= history.settled else answer
 
     def _history(self, request: RequestId, server: ServerId) -> ClientHistory | None:
-        """The history of a request's client; None where there is no place for another one."""
+        """Return the history of a request's client; None where there is no place for another one."""
         history = self.histories.get(request.owner.client)
         if history is None:
             if len(self.histories) >= MOST_CLIENTS:
@@ -111,7 +111,7 @@ class RequestHistory:
         return history
 
     def note(self, outcome: AnyAnswer) -> AnyAnswer:
-        """Remember an answer for good."""
+        """Remember a final answer."""
         history = self.histories.get(outcome.request.owner.client)
         if history is not None:
             self._answers += outcome.request.number not in history.ended
@@ -119,17 +119,17 @@ class RequestHistory:
         return outcome
 
     def forget(self, client: Client) -> None:
-        """A client has ended, or cannot be reached."""
+        """Forget a client that has ended, or cannot be reached."""
         history = self.histories.pop(client, None)
         if history is not None:
             self._answers -= len(history.ended)
 
     def stranded(self, servers: Collection[ServerId]) -> list[Client]:
-        """The clients that spoke last through a server which is none of these, in their order."""
+        """Return the clients that spoke last through none of these servers, in their order."""
         return sorted(client for client, history in self.histories.items() if history.server not in servers)
 
     def image(self) -> list[tuple[Client, ClientHistory]]:
-        """All of it, in an order that is the same for histories that are the same."""
+        """Return all histories; equal ones in equal order."""
         return [
             (client, ClientHistory(history.server, history.settled, dict(sorted(history.ended.items()))))
             for client, history in sorted(self.histories.items(), key=itemgetter(0))
@@ -147,11 +147,11 @@ class Places:
         return len(self._names)
 
     def count(self, client: Client) -> int:
-        """How many there are of a client."""
+        """Return the number of a client's requests."""
         return len(self._requests.get(client, ()))
 
     def put(self, request: RequestId, name: bytes) -> None:
-        """A request is open in this place."""
+        """Add an open request at a place."""
         self._names[request] = name
         self._requests.setdefault(request.owner.client, set()).add(request)
 
@@ -163,7 +163,7 @@ class Places:
         return self._names.get(request)
 
     def remove(self, request: RequestId) -> None:
-        """A request is not open any more."""
+        """Remove a request that is not open any more."""
         del self._names[request]
         client = request.owner.client
         requests = self._requests[client]
@@ -172,7 +172,7 @@ class Places:
             del self._requests[client]
 
     def of(self, clients: Iterable[Client]) -> list[tuple[bytes, list[RequestId]]]:
-        """Return the places of these clients' requests in the order of their names, and the requests in each."""
+        """Return the places of these clients' requests, by name, and the requests in each."""
         places: dict[bytes, list[RequestId]] = {}
         for request in sorted(request for client in clients for request in self._requests.get(client, ())):
             places.setdefault(self._names[request], []).append(request)

@@ -1,7 +1,7 @@
 """Fencing tokens: each larger than all before, of any lock, over all restarts and merges (ruling E6).
 
 A token is `epoch * 2**32 + n`. The epoch grows whenever a state is born, and is on the disks of a majority of the lock
-servers before its first token; n counts the grants of that epoch, and is part of the replicated state.
+servers before its first token. n counts the grants of that epoch, and is part of the replicated state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from msgspec import Meta
 TOKENS_OF_AN_EPOCH: Final = 1 << 32
 Drawn = Annotated[int, Meta(ge=0, lt=TOKENS_OF_AN_EPOCH)]
 RESERVE: Final = 1 << 24
-"""So many before an epoch's end the next one is asked for."""
+"""The next epoch is requested this many tokens before the end of the present one."""
 
 
 class Tokens:
@@ -22,25 +22,25 @@ class Tokens:
     def __init__(self, epoch: int, drawn: int = 0) -> None:
         self.epoch = epoch
         self.drawn = drawn
-        """In this epoch."""
+        """Tokens of this epoch."""
 
     def draw(self) -> int:
-        """Return the next token, where one `is_left`."""
+        """Return the next token; there must be one (`is_left`)."""
         self.drawn += 1
         assert self.drawn < TOKENS_OF_AN_EPOCH
         return self.epoch * TOKENS_OF_AN_EPOCH + self.drawn
 
     @property
     def is_left(self) -> bool:
-        """Whether another one may be drawn; if not, no majority's disks could store the next epoch. Hot."""
+        """Return whether another token may be drawn; if not, no majority's disks could store the next epoch. Hot."""
         return self.drawn < TOKENS_OF_AN_EPOCH - 1
 
     @property
     def run_short(self) -> bool:
-        """Whether the next epoch should begin."""
+        """Return whether the next epoch should begin."""
         return self.drawn >= TOKENS_OF_AN_EPOCH - RESERVE
 
     def begin(self, epoch: int) -> None:
-        """Begin a later epoch."""
+        """Begin an epoch, unless it is not later than the present one."""
         if epoch > self.epoch:
             self.epoch, self.drawn = epoch, 0

@@ -48,7 +48,7 @@ class Cluster:
         self._change_ring(())
         assert self.service.readiness == (True, "")
         self._administrator = self._services[2].connect(lambda said: None)
-        self._administrator.say([Hello(VERSION, "administrator")], self.clock())
+        self._administrator.receive([Hello(VERSION, "administrator")], self.clock())
 
     # ---- what tests look at
 
@@ -87,7 +87,7 @@ class Cluster:
     def force(self, name):
         """Have an administrator at another node take a lock."""
         (token,) = self.holders(name)
-        self._administrator.say([Force(name, token)], self.clock())
+        self._administrator.receive([Force(name, token)], self.clock())
         self.settle()
 
     def cut_off(self):
