@@ -207,7 +207,7 @@ class Connection:
         self._cluster = cluster
         self._connection = connection
 
-    def say(self, said):
+    def receive(self, said):
         self._cluster.said += said
         self._cluster.when_it_reads(lambda: self._connection.receive(said, self._cluster.clock()))
 
