@@ -323,7 +323,7 @@ class Config:
             self._check_node(node)
         _check_unique("nodeid", self.nodes, lambda node: node.node_id)
         _check_unique("name", self.nodes, lambda node: node.name)
-        advice = " (ring0_port tells nodes at one address apart)"
+        advice = " (ring0_port distinguishes nodes at one address)"
         _check_unique("ring0_addr", self.nodes, _place, advice)
 
     def _check_node(self, node: NodeEntry) -> None:
@@ -339,7 +339,7 @@ class Config:
         if address.is_unspecified or address.is_multicast:
             _refuse("ring0_addr", node.address, "the address of one machine", node)
         if address.version == 6 and address.is_link_local and not address.scope_id:
-            _refuse("ring0_addr", node.address, f"told with its interface, as {address}%eth0", node)
+            _refuse("ring0_addr", node.address, f"written with its interface, as {address}%eth0", node)
         if address.version != self.ip_family:
             _refuse("ring0_addr", node.address, f"an IPv{self.ip_family} address, like the first node's", node)
 

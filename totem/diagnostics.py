@@ -114,12 +114,12 @@ class Diagnostics:
             return f"node {origin} is heard but not in the nodelist; add it there, or give it another port"
         if cause == IMPOSSIBLE_SEQUENCE:
             return (
-                f"node {origin} has a ring sequence that nobody can count on from, and is ignored: "
+                f"node {origin} is ignored, because its ring sequence leaves no room to count on: "
                 f"stop it, and remove its file ringid_{origin}"
             )
         if cause == DUPLICATE_NODE_ID and self._counters.drops[cause] >= _PROOF:
             return (
-                f"another node uses node id {self._node_id}, which is mine: it sent what I did not send. "
+                f"another node uses node id {self._node_id}, this node's own: it sends what this node did not send. "
                 f"Give each node an id of its own in the nodelist"
             )
         return ""
@@ -134,8 +134,8 @@ class Diagnostics:
         names = ", ".join(map(str, sorted(unlisted)))
         self.notice(
             "another nodelist",
-            f"node {join.origin} would have {names} in the ring, which the nodelist here does not have: they will "
-            "not agree. Have the same nodelist at all nodes",
+            f"node {join.origin} names {names} for the ring, but the nodelist here does not have it: the nodes will "
+            "not agree. Use the same nodelist at all nodes",
         )
 
     def notice_other_cluster(self, origin: int, cluster_name: str) -> None:
@@ -152,8 +152,8 @@ class Diagnostics:
             own = self._config.node(self._node_id)
             self._answers_by = inf
             self.report(
-                f"no other node has answered since the start: do they run, have their nodelists node {own.node_id} at "
-                f"{own.address}, does a firewall stop UDP port {own.port}?"
+                f"no other node has answered since the start: check that they run, that their nodelists "
+                f"have node {own.node_id} at {own.address}, and that no firewall blocks UDP port {own.port}"
             )
 
     def check_frame_size(self, origin: int, size: int) -> None:
@@ -183,8 +183,8 @@ class Diagnostics:
         text = f"{reason}: the ring goes on without node {node_id}"
         if term is not None:
             text += f" for {term:.0f} s"
-        text += ". Look for lost packets on its network"
+        text += ". Check its network for lost packets"
         if frame is not None:
             packet = len(frame) + IP_UDP_HEADERS[self._config.ip_family]
-            text += f", and whether all of it carries packets of {packet} bytes (netmtu {self._config.netmtu})"
+            text += f", and whether each link carries packets of {packet} bytes (netmtu {self._config.netmtu})"
         self.report(text)  # each time: it ends a ring

@@ -294,8 +294,8 @@ class Node:
             if self._unstored is None:
                 node_id, fault = self.processor.node_id, words(error)
                 _log.error(
-                    "node %d: out of the ring, since the sequence of a new one cannot be stored: %s; it comes back as "
-                    "soon as it can be",
+                    "node %d: out of the ring, because the sequence of a new ring cannot be stored: %s; "
+                    "it comes back as soon as that is possible",
                     node_id,
                     fault,
                     extra=extra(event_fields("disk_fault", node=node_id, what="ring_sequence", fault=fault)),

@@ -268,7 +268,7 @@ def _open_own_socket(own: NodeEntry) -> socket.socket:
         sock.close()
         hint = {
             errno.EADDRNOTAVAIL: "this machine has no such address",
-            errno.EADDRINUSE: "a process has it already (the same node started twice?)",
+            errno.EADDRINUSE: "another process uses it (was the same node started twice?)",
         }.get(error.errno or 0, error.strerror)
         text = f"node {own.node_id} cannot listen at {own.address} port {own.port}: {hint}"
         raise OSError(error.errno, text) from None

@@ -486,7 +486,7 @@ def a_node_whose_large_frames_reach_nobody_costs_seconds() -> None:
     _send_large(cluster, 3)
     assert cluster.run_until(lambda: cluster.one_ring(1, 2), 10)
     assert said[0][0] == 3
-    assert "(FAILED TO RECEIVE), nor does anybody else: the ring goes on without node 3" in said[0][1]
+    assert "(FAILED TO RECEIVE), nor does any other node: the ring goes on without node 3" in said[0][1]
     judge(cluster, settle=False)
 
 

@@ -219,15 +219,15 @@ def test_udp():
         (SMALL + "quorum {\ndevice {\nmodel: net\n}\n}\n", "x:11: section quorum.device has no effect here"),
         (SMALL + "logging {\nsyslog_priority: err\n}\n", "x:11: logging.syslog_priority has no effect here"),
         (SMALL + "stray: 1\n", "x:10: stray outside all sections is not known here"),
-        (SMALL + "token: 1\n", "x:10: token outside all sections is not known here and has no effect (it belongs into"),
+        (SMALL + "token: 1\n", "x:10: token outside all sections is not known here and has no effect (it belongs in"),
         (SMALL + "quorum {\nsystem {\n}\n}\n", "x:11: section system stands inside quorum and has no effect: a } is"),
-        (small_with("join: 70\njoin: 80"), "x:2: totem.join has no effect, since line 3 has it again"),
+        (small_with("join: 70\njoin: 80"), "x:2: totem.join has no effect, because line 3 repeats it"),
         ("\ufeff" + SMALL, "x:1: the file begins with a byte order mark"),
-        (small_with("cluster_name: a # b"), "x:2: totem.cluster_name has '# b' in its value, as at Corosync"),
+        (small_with("cluster_name: a # b"), "x:2: totem.cluster_name has '# b' in its value, as in Corosync"),
         (small_with('cluster_name: "a"'), "x:2: totem.cluster_name has quotes in its value"),
-        (small_with("block_unlisted_ips: off"), "x:2: totem.block_unlisted_ips: 'off' is taken for yes, as at Corosy"),
-        (small_with("clear_node_high_bit: on"), "x:2: totem.clear_node_high_bit: 'on' is taken for no, as at Corosyn"),
-        (small_with("secauth: no"), "x:2: totem.secauth: 'no' is taken for off, as at Corosync"),
+        (small_with("block_unlisted_ips: off"), "x:2: totem.block_unlisted_ips: 'off' is read as yes, as in Corosy"),
+        (small_with("clear_node_high_bit: on"), "x:2: totem.clear_node_high_bit: 'on' is read as no, as in Corosyn"),
+        (small_with("secauth: no"), "x:2: totem.secauth: 'no' is read as off, as in Corosync"),
     ],
 )
 def test_warned(text, warning):
@@ -339,7 +339,7 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         (SMALL.replace("127.0.0.1", "fe80::1"), "x:6: ring0_addr of node 1: fe80::1 is wrong", "fe80::1%eth0"),
         ("", "x:1: this file is empty, it has no section totem", "transport"),
         ("# a comment\n", "x:1: this file is empty", "transport"),
-        (SMALL + SMALL[SMALL.index("nodelist") :], "x:10: a second nodelist", "have one"),
+        (SMALL + SMALL[SMALL.index("nodelist") :], "x:10: a second nodelist", "write only one"),
         (
             SMALL.replace("  }", "  }\n  node {\nnodeid: 2\nring0_addr: ::1\n}"),
             "x:11: ring0_addr of node 2",
@@ -358,10 +358,10 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         (SMALL + "cpgd {\nreserved {\ngroup:\n}\n}", "x:12: cpgd.reserved.group: ''", "1 to 128 bytes"),
         ("totem {\n", "x:1: section totem begins here and is not closed", "}"),
         (SMALL.replace("}\nnodelist", "nodelist"), "x:1: section totem begins here", "before nodelist in line 3"),
-        (SMALL + "quorum {\n}  # x\n", "x:11: nothing may stand behind }", "'}  # x'"),
+        (SMALL + "quorum {\n}  # x\n", "x:11: nothing may follow }", "'}  # x'"),
         (SMALL + "}\n", "x:10: } closes nothing", ""),
         (SMALL + "totem\n", "x:10: neither", "totem"),
-        ("totem:\n  transport: udpu\nnodelist:\n  - a\n", "x:1: 'totem:' begins no section", "'totem {' does"),
+        ("totem:\n  transport: udpu\nnodelist:\n  - a\n", "x:1: 'totem:' does not begin a section", "'totem {' does"),
         (SMALL + "{\n}\n", "x:10: a section begins with its name", ""),
         (SMALL + "totem { version: 2 }\n", "x:10: a section begins with its name", ""),
         (SMALL + ": 3\n", "x:10: a key is missing", ""),
@@ -551,7 +551,7 @@ def test_corosync_reads_over_what_is_ours(tmp_path):
 def test_what_is_no_text_is_called_so(tmp_path, encoding):
     path = tmp_path / "wide"
     path.write_text(SMALL, encoding=encoding)
-    with pytest.raises(ConfigError, match="wide:1: this is no text"):
+    with pytest.raises(ConfigError, match="wide:1: this is not text"):
         load(path)
 
 
@@ -602,7 +602,7 @@ def test_own_node_by_address(config, monkeypatch):
 
 def test_own_node_by_address_needs_exactly_one(config, monkeypatch):
     monkeypatch.setattr("totem.corosync_conf.this_node.is_local", lambda address: address == "127.0.0.1")
-    with pytest.raises(ValueError, match=r"several .* say which: 1 \(one, 127.0.0.1\), 7 \(node7, 127.0.0.1\)$"):
+    with pytest.raises(ValueError, match=r"several .* name one: 1 \(one, 127.0.0.1\), 7 \(node7, 127.0.0.1\)$"):
         own_node(config)
     monkeypatch.setattr("totem.corosync_conf.this_node.is_local", lambda address: False)
     with pytest.raises(ValueError, match="no node of the nodelist has an address of this machine"):

@@ -318,8 +318,8 @@ async def test_what_cannot_be_stored_is_not_told_to_anybody(world, autojump_cloc
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         "node 1: strange",
-        "node 1: out of the ring, since the sequence of a new one cannot be stored: /state/ringid_1: No space left on "
-        "device; it comes back as soon as it can be",
+        "node 1: out of the ring, because the sequence of a new ring cannot be stored: /state/ringid_1: "
+        "No space left on device; it comes back as soon as that is possible",
     ]
     fault = {"event": "disk_fault", "what": "ring_sequence", "fault": "/state/ringid_1: No space left on device"}
     assert [fields_of(record) for record in caplog.records] == [{}, {**fault, "node": 1}]

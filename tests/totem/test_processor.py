@@ -177,7 +177,7 @@ def test_what_never_ends_to_come_of_a_former_life_is_a_second_node():
         machine.receive(codec.encode(MergeDetect(1, 1, RingId(1, 12))), float(second))
     failure = machine.take().failure
     assert failure is not None
-    assert "node id 1, which is mine" in failure
+    assert "node id 1, this node's own" in failure
 
 
 def test_my_own_multicast_of_a_ring_that_i_have_left_is_no_second_node():
@@ -289,7 +289,7 @@ def test_strangers_cannot_use_up_what_an_administrator_is_told():
         assert told_of(machine, "is heard") == []
     join = codec.encode(Join(2, 2, 9, (1, 2, 7, 9), (9,)))
     machine.receive(join, 86500.0)
-    assert len(told_of(machine, "node 2 would have 7 in the ring")) == 1
+    assert len(told_of(machine, "node 2 names 7 for the ring")) == 1
 
 
 def test_a_node_that_nobody_has_answered_says_so_once():
@@ -317,7 +317,7 @@ def test_who_is_alone_by_intent_or_has_had_company_does_not():
 def test_a_node_that_others_have_in_their_nodelists_only_is_named():
     machine = ring_of_one()
     machine.receive(codec.encode(Join(2, 2, 9, (1, 2, 7, 9), (9,))), 1.0)
-    assert any("node 2 would have 7 in the ring" in text for text in machine.take().notices)
+    assert any("node 2 names 7 for the ring" in text for text in machine.take().notices)
 
 
 def test_a_node_outside_the_nodelist_is_named_and_ignored():
@@ -349,7 +349,7 @@ def test_an_impossible_ring_sequence_is_not_believed():
     machine.receive(codec.encode(Join(2, 2, (1 << 64) - 1, (1, 2), ())), 1.0)
     assert machine.numbers.highest == 5
     assert machine.statistics().drops == {"impossible ring sequence": 1}
-    assert any("node 2 has a ring sequence" in text for text in machine.take().notices)
+    assert any("node 2 is ignored, because its ring sequence" in text for text in machine.take().notices)
 
 
 def test_a_repeated_or_foreign_token_has_no_effect():

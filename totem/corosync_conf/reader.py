@@ -123,11 +123,13 @@ class ConfReader:
         if not nodelists:
             self._refuse(1, "this file has no section nodelist, with the nodes of the ring")
         for further in nodelists[1:]:
-            self._refuse(further.line, "a second nodelist, which Corosync lays over the first, node by node: have one")
+            self._refuse(
+                further.line, "a second nodelist, which Corosync merges with the first, node by node: write only one"
+            )
 
     def _parse(self, text: str) -> SectionTree:
         if text.startswith(BYTE_ORDER_MARK):
-            self.survey.warn(1, "the file begins with a byte order mark, which Corosync does not read over")
+            self.survey.warn(1, "the file begins with a byte order mark, which Corosync does not ignore")
         return parse_tree(text.removeprefix(BYTE_ORDER_MARK), self.survey.path)
 
     def read_section(self, text: str, name: str, readers: Readers) -> Section:
@@ -193,7 +195,7 @@ class ConfReader:
         if line and text not in ("yes", "no"):
             word = "yes" if default else "no"
             self.survey.slip(
-                line, f"{section.name}.{name}: '{text}' is taken for {word}, as at Corosync: write yes or no"
+                line, f"{section.name}.{name}: '{text}' is read as {word}, as in Corosync: write yes or no"
             )
         return text == "yes" if text in ("yes", "no") else default
 
@@ -212,12 +214,12 @@ class ConfReader:
         if secauth.text == "on" and len(ciphers) < 2:
             secrets.append(("secauth", secauth, "off"))
         elif secauth.text not in ("on", "off"):
-            self.survey.slip(secauth.line, f"totem.secauth: '{secauth.text}' is taken for off, as at Corosync")
+            self.survey.slip(secauth.line, f"totem.secauth: '{secauth.text}' is read as off, as in Corosync")
         for name, value, plain in secrets:
             self._refuse(
                 value.line,
                 f"totem.{name}: '{value.text}' is not supported: udpu and udp travel in plain text, here and in"
-                f" Corosync. Write '{name}: {plain}', and keep the network to yourself",
+                f" Corosync. Write '{name}: {plain}', and use a private network",
             )
 
     def _read_totem(self, totem: SectionTree) -> dict[str, Any]:
@@ -237,7 +239,7 @@ class ConfReader:
     def _read_interface(self, totem: SectionTree, transport: str) -> dict[str, Any]:
         for section in totem.named("totem.interface"):
             if self._take(section, "linknumber", small_number, 0):
-                self._refuse(self._lines["linknumber", None], "only link 0: several links need knet")
+                self._refuse(self._lines["linknumber", None], "only link 0 is supported: several links need knet")
         interface = self._only(totem, "totem.interface")
         if self._choice(interface, "broadcast", default=False):
             line = self._lines["broadcast", None]
@@ -270,7 +272,7 @@ class ConfReader:
             self._refuse(section.line, "a node needs a ring0_addr")
         for name, line in lines.items():
             if OF_KNET.match(name):
-                self._refuse(line, "only ring0_addr: several links need knet, which is not supported")
+                self._refuse(line, "only ring0_addr is supported: several links need knet")
         address = self._resolve(section, ip_version)
         node_id = self._take(section, "nodeid", number, 0)
         if not node_id:
@@ -310,7 +312,7 @@ class ConfReader:
         for section in root.named("uidgid"):
             for key in section.values:
                 if key not in ("uid", "gid"):
-                    self._refuse(section.values[key].line, f"uidgid.{key}: only uid and gid may stand here")
+                    self._refuse(section.values[key].line, f"uidgid.{key}: only uid and gid are allowed here")
             former = SectionTree(section.name, section.line)
             for key, value in section.former:
                 former.values = {key: value}
@@ -335,9 +337,9 @@ class ConfReader:
         root = self._parse(text)
         for section in root.sections:
             if section.name != "uidgid":
-                self._refuse(section.line, f"section {section.name}: only uidgid may stand in a file of this folder")
+                self._refuse(section.line, f"section {section.name}: only uidgid is allowed in a file of this folder")
         for key, value in root.values.items():
-            self._refuse(value.line, f"{key} stands outside of a section uidgid")
+            self._refuse(value.line, f"{key} is outside of a section uidgid")
         return list(self._user_rules(root))
 
     def _refuse(self, line: int, text: str) -> NoReturn:

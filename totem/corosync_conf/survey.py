@@ -45,13 +45,13 @@ class Survey:
                 self._check_unknown(place, key, value.line, words)
         for key, value in section.former:
             last = section.values[key].line
-            self.warn(value.line, f"{section.name}.{key} has no effect, since line {last} has it again")
+            self.warn(value.line, f"{section.name}.{key} has no effect, because line {last} repeats it")
 
     def _check_unknown(self, place: str, key: str, line: int, words: Words) -> None:
         hint = near(key, words.keys)
         at_home = next((name for name, others in WORDS.items() if key in others.taken), "")
         if not hint and at_home:
-            hint = f" (it belongs into section {at_home})"
+            hint = f" (it belongs in section {at_home})"
         text = f"{place} is not known here and has no effect{hint}"
         if hint:
             self.slip(line, text)
@@ -62,10 +62,11 @@ class Survey:
         text = value.text
         if comment := re.search(r"\s(#.*)", text):
             self.slip(
-                value.line, f"{place} has '{comment[1]}' in its value, as at Corosync: comments have lines of their own"
+                value.line,
+                f"{place} has '{comment[1]}' in its value, as in Corosync: put comments on lines of their own",
             )
         elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-            self.slip(value.line, f"{place} has quotes in its value, as at Corosync: leave them out")
+            self.slip(value.line, f"{place} has quotes in its value, as in Corosync: remove them")
 
     def check_sections(self, section: SectionTree) -> None:
         """Warn of the sections inside this one that have no effect."""

@@ -53,7 +53,7 @@ def decode(data: bytes, path: str) -> str:
     """Return the text of a file as Corosync reads it, which looks at bytes; a file with zero bytes is refused."""
     if b"\0" in data:
         line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        refuse(path, line, "this is no text: it has a zero byte here (UTF-8 is meant, not UTF-16)")
+        refuse(path, line, "this is not text: it has a zero byte here (use UTF-8, not UTF-16)")
     return _LONE_BLANK.sub(b" ", data).decode(errors="replace")
 
 
@@ -72,7 +72,7 @@ def parse_tree(text: str, path: str) -> SectionTree:
             name, _, rest = line.partition("{")
             name = name.rstrip(_BLANKS + ":")
             if not name or rest:
-                refuse(path, number, "a section begins with its name and {, and nothing behind it")
+                refuse(path, number, "a section begins with its name and {, and nothing after it")
             inner = SectionTree(f"{section.name}.{name}".lstrip("."), number)
             section.sections.append(inner)
             stack.append(inner)
@@ -81,13 +81,13 @@ def parse_tree(text: str, path: str) -> SectionTree:
             if not key:
                 refuse(path, number, "a key is missing before the colon")
             if not value and not section.name and key in FILE_SECTIONS:
-                refuse(path, number, f"'{key}:' begins no section, '{key} {{' does")
+                refuse(path, number, f"'{key}:' does not begin a section, '{key} {{' does")
             if key in section.values:
                 section.former.append((key, section.values[key]))
             section.values[key] = Value(value, number)
         elif line.startswith("}"):
             if line != "}":
-                refuse(path, number, f"nothing may stand behind }}: {line[:40]!r}")
+                refuse(path, number, f"nothing may follow }}: {line[:40]!r}")
             if len(stack) == 1:
                 refuse(path, number, "} closes nothing")
             stack.pop()

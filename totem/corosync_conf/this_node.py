@@ -26,7 +26,7 @@ def _node_of_this_machine(config: Config) -> int:
         text = f"no node of the nodelist has an address of this machine: {_names(config.nodes)}"
         raise AddressUnavailable(text, setting="node")
     if len(candidates) > 1:
-        text = f"several nodes have an address of this machine, say which: {_names(candidates)}"
+        text = f"several nodes have an address of this machine, name one: {_names(candidates)}"
         raise ConfigError(text, setting="node")
     return candidates[0].node_id
 

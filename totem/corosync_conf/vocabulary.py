@@ -113,8 +113,8 @@ WORDS = {
         frozenset(("config_version", "crypto_model", "keyfile", "key", "threads", "token_warning", "link_mode"))
         | {"ip_dscp", "max_network_delay"},
         {
-            "nodeid": "a node's id stands in the nodelist",
-            "heartbeat_failures_allowed": "the token alone tells of failures",
+            "nodeid": "a node's id is set in the nodelist",
+            "heartbeat_failures_allowed": "only the token detects failures",
             "cancel_token_hold_on_retransmit": "it is no",
         },
         frozenset(("interface",)),
@@ -127,11 +127,13 @@ WORDS = {
     ),
     "nodelist": Words(frozenset(), sections=frozenset(("node",))),
     "nodelist.node": Words(frozenset(("ring0_addr", "ring0_port", "nodeid", "name", "quorum_votes"))),
-    "quorum": Words(frozenset(QUORUM), frozenset(("leaving_timeout", "votes")), {"device": "it gives no votes"}),
+    "quorum": Words(
+        frozenset(QUORUM), frozenset(("leaving_timeout", "votes")), {"device": "a quorum device gives no votes here"}
+    ),
     "logging": Words(
         frozenset((*LOGGING, "to_file")),
         frozenset(("fileline", "function_name", "blackbox")),
-        dict.fromkeys(("logfile_priority", "syslog_priority", "syslog_level"), "all from info on is written"),
+        dict.fromkeys(("logfile_priority", "syslog_priority", "syslog_level"), "everything from info up is logged"),
         frozenset(("logger_subsys", "logging_daemon")),
     ),
     "system": Words(

@@ -33,31 +33,32 @@ ANY = ""
 """The name that stands for all interfaces."""
 
 _EPILOG = """\
-A line for each packet: time, source > destination, type, node (of a token: who
-sent it on; of a multicast: its originator), ring, numbers; ring ids as in
-Corosync's log, "1.d" is ring d (hexadecimal) of representative 1. Below it each
-message that it completes. Of a packet's copies for several destinations the
-first is shown; tokens of an idle ring are one line with a count.
+A line for each packet: time, source > destination, type, node (of a token: its
+last sender; of a multicast: its originator), ring, numbers. Ring ids are as in
+Corosync's log: "1.d" is ring d (hexadecimal) of representative 1. Below the line
+stands each message that the packet completes. Of a packet's copies for several
+destinations only the first is shown; tokens of an idle ring are one line with a
+count.
 
 types of packets:
   token mcast merge_detect join leave commit_token hold_cancel
-  foreign (at a ring's port, but no packet of one), malformed, retransmission
-types of messages (a service's name alone stands for all of its):
+  foreign (at a ring's port, but no packet of a ring), malformed, retransmission
+types of messages (the name of a service stands for all of its messages):
   {names}
 
-with --json one object a line: time, source, destination, type, node, length;
+--json prints one object a line: time, source, destination, type, node, length;
 "packet" and each of "messages" with the fields that Corosync's structures have;
-bytes are in hex. Where there is one: "copy" ("copy" or "retransmission"),
-"train" (place and length of it), "hello", "hint", "faults" (why it is
-malformed), "notes"; "hex" of what cannot be read.
+bytes in hex. Only where they apply: "copy" ("copy" or "retransmission"), "train"
+(its place and the length), "hello", "hint", "faults" (why it is malformed),
+"notes"; "hex" of what cannot be read.
 
 examples:
-  totem dump ring.pcap                               what was said
-  totem dump ring.pcap.gz --summary                  the picture of it
+  totem dump ring.pcap                               all packets
+  totem dump ring.pcap.gz --summary                  counts and rates
   totem dump ring.pcap --type join,leave,commit_token,sync
   totem dump ring.pcap --group chat --no-tokens
   totem dump ring.pcap --json | jq -c 'select(.type == "token").packet.aru'
-  totem dump --live                                  as it passes, all interfaces
+  totem dump --live                                  packets as they pass, all interfaces
   ssh node tcpdump -U -w - udp port 5405 | totem dump -
 
 exit codes:
@@ -213,10 +214,10 @@ def parser(layers: Iterable[Layer] = ()) -> argparse.ArgumentParser:
         "dump",
         help="show what Corosync's datagrams say, from a capture or as they pass",
         description="""\
-Show what the nodes of a Corosync ring (or of ours) say to each other, message by
-message, through packing, fragments and recovery: tokens, joins, process groups,
-sync, votes. FILE is a capture by tcpdump or Wireshark (pcap or pcapng, also
-gzipped; - is standard input). Transports udp and udpu, without encryption.""",
+Show what the nodes of a ring, Corosync's or this package's, send to each other:
+tokens, joins, process groups, sync, votes; each message also through packing,
+fragments and recovery. FILE is a capture by tcpdump or Wireshark (pcap or pcapng,
+also gzipped; - is standard input). Transports udp and udpu, without encryption.""",
         epilog=_EPILOG.format(names=textwrap.fill(" ".join(names), 76, subsequent_indent="  ")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -227,29 +228,35 @@ gzipped; - is standard input). Transports udp and udpu, without encryption.""",
         nargs="?",
         const=ANY,
         metavar="INTERFACE",
-        help="listen at INTERFACE, or at all, until SIGINT; then print the summary (needs CAP_NET_RAW; binds no port)",
+        help="capture at INTERFACE, or at all, until SIGINT; then print the summary (needs CAP_NET_RAW; binds no port)",
     )
-    dump.add_argument("--summary", action="store_true", help="print counts instead: of all, whatever is asked below")
+    dump.add_argument(
+        "--summary", action="store_true", help="print counts instead: of all packets, whatever is selected below"
+    )
     dump.add_argument("--json", action="store_true", help="print JSON, one object a line")
     dump.add_argument("--hex", action="store_true", help="print all bytes of each packet as well")
-    dump.add_argument("--type", type=_type_reader(names), default=(), metavar="TYPE,…", help="only these (see below)")
-    dump.add_argument("--node", type=_numbers(1, 2**32 - 1), default=(), metavar="ID,…", help="only what these say")
+    dump.add_argument(
+        "--type", type=_type_reader(names), default=(), metavar="TYPE,…", help="show only these types (see below)"
+    )
+    dump.add_argument(
+        "--node", type=_numbers(1, 2**32 - 1), default=(), metavar="ID,…", help="show only what these nodes send"
+    )
     dump.add_argument(
         "--group",
         type=os.fsencode,
         action="append",
         default=[],
         metavar="NAME",
-        help="only messages about this process group (may be repeated)",
+        help="show only messages about this process group (may be repeated)",
     )
     dump.add_argument(
         "--port",
         type=_numbers(1, 65535),
         metavar="PORT,…",
-        help="look at these ports alone (else at 5404 and 5405, and at all else that begins as a ring's packets do)",
+        help="read only these ports (default: 5404, 5405, and all other packets that begin as a ring's do)",
     )
     tokens = dump.add_mutually_exclusive_group()
-    tokens.add_argument("--tokens", action="store_true", help="show each token, of idle rings too (as --json does)")
+    tokens.add_argument("--tokens", action="store_true", help="show each token, also of idle rings (as --json does)")
     tokens.add_argument("--no-tokens", action="store_true", help="show no token")
     dump.add_argument("--copies", action="store_true", help="show a packet once for each of its destinations")
     return whole

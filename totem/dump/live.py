@@ -70,7 +70,7 @@ class Sniffer:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, protocol)
         except PermissionError:
             raise NoCapture(
-                "listening to packets takes the capability CAP_NET_RAW: run as root, or give a capture file "
+                "capturing packets needs the capability CAP_NET_RAW: run as root, or give a capture file "
                 "(tcpdump -w FILE udp)"
             ) from None
         except OSError as error:

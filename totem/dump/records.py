@@ -239,7 +239,7 @@ class Reader:
     def _explanation(self, message: WholeMessage) -> Explanation:
         data, label = message.data, message.label
         if label is None:
-            return Explanation(UNEXPLAINED, f"{len(data)} bytes with a label that was told before", None)
+            return Explanation(UNEXPLAINED, f"{len(data)} bytes with a label that was sent before", None)
         for layer in self._layers:
             explanation = layer.explain_payload(label, data) if label else layer.explain(data)
             if explanation is not None:

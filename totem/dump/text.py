@@ -63,7 +63,7 @@ class Writer:
         datagram = record.datagram
         parts = [clock(datagram.time)]
         if record.kind == END:
-            parts.append("end of the capture: messages that waited for what is not in it")
+            parts.append("end of the capture: messages that waited for packets that are not in it")
         else:
             source = endpoint(datagram.source, datagram.source_port)
             destination = endpoint(datagram.destination, datagram.destination_port)

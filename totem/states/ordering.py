@@ -240,7 +240,7 @@ class Ordering(StateHandler):
         pure = self.is_pure()
         deaf = self._judge(ring, token.aru_holder, frame, pure=pure)
         if deaf == ring.node_id and frame is not None:
-            standstill.reason += ", nor does anybody else"
+            standstill.reason += ", nor does any other node"
         if deaf:
             self.processor.give_up(deaf, standstill.reason, frame, now, pure=pure)
         elif not pure and self.state is State.OPERATIONAL:
@@ -276,11 +276,13 @@ class Ordering(StateHandler):
             return False
         deaf = set(join.failed).intersection(ring.members)
         if ring.node_id in deaf:
-            processor.give_up(ring.node_id, f"node {join.origin} says (FAILED TO RECEIVE) of me", None, now, pure=True)
+            processor.give_up(
+                ring.node_id, f"node {join.origin} reports (FAILED TO RECEIVE) of this node", None, now, pure=True
+            )
             processor.hear(join, now)
             return True
         for node_id in deaf:
-            processor.left_out.add(node_id, now, f"node {join.origin} says (FAILED TO RECEIVE) of it")
+            processor.left_out.add(node_id, now, f"node {join.origin} reports (FAILED TO RECEIVE) of it")
         return False
 
     def on_hold_cancel(self, message: HoldCancel, now: float) -> None:

@@ -62,9 +62,9 @@ def header(kind: Construct, nodeid: Construct = NodeId, encapsulated: Construct 
         "magic" / Const(MAGIC, Int16ul) * "0xc070",
         "version" / Const(VERSION, Int8ul) * "3",
         "type" / kind * "0 orf_token, 1 mcast, 2 merge_detect, 3 join, 4 commit_token, 5 token_hold_cancel",
-        "encapsulated" / encapsulated * "mcast: 2, or 1 if its data is an old mcast; else 0, and not looked at",
+        "encapsulated" / encapsulated * "mcast: 2, or 1 if its data is an old mcast; else 0, and not read",
         "nodeid" / nodeid * "sender; of a token the last forwarder; of a leave message 0",
-        "target_nodeid" / Int32ul * "not used by udp and udpu: garbage from Corosync, 0 from us",
+        "target_nodeid" / Int32ul * "not used by udp and udpu: garbage from Corosync, 0 from this package",
     )
 
 
@@ -87,14 +87,14 @@ OrfToken = Struct(
     "seq" / Int32ul * "highest number given out on this ring",
     "token_seq" / Int32ul * "one more at each hop; a token that is not newer than the last one seen is a copy",
     "aru" / Int32ul * "all received up to",
-    "aru_addr" / Int32ul * "node id of the one that lowered aru; 0: nobody",
+    "aru_addr" / Int32ul * "node id of the one that lowered aru; 0: none",
     "ring_id" / RingId,
     "backlog" / Int32ul * "sum of the members' send queues, in frames",
     "fcc" / Int32ul * "frames sent in the last rotation by all",
     "retrans_flg" / Int32ul * "recovery: some member still has old messages to send",
     "rtr_list_entries" / Rebuild(Int32ul, len_(this.rtr_list)) * "at most 30",
     Check(this.rtr_list_entries <= MAX_REQUESTS),
-    "rtr_list" / Array(this.rtr_list_entries, RtrItem) * "messages that somebody misses",
+    "rtr_list" / Array(this.rtr_list_entries, RtrItem) * "messages that some member misses",
     Rest,
 )
 
@@ -105,10 +105,12 @@ def mcast(encapsulated: Construct, data: Construct) -> Construct:
         "header" / header(Const(TYPE_MCAST, Int8ul), encapsulated=encapsulated),
         "system_from" / NodeId * "originator",
         "seq" / Int32ul * "number in the ring's total order: 1, 2, 3 …",
-        "this_seqno" / Int32ul * "the sender's own count of frames; nobody reads it",
+        "this_seqno" / Int32ul * "the sender's own count of frames; no node reads it",
         "ring_id" / RingId * "ring in which seq is valid",
         "node_id" / Int32ul * "always 0",
-        "guarantee" / Int32ul * "0 from Corosync, which does not read it; 1 from us in frames with SAFE messages",
+        "guarantee"
+        / Int32ul
+        * "0 from Corosync, which does not read it; 1 from this package in frames with SAFE messages",
         "data" / data * "a totempg frame; if encapsulated = 1 a whole old multicast",
     )
 
@@ -132,9 +134,11 @@ MembJoin = Struct(
     "ring_seq" / Int64ul * "seq of the sender's current ring id",
     Check(this.proc_list_entries <= MAX_PROCESSORS),
     Check(this.failed_list_entries <= MAX_PROCESSORS),
-    "proc_list" / Array(this.proc_list_entries, NodeId) * "whom the sender would have in the ring; a set, in any order",
-    "failed_list" / Array(this.failed_list_entries, NodeId) * "whom it holds for failed",
-    "rest" / Default(GreedyBytes, b"") * "from us a hint; nothing from Corosync",
+    "proc_list"
+    / Array(this.proc_list_entries, NodeId)
+    * "nodes that the sender would have in the ring; a set, in any order",
+    "failed_list" / Array(this.failed_list_entries, NodeId) * "nodes that it considers failed",
+    "rest" / Default(GreedyBytes, b"") * "a hint from this package; nothing from Corosync",
 )
 
 MembCommitTokenMembEntry = Struct(
@@ -195,7 +199,7 @@ def build(packet: Container) -> bytes:
 
 TotempgMcast = Struct(
     "version" / Const(0, Int16ul) * "0",
-    "type" / OneOf(Int16ul, [FRAME_PLAIN, FRAME_COMPACT]) * "0; from us 1 if it has run headers",
+    "type" / OneOf(Int16ul, [FRAME_PLAIN, FRAME_COMPACT]) * "0; from this package 1 if it has run headers",
     "fragmented" / Int8ul * "0: the last piece ends a message; else the number of this fragment",
     "continuation" / Int8ul * "0: the first piece begins a message; else `fragmented` of the frame that it continues",
     "msg_count" / Rebuild(Int16ul, len_(this.pieces)) * "pieces in the frame, at least 1",

@@ -65,6 +65,6 @@ async def test_cpgd_goes_on_when_there_is_room(tmp_path):
                 await other.wait_members(2)
         code, log = await one.end()
     assert code == 0
-    assert log.count(f"out of the ring, since the sequence of a new one cannot be stored: {state}/ringid_1") == 1
+    assert log.count(f"out of the ring, because the sequence of a new ring cannot be stored: {state}/ringid_1") == 1
     assert log.count("No space left on device") == 1
     assert log.count("its disk can be written again, after") == 1

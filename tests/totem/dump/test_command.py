@@ -312,7 +312,7 @@ def test_live_without_the_capability(capsys, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr("totem.dump.live.socket.socket", refuse)
-    assert "takes the capability CAP_NET_RAW" in dump(capsys, "--live", code=1)[1]
+    assert "needs the capability CAP_NET_RAW" in dump(capsys, "--live", code=1)[1]
 
 
 def test_times_are_in_order():

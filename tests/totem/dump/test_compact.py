@@ -86,7 +86,7 @@ def test_json_has_the_label_and_rebuilds_every_byte():
 def test_a_capture_that_begins_later_does_not_know_the_label():
     labels = Labels()
     sent(([b"before"], CHAT), labels=labels)
-    assert texts(take(*sent(([b"now"], CHAT), labels=labels))) == ["3 bytes with a label that was told before"]
+    assert texts(take(*sent(([b"now"], CHAT), labels=labels))) == ["3 bytes with a label that was sent before"]
 
 
 def test_without_the_layers_above_a_label_is_bytes():
