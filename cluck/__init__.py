@@ -15,16 +15,18 @@ The tour, from the top down:
 
 - `connect` makes this program a client of its machine's `cluckd`: `Locks`, on trio and on asyncio (`cluck.aio`);
   `cluck.blocking.connect` is the same for threads. `open` makes it a lock server itself, on any ring of `cpg`.
-- `locks.lock`, `locks.shared` and `locks.semaphore` hold something for the time of a block: a `Held`, with its fencing
-  `token`, `remaining()`, `renew()`, and the events `unlocking` and `lost`. A block is never entered without its lock.
+- `locks.lock`, `locks.shared` and `locks.semaphore` return a `Held`: a lock to hold for the time of a block, or from
+  `acquire` to `release`. It has a fencing `token`, `remaining()`, `renew()`, and the events `unlocking` and `lost`. A
+  block is never entered without its lock.
 - A lock that is lost cancels the body, and `LockLost` comes out of the block, as it is.
-- `locks.condition` gives the lock back while one waits: `wait`, `wait_for`, `notify`, `notify_all`.
-- `locks.candidate` stands in an election: `roles`, `run_while_leader`, `publish`, `resign`; `locks.observe` tells who
+- `locks.condition` releases the lock during a wait: `wait`, `wait_for`, `notify`, `notify_all`.
+- `locks.candidate` stands in an election: `roles`, `run_while_leader`, `publish`, `resign`; `locks.observe` reports who
   leads.
-- `locks.wait_ready`, `locks.status`, `locks.tickets` and `locks.force` are for those who look after it all.
-- What goes wrong is a `LockError`: `LockTimeout`, `NotReady`, `DeadlockError`, `LockLost`, `OutcomeUnknown`, ...
+- `locks.wait_ready`, `locks.status`, `locks.tickets` and `locks.force` are for administrators.
+- Errors are a `LockError`: `LockTimeout`, `NotReady`, `DeadlockError`, `LockLost`, `OutcomeUnknown`, ... The last one
+  and `DaemonUnavailable` are the classes of `cpg`.
 
-Below is the package `cpg`: groups of processes, on whose order all of this stands.
+All of this stands on the package `cpg`: groups of processes, and their total order.
 """
 
 from importlib import import_module
@@ -89,7 +91,7 @@ _LATER = {
     "connect": "cluck.client.asynchronous",
     "open": "cluck.embedded",
 }
-"""Loaded when they are asked for: a lock server needs no client."""
+"""Loaded when they are used first: a lock server needs no client."""
 _ROOMS = ("aio", "blocking")
 
 

@@ -1,7 +1,7 @@
 """Cluster locks for programs on asyncio: `async with cluck.aio.connect() as locks`.
 
-The locks, conditions and candidates are those of trio's programs (`cluck.connect`), natively in asyncio's loop, with no
-trio in the process; a task that is cancelled gets `asyncio.CancelledError`, and its lock is given back::
+The locks, conditions and candidates are those of programs on trio (`cluck.connect`). They run natively in asyncio's
+loop, with no trio in the process. A task that is cancelled gets `asyncio.CancelledError`, and its lock is released::
 
     async def main() -> None:
         async with cluck.aio.connect() as locks, locks.lock("backup", timeout=5) as held:

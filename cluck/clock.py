@@ -1,4 +1,4 @@
-"""The clock that leases are counted by."""
+"""The clock of leases."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import time
 
 
 def boot_time() -> float:
-    """Return the seconds of the boot-time clock, which goes on while the machine is suspended (ruling E7)."""
+    """Return the seconds of the boot-time clock, which runs on while the machine is suspended (ruling E7)."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

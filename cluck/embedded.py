@@ -1,7 +1,6 @@
 """A program that is a lock server itself: `async with cluck.open(ring) as locks`.
 
-Its locks live and end with it: when the program leaves, or its process ends while its node goes on, they are free at
-once.
+Its locks end with it: when the program leaves, or its process ends while its node runs on, they are free at once.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from cluck.protocol import Bye, Downward, Upward, held_to_limits
 from cluck.server.host import GROUP, Host, Store
 from cluck.server.store import Disk, this_boot
 from cpg.arguments import callback, pathname, whole
-from cpg.block import Waiters, raise_instead
+from cpg.block import Waiters
 from cpg.embedded import EmbeddedRing
+from cpg.errors import raise_instead
 from cpg.replication.electorate import Electorate, votes_of
 from cpg.replication.replica import ReplicaSettings
 from cpg.ring import Ring
@@ -40,18 +40,22 @@ async def open(
     """Be one of the cluster's lock servers, and its client: `async with cluck.open(ring) as locks`, on trio or asyncio.
 
     Args:
-        ring: Any kind: `cpg.open_ring`, `cpg.connect`, `cpg.open_corosync`, or a virtual one.
-        servers: The node ids of all lock servers, or the votes of each: more than half of these decide. It must be the
-            same at all of them where the cluster begins; later they know who decides (`Locks.change_voters`), and this
-            changes nothing. None: the whole nodelist of `cpg.open_ring`'s configuration, with its votes.
-        priority: As a leader of the service, 1 first, up to 14; 0: never.
+        ring: A ring of any kind: `cpg.open_ring`, `cpg.connect`, `cpg.open_corosync`, or a virtual one.
+        servers: The node ids of all lock servers, or a mapping with the votes of each. More than half of the votes
+            decide. It must be the same at all servers when the cluster begins. Later they know who decides
+            (`Locks.change_voters`), and this changes nothing. None: the whole nodelist of `cpg.open_ring`'s
+            configuration, with its votes.
+        priority: The server's rank as a leader of the service, 1 first, up to 14; 0: never a leader.
         group: The name of the servers' group.
-        store: The folder for what must outlive restarts (epochs of tokens, who decides), else that of ring sequences;
-            or a `cluck.server.host.Store`. One that forgets makes of each restart a server that never was: for tests.
-        clock: Seconds; `trio.current_time` in virtual time.
+        store: The folder for what must outlive restarts: epochs of tokens, and who decides. None: the folder of ring
+            sequences. It may also be a `cluck.server.host.Store`; one that forgets makes each restart a new server,
+            for tests.
+        clock: The clock of leases, in seconds; `trio.current_time` in virtual time.
 
-    Raises `ValueError` where `servers` must be told, `OSError` where nothing can be stored; what the block of a group
-    raises, `RingLost` above all.
+    Raises:
+        ValueError: `servers` is missing.
+        OSError: Nothing can be stored.
+        RingLost: The ring is lost. Other errors that a group's block raises come out, too.
     """
     whole("priority", priority, 0, 14)
     callback("clock", clock)
@@ -83,23 +87,23 @@ def _votes(ring: Ring, servers: Collection[int] | Mapping[int, int] | None) -> M
         return votes_of("servers", votes)
     if isinstance(ring, EmbeddedRing):
         return {node.node_id: node.votes for node in ring.config.nodes}
-    raise ValueError("which nodes have lock servers? Here only the program knows: cluck.open(ring, servers=[1, 2, 3])")
+    raise ValueError("which nodes have lock servers? Only the program knows here: cluck.open(ring, servers=[1, 2, 3])")
 
 
 class _Server:
-    """The lock server of this process, and the way to it (`cluck.client.asynchronous.Transport`)."""
+    """The lock server of this process, as a `cluck.client.links.Transport`."""
 
     def __init__(self, host: Host) -> None:
         self.failure: BaseException | None = None
         self._host = host
         self._serving = anyio.CancelScope(shield=True)
-        self._lines: list[_Line] = []
+        self._links: list[_Link] = []
 
     def __str__(self) -> str:
         return "the lock server of this process"
 
     async def run(self) -> None:
-        """Serve until stopped, cancelled or not: locks are given back in order first. A failure ends the client."""
+        """Serve until stopped, cancelled or not: locks are released in order first. A failure ends the client."""
         try:
             with self._serving:
                 await self._host.run()
@@ -107,64 +111,64 @@ class _Server:
             while isinstance(failure, ExceptionGroup) and len(failure.exceptions) == 1:
                 failure = failure.exceptions[0]
             self.failure = failure
-            for line in self._lines:
-                line.end()
+            for link in self._links:
+                link.end()
 
     def stop(self) -> None:
-        """Serve no longer."""
+        """Stop serving."""
         self._serving.cancel()
 
     def clock(self) -> float:
         """Return the clock of leases."""
         return self._host.clock()
 
-    async def open(self) -> _Line:
-        """Make a connection."""
-        line = _Line(self._host)
-        self._lines.append(line)
-        return line
+    async def open(self) -> _Link:
+        """Open a connection."""
+        link = _Link(self._host)
+        self._links.append(link)
+        return link
 
 
-class _Line:
-    """A connection from hand to hand (`cluck.client.asynchronous.Line`)."""
+class _Link:
+    """A connection within the process (`cluck.client.links.Link`)."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._told: list[Downward] = []
+        self._received: list[Downward] = []
         self._news = Waiters()
         self._has_ended = False
-        self._connection = host.connect(self._put)
+        self._connection = host.connect(self._deliver)
 
-    def _put(self, said: Downward) -> None:
-        self._told.append(said)
+    def _deliver(self, record: Downward) -> None:
+        self._received.append(record)
         self._news.wake()
 
-    def say(self, said: Sequence[Upward]) -> None:
-        """Give this to the server."""
+    def send(self, records: Sequence[Upward]) -> None:
+        """Send these to the server."""
         if not self._has_ended:
-            self._connection.receive(list(held_to_limits(said)), self._host.clock())
+            self._connection.receive(list(held_to_limits(records)), self._host.clock())
             self._host.work_soon()
 
     async def receive(self) -> Iterable[Downward]:
-        """Wait for what the server says next."""
-        while not self._told:
+        """Wait for what the server sends next."""
+        while not self._received:
             if self._has_ended:
                 raise ConnectionLost("the lock server of this process has ended")
             await self._news.wait()
-        told, self._told = self._told, []
-        return told
+        received, self._received = self._received, []
+        return received
 
     async def carry(self) -> None:
-        """Wait: all is given at once."""
+        """Wait for ever: `send` delivers at once."""
         await anyio.sleep_forever()
 
     async def close(self) -> None:
-        """End; what is still held is free."""
+        """End the connection; what is still held is free."""
         if not self._has_ended:
             self._connection.receive([Bye()], self._host.clock())
             self._host.work()
 
     def end(self) -> None:
-        """The server is gone."""
+        """Note that the server has ended."""
         self._has_ended = True
         self._news.wake()

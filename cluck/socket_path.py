@@ -1,4 +1,4 @@
-"""Where programs and the lock server of their machine find each other."""
+"""The path of the socket of a machine's lock server."""
 
 from __future__ import annotations
 

@@ -11,11 +11,12 @@ objects work on trio and on asyncio alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.lowlevel
 
+from cpg.errors import raise_instead
 from cpg.events import Event
 from cpg.stream import Callback, Stream
 
@@ -39,27 +40,6 @@ class Waiters:
         if self._woken is not None:
             self._woken.set()
             self._woken = None
-
-
-def raise_instead(failure: BaseException, outcome: BaseException | None) -> NoReturn:
-    """Raise a failure instead of what the body has raised, which becomes its context.
-
-    A cancellation does not become the context: that of the body was our own doing. Neither does an exception that the
-    body raised because of the failure: each would be the other's context.
-    """
-    context = failure.__context__
-    if isinstance(outcome, Exception) and not _has_in_context(outcome, failure):
-        context = outcome
-    try:
-        raise failure
-    finally:
-        failure.__context__ = context
-
-
-def _has_in_context(error: BaseException | None, other: BaseException) -> bool:
-    while error is not None and error is not other:
-        error = error.__context__
-    return error is not None
 
 
 class Body:

@@ -5,6 +5,8 @@ All are raised before anything has changed.
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from totem.errors import TotemError
 
 
@@ -35,8 +37,18 @@ class TooManyGroups(TotemError):
     """This program, its user, or all programs of the node are in as many groups as they may be."""
 
 
-class OutcomeUnknown(TotemError):
-    """The connection was lost before own messages came back: they may have been delivered, or not."""
+class ServiceError(TotemError):
+    """Base of the errors that programs get from a service: `cluck.LockError` is this class.
+
+    It is here since lock servers and `cpgd` share some of these errors.
+    """
+
+
+class OutcomeUnknown(ServiceError):
+    """The connection was lost before the answer, or own messages, came back: they may have taken effect, or not.
+
+    Look before you send or request it again.
+    """
 
 
 class SlowConsumer(TotemError):
@@ -54,5 +66,26 @@ class CorosyncUnavailable(TotemError):
     """The Corosync of this machine cannot be used; the text says why, and what to do."""
 
 
-class DaemonUnavailable(TotemError):
-    """No daemon `cpgd` can be used; the text says why, and what to do."""
+class DaemonUnavailable(ServiceError):
+    """No daemon (`cpgd`, `cluckd`) can be used; the text says why, and what to do."""
+
+
+def raise_instead(failure: BaseException, outcome: BaseException | None) -> NoReturn:
+    """Raise a failure instead of what the body has raised, which becomes its context.
+
+    A cancellation does not become the context: that of the body was our own doing. Neither does an exception that the
+    body raised because of the failure: each would be the other's context.
+    """
+    context = failure.__context__
+    if isinstance(outcome, Exception) and not _has_in_context(outcome, failure):
+        context = outcome
+    try:
+        raise failure
+    finally:
+        failure.__context__ = context
+
+
+def _has_in_context(error: BaseException | None, other: BaseException) -> bool:
+    while error is not None and error is not other:
+        error = error.__context__
+    return error is not None

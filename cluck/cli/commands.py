@@ -40,7 +40,7 @@ async def lock(options: argparse.Namespace) -> int:
 
 
 async def _ask(locks: asynchronous.Locks, question: str) -> Any:
-    return await CLUCKD.answered(partial(locks.ask, question), partial(complain, "cluck"))
+    return await CLUCKD.answered(partial(locks.query, question), partial(complain, "cluck"))
 
 
 async def unlock(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What a client has open: its requests, their numbers, and what is to be said about them."""
+"""The requests that a client has open: their numbers, and what is to be submitted about them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cluck.protocol import Upward
 AnyRequest = TypeVar("AnyRequest", bound=Request)
 
 
-class Book:
-    """The open requests of one client, and its outgoing words."""
+class OpenRequests:
+    """The open requests of one client, and its outgoing records."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.changed = changed
@@ -22,77 +22,82 @@ class Book:
         self.client: Client | None = None
         """Who the client is; None until the first welcome."""
         self.is_connected = False
-        """What is said goes to a server; what is open is said again when there is one."""
+        """Whether records go to a server. Open requests are submitted again with the next connection."""
         self.is_closed = False
-        self.said: list[Upward] = []
-        """What the shell has not taken."""
+        self.outgoing: list[Upward] = []
+        """The records that the shell has not taken."""
         self._number = 0
         self._open: dict[int, Request] = {}
-        """By number, which ascends."""
+        """By number, ascending."""
         self._unknown: dict[int, Request] = {}
-        """Those of which the replicated state may not have heard yet."""
+        """Those that the replicated state may not have seen yet."""
 
-    def say(self, said: Upward) -> None:
-        """Say it, if somebody is there."""
+    def submit(self, record: Upward) -> None:
+        """Submit a record, if there is a connection."""
         if self.is_connected:
-            self.said.append(said)
+            self.outgoing.append(record)
 
     # ---- numbers
 
-    def next(self, task: int) -> RequestId:
-        """Return the number of a new request. Raises `Overflow`, `ConnectionLost` where the client has ended."""
+    def next_id(self, task: int) -> RequestId:
+        """Return the id of a new request.
+
+        Raises:
+            ConnectionLost: The client has ended.
+            Overflow: As many requests are open as may be.
+        """
         if self.is_closed:
             raise ConnectionLost("the program has closed its connection to the lock server")
         if len(self._open) >= MOST_UNSETTLED:
             raise Overflow(f"this client has {MOST_UNSETTLED} requests open, which is as many as it may")
-        return self.draw(task)
+        return self.new_id(task)
 
-    def draw(self, task: int) -> RequestId:
-        """Return a new number for a request that is open."""
-        assert self.client is not None, "requests come behind the first welcome"
+    def new_id(self, task: int) -> RequestId:
+        """Return a new id for a request that is open already."""
+        assert self.client is not None, "requests come after the first welcome"
         self._number += 1
         return RequestId(Owner(self.client, task), self._number)
 
     @property
     def settled(self) -> int:
-        """All requests up to this one are answered for good, or known, in a command that is being made.
+        """The number up to which all requests are answered for good, or known, for a command that is being made.
 
-        What the state knows it recognizes as long as that is open; otherwise who holds a lock for long could not ask
-        for more than `MOST_UNSETTLED` other things.
+        The state recognizes known requests for as long as they are open. Without them a client that holds a lock for
+        long could make only `MOST_UNSETTLED` other requests.
         """
         return next(iter(self._unknown), self._number) - 1
 
     # ---- requests
 
     def begin(self, request: AnyRequest, command: Upward) -> AnyRequest:
-        """Open a request."""
+        """Open a request and submit its command."""
         self._open[request.id.number] = self._unknown[request.id.number] = request
-        self.say(command)
+        self.submit(command)
         return request
 
-    def know(self, request: Request) -> None:
-        """The replicated state has it."""
+    def mark_known(self, request: Request) -> None:
+        """Note that the replicated state has seen a request."""
         self._unknown.pop(request.id.number, None)
 
     def forget(self, request: Request) -> None:
-        """It is not open under its number any more."""
+        """Close a request under its number; it may be opened again under another."""
         self._unknown.pop(request.id.number, None)
         self._open.pop(request.id.number, None)
 
     def end(self, request: Request) -> None:
-        """It was answered for good."""
+        """Close a request that was answered for good."""
         self.forget(request)
         request.is_over = True
         request.close()
         request.changed()
 
     def fail(self, request: Request, failure: LockError) -> None:
-        """It will not come to what was wanted."""
+        """Close a request that will not be granted. An earlier failure is kept."""
         request.failure = request.failure or failure
         self.end(request)
 
     def find(self, request: RequestId, kind: type[AnyRequest]) -> AnyRequest | None:
-        """Return a request of a kind, if it is open."""
+        """Return an open request of a kind; None if there is none with this id."""
         found = self._open.get(request.number)
         return found if isinstance(found, kind) and found.id == request else None
 

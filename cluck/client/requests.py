@@ -1,4 +1,4 @@
-"""What a client has asked for, from the asking to the last answer: `cluck.client.session` keeps it."""
+"""The requests of a client, up to their last answers. `cluck.client.session` keeps them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ from cpg.arguments import callback, octets
 from totem.text import quoted
 
 MOST_LEADERSHIPS: Final = 64
-"""Of one election that wait for the program; who is slower misses the oldest."""
+"""Leaderships of one election that wait for the program. If it is slower, the oldest are dropped."""
+
+OnQueued = Callable[[int], object]
 
 
 def name_of(name: str | bytes) -> bytes:
@@ -49,7 +51,7 @@ def name_of(name: str | bytes) -> bytes:
 
 
 class Tasks:
-    """The program's threads of control, numbered as they come, for deadlocks to be seen."""
+    """The program's tasks or threads, numbered as they come: the owners of locks, for deadlocks to be detected."""
 
     def __init__(self) -> None:
         self._numbers: weakref.WeakKeyDictionary[object, int] = weakref.WeakKeyDictionary()
@@ -65,45 +67,45 @@ class Tasks:
 
 
 class Leader(NamedTuple):
-    """This candidate leads."""
+    """The role of a candidate that leads."""
 
     token: int
-    """Of the leadership: a fencing token, like a lock's."""
+    """The leadership's fencing token, like a lock's."""
 
 
 class Follower(NamedTuple):
-    """This candidate does not lead."""
+    """The role of a candidate that does not lead."""
 
 
 Role = Leader | Follower
 
 
 class Request:
-    """Something that was asked for, up to its last answer."""
+    """A request, up to its last answer."""
 
     def __init__(self, request: RequestId, changed: Callable[[], None]) -> None:
         self.id = request
         self.changed = changed
         """Called when there is something new."""
         self.is_over = False
-        """There is nothing more to come."""
+        """Nothing more will come."""
         self.failure: LockError | None = None
-        """Why it is over, where that is not what was wanted."""
+        """Why it is over, where it was not granted."""
 
     @property
     def subject(self) -> str:
-        """What it is about, for people."""
+        """What the request is about, for people."""
         return f"request {self.id.number}"
 
     def close(self) -> None:
-        """It is over."""
+        """Note that the request is over."""
 
 
-class Ticket(Request):
-    """A lock that is asked for, held, or was; perhaps by a wait on a condition, which ends with its lock held again."""
+class ClientTicket(Request):
+    """A lock that is requested, held, or was; or a wait on a condition, which ends with its lock held again."""
 
     def __init__(
-        self, command: Acquire | Wait, changed: Callable[[], None], lease: float, renews: bool, was: Ticket | None
+        self, command: Acquire | Wait, changed: Callable[[], None], lease: float, renews: bool, was: ClientTicket | None
     ) -> None:
         super().__init__(command.request, changed)
         self.command = command
@@ -112,37 +114,37 @@ class Ticket(Request):
         self.renews = renews
         """It is renewed as long as it is held."""
         self.was = was
-        """The ticket that the wait gives back, until that is known to be done."""
+        """The ticket that the wait releases, until that is known to be done."""
         self.token = 0
         self.deadline = 0.0
         """On the own clock."""
         self.leases = 0
-        """How often it was told that it is held."""
+        """The number of times that the server has reported it as held."""
         self.ahead: int | None = None
-        """How many tickets are before it, as far as that was told."""
+        """The number of tickets before it, as far as the server has reported that."""
         self.is_held = False
         self.is_unlocking = False
-        """The lock should be given back now."""
+        """The lock should be released now."""
         self.is_ending = False
-        """It is not wanted any more, and that is said, or will be."""
+        """It is not wanted any more, and the server is told, or will be."""
         self.answer_due = math.inf
         """Until when its last answer is worth waiting for, on the own clock."""
         self.is_overdue = False
-        """That is over."""
+        """That time is over."""
         self.is_waiting = False
-        """On its condition."""
+        """It waits on its condition."""
         self.ends_wait = False
-        """It waits no longer, and that is said, or will be."""
+        """It is to wait no longer, and the server is told, or will be."""
         self.notified: bool | None = None
         """Whether it was notified; None until it is woken."""
         self.next_renewal = math.inf
         self.wants_renewal = False
-        """The program has asked for another lease."""
+        """The program has requested another lease."""
         self.is_passing = False
-        """A wait is about to give it back."""
+        """A wait is about to release it."""
 
     def __str__(self) -> str:
-        """Name it for people."""
+        """Name the ticket, for people."""
         return f"{self.subject}, " + (f"held with token {self.token}" if self.is_held else "not held")
 
     @property
@@ -151,22 +153,22 @@ class Ticket(Request):
         return f"lock {quoted(self.name)}"
 
     def close(self) -> None:
-        """Nothing is held under it any more."""
+        """Note that nothing is held by this ticket any more."""
         self.is_held = False
 
     @property
     def is_settled(self) -> bool:
-        """Whether its last answer is there, or not worth waiting for: a lock that was lost is not given back."""
+        """Whether its last answer has come, or is not worth waiting for: a lost lock is not released."""
         return self.is_over or self.is_overdue or self.failure is not None
 
     @property
     def is_heard(self) -> bool:
-        """Whether a wait that is to end has ended, as far as this client was told."""
+        """Whether a wait that is to end has ended, as far as the server has reported."""
         return self.notified is not None or self.is_over
 
     @property
     def due(self) -> float:
-        """When there is something to do for it; while a wait is about to give it back, that decides what."""
+        """When there is something to do for it. While a wait is about to release it, the wait decides what."""
         if self.is_ending:
             return self.answer_due
         return min(self.deadline, self.next_renewal) if self.is_held and not self.is_passing else math.inf
@@ -179,7 +181,7 @@ class Notice(Request):
         super().__init__(command.request, changed)
         self.command = command
         self.count = 0
-        """How many it woke."""
+        """The number of waiters that it woke."""
 
     @property
     def subject(self) -> str:
@@ -187,7 +189,7 @@ class Notice(Request):
         return f"condition {quoted(self.command.condition)}"
 
 
-class Candidacy(Request):
+class ClientCandidacy(Request):
     """A candidate in an election."""
 
     def __init__(self, command: Stand, changed: Callable[[], None], clock: Callable[[], float]) -> None:
@@ -196,26 +198,26 @@ class Candidacy(Request):
         self.is_standing = False
         self.is_ending = False
         self.leading = 0
-        """The token under which it was told last that it leads, and has not been told otherwise; 0: there is none."""
+        """The token of its leadership, as the server has reported last; 0: there is none."""
         self.deadline = 0.0
         """Until when it leads, on the own clock."""
         self.next_renewal = math.inf
         self.former = 0
-        """The largest token under which it leads no more: it never does again."""
+        """The largest token of a leadership that has ended: it never leads under that one again."""
         self.ends = 0
-        """How often it has stopped to lead."""
+        """The number of leaderships that have ended."""
         self.why_ended = ""
-        """Why it leads no more, where it has led."""
+        """Why the last one has ended."""
         self.works = 0
-        """What runs only while it leads, and has not come to its end."""
+        """The number of tasks that run only while it leads, and have not ended."""
         self.resigns: Resign | None = None
-        """What is to be said when that has, or was said last, while it is not answered."""
+        """The resignation to submit when those have ended, or that was submitted and is not answered."""
         self.publications: list[Publication] = []
-        """On their way."""
+        """Those that are not answered."""
         self._clock = clock
 
     def __str__(self) -> str:
-        """Name it for people."""
+        """Name the candidate, for people."""
         role = f"leads with token {self.token}" if self.token else "does not lead"
         return f"{self.subject}, {role}"
 
@@ -226,7 +228,7 @@ class Candidacy(Request):
 
     @property
     def token(self) -> int:
-        """Of the leadership, by the clock of this moment; 0: it does not lead."""
+        """The leadership's token, by the clock of this moment; 0: it does not lead."""
         return self.leading if self._clock() < self.deadline else 0
 
     @property
@@ -236,21 +238,21 @@ class Candidacy(Request):
 
     @property
     def role(self) -> Role:
-        """Whether it leads now."""
+        """The role, by the clock of this moment."""
         return Leader(self.token) if self.token else Follower()
 
 
-class RolesTold:
-    """What somebody was told of a candidate's roles: a `Follower` first, or behind each `Leader`."""
+class RoleCursor:
+    """A reader's position in the roles of a candidate: each `Leader` is followed by a `Follower`."""
 
-    def __init__(self, candidacy: Candidacy) -> None:
+    def __init__(self, candidacy: ClientCandidacy) -> None:
         self._candidacy = candidacy
         self._role: Role | None = None
         self._ends = 0
 
     @property
     def has_news(self) -> bool:
-        """Whether there is another role to be told."""
+        """Whether there is another role to take."""
         return self._candidacy.role != self._role or self._is_behind
 
     @property
@@ -258,16 +260,16 @@ class RolesTold:
         return isinstance(self._role, Leader) and self._candidacy.ends != self._ends
 
     def take(self) -> Role:
-        """Return the next one; leaderships that began and ended since the last are passed over."""
+        """Return the next role. Leaderships that began and ended since the last are skipped."""
         self._role = Follower() if self._is_behind else self._candidacy.role
         self._ends = self._candidacy.ends
         return self._role
 
 
 class Publication(Request):
-    """Something that a leader attaches to its leadership."""
+    """A blob that a leader attaches to its leadership."""
 
-    def __init__(self, command: Publish, changed: Callable[[], None], candidacy: Candidacy) -> None:
+    def __init__(self, command: Publish, changed: Callable[[], None], candidacy: ClientCandidacy) -> None:
         super().__init__(command.request, changed)
         self.command = command
         self.candidacy = candidacy
@@ -279,36 +281,36 @@ class Publication(Request):
         return self.candidacy.subject
 
     def close(self) -> None:
-        """It is not on its way any more."""
+        """Note that it is answered."""
         self.candidacy.publications.remove(self)
 
 
 class Observation:
-    """An election that is looked at."""
+    """An election that is observed."""
 
     def __init__(self, election: bytes, changed: Callable[[], None]) -> None:
         self.election = election
         self.changed = changed
         self.news: deque[Leadership] = deque(maxlen=MOST_LEADERSHIPS)
-        """What the program has not taken."""
+        """The leaderships that the program has not taken."""
         self.last: Leadership | None = None
-        """What was told last."""
+        """The latest one."""
 
-    def tell(self, leadership: Leadership) -> None:
-        """Take what may be new."""
+    def update(self, leadership: Leadership) -> None:
+        """Take a leadership, if it is new."""
         if leadership != self.last:
             self.last = leadership
             self.news.append(leadership)
             self.changed()
 
     def lose_sight(self) -> None:
-        """Nobody knows who leads, until that is told again."""
+        """Note that nobody knows who leads, until the next update."""
         if self.last is None or self.last.leader is not None:
-            self.tell(Leadership(self.election, None))
+            self.update(Leadership(self.election, None))
 
 
 class Question:
-    """Something asked to be shown."""
+    """A question to the lock server."""
 
     def __init__(self, ask: Ask, changed: Callable[[], None]) -> None:
         self.ask = ask
@@ -318,12 +320,12 @@ class Question:
 
     @property
     def answer(self) -> Any:
-        """What JSON has."""
+        """The answer, from its JSON."""
         return json.loads(self.body)
 
 
 def refusal(what: str, refused: Refused) -> LockError:
-    """Make what says why a request was refused."""
+    """Build the error that says why a request was refused."""
     match refused.why:
         case Why.BUSY:
             return LockTimeout(f"{what}: others hold it, or wait for it")
@@ -339,21 +341,18 @@ def refusal(what: str, refused: Refused) -> LockError:
         case Why.NOT_HELD:
             return LockLost(f"{what}: it was not held any more")
         case _:
-            return OutcomeUnknown(f"{what}: refused ({refused.why}), what was asked for before may have been done")
-
-
-OnQueued = Callable[[int], object]
+            return OutcomeUnknown(f"{what}: refused ({refused.why}), an earlier request may have been granted")
 
 
 class Place:
-    """Tells who waits for a lock how many tickets are ahead, whenever that has changed."""
+    """Reports the number of tickets ahead to a waiter's callback, whenever it has changed."""
 
     def __init__(self, on_queued: OnQueued | None) -> None:
         self._on_queued = on_queued if on_queued is None else callback("on_queued", on_queued)
-        self._told: int | None = None
+        self._reported: int | None = None
 
-    def tell(self, ahead: int | None) -> None:
-        """Tell it, in the task or thread that waits."""
-        if self._on_queued is not None and ahead is not None and ahead != self._told:
-            self._told = ahead
+    def report(self, ahead: int | None) -> None:
+        """Report the number, in the task or thread that waits."""
+        if self._on_queued is not None and ahead is not None and ahead != self._reported:
+            self._reported = ahead
             self._on_queued(ahead)

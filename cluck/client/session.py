@@ -1,25 +1,25 @@
-"""A client's side without I/O: what it has asked for, what it holds, waits for and leads, and what it has been told.
+"""A client's side without I/O: its requests, what it holds, waits for and leads, and what the server has reported.
 
-A `Session` takes what its lock server says (`cluck.protocol.Downward`) and has what is to be said to it; trio, asyncio
-and threads have thin shells around one. What the program asks for is a `Request` of some kind
-(`cluck.client.requests`), which is kept up to its last answer, whoever still waits for it; its `changed` is called
-whenever there is something new. Locks and conditions are in `locks`, elections in `leaders`; the two share one `Book`
-of what is open.
+A `Session` receives from its lock server (`cluck.protocol.Downward`) and has records for it; tasks and threads have
+thin shells around one. What the program requests is a `Request` of some kind (`cluck.client.requests`). It is kept up
+to its last answer, whoever still waits for that; its `changed` is called whenever there is something new. Locks and
+conditions are in `locks`, elections in `elections`; both share one `OpenRequests`.
 
-A connection that is lost ends nothing:
+The loss of a connection ends nothing:
 
-* Locks that are held stay good until their deadline, which is on the own clock and earlier than any other client may be
-  granted the lock (ruling E7); so do leaderships (ruling E10).
-* What is open is said again under its old name and number as soon as there is a connection: the replicated state knows
-  what it has done already, and does not care through whom it comes. That a lock is held is asked for by saying its
-  request again; should the answer be another token, the lock was lost meanwhile. What is to be given back is withdrawn
-  by request, which is always answered.
-* Where the state has forgotten this client (its server was restarted), tickets that waited are at the ends of their
-  queues again, held ones go on. A notification that was on its way may be given twice, which waiters have to expect.
-* Where the server has forgotten it, too, it is another client from then on: what waits asks anew, what is held cannot
-  be renewed and is lost at its deadline, and whether a notification was given nobody knows: `OutcomeUnknown`.
-* A leader steps down at its deadline, as it is told, or where its server does not know it: the flag is cleared, whoever
-  follows its roles is told, and then what it was about to publish ends as `LeadershipLost`, in that order.
+* Locks that are held stay good until their deadline. It is on the own clock, and earlier than the lock may be granted
+  to any other client (ruling E7). The same holds for leaderships (ruling E10).
+* Open requests are submitted again under their old names and numbers as soon as there is a connection. The replicated
+  state knows what it has done already, whichever server a request comes through. To ask whether a lock is still held,
+  its request is submitted again: another token in the answer means that the lock was lost meanwhile. What is to be
+  released is withdrawn by request, which is always answered.
+* Where the state has forgotten this client, since its server was restarted, tickets that waited are at the ends of
+  their queues again; held ones stay held. A notification in transit may be given twice, which waiters have to expect.
+* Where the server has forgotten the client, too, it is another client from then on. What waits is requested anew. What
+  is held cannot be renewed and is lost at its deadline. Whether a notification was given nobody knows:
+  `OutcomeUnknown`.
+* A leader steps down at its deadline, when its server says so, or where its server does not know it. First the flag is
+  cleared, then whoever follows its roles is told, then its publications end as `LeadershipLost`.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from cluck.client.clock_comparison import Comparison
-from cluck.client.open_requests import Book
-from cluck.client.requests import Candidacy, Publication, Question, Request, Ticket, refusal
-from cluck.client.session_elections import Candidacies
-from cluck.client.session_locks import Tickets
+from cluck.client.open_requests import OpenRequests
+from cluck.client.requests import ClientCandidacy, ClientTicket, Publication, Question, Request, refusal
+from cluck.client.session_elections import ClientElections
+from cluck.client.session_locks import ClientLocks
 from cluck.client.stalls import Standstill
 from cluck.commands import Refused
 from cluck.errors import ConnectionLost, DaemonUnavailable, LockError, LockLost, LockTimeout, NotReady, Overflow
@@ -56,7 +56,7 @@ from cpg.replication.electorate import ChangeVoters, Electorate
 from totem.text import quoted
 
 _FATAL: Final = {Farewell.ACCESS, Farewell.VERSION, Farewell.MALFORMED}
-"""Goodbyes behind which another connection would fare no better."""
+"""Farewells after which another connection would fare no better."""
 
 
 class Session:
@@ -70,29 +70,29 @@ class Session:
         Args:
             clock: The boot-time clock in seconds.
             changed: Called when something new is there for the shell.
-            warn: Called with what the program's log is to tell.
+            warn: Called with what the program's log is to report.
         """
         self.ready = False
         """Whether requests are answered now."""
         self.why_not_ready = "there is no connection to a lock server"
         self.failure: LockError | None = None
-        """Why the connection is, or is to be, at its end."""
-        self._book = book = Book(changed)
-        self._comparison = comparison = Comparison(book, clock)
-        self.locks = Tickets(book, clock, comparison)
+        """Why the connection has ended, or will."""
+        self._requests = requests = OpenRequests(changed)
+        self._comparison = comparison = Comparison(requests, clock)
+        self.locks = ClientLocks(requests, clock, comparison)
         """Locks and conditions."""
-        self.leaders = Candidacies(book, clock, comparison)
+        self.elections = ClientElections(requests, clock, comparison)
         """Elections."""
-        self.standstill = Standstill(book, clock, warn)
-        """Tells the program of waits that last since nobody decides."""
+        self.standstill = Standstill(requests, clock, warn)
+        """Reports waits that last because nobody decides."""
         self._clock = clock
         self._secret = b""
         self._greeted_at = 0.0
         self._questions: dict[int, Question] = {}
-        """Those whose answers are wanted."""
-        self._asked = 0
+        """By number: those whose answers are wanted."""
+        self._last_question = 0
         self._unanswered: set[int] = set()
-        """Those that the server has been asked, wanted or not."""
+        """The numbers of questions that were submitted and not answered, wanted or not."""
         self._actions: Final[dict[type, Callable[[Any], None]]] = {
             Welcome: self._on_welcome,
             Readiness: self._on_readiness,
@@ -102,7 +102,7 @@ class Session:
             Failed: self._on_failed,
             Clock: self._comparison.on_clock,
             **self.locks.actions,
-            **self.leaders.actions,
+            **self.elections.actions,
         }
 
     # ---- the connection
@@ -110,85 +110,89 @@ class Session:
     @property
     def is_connected(self) -> bool:
         """Whether a server has welcomed this client, and the connection has not been lost since."""
-        return self._book.is_connected
+        return self._requests.is_connected
 
     @property
     def was_welcomed(self) -> bool:
-        """Whether any server has."""
-        return self._book.client is not None
+        """Whether any server has welcomed this client."""
+        return self._requests.client is not None
 
     def greet(self, program: str) -> None:
-        """There is a connection: say who is there. `program` is shown to the administrator."""
+        """Begin a new connection with the greeting. `program` is shown to the administrator."""
         self.failure = None
         self._greeted_at = self._clock()
-        self._book.said = [Hello(VERSION, program[:128], self._book.client, self._secret)]
+        self._requests.outgoing = [Hello(VERSION, program[:128], self._requests.client, self._secret)]
 
     def take(self) -> list[Upward]:
-        """Return what is to be said to the server, in order."""
-        said, self._book.said = self._book.said, []
-        return said
+        """Return the records to send to the server, in order."""
+        outgoing, self._requests.outgoing = self._requests.outgoing, []
+        return outgoing
 
-    def receive(self, said: Iterable[Downward]) -> None:
-        """Take in what the server says."""
-        for one in said:
-            self._actions[type(one)](one)
+    def receive(self, records: Iterable[Downward]) -> None:
+        """Take in what the server has sent."""
+        for record in records:
+            self._actions[type(record)](record)
 
     def lose(self, why: LockError) -> LockError:
-        """The connection was lost; returns why, which is `ConnectionLost` where another one may fare better."""
+        """Note the loss of the connection.
+
+        Returns:
+            Why it was lost: `ConnectionLost` where another one may fare better.
+        """
         self.failure = self.failure or why
-        self.ready = self._book.is_connected = False
+        self.ready = self._requests.is_connected = False
         self.why_not_ready = f"there is no connection to a lock server: {self.failure}"
-        self._book.said = []
+        self._requests.outgoing = []
         self.standstill.end(ready=False)
-        self.leaders.lose()
+        self.elections.lose()
         self._wake_all()
         return self.failure
 
     @property
     def may_part(self) -> bool:
-        """Whether the server hears it when the client ends, or need not."""
-        return self.is_connected or self._book.is_closed or not self.locks.are_owed
+        """Whether the client may end: the server hears of it, or need not."""
+        return self.is_connected or self._requests.is_closed or not self.locks.are_owed
 
     def close(self) -> None:
-        """The client ends, in order: its server frees what it holds."""
-        if self._book.is_closed:
+        """End in order: the server frees what this client holds."""
+        if self._requests.is_closed:
             return
-        self._book.is_closed = True
-        self._book.say(Bye())
-        self.leaders.close()
-        for request in self._book.all(Request):
+        self._requests.is_closed = True
+        self._requests.submit(Bye())
+        self.elections.close()
+        for request in self._requests.all(Request):
             if not request.is_over:
-                self._book.fail(request, _closed(request))
+                self._requests.fail(request, _closed(request))
         self._wake_all()
 
     def _wake_all(self) -> None:
-        changes = [request.changed for request in self._book.all(Request)]
+        changes = [request.changed for request in self._requests.all(Request)]
         changes += [question.changed for question in self._questions.values()]
-        changes += [observation.changed for observation in self.leaders.observing()]
+        changes += [observation.changed for observation in self.elections.observing()]
         for changed in changes:
             changed()
-        self._book.changed()
+        self._requests.changed()
 
     def _on_welcome(self, welcome: Welcome) -> None:
         if welcome.version != VERSION:
             text = f"the lock server speaks version {welcome.version} of the protocol, not {VERSION}"
             self.failure = DaemonUnavailable(text)
             return
-        book = self._book
-        former, book.client, self._secret = book.client, welcome.client, welcome.secret
-        book.is_connected = True
+        requests = self._requests
+        former, requests.client, self._secret = requests.client, welcome.client, welcome.secret
+        requests.is_connected = True
         self._comparison.on_welcome(self._greeted_at, welcome.clock)
         if former == welcome.client:
             self.locks.resume()
-            self.leaders.resume()
+            self.elections.resume()
         elif former is not None:
             self.locks.begin_anew()
-            self.leaders.begin_anew()
+            self.elections.begin_anew()
         for question in self._questions.values():
             question.body.clear()
         self._unanswered.clear()
-        self._ask_on()
-        book.changed()
+        self._send_questions()
+        requests.changed()
 
     def _on_readiness(self, readiness: Readiness) -> None:
         self.ready, self.why_not_ready = readiness.ready, readiness.why
@@ -206,20 +210,20 @@ class Session:
 
     @property
     def deadline(self) -> float:
-        """When `advance` has something to do, at the earliest."""
-        return min(self.locks.deadline, self.leaders.deadline, self.standstill.deadline)
+        """The earliest time at which `advance` has something to do."""
+        return min(self.locks.deadline, self.elections.deadline, self.standstill.deadline)
 
     def advance(self) -> None:
         """Do what is due."""
         self.locks.advance()
-        self.leaders.advance()
+        self.elections.advance()
         self.standstill.look(self.why_not_ready)
 
     # ---- requests of any kind
 
-    def timed_out(self, ticket: Ticket, timeout: float | None) -> LockTimeout:
-        """Make what says that a lock was not obtained in so many seconds, and why."""
-        text = f"{ticket.subject}: not obtained within {timeout} s"
+    def timed_out(self, ticket: ClientTicket, timeout: float | None) -> LockTimeout:
+        """Build the error that says that a lock was not acquired in time, and why."""
+        text = f"{ticket.subject}: not acquired within {timeout} s"
         if not self.ready:
             return NotReady(f"{text}: {self.why_not_ready}")
         if ticket.ahead is None:
@@ -227,30 +231,38 @@ class Session:
         return LockTimeout(f"{text}, {ticket.ahead} {'ticket was' if ticket.ahead == 1 else 'tickets were'} ahead")
 
     def _on_refused(self, refused: Refused) -> None:
-        request = self._book.find(refused.request, Request)
-        if isinstance(request, Ticket):
+        request = self._requests.find(refused.request, Request)
+        if isinstance(request, ClientTicket):
             self.locks.refused(request, refused)
-        elif isinstance(request, Candidacy | Publication):
-            self.leaders.refused(request, refused)
+        elif isinstance(request, ClientCandidacy | Publication):
+            self.elections.refused(request, refused)
         elif request is not None:
-            self._book.fail(request, refusal(f"request {request.id.number}", refused))
+            self._requests.fail(request, refusal(f"request {request.id.number}", refused))
 
     def _on_failed(self, failed: Failed) -> None:
-        request = self._book.find(failed.request, Request)
+        request = self._requests.find(failed.request, Request)
         if request is None:
             return
         failure = (NotReady if failed.not_ready else Overflow)(f"{request.subject}: {failed.text}")
-        if isinstance(request, Ticket):
+        if isinstance(request, ClientTicket):
             self.locks.failed(request, failure)
-        elif isinstance(request, Candidacy | Publication):
-            self.leaders.failed(request, failure)
+        elif isinstance(request, ClientCandidacy | Publication):
+            self.elections.failed(request, failure)
         else:
-            self._book.fail(request, failure)
+            self._requests.fail(request, failure)
 
     # ---- who decides
 
     def change_voters(self, wanted: Electorate, status: Mapping[str, Any]) -> None:
-        """Have these decide from now on. `status`: what the lock server says of itself. Raises NotReady."""
+        """Have these lock servers decide from now on.
+
+        Args:
+            wanted: Those that are to decide.
+            status: What the lock server has reported of itself.
+
+        Raises:
+            NotReady: Nobody decides now, another change is under way, or too few of those wanted are present.
+        """
         known = status["voters"]
         present = {server["node"] for server in status["servers"]}
         if not status["ready"]:
@@ -260,32 +272,32 @@ class Session:
         if not wanted.is_quorum(present):
             missing = ", ".join(map(str, sorted(wanted.votes.keys() - present)))
             raise NotReady(f"too few of those are there that are to decide: nothing from node {missing}")
-        self._book.say(ChangeVoters(known["version"] + 1, wanted))
+        self._requests.submit(ChangeVoters(known["version"] + 1, wanted))
 
     # ---- questions
 
-    def ask(self, question: str, changed: Callable[[], None]) -> Question:
-        """Ask for something to be shown, until `forget`. Raises TypeError, ValueError."""
+    def query(self, question: str, changed: Callable[[], None]) -> Question:
+        """Ask the lock server a question, until `forget`. Raises TypeError, ValueError."""
         if not isinstance(question, str):
             raise TypeError(f"question={question!r}: a str")
         if len(question) > LARGEST_QUESTION:
             raise ValueError(f"question={question!r}: {len(question)} characters, and {LARGEST_QUESTION} are the most")
-        self._asked += 1
-        asked = self._questions[self._asked] = Question(Ask(self._asked, question), changed)
-        self._ask_on()
+        self._last_question += 1
+        asked = self._questions[self._last_question] = Question(Ask(self._last_question, question), changed)
+        self._send_questions()
         return asked
 
-    def _ask_on(self) -> None:
-        """Ask as much as a client may at a time; the rest when there is an answer."""
+    def _send_questions(self) -> None:
+        """Submit as many questions as may be open at a time; the rest follow when there is an answer."""
         for number, question in self._questions.items():
             if len(self._unanswered) >= MOST_QUESTIONS:
                 break
             if number not in self._unanswered:
                 self._unanswered.add(number)
-                self._book.say(question.ask)
+                self._requests.submit(question.ask)
 
     def forget(self, question: Question) -> None:
-        """Nobody wants that answer any more."""
+        """Drop a question: nobody wants its answer any more."""
         self._questions.pop(question.ask.number, None)
 
     def _on_answer(self, answer: Answer) -> None:
@@ -298,11 +310,11 @@ class Session:
                 question.changed()
         if answer.is_last:
             self._unanswered.discard(answer.number)
-            self._ask_on()
+            self._send_questions()
 
 
 def _closed(request: Request) -> LockError:
     text = "the program has closed its connection to the lock server"
-    if isinstance(request, Ticket) and request.is_held:
+    if isinstance(request, ClientTicket) and request.is_held:
         return LockLost(f"lock {quoted(request.name)}: {text}")
     return ConnectionLost(text)

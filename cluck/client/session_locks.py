@@ -1,6 +1,6 @@
 """A client's locks and conditions, without I/O: a part of `cluck.client.session`.
 
-Deadlines are on the own clock. A lock without a duration is renewed each third of its lease, from here; one that nobody
+Deadlines are on the own clock. A lock without a duration is renewed each third of its lease. A lock that was not
 renewed in time is lost by the own clock, whatever the server says or does not say.
 """
 
@@ -14,8 +14,8 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from cluck.client.clock_comparison import Comparison
-from cluck.client.open_requests import Book
-from cluck.client.requests import Notice, Request, Ticket, refusal
+from cluck.client.open_requests import OpenRequests
+from cluck.client.requests import ClientTicket, Notice, Request, refusal
 from cluck.commands import (
     LEAST_LEASE,
     LONGEST_LEASE,
@@ -43,12 +43,12 @@ from cpg.arguments import seconds, whole
 from totem.text import quoted
 
 LEASE: Final = 5.0
-"""Seconds that a lock is held without renewal, if nothing else is asked for."""
+"""Seconds that a lock is held without renewal, unless the program says otherwise."""
 GRACE: Final = 5.0
-"""Seconds behind the lease, if nothing else is asked for."""
+"""Seconds after the lease, unless the program says otherwise."""
 ANSWER_PATIENCE: Final = 1.0
-"""Seconds that an answer is worth waiting for which waits for no other client: whether a lock is free, and the last one
-to what is given back. Then the session goes on alone."""
+"""Seconds to wait for an answer that depends on no other client: whether a lock is free, and the last answer to what is
+released. Later answers are heard by the session alone."""
 _WHY: Final = {
     Why.EXPIRED: "its lease ended without renewal",
     Why.FORCED: "an administrator took it",
@@ -56,11 +56,11 @@ _WHY: Final = {
     Why.NOT_HELD: "it had been lost before",
 }
 _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
-"""Answers to a request that has come to its end, unheard."""
+"""Answers to a request that has ended without the client's knowledge."""
 
 
 def _nobody() -> None:
-    """Nobody waits for an answer."""
+    """Do nothing: nobody waits for the answer."""
 
 
 def checked(what: str, value: float, least: float) -> float:
@@ -68,12 +68,12 @@ def checked(what: str, value: float, least: float) -> float:
     return seconds(what, value, least, LONGEST_LEASE)
 
 
-class Tickets:
-    """The locks that one client asks for, holds and waits for."""
+class ClientLocks:
+    """The locks that one client requests and holds, and the conditions that it waits on."""
 
-    def __init__(self, book: Book, clock: Callable[[], float], comparison: Comparison) -> None:
+    def __init__(self, requests: OpenRequests, clock: Callable[[], float], comparison: Comparison) -> None:
         self.deadline = math.inf
-        """When `advance` has something to do, at the earliest."""
+        """The earliest time at which `advance` has something to do."""
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
             Queued: self._on_queued,
             Held: self._on_held,
@@ -84,20 +84,20 @@ class Tickets:
             Woken: self._on_woken,
             Notified: self._on_notified,
         }
-        self._book = book
+        self._requests = requests
         self._clock = clock
         self._comparison = comparison
 
     # ---- time
 
     def advance(self) -> None:
-        """Do what is due: renew, and lose what was not renewed in time."""
+        """Do what is due: renew locks, and lose those that were not renewed in time."""
         now = self._clock()
-        for ticket in self._book.all(Ticket):
+        for ticket in self._requests.all(ClientTicket):
             self._look(ticket, now)
-        self.deadline = min((ticket.due for ticket in self._book.all(Ticket)), default=math.inf)
+        self.deadline = min((ticket.due for ticket in self._requests.all(ClientTicket)), default=math.inf)
 
-    def _look(self, ticket: Ticket, now: float) -> None:
+    def _look(self, ticket: ClientTicket, now: float) -> None:
         if now < ticket.due:
             return
         if ticket.is_ending:
@@ -110,11 +110,11 @@ class Tickets:
             self._lose_held(ticket, "its lease ended without renewal")
             self._give_up(ticket)
 
-    def _arm(self, ticket: Ticket) -> None:
+    def _arm(self, ticket: ClientTicket) -> None:
         due = ticket.due
         if due < self.deadline:
             self.deadline = due
-            self._book.changed()
+            self._requests.changed()
 
     # ---- what the program wants
 
@@ -129,89 +129,92 @@ class Tickets:
         duration: float | None = None,
         grace: float = GRACE,
         waits: bool = True,
-    ) -> Ticket:
-        """Ask for a lock.
+    ) -> ClientTicket:
+        """Request a lock.
 
         Args:
-            task: The thread of control that will hold it, for deadlocks to be seen.
-            name: Of the lock.
+            task: The task or thread that will hold it, for deadlocks to be detected.
+            name: The lock's name.
             changed: Called when there is something new about the ticket.
             mode: How it is to be held.
-            permits: Of a semaphore; 0: a lock.
-            duration: Seconds that it is held at most; None: until it is given back, by renewing a short lease.
-            grace: Seconds behind the lease.
-            waits: Whether it is to wait for others.
+            permits: The number of a semaphore's permits; 0: it is a lock.
+            duration: Seconds that it is held at most. None: until it is released, by renewals of a short lease.
+            grace: Seconds after the lease.
+            waits: Whether to wait for others.
 
-        Raises `ValueError`, `Overflow`, `ConnectionLost` where the session was closed.
+        Raises:
+            ValueError: An argument is out of range.
+            Overflow: As many requests are open as may be.
+            ConnectionLost: The session was closed.
         """
         whole("permits", permits, 0)
         lease = LEASE if duration is None else checked("duration", duration, LEAST_LEASE)
         grace = checked("grace", grace, 0.0)
-        request = self._book.next(task)
-        command = Acquire(request, name, mode, permits, lease, grace, waits, self._book.settled)
-        return self._book.begin(Ticket(command, changed, lease, duration is None, None), command)
+        request = self._requests.next_id(task)
+        command = Acquire(request, name, mode, permits, lease, grace, waits, self._requests.settled)
+        return self._requests.begin(ClientTicket(command, changed, lease, duration is None, None), command)
 
-    def give_up(self, ticket: Ticket) -> None:
-        """Give a lock back, or want it no more. Its last answer ends the ticket."""
+    def give_up(self, ticket: ClientTicket) -> None:
+        """Release a lock, or withdraw its request. The last answer ends the ticket."""
         if not ticket.is_over:
             if ticket.is_held:
                 self._look(ticket, self._clock())
             if not ticket.is_ending:
                 self._give_up(ticket)
 
-    def _give_up(self, ticket: Ticket) -> None:
+    def _give_up(self, ticket: ClientTicket) -> None:
         ticket.is_ending = True
         ticket.is_held = False
         ticket.answer_due = self._clock() + ANSWER_PATIENCE
         self._arm(ticket)
         if not self._is_ours(ticket):
-            self._book.end(ticket)
+            self._requests.end(ticket)
         elif ticket.token:
-            self._book.say(Release(ticket.id, ticket.token))
+            self._requests.submit(Release(ticket.id, ticket.token))
         else:
-            self._book.say(Withdraw(ticket.id))
+            self._requests.submit(Withdraw(ticket.id))
 
-    def _is_ours(self, ticket: Ticket) -> bool:
-        """Whether the server listens to this client about it: nobody answers in the name of who this client was."""
-        return ticket.id.owner.client == self._book.client
+    def _is_ours(self, ticket: ClientTicket) -> bool:
+        """Return whether the server knows the ticket as this client's: it answers nothing for a former identity."""
+        return ticket.id.owner.client == self._requests.client
 
-    def renew(self, ticket: Ticket) -> None:
-        """Ask for another lease; `leases` tells when it has come."""
+    def renew(self, ticket: ClientTicket) -> None:
+        """Request another lease; `leases` counts those that have come."""
         if ticket.is_held:
             self._look(ticket, self._clock())
         if ticket.is_held:
             ticket.wants_renewal = True
             self._renew(ticket)
 
-    def _renew(self, ticket: Ticket) -> None:
+    def _renew(self, ticket: ClientTicket) -> None:
         if ticket.renews:
             ticket.next_renewal = self._clock() + ticket.lease / 3
         if self._is_ours(ticket):
-            self._book.say(Renew(ticket.id, ticket.token))
+            self._requests.submit(Renew(ticket.id, ticket.token))
 
     def force(self, name: bytes, token: int) -> None:
-        """Take a lock from its holder, whoever that is."""
-        self._book.say(Force(name, token))
+        """Take a lock from the holder with this token, whoever that is."""
+        self._requests.submit(Force(name, token))
 
-    def check(self, ticket: Ticket) -> None:
-        """Raise why a lock is not held, if it is not."""
+    def check(self, ticket: ClientTicket) -> None:
+        """Raise the reason why a lock is not held, if it is not."""
         if ticket.is_held:
             self._look(ticket, self._clock())
         if not ticket.is_held:
-            raise ticket.failure or LockLost(f"lock {quoted(ticket.name)}: it has been given back")
+            raise ticket.failure or LockLost(f"lock {quoted(ticket.name)}: it has been released")
 
-    # ---- what comes of it
+    # ---- what the server reports
 
     def _on_queued(self, queued: Queued) -> None:
-        ticket = self._book.find(queued.request, Ticket)
+        ticket = self._requests.find(queued.request, ClientTicket)
         if ticket is None:
             return
-        self._book.know(ticket)
+        self._requests.mark_known(ticket)
         if ticket.is_ending:
             return
         if ticket.token:
             self._lose_held(ticket, "it was taken while there was no connection")
-            ticket.token = 0  # what is given up is the place in the queue
+            ticket.token = 0  # it is the place in the queue that is given up
             self._give_up(ticket)
             return
         ticket.ahead = queued.ahead
@@ -219,10 +222,10 @@ class Tickets:
         ticket.changed()
 
     def _on_held(self, held: Held) -> None:
-        ticket = self._book.find(held.request, Ticket)
+        ticket = self._requests.find(held.request, ClientTicket)
         if ticket is None:
             return
-        self._book.know(ticket)
+        self._requests.mark_known(ticket)
         if ticket.is_ending:
             return
         if ticket.token not in (0, held.token):
@@ -240,7 +243,7 @@ class Tickets:
             ticket.changed()
             return
         if ticket.is_held and not (ticket.renews or ticket.wants_renewal):
-            return  # a server may have renewed it to answer that it is held; it is not to last longer than was wanted
+            return  # a server may have renewed it only to answer that it is held; it must not last longer than wanted
         ticket.wants_renewal = False
         ticket.deadline = deadline
         ticket.is_held = True
@@ -249,13 +252,13 @@ class Tickets:
         self._arm(ticket)
         ticket.changed()
 
-    def _begin_late(self, ticket: Ticket) -> None:
-        """Nothing was left of the lease: the body begins with the next one."""
+    def _begin_late(self, ticket: ClientTicket) -> None:
+        """Begin with the next lease: nothing was left of this one."""
         if ticket.token and not (ticket.is_held or ticket.is_ending or ticket.is_over):
             self._renew(ticket)
 
     def _on_revoked(self, revoked: Revoked) -> None:
-        ticket = self._book.find(revoked.request, Ticket)
+        ticket = self._requests.find(revoked.request, ClientTicket)
         if ticket is not None and ticket.is_held:
             ticket.is_unlocking = True
             if ticket.renews:
@@ -263,94 +266,94 @@ class Tickets:
             ticket.changed()
 
     def _on_renounced(self, renounced: Renounced) -> None:
-        ticket = self._book.find(renounced.request, Ticket)
+        ticket = self._requests.find(renounced.request, ClientTicket)
         if ticket is not None and not ticket.is_ending and ticket.token == renounced.token:
             self._lose_held(ticket, "the lock server is not in the part of the cluster that decides any more")
             self._give_up(ticket)
 
     def _on_ended(self, ended: Ended) -> None:
-        ticket = self._book.find(ended.request, Ticket)
+        ticket = self._requests.find(ended.request, ClientTicket)
         if ticket is None or (ticket.token and ticket.token != ended.token):
             return
         if not (ended.why is None and (ticket.is_ending or ticket.is_passing)):
-            if self._is_to_be_had(ticket):
-                self._ask_again(ticket)
+            if self._is_still_wanted(ticket):
+                self._request_again(ticket)
                 return
-            self._lose_held(ticket, _WHY.get(ended.why, str(ended.why)) if ended.why else "it was given back elsewhere")
-        self._book.end(ticket)
+            self._lose_held(ticket, _WHY.get(ended.why, str(ended.why)) if ended.why else "it was released elsewhere")
+        self._requests.end(ticket)
 
     @staticmethod
-    def _is_to_be_had(ticket: Ticket) -> bool:
-        """Whether a ticket that ended is one that the program still waits for: it was granted, and lost, unheard."""
+    def _is_still_wanted(ticket: ClientTicket) -> bool:
+        """Return whether the program still waits for a ticket that ended: it was granted, and lost unheard."""
         return isinstance(ticket.command, Acquire) and not ticket.is_ending and not ticket.deadline
 
-    def _lose_held(self, ticket: Ticket, why: str) -> None:
+    def _lose_held(self, ticket: ClientTicket, why: str) -> None:
         ticket.is_held = False
         if ticket.failure is None:
             ticket.failure = LockLost(f"lock {quoted(ticket.name)} with token {ticket.token}: {why}")
         ticket.changed()
 
-    def refused(self, ticket: Ticket, refused: Refused) -> None:
-        """A request will not get what it is for."""
-        if refused.why in _OVER and self._is_to_be_had(ticket):
-            self._ask_again(ticket)
+    def refused(self, ticket: ClientTicket, refused: Refused) -> None:
+        """Take a refusal: the request will not be granted."""
+        if refused.why in _OVER and self._is_still_wanted(ticket):
+            self._request_again(ticket)
             return
         if ticket.is_held:
             self._lose_held(ticket, _WHY.get(refused.why, "it was lost while there was no connection"))
         if isinstance(ticket.command, Wait):
             self._end_former(ticket, refused.why)
         if ticket.is_ending:
-            self._book.end(ticket)
+            self._requests.end(ticket)
         else:
-            self._book.fail(ticket, refusal(f"lock {quoted(ticket.name)}", refused))
+            self._requests.fail(ticket, refusal(f"lock {quoted(ticket.name)}", refused))
 
-    def _end_former(self, ticket: Ticket, why: Why) -> None:
-        """A wait was refused: either it did not begin, and the lock is held as before, or there is no lock any more."""
+    def _end_former(self, ticket: ClientTicket, why: Why) -> None:
+        """Take the refusal of a wait: it did not begin and the lock is held as before, or the lock is lost."""
         if ticket.was is not None and why not in (Why.NOT_HELD, Why.SETTLED):
             self._return_former(ticket)
             return
         former, ticket.was = ticket.was, None
         if former is not None:
             self._lose_held(former, _WHY.get(why, "it was lost while there was no connection"))
-            self._book.end(former)
+            self._requests.end(former)
         if not ticket.is_ending:
             ticket.failure = LockLost(f"lock {quoted(ticket.name)}: it was not held any more")
 
-    def failed(self, ticket: Ticket, failure: LockError) -> None:
-        """A request was not given to the group.
+    def failed(self, ticket: ClientTicket, failure: LockError) -> None:
+        """Take a failure: the request was not sent to the group.
 
-        Whether a lock is held was asked behind a loss of the connection: it is, until its deadline.
+        If it asked, after a loss of the connection, whether a lock is held: it is, until its deadline.
         """
         if not ticket.is_held:
             self._return_former(ticket)
-            self._book.fail(ticket, failure)
+            self._requests.fail(ticket, failure)
 
     # ---- conditions
 
     def wait(
-        self, task: int, held: Ticket, condition: bytes, changed: Callable[[], None], *, reacquires: bool
-    ) -> Ticket:
-        """Give a lock back and wait on a condition, in one step; the ticket is held when both is over.
+        self, task: int, held: ClientTicket, condition: bytes, changed: Callable[[], None], *, reacquires: bool
+    ) -> ClientTicket:
+        """Release a lock and wait on a condition, in one step. The ticket is held when the wait and the queue are over.
 
-        Where the wait is refused with `WrongLock`, or `NotReady`, the former ticket is held still.
+        If the wait is refused with `WrongLock` or `NotReady`, the former ticket is still held.
         """
-        request = self._book.next(task)
-        command = Wait(request, condition, held.name, held.token, reacquires, self._book.settled)
+        request = self._requests.next_id(task)
+        command = Wait(request, condition, held.name, held.token, reacquires, self._requests.settled)
         held.is_passing = True
-        return self._book.begin(Ticket(command, changed, held.lease, held.renews, held), command)
+        return self._requests.begin(ClientTicket(command, changed, held.lease, held.renews, held), command)
 
-    def end_wait(self, ticket: Ticket) -> None:
-        """Wait no longer; what is told then is in the order of things."""
+    def end_wait(self, ticket: ClientTicket) -> None:
+        """End a wait. The total order decides whether it was notified before."""
         if ticket.notified is None and not ticket.is_over and not ticket.ends_wait:
             ticket.ends_wait = True
-            self._book.say(EndWait(ticket.id))
+            self._requests.submit(EndWait(ticket.id))
 
-    def lose_wait(self, ticket: Ticket) -> None:
-        """A wait that is to end is not answered: whether it has begun nobody knows, so nothing is held."""
+    def lose_wait(self, ticket: ClientTicket) -> None:
+        """Give up a wait whose end is not answered: nobody knows whether it has begun, so nothing is held."""
         assert isinstance(ticket.command, Wait)
         unknown = "the lock server has not answered"
         if ticket.command.reacquires:
-            ticket.failure = LockLost(f"lock {quoted(ticket.name)}: it is not had back, {unknown}")
+            ticket.failure = LockLost(f"lock {quoted(ticket.name)}: it is not held again, {unknown}")
         else:
             text = f"condition {quoted(ticket.command.condition)}: {unknown}, this waiter may have been notified"
             ticket.failure = OutcomeUnknown(text)
@@ -360,18 +363,18 @@ class Tickets:
         ticket.changed()
 
     def _on_waiting(self, waiting: Waiting) -> None:
-        ticket = self._book.find(waiting.request, Ticket)
+        ticket = self._requests.find(waiting.request, ClientTicket)
         if ticket is not None:
-            self._book.know(ticket)
+            self._requests.mark_known(ticket)
             ticket.is_waiting = True
             self._forget_former(ticket)
             ticket.changed()
 
     def _on_woken(self, woken: Woken) -> None:
-        ticket = self._book.find(woken.request, Ticket)
+        ticket = self._requests.find(woken.request, ClientTicket)
         if ticket is None:
             return
-        self._book.know(ticket)
+        self._requests.mark_known(ticket)
         ticket.is_waiting = False
         ticket.notified = woken.notified
         self._forget_former(ticket)
@@ -381,22 +384,22 @@ class Tickets:
             if ticket.command.reacquires:
                 ticket.changed()
                 return
-        self._book.end(ticket)
+        self._requests.end(ticket)
 
     def _pass_on(self, wait: Wait) -> None:
-        """Who was notified does not listen any more: another waiter is to be in its place."""
-        request = self._book.draw(wait.request.owner.task)
-        command = Notify(request, wait.condition, everyone=False, priority=False, settled=self._book.settled)
-        self._book.begin(Notice(command, _nobody), command)
+        """Notify another waiter, in the place of one that does not wait any more."""
+        request = self._requests.new_id(wait.request.owner.task)
+        command = Notify(request, wait.condition, everyone=False, priority=False, settled=self._requests.settled)
+        self._requests.begin(Notice(command, _nobody), command)
 
-    def _forget_former(self, ticket: Ticket) -> None:
-        """The wait has begun: the lock has been given back."""
+    def _forget_former(self, ticket: ClientTicket) -> None:
+        """End the former ticket of a wait that has begun: its lock has been released."""
         former, ticket.was = ticket.was, None
         if former is not None and not former.is_over:
-            self._book.end(former)
+            self._requests.end(former)
 
-    def _return_former(self, ticket: Ticket) -> None:
-        """The wait does not begin: the lock is held as before."""
+    def _return_former(self, ticket: ClientTicket) -> None:
+        """Return to the former ticket of a wait that does not begin: its lock is held as before."""
         former, ticket.was = ticket.was, None
         if former is not None:
             former.is_passing = False
@@ -408,67 +411,67 @@ class Tickets:
     def notify(
         self, task: int, condition: bytes, changed: Callable[[], None], *, everyone: bool, priority: bool
     ) -> Notice:
-        """Wake one that waits on a condition, or all."""
-        request = self._book.next(task)
-        command = Notify(request, condition, everyone, priority, self._book.settled)
-        return self._book.begin(Notice(command, changed), command)
+        """Wake one waiter of a condition, or all."""
+        request = self._requests.next_id(task)
+        command = Notify(request, condition, everyone, priority, self._requests.settled)
+        return self._requests.begin(Notice(command, changed), command)
 
     def _on_notified(self, notified: Notified) -> None:
-        notice = self._book.find(notified.request, Notice)
+        notice = self._requests.find(notified.request, Notice)
         if notice is not None:
             notice.count = notified.count
-            self._book.end(notice)
+            self._requests.end(notice)
 
     # ---- connections
 
     @property
     def are_owed(self) -> bool:
-        """Whether the servers may count something as held, for its lease, that they have not been told the end of."""
+        """Whether the servers may count something as held until its lease ends, since they do not know of its end."""
         now = self._clock()
-        return any(ticket.token and now < ticket.deadline for ticket in self._book.all(Ticket))
+        return any(ticket.token and now < ticket.deadline for ticket in self._requests.all(ClientTicket))
 
     def resume(self) -> None:
-        """Say again what is open, in the order in which it was said first."""
-        for request in self._book.all(Request):
-            if isinstance(request, Ticket):
+        """Submit again what is open, in the original order."""
+        for request in self._requests.all(Request):
+            if isinstance(request, ClientTicket):
                 self._resume_ticket(request)
             elif isinstance(request, Notice):
-                self._book.say(request.command)
+                self._requests.submit(request.command)
 
-    def _resume_ticket(self, ticket: Ticket) -> None:
+    def _resume_ticket(self, ticket: ClientTicket) -> None:
         if ticket.is_passing:
-            return  # its wait is said again
+            return  # its wait is submitted again
         if not ticket.is_ending or ticket.was is not None:
-            self._book.say(ticket.command)
+            self._requests.submit(ticket.command)
         if ticket.is_ending:
-            self._book.say(Withdraw(ticket.id))
+            self._requests.submit(Withdraw(ticket.id))
         elif ticket.ends_wait:
-            self._book.say(EndWait(ticket.id))
+            self._requests.submit(EndWait(ticket.id))
 
     def begin_anew(self) -> None:
-        """The server does not know this client: it is another one, whose requests are new."""
+        """Make new requests of those of a client that the server does not know."""
         unknown = "the lock server does not know this client any more"
-        for notice in self._book.all(Notice):
+        for notice in self._requests.all(Notice):
             text = f"condition {quoted(notice.command.condition)}: {unknown}, some may have been notified"
-            self._book.fail(notice, OutcomeUnknown(text))
-        for ticket in self._book.all(Ticket):
+            self._requests.fail(notice, OutcomeUnknown(text))
+        for ticket in self._requests.all(ClientTicket):
             if not ticket.is_over and not ticket.is_passing and not ticket.is_held:
                 self._begin_ticket_anew(ticket, unknown)
 
-    def _begin_ticket_anew(self, ticket: Ticket, why: str) -> None:
+    def _begin_ticket_anew(self, ticket: ClientTicket, why: str) -> None:
         if ticket.is_ending:
-            self._book.end(ticket)
+            self._requests.end(ticket)
         elif isinstance(ticket.command, Acquire):
-            self._ask_again(ticket)
+            self._request_again(ticket)
         else:
             self._forget_former(ticket)
-            self._book.fail(ticket, LockLost(f"lock {quoted(ticket.name)}: {why}"))
+            self._requests.fail(ticket, LockLost(f"lock {quoted(ticket.name)}: {why}"))
 
-    def _ask_again(self, ticket: Ticket) -> None:
-        """Make a new request of one that is over, and still wanted."""
+    def _request_again(self, ticket: ClientTicket) -> None:
+        """Make a new request of one that is over, but still wanted."""
         assert isinstance(ticket.command, Acquire)
-        self._book.forget(ticket)
-        ticket.id = self._book.draw(ticket.id.owner.task)
+        self._requests.forget(ticket)
+        ticket.id = self._requests.new_id(ticket.id.owner.task)
         ticket.token, ticket.ahead = 0, None
-        ticket.command = replace(ticket.command, request=ticket.id, settled=self._book.settled)
-        self._book.begin(ticket, ticket.command)
+        ticket.command = replace(ticket.command, request=ticket.id, settled=self._requests.settled)
+        self._requests.begin(ticket, ticket.command)

@@ -12,14 +12,7 @@ from cluck.errors import ConnectionLost, DaemonUnavailable
 from cluck.protocol import LARGEST_RECORD, Downward, Malformed, Upward, downward, records
 from cpg.local.client_socket import LocalDaemon, RecordSocket
 
-
-class NoDaemon(DaemonUnavailable):
-    """No `cluckd` listens at the socket, or none answers there. This may change without anybody's help."""
-
-
-CLUCKD: Final = LocalDaemon(
-    "cluckd", "be a lock server without it (in programs cluck.open)", DaemonUnavailable, NoDaemon
-)
+CLUCKD: Final = LocalDaemon("cluckd", "be a lock server without it (in programs cluck.open)")
 
 
 def _stranger(path: Path, record: bytes, malformed: Malformed) -> DaemonUnavailable:
@@ -46,8 +39,8 @@ class _Waiting(deque[bytes]):
         self.clear()
 
 
-class Records:
-    """What goes through one connected socket."""
+class DaemonSocket:
+    """A client's end of a connected socket, and the records that go through it."""
 
     def __init__(self, sock: socket.socket, path: Path) -> None:
         self.sock = sock
@@ -59,12 +52,12 @@ class Records:
 
     @property
     def is_behind(self) -> bool:
-        """Return whether something waits for room in the socket."""
+        """Whether something waits for room in the socket."""
         return self._socket.is_behind
 
-    def say(self, said: Sequence[Upward]) -> None:
-        """Send this to the server, as far as there is room now."""
-        self._waiting.extend(records(said))
+    def send(self, sent: Sequence[Upward]) -> None:
+        """Send these to the server, as far as there is room now."""
+        self._waiting.extend(records(sent))
         self.write()
 
     def write(self) -> None:
@@ -72,20 +65,25 @@ class Records:
         self._socket.write_now()
 
     def read(self) -> Iterable[Downward] | None:
-        """Return what the server sends; None if that is nothing now. Raises `ConnectionLost`, `DaemonUnavailable`."""
+        """Return what the server has sent next; None if there is nothing now.
+
+        Raises:
+            ConnectionLost: The server has closed the connection.
+            DaemonUnavailable: The peer is no lock server, or does not keep to the protocol.
+        """
         record = self._socket.read()
         if record is None:
             return None
         if not record:
             raise ConnectionLost("the lock server has closed the connection: it was ended, or has crashed")
         try:
-            said = downward(record)
+            received = downward(record)
         except Malformed as malformed:
             if not self._has_heard:
                 raise _stranger(self._path, record, malformed) from None
             raise DaemonUnavailable(f"the lock server does not keep to the protocol: {malformed}") from None
         self._has_heard = True
-        return said
+        return received
 
     def close(self) -> None:
         """Close the socket and discard what waits."""

@@ -14,7 +14,7 @@ from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
-from cluck.client.requests import Candidacy, Notice, Observation, Ticket
+from cluck.client.requests import ClientCandidacy, ClientTicket, Notice, Observation
 from cluck.client.session import Session
 from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Why
 from cluck.errors import ConnectionLost
@@ -64,7 +64,7 @@ class Memory(NamedTuple):
 class Asked:
     """A lock that a client asked for."""
 
-    ticket: Ticket
+    ticket: ClientTicket
     who: Hashable
     kind: Kind
     invoked: float
@@ -95,7 +95,7 @@ class Asked:
 class Awaited:
     """A wait on a condition."""
 
-    ticket: Ticket
+    ticket: ClientTicket
     who: Hashable
     condition: bytes
     invoked: float
@@ -127,7 +127,7 @@ class Noticed:
 class Stood:
     """A candidate."""
 
-    candidacy: Candidacy
+    candidacy: ClientCandidacy
     request: RequestId
     stood: float
     token: int = 0
@@ -524,7 +524,7 @@ class Actor:
         grace: float = 0.0,
         waits: bool = True,
     ) -> None:
-        """Ask for a lock, as `cluck.client.session_locks.Tickets.acquire` has it."""
+        """Ask for a lock, as `cluck.client.session_locks.ClientLocks.acquire` has it."""
         ticket = self._session.locks.acquire(
             task, name, _nothing, mode=mode, permits=permits, duration=duration, grace=grace, waits=waits
         )
@@ -596,7 +596,7 @@ class Actor:
         if len(self._standing()) < 2:
             interval = dice.choice((0.0, 0.1, 3.0))
             election = dice.choice(ELECTIONS)
-            candidacy = self._session.leaders.stand(
+            candidacy = self._session.elections.stand(
                 dice.randrange(TASKS),
                 election,
                 _nothing,
@@ -614,22 +614,22 @@ class Actor:
         candidacy = dice.choice(standing).candidacy
         deed = dice.random()
         if deed < 0.4 and candidacy.token:
-            self._session.leaders.publish(0, candidacy, dice.randbytes(dice.randrange(9)), _nothing)
+            self._session.elections.publish(0, candidacy, dice.randbytes(dice.randrange(9)), _nothing)
         elif deed < 0.7 and candidacy.token:
             others = [role.who for role in self._run.roles[-9:] if isinstance(role.who, RequestId)]
             to = dice.choice([None, *others])
-            self._session.leaders.resign(candidacy, to)
+            self._session.elections.resign(candidacy, to)
         elif deed > 0.8:
-            self._session.leaders.step_back(candidacy)
+            self._session.elections.step_back(candidacy)
 
     def _observe(self, dice: random.Random) -> None:
         election = dice.choice(ELECTIONS)
         observation = self._observations.pop(election, None)
         if observation is not None and dice.random() < 0.3:
-            self._session.leaders.ignore(observation)
+            self._session.elections.ignore(observation)
             self._sights.pop(election, None)
         else:
-            self._observations[election] = observation or self._session.leaders.observe(election, _nothing)
+            self._observations[election] = observation or self._session.elections.observe(election, _nothing)
 
     def _stick(self, dice: random.Random) -> None:
         """Stop to answer pings, or begin again."""

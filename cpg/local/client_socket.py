@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import anyio
 
@@ -33,24 +33,19 @@ FAREWELL_PATIENCE: Final = 1.0
 """Seconds that the last records of a client may take."""
 
 Answer = TypeVar("Answer")
-Unavailable = TypeVar("Unavailable", bound=Exception)
 
 
 class NoDaemon(DaemonUnavailable):
-    """No `cpgd` listens at the socket, or none answers there. This may change without anybody's help."""
+    """No daemon listens at the socket, or none answers there. This may change without anybody's help."""
 
 
-class LocalDaemon(NamedTuple, Generic[Unavailable]):
-    """A daemon of this machine: its name, and the errors that its clients raise."""
+class LocalDaemon(NamedTuple):
+    """A daemon of this machine, as the errors of its clients name it."""
 
     name: str
     """The command's name, which is also the name of the socket's folder."""
     alternative: str
     """What a program can do without the daemon; for the error text."""
-    unavailable: type[Unavailable]
-    """Raised for what stays wrong until somebody corrects it."""
-    absent: type[Unavailable]
-    """Raised where no daemon listens or answers, which may change; a subclass of `unavailable`."""
 
     @property
     def socket_options(self) -> str:
@@ -58,22 +53,22 @@ class LocalDaemon(NamedTuple, Generic[Unavailable]):
         return f"--socket, {socket_variable(self.name)}"
 
     def open(self, path: Path) -> socket.socket:
-        """Connect to the daemon and return its non-blocking socket. Raises `unavailable`."""
+        """Connect to the daemon and return its non-blocking socket. Raises `DaemonUnavailable`."""
         try:
             return _connect(path)
         except OSError as error:
             raise self._failure(path, error) from None
 
-    def _failure(self, path: Path, error: OSError) -> Unavailable:
+    def _failure(self, path: Path, error: OSError) -> DaemonUnavailable:
         """Build the exception for a failed connect; the text says what to do."""
         match error.errno:
             case errno.ENOENT | errno.ECONNREFUSED:
-                return self.absent(
+                return NoDaemon(
                     f"no daemon listens at {path}: start it ({self.name} -c FILE), name its socket "
                     f"({self.socket_options}), or {self.alternative}"
                 )
             case errno.EAGAIN:
-                return self.absent(
+                return NoDaemon(
                     f"the daemon at {path} accepts no connection, and its queue of connections is full: is it stopped?"
                 )
             case errno.EACCES:
@@ -86,16 +81,16 @@ class LocalDaemon(NamedTuple, Generic[Unavailable]):
                 )
             case _:
                 text = f"the daemon's socket {path} cannot be opened: {error.strerror or error}"
-        return self.unavailable(text)
+        return DaemonUnavailable(text)
 
     def silence(self, seconds: float, path: object = "") -> str:
         """Return the text that the daemon does not answer, with what to check. `path`: of its socket, if known."""
         where = f" at {path}" if path else ""
         return f"{self.name}{where} has not answered for {seconds:g} s: it is starting, or hangs; see its log"
 
-    def unanswered(self, path: object = "") -> Unavailable:
+    def unanswered(self, path: object = "") -> NoDaemon:
         """Build the error that the daemon did not answer in time."""
-        return self.absent(self.silence(WELCOME_PATIENCE, path))
+        return NoDaemon(self.silence(WELCOME_PATIENCE, path))
 
     async def answered(
         self, ask: Callable[[], Awaitable[Answer]], warn: Callable[[str], object], path: object = ""
@@ -116,9 +111,7 @@ class LocalDaemon(NamedTuple, Generic[Unavailable]):
         raise self.unanswered(path)
 
 
-CPGD: Final = LocalDaemon(
-    "cpgd", "be a node without it (-c FILE; in programs cpg.open_ring)", DaemonUnavailable, NoDaemon
-)
+CPGD: Final = LocalDaemon("cpgd", "be a node without it (-c FILE; in programs cpg.open_ring)")
 
 
 def socket_variable(daemon: str) -> str:

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from cluck.client.session_elections import Candidacies
+from cluck.client.session_elections import ClientElections
 from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
 from cluck.server import queries, shares, submissions
 from cluck.server.connection import Connection
@@ -816,7 +816,7 @@ LEASES = [
     Bug(
         "lead on whatever the clock says until somebody looks at it",
         "E10",
-        [Change(Candidacies, "stand", "changed, self._clock)", "changed, lambda: 0.0)")],
+        [Change(ClientElections, "stand", "changed, self._clock)", "changed, lambda: 0.0)")],
         in_session(sessions.test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on),
     ),
     Bug(
@@ -824,10 +824,11 @@ LEASES = [
         "E10",
         [
             Change(
-                Candidacies,
+                ClientElections,
                 "_on_ping",
-                "self._book.say(Pong())",
-                "self._book.say(Pong())\n    for one in self._book.all(Candidacy): one.deadline = self._clock() + 3",
+                "self._requests.submit(Pong())",
+                "self._requests.submit(Pong())\n"
+                "    for one in self._requests.all(ClientCandidacy): one.deadline = self._clock() + 3",
             )
         ],
         in_session(sessions.test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on),
@@ -837,7 +838,7 @@ LEASES = [
         "E10",
         [
             Change(
-                Candidacies,
+                ClientElections,
                 "_on_standing",
                 "candidacy.is_standing = True",
                 "candidacy.is_standing, candidacy.deadline = True, self._clock() + 3",
@@ -848,25 +849,25 @@ LEASES = [
     Bug(
         "lead again by the old token",
         "E10",
-        [Change(Candidacies, "_on_leads", "elif leads.token > candidacy.former:", "else:")],
+        [Change(ClientElections, "_on_leads", "elif leads.token > candidacy.former:", "else:")],
         in_session(sessions.test_a_leader_that_was_silent_never_leads_again_by_its_old_token),
     ),
     Bug(
         "take a renewal that came back too late",
         "E10",
-        [Change(Candidacies, "_on_leads", "if self._clock() >= candidacy.deadline:", "if False:")],
+        [Change(ClientElections, "_on_leads", "if self._clock() >= candidacy.deadline:", "if False:")],
         in_session(sessions.test_a_renewal_that_comes_back_too_late_is_none),
     ),
     Bug(
         "resign before all has ended",
         "E10",
-        [Change(Candidacies, "_say_last", "not candidacy.works and", "")],
+        [Change(ClientElections, "_submit_last", "not candidacy.works and", "")],
         in_session(sessions.test_what_runs_while_a_candidate_leads_ends_before_the_next_one_may_lead, "resign"),
     ),
     Bug(
         "resign and lead on",
         "E10",
-        [Change(Candidacies, "resign", 'self._step_down(candidacy, "it was given up")', "pass")],
+        [Change(ClientElections, "resign", 'self._step_down(candidacy, "it was given up")', "pass")],
         in_session(sessions.test_resigning_is_said_until_it_is_answered),
     ),
     Bug(

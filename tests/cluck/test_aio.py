@@ -89,7 +89,7 @@ def test_timeouts_of_asyncio(server):
 
 @pytest.mark.parametrize("hold", [lambda locks: locks.lock("backup"), lambda locks: locks.candidate("backup")])
 def test_a_task_that_is_cancelled_comes_out_where_the_lock_server_stands_still(server, monkeypatch, hold):
-    monkeypatch.setattr("cluck.client.asynchronous.ANSWER_PATIENCE", 1000.0)
+    monkeypatch.setattr("cluck.client.lock_steps.ANSWER_PATIENCE", 1000.0)
     monkeypatch.setattr("cluck.client.session_locks.ANSWER_PATIENCE", 1000.0)
 
     async def stop_and_be_cancelled(locks):

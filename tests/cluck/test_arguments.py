@@ -87,7 +87,7 @@ def wrong_calls(condition, candidate, locks):
         *[(lambda to=to: candidate.resign(to), "to=") for to in (5, "other", (1, 2))],
         *[(lambda name=name: locks.force(name, 1), "name") for name in BAD_NAMES],
         *[(lambda token=token: locks.force("name", token), "token") for token in (0, -1, "1", None, True, 1.0)],
-        *[(lambda question=question: locks.ask(question), "question") for question in (5, None, b"status", "x" * 65)],
+        *[(lambda question=question: locks.query(question), "question") for question in (5, None, b"status", "x" * 65)],
         *[(lambda votes=votes: locks.change_voters(votes), "votes") for votes in ({"1": 1}, {1: 1.0}, {1: 0})],
         (lambda: locks.change_voters({1: 1}, unsafe_half="no"), "unsafe_half"),
     ]

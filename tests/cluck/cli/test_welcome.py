@@ -15,11 +15,11 @@ from cluck.errors import DaemonUnavailable
 class Silent:
     ready = True
 
-    async def ask(self, question):
+    async def query(self, question):
         await trio.sleep_forever()
 
     async def status(self):
-        await self.ask("status")
+        await self.query("status")
 
     async def wait_ready(self):
         await trio.lowlevel.checkpoint()

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import anyio
 
-from cluck.client.transport import NoDaemon
 from cluck.commands import Force
 from cluck.errors import ConnectionLost
 from cluck.protocol import VERSION, Hello, records, upward
 from cluck.server.service import Service
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.local.client_socket import NoDaemon
 from cpg.replication.electorate import Electorate
 from cpg.replication.replica import ReplicaSettings
 from totem.configuration import Level, RingId
@@ -233,7 +233,7 @@ class Handed:
         if not self.is_up:
             self.tries += 1
             raise NoDaemon("the daemon is away")
-        line = HandedLine(self.cluster)
+        line = HandedLink(self.cluster)
         self._lines.append(line)
         return line
 
@@ -248,7 +248,7 @@ class Handed:
         self._lines.clear()
 
 
-class HandedLine:
+class HandedLink:
     def __init__(self, cluster):
         self._said = deque()
         self._news = anyio.Event()
@@ -265,9 +265,9 @@ class HandedLine:
             self._connection.lost()
             self._news.set()
 
-    def say(self, said):
+    def send(self, records):
         if not self._is_cut:
-            self._connection.receive(said)
+            self._connection.receive(records)
 
     async def receive(self):
         while not self._said:

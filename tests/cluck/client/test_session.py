@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluck.client.requests import Follower, Leader, RolesTold
+from cluck.client.requests import Follower, Leader, RoleCursor
 from cluck.client.session import Session
 from cluck.commands import (
     MOST_UNSETTLED,
@@ -118,7 +118,7 @@ class World:
         return self.session.locks.wait(1, held, condition, self.change, reacquires=reacquires)
 
     def lead(self, token=21, **how):
-        candidacy = self.session.leaders.stand(1, b"election", self.change, **how)
+        candidacy = self.session.elections.stand(1, b"election", self.change, **how)
         self.hear(Standing(candidacy.id))
         self.tell_leads(candidacy, token)
         self.said()
@@ -164,7 +164,7 @@ def test_a_wait_that_lasts_since_nobody_decides_is_told_once_and_its_end_too(wor
 
 
 def test_a_candidate_that_nobody_can_choose_is_told_too(world):
-    candidacy = world.session.leaders.stand(1, b"boss", world.change)
+    candidacy = world.session.elections.stand(1, b"boss", world.change)
     world.hear(Standing(candidacy.id), Readiness(False, "node 3 is missing"))
     pass_time(world, 3)
     assert world.warnings == [f"election 'boss' {WAITS}"]
@@ -484,15 +484,15 @@ def test_everything_open_is_said_again_in_its_order(world):
     world.session.locks.give_up(ended)
     notice = world.session.locks.notify(1, b"filled", world.change, everyone=False, priority=True)
     candidacy = world.lead()
-    observation = world.session.leaders.observe(b"election", world.change)
-    question = world.session.ask("status", world.change)
+    observation = world.session.elections.observe(b"election", world.change)
+    question = world.session.query("status", world.change)
     before = world.said()
     assert before[-2:] == [Observe(b"election"), Ask(1, "status")]
     world.hear(Answer(1, b"[1", is_last=False))
     assert type(world.lose()) is ConnectionLost
     assert not world.session.ready
     assert "it broke" in world.session.why_not_ready
-    world.session.ask("tickets", world.change)
+    world.session.query("tickets", world.change)
     assert world.said() == []
     hello = world.connect(was_resumed=True)
     assert hello == Hello(VERSION, "test", ME, b"secret")
@@ -511,7 +511,7 @@ def test_everything_open_is_said_again_in_its_order(world):
     world.hear(Answer(1, b"[1", is_last=False), Answer(1, b",2]", is_last=True))
     assert question.answer == [1, 2]
     assert held.is_held
-    world.session.leaders.ignore(observation)
+    world.session.elections.ignore(observation)
     assert world.said() == [Ignore(b"election")]
 
 
@@ -726,7 +726,7 @@ def test_a_wait_of_a_client_that_nobody_knows_is_lost(world):
 def test_a_leader_steps_down_in_order(world):
     candidacy = world.lead()
     order = []
-    publication = world.session.leaders.publish(
+    publication = world.session.elections.publish(
         1, candidacy, b"plan", lambda: order.append(("published", candidacy.token))
     )
     candidacy.changed = lambda: order.append(("told", candidacy.token))
@@ -735,26 +735,26 @@ def test_a_leader_steps_down_in_order(world):
     assert candidacy.why_ended == "its lock server has taken it back"
     assert type(publication.failure) is LeadershipLost
     with pytest.raises(LeadershipLost):
-        world.session.leaders.publish(1, candidacy, b"late", world.change)
+        world.session.elections.publish(1, candidacy, b"late", world.change)
 
 
 def test_a_publication(world):
     candidacy = world.lead()
-    publication = world.session.leaders.publish(1, candidacy, b"plan", world.change)
+    publication = world.session.elections.publish(1, candidacy, b"plan", world.change)
     world.hear(Published(publication.id, 3))
     assert (publication.version, publication.failure) == (3, None)
-    refused = world.session.leaders.publish(1, candidacy, b"plan", world.change)
+    refused = world.session.elections.publish(1, candidacy, b"plan", world.change)
     world.hear(Refused(refused.id, Why.NOT_HELD))
     assert type(refused.failure) is LeadershipLost
-    failed = world.session.leaders.publish(1, candidacy, b"plan", world.change)
+    failed = world.session.elections.publish(1, candidacy, b"plan", world.change)
     world.hear(Failed(failed.id, "too many", not_ready=False))
     assert type(failed.failure) is Overflow
     assert candidacy.publications == []
 
 
 def test_a_follower_comes_behind_each_leader(world):
-    candidacy = world.session.leaders.stand(1, b"election", world.change)
-    told = RolesTold(candidacy)
+    candidacy = world.session.elections.stand(1, b"election", world.change)
+    told = RoleCursor(candidacy)
     assert told.has_news
     assert told.take() == Follower()
     assert not told.has_news
@@ -795,7 +795,7 @@ def test_nothing_but_a_renewal_that_came_back_lets_a_leader_lead_on(world):
     assert candidacy.token == 0, "whoever asks looks at the clock, before anybody was told"
     assert candidacy.role == Follower()
     with pytest.raises(LeadershipLost):
-        world.session.leaders.publish(1, candidacy, b"late", world.change)
+        world.session.elections.publish(1, candidacy, b"late", world.change)
     world.session.advance()
     assert world.said() == []
     assert world.session.deadline == float("inf")
@@ -825,7 +825,7 @@ def test_a_renewal_that_comes_back_too_late_is_none(world):
 
 
 def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
-    candidacy = world.session.leaders.stand(1, b"election", world.change)
+    candidacy = world.session.elections.stand(1, b"election", world.change)
     world.said()
     world.hear(Leads(candidacy.id, 21), Leads(candidacy.id, 21))
     assert candidacy.token == 0
@@ -840,7 +840,7 @@ def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
 def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_leader_renews_in_vain(world):
     world.lose()
     world.connect(late=4.0)
-    candidacy = world.session.leaders.stand(1, b"election", world.change)
+    candidacy = world.session.elections.stand(1, b"election", world.change)
     world.said()
     world.tell_leads(candidacy)
     assert world.said() == [ReadClock()]
@@ -851,9 +851,9 @@ def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_leader
 
 
 def test_who_resigned_before_the_clocks_were_compared_renews_nothing(world):
-    candidacy = world.session.leaders.stand(1, b"election", world.change)
+    candidacy = world.session.elections.stand(1, b"election", world.change)
     world.hear(Leads(candidacy.id, 21))
-    world.session.leaders.step_back(candidacy)
+    world.session.elections.step_back(candidacy)
     world.said()
     world.hear(Clock(world.now + AHEAD))
     assert world.said() == []
@@ -861,7 +861,7 @@ def test_who_resigned_before_the_clocks_were_compared_renews_nothing(world):
 
 def test_a_leader_leads_on_without_a_connection_until_its_deadline(world):
     candidacy = world.lead()
-    publication = world.session.leaders.publish(1, candidacy, b"plan", world.change)
+    publication = world.session.elections.publish(1, candidacy, b"plan", world.change)
     world.lose()
     world.now += 1
     world.session.advance()
@@ -875,7 +875,7 @@ def test_a_leader_leads_on_without_a_connection_until_its_deadline(world):
 
 def test_resigning_is_said_until_it_is_answered(world):
     candidacy = world.lead()
-    world.session.leaders.resign(candidacy, None)
+    world.session.elections.resign(candidacy, None)
     assert candidacy.token == 0, "at once: the next one may lead as soon as that is heard"
     resign = Resign(candidacy.id, 21)
     assert world.said() == [resign]
@@ -883,14 +883,14 @@ def test_resigning_is_said_until_it_is_answered(world):
     world.connect(was_resumed=True)
     assert world.said() == [candidacy.command, resign]
     world.hear(Leads(candidacy.id, 0))
-    world.session.leaders.resign(candidacy, None)
+    world.session.elections.resign(candidacy, None)
     assert world.said() == []
 
 
 @pytest.mark.parametrize("how", ["resign", "step back"])
 def test_what_runs_while_a_candidate_leads_ends_before_the_next_one_may_lead(world, how):
     candidacy = world.lead()
-    leaders = world.session.leaders
+    leaders = world.session.elections
     leaders.begin_work(candidacy)
     leaders.begin_work(candidacy)
     if how == "resign":
@@ -907,12 +907,12 @@ def test_what_runs_while_a_candidate_leads_ends_before_the_next_one_may_lead(wor
 @pytest.mark.parametrize("bad", [{"duration": 0}, {"duration": 1e9}, {"grace": -1}, {"grace": float("nan")}])
 def test_a_candidate_s_lease_is_checked(world, bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
-        world.session.leaders.stand(1, b"election", world.change, **bad)
+        world.session.elections.stand(1, b"election", world.change, **bad)
 
 
 def test_a_candidate_says_for_how_long_it_runs(world):
     world.now += 50
-    candidacy = world.session.leaders.stand(1, b"election", world.change, restart_interval=3.0)
+    candidacy = world.session.elections.stand(1, b"election", world.change, restart_interval=3.0)
     assert (candidacy.command.running, candidacy.command.restart_interval) == (50, 3)
     world.lose()
     world.now += 10
@@ -922,8 +922,8 @@ def test_a_candidate_says_for_how_long_it_runs(world):
 
 def test_a_candidate_steps_back(world):
     candidacy = world.lead()
-    world.session.leaders.step_back(candidacy)
-    world.session.leaders.step_back(candidacy)
+    world.session.elections.step_back(candidacy)
+    world.session.elections.step_back(candidacy)
     assert candidacy.token == 0
     assert world.said() == [Withdraw(candidacy.id)]
     world.tell_leads(candidacy, 22)
@@ -952,22 +952,22 @@ def test_a_candidate_that_was_withdrawn_by_its_server_stands_again(world):
 
 def test_observers(world):
     leader = request(9, client=OTHER)
-    one = world.session.leaders.observe(b"election", world.change)
+    one = world.session.elections.observe(b"election", world.change)
     world.hear(Leadership(b"election", None), Leadership(b"election", leader, 21), Leadership(b"election", leader, 21))
-    two = world.session.leaders.observe(b"election", world.change)
+    two = world.session.elections.observe(b"election", world.change)
     assert world.said() == [Observe(b"election")]
     assert [leadership.token for leadership in one.news] == [0, 21]
     assert [leadership.token for leadership in two.news] == [21]
     world.lose()
     assert (one.news[-1].leader, two.news[-1].leader) == (None, None)
-    world.session.leaders.ignore(one)
-    world.session.leaders.ignore(two)
+    world.session.elections.ignore(one)
+    world.session.elections.ignore(two)
     world.connect(was_resumed=True)
     assert world.said() == []
 
 
 def test_of_many_questions_so_many_are_asked_at_a_time(world):
-    questions = [world.session.ask("status", world.change) for _ in range(2 * MOST_QUESTIONS + 1)]
+    questions = [world.session.query("status", world.change) for _ in range(2 * MOST_QUESTIONS + 1)]
     numbers = [said.number for said in world.said()]
     assert len(numbers) == MOST_QUESTIONS
     world.session.forget(questions[1])  # its answer comes all the same
@@ -982,9 +982,9 @@ def test_of_many_questions_so_many_are_asked_at_a_time(world):
 
 
 def test_a_client_observes_so_many_elections(world):
-    observations = [world.session.leaders.observe(b"%d" % number, world.change) for number in range(MOST_OBSERVED)]
-    world.session.leaders.observe(b"0", world.change)
+    observations = [world.session.elections.observe(b"%d" % number, world.change) for number in range(MOST_OBSERVED)]
+    world.session.elections.observe(b"0", world.change)
     with pytest.raises(Overflow, match="1024 elections"):
-        world.session.leaders.observe(b"another", world.change)
-    world.session.leaders.ignore(observations[1])
-    world.session.leaders.observe(b"another", world.change)
+        world.session.elections.observe(b"another", world.change)
+    world.session.elections.ignore(observations[1])
+    world.session.elections.observe(b"another", world.change)
