@@ -68,6 +68,7 @@ from cluck.server.submissions import REQUESTS, Submissions
 from cluck.state.application import CODEC
 from cluck.state.lock_table import Ticket
 from cpg.events import Event, Member, Message
+from cpg.replication.electorate import ChangeVoters
 from cpg.replication.identities import ServerId
 from cpg.replication.replica import Phase, Replica, ReplicaSettings
 from cpg.replication.wire import DurableRecord
@@ -330,7 +331,7 @@ class Service:
             self._request(local, command)
         elif kind is Withdraw:
             self._withdraw(local, command)  # type: ignore[arg-type]
-        elif kind is Force:
+        elif kind is Force or kind is ChangeVoters:
             if self._submissions.has_room(local, command):
                 self._submissions.submit_for(local, command)
         else:

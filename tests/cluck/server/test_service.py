@@ -33,6 +33,7 @@ from cluck.state import elections
 from cluck.state.elections import Stage
 from cluck.state.tokens import RESERVE, TOKENS_OF_AN_EPOCH
 from cpg.events import Reason
+from cpg.replication.electorate import ChangeVoters, Electorate
 from cpg.replication.identities import Boot
 from tests.cluck.server.orders import Server, decode, started
 from tests.cluck.server.steps import steps
@@ -829,3 +830,13 @@ def test_nothing_is_kept_of_elections_that_no_client_has_to_do_with_any_more(mon
     assert service._audiences.keys() == {b"head"}
     order[1].lose(dead=True)
     assert service._audiences == service.clients == {}
+
+
+def test_a_change_of_voters_that_is_asked_for_while_nobody_decides_waits():
+    order = started()
+    order.ring([1], [2, 3])
+    order.settle()
+    order[1].say(ChangeVoters(2, Electorate({1: 1, 2: 1})))
+    order.ring([1, 2, 3])
+    order.settle()
+    assert order[3].state.voters.electorate == Electorate({1: 1, 2: 1})
