@@ -1,7 +1,7 @@
-"""What an administrator is told of the lock servers: one line for each change of who decides, and none in between.
+"""What the log says of the lock servers: one line for each change of who decides, and none in between.
 
-Who came, who left in order, who is lost, who is missing; how long nothing was decided. A view that is given up before
-it decides is not told, unless that lasts.
+It names who came, who left in order, who is lost, who is missing, and how long nothing was decided. A view that is
+given up before it decides is not logged, unless that lasts.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from cpg.replication.replica import Phase, Replica
 from totem.log_fields import event_fields
 
 PATIENCE: Final = 5.0
-"""Seconds that a change may take before it is told that nothing is decided."""
+"""Seconds that a change may take before the log says that nothing is decided."""
 
 
 class ChangeLog:
-    """What was told last, and what has happened since."""
+    """What was logged last, and what has happened since."""
 
     def __init__(self, now: float) -> None:
         self._pace = Pace()
         self._present: tuple[int, ...] = ()
         self._why = ""
-        """Why nothing is decided, as it was told; empty: it is."""
+        """Why nothing is decided, as it was logged; empty: it is."""
         self._since: float | None = now
         """Since when nothing is decided."""
         self._left: set[int] = set()
@@ -37,15 +37,15 @@ class ChangeLog:
         self._voters: Voters | None = None
         """As they were seen last."""
         self._electorate: Electorate | None = None
-        """What was in force last."""
+        """The electorate that was in force last."""
 
     def confchg(self, confchg: Confchg) -> None:
-        """The group has changed."""
+        """Note a change of the group."""
         self._left |= {member.node_id for member, reason in confchg.left.items() if reason is Reason.LEAVE}
         self._left -= {member.node_id for member in confchg.joined}
 
     def news(self, replica: Replica[Any], unheard_since: float | None, now: float) -> Sequence[Line]:
-        """Tell what has changed, a line for each. Hot: once for each turn.
+        """Return the lines for what has changed. Hot: once for each turn.
 
         `unheard_since`: since when nothing comes back from the ring, where it does not seem to move.
         """
@@ -81,7 +81,7 @@ class ChangeLog:
         return [Line(True, text, event_fields("difference", why=text)) for text in news]
 
     def _who_votes(self, replica: Replica[Any]) -> Line:
-        """Tell that others decide than before, when that is in force."""
+        """Return a line that others decide than before, when that is in force."""
         voters = self._voters = replica.voters
         if replica.phase is not Phase.PRIMARY or voters is None or voters.former is not None:
             return NOTHING

@@ -1,4 +1,4 @@
-"""One connection of a client to its lock server: greeting, and what the client may say."""
+"""One connection of a client to its lock server: its greeting, and which messages it may send."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Connection:
         *,
         may_force: bool,
     ) -> None:
-        """The arguments are those of `Service.connect`."""
+        """See `Service.connect` for the arguments."""
         self._service = service
         self._send = send
         self._user = user
         self._is_behind = is_behind
         self._may_force = may_force
         self.local: LocalClient | None = None
-        """Whose it is, once it has said hello."""
+        """The client, once it has said hello."""
 
     def receive(self, messages: Sequence[Upward], now: float) -> None:
-        """Take what the client says. Raises Malformed."""
+        """Take the client's messages. Raises Malformed."""
         for upward in messages:
             if self.local is None:
                 self._greet(upward, now)
@@ -98,7 +98,7 @@ class Connection:
             raise Malformed("only an administrator takes locks by force, or changes who decides")
 
     def lost(self, now: float, *, dead: bool) -> None:
-        """The connection has ended; again with `dead` once the client's process is known to have ended, too."""
+        """End the connection; again with `dead` once the client's process is known to have ended, too."""
         local = self.local
         if local is not None and local.send in (self._send, None):
             self._service.lost(local, now, dead=dead)

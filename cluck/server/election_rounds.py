@@ -1,7 +1,7 @@
-"""What a lock server does for elections: gives its candidates' statuses, names winners, hurries those who are late.
+"""What a lock server does for elections: it gives its candidates' statuses, names winners, and hurries late ones.
 
-None of it decides: the replicated state takes what comes in order, and refuses what does not fit. Who is late is
-hurried by the first leader of the service; where that stands still, by the next one.
+None of it decides: the replicated state takes commands in order, and refuses those that do not fit. The first leader of
+the service hurries late ones; where that stands still, the next one does.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ STRIKES: Final = 3
 
 
 class ElectionRounds:
-    """The rounds that are under way, as one server sees them."""
+    """The open rounds, as one server sees them."""
 
     def __init__(self, server: ServerId, clients: Mapping[Client, LocalClient]) -> None:
         self._server = server
         self._clients = clients
         self._late: dict[bytes, tuple[float, Close | Depose]] = {}
-        """By election: when what is to be proposed, if nothing comes before."""
+        """By election: what is to be proposed, if nothing comes before, and when."""
         self._times: list[tuple[float, bytes]] = []
         """A heap of these times, and of some that do not count any more."""
 
@@ -57,7 +57,7 @@ class ElectionRounds:
     def on_outcome(
         self, outcome: RoundOpened | Chosen | Leadership | Rejected | Lapsed, now: float
     ) -> Iterator[Command]:
-        """Something has come of an election."""
+        """Act on an outcome of an election; return the commands to submit."""
         match outcome:
             case RoundOpened(election, number, candidates):
                 self._wait(now + PATIENCE, election, Close(election, number))
@@ -76,7 +76,7 @@ class ElectionRounds:
                 yield Status(candidate, number, running, candidacy.restart_interval)
 
     def _runs(self, candidate: RequestId) -> bool:
-        """Whether a candidate is this server's, and answers."""
+        """Return whether a candidate is this server's, and answers."""
         local = self._clients.get(candidate.owner.client)
         return local is not None and local.send is not None and local.strikes < STRIKES
 
@@ -85,11 +85,13 @@ class ElectionRounds:
         heappush(self._times, (time, election))
 
     def deadline(self, rank: int) -> float:
-        """When `due` is to be asked, by the leader of the service of this rank."""
+        """Return when to call `due`, for the leader of the service of this rank."""
         return self._times[0][0] + rank * STANDBY if self._times else math.inf
 
     def due(self, now: float, elections: Mapping[bytes, Election], rank: int | None) -> Iterator[Command]:
-        """What is to be proposed by now, by the leader of the service of this rank: 0 is the first; None: by nobody."""
+        """Return what the leader of the service of this rank is to propose by now: 0 is the first; None: nobody
+        proposes.
+        """
         while self._times and self._times[0][0] + (rank or 0) * STANDBY <= now:
             time, name = heappop(self._times)
             since, command = self._late.get(name, (math.inf, None))

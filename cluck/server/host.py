@@ -1,4 +1,4 @@
-"""A lock server in a process: what runs a `Service` on a group of any ring.
+"""A lock server in a process: the shell that runs a `Service` on a group of any ring.
 
 The daemon's clients come to it through a socket, those of `cluck.open` from hand to hand.
 """
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 GROUP: Final = "cluck"
 """The lock servers' group."""
 LONGEST_SLEEP: Final = 1.0
-"""Seconds after which the clock is looked at again: it goes on while the machine is suspended, sleeps do not."""
+"""Seconds after which the clock is read again: it continues while the machine is suspended, sleeps do not."""
 
 
 class Store(Protocol):
@@ -52,7 +52,7 @@ class Store(Protocol):
 
 
 class Host:
-    """Runs one lock server, from the moment its group is joined to the end of the ring."""
+    """Runs one lock server, from when its group is joined until the end of the ring."""
 
     def __init__(
         self, group: Group, settings: ReplicaSettings, store: Store, *, clock: Callable[[], float], key: bytes = b""
@@ -62,23 +62,23 @@ class Host:
             group.member, settings, store.load(), dice=random.Random(os.urandom(16)), now=clock(), key=key
         )
         self.worked: Callable[[], None] = lambda: None
-        """Called when everything that clients may be told now has been put."""
+        """Called when everything that clients may be told now has been queued."""
         self.log_of_election: Callable[[LeadershipNews], None] = self._log_of_election
         """Called with what the administrator should know of an election that clients of this server lead or led."""
         self._group = group
         self._store = store
         self._outbox: deque[bytes] = deque()
         self._jobs = Waiters()
-        """Of who sends what had no room, stores, and watches the time."""
+        """Wakes the tasks that send what had no room, store records, and watch the time."""
         self._said = Waiters()
-        """Of who does what several clients have asked for in one turn."""
+        """Wakes the task that does what several clients have requested in one turn."""
         self._asleep_until = 0.0
         self._changes = ChangeLog(clock())
         self._has_worked = False
         """Something was given to the group since its last event."""
 
     async def run(self) -> None:
-        """Serve until cancelled; raises `RingLost` where the group's stream ends."""
+        """Serve until cancelled. Raises `RingLost` where the group's stream ends."""
         async with anyio.create_task_group() as tasks:
             for job in (self._work_for_many, self._send_on, self._store_records, self._watch_time):
                 tasks.start_soon(job)
@@ -95,7 +95,7 @@ class Host:
             raise RingLost("the lock servers' group has been left")
 
     def work_soon(self) -> None:
-        """Do what clients have asked for: at once for the first after an event, together for those of one turn."""
+        """Do what clients have requested: at once for the first after an event, together for those of one turn."""
         if self._has_worked:
             self._said.wake()
         else:
@@ -109,11 +109,11 @@ class Host:
 
     @property
     def is_behind(self) -> bool:
-        """Whether something waits for room in the ring: clients should not say more now."""
+        """Return whether something waits for room in the ring: clients should not send more now."""
         return bool(self._outbox)
 
     def work(self) -> None:
-        """Give to the group, to the disk and to the clock what the service has for them. Hot: once for each turn."""
+        """Give the service's output to the group, the disk and the clock. Hot: once for each turn."""
         service = self.service
         now = self.clock()
         messages = service.take(now)
@@ -149,7 +149,7 @@ class Host:
         )
 
     def _log_change(self, now: float) -> None:
-        """Tell the administrator who decides, if that has changed. Hot: once for each turn."""
+        """Log who decides, if that has changed. Hot: once for each turn."""
         for line in self._changes.news(self.service.replica, self.service.unheard_since, now):
             node_id = self.service.replica.member.node_id
             level = logging.WARNING if line.is_warning else logging.INFO
@@ -165,7 +165,7 @@ class Host:
                 self._outbox.popleft()
 
     async def _store_records(self) -> None:
-        """Store what there is to store; where the disk cannot be written, again and again, while all else goes on."""
+        """Store records; where the disk cannot be written, again and again, while all else continues."""
         pause = SHORTEST_PAUSE
         while True:
             while (record := self.service.record_to_store) is None:
@@ -183,7 +183,7 @@ class Host:
             self.work()
 
     def _on_disk_fault(self, fault: str) -> None:
-        """Log what is wrong with the disk, or that it is well again, once."""
+        """Log once what is wrong with the disk, and once that it can be written again."""
         replica, node_id = self.service.replica, self.service.replica.member.node_id
         if bool(fault) != bool(replica.disk_fault):
             if fault:
@@ -216,5 +216,5 @@ class Host:
         user: int = 0,
         is_behind: Callable[[], bool] = lambda: False,
     ) -> Connection:
-        """Begin with a client; after each `say` and `lost` of it `work_soon` is to be called."""
+        """Begin with a client; after each `receive` and `lost` of it call `work_soon`."""
         return self.service.connect(send, may_force=may_force, user=user, is_behind=is_behind)

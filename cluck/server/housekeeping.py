@@ -1,6 +1,7 @@
-"""What a lock server looks after by itself, every half second: what nobody brings up.
+"""What a lock server looks after every half second, since no event brings it up.
 
-Places in queues, clients that are lost or do not answer, servers that have ended with theirs, tokens that run short.
+Places in queues, clients that are lost or do not answer, servers that have ended with theirs, and tokens that run
+short.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from cpg.replication.identities import ServerId
 from cpg.replication.replica import Replica
 
 TICK: Final = 0.5
-"""Seconds between two looks at what nobody brings up by itself."""
+"""Seconds between two looks."""
 PING: Final = 1.0
-"""Seconds between two questions to clients with candidates."""
+"""Seconds between two pings of clients with candidates."""
 NEAR: Final = 4
-"""Those so far ahead in a queue keep saying that they wait, so that they can begin at once when it is their turn."""
+"""Waiters at most this far from the front keep saying that they wait, so that they can begin at once when granted."""
 RESUME: Final = 10.0
-"""Seconds that a client has to come back before it waits for nothing any more."""
+"""Seconds in which a client must come back, or it waits for nothing any more."""
 
 
 class Housekeeping:
-    """What one server has to look after."""
+    """The housekeeping of one server."""
 
     def __init__(
         self,
@@ -52,7 +53,7 @@ class Housekeeping:
         self._next_ping = now + PING
 
     def advance(self, now: float, rank: int | None) -> None:
-        """Look after everything, if it is time; `rank`: among the service's leaders, who propose what is for all."""
+        """Look after everything, if it is time; `rank`: among the service's leaders, who propose for all."""
         if now < self.deadline:
             return
         self.deadline = now + TICK
@@ -69,7 +70,7 @@ class Housekeeping:
     # ---- those who wait
 
     def _tell_places(self, now: float) -> None:
-        """Tell those who wait of their places; those near the front say that they still do."""
+        """Tell waiters their places; those near the front say that they still wait."""
         state = self._replica.state
         assert state is not None
         moved = state.table.moved.copy()
@@ -98,14 +99,14 @@ class Housekeeping:
     # ---- clients that are lost, or stuck
 
     def lose(self, local: LocalClient, now: float, *, dead: bool) -> None:
-        """A client's connection has ended; `dead`: so has its process, or it has said goodbye."""
+        """End a client's connection; `dead`: its process has ended as well, or it has said goodbye."""
         local.send = None
         local.lost = now
         if dead or self._has_nothing(local):
             self._forget(local)
 
     def _look_after_the_lost(self, now: float) -> None:
-        """Clients that have not come back wait for nothing any more; what they hold stays until it expires."""
+        """Withdraw the requests of clients that have not come back; what they hold stays until it expires."""
         for local in list(self._clients.values()):
             if local.lost is None or now - local.lost <= RESUME:
                 continue
@@ -117,7 +118,7 @@ class Housekeeping:
                 self._submissions.submit_all(Withdraw(request) for request in local.open if request not in kept)
 
     def _has_nothing(self, local: LocalClient) -> bool:
-        """Whether nothing is lost with a client; it may still hold what an earlier life of this server granted."""
+        """Return whether nothing is lost with a client; it may still hold what an earlier life of it granted."""
         if not local.is_known:
             return True
         state = self._replica.state if self._replica.is_primary else None
@@ -126,13 +127,13 @@ class Housekeeping:
         return not (state.table.has_tickets(local.client) or state.elections.have_led(local.client))
 
     def _is_granted(self, request: RequestId) -> bool:
-        """Whether a client may rely on what it asked for: it may have been told by an earlier life of this server."""
+        """Return whether a client may rely on a request's grant: an earlier life may have reported it."""
         state = self._replica.state
         leased = state.lease_of(request) if state is not None else None
         return leased is not None and leased.token != 0
 
     def _forget(self, local: LocalClient) -> None:
-        """A client is not there any more, and what it had is free."""
+        """Forget a client that is not there any more, and free what it had."""
         self._clients.pop(local.client, None)
         local.leave()
         self._submissions.forget(local)
@@ -140,7 +141,7 @@ class Housekeeping:
             self._submissions.submit(Gone(local.client))
 
     def _ping(self) -> None:
-        """Ask clients with candidates whether they run: those that do not are not chosen."""
+        """Ping clients with candidates: those that do not answer are not chosen."""
         for local in self._clients.values():
             if local.candidates:
                 local.strikes += 1
@@ -149,7 +150,7 @@ class Housekeeping:
     # ---- for all servers
 
     def on_server_ended(self, server: ServerId, now: float) -> None:
-        """Another server has ended together with all its clients."""
+        """Note that another server has ended together with all its clients."""
         self._ended[server] = now
 
     def _look_after_the_cluster(self, now: float, rank: int | None) -> None:
@@ -168,5 +169,5 @@ class Housekeeping:
 
     @staticmethod
     def _is_turn(since: float, now: float, rank: int | None) -> bool:
-        """Whether the leader of this rank is to propose by now what has been due since then."""
+        """Return whether the leader of this rank is to propose by now what has been due since then."""
         return rank is not None and since + rank * STANDBY <= now

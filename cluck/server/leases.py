@@ -1,8 +1,8 @@
 """When leases end, as one lock server sees it: what it is to propose, and when (ruling E7).
 
-A server counts a lease from when it delivered the grant or the renewal, and waits longer than any clock could be wrong;
-the holder counted from before it sent its request, and less. What is proposed is void where a renewal came first, so
-that nothing here decides anything. A leadership is held by a lease as a lock is (ruling E10).
+A server counts a lease from when it delivered the grant or the renewal, and waits longer than any clock could be wrong.
+The holder counts from before it sent its request, and less. A proposal has no effect where a renewal came first, so
+nothing here decides anything. A leadership is held by a lease as a lock is (ruling E10).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from cluck.state.lock_table import Ticket
 NOTICE: Final = 0.8
 """The share of a lease after which its holder is asked for the lock."""
 STANDBY: Final = 1.0
-"""Seconds by which each further leader of the service proposes later than the one before, whatever it is."""
+"""Seconds by which each further leader of the service proposes later than the one before it."""
 _SLACK: Final = 4096
-"""Entries for what has ended already that are not worth a clean-up."""
+"""Entries for leases that have ended which are not worth a clean-up."""
 
 
 def usable(lease: float) -> float:
-    """How long a holder may rely on a lease, by its own clock."""
+    """Return how long a holder may rely on a lease, by its own clock."""
     return lease * (1 - DRIFT)
 
 
@@ -35,12 +35,12 @@ class Leases:
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[Ticket | Tenure, float]] = {}
-        """By token: what is held, and since when it was granted, or renewed last."""
+        """By token: what is held, and when it was granted or renewed last."""
         self._ends: list[tuple[float, int, int, bool]] = []
         """A heap: when, token, renewals, and whether it is the end, or the notice before."""
 
     def begin(self, leased: Ticket | Tenure, now: float) -> None:
-        """Something was granted, or renewed. Hot."""
+        """Note that something was granted, or renewed. Hot."""
         self._held[leased.token] = leased, now
         heappush(self._ends, (now + NOTICE * leased.lease * (1 + DRIFT), leased.token, leased.renewals, False))
         if len(self._ends) > 4 * len(self._held) + _SLACK:
@@ -48,15 +48,15 @@ class Leases:
             heapify(self._ends)
 
     def end(self, token: int) -> None:
-        """It is not held any more. Hot."""
+        """Note that it is not held any more. Hot."""
         self._held.pop(token, None)
 
     def has(self, token: int) -> bool:
-        """Whether something was seen to be held under this token."""
+        """Return whether something was seen to be held under this token."""
         return token in self._held
 
     def load(self, held: Iterable[Ticket | Tenure], now: float) -> None:
-        """This is held now, and nothing else; of what is new to this server it knows no more than that."""
+        """Begin with what is held now, and nothing else; leases that are new to this server begin now."""
         known = self._held
         self._held, self._ends = {}, []
         for leased in held:
@@ -64,16 +64,16 @@ class Leases:
             self.begin(leased, since if former is not None and former.renewals == leased.renewals else now)
 
     def left(self, leased: Ticket | Tenure, now: float) -> float:
-        """Seconds until a lease ends, without its grace."""
+        """Return the seconds until a lease ends, without its grace."""
         _, since = self._held.get(leased.token, (leased, now))
         return since + leased.lease - now
 
     def deadline(self, rank: int) -> float:
-        """When `due` is to be asked again."""
+        """Return when to call `due` again."""
         return self._ends[0][0] + rank * STANDBY if self._ends else math.inf
 
     def due(self, now: float, rank: int) -> Iterator[Revoke | Expire]:
-        """What is to be proposed by now, by the leader of this rank: 0 is the first, the others stand by."""
+        """Return what the leader of this rank is to propose by now: 0 is the first, the others stand by."""
         while self.deadline(rank) <= now:
             entry = heappop(self._ends)
             if not self._is_valid(entry):

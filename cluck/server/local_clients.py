@@ -1,4 +1,4 @@
-"""What a lock server keeps of each of its clients."""
+"""What a lock server knows of each of its clients."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ ADMINISTRATORS: Final = 0
 
 @dataclass(slots=True)
 class OpenRequest:
-    """A request that has not been answered for good."""
+    """A request that has no final answer."""
 
     command: Command
     is_submitted: bool = False
-    """It was given to the group at least once."""
+    """It was sent to the group at least once."""
     sent: float | None = None
     """When the latest message about it was sent that came before its grant in the order (ruling E7)."""
     ahead: int | None = None
-    """What the client was told last of its place."""
+    """The place that the client was told last."""
     base: float | None = None
     """Once granted: from when on the holder counts."""
 
 
 @dataclass(slots=True)
 class Audience:
-    """Whom an election concerns, of the clients of one server."""
+    """The candidates and observers of an election, of the clients of one server."""
 
     candidates: dict[RequestId, LocalClient] = field(default_factory=dict)
     observers: dict[Client, LocalClient] = field(default_factory=dict)
 
 
 Audiences = dict[bytes, Audience]
-"""By election, where there are any: so nobody else is looked at when one changes."""
+"""By election, where there are any: so that no other client is looked at when one changes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +51,9 @@ class LocalClient:
     user: int
     """With whom it shares what all clients may have."""
     is_behind: Callable[[], bool]
-    """Whether it should read before it is told more than it waits for."""
+    """Returns whether it should read before more answers to its questions are made."""
     audiences: Audiences
-    """Of all clients."""
+    """Those of all clients."""
     is_known: bool = False
     """The group may have heard of it, through this server or an earlier life of it."""
     lost: float | None = None
@@ -70,24 +70,24 @@ class LocalClient:
     """Pings in a row that it has not answered."""
 
     def stand(self, request: RequestId, candidacy: Candidacy) -> None:
-        """Have a candidate."""
+        """Add a candidate."""
         self.candidates[request] = candidacy
         self.audiences.setdefault(candidacy.election, Audience()).candidates[request] = self
 
     def step_back(self, request: RequestId) -> None:
-        """Have this candidate no more, if there is one."""
+        """Remove this candidate, if it is one."""
         candidacy = self.candidates.pop(request, None)
         if candidacy is not None:
             del self.audiences[candidacy.election].candidates[request]
             self._forget_if_empty(candidacy.election)
 
     def observe(self, election: bytes) -> None:
-        """Be told of an election."""
+        """Add an election to observe."""
         self.observed.add(election)
         self.audiences.setdefault(election, Audience()).observers[self.client] = self
 
     def ignore(self, election: bytes) -> None:
-        """Be told of an election no more."""
+        """Observe an election no more."""
         if election in self.observed:
             self.observed.remove(election)
             del self.audiences[election].observers[self.client]
@@ -99,14 +99,14 @@ class LocalClient:
             del self.audiences[election]
 
     def leave(self) -> None:
-        """Have nothing to do with elections any more."""
+        """Leave all elections."""
         for request in list(self.candidates):
             self.step_back(request)
         for election in list(self.observed):
             self.ignore(election)
 
     def reply(self, message: Downward) -> None:
-        """Tell it something, if it is there."""
+        """Send it a message, if it is connected."""
         if self.send is not None:
             self.send(message)
 

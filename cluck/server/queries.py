@@ -1,7 +1,7 @@
-"""What a lock server tells of itself to people and their programs: plain values, as JSON on the way.
+"""What a lock server reports about itself to people and their programs: plain values, sent as JSON.
 
-An answer may be long, and there is other work: it is made part by part, one in a turn, for the clients in turn. So what
-it shows of two locks may be of different moments.
+An answer may be long, and there is other work. So it is made part by part, one in a turn, for the clients in turn. Two
+locks of one answer may be shown as of different moments.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Queries:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._open: dict[LocalClient, deque[Iterator[Answer]]] = {}
-        """Of each client, who comes first in the next turn first."""
+        """By client; the client that comes first in the next turn is first."""
 
     def add(self, local: LocalClient, query: Ask) -> None:
-        """Take a question. Raises Malformed where the client has asked for too much."""
+        """Take a question. Raises Malformed where the client has too many open."""
         waiting = self._open.setdefault(local, deque())
         if len(waiting) >= MOST_QUESTIONS:
             raise Malformed(f"a question with {MOST_QUESTIONS} others open")
@@ -47,16 +47,16 @@ class Queries:
 
     @property
     def are_open(self) -> bool:
-        """Whether there are any. Hot: once for each turn."""
+        """Return whether there are any. Hot: once for each turn."""
         return bool(self._open)
 
     @property
     def are_due(self) -> bool:
-        """Whether there is somebody to be told something now."""
+        """Return whether a part can be sent now."""
         return any(not local.is_behind() for local in self._open)
 
     def advance(self) -> None:
-        """Tell one part of one answer to the next client that reads what it is told."""
+        """Send one part of one answer to the next client that reads."""
         for local in list(self._open):
             waiting = self._open.pop(local)
             if local.send is None:
@@ -84,7 +84,7 @@ def answers(service: Service, query: Ask) -> Iterator[Answer]:
 
 
 def pieces(service: Service, question: str) -> Iterator[bytes]:
-    """Make JSON of what is to be shown."""
+    """Return the JSON that answers a question, in pieces."""
     state = service.replica.state
     match question:
         case "status":
@@ -106,7 +106,7 @@ def pieces(service: Service, question: str) -> Iterator[bytes]:
 
 
 def _by_name(named: Mapping[bytes, Named]) -> Iterator[tuple[bytes, Named]]:
-    """What has names, in their order, as it is when its turn comes."""
+    """Return named things by name, each as it is when its turn comes."""
     names = list(named)
     heapify(names)  # to sort all of them would take long, with many
     while names:
@@ -116,7 +116,7 @@ def _by_name(named: Mapping[bytes, Named]) -> Iterator[tuple[bytes, Named]]:
 
 
 def _array(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
-    """Join what is JSON to an array."""
+    """Join JSON values to an array."""
     between = b"["
     for item in items:
         yield between
@@ -126,7 +126,7 @@ def _array(items: Iterable[Iterable[bytes]]) -> Iterator[bytes]:
 
 
 def status(service: Service) -> dict[str, Any]:
-    """Whether requests are answered, and why not; who is there."""
+    """Return whether requests are answered, and why not; who is there."""
     replica, state = service.replica, service.replica.state
     voters = replica.voters or Voters(0, 0, replica.settings.electorate)
     electorate = voters.electorate
@@ -160,7 +160,7 @@ def status(service: Service) -> dict[str, Any]:
 
 
 def _lock(service: Service, name: bytes, lock: Lock) -> Iterator[bytes]:
-    """A lock, who holds it and who waits."""
+    """Return a lock with its holders and waiters."""
     yield b'{"name":%b,"permits":%d,"holders":' % (json.encode(text(name)), lock.permits)
     yield from _array([json.encode(_holder(service, ticket))] for ticket in tuple(lock.holders))
     yield b',"waiting":'
@@ -182,13 +182,13 @@ def _holder(service: Service, ticket: Ticket) -> dict[str, Any]:
 
 
 def leaders(service: Service) -> list[dict[str, Any]]:
-    """The leaders of the service: the first proposes, the others stand by."""
+    """Return the leaders of the service: the first proposes, the others stand by."""
     replica = service.replica
     return [{"node": member.node_id, "pid": member.pid} for member in replica.leaders]
 
 
 def _election(service: Service, election: Election) -> dict[str, Any]:
-    """An election, who stands, and who leads."""
+    """Return an election with its candidates and its leader."""
     return {
         "name": text(election.name),
         "round": election.round,
@@ -201,7 +201,7 @@ def _election(service: Service, election: Election) -> dict[str, Any]:
 
 
 def _leader(service: Service, tenure: Tenure | None) -> dict[str, Any]:
-    """Who leads; or who did (`former`), and may not know that it does not any more."""
+    """Return the leader; or the `former` one, which may not know that it leads no more."""
     shown: dict[str, Any] = {"leader": None, "token": 0, "version": 0}
     if tenure is None:
         return shown
@@ -212,7 +212,7 @@ def _leader(service: Service, tenure: Tenure | None) -> dict[str, Any]:
 
 
 def _condition(name: bytes, condition: ConditionQueue) -> dict[str, Any]:
-    """A condition, and who waits on it."""
+    """Return a condition with its waiters."""
     return {
         "name": text(name),
         "lock": text(condition.lock),
@@ -221,11 +221,11 @@ def _condition(name: bytes, condition: ConditionQueue) -> dict[str, Any]:
 
 
 def who(request: RequestId) -> dict[str, Any]:
-    """Name the owner of a request."""
+    """Return the owner of a request."""
     client = request.owner.client
     return {"node": client.server.node_id, "client": client.number, "task": request.owner.task}
 
 
 def text(name: bytes) -> str:
-    """Show a name, whatever its bytes are."""
+    """Return a name as text, whatever its bytes are."""
     return name.decode(errors="backslashreplace")

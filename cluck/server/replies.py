@@ -1,7 +1,7 @@
-"""What a lock server tells its clients: what came of their requests, once it is final, and what a change has done.
+"""What a lock server tells its clients: the final outcomes of their requests, and the effects of a change.
 
-What is applied is noted here, and told when the view is known to have come so far; what was only noted when a view ends
-is never told.
+An outcome is noted when its command is applied, and reported when it is final. One that was only noted when a view ends
+is never reported.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from totem.log_fields import Fields, event_fields
 from totem.text import printable
 
 SILENCE: Final = 3.0
-"""Seconds after which something is wrong with the ring where nothing comes back from it."""
+"""Seconds without any message back from the ring after which something is wrong with it."""
 UNHEARD: Final = "what this server says does not come back from the ring: see `cpg status` here"
 SHORT: Final = 1.0
-"""Seconds of a change that clients are not told of as unreadiness."""
+"""Seconds of a change that clients are not told of."""
 
 
 class _Led(NamedTuple):
@@ -66,11 +66,11 @@ class LeadershipNews(NamedTuple):
     text: str
     fields: Fields
     user: int
-    """Whose client it is."""
+    """The user whose client it is."""
 
 
 class Replies:
-    """What is to be told to the clients of one server, and what they were told of its readiness."""
+    """Outcomes that are to be reported to the clients of one server, and what these know of its readiness."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Replies:
         self._submissions = submissions
         self._pending: deque[PendingReply] = deque()
         self._news: Counter[bytes] = Counter()
-        """How many of these are leaderships, by election: the state is further there than what was told."""
+        """The number of leaderships among them, by election: there the state is further than what was reported."""
         self._suspended: float | None = now
         """Since when the view is not primary and final."""
         self.unheard_since: float | None = None
@@ -100,22 +100,22 @@ class Replies:
 
     @property
     def has_pending_replies(self) -> bool:
-        """Whether something was done that may not be told yet."""
+        """Return whether something was done that may not be reported yet."""
         return bool(self._pending)
 
     # ---- the view
 
     def note(self, number: int, outcome: Outcome, base: float | None) -> None:
-        """Something was done that is to be told when it is final. Hot.
+        """Note an outcome that is to be reported when it is final. Hot.
 
-        `base`: of a renewal, or of a leadership that begins, when it was sent.
+        `base`: of a renewal, or of a leadership that begins: when it was sent.
         """
         self._pending.append(PendingReply(number, outcome, base))
         if type(outcome) is Leadership:
             self._news[outcome.election] += 1
 
     def on_final(self, number: int, now: float) -> None:
-        """What was done up to here may be told."""
+        """Report what was done up to here."""
         if not self.is_resumed:
             self.is_resumed = True
             self._suspended = None
@@ -126,19 +126,19 @@ class Replies:
             self._reply(pending.outcome, pending.base, now)
 
     def on_primary(self) -> None:
-        """A view has begun; nothing of it is final yet."""
+        """Begin a view, of which nothing is final yet."""
         self.is_resumed = False
 
     def on_suspended(self, now: float) -> None:
-        """The view has ended: what is not final may be lost."""
+        """End the view: what is not final may be lost."""
         self._suspended = now
         self._pending.clear()
         self._news.clear()
 
     def _report_changes(self, now: float) -> None:
-        """After a change: what clients were told they hold, and does not hold any more, and who leads.
+        """Report, after a change, what is not held any more of what clients were told they hold, and who leads.
 
-        The state may be further than what is final; what it is further by is told when that is.
+        The state may be further than what is final; that difference is reported when it is final.
         """
         state = self._replica.state
         assert state is not None
@@ -153,7 +153,9 @@ class Replies:
             self._report_leadership(state.elections.of(election), None, now)
 
     def renounce(self) -> None:
-        """This server is not in the part that decides: what its clients hold and lead is not theirs any more."""
+        """Tell clients that what they hold and lead is not theirs any more: this server is not in the part that
+        decides.
+        """
         for local in self._clients.values():
             for token, request in local.held.items():
                 local.reply(Renounced(request, token))
@@ -172,7 +174,7 @@ class Replies:
 
     @property
     def readiness(self) -> tuple[bool, str]:
-        """Whether requests are answered now; if not, why."""
+        """Return whether requests are answered now; if not, why."""
         replica = self._replica
         if self.unheard_since is not None:
             return False, UNHEARD
@@ -196,7 +198,7 @@ class Replies:
                 local.reply(Readiness(*readiness))
 
     def on_tick(self, now: float) -> None:
-        """Tell of a change, or a silence, that has lasted longer than is worth keeping quiet about."""
+        """Report a change, or a silence, that has lasted long enough."""
         since = self._submissions.unheard_since
         former, self.unheard_since = self.unheard_since, since if since is not None and now - since > SILENCE else None
         if (former is None) != (self.unheard_since is None):
@@ -207,7 +209,7 @@ class Replies:
     # ---- one by one
 
     def observe(self, local: LocalClient, election: bytes) -> None:
-        """Tell a client of an election from now on."""
+        """Report an election to a client from now on."""
         local.observe(election)
         state = self._replica.state
         # Also where the ring does not seem to move: when it does again, nothing would tell of the leader once more.
@@ -217,7 +219,7 @@ class Replies:
             local.reply(Leadership(election, None))
 
     def _reply(self, outcome: Outcome, base: float | None, now: float) -> None:
-        """Tell a client of this server what came of its request. Hot."""
+        """Report an outcome to the client of this server that made the request. Hot."""
         if type(outcome) is Leadership:
             self._news[outcome.election] -= 1
             if not self._news[outcome.election]:
@@ -269,11 +271,11 @@ class Replies:
                 local.reply(outcome)
 
     def _reply_held(self, local: LocalClient, request: RequestId, token: int, base: float | None, now: float) -> None:
-        """Tell a holder until when, if that is worth beginning with; otherwise renew first."""
+        """Tell a holder its deadline; where nothing of the lease is left, renew first."""
         state = self._replica.state
         ticket = state.table.ticket(request) if state is not None else None
         if ticket is None or ticket.token != token:
-            return  # and its end is told next
+            return  # its end is reported next
         deadline = _deadline(ticket, base)
         if deadline <= now:
             self._submissions.submit(Renew(request, token))
@@ -285,19 +287,19 @@ class Replies:
     def _reply_leader(
         self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float
     ) -> None:
-        """Tell a leader until when; where nothing of the lease is left, the client is to renew it before it begins."""
+        """Tell a leader its deadline; where nothing of the lease is left, the client is to renew before it begins."""
         state = self._replica.state
         assert state is not None
         tenure = state.elections.tenure(candidate)
         if tenure is None or tenure.token != token or tenure.is_ending:
-            return  # and its end is told next
+            return  # its end is reported next
         deadline = _deadline(tenure, base)
         local.candidates[candidate].token = token
         local.reply(Leads(candidate, token, deadline if deadline > now else 0.0))
 
     def _reply_role(self, local: LocalClient, candidate: RequestId, now: float) -> None:
-        """Tell a candidate that leads still that it does, as it may have come back from a connection that was lost; not
-        where something newer is to be told soon.
+        """Tell a candidate that still leads that it does, as it may have come back from a connection that was lost. Do
+        not where something newer is to be reported soon.
         """
         candidacy, state = local.candidates.get(candidate), self._replica.state
         if candidacy is None or state is None:
@@ -307,7 +309,9 @@ class Replies:
             self._reply_leader(local, candidate, leadership.token, None, now)
 
     def _report_leadership(self, leadership: Leadership, base: float | None, now: float) -> None:
-        """Tell candidates of this server whether they lead, and all who observe; who does not any more is first."""
+        """Tell candidates of this server whether they lead, and all observers who does; first the one that leads no
+        more.
+        """
         self._note_leader(leadership)
         audience = self._audiences.get(leadership.election, Audience())
         leader, token = leadership.leader, leadership.token
@@ -358,5 +362,5 @@ class Replies:
 
 
 def _deadline(leased: Ticket | Tenure, base: float | None) -> float:
-    """Until when something may be relied on whose lease was asked for at this time; never where that is not known."""
+    """Return until when a lease may be relied on that was requested at this time; never where that is not known."""
     return base + usable(leased.lease) if base is not None else -math.inf

@@ -1,11 +1,11 @@
-"""A lock server without I/O: the replica, the clients of this machine, and what stands between the two.
+"""A lock server without I/O: the replica, the clients of this machine, and the steps between the two.
 
-A client's commands go to the group when the view is primary, and wait until then. What comes of them is told when it is
-final. Whatever is open is kept, and said again after each change: all commands may be said twice. Nothing is decided by
-a clock here; what a clock suggests (a lease is over, a candidate does not answer) is proposed, and order decides.
+A client's commands go to the group when the view is primary, and wait until then. Their outcomes are reported when they
+are final. Open commands are kept, and submitted again after each change: every command may come twice. No clock decides
+anything here. What a clock suggests (a lease is over, a candidate does not answer) is proposed, and order decides.
 
-The shell hands in the group's events, what clients say, and the time; it sends what `take` gives, stores records, and
-calls `advance` at `deadline`.
+The shell hands in the group's events, the clients' messages, and the time. It sends what `take` returns, stores
+records, and calls `advance` at `deadline`.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ from cpg.replication.replica import Phase, Replica, ReplicaSettings
 from cpg.replication.wire import DurableRecord
 
 MOST_FORCED: Final = 64
-"""Told of one turn."""
+"""Forced releases that one turn reports."""
 _SPENT: Final = 0.01
-"""Who has waited for a larger part of the lease, since it last said so, renews as it begins."""
+"""A waiter renews as it begins if a larger share of the lease has passed since it last said that it waits."""
 _OF_ELECTIONS: Final = frozenset((Leadership, Lapsed, RoundOpened, Chosen, Rejected))
 """Outcomes that are no answer to a request."""
 
@@ -94,15 +94,15 @@ class Service:
         now: float,
         key: bytes = b"",
     ) -> None:
-        """`record`: what the disk says. `key`: by which a later life knows this one's clients again; any bytes."""
+        """`record`: what the disk says. `key`: by which a later life recognizes this one's clients; any bytes."""
         self.replica = Replica(CODEC, member, dice.getrandbits(62), settings, record=record, listener=self)
         self.server = self.replica.server
         self.leases = Leases()
         self.clients: dict[Client, LocalClient] = {}
-        """Those of this server."""
+        """The clients of this server."""
         self._audiences: Audiences = {}
         self.forced: deque[tuple[Force, ServerId]] = deque(maxlen=MOST_FORCED)
-        """What was taken by force, and through which server, for the shell to tell."""
+        """Locks that were taken by force, and through which server, for the shell to log."""
         self._key = key or dice.randbytes(32)
         self.election_rounds = ElectionRounds(self.server, self.clients)
         self._now = now
@@ -137,11 +137,11 @@ class Service:
 
     @property
     def record_to_store(self) -> DurableRecord | None:
-        """What is to be made durable; `stored` tells that it is."""
+        """What is to be made durable; then `stored` is to be called."""
         return self.replica.record_to_store
 
     def stored(self, record: DurableRecord) -> None:
-        """It is durable."""
+        """Take note that it is durable."""
         self.replica.stored(record)
 
     def take_leadership_news(self) -> list[LeadershipNews]:
@@ -150,12 +150,12 @@ class Service:
 
     @property
     def has_pending_replies(self) -> bool:
-        """Whether something was done for a client of this server that may not be told yet."""
+        """Return whether something was done for a client of this server that may not be reported yet."""
         return self._replies.has_pending_replies
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way that does not wait for a client, or for time to pass."""
+        """Return whether something is under way that does not wait for a client, or for time to pass."""
         phase = self.replica.phase
         if phase is Phase.PRIMARY:
             return self._submissions.is_busy or not self._replies.is_resumed or self.replica.is_busy
@@ -164,11 +164,11 @@ class Service:
     # ---- the replica's side (`cpg.replication.replica.Listener`)
 
     def on_delivered(self, serial: int) -> None:
-        """A message of this server is in the order."""
+        """Take note that a message of this server is in the order, and is applied next."""
         self._submissions.on_delivered(serial)
 
     def on_applied(self, number: int, command: Command, server: ServerId, outcomes: list[Outcome]) -> None:
-        """A command was applied. Hot."""
+        """Act on a command that was applied, and its outcomes. Hot."""
         is_own = server == self.server
         sent = self._submissions.sent if is_own else None
         if sent is not None:
@@ -202,7 +202,9 @@ class Service:
             self.leases.end(outcome.token)
 
     def _note_lost(self, number: int, command: Release | Renew) -> None:
-        """What a client speaks of is not held any more. A candidate knows by its own clock, and stands on."""
+        """Tell a client that what it speaks of is not held any more. A candidate knows by its own clock, and remains
+        one.
+        """
         local = self.clients.get(command.request.owner.client)
         if local is not None and command.request not in local.candidates:
             self._replies.note(number, Ended(command.request, command.token, Why.EXPIRED), None)
@@ -219,7 +221,7 @@ class Service:
     def _on_granted(self, outcome: Granted) -> None:
         known = self._open(outcome.request)
         if self.leases.has(outcome.token):
-            return  # said again
+            return  # it came again
         self._begin_lease(outcome.request)
         if known is None:
             return
@@ -241,17 +243,17 @@ class Service:
             self.leases.begin(leased, self._now)
 
     def on_final(self, number: int) -> None:
-        """What was done up to here may be told."""
+        """Report what was done up to here."""
         self._replies.on_final(number, self._now)
         self._submissions.on_final(number)
 
     def on_primary(self) -> None:
-        """A view has begun whose state is the cluster's."""
+        """Begin a view whose state is the cluster's."""
         state = self.replica.state
         assert state is not None
         self._replies.on_primary()
         self._submissions.on_primary()
-        if not self.replica.was_there:  # what was granted here may never have been, and its token be another's
+        if not self.replica.was_there:  # what was granted here may never have been, and its token may be another's
             self.leases = Leases()
         self.leases.load(state.leased(), self._now)
         state.table.moved.update(state.table.locks)
@@ -260,12 +262,12 @@ class Service:
             self._submissions.submit_all(self.election_rounds.on_outcome(outcome, self._now))
 
     def on_suspended(self) -> None:
-        """The view has ended."""
+        """End the view."""
         self._replies.on_suspended(self._now)
         self._submissions.on_suspended()
 
     def on_phase(self) -> None:
-        """The view is further, or a longer lease is on record."""
+        """Act on another phase of the view, or on a longer lease on record."""
         if self.replica.phase in (Phase.MINORITY, Phase.BIRTH):
             self._replies.renounce()
             self._replies.report_readiness()
@@ -273,7 +275,7 @@ class Service:
             self._submissions.retry_gated()
 
     def on_server_ended(self, server: ServerId) -> None:
-        """Another server has ended together with all its clients."""
+        """Note that another server has ended together with all its clients."""
         self._housekeeping.on_server_ended(server, self._now)
 
     # ---- the clients' side
@@ -289,17 +291,17 @@ class Service:
         """Begin with a client.
 
         Args:
-            send: Told what is said to the client; it must only queue.
+            send: Called with each message to the client; it must only queue.
             may_force: The client is an administrator.
             user: With whom it shares what all clients may have; 0: an administrator.
-            is_behind: Whether so much is queued that answers to questions wait.
+            is_behind: Returns whether so much is queued that answers to questions wait.
         """
         return Connection(self, send, user, is_behind, may_force=may_force)
 
     def welcome(
         self, hello: Hello, send: Callable[[Downward], None], user: int, is_behind: Callable[[], bool], now: float
     ) -> LocalClient:
-        """Know a client, perhaps again."""
+        """Admit a client, or recognize it."""
         self._now = now
         client = hello.resumes
         is_known = client is not None and hmac.compare_digest(hello.secret, self._secret(client))
@@ -319,12 +321,12 @@ class Service:
         return local
 
     def _secret(self, client: Client) -> bytes:
-        server = client.server  # the words are those of earlier releases, whose clients may resume here
+        server = client.server  # these words are those of earlier releases, whose clients may resume here
         words = f"Client(server=Server(node_id={server.node_id}, start={server.start}), number={client.number})"
         return hmac.digest(self._key, words.encode(), "sha256")
 
     def command(self, local: LocalClient, command: Command, now: float) -> None:
-        """Do what a client asks for. Hot."""
+        """Do what a client requests. Hot."""
         self._now = now
         kind = type(command)
         if kind in REQUESTS:
@@ -359,7 +361,7 @@ class Service:
                 since = self._now - command.running
                 if request not in local.candidates:
                     local.stand(request, Candidacy(command.election, since, command.restart_interval))
-        if known is None or known.is_submitted:  # otherwise it waits here already, and may be withdrawn unheard
+        if known is None or known.is_submitted:  # otherwise it waits here already, unheard
             self._submissions.submit_request(command, local)
 
     def _what_lacks(self, local: LocalClient, command: Command) -> str:
@@ -381,7 +383,7 @@ class Service:
             self._submissions.submit_followup(local, command)
 
     def _follow_up(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
-        """Have the group hear what is said of a former request; one that nobody knows is over at once. Hot."""
+        """Submit what is said of a former request; where nobody knows that request, it is answered at once. Hot."""
         if self.replica.is_primary or self._submissions.may_matter(local, command.request):
             self._submissions.submit_followup(local, command)
         elif type(command) is Withdraw:
@@ -399,22 +401,22 @@ class Service:
             local.reply(Ended(command.request, command.token, Why.EXPIRED))
 
     def observe(self, local: LocalClient, election: bytes) -> None:
-        """Tell a client of an election from now on."""
+        """Report an election to a client from now on."""
         self._replies.observe(local, election)
 
     def lost(self, local: LocalClient, now: float, *, dead: bool) -> None:
-        """A client's connection has ended; `dead`: so has its process, or it has said goodbye."""
+        """End a client's connection; `dead`: its process has ended as well, or it has said goodbye."""
         self._now = now
         self._housekeeping.lose(local, now, dead=dead)
 
     @property
     def unheard_since(self) -> float | None:
-        """Since when nothing comes back from a ring that does not seem to move; None: it does."""
+        """Return since when nothing comes back from a ring that does not seem to move; None: it does."""
         return self._replies.unheard_since
 
     @property
     def readiness(self) -> tuple[bool, str]:
-        """Whether requests are answered now; if not, why."""
+        """Return whether requests are answered now; if not, why."""
         return self._replies.readiness
 
     # ---- time
@@ -432,14 +434,16 @@ class Service:
 
     @property
     def _rank(self) -> int | None:
-        """Which of the service's leaders this server is, 0 for the first; None: it is none, or there are none now."""
+        """This server's rank among the leaders of the service, 0 for the first; None: it is none, or there are none
+        now.
+        """
         replica = self.replica
         if not replica.is_primary or replica.member not in replica.leaders:
             return None
         return replica.leaders.index(replica.member)
 
     def advance(self, now: float) -> None:
-        """Time has passed: propose what is due."""
+        """Propose what is due by now."""
         self._now = now
         self.replica.advance(now)
         rank = self._rank
@@ -453,7 +457,7 @@ class Service:
     # ---- questions
 
     def answer(self, question: str) -> Any:
-        """Return what is to be shown, as plain values."""
+        """Return the answer to a question, as plain values."""
         return json.decode(b"".join(pieces(self, question)))
 
     def query(self, local: LocalClient, query: Ask) -> None:
@@ -462,7 +466,7 @@ class Service:
 
     @property
     def now(self) -> float:
-        """The time, as far as it was told."""
+        """Return the time, as far as it was handed in."""
         return self._now
 
     def _open(self, request: RequestId) -> OpenRequest | None:

@@ -1,8 +1,8 @@
-"""How much the programs of one user may take of what all clients of all lock servers have together.
+"""How much the programs of one user may take of what all clients of all lock servers share.
 
 The rule is that of `cpg.local.shares`: as much as stays free for others, and root and the daemon's user may have all.
-Each lock server applies it to its own clients, since users are known there alone. Behind it stand the bounds of the
-state, which are for everybody.
+Each lock server applies it to its own clients, since only there users are known. Beyond that there are the bounds of
+the state, which are for everybody.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def what_lacks(state: LockState, command: Command, local: LocalClient, clients: Collection[LocalClient]) -> str:
-    """Name that of which a client's user has its share already, where a request needs more; empty: there is room."""
+    """Return what a client's user has its share of already, where a request needs more; empty: there is room."""
     if local.user == ADMINISTRATORS:
         return ""
     for pool in _needed(state, command):

@@ -1,11 +1,11 @@
 """What a lock server keeps on disk: the epoch of tokens, the longest lease that may have been granted, who decides.
 
-One file for each node and group, replaced as a whole and synced before it counts (`totem.store`), with a checksum: one
-that is damaged counts as none, and then its node does not count where a state is born (ruling E5). Beside it is the key
-by which a daemon knows the clients of its former life again.
+There is one file for each node and group, with a checksum. It is replaced as a whole and synced before it counts
+(`totem.store`). A damaged file counts as none, and then its node does not count where a state is born (ruling E5).
+Beside it is the key by which a daemon recognizes the clients of its former life.
 
-The file begins with the number of its format. The first format had none, and knew of no voters; a later one than this
-release knows ends the server, since what it may say must not count as nothing.
+The file begins with the number of its format. The first format had none, and knew of no voters. A format later than
+this release knows ends the server, since what it may say must not count as nothing.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _MACHINE_ID: Final = Path("/etc/machine-id")
 
 
 class FileContent(NamedTuple):
-    """A file's content."""
+    """The content of a file."""
 
     record: DurableRecord
     boot: str
-    """Of which run of the machine."""
+    """The run of the machine in which it was written."""
 
 
 class _Formatted(NamedTuple):
-    """A file's content, behind the number of its format."""
+    """The content of a file, with the number of its format."""
 
     format: int
     content: Raw
@@ -85,14 +85,14 @@ class Disk:
 
     @property
     def is_of_this_boot(self) -> bool:
-        """Whether the file was written since the machine has started: clients of that time may be alive."""
+        """Return whether the file was written since the machine has started: clients of that time may be alive."""
         memory = self._read()
         return memory is not None and memory.boot == _boot()
 
     async def save(self, record: DurableRecord) -> None:
         """Remember at least this; when it returns no crash can take it back. Takes as long as the disk does.
 
-        Raises an `OSError` that names the path. Who is cancelled does not wait for a disk that hangs.
+        Raises an `OSError` that names the path. A caller that is cancelled does not wait for a disk that hangs.
         """
         await anyio.to_thread.run_sync(self._save, record, abandon_on_cancel=True)
 
@@ -105,7 +105,7 @@ class Disk:
             write_durably(str(self.path), zlib.crc32(body).to_bytes(4, "little") + body)
 
     def key(self) -> bytes:
-        """Return the key of this node's daemon; made if it is missing."""
+        """Return the key of this node's daemon; make it if it is missing."""
         with self._locked():
             with suppress(FileNotFoundError):
                 key = self._key_path.read_bytes()
@@ -129,7 +129,7 @@ class Disk:
         return None
 
     def _content(self, body: bytes) -> bytes | Raw:
-        """What is behind the number of the format. Raises `ConfigError` where that is a later one."""
+        """Return the content behind the number of the format. Raises `ConfigError` where that is a later one."""
         try:
             found = _formatted.decode(body)
         except ValueError:
@@ -141,7 +141,9 @@ class Disk:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among this node's processes. Who can open the file could keep it locked, so it is nobody else's."""
+        """Exclude this node's other processes. Any program that can open the file could keep it locked, so only this
+        user can.
+        """
         lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             os.fchmod(lock, 0o600)

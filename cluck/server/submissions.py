@@ -1,7 +1,8 @@
-"""What a lock server says to the group: what its clients ask for, and what it proposes itself.
+"""What a lock server gives to the group: its clients' requests, and its own proposals.
 
-It is kept until the view is primary, as far as there is room for it. What was said in a view that has ended may be
-lost, and is said again in the next one, with everything that clients still wait for: all commands may be said twice.
+Commands are kept until the view is primary, as far as there is room for them. What was sent in a view that has ended
+may be lost. It is submitted again in the next view, with everything that clients still wait for: every command may come
+twice.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from cpg.replication.wire import DurableRecord
 MOST_KEPT: Final = 100_000
 """Commands of clients that wait for a primary view, shared by the users; a long one counts as several."""
 MOST_FOLLOWUPS: Final = 4 * MOST_UNSETTLED
-"""Of these, what one client says of requests that it has made before."""
+"""Of these, those of one client about requests that it has made before."""
 LARGEST_BATCH: Final = 256
 """Commands in one message; a long one counts as several."""
 LONG: Final = 1024
-"""Bytes of what a leader attaches that count as a command more."""
+"""Bytes of attached data that count as another command."""
 DISK_PATIENCE: Final = 3.0
 """Seconds that a request waits for a majority's disks to know of its lease, or of another epoch of tokens."""
 
 REQUESTS: Final = frozenset((Acquire, Wait, Notify, Stand, Publish))
 """Commands that are answered under their own request."""
 _LEASED: Final = frozenset((Acquire, Stand))
-"""Commands that ask for what is held by a lease."""
+"""Commands that request something held by a lease."""
 
 
 def _weight(command: Command) -> int:
-    """As how many commands one counts. Hot."""
+    """Return how many commands one counts as. Hot."""
     return 1 + len(command.blob) // LONG if type(command) is Publish else 1
 
 
@@ -60,41 +61,41 @@ class Submissions:
 
     def __init__(self, replica: Replica[LockState], clients: Mapping[Client, LocalClient]) -> None:
         self.sent: float | None = None
-        """When the message was sent that is being applied, if it is this server's own."""
+        """When the message that is being applied was sent, if it is this server's own."""
         self._replica = replica
         self._clients = clients
         self._waiting: dict[int, Command] = {}
-        """What is to be given to the group next, or when the view is primary, in order. By `id`, to be taken back."""
+        """What is to be sent next, or when the view is primary, in order. By `id`, so that it can be cancelled."""
         self._users: dict[int, int] = {}
-        """Of these, those that take room: whose."""
+        """Of these, those that take room: whose they are."""
         self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
         self._followups: dict[Client, dict[tuple[type, RequestId], Command]] = {}
-        """Of these, what clients have said of requests that they made before."""
+        """Of these, those of clients about requests that they made before."""
         self._gated: dict[int, Acquire | Stand] = {}
-        """Requests whose leases are longer than what a majority's disks know of."""
+        """Requests whose leases are longer than those that a majority's disks know of."""
         self._gated_since: dict[RequestId, float] = {}
         self._batches: OrderedDict[int, Batch] = OrderedDict()
         """By serial number."""
         self._resubmits = False
         self._in_flight: deque[float] = deque()
-        """When messages were given to the group that have not come back."""
+        """When the messages were sent that have not come back."""
 
     def has_room(self, local: LocalClient, command: Command) -> bool:
-        """Whether a command of a client may wait: always where it need not wait long."""
+        """Return whether there is room for a command of a client: always where it need not wait long."""
         return self._replica.is_primary or self._shares.may_take(local.user, _weight(command))
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is not final yet, or waits for disks."""
+        """Return whether something is not final yet, or waits for disks."""
         return bool(self._waiting or self._gated or self._batches)
 
     @property
     def unheard_since(self) -> float | None:
-        """Since when something that was given to the group has not come back; None: all has, or nobody decides."""
+        """Return since when a message has not come back; None: all have, or nobody decides."""
         return self._in_flight[0] if self._in_flight and self._replica.is_primary else None
 
     def on_sent(self, count: int, now: float) -> None:
-        """So many messages of this server were given to the group. Hot: once for each turn."""
+        """Take note that a number of messages was sent. Hot: once for each turn."""
         self._in_flight.extend([now] * count)
 
     def on_returned(self) -> None:
@@ -105,22 +106,22 @@ class Submissions:
     # ---- in
 
     def submit(self, command: Command) -> None:
-        """Give a command to the group as soon as may be. Hot."""
+        """Have a command sent as soon as possible. Hot."""
         self._waiting[id(command)] = command
 
     def submit_for(self, local: LocalClient, command: Command) -> None:
-        """Give a client's command to the group; where it has to wait, it takes room. Hot."""
+        """Have a client's command sent; where it has to wait, it takes room. Hot."""
         if not self._replica.is_primary and self._shares.take(local.user, _weight(command)):
             self._users[id(command)] = local.user
         self._waiting[id(command)] = command
 
     def submit_all(self, commands: Iterable[Command]) -> None:
-        """Give these to the group as soon as may be."""
+        """Have commands sent as soon as possible."""
         for command in commands:
             self.submit(command)
 
     def submit_request(self, command: Command, local: LocalClient | None = None) -> None:
-        """Give a client's request to the group; when disks know of its lease, and of an epoch with tokens. Hot."""
+        """Have a client's request sent, when disks know of its lease, and of an epoch with tokens. Hot."""
         state = self._replica.state
         if type(command) in _LEASED and state is not None and self._replica.is_primary:
             needed = command.lease + command.grace  # type: ignore[union-attr]
@@ -135,7 +136,7 @@ class Submissions:
             self.submit(command)
 
     def submit_followup(self, local: LocalClient, command: Withdraw | Release | Renew | EndWait | Resign) -> None:
-        """Give to the group what a client says of a request that it made before. Hot.
+        """Have sent what a client says of a request that it made before. Hot.
 
         While nobody decides, the last of each kind is kept, as far as there is room.
         """
@@ -153,7 +154,7 @@ class Submissions:
         self.submit_for(local, command)
 
     def may_matter(self, local: LocalClient, request: RequestId) -> bool:
-        """Whether somebody may know a request, so that more that is said of it has to be heard."""
+        """Return whether somebody may know a request, so that more that is said of it matters."""
         state = self._replica.state
         return state is None or request in local.open or bool(state.present(request))
 
@@ -164,13 +165,13 @@ class Submissions:
             self._shares.give(user, _weight(command))
 
     def retry_gated(self) -> None:
-        """Disks may know of longer leases, or a later epoch, by now."""
+        """Submit requests again for which disks may know enough by now."""
         gated, self._gated = self._gated, {}
         for command in gated.values():
             self.submit_request(command)
 
     def refuse_unrecorded(self, now: float) -> None:
-        """Have no request wait for disks that cannot be written: the client is told whose, and may ask for less."""
+        """Refuse requests that wait for disks which cannot be written: clients are told whose, and may ask for less."""
         since, gated = self._gated_since, list(self._gated.values())
         self._gated_since = {command.request: since.get(command.request, now) for command in gated}
         for command in gated:
@@ -193,12 +194,12 @@ class Submissions:
         return self._replica.unstored(f"a lease of {longest:g} s with its grace", DurableRecord(0, longest))
 
     def cancel(self, command: Command) -> None:
-        """It is not to be said after all; the group has never heard of it."""
+        """Do not send a command, of which the group has never heard."""
         self._drop(command)
         self._gated.pop(id(command), None)
 
     def forget(self, local: LocalClient) -> None:
-        """A client has ended: of what the group has not heard it never does."""
+        """Cancel all commands of a client that has ended."""
         for kind in self._followups.pop(local.client, {}).values():
             self._drop(kind)
         for known in local.open.values():
@@ -208,7 +209,7 @@ class Submissions:
     # ---- out
 
     def flush(self, now: float) -> None:
-        """Give the group, in a primary view, all that there is. Hot: once for each turn."""
+        """Send everything, in a primary view. Hot: once for each turn."""
         if self._resubmits:
             self._resubmits = False
             self._waiting = {id(command): command for command in self._what_may_be_lost()} | self._waiting
@@ -229,7 +230,7 @@ class Submissions:
             self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
 
     def _send(self, commands: list[Command], now: float) -> None:
-        """Give commands to the group as one message. Hot: for each command."""
+        """Send commands as one message. Hot: for each command."""
         for command in commands:
             request: RequestId | None = getattr(command, "request", None)
             local = self._clients.get(request.owner.client) if request is not None else None
@@ -242,9 +243,9 @@ class Submissions:
         self._batches[self._replica.submit(commands)] = Batch(commands, now)
 
     def _what_may_be_lost(self) -> list[Command]:
-        """Everything that may have been lost with the former view: what was in its order, then what may not have been.
+        """Return all that may have been lost with the former view: what was in its order, then what may not have been.
 
-        The latter stays in its own order, so that nobody asks for a lock before it has given back another one.
+        The latter stays in its own order, so that nobody requests a lock before it has released another one.
         """
         lost = [command for batch in self._batches.values() if batch.number is None for command in batch.commands]
         for serial in [serial for serial, batch in self._batches.items() if batch.number is None]:
@@ -256,7 +257,7 @@ class Submissions:
     # ---- what becomes of it
 
     def on_delivered(self, serial: int) -> None:
-        """A message of this server is in the order, and is applied next."""
+        """Take note that a message of this server is in the order, and is applied next."""
         batch = self._batches.get(serial)
         self.sent = None
         if batch is not None:
@@ -264,7 +265,7 @@ class Submissions:
             self.sent = batch.sent
 
     def on_final(self, number: int) -> None:
-        """What was applied up to here is not lost any more."""
+        """Forget what was applied up to here, which cannot be lost any more."""
         while self._batches:
             serial, batch = next(iter(self._batches.items()))
             if batch.number is None or batch.number > number:
@@ -272,11 +273,11 @@ class Submissions:
             del self._batches[serial]
 
     def on_primary(self) -> None:
-        """A view has begun in which to say again what may be lost."""
+        """Begin a view, in which to submit again what may be lost."""
         self._in_flight.clear()
         self._resubmits = True
 
     def on_suspended(self) -> None:
-        """The view has ended: what is not final may be lost."""
+        """End the view: what is not final may be lost."""
         for batch in self._batches.values():
             batch.number = None
