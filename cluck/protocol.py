@@ -131,7 +131,7 @@ class Welcome(_Message, frozen=True, tag=100):
     was_resumed: bool = False
 
 
-class Held(_Message, frozen=True, tag=101):
+class LockHeld(_Message, frozen=True, tag=101):
     """A lock is held, or still held, until a deadline on the server's clock (ruling E7).
 
     `deadline` is 0 where nothing is left of the lease that could be relied on: the client renews before it begins.
@@ -214,7 +214,7 @@ class Clock(_Message, frozen=True, tag=109):
 
 
 ClientOutcome = Queued | Refused | Ended | Revoked | Waiting | Woken | Notified | Standing | Published | Leadership
-Downward = ClientOutcome | Welcome | Held | Readiness | Ping | Answer | Leads | Goodbye | Failed | Renounced | Clock
+Downward = ClientOutcome | Welcome | LockHeld | Readiness | Ping | Answer | Leads | Goodbye | Failed | Renounced | Clock
 
 _encoder = Encoder()
 _upward: Decoder[list[Any]] = Decoder(list[Upward])

@@ -38,7 +38,7 @@ from cluck.commands import (
     Woken,
 )
 from cluck.errors import LockError, LockLost, OutcomeUnknown
-from cluck.protocol import Held, Renounced
+from cluck.protocol import LockHeld, Renounced
 from cpg.arguments import seconds, whole
 from totem.text import quoted
 
@@ -76,7 +76,7 @@ class ClientLocks:
         """The earliest time at which `advance` has something to do."""
         self.actions: Final[dict[type, Callable[[Any], None]]] = {
             Queued: self._on_queued,
-            Held: self._on_held,
+            LockHeld: self._on_held,
             Ended: self._on_ended,
             Revoked: self._on_revoked,
             Renounced: self._on_renounced,
@@ -221,7 +221,7 @@ class ClientLocks:
         self._forget_former(ticket)
         ticket.changed()
 
-    def _on_held(self, held: Held) -> None:
+    def _on_held(self, held: LockHeld) -> None:
         ticket = self._requests.find(held.request, ClientTicket)
         if ticket is None:
             return

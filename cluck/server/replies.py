@@ -33,7 +33,7 @@ from cluck.commands import (
     Why,
     Woken,
 )
-from cluck.protocol import Held, Leads, Readiness, Renounced
+from cluck.protocol import Leads, LockHeld, Readiness, Renounced
 from cluck.server.leases import usable
 from cluck.server.local_clients import Audience, Audiences, LocalClient, PendingReply
 from cluck.server.queries import text as shown
@@ -282,7 +282,7 @@ class Replies:
             return
         local.open.pop(request, None)
         local.held[token] = request
-        local.reply(Held(request, token, deadline))
+        local.reply(LockHeld(request, token, deadline))
 
     def _reply_leader(
         self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float

@@ -1,8 +1,8 @@
 """Lock servers and clients that do things at random: an application for simulated clusters.
 
-`Locks` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
-totem.testing.soak --application cluck.testing.world:Locks`). A node has one lock server in the servers' group, which
-stands on the executive layer, perhaps programs beside it that are lock servers themselves, and some clients
+`SimulatedLocks` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
+totem.testing.soak --application cluck.testing.world:SimulatedLocks`). A node has one lock server in the servers' group,
+which stands on the executive layer, perhaps programs beside it that are lock servers themselves, and some clients
 (`cluck.testing.actors`), which live with their server or outlive it. Settings, faults and deeds are what the seed
 chooses. What everybody was told is recorded in the cluster's own time, which no real program could know, and judged at
 the end: by `cluck.testing.checkers`, and here for what only those see who look into the servers: that all came to the
@@ -100,7 +100,7 @@ class RunHistory:
     """By view and token: when the first server granted it, whether that became final there or not."""
 
 
-class Locks:
+class SimulatedLocks:
     """The lock servers and clients of a whole cluster, and what they were told."""
 
     def __init__(self) -> None:
@@ -311,7 +311,7 @@ def agreement(history: RunHistory) -> Iterable[Violation]:
 class WatchedService(Service):
     """A service that writes down what came of each command, and what of it became final."""
 
-    def watch(self, locks: Locks) -> None:
+    def watch(self, locks: SimulatedLocks) -> None:
         """Write it there from now on."""
         self.history = locks.history
         self.run = run = locks.run
@@ -436,7 +436,7 @@ class NodeLocks:
     Or of one more program on that node (`beside`) that is a lock server itself.
     """
 
-    def __init__(self, node: SimulatedNode, locks: Locks, beside: NodeLocks | None = None) -> None:
+    def __init__(self, node: SimulatedNode, locks: SimulatedLocks, beside: NodeLocks | None = None) -> None:
         self.node = node
         self.engine: Engine = beside.engine if beside is not None else Engine(Numbered(node))
         self.service: WatchedService | None = None

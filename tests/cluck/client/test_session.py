@@ -53,10 +53,10 @@ from cluck.protocol import (
     Failed,
     Farewell,
     Goodbye,
-    Held,
     Hello,
     Ignore,
     Leads,
+    LockHeld,
     Observe,
     Ping,
     Pong,
@@ -112,7 +112,7 @@ class World:
 
     def tell_held(self, ticket, token=11, *, left=None):
         left = ticket.lease if left is None else left
-        self.hear(Held(ticket.id, token, self.now + AHEAD + left))
+        self.hear(LockHeld(ticket.id, token, self.now + AHEAD + left))
 
     def wait(self, held, condition=b"filled", *, reacquires=True):
         return self.session.locks.wait(1, held, condition, self.change, reacquires=reacquires)
@@ -278,7 +278,7 @@ def test_answers_to_what_nobody_asked_are_passed_over(world):
     nobody = request(99)
     world.hear(
         Queued(nobody, 1),
-        Held(nobody, 1, 1.0),
+        LockHeld(nobody, 1, 1.0),
         Refused(nobody, Why.BUSY),
         Failed(nobody, "", not_ready=True),
         Ended(nobody, 1, None),
@@ -292,7 +292,7 @@ def test_answers_to_what_nobody_asked_are_passed_over(world):
         Published(nobody, 1),
         Leadership(b"election", nobody),
         Answer(99, b"", is_last=True),
-        Held(world.acquire().id._replace(owner=Owner(OTHER, 1)), 1, 1.0),
+        LockHeld(world.acquire().id._replace(owner=Owner(OTHER, 1)), 1, 1.0),
     )
     assert [type(said) for said in world.said()] == [Acquire]
 
@@ -312,7 +312,7 @@ def test_a_lease_of_which_nothing_is_left_is_renewed_before_it_is_held(world):
     ticket = world.acquire()
     world.said()
     for deadline in (0.0, world.now + AHEAD - 1):
-        world.hear(Held(ticket.id, 11, deadline), Held(ticket.id, 11, deadline))
+        world.hear(LockHeld(ticket.id, 11, deadline), LockHeld(ticket.id, 11, deadline))
         assert not ticket.is_held
         assert world.said() == [ReadClock()]
         world.hear(Clock(world.now + AHEAD))
@@ -340,7 +340,7 @@ def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_lock_i
 
 def test_a_clock_that_was_told_worse_than_before_changes_nothing(world):
     ticket = world.acquire(duration=2.0)
-    world.hear(Held(ticket.id, 11, 0.0))
+    world.hear(LockHeld(ticket.id, 11, 0.0))
     world.now += 5
     world.hear(Clock(world.now + AHEAD))
     world.tell_held(ticket, left=2)
@@ -349,11 +349,11 @@ def test_a_clock_that_was_told_worse_than_before_changes_nothing(world):
 
 def test_a_clock_is_asked_for_again_on_another_connection(world):
     ticket = world.acquire(duration=2.0)
-    world.hear(Held(ticket.id, 11, 0.0))
+    world.hear(LockHeld(ticket.id, 11, 0.0))
     world.lose()
     world.connect(was_resumed=True)
     world.said()
-    world.hear(Held(ticket.id, 11, 0.0))
+    world.hear(LockHeld(ticket.id, 11, 0.0))
     assert world.said() == [ReadClock()]
 
 
@@ -427,7 +427,7 @@ def test_a_request_is_withdrawn_and_what_comes_last_counts(world):
     world.session.locks.give_up(one)
     world.session.locks.give_up(two)
     assert world.said()[2:] == [Withdraw(one.id), Withdraw(two.id)]
-    world.hear(Queued(two.id, 3), Refused(one.id, Why.WITHDRAWN), Held(two.id, 12, world.now + AHEAD + 5))
+    world.hear(Queued(two.id, 3), Refused(one.id, Why.WITHDRAWN), LockHeld(two.id, 12, world.now + AHEAD + 5))
     assert one.is_over
     assert not two.is_held
     world.hear(Ended(two.id, 12, None))
@@ -520,7 +520,7 @@ def test_a_held_lock_that_has_another_token_now_was_lost(world):
     world.lose()
     world.connect(was_resumed=True)
     world.said()
-    world.hear(Held(ticket.id, 15, world.now + AHEAD + 5))
+    world.hear(LockHeld(ticket.id, 15, world.now + AHEAD + 5))
     assert type(ticket.failure) is LockLost
     assert world.said() == [Release(ticket.id, 15)]
 

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from cluck.commands import Owner, Release, RequestId, Resign, Stand
-from cluck.protocol import Failed, Held, Leads, Ping, Pong
+from cluck.protocol import Failed, Leads, LockHeld, Ping, Pong
 from cluck.state.tokens import TOKENS_OF_AN_EPOCH
 from cpg.testing import World
 from tests.cluck.daemon.processes import PATIENCE, Cluckd
@@ -70,7 +70,7 @@ async def test_one_full_disk_keeps_nobody_from_a_longer_lease(autojump_clock):
         client = cluster.talker(1)
         cluster.fill(1)
         client.acquire(b"lock", lease=LONG)
-        await client.hear(Held)
+        await client.hear(LockHeld)
 
 
 async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(autojump_clock, caplog):
@@ -80,7 +80,7 @@ async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(auto
         cluster.fill(1, 2)
         refused = client.acquire(b"lock", lease=LONG)
         client.acquire(b"other")
-        await client.hear(Held)
+        await client.hear(LockHeld)
         failed = await client.hear(Failed)
         assert (failed.request, failed.not_ready) == (refused, True)
         assert "on the disks of a majority of the lock servers first, and is not stored at node 1, 2" in failed.text
@@ -96,7 +96,7 @@ async def test_what_a_majority_cannot_store_is_refused_and_all_else_goes_on(auto
         cluster.fill()
         await trio.sleep(PLENTY)
         client.acquire(b"lock", lease=LONG)
-        await client.hear(Held)
+        await client.hear(LockHeld)
         assert cluster.hosts[1].service.answer("status")["disk"] == ""
         assert sum("records are stored again" in text for text in caplog.messages) == 2
         assert {"event": "disk_recovered", "what": "lock_records", "node": 1} in map(fields_of, caplog.records)
@@ -121,9 +121,9 @@ async def test_tokens_that_are_used_up_end_nobody_and_come_with_the_room_for_an_
         one, two = cluster.talker(1), cluster.talker(2)
         nursery.start_soon(answer_pings, one)
         one.acquire(b"long", lease=LONG)
-        await one.hear(Held)  # so its server has had something stored in this view before
+        await one.hear(LockHeld)  # so its server has had something stored in this view before
         one.acquire(b"lock")
-        held = await one.hear(Held)
+        held = await one.hear(LockHeld)
         waiting = two.acquire(b"lock")
         stand(one, b"head")
         leads = await one.hear(Leads)
@@ -146,7 +146,7 @@ async def test_tokens_that_are_used_up_end_nobody_and_come_with_the_room_for_an_
         assert not any(state.elections.of(b"head").leader for state in states)
 
         cluster.fill()
-        granted, led = await two.hear(Held), await one.hear(Leads)
+        granted, led = await two.hear(LockHeld), await one.hear(Leads)
         while not led.token:  # it was told of its resignation
             led = await one.hear(Leads)
         assert (granted.request, led.candidate) == (waiting, leads.candidate)
@@ -200,13 +200,13 @@ async def test_cluckd_lives_on_a_full_disk(tmp_path):
         assert failed.request == request
         assert f"here: {state}/cluck_1: No space left on device" in failed.text
         client.acquire(b"lock")
-        await client.hear(Held)
+        await client.hear(LockHeld)
         empty(daemon.process, state)
         with trio.fail_after(PATIENCE):
             while "records are stored again" not in daemon.logged():
                 await trio.sleep(0.1)
         client.acquire(b"other", lease=LONG)
-        await client.hear(Held)
+        await client.hear(LockHeld)
         code, log = await daemon.end()
     finally:
         daemon.close()

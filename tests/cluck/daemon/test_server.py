@@ -24,7 +24,20 @@ from cluck.daemon.hub import Hub
 from cluck.daemon.server import Server
 from cluck.daemon.settings import Backend
 from cluck.errors import DaemonUnavailable
-from cluck.protocol import VERSION, Answer, Ask, Bye, Farewell, Goodbye, Held, Hello, Leads, Ping, Readiness, Welcome
+from cluck.protocol import (
+    VERSION,
+    Answer,
+    Ask,
+    Bye,
+    Farewell,
+    Goodbye,
+    Hello,
+    Leads,
+    LockHeld,
+    Ping,
+    Readiness,
+    Welcome,
+)
 from cpg.local.access import Access
 from cpg.local.lifecycle import Life
 from cpg.replication.electorate import ChangeVoters, Electorate
@@ -80,12 +93,12 @@ async def test_what_is_reloaded(cluckd, config):
 async def test_a_lock_is_held_waited_for_and_passed_on(cluckd):
     one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
     request = one.acquire(b"backup")
-    held = await one.hear(Held)
+    held = await one.hear(LockHeld)
     assert held.request == request
     two.acquire(b"backup")
     one.say(Release(held.request, held.token))
     assert (await one.hear(Ended)).why is None
-    assert (await two.hear(Held)).token > held.token
+    assert (await two.hear(LockHeld)).token > held.token
 
 
 async def test_each_beginning_and_end_of_a_leadership_is_logged(cluckd):
@@ -107,12 +120,12 @@ async def test_each_beginning_and_end_of_a_leadership_is_logged(cluckd):
 CHILD = """
 import sys, trio
 from tests.cluck.daemon.processes import Speaker
-from cluck.protocol import Held
+from cluck.protocol import LockHeld
 
 async def main():
     speaker = await Speaker(sys.argv[1]).greet()
     speaker.acquire(b"backup", lease=600.0, grace=600.0)
-    await speaker.hear(Held)
+    await speaker.hear(LockHeld)
     print("held", flush=True)
     {then}
 
@@ -141,7 +154,7 @@ async def test_what_a_dead_process_held_is_free_at_once(cluckd, then, end):
     two = await cluckd.speaker().greet()
     two.acquire(b"backup")
     end(process)
-    await two.hear(Held)
+    await two.hear(LockHeld)
     process.wait()
     process.stdout.close()
     process.stdin.close()
@@ -150,7 +163,7 @@ async def test_what_a_dead_process_held_is_free_at_once(cluckd, then, end):
 async def test_what_a_live_process_held_is_kept_without_its_connection(cluckd):
     one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
     one.acquire(b"backup", lease=600.0)
-    held = await one.hear(Held)
+    held = await one.hear(LockHeld)
     one.close()
     two.acquire(b"backup", waits=False)
     assert (await two.hear(Refused)).why == "busy"
@@ -159,25 +172,25 @@ async def test_what_a_live_process_held_is_kept_without_its_connection(cluckd):
     assert again.welcome.was_resumed
     two.acquire(b"backup")
     again.say(Release(held.request, held.token))
-    assert (await two.hear(Held)).token > held.token
+    assert (await two.hear(LockHeld)).token > held.token
 
 
 async def test_a_restart_does_not_forget_the_epoch(cluckd):
     """Of a single server the state is lost, but not the epoch: later tokens are larger."""
     one = await cluckd.speaker().greet()
     one.acquire(b"backup")
-    held = await one.hear(Held)
+    held = await one.hear(LockHeld)
     await cluckd.end(signal.SIGKILL)
     await cluckd.start("--force-birth").running()  # else it waits for the longest lease there may have been
     two = await cluckd.speaker().greet()
     two.acquire(b"backup")
-    assert (await two.hear(Held)).token >> 32 > held.token >> 32
+    assert (await two.hear(LockHeld)).token >> 32 > held.token >> 32
 
 
 async def test_force_is_recorded(cluckd):
     one, two = await cluckd.speaker().greet(), await cluckd.speaker().greet()
     one.acquire(b"back\nup")
-    held = await one.hear(Held)
+    held = await one.hear(LockHeld)
     two.say(Force(b"back\nup", held.token))
     assert (await one.hear(Ended)).why == "forced"
     _, log = await cluckd.end()
@@ -193,7 +206,7 @@ async def test_programs_read_of_force(tmp_path, config):
         await daemon.start().running()
         one, two = await daemon.speaker().greet(), await daemon.speaker().greet()
         one.acquire(b"back\nup")
-        held = await one.hear(Held)
+        held = await one.hear(LockHeld)
         two.say(Force(b"back\nup", held.token))
         assert (await one.hear(Ended)).why == "forced"
         one.say(ChangeVoters(2, Electorate({1: 1})))
@@ -242,7 +255,7 @@ async def test_force_is_for_administrators(tmp_path, config):
         await daemon.start().running()
         one = await daemon.speaker().greet()
         one.acquire(b"backup")
-        held = await one.hear(Held)
+        held = await one.hear(LockHeld)
         text = FORCING.format(path=daemon.path, token=held.token)
         done = await trio.run_process([sys.executable, "-c", text], capture_stdout=True)
         assert b"the user with uid 65534 may not take locks by force: run as root" in done.stdout
@@ -276,7 +289,7 @@ async def test_who_says_what_may_not_be_said_is_told_goodbye(cluckd, said, why, 
     assert text in goodbye.text
     assert await speaker.hear(Goodbye) is None
     other.acquire(b"it goes on")
-    await other.hear(Held)
+    await other.hear(LockHeld)
     _, log = await cluckd.end()
     program = "test" if len(said) == 2 else "a program without a name"
     assert f"({program}, process {os.getpid()} of the user with uid {os.geteuid()})" in log
@@ -293,7 +306,7 @@ async def test_an_answer_comes_in_parts(cluckd):
     one = await cluckd.speaker().greet()
     for number in range(100):
         one.acquire(b"%03d" % number + bytes(900))
-        await one.hear(Held)
+        await one.hear(LockHeld)
     one.say(Ask(1, "tickets"))
     parts = [await one.hear(Answer)]
     while not parts[-1].is_last:
@@ -531,7 +544,7 @@ async def test_it_begins_anew_where_its_cpgd_does(tmp_path, config):
         await daemon.running()  # also where it was there before its cpgd
         one = await daemon.speaker().greet()
         one.acquire(b"backup")
-        held = await one.hear(Held)
+        held = await one.hear(LockHeld)
         cpgd.kill()
         assert (await one.hear(Goodbye)).why is Farewell.ENDING
         cpgd.start()

@@ -3,7 +3,7 @@
 import random
 
 from cluck.commands import Acquire, Ended, Owner, Release, Renew, RequestId, Stand, Withdraw
-from cluck.protocol import VERSION, Held, Hello, Leads, Renounced, Welcome
+from cluck.protocol import VERSION, Hello, Leads, LockHeld, Renounced, Welcome
 from cluck.server.service import Service
 from cluck.state.application import CODEC
 from cpg.events import Member
@@ -83,7 +83,7 @@ class Server:
 
     def granted(self, token):
         """The request that the client was told to be granted this token."""
-        return next(said.request for said in self.of(Held) if said.token == token)
+        return next(said.request for said in self.of(LockHeld) if said.token == token)
 
     def renew_lead(self):
         """Renew what its client was told last that it leads."""
@@ -117,7 +117,7 @@ class Server:
     @property
     def held(self):
         """The tokens that the client was told it holds, and does not know to be lost."""
-        tokens = [said.token for said in self.of(Held)]
+        tokens = [said.token for said in self.of(LockHeld)]
         lost = {said.token for said in self.told if isinstance(said, Ended | Renounced)}
         return [token for token in dict.fromkeys(tokens) if token not in lost]
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from cluck.commands import Ended, Force, Owner, RequestId, Resign, Stand
-from cluck.protocol import Held, Leads, Pong
+from cluck.protocol import Leads, LockHeld, Pong
 from cluck.server.change_log import PATIENCE, ChangeLog
 from cluck.server.replies import UNHEARD
 from cpg.replication.electorate import Electorate, Voters
@@ -243,7 +243,7 @@ async def test_what_is_taken_by_force_is_told_everywhere(autojump_clock, world, 
         await trio.sleep(PLENTY)
         one = Talker(three)
         one.acquire(b"back\nup")
-        held = await one.hear(Held)
+        held = await one.hear(LockHeld)
         caplog.clear()
         one.say(Force(b"back\nup", held.token))
         await one.hear(Ended)

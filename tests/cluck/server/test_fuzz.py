@@ -220,7 +220,7 @@ def test_what_an_allowed_client_says_comes_to_something():
     heard = Counter()
     for seed in range(12):
         heard += hunt_as_a_client(seed).heard
-    answers = ("Held", "Queued", "Refused", "Ended", "Waiting", "Notified", "Standing", "Failed", "Leadership")
+    answers = ("LockHeld", "Queued", "Refused", "Ended", "Waiting", "Notified", "Standing", "Failed", "Leadership")
     assert not [answer for answer in answers if heard[answer] < 5], heard
 
 

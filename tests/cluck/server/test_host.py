@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from cluck.commands import Acquire, Ended, Owner, Release, RequestId
-from cluck.protocol import VERSION, Held, Hello, Readiness, Renounced, Welcome
+from cluck.protocol import VERSION, Hello, LockHeld, Readiness, Renounced, Welcome
 from cluck.server.host import Host
 from cpg.replication.electorate import Electorate
 from cpg.replication.replica import ReplicaSettings
@@ -79,15 +79,15 @@ async def test_three_grant_and_hand_over(autojump_clock, disks):
         a, b = Talker(one), Talker(two)
         assert isinstance(a.told[0], Welcome)
         first = a.acquire(b"lock")
-        held = await a.hear(Held)
+        held = await a.hear(LockHeld)
         assert held.request == first
         assert held.deadline > trio.current_time()
         b.acquire(b"lock")
         await trio.sleep(1)
-        assert not any(isinstance(said, Held) for said in b.told)
+        assert not any(isinstance(said, LockHeld) for said in b.told)
         a.say(Release(held.request, held.token))
         assert (await a.hear(Ended)).why is None
-        assert (await b.hear(Held)).token > held.token
+        assert (await b.hear(LockHeld)).token > held.token
         assert disks[3].record.epoch == 1
 
 
@@ -95,7 +95,7 @@ async def _hold_and_crash(world, disk, told):
     async with serving(world, 3, disk) as three:
         c = Talker(three)
         c.acquire(b"lock", lease=2.0, grace=1.0)
-        told.append(await c.hear(Held))
+        told.append(await c.hear(LockHeld))
         world.crash(3)
         await trio.sleep_forever()
 
@@ -107,7 +107,7 @@ async def test_what_a_lost_node_held_is_free_after_its_lease(autojump_clock, dis
             await _hold_and_crash(world, disks[3], tokens)
         a = Talker(one)
         a.acquire(b"lock")
-        next_held = await a.hear(Held)
+        next_held = await a.hear(LockHeld)
         assert next_held.token > tokens[0].token
         assert trio.current_time() > tokens[0].deadline
 
@@ -117,12 +117,12 @@ async def test_a_minority_grants_nothing_and_its_holders_are_told(autojump_clock
     async with serving(world, 1, disks[1]) as one, serving(world, 2, disks[2]) as two, serving(world, 3, disks[3]):
         a, b = Talker(one), Talker(two)
         a.acquire(b"lock", lease=60.0)
-        held = await a.hear(Held)
+        held = await a.hear(LockHeld)
         world.partition({1}, {2, 3})
         assert (await a.hear(Renounced)).token == held.token
         late = a.acquire(b"other")
         b.acquire(b"other")
-        await b.hear(Held)
+        await b.hear(LockHeld)
         assert not a.host.service.readiness[0]
         assert "node 2, 3" in a.host.service.readiness[1]
         world.heal()
@@ -142,5 +142,5 @@ async def test_the_whole_cluster_starts_again_with_larger_tokens(autojump_clock,
         async with serving(world, 1, disks[1]) as one, serving(world, 2, disks[2]), serving(world, 3, disks[3]):
             a = Talker(one)
             a.acquire(b"lock")
-            tokens.append((await a.hear(Held)).token)
+            tokens.append((await a.hear(LockHeld)).token)
     assert tokens[1] >> 32 > tokens[0] >> 32

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
-from cluck.protocol import Failed, Held, Leads, Observe, Renounced
+from cluck.protocol import Failed, Leads, LockHeld, Observe, Renounced
 from cpg.replication.wire import DurableRecord
 from tests.cluck.server.orders import Order, decode, started
 
@@ -30,7 +30,7 @@ def test_what_was_asked_for_during_a_change_is_done_after_it():
     assert lost
     order.ring([1, 2], [3])
     order.settle()
-    assert order[1].of(Held)[-1].request == request
+    assert order[1].of(LockHeld)[-1].request == request
 
 
 def test_what_is_said_again_keeps_its_order():
@@ -58,7 +58,7 @@ def test_a_holder_counts_from_before_it_asked_and_the_group_from_when_it_granted
     messages = order.said(1)
     order.now += 1.0
     order.deliver(messages, [1, 2, 3])
-    (held,) = order[1].of(Held)
+    (held,) = order[1].of(LockHeld)
     assert held.deadline == pytest.approx(asked + 5 * 0.999)
     order.pass_time(10.0)
     assert order[1].held == [held.token]
@@ -79,10 +79,10 @@ def test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits():
     order.now += 0.5
     order[1].release(first)
     order.deliver(order.said(1), [1, 2, 3])
-    (held,) = order[2].of(Held)
+    (held,) = order[2].of(LockHeld)
     assert order.now < held.deadline <= order.now + 5.0
     order.settle()
-    assert order[2].of(Held)[-1].deadline > held.deadline, "and has renewed at once"
+    assert order[2].of(LockHeld)[-1].deadline > held.deadline, "and has renewed at once"
 
 
 def test_who_has_hardly_waited_does_not_renew_as_it_begins():
@@ -93,7 +93,7 @@ def test_who_has_hardly_waited_does_not_renew_as_it_begins():
     asked, order.now = order.now, order.now + 0.5
     order[1].release(*order[1].held)
     order.settle()
-    (held,) = order[2].of(Held)
+    (held,) = order[2].of(LockHeld)
     assert asked + 59.9 < held.deadline < asked + 60.0
 
 
@@ -109,7 +109,7 @@ def test_a_waiter_that_has_not_said_so_renews_before_it_begins():
     order.deliver(order.said(1), [1, 2, 3])
     assert order[2].held == []
     order.settle()
-    assert order[2].of(Held)[0].deadline == pytest.approx(order.now + 0.999)
+    assert order[2].of(LockHeld)[0].deadline == pytest.approx(order.now + 0.999)
 
 
 def test_a_grant_that_never_was_says_nothing_of_the_lease_of_another_one_with_its_token():
@@ -121,7 +121,7 @@ def test_a_grant_that_never_was_says_nothing_of_the_lease_of_another_one_with_it
     order.pass_time(3)
     order[2].acquire(lease=5.0, grace=0.0)
     order.settle()
-    (held,) = order[2].of(Held)
+    (held,) = order[2].of(LockHeld)
     order.ring([1, 2, 3])
     order.settle()
     while order.now < held.deadline - 0.3:

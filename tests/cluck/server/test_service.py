@@ -24,7 +24,7 @@ from cluck.commands import (
     Stand,
     Why,
 )
-from cluck.protocol import VERSION, Clock, Held, Hello, Ignore, Leads, Observe, Ping, Pong, ReadClock, Readiness
+from cluck.protocol import VERSION, Clock, Hello, Ignore, Leads, LockHeld, Observe, Ping, Pong, ReadClock, Readiness
 from cluck.server.election_rounds import PATIENCE, ElectionRounds
 from cluck.server.housekeeping import PING, RESUME, TICK
 from cluck.server.leases import DRIFT, STANDBY, usable
@@ -507,7 +507,7 @@ def test_a_client_that_comes_back_in_time_waits_on():
     assert order[3].state.table.ticket(waiting) is not None
     order[2].release(order[2].held[0])
     order.settle()
-    assert {held.request for held in order[1].of(Held)} == {waiting}  # again, if it renews as it begins
+    assert {held.request for held in order[1].of(LockHeld)} == {waiting}  # again, if it renews as it begins
 
 
 def outlived():

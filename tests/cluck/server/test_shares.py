@@ -3,7 +3,7 @@
 import pytest
 
 from cluck.commands import Acquire, Owner, Publish, RequestId, Stand, Wait
-from cluck.protocol import VERSION, Failed, Held, Hello, Leads
+from cluck.protocol import VERSION, Failed, Hello, Leads, LockHeld
 from cluck.state import conditions, elections, lock_table, request_history
 from tests.cluck.server.orders import started
 
@@ -46,7 +46,7 @@ def stand(program, number):
 
 def wait(program, number):
     acquire(program, number)
-    held = program.of(Held)[-1]
+    held = program.of(LockHeld)[-1]
     program.say(Wait, program.name(number), program.name(number), held.token)
 
 

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from cluck.protocol import Held
+from cluck.protocol import LockHeld
 from cpg.events import Reason
 from cpg.replication.electorate import ChangeVoters, Electorate
 from cpg.replication.view_decision import ViewDecision
@@ -166,7 +166,7 @@ class World:
                 self.judge(server, request)
 
     def judge(self, server, request):
-        tokens = [held.token for held in server.of(Held) if held.request == request]
+        tokens = [held.token for held in server.of(LockHeld) if held.request == request]
         if not tokens:
             return  # the view has ended meanwhile
         assert tokens[0] > self.latest, f"node {server.node_id} was granted {tokens[0]}, after {self.latest}"

@@ -7,14 +7,14 @@ import pytest
 
 from cluck.testing.checkers import Grant, Order, check_orders
 from cluck.testing.linearizability import EXCLUSIVE
-from cluck.testing.world import AN_ELECTION, Locks, WatchedService
+from cluck.testing.world import AN_ELECTION, SimulatedLocks, WatchedService
 from tests.cluck.server import orders
 
 
 @pytest.fixture
 def locks(monkeypatch):
     """What the servers of an order write down."""
-    locks = Locks()
+    locks = SimulatedLocks()
 
     def begin(*arguments, **options):
         service = WatchedService(*arguments, **options)

@@ -1,4 +1,7 @@
-"""Lock servers and clients in random worlds: `python -m totem.testing.soak --application cluck.testing.world:Locks`."""
+"""Lock servers and clients in random worlds.
+
+`python -m totem.testing.soak --application cluck.testing.world:SimulatedLocks` runs more of them.
+"""
 
 import os
 import subprocess
@@ -7,18 +10,18 @@ from collections import Counter
 
 import pytest
 
-from cluck.testing.world import RARE, Locks
+from cluck.testing.world import RARE, SimulatedLocks
 from totem.testing.soak import World, Worlds
 
-WORLDS = Worlds(range(3, 8), application="cluck.testing.world:Locks")
-PAIRS = Worlds(range(2, 3), application="cluck.testing.world:Locks")
+WORLDS = Worlds(range(3, 8), application="cluck.testing.world:SimulatedLocks")
+PAIRS = Worlds(range(2, 3), application="cluck.testing.world:SimulatedLocks")
 TELL = """
 import hashlib, sys
-from cluck.testing.world import Locks
+from cluck.testing.world import SimulatedLocks
 from totem.testing.soak import World
 
 for seed in sys.argv[1:]:
-    world = World(int(seed), range(3, 8), [], programs=Locks())
+    world = World(int(seed), range(3, 8), [], programs=SimulatedLocks())
     world.run()
     print(hashlib.sha256(repr([trace.events for trace in world.cluster.traces]).encode()).hexdigest())
 """
@@ -40,7 +43,7 @@ def test_rare_things_happen():
     """What worlds are to try comes to pass in some of them, or the dice have to be loaded anew."""
     marks = Counter()
     for seed in range(100, 160):
-        locks = Locks()
+        locks = SimulatedLocks()
         World(seed, range(2, 5), programs=locks).run()
         marks += locks.marks
         if len(marks) == len(RARE):
