@@ -3,7 +3,7 @@
 The core has no switches for this: `plant` puts a wrong function in the place of a right one for the time of one test.
 Where possible a mistake names only the function, which is replaced (`instead`), or does something more (`before`,
 `afterwards`). Where the mistake is one expression inside of a function, it is a `Change` of the function's source. A
-change whose text is not found exactly once is an error: then the core has changed, and the bug must be written anew.
+change whose text is not found exactly once is an error: the core has changed, and the bug must be written again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from totem.wire.messages import Join, Token
 
 
 class Change(NamedTuple):
-    """In the function `name` of `owner`, `new` instead of `old`."""
+    """Puts `new` in the place of `old` in the function `name` of `owner`."""
 
     owner: Any
     name: str
@@ -54,7 +54,7 @@ class Change(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """In the place of the function, property or constant `name` of `owner`, what `make` makes of the right one."""
+    """Replaces the function, property or constant `name` of `owner` by what `make` makes of the right one."""
 
     owner: Any
     name: str
@@ -94,7 +94,7 @@ def afterwards(owner: Any, name: str, mistake: Callable[..., Any]) -> Wrong:
 
 
 def random_worlds(count: int = 120, *, mixed: bool = False) -> None:
-    """Hunt with the worlds of the first `count` seeds."""
+    """Run the worlds of the first `count` seeds."""
     worlds = Worlds(range(3, 8), mixed=mixed)
     for seed in range(count):
         outcome = worlds.run_world(seed)
@@ -107,10 +107,10 @@ no_number_lasts = hostile.test_no_number_in_one_datagram_ends_a_ring_or_lifts_it
 class Bug(NamedTuple):
     name: str
     source: str
-    """The ruling, or the section of another document, that it breaks."""
+    """The ruling that it breaks, or the section of another document."""
     mistakes: list[Change | Wrong]
     hunter: Callable[[], None] = random_worlds
-    """What must fail with it."""
+    """The test that must fail with it."""
 
 
 def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """Replays a capture of a real ring at the model of one of its nodes.
 
-What the capture shows arriving at node K goes into the model, at the time it was seen, and what the model then sends is
-set against what the capture shows that K sent. What K's programs had to say is taken from the capture as well: a frame
-is put into the model's queue when the token of K's answer shows that K had it queued (the answer's `backlog` tells by
-how much K's queue has grown). So all that totemsrp itself decides is compared: joins, commit tokens with all their
-entries, tokens with all their fields, and the bytes of multicasts, their numbers and what is sent again for whom. Left
-out of the comparison is what depends on a timer's last millisecond: how often the same thing was repeated.
+What the capture shows arriving at node K goes into the model, at the time when it was seen. What the model then sends
+is compared with what the capture shows that K sent. The messages of K's programs are taken from the capture as well: a
+frame is put into the model's queue when the token of K's answer shows that K had it queued (the answer's `backlog`
+tells by how much K's queue has grown).
 
-Node K has the address 10.77.0.K in all captures. They were taken on the bridge between the nodes: what a node sends to
-itself is missing.
+So everything that totemsrp itself decides is compared: joins, commit tokens with all their entries, tokens with all
+their fields, and the bytes of multicasts, their numbers and what is sent again. What depends on a timer's last
+millisecond is not compared: how often the same packet was repeated.
+
+Node K has the address 10.77.0.K in all captures. They were taken on the bridge between the nodes, so what a node sends
+to itself is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from totem.wire.messages import CommitToken, HoldCancel, Join, Mcast, MergeDetec
 CAPTURES = Path(__file__).parents[1] / "totem" / "wire" / "captures"
 MASK = 0xFFFFFFFF
 LOOPBACK = 0.0009
-"""How slowly a starting node came back to itself, on the machine of the captures, if nothing else is said."""
+"""Default delay of a starting node's packets to itself, as on the machine of the captures."""
 
 
 @dataclass
@@ -55,7 +57,7 @@ def _nothing(_: Packet) -> bool:
 
 @dataclass
 class Sent:
-    """What one node has sent, kind by kind, in order, without repetitions of the same thing."""
+    """What one node has sent, by kind, in order, without repetitions of the same packet."""
 
     joins: list[Join] = field(default_factory=list)
     commit_tokens: list[tuple[int, CommitToken]] = field(default_factory=list)
@@ -86,7 +88,7 @@ class Sent:
 
 
 def packets(capture: str) -> list[Packet]:
-    """All packets of a capture; times begin at 0, the destination of multicast UDP is ALL."""
+    """Return all packets of a capture; times begin at 0, the destination of multicast UDP is ALL."""
     datagrams = list(ring_datagrams(CAPTURES / f"{capture}.pcap.gz"))
     return [
         Packet(
@@ -105,7 +107,7 @@ def _node_at(address: str) -> int:
 
 
 def _first_seqno(found: list[Packet], node_id: int) -> int:
-    """`this_seqno` of the node's first multicast: so many it has sent in its life."""
+    """Return `this_seqno` of the node's first multicast: the number that it has sent in its life."""
     for packet in found:
         mcast = packet.message
         if isinstance(mcast, Mcast) and packet.source == mcast.origin == node_id:
@@ -116,7 +118,7 @@ def _first_seqno(found: list[Packet], node_id: int) -> int:
 class Replay:
     """A node of a capture, from `begin` to `end` seconds, played by a model.
 
-    `lost` says which packets the capture shows, but the node has not got, where the capture's README tells of losses.
+    `lost` tells which packets the capture shows but the node did not get, where the capture's README reports losses.
     """
 
     def __init__(self, capture: list[Packet], model: CorosyncModel, begin: float, end: float, lost: Lost) -> None:
@@ -150,7 +152,7 @@ class Replay:
         end: float = float("inf"),
         loopback: float = LOOPBACK,
     ) -> Replay:
-        """The node's life from its first start after `begin`: the first join in which it knows itself alone."""
+        """Play the node from its first start after `begin`: the first join in which it knows itself alone."""
         found = packets(capture)
         for packet in found:
             join = packet.message
@@ -175,7 +177,7 @@ class Replay:
         end: float = float("inf"),
         lost: Lost = _nothing,
     ) -> Replay:
-        """The node's life from the first token that comes to it; `held`: the ring was idle before."""
+        """Play the node from the first token that comes to it; `held`: the ring was idle before."""
         found = packets(capture)
         for packet in found:
             token = packet.message
@@ -188,7 +190,7 @@ class Replay:
 
     @classmethod
     def of_lone(cls, capture: str, config: Config, node_id: int, *, ring_id: RingId, aru: int, begin: float) -> Replay:
-        """The node's life from `begin`, when it is the only member of this ring, and there are `aru` messages."""
+        """Play the node from `begin`, when it is the only member of this ring, and there are `aru` messages."""
         model = CorosyncModel(config, node_id, ring_seq=ring_id.seq - 5, dice=random.Random(0))
         model.start(begin - 1)
         for _ in range(aru):
@@ -205,7 +207,7 @@ class Replay:
         return packet.destination in (self.node_id, ALL) and packet.source != self.node_id
 
     def _one_copy(self, span: list[Packet]) -> list[Packet]:
-        """What the node sent: of each multicast the copy to the same other node."""
+        """Yield what the node sent: of each multicast the copy to the same other node."""
         other = min(node.node_id for node in self.model.config.nodes if node.node_id != self.node_id)
         return [
             packet
@@ -220,7 +222,7 @@ class Replay:
         return packet
 
     def _frames(self, sent: list[Packet]) -> dict[RingId, deque[bytes]]:
-        """Frames of the node's programs, by ring, in order."""
+        """Return the frames of the node's programs, by ring, in order."""
         frames: dict[RingId, dict[int, bytes]] = {}
         for packet in sent:
             mcast = packet.message
@@ -249,7 +251,7 @@ class Replay:
             self._collect()
 
     def _give_all_frames(self) -> None:
-        """While the node is alone its tokens are not in the capture: all it sends may go out as soon as it can."""
+        """Queue all frames: while the node is alone its tokens are not in the capture, so all may go out at once."""
         self.model._queue_use.extend(self._own.pop(self.model.ring_id, ()))
 
     def _give_frames(self, token: Token) -> None:
@@ -274,7 +276,7 @@ class Replay:
 
 
 def put_into_ring(model: CorosyncModel, now: float, token: Token, members: list[int], *, held: bool = False) -> None:
-    """Have a model been in a ring for a while, in good order, when this token comes."""
+    """Put a model into a ring as if it had been there for a while, in good order, when this token comes."""
     model.start(now)
     model._loopback.clear()
     model._timers = {ModelTimer.PAUSE: model._timers[ModelTimer.PAUSE]}

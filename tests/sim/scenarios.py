@@ -1,4 +1,4 @@
-"""Named scenarios: each drives a cluster into one corner of the protocol, then has the checkers judge it.
+"""Named scenarios: each drives a cluster into one corner of the protocol, then lets the checkers judge it.
 
 Each is a plain function that asserts, so that it serves as a test and as the hunter of a planted bug.
 """
@@ -24,7 +24,7 @@ AGREED, SAFE = Guarantee.AGREED, Guarantee.SAFE
 
 
 def cluster_of(count: int, **settings: object) -> Cluster:
-    """A cluster with short timers, formed."""
+    """Return a cluster with short timers, formed."""
     config = Config.for_nodes(count, **{"token": 0.2, "merge": 0.03, "seqno_unchanged_const": 3, **settings})
     cluster = Cluster(count, config=config)
     cluster.start()
@@ -39,7 +39,7 @@ def judge(cluster: Cluster, *, settle: bool = True) -> None:
 
 
 def swallow_multicasts(cluster: Cluster, sources: set[int], targets: set[int]) -> None:
-    """From now on multicasts from these to those get lost; nothing else does."""
+    """From now on lose multicasts from these nodes to those, and nothing else."""
 
     def swallows(source: int, target: int, datagram: bytes) -> bool:
         is_plain = codec.packet_type(datagram) == codec.TYPE_MCAST and not codec.mcast_is_encapsulated(datagram)
@@ -49,7 +49,7 @@ def swallow_multicasts(cluster: Cluster, sources: set[int], targets: set[int]) -
 
 
 def swallow_first(cluster: Cluster, kind: int, sources: set[int], *, times: int = 1) -> list[float]:
-    """The next packets of this type from these get lost, so many; when, as they do."""
+    """Lose the next packets of this type from these nodes; return the times at which they are sent."""
     lost: list[float] = []
 
     def swallows(source: int, _target: int, datagram: bytes) -> bool:
@@ -63,7 +63,7 @@ def swallow_first(cluster: Cluster, kind: int, sources: set[int], *, times: int 
 
 
 def frameful(cluster: Cluster, node_id: int) -> bytes:
-    """A message that has a frame of its own."""
+    """Return a message that fills a frame of its own."""
     return cluster[node_id].compose(cluster.config.frame_size - codec.MCAST_HEADER - 10)
 
 
@@ -78,7 +78,7 @@ def state(cluster: Cluster, node_id: int) -> State:
 
 
 def was_told(cluster: Cluster, node_id: int, message: bytes) -> Level | None:
-    """As what the present process of this node was given the message; None if it was not."""
+    """Return the level with which the present process of this node was given the message; None if it was not."""
     for event in cluster[node_id].trace.events:
         if isinstance(event, Messages) and message in event.messages:
             return event.level
@@ -101,7 +101,7 @@ def a_lost_frame_is_sent_again() -> None:
 
 
 def safe_waits_for_the_member_that_lacks_it() -> None:
-    """No other member is told a SAFE message before the last one has it; then all are."""
+    """No other member is given a SAFE message before the last one has it; then all are."""
     cluster = cluster_of(3)
     swallow_multicasts(cluster, {1, 2, 3}, {3})
     message = cluster[1].compose(100)
@@ -147,7 +147,7 @@ def _one_lacks_what_another_hides(cluster: Cluster, *, sender: int, behind: int,
 
 
 def resting_cluster() -> Cluster:
-    """Three nodes whose token rests at the second, which has sent last."""
+    """Return three nodes whose token rests at the second, which has sent last."""
     cluster = cluster_of(3, seqno_unchanged_const=None)
     cluster[2].send([cluster[2].compose(10)])
     cluster.run_for(0.02)
@@ -156,7 +156,7 @@ def resting_cluster() -> Cluster:
 
 
 def a_resting_token_is_no_second_visit() -> None:
-    """A SAFE message goes with a token that rested, to nobody (B1)."""
+    """A SAFE message that goes out with a token that rested reaches no node (B1)."""
     cluster = resting_cluster()
     swallow_multicasts(cluster, {1, 2, 3}, {1, 3})
     cluster[2].send([cluster[2].compose(10)], SAFE)
@@ -169,7 +169,7 @@ def a_resting_token_is_no_second_visit() -> None:
 
 
 def is_told_soon(cluster: Cluster, node_id: int, seconds: float = 0.0) -> None:
-    """What a node sends now comes without a wait for the end of a hold, or within so many seconds."""
+    """Check that what a node sends now comes without a wait for the end of a hold, or within `seconds`."""
     start, message = cluster.now, cluster[node_id].compose(10)
     cluster[node_id].send([message])
     assert cluster.run_until(lambda: all(message in cluster.delivered(other) for other in cluster.nodes), 1)
@@ -177,7 +177,7 @@ def is_told_soon(cluster: Cluster, node_id: int, seconds: float = 0.0) -> None:
 
 
 def a_token_that_is_called_for_does_not_rest() -> None:
-    """Somebody calls for the token just before it would come to rest; none needs to call again."""
+    """A node calls for the token just before it would come to rest; none needs to call again."""
     for wait in range(24):
         cluster = resting_cluster()
         cluster[2].send([cluster[2].compose(10)])
@@ -186,7 +186,7 @@ def a_token_that_is_called_for_does_not_rest() -> None:
 
 
 def a_lost_call_for_the_token_is_made_again() -> None:
-    """Who has something to send while the token rests elsewhere asks again where nothing comes of it (D7)."""
+    """A node with something to send, while the token rests elsewhere, calls again if nothing comes of it (D7)."""
     cluster = resting_cluster()
     lost = swallow_first(cluster, codec.TYPE_HOLD_CANCEL, {3}, times=2)
     is_told_soon(cluster, 3, 0.03)
@@ -194,7 +194,7 @@ def a_lost_call_for_the_token_is_made_again() -> None:
 
 
 def a_token_is_missed_soon_where_somebody_has_just_sent() -> None:
-    """On a visit at which the token would come to rest somebody sends; the token that leaves then is lost (F4)."""
+    """A node sends on a visit at which the token would come to rest; the token that leaves then is lost (F4)."""
     for wait in range(24):
         cluster = resting_cluster()
         cluster[2].send([cluster[2].compose(10)])
@@ -243,10 +243,10 @@ def cluster_frames(cluster: Cluster, node_id: int) -> bytes:
 
 
 def _attempt_that_only_node_1_finishes() -> tuple[Cluster, bytes]:
-    """Nodes 1, 2 and 3 recover from ring {1, 2, 3, 4}; node 1 installs, then nobody hears of it any more.
+    """Nodes 1, 2 and 3 recover from ring {1, 2, 3, 4}; node 1 installs, and then is heard no more.
 
-    Of the old ring nobody but node 4, which has crashed, has the last number but one; the last, SAFE and from node 1,
-    comes past that gap. Node 1 was told it as transitional.
+    Of the old ring only node 4, which has crashed, has the last number but one. The last number, SAFE and from node 1,
+    comes past that gap. Node 1 delivered it as transitional.
     """
     cluster = cluster_of(4)
     swallow_multicasts(cluster, {1, 4}, {1, 2, 3, 4})
@@ -272,7 +272,7 @@ def _go_on_without_node_1(cluster: Cluster, message: bytes) -> None:
 
 
 def what_an_attempt_brought_outlives_it() -> None:
-    """Nodes 2 and 3 owe each other what node 1 was told as theirs, too, though its sender is gone (A5, A6)."""
+    """Nodes 2 and 3 must deliver what node 1 delivered as theirs, too, though its sender is gone (A5, A6)."""
     _go_on_without_node_1(*_attempt_that_only_node_1_finishes())
 
 
@@ -284,7 +284,7 @@ def what_a_member_owes_all_deliver() -> None:
 
 
 def nobody_installs_while_somebody_has_more_to_send() -> None:
-    """Node 3 alone has old messages to pass on, for eight visits; the others' queues are empty long before (A3)."""
+    """Node 3 alone has old messages to send, for eight visits; the others' queues are empty long before (A3)."""
     cluster = cluster_of(6, max_messages=4)
     senders = {3, 4, 5, 6}
     swallow_multicasts(cluster, senders, {1, 2})
@@ -300,9 +300,9 @@ def nobody_installs_while_somebody_has_more_to_send() -> None:
 
 
 def an_attempt_counts_afresh() -> None:
-    """An attempt breaks when it is nearly through; in the next one nobody gets node 1's message, and it is cut off.
+    """An attempt breaks when it is nearly complete; in the next one no node gets node 1's message, and it is cut off.
 
-    What node 1 is told then must not claim anything for the two others (A3).
+    What node 1 is given then must claim nothing for the two others (A3).
     """
     cluster = cluster_of(4)
     swallow_multicasts(cluster, {1}, {2, 3, 4})
@@ -352,10 +352,10 @@ def _install_beside_corosync(frames_before_the_gap: int) -> None:
 
 
 def what_waits_gets_the_form_of_the_ring() -> None:
-    """Who joins and leaves, under load, decides who is sent labels; all are told all, in one order (D3).
+    """Nodes join and leave under load, which decides who is sent labels; all deliver all, in one order (D3).
 
-    Node 3 is a Corosync node, node 4 one of ours that knows no labels. Node 1 has always more in its queue than goes
-    out before the next change of the ring, and a message that each change cuts.
+    Node 3 is a Corosync node, node 4 one of this package that knows no labels. Node 1 always has more in its queue than
+    goes out before the next change of the ring, and a message that each change cuts.
     """
     config = Config.for_nodes(4, token=0.2, merge=0.03, seqno_unchanged_const=3)
     cluster = Cluster(4, config=config, makers={3: CorosyncModel})
@@ -386,12 +386,12 @@ def _load(cluster: Cluster, stamps: list[Stamp]) -> None:
 
 
 def swallow_tokens(cluster: Cluster) -> None:
-    """From now on tokens get lost; nothing else does."""
+    """From now on lose tokens, and nothing else."""
     cluster.network.filters.append(lambda source, target, datagram: codec.packet_type(datagram) == codec.TYPE_TOKEN)
 
 
 def a_paused_process_drops_what_it_learned_too_late() -> None:
-    """A pause shorter than the token timeout goes unnoticed by all."""
+    """A pause shorter than the token timeout is noticed by no other node."""
     cluster = cluster_of(3)
     ring_id = cluster.installed_ring
     cluster[2].pause()
@@ -403,7 +403,7 @@ def a_paused_process_drops_what_it_learned_too_late() -> None:
 
 
 def a_long_pause_costs_one_change() -> None:
-    """The others go on without it; it drains its sockets, believes its own timers then, and comes back."""
+    """The others go on without it. It drains its sockets, believes its own timers then, and comes back."""
     cluster = cluster_of(3)
     cluster[2].pause()
     cluster[1].send([cluster[1].compose(0)], SAFE)
@@ -423,7 +423,7 @@ def a_leave_needs_no_timeout() -> None:
 
 
 def a_deaf_member_is_put_out() -> None:
-    """Whoever gets tokens but no multicasts gives itself up, and comes back when it can hear (A9)."""
+    """A node that gets tokens but no multicasts gives itself up, and comes back when it can hear (A9)."""
     cluster = cluster_of(3, fail_recv_const=30)
     swallow_multicasts(cluster, {1, 2}, {3})
     cluster[1].send([cluster[1].compose(100)], SAFE)
@@ -433,13 +433,13 @@ def a_deaf_member_is_put_out() -> None:
 
 
 Said = list[tuple[int, str]]
-"""What nodes have told their administrators, by node."""
+"""What nodes have reported to their operators, by node."""
 
 LARGE = 1350
 
 
 def _ring_to_narrow(count: int = 3, makers: dict[int, Maker] | None = None) -> tuple[Cluster, Said]:
-    """A ring with the timers of everybody's."""
+    """Return a ring with default timers."""
     said: Said = []
 
     def on_trace(node: SimulatedNode, what: str, detail: str) -> None:
@@ -454,7 +454,7 @@ def _ring_to_narrow(count: int = 3, makers: dict[int, Maker] | None = None) -> t
 
 
 def _narrow(cluster: Cluster, source: int | None = None, target: int | None = None) -> None:
-    """From now on no link from, to, or between these carries packets of more than 1,300 bytes."""
+    """From now on no link from, to, or between these nodes carries packets of more than 1,300 bytes."""
     cluster.network.set_conditions(replace(cluster.network.conditions, longest=1272), source, target)
 
 
@@ -464,7 +464,7 @@ def _send_large(cluster: Cluster, sender: int) -> None:
 
 
 def a_link_that_loses_large_frames_costs_seconds() -> None:
-    """The ring says within ten seconds who does not receive what, and goes on without it (A9)."""
+    """The ring reports within ten seconds which node does not receive what, and goes on without it (A9)."""
     cluster, said = _ring_to_narrow()
     _narrow(cluster, target=3)
     begin = cluster.now
@@ -480,7 +480,7 @@ def a_link_that_loses_large_frames_costs_seconds() -> None:
 
 
 def a_node_whose_large_frames_reach_nobody_costs_seconds() -> None:
-    """All others lack them, so it is the sender that the ring goes on without."""
+    """All others lack them, so the ring goes on without the sender."""
     cluster, said = _ring_to_narrow()
     _narrow(cluster, source=3)
     _send_large(cluster, 3)
@@ -491,7 +491,7 @@ def a_node_whose_large_frames_reach_nobody_costs_seconds() -> None:
 
 
 def who_does_not_receive_stays_away_for_growing_times() -> None:
-    """A port that is narrow both ways, at which nobody looks for ten minutes: the others order all but some seconds."""
+    """A port is narrow in both directions, and is not repaired for ten minutes: the others lose only some seconds."""
     cluster, _ = _ring_to_narrow()
     _narrow(cluster, target=3)
     _narrow(cluster, source=3)
@@ -513,7 +513,7 @@ def who_does_not_receive_stays_away_for_growing_times() -> None:
 
 
 def who_did_not_receive_comes_back_when_it_is_started_anew() -> None:
-    """A leave says that somebody has looked at it."""
+    """A leave shows that an operator has looked at it."""
     cluster, _ = _ring_to_narrow()
     _narrow(cluster, target=3)
     _send_large(cluster, 1)
@@ -527,7 +527,7 @@ def who_did_not_receive_comes_back_when_it_is_started_anew() -> None:
 
 
 def a_deaf_member_does_not_break_each_recovery() -> None:
-    """It holds up two, and then the others form their ring without it."""
+    """It delays two recoveries; then the others form their ring without it."""
     cluster, said = _ring_to_narrow(4)
     _narrow(cluster, target=3)
     swallow_multicasts(cluster, {1}, {2})
@@ -541,7 +541,7 @@ def a_deaf_member_does_not_break_each_recovery() -> None:
 
 
 def a_mixed_ring_says_who_does_not_receive() -> None:
-    """Within ten seconds, though it waits, as real nodes do, until that one gives itself up."""
+    """It reports within ten seconds, though it waits, as real nodes do, until that node gives itself up."""
     cluster, said = _ring_to_narrow(makers={3: CorosyncModel})
     _narrow(cluster, target=3)
     _send_large(cluster, 1)
@@ -568,7 +568,7 @@ def nobody_repeats_what_others_refuse() -> None:
 
 
 def what_a_real_node_repeats_stops_nobody() -> None:
-    """A Corosync node looks at no sender, and brings such a multicast into the next Recovery."""
+    """A Corosync node checks no sender, and brings such a multicast into the next Recovery."""
     config = Config.for_nodes(4, token=0.2, merge=0.03)
     cluster = Cluster(4, config=config, makers={1: CorosyncModel})
     cluster.start()
@@ -583,7 +583,7 @@ def what_a_real_node_repeats_stops_nobody() -> None:
 
 
 def a_member_that_never_syncs_is_put_out() -> None:
-    """What is above names those who are silent in sync, and the others go on without them (C4)."""
+    """The layer above names the members that are silent in sync, and the others go on without them (C4)."""
 
     class SilentFirst(BarrierSync):
         def _send(self, kind: bytes, size: int = 0) -> None:
@@ -604,7 +604,7 @@ def a_member_that_never_syncs_is_put_out() -> None:
 
 
 def cut_messages_come_whole() -> None:
-    """Large messages are cut by changes of the ring at every place; none is lost, none comes twice (C2)."""
+    """Large messages are cut by changes of the ring at every place; none is lost or comes twice (C2)."""
     cluster = cluster_of(3, window_size=4, max_messages=2)
     for turn in range(12):
         for node in cluster.running:
@@ -620,7 +620,7 @@ def cut_messages_come_whole() -> None:
 
 
 def a_sender_dies_in_the_middle_of_a_message() -> None:
-    """What it had begun is dropped whole, and what its next life sends is not mixed with it (C3)."""
+    """What it had begun is dropped whole, and what its next incarnation sends is not mixed with it (C3)."""
     cluster = cluster_of(3, window_size=4, max_messages=2)
     for _ in range(6):
         cluster[3].send([cluster[3].compose(50_000)])
@@ -688,12 +688,12 @@ def _overheard(cluster: Cluster, seconds: float) -> list[tuple[int, int, bytes]]
 
 
 class BehindTheToken:
-    """The frames of a cluster that have left their senders behind the token that tells of them, as they leave."""
+    """The frames of a cluster that have left their senders behind the token that names them, as they leave."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._told: dict[int, int] = {}
-        """How far each node's last token went."""
+        """The highest number in each node's last token."""
         self._sent: set[bytes] = set()
         self.frames: list[tuple[int, bytes]] = []
         """(source, datagram)"""
@@ -716,7 +716,7 @@ class BehindTheToken:
 
 
 def busy(cluster: Cluster, seconds: float = 0.1) -> None:
-    """Have all nodes send enough for the token to go first."""
+    """Make all nodes send enough for the token to go first."""
     for _ in range(10):
         for node in cluster.running:
             node.send([frameful(cluster, node.node_id) for _ in range(3)])
@@ -724,7 +724,7 @@ def busy(cluster: Cluster, seconds: float = 0.1) -> None:
 
 
 def the_token_goes_first() -> None:
-    """In a ring of nodes that all do this; nobody asks for what is on its way (D2)."""
+    """In a ring of nodes that all do this, no node requests what is on its way (D2)."""
     cluster = cluster_of(3)
     behind = BehindTheToken(cluster)
     busy(cluster)
@@ -736,7 +736,7 @@ def the_token_goes_first() -> None:
 
 
 def the_token_waits_for_one_who_does_not() -> None:
-    """One member has it switched off, so nobody does it, until the ring is formed without that one (D1, D2)."""
+    """One member has it switched off, so no node does it, until the ring is formed without that member (D1, D2)."""
     cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03))
     cluster[2].config = replace(cluster.config, accelerated_window=0)
     cluster.start()
@@ -765,7 +765,7 @@ def the_token_waits_beside_corosync() -> None:
 
 
 def the_token_waits_while_sync_runs() -> None:
-    """Recovery and the sync of what is above run on the plain ring, however much they send (D2)."""
+    """Recovery and the sync of the layer above run on the plain ring, however much they send (D2)."""
 
     class LongSync(BarrierSync):
         def _send(self, kind: bytes, size: int = 0) -> None:
@@ -785,7 +785,7 @@ def the_token_waits_while_sync_runs() -> None:
 
 
 def safe_waits_for_what_is_behind_the_token() -> None:
-    """The token tells of SAFE messages that one member does not get: nobody is told them as safe (B1)."""
+    """The token names SAFE messages that one member does not get: no node delivers them as safe (B1)."""
     cluster = cluster_of(3)
     behind = BehindTheToken(cluster)
 
@@ -804,9 +804,9 @@ def safe_waits_for_what_is_behind_the_token() -> None:
 
 
 def a_node_dies_behind_its_token() -> None:
-    """It has passed the token on and sends no more of what that tells, or some of it to some (A6).
+    """It has passed the token on and sends none of the frames that the token names, or sends them to some nodes (A6).
 
-    The others' messages behind that hole stay where they are until a recovery has settled it.
+    The others' messages behind that hole wait until a recovery has settled it.
     """
     for sends in range(16):
         _die_behind_the_token(sends)
@@ -843,9 +843,9 @@ def _die_behind_the_token(sends: int) -> None:
 
 
 def damaged_datagrams_break_nothing() -> None:
-    """Bits flip and ends are cut off on all links: nothing raises, and when it is over the nodes are a ring again.
+    """Bits flip and ends are cut off on all links: nothing raises, and afterwards the nodes form a ring again.
 
-    No promise holds for what is delivered meanwhile: nothing protects the bytes of a message.
+    No promise holds for what is delivered meanwhile, because nothing protects the bytes of a message.
     """
     for seed in range(5):
         cluster = Cluster(4, seed=seed, config=Config.for_nodes(4, token=0.2, merge=0.03))
@@ -862,11 +862,11 @@ def damaged_datagrams_break_nothing() -> None:
 
 
 KERNEL_BYTES = 425_984
-"""What the kernel gives a process without privileges for what it has not received yet."""
+"""Bytes that the kernel keeps for a process without privileges that does not read."""
 
 
 def _busy_ring(*buffers: int, labour: float = 0.00003, **settings: object) -> Cluster:
-    """A ring whose members are busy with each datagram, and have these receive buffers for what comes meanwhile."""
+    """Return a ring whose members take some time for each datagram, with these receive buffers."""
     cluster = Cluster(
         len(buffers), config=Config.for_nodes(len(buffers), **settings), conditions=Conditions(delay=8e-5)
     )
@@ -879,7 +879,7 @@ def _busy_ring(*buffers: int, labour: float = 0.00003, **settings: object) -> Cl
 
 
 def _flood(cluster: Cluster, senders: int, size: int, seconds: float) -> int:
-    """Keep the queues of some nodes full; the bytes that came to the one that got least."""
+    """Keep the queues of some nodes full; return the bytes that came to the node that got least."""
     before = {node: len(node.trace.events) for node in cluster.running}
     end = cluster.now + seconds
     while cluster.now < end:
@@ -899,7 +899,7 @@ def _flood(cluster: Cluster, senders: int, size: int, seconds: float) -> int:
 
 
 def a_ring_finds_its_pace() -> None:
-    """Left to itself a ring carries about what it carries with the best of fixed windows (D4)."""
+    """A ring that chooses its windows carries about what it carries with the best fixed ones (D4)."""
     for senders in (1, 3):
         rates = [
             _flood(_busy_ring(*[4 << 20] * 3, send_queue_bytes=1 << 20, **windows), senders, 60_000, 0.15)
@@ -910,7 +910,7 @@ def a_ring_finds_its_pace() -> None:
 
 
 def who_falls_behind_loses_nothing() -> None:
-    """No member's receive buffer is given more than it holds, be it smaller than the others' (D4)."""
+    """No member's receive buffer is given more than it holds, even one smaller than the others' (D4)."""
     buffers = (4 << 20, 4 << 20, KERNEL_BYTES)
     by_itself = _busy_ring(*buffers, send_queue_bytes=1 << 20)
     too_wide = _busy_ring(*buffers, send_queue_bytes=1 << 20, window_size=1000, max_messages=400)
@@ -923,15 +923,15 @@ def who_falls_behind_loses_nothing() -> None:
 
 
 def senders_use_their_cables_at_the_same_time() -> None:
-    """Where cables are the limit, a ring that chooses carries much more than what one of them does (D2).
+    """Where cables are the limit, a ring that chooses carries much more than one of them does (D2).
 
-    Each of three sends two copies, so that one cable carries 42,000 messages a second and all together 126,000.
+    Each of three sends two copies, so one cable carries 42,000 messages a second, and all together 126,000.
     """
     assert accelerated.Ring("udpu", (0, 0), accelerated.ACCELERATED).flood() > 90_000
 
 
 def a_small_switch_loses_nothing() -> None:
-    """What all have behind their tokens fits into 128 KiB for each port (D2)."""
+    """The frames of all members behind their tokens fit into 128 KiB for each port (D2)."""
     for senders in (2, 3):
         ring = accelerated.Ring("udpu", (0, 0), accelerated.ACCELERATED, Cables(buffer=128 << 10))
         ring.flood(senders)
@@ -957,7 +957,7 @@ def who_sends_little_is_not_kept_waiting() -> None:
 
 
 def windows_are_as_configured_unless_all_choose() -> None:
-    """With one of theirs in the ring, or one whose windows are configured, nobody chooses (D4)."""
+    """With a Corosync node in the ring, or one whose windows are configured, no node chooses (D4)."""
     pure = Cluster(3, config=Config.for_nodes(3))
     mixed = Cluster(3, config=Config.for_nodes(3), makers={3: CorosyncModel})
     told = Cluster(3, config=Config.for_nodes(3))
@@ -972,7 +972,8 @@ def windows_are_as_configured_unless_all_choose() -> None:
 
 
 def _time_of_a_lost_token(cluster: Cluster, *, times: int = 1) -> float:
-    """Seconds from the loss of a token that node 1 has passed on, so many times, until it comes to node 2."""
+    """Return the seconds from the loss of a token that node 1 has passed on, `times` times, until it comes to node
+    2."""
     machine = machine_of(cluster, 2)
     lost = swallow_first(cluster, codec.TYPE_TOKEN, {1}, times=times)
     assert cluster.run_until(lambda: lost, 0.1)
@@ -999,7 +1000,7 @@ def a_lost_token_is_missed_soon() -> None:
 
 
 def a_token_lost_again_is_missed_soon_too() -> None:
-    """As soon as may be without more and more copies where a node has only stopped for a while (F4)."""
+    """It comes as soon as possible without more and more copies where a node has only stopped for a while (F4)."""
     cluster = Cluster(3, config=Config.for_nodes(3, seqno_unchanged_const=30))
     cluster.start()
     cluster.form()

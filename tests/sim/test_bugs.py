@@ -1,4 +1,4 @@
-"""The tests tested: each planted bug makes the hunt that is set on it fail, which without it passes."""
+"""Each planted bug makes its hunter fail, which passes without it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The checkers, tested themselves: a good story passes, and each mutation of it is caught by the clause it breaks.
 
-The story. Three nodes form ring A. Node 3 is cut off: 1 and 2 go on in B, 3 goes on alone in C, crashes, starts
-again alone in D, and joins the others in E. In A message 1#1 is safe where 1 and 2 are told of it, and only
-transitional at 3; 2#2 is transitional at 1 and 2; 3#1 is lost but for 3 itself, so that 1#2 comes past a gap.
+The story. Three nodes form ring A. Node 3 is cut off: 1 and 2 go on in B, 3 goes on alone in C, crashes, starts again
+alone in D, and joins the others in E. In A message 1#1 is delivered as safe at 1 and 2, and only as transitional at 3.
+2#2 is transitional at 1 and 2. 3#1 is lost except at 3 itself, so that 1#2 comes past a gap.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_a_good_story_passes(first_seq: int, quiescent: bool) -> None:
 
 
 def find(trace: Trace, text: str) -> int:
-    """Where a trace tells that this message was delivered."""
+    """Return where a trace delivers this message."""
     return next(
         index
         for index, event in enumerate(trace.events)
@@ -585,7 +585,7 @@ def lived() -> list[Trace]:
 def test_any_random_mutation_of_a_real_story_is_caught() -> None:
     """Drop, repeat, swap or move over a configuration: whatever is done to a delivery, some clause is broken.
 
-    At nodes 1 and 3, which stay together all the time; one alone may lack what comes last.
+    This is done at nodes 1 and 3, which stay together all the time; a node alone may lack what comes last.
     """
     traces = lived()
     assert check(History(traces, quiescent=True)) == []

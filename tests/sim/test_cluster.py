@@ -1,4 +1,4 @@
-"""The simulated machines: what a crash takes and leaves, what a pause keeps, in which order a driver does things."""
+"""The simulated machines: what a crash takes and leaves, what a pause keeps, in which order a driver acts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RING = RegularConfiguration(RingId(1, 5), (1, 2), (), pure=True, features=0)
 
 
 class Script:
-    """A processor that has things ready as it is told, and writes down what is done to it."""
+    """A processor that has things ready as the test says, and records what is done to it."""
 
     def __init__(self, config: Config, node_id: int, *, ring_seq: int, dice: random.Random, **_: Any) -> None:
         self.node_id = node_id

@@ -131,7 +131,7 @@ def test_model_sends_what_the_real_node_sent(name: str) -> None:
 
 
 class _Scripted(CorosyncModel):
-    """A lone node: all it sends comes back to it."""
+    """A lone node: everything it sends comes back to it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, 1, ring_seq=0, dice=random.Random(0))
@@ -147,7 +147,7 @@ def _with_group(group: bytes, data: bytes) -> bytes:
 
 
 def test_a_lone_node_starts_as_in_capture_01() -> None:
-    """Every packet, in order, with sync's messages given when a real node's services give them."""
+    """Every packet comes in order, with sync's messages given when a real node's services give them."""
     capture = packets("01-single-start.lo")
     said: dict[int, list[bytes]] = {}
     for message in group_messages(CAPTURES / "01-single-start.lo.pcap.gz"):
@@ -173,7 +173,8 @@ def test_a_lone_node_starts_as_in_capture_01() -> None:
 
 
 def _frames_and_messages(capture: str) -> Iterator[tuple[list[bytes], list[tuple[int, bytes]]]]:
-    """Each sender's frames in one ring, and the messages in them, from its first frame that begins with a message."""
+    """Return each sender's frames in one ring, and the messages in them, from its first frame that begins with a
+    message."""
     path = CAPTURES / f"{capture}.pcap.gz"
     whole = list(group_messages(path))
     for ring_id, by_seq in frames_by_ring(path).items():
@@ -224,7 +225,7 @@ def test_messages_are_put_together_as_in_captures(capture: str) -> None:
 
 
 class Ring:
-    """Models on a network that delivers after a tenth of a millisecond, less what `lose` swallows."""
+    """Models on a network that delivers after a tenth of a millisecond, except what `lose` drops."""
 
     DELAY = 1e-4
 
@@ -527,7 +528,7 @@ def _lose_tokens_of_next_ring(old_ring: RingId, passed: int) -> Callable[[int, i
 
 
 def test_counters_of_a_broken_recovery_are_left_over() -> None:
-    """So the next attempt is installed on the second and third visits, not on the fourth: the fault of ruling A3."""
+    """The next attempt is installed on the second and third visits, not on the fourth: the fault of ruling A3."""
     ring = Ring(3)
     ring.form(1, 2, 3)
     ring.lose = _lose_tokens_of_next_ring(ring.models[1].ring_id, passed=5)
@@ -565,7 +566,7 @@ def test_what_a_broken_recovery_brought_is_forgotten() -> None:
 
 
 def _node_in_recovery() -> tuple[CorosyncModel, RingId]:
-    """Node 2 of a ring that is being formed with node 1, which this test plays."""
+    """Return node 2 of a ring that is being formed with node 1, which this test plays."""
     model = CorosyncModel(TWO, 2, ring_seq=0, dice=random.Random(0))
     model.loopback = 1.0
     model.start(0.0)
@@ -590,7 +591,7 @@ def _mcast(sender: int, ring_id: RingId, seq: int, body: bytes = b"m", *, encaps
 
 
 def _visit(model: CorosyncModel, **token: int) -> Token:
-    """Give node 2 the token; what it passes on."""
+    """Give node 2 the token; return what it passes on."""
     model.receive(codec.encode(Token(1, model.ring_id, **token)), 0.0)
     answer = codec.decode(model.take().datagrams[-1][1][0])
     assert isinstance(answer, Token)
@@ -664,7 +665,7 @@ def test_duplicates_of_a_token_count_as_idle_visits_and_free_messages() -> None:
 
 @pytest.mark.parametrize("fault", [True, False])
 def test_a_token_that_comes_twice_costs_messages(fault: bool) -> None:
-    """Node 2 frees, at a copy of the token, what node 3 has never got and nobody else will have."""
+    """At a copy of the token, node 2 frees what node 3 has never got and no other node will have."""
     ring = Ring(3)
     ring.form(1, 2, 3)
     ring.models[2].frees_on_repeated_tokens = fault

@@ -1,7 +1,7 @@
-"""A disk in memory that can lose power: stands in for the module `os` in `totem.store`.
+"""A disk in memory that can lose power: a stand-in for the module `os` in `totem.store`.
 
-What a program sees is the live state. What a crash leaves is less: of a file's writes since its last fsync any prefix,
-or garbage; of a folder's changes since its last fsync any subset. `outcomes` gives all of these worlds.
+A program sees the live state. A crash leaves less: of a file's writes since its last fsync any prefix, or garbage; of a
+folder's changes since its last fsync any subset. `outcomes` returns all of these worlds.
 """
 
 import os
@@ -27,7 +27,7 @@ class _File:
 
 
 class Disk:
-    """One folder, and the calls that the store makes. `fuse` calls pass, then the power is cut."""
+    """One folder, and the calls that the store makes. After `fuse` calls the power is cut."""
 
     O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY = O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_DIRECTORY
     geteuid = staticmethod(os.geteuid)

@@ -12,7 +12,7 @@ from totem.transitions import State
 
 
 class FakeProcessor:
-    """Does as told, and writes down what is asked of it in `calls`."""
+    """Does what the test says, and records what is asked of it in `calls`."""
 
     node_id = 1
 
@@ -22,7 +22,7 @@ class FakeProcessor:
         self.state = State.OPERATIONAL
         self.deadline = inf
         self.ready = []
-        """What the next calls of `take` give."""
+        """What the next calls of `take` return."""
         self.paused = False
         self.turns = 0
         self.on_advance = lambda now: None
@@ -101,14 +101,14 @@ class FakeStore:
 
 
 class TerribleNetwork:
-    """Loses, doubles, delays and so reorders datagrams, as the dice say, on trio's clock."""
+    """Loses, doubles, delays and so reorders datagrams at random, on trio's clock."""
 
     def __init__(self, dice, *, loss=0.0, doubles=0.0, delay=0.001):
         self.dice = dice
         self.loss, self.doubles, self.delay = loss, doubles, delay
         self.endpoints = []
         self.cut = set()
-        """Pairs of a sender and a receiver who does not hear it."""
+        """Pairs of a sender and a receiver that does not hear it."""
         self._flying = []
         self._count = 0
         self._wake = trio.lowlevel.ParkingLot()
@@ -128,7 +128,7 @@ class TerribleNetwork:
         self._wake.unpark_all()
 
     async def run(self):
-        """Hand on what is due, for ever."""
+        """Deliver what is due, for ever."""
         while True:
             while not self._flying:
                 await self._wake.park()

@@ -1,4 +1,4 @@
-"""Rings of live nodes for tests: processors under their shells, and a program that notes what it is told."""
+"""Rings of live nodes for tests: processors under their shells, and a program that records what it is given."""
 
 import errno
 import random
@@ -25,7 +25,7 @@ class MemoryStore:
 
 
 class Program:
-    """What runs on one node: completes every sync at once, and keeps a trace for the checkers."""
+    """The program on one node: completes every sync at once, and keeps a trace for the checkers."""
 
     def __init__(self, node, incarnation=1):
         self.node = node
@@ -68,14 +68,14 @@ class Program:
 
 
 def on_network(network, config, node_id, store, incarnation=1):
-    """A program on a node in a virtual network."""
+    """Return a program on a node in a virtual network."""
     dice = random.Random(network.dice.getrandbits(32))
     processor = Processor(config, node_id, ring_seq=store.ring_seq, dice=dice)
     return Program(Node(processor, network.endpoint(node_id), store), incarnation)
 
 
 def on_sockets(config, node_id, **options):
-    """A program on a node on real sockets."""
+    """Return a program on a node on real sockets."""
     return Program(Node.open(config, node_id, **options))
 
 

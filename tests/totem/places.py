@@ -9,7 +9,7 @@ from totem.config import Config, NodeEntry
 
 
 def free_ports(address, count):
-    """Ports that no socket of this machine has at this address."""
+    """Return ports that no socket of this machine has at this address."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sockets = [socket.socket(family, socket.SOCK_DGRAM) for _ in range(count)]
     try:
@@ -22,14 +22,14 @@ def free_ports(address, count):
 
 
 def at_one_address(count, address="127.0.0.1", **settings):
-    """Nodes at one address, told apart by ports."""
+    """Return nodes at one address, distinguished by ports."""
     ports = free_ports(address, count)
     nodes = tuple(NodeEntry(k, f"node{k}", address, port) for k, port in enumerate(ports, start=1))
     return Config(nodes=nodes, cluster_name="test", **{"port": ports[0], **settings})
 
 
 def at_addresses(count, **settings):
-    """Nodes at 127.0.x.1 to 127.0.x.N on one port; x by process, so that tests may run side by side."""
+    """Return nodes at 127.0.x.1 to 127.0.x.N on one port; x by process, so that tests may run side by side."""
     network = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}"
     (port,) = free_ports(f"{network}.1", 1)
     nodes = tuple(NodeEntry(k, f"node{k}", f"{network}.{k}", port) for k in range(1, count + 1))
@@ -37,7 +37,7 @@ def at_addresses(count, **settings):
 
 
 def at_ipv6(count, **settings):
-    """Nodes at ::1; skips where the machine has no IPv6."""
+    """Return nodes at ::1; skip where the machine has no IPv6."""
     try:
         free_ports("::1", 1)
     except OSError as error:

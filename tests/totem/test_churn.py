@@ -1,4 +1,4 @@
-"""Nodes that start and leave in good order cost nobody a timeout, however close together they do so."""
+"""Nodes that start and leave in good order cost no other node a timeout, however close together they do so."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The numbers are Corosync's: those of wire-protocol's section 4 were seen in the logs of real nodes."""
+"""The numbers are Corosync's: those of the wire document's section 4 were seen in the logs of real nodes."""
 
 import dataclasses
 

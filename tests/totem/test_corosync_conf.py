@@ -10,7 +10,7 @@ from totem.config import Config, NodeEntry, Reservation, milliseconds
 from totem.corosync_conf import load, load_section, own_node, parse, vocabulary
 from totem.errors import AddressUnavailable, ConfigError
 
-# As the trial script writes it for real nodes, with more of what such files have.
+# The file that the trial script writes for real nodes, with more of what such files have.
 FULL = """\
 # Please read the corosync.conf.5 manual page
 totem {
@@ -505,7 +505,7 @@ nodelist {
     ("text", "strange"), [(DEBIAN, []), (OF_THE_LENS, ["totem.rrp_mode", "totem.interface.bindnetaddr"])]
 )
 def test_files_that_come_with_corosync(text, strange):
-    """Debian's default, with another transport, and what the test of Corosync's Augeas lens has, with one link."""
+    """Debian's default with another transport, and the test file of Corosync's Augeas lens with one link."""
     assert [warning.split()[1] for warning in parse(text, "x").warnings] == strange
 
 
@@ -516,7 +516,7 @@ def test_each_line_of_uidgid_lets_somebody_in():
 
 
 def test_what_readers_take_is_known():
-    """A word that is read and not known would be warned of."""
+    """A word that is read but not known would cause a warning."""
     words = vocabulary.WORDS
     for name, readers in {
         "totem": vocabulary.TOTEM_NUMBERS | vocabulary.TOTEM_OURS | vocabulary.TOTEM_TEXTS,
@@ -535,7 +535,7 @@ def test_what_readers_take_is_known():
 @pytest.mark.corosync
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("corosync") is None, reason="needs root and Corosync")
 def test_corosync_reads_over_what_is_ours(tmp_path):
-    """Else a node that runs Corosync could not have the same file."""
+    """Otherwise a node that runs Corosync could not have the same file."""
     path = tmp_path / "corosync.conf"
     totem = "  version: 2\n  accelerated_window: 64\n  compact_headers: no\n  transport:"
     ours = SMALL.replace("  transport:", totem).replace("    nodeid:", "    ring0_port: 5500\n    nodeid:")

@@ -68,7 +68,8 @@ def test_what_the_others_have_sent_is_all_but_mine():
 
 
 class Lap:
-    """Members of a ring that chooses: a rotation takes `passing` seconds, and `each` for a frame; queues are long."""
+    """Members of a ring that chooses its window. A rotation takes `passing` seconds, and `each` for a frame; queues are
+    long."""
 
     def __init__(self, members, passing=0.0004, each=0.00003, window=640):
         self.flows = [FlowControl(50, 17) for _ in range(members)]
@@ -98,7 +99,7 @@ class Lap:
             self.seconds = self.now - began
 
     def rotation(self):
-        """The time of a common rotation: neither a bare one nor one behind it."""
+        """Return the time of a common rotation: neither a bare one nor the one after it."""
         while self.token.token_seq // len(self.flows) % 32 != 16:
             self.go_round()
         self.go_round()

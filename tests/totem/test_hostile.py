@@ -24,11 +24,11 @@ MASK_64 = (1 << 64) - 1
 FAR = (1 << 40, 1 << 62, LIMIT - 8, LIMIT, LIMIT + 1, MASK_64 - 3, MASK_64)
 STATES = (State.OPERATIONAL, State.GATHER, State.COMMIT, State.RECOVERY)
 NEAR = 1 << 20
-"""Where the numbers of a ring are that nobody has lifted far."""
+"""Bound of the numbers in a ring whose numbers no node has lifted far."""
 
 
-class Liar:
-    """Makes packets that fit what one processor is doing just now, but for some of their fields."""
+class Forger:
+    """Makes packets that fit what one processor is doing at the moment, except for some of their fields."""
 
     def __init__(self, dice, machine):
         self.dice = dice
@@ -123,7 +123,15 @@ class Liar:
         return HoldCancel(self.sender, self.ring_id)
 
 
-LIES = (Liar.token, Liar.join, Liar.commit_token, Liar.multicast, Liar.recovered, Liar.merge_detect, Liar.hold_cancel)
+LIES = (
+    Forger.token,
+    Forger.join,
+    Forger.commit_token,
+    Forger.multicast,
+    Forger.recovered,
+    Forger.merge_detect,
+    Forger.hold_cancel,
+)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -145,13 +153,13 @@ def test_plausible_lies_never_raise_and_cost_bounded_memory(seed):
         machine = node.machine
         if machine.state in (State.OPERATIONAL, State.RECOVERY) or dice.random() < 0.1:
             (lie,) = dice.choices(LIES, weights)
-            node.receive(codec.encode(lie(Liar(dice, machine))))
+            node.receive(codec.encode(lie(Forger(dice, machine))))
         assert len(machine.membership.candidates | machine.membership.failed) <= MAX_NODES
         assert machine.membership.obligations <= set(machine.ring.members)
         assert len(machine.ring.window.frames) < RANGE
     assert cluster.settle(60)
     assert all(node.machine.ring.id.seq < NEAR > node.stored for node in cluster.nodes.values())
-    # What was said is over: the ring keeps its promises to processes that have heard none of it.
+    # The lies are over: the ring keeps its promises to processes that have heard none of them.
     for node in cluster.nodes.values():
         node.crash()
     cluster.traces.clear()
@@ -177,7 +185,8 @@ NOT_OF_A_MEMBER = [(2, 0), (0, 2), (0, 0), (2, 3), (3, 2), (9, 9), (2, 9), (9, 2
 @pytest.mark.parametrize("encapsulated", [False, True])
 @pytest.mark.parametrize(("sender", "origin"), NOT_OF_A_MEMBER)
 def test_a_multicast_of_nobody_in_the_ring_is_refused_at_first(sender, origin, encapsulated):
-    """Alone, in a batch, and on the path of what is not plain: who holds it would send it again in a Recovery."""
+    """It comes alone, in a batch, and on the path of what is not plain: a node that kept it would send it again in a
+    Recovery."""
     cluster = formed()
     machine = cluster[1].machine
     ring = machine.ring
@@ -205,7 +214,7 @@ def test_a_multicast_that_no_recovery_could_carry_is_refused_at_first():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_one_takes_all_take_at_first_and_inside_another(seed):
-    """Whatever is wrong with a multicast: no way into a window is wider than another."""
+    """Whatever is wrong with a multicast: no way into a window accepts more than another."""
     dice = random.Random(seed)
     cluster = formed()
     machine = cluster[1].machine
@@ -237,7 +246,7 @@ def good_frame(ring):
 
 
 def told_with_a_number(machine, ring_seq):
-    """One datagram of each kind that has a ring sequence, from node 2, as well formed as it can be."""
+    """Return one datagram of each kind that has a ring sequence, from node 2, as well formed as it can be."""
     ring_id, other = RingId(1, ring_seq), RingId(2, ring_seq)
     members = tuple(sorted(machine.membership.candidates - machine.membership.failed | {machine.node_id}))
     place = members.index(machine.node_id)
@@ -289,7 +298,8 @@ def test_no_number_in_one_datagram_ends_a_ring_or_lifts_its_own(away, state, to)
 @pytest.mark.parametrize("stored", [1_800_000_000, STEP + 99, 1 << 50, 1 << 62])
 @pytest.mark.parametrize("real", [(), (1,), (2,), (3,), (1, 3)])
 def test_a_ring_with_large_numbers_is_joined(stored, rings, real):
-    """Of our make or theirs, as its representative or not, with those who have small numbers apart at first."""
+    """It is of this package or Corosync's, as its representative or not; those with small numbers are apart at
+    first."""
     cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03), makers=dict.fromkeys(real, CorosyncModel))
     for node_id in rings[0]:
         cluster[node_id].stored = stored
@@ -304,7 +314,7 @@ def test_a_ring_with_large_numbers_is_joined(stored, rings, real):
 
 @pytest.mark.parametrize("liar", [1, 2])
 def test_a_real_node_that_believes_everything_is_followed(liar):
-    """It lifts its own number by what it has heard, and says so as long as it lives."""
+    """It lifts its own number by what it has heard, and claims it as long as it lives."""
     cluster = Cluster(3, config=Config.for_nodes(3, token=0.2, merge=0.03), makers={1: CorosyncModel})
     cluster.start()
     cluster.form()
@@ -316,7 +326,7 @@ def test_a_real_node_that_believes_everything_is_followed(liar):
 
 
 def test_who_lies_for_a_member_all_the_time_lifts_no_number():
-    """The true one is heard as soon as it matters; for one that is down nobody passes the commit token on."""
+    """The true node is heard as soon as it matters; for one that is down no node passes the commit token on."""
     for down in (True, False):
         cluster = formed(merge=0.03)
         if down:
@@ -352,7 +362,7 @@ def test_a_far_number_that_nobody_confirms_is_forgotten():
 
 
 def test_nobody_stays_away_because_somebody_only_says_that_it_is_deaf():
-    """A healthy ring takes it back at once; a forged judgement is no reason to hold it out."""
+    """A healthy ring takes it back at once; a forged judgement is no reason to exclude it."""
     cluster = formed(merge=0.03)
     for lie in (Join(2, 2, cluster[1].machine.ring_id.seq, NODES, (3,)), Join(3, 3, 999, NODES, (3,))):
         for node_id in NODES:

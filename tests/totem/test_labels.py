@@ -65,7 +65,7 @@ def ring(*, compact=True, frame_size=FRAME_SIZE):
 
 
 def told_of(messages, guarantee, envelope, *, compact):
-    """What a receiver is told of messages."""
+    """Return what a receiver is given of messages."""
     if envelope is None or not compact:
         whole = messages if envelope is None else with_headers(messages, envelope)
         return [(guarantee, b"", message) for message in whole]
@@ -98,7 +98,7 @@ def test_what_goes_in_comes_out(seed, compact):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_change_of_ring_gives_what_waits_the_form_of_the_next_one(seed):
-    """Each ring ends anywhere; what it has cut starts again, what it has numbered is told in its own form."""
+    """Each ring ends anywhere. What it has cut starts again; what it has numbered is delivered in its own form."""
     dice = random.Random(seed)
     packer, assembler = Packer(FRAME_SIZE), Assembler()
     unsent = []
@@ -118,7 +118,7 @@ def test_a_change_of_ring_gives_what_waits_the_form_of_the_next_one(seed):
 
 
 def read_with_the_schema(frames):
-    """What whole messages and labels frames tell, by the reference alone."""
+    """Return the whole messages and labels of frames, read by the reference alone."""
     numbers, told = {0: b""}, []
     begun = label = b""
     for frame in frames:
@@ -200,7 +200,7 @@ def test_what_is_known_of_a_dead_ring_is_known_of_no_other():
     assert following.dropped == {"messages with an unknown label": 1}
 
 
-# Hostile frames: what they say of themselves is dropped and counted, and nothing else.
+# Hostile frames: only what they themselves carry is dropped and counted.
 
 
 def compact_frame(*pieces, fragmented=0, continuation=0):
@@ -272,7 +272,7 @@ def test_compact_frames_are_malformed_in_a_ring_that_knows_none():
 
 @pytest.mark.parametrize("seed", range(200))
 def test_random_frames_break_nothing(seed):
-    """Nor do they leave anything behind that another sender's messages could suffer from."""
+    """Nor do they leave anything behind that affects another sender's messages."""
     dice = random.Random(seed)
     it = ring()
     for _ in range(100):

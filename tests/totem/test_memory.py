@@ -22,7 +22,7 @@ def held():
 
 
 def reform(cluster, dice, times):
-    """One of three leaves or crashes and comes back, while messages are on their way."""
+    """Let one of three leave or crash and come back, while messages are on their way."""
     for _ in range(times):
         for node in cluster.running:
             node.try_send([node.compose(dice.choice([20, 5000]))], dice.choice(list(Guarantee)))
@@ -55,7 +55,7 @@ def test_memory_is_flat_over_a_thousand_rings():
 
 
 def test_memory_is_flat_over_messages():
-    """A ring of one, whose machine is the same as any other's."""
+    """A ring of one, which works like any other."""
     machine = Processor(Config.for_nodes(1), 1, ring_seq=0, dice=random.Random(0))
     machine.start(0.0)
     delivered = 0
@@ -83,5 +83,5 @@ def test_memory_is_flat_over_messages():
         after = held()
     finally:
         tracemalloc.stop()
-    # The send queue is as full as it happens to be: up to its bound.
+    # The send queue may be filled up to its bound.
     assert after < before + machine.config.send_queue_bytes // 50

@@ -1,4 +1,4 @@
-"""The shell around a processor that does as the test says, in trio's virtual time."""
+"""The shell around a processor that does what the test says, in trio's virtual time."""
 
 import collections
 import logging
@@ -19,7 +19,7 @@ from totem.transitions import State
 
 
 class World:
-    """A node with fakes around it; `calls` has what happened, in order."""
+    """A node with fakes around it; `calls` records what happened, in order."""
 
     def __init__(self):
         self.processor = FakeProcessor()
@@ -40,7 +40,7 @@ class World:
 
 @pytest.fixture
 async def world(nursery):
-    """A running node, of which nothing is noted yet."""
+    """Run a node of which nothing is recorded yet."""
     world = World()
     nursery.start_soon(world.node.run, world.deliver)
     await wait_all_tasks_blocked()
@@ -207,7 +207,7 @@ async def test_the_sleeper_follows_a_deadline_that_moves_earlier(world, autojump
 
 
 async def test_a_deadline_that_moves_later_costs_nothing(world, autojump_clock):
-    """As token after token moves it, the sleeper wakes once in a timeout, and finds it early."""
+    """As each token moves it, the sleeper wakes once in a timeout, and finds it early."""
     world.processor.deadline = 1.0
     world.endpoint.arrive(b"x")
     await wait_all_tasks_blocked()
@@ -339,7 +339,7 @@ async def test_what_cannot_be_stored_is_not_told_to_anybody(world, autojump_cloc
 
 
 async def test_a_look_between_deliveries_may_find_what_cannot_be_stored(world, autojump_clock):
-    """What was in line is delivered to the end; what comes behind it waits."""
+    """What was queued is delivered to the end; what comes after it waits."""
     world.store.is_full = True
 
     def on_delivery(item):
@@ -359,7 +359,7 @@ async def test_a_look_between_deliveries_may_find_what_cannot_be_stored(world, a
 
 
 async def test_who_stands_still_leaves_without_a_word(autojump_clock):
-    """A leave tells the number of the ring, too."""
+    """A leave names the number of the ring, too."""
     world = World()
     world.store.is_full = True
     world.processor.promise(ring_seq=9, datagrams=[(0, [b"join"])])

@@ -1,4 +1,4 @@
-"""Packing and assembly: what goes in comes out, whatever is cut where."""
+"""Packing and assembly: what goes in comes out, wherever it is cut."""
 
 import random
 from itertools import pairwise
@@ -17,7 +17,7 @@ NUMBERS = range(1, 10_000)
 
 
 def cut(packer, frames=None, *, last=False):
-    """Frames as (guarantee, bytes of a whole multicast with an empty header), until the queue is empty."""
+    """Return frames as (guarantee, bytes of a whole multicast with an empty header), until the queue is empty."""
     out = []
     while packer and (frames is None or len(out) < frames):
         guarantee, parts = packer.next_frame(last=last)
@@ -88,7 +88,7 @@ def disorder(dice, multicasts):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_middles_of_long_messages_taken_together_are_as_one_by_one(seed):
-    """Whatever comes from whom, in whatever order: the same messages, dropped and thrown away at the same places."""
+    """From any senders, in any order: the same messages, dropped and thrown away at the same places."""
     dice = random.Random(seed)
     trains = []
     for sender in (1, 2, 3):
@@ -173,7 +173,7 @@ def test_fragment_numbers_run_from_1_to_255_and_begin_again():
 @pytest.mark.parametrize("seen", range(4))
 @pytest.mark.parametrize("cut_after", [1, 2])
 def test_a_message_that_was_cut_starts_again_for_everybody(cut_after, seen):
-    """A reset frame makes one that saw the start, one that throws away and one that just joined agree (C2)."""
+    """A reset frame makes a member that saw the start, one that throws away and one that just joined agree (C2)."""
     packer = Packer(FRAME_SIZE)
     long = bytes(range(256)) * 2
     packer.extend([long, b"next"], Guarantee.AGREED)
@@ -205,7 +205,8 @@ def test_dropping_a_half_sent_message_makes_receivers_start_afresh():
 
 
 def test_after_a_gap_everything_is_thrown_away_up_to_a_frame_that_ends_whole():
-    """Corosync's receivers lose also what is packed behind the tail (wire document 7.3); equal members, equal loss."""
+    """Corosync's receivers also lose what is packed behind the tail (wire document 7.3); all members must lose the
+    same."""
     packer = Packer(FRAME_SIZE)
     packer.extend([bytes(400), b"behind the tail"], Guarantee.AGREED)
     packer_frames = cut(packer)

@@ -1,4 +1,4 @@
-"""The Processor's own manners, where no other test looks: limits, errors, names of what is wrong, hostile bytes."""
+"""The Processor where no other test looks: limits, errors, reports of what is wrong, hostile bytes."""
 
 import random
 from dataclasses import replace
@@ -24,7 +24,7 @@ def processor(node_id=1, count=3, **settings):
 
 
 def pump(machine, now=0.0):
-    """Take until nothing more is ready; what was sent and delivered."""
+    """Take until nothing more is ready; return what was sent and delivered."""
     sent, delivered = [], []
     while True:
         ready = machine.take()
@@ -169,7 +169,7 @@ def test_what_comes_late_of_my_own_former_life_is_no_second_node():
 
 
 def test_what_never_ends_to_come_of_a_former_life_is_a_second_node():
-    """A double whose ring numbers are lower: it is old, and this one's memory was lost."""
+    """A double whose ring numbers are lower: it is old, and this node's memory was lost."""
     machine = Processor(Config.for_nodes(3), 1, ring_seq=400, dice=random.Random(0))
     machine.start(0.0)
     pump(machine)
@@ -181,7 +181,7 @@ def test_what_never_ends_to_come_of_a_former_life_is_a_second_node():
 
 
 def test_my_own_multicast_of_a_ring_that_i_have_left_is_no_second_node():
-    """Somebody who is still there repeats it for one who lacked it."""
+    """A member that is still there repeats it for one that lacked it."""
     cluster = formed()
     machine = cluster[1].machine
     own = codec.encode(Mcast(1, 1, 1, machine.ring.id))
@@ -208,7 +208,7 @@ def test_joins_that_name_more_processors_than_a_join_holds_are_dropped():
 
 
 def recovering():
-    """A cluster, and its first node at the beginning of a Recovery with an old ring."""
+    """Return a cluster, and its first node at the beginning of a Recovery with an old ring."""
     cluster = formed()
     machine = cluster[1].machine
     cluster[3].crash()
@@ -267,7 +267,7 @@ def told_of(machine, text):
 
 
 def test_strangers_cannot_use_up_what_an_administrator_is_told():
-    """Of each cause one text a minute, and how often it was; also a day later, and beside others."""
+    """Of each cause one text a minute, then the number of the others; also a day later, and beside other causes."""
     machine = ring_of_one()
     machine.take()
     for start in (0.0, 86400.0):
@@ -454,7 +454,7 @@ def test_an_idle_ring_holds_its_token_and_moves_it_for_a_message():
 
 
 def rested(cluster, sender):
-    """Have a node send a message, and let the ring come to rest with the token there."""
+    """Make a node send a message, and let the ring come to rest with the token there."""
     cluster[sender].send([cluster[sender].compose(10)])
     cluster.run_for(0.05)
     assert [node.machine.ring.resting is not None for node in cluster.running].count(True) == 1
@@ -507,7 +507,7 @@ def test_a_sync_that_is_over_takes_no_messages():
 
 
 def test_a_sync_that_is_dead_takes_no_messages():
-    """While the old ring's last messages are handed on, a new ring is installed already: theirs is no sync of it."""
+    """While the old ring's last messages are delivered, a new ring is installed already: theirs is no sync of it."""
     machine = processor()
     machine.start(0.0)
     machine.advance(0.0)
@@ -579,7 +579,7 @@ def test_members_that_do_not_take_part_in_sync_can_be_excluded():
 
 
 def test_a_sync_that_a_real_node_blocks_is_begun_anew_with_everybody():
-    """It says its service_build once a ring, and may have thrown its own away."""
+    """It sends its service_build once a ring, and may have thrown its own away."""
     cluster = formed(application=Mute, makers={3: CorosyncModel})
     machine = cluster[1].machine
     rings = {k: cluster[k].machine.ring_id for k in (1, 2, 3)}
@@ -596,7 +596,7 @@ def test_the_ring_stays_for_a_sync_that_is_over():
 
 
 def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():
-    """Else nodes that exclude each other would re-form rings of one without end."""
+    """Otherwise nodes that exclude each other would re-form rings of one without end."""
     cluster = formed()
     machine = cluster[1].machine
     now = cluster.now
@@ -611,7 +611,7 @@ def test_a_node_that_all_others_have_failed_hesitates_before_it_is_alone():
 
 
 def spoil(dice, datagram):
-    """What a hostile or broken network makes of a datagram."""
+    """Return what a hostile or broken network makes of a datagram."""
     spoiled = bytearray(datagram)
     match dice.randrange(4):
         case 0:

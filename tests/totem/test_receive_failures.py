@@ -1,4 +1,4 @@
-"""How long the aru may stand still, and for how long who does not receive stays away (rulings, A9)."""
+"""How long the aru may stall, and for how long a node that does not receive is excluded (rulings, A9)."""
 
 from __future__ import annotations
 

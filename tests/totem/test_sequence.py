@@ -17,7 +17,7 @@ def test_zero_follows_the_largest_number():
 def test_order_is_the_sign_of_the_difference_within_the_range(start):
     dice = random.Random(start)
     for _ in range(2000):
-        # Corosync's comparison has a seam at 2**31 as well; a ring that lives there compares like any other.
+        # Corosync's comparison has a seam at 2**31 as well; a ring there compares like any other.
         a = (start + dice.randrange(sequence.RANGE)) & sequence.MASK
         b = (start + dice.randrange(sequence.RANGE)) & sequence.MASK
         difference = (b - a) & sequence.MASK
@@ -39,7 +39,7 @@ def test_a_row_leads_from_one_number_to_another(start):
 
 
 def test_the_seam_of_corosyncs_comparison():
-    """Corosync takes 65536 off both as soon as either is above 2**31 (exec/totemsrp.c, sq_lt_compare)."""
+    """Corosync subtracts 65536 from both as soon as either is above 2**31 (exec/totemsrp.c, sq_lt_compare)."""
     assert sequence.before(0x7FFFFFFF, 0x80000001)
     assert not sequence.before(0x80000001, 0x7FFFFFFF)
     assert sequence.before(0xFFFFFFFF, 65535)

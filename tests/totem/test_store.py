@@ -18,7 +18,7 @@ NOW = 1_790_000_000
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch):
-    """A clock that is of no help unless a test says so."""
+    """Return a clock that is of no help unless a test says so."""
     times = [0.0]
     monkeypatch.setattr(store.time, "time", lambda: times[0])
     return times
@@ -67,7 +67,7 @@ def test_a_sequence_never_goes_back(monkeypatch):
 
 
 def live_and_crash(disk, monkeypatch, sequences):
-    """Store the sequences until the power is cut; give the largest that was reported as stored."""
+    """Store the sequences until the power is cut; return the largest that was reported as stored."""
     reported = 0
     try:
         ring_store = on(disk, monkeypatch)
@@ -82,7 +82,7 @@ def live_and_crash(disk, monkeypatch, sequences):
 
 @pytest.mark.parametrize("before", [{}, {COROSYNC: eight(6)}, 8])
 def test_power_cut_at_every_step(before, monkeypatch):
-    """In no world that a cut leaves is less read than what was reported, and the same again after a second cut."""
+    """In no world that a cut leaves is less read than was reported, and the same holds after a second cut."""
     files = healthy(before, monkeypatch) if isinstance(before, int) else before
     worlds = fuse = 0
     cut = True

@@ -1,4 +1,4 @@
-"""Programs whose standard streams are closed, or on a full disk: told in one line, with an exit code of their own."""
+"""Programs whose standard streams are closed, or on a full disk: reported in one line, with an exit code of its own."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 
 def shell(line):
-    """Run a shell's line: exit code, output, errors."""
+    """Run a shell's line; return exit code, output, errors."""
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False, env=ENVIRONMENT, timeout=30)
     return done.returncode, done.stdout, done.stderr
 
@@ -74,7 +74,7 @@ def test_who_reads_may_have_seen_enough():
 
 
 def test_a_command_gets_no_connection_as_its_closed_output():
-    """What has no place of its own would get that of the first socket."""
+    """A stream without a place of its own would get that of the first socket."""
     script = 'import os, sys; print(os.readlink("/proc/self/fd/0"), os.readlink("/proc/self/fd/1"), file=sys.stderr)'
     code, out, err = shell(f"{sys.executable} -m tests.cluck.cli.fake_locks run x -- python3 -c '{script}' <&- >&-")
     assert (code, out, err) == (0, "", "/dev/null /dev/null\ngiven back\n")

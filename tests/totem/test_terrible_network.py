@@ -95,7 +95,7 @@ async def test_a_node_cut_off_a_restart_and_a_leave(seed, autojump_clock):
 
 
 def durable_only(program, store):
-    """Let the test fail where a node sends anything of a ring whose number is not on its disk."""
+    """Make the test fail where a node sends anything of a ring whose number is not on its disk."""
     endpoint = program.node._endpoint
     send = endpoint.send
 
@@ -113,7 +113,7 @@ def durable_only(program, store):
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_the_others_go_on_without_a_node_whose_disk_is_full(seed, autojump_clock):
-    """It comes back when there is room, has told nobody of a ring that is not on its disk, and slows no ring down."""
+    """It comes back when there is room, has sent nothing of a ring that is not on its disk, and slows no ring down."""
     network = terrible(seed)
     config = Config.for_nodes(3)
     stores = {k: MemoryStore() for k in NODES}
@@ -180,7 +180,7 @@ async def test_a_resting_token_is_called_for(autojump_clock):
 
 @pytest.mark.parametrize("share", [0.55, 0.9])
 async def test_a_pause_shorter_than_the_token_timeout_harms_nobody(share, mock_clock):
-    """The clock leaps for all, as it does for the processes of one machine that was not run."""
+    """The clock jumps for all, as it does for the processes of one machine that was not run."""
     mock_clock.autojump_threshold = 0
     network = TerribleNetwork(random.Random(0))
     config = Config.for_nodes(3)

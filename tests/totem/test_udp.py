@@ -94,7 +94,7 @@ def test_trains_are_used_where_the_kernel_has_them(open_all):
 
 
 class Spy:
-    """A socket whose sends are written down."""
+    """A socket that records what it sends."""
 
     def __init__(self, sock, calls, error=None):
         self._socket, self._calls, self._error = sock, calls, error

@@ -1,4 +1,4 @@
-"""The window against a dumb twin: a plain set of numbers."""
+"""The window against a simple twin: a plain set of numbers."""
 
 import random
 

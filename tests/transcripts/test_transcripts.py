@@ -1,4 +1,5 @@
-"""The stories go as they are written. `python -m totem.testing.transcript --rewrite tests/transcripts` renews them."""
+"""The transcripts go as they are written. `python -m totem.testing.transcript --rewrite tests/transcripts` renews
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Capture files of every format are read alike, and damaged ones named."""
+"""Capture files of every format are read alike, and damaged ones are named."""
 
 import gzip
 import random
@@ -11,7 +11,7 @@ from totem.dump.network import COOKED, ETHERNET
 
 DATA = [bytes([number]) * (20 + number) for number in range(3)]
 TIMED = timed(DATA, 1e9 + 0.25)
-# Without the time of day: a test's name and the bytes a seed damages are the same in every run.
+# No time of day, so that a test's name and the bytes that a seed damages are the same in every run.
 COMPRESSED = gzip.compress(pcap(TIMED), mtime=0)
 
 

@@ -235,7 +235,7 @@ needs_raw = pytest.mark.skipif(not may_listen(), reason="listening to packets ta
 
 
 class Live:
-    """A `totem dump --live`, and a socket on the loopback to speak into."""
+    """A `totem dump --live`, and a socket on the loopback to send to."""
 
     def __init__(self, *interface):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -249,7 +249,7 @@ class Live:
         self.rest = b""
 
     def line(self, timeout):
-        """The next line, if one comes in this time."""
+        """Return the next line, if one comes in this time."""
         while b"\n" not in self.rest:
             if not select.select([self.process.stdout], [], [], timeout)[0]:
                 return None

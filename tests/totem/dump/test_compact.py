@@ -32,7 +32,7 @@ CHAT, LOCK = Envelope(b"chat", 7), Envelope(b"lock", 8)
 
 
 def sent(*lists, labels=None):
-    """The multicasts, from number 1 on, of a sender that has queued these (payloads, envelope)."""
+    """Return the multicasts, from number 1 on, of a sender that has queued these (payloads, envelope)."""
     packer, labels = Packer(600), labels or Labels()
     for payloads, envelope in lists:
         packer.extend(payloads, Guarantee.AGREED, envelope)

@@ -1,4 +1,4 @@
-"""From packets of every link layer to datagrams, fragments put together, and no more kept than has a bound."""
+"""From packets of every link layer to datagrams, with fragments put together, and with a bound on all that is kept."""
 
 import random
 

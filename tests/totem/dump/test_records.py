@@ -33,7 +33,7 @@ each_capture = pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.n
 
 
 def read(file):
-    """All records of an open capture, as far as it can be read."""
+    """Return all records of an open capture, as far as it can be read."""
     network, reader = Reassembler(), Reader({5404, 5405}, [LAYER])
     found = []
     try:
@@ -108,7 +108,7 @@ def test_the_messages_are_those_that_the_tests_own_reader_finds(path):
 
 
 def from_json(value):
-    """What `plain` was given, less its types: strings are bytes in hex."""
+    """Return what `plain` was given, without its types: strings are bytes in hex."""
     if isinstance(value, dict):
         return {name: from_json(field) for name, field in value.items()}
     if isinstance(value, list):
@@ -117,7 +117,7 @@ def from_json(value):
 
 
 def rebuilt(packet):
-    """The datagram of a packet's JSON."""
+    """Return the datagram of a packet's JSON."""
     fields = from_json(packet)
     if fields["header"]["type"] == codec.TYPE_MCAST:
         inner = fields["data"] if fields["header"]["encapsulated"] == 1 else fields

@@ -16,7 +16,7 @@ ALL = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 
 
 def retell(written):
-    """The transcript as it goes today."""
+    """Return the transcript as it goes today."""
     command = written.partition("\n")[0]
     dollar, totem, *arguments = shlex.split(command)
     assert (dollar, totem) == ("$", "totem")

@@ -1,6 +1,6 @@
 """The captures of real rings in `captures/`, layer by layer: datagrams, multicasts, whole messages.
 
-For the tests of every layer that has a format of its own. Nothing here uses the code under test.
+They serve the tests of every layer that has a format of its own. Nothing here uses the code under test.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class GroupMessage(NamedTuple):
 
 
 def ring_datagrams(path: Path) -> Iterator[Datagram]:
-    """The datagrams that belong to the ring, one for each destination, in the order captured."""
+    """Return the datagrams that belong to the ring, one for each destination, in the order captured."""
     return (datagram for datagram in datagrams(path) if datagram.destination_port in PORTS)
 
 
 def group_messages(path: Path) -> Iterator[GroupMessage]:
-    """Every whole message once: ring by ring, within a ring in the total order.
+    """Return every whole message once: ring by ring, within a ring in the total order.
 
-    What was sent before the capture began is missing, and so are messages whose head was.
+    Messages that were sent, or whose beginning was sent, before the capture began are missing.
     """
     for ring_id, frames in frames_by_ring(path).items():
         assembling: dict[int, tuple[int, bytes] | None] = {}
@@ -60,7 +60,8 @@ def group_messages(path: Path) -> Iterator[GroupMessage]:
 
 
 def frames_by_ring(path: Path) -> dict[tuple[int, int], dict[int, tuple[float, Container]]]:
-    """The multicasts of each ring by number, with the time when they were first seen, unwrapped from recovery."""
+    """Return the multicasts of each ring by number, with the time when they were first seen, unwrapped from
+    recovery."""
     rings: dict[tuple[int, int], dict[int, tuple[float, Container]]] = {}
     for datagram in ring_datagrams(path):
         if datagram.payload[3] != TYPE_MCAST:

@@ -45,14 +45,14 @@ BLOCKS = [
 
 
 def TestOneInput(data: bytes) -> None:
-    """Hold all that reads bytes to its promises."""
+    """Check everything that reads bytes."""
     check_frame(data)
     check_blocks(data)
     check_datagram(data)
 
 
 def corpus() -> list[bytes]:
-    """One captured datagram for each type and length, their frames, and blocks of ours."""
+    """Return one captured datagram for each type and length, their frames, and blocks of this package."""
     found = {}
     for path in CAPTURES:
         for datagram in ring_datagrams(path):
@@ -63,7 +63,7 @@ def corpus() -> list[bytes]:
 
 
 def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
-    """A few random changes, most of them near the front, where the fields are."""
+    """Make a few random changes, most of them near the front, where the fields are."""
     changed = bytearray(data)
     for _ in range(dice.choice((1, 1, 1, 2, 4))):
         place = dice.randrange(min(len(changed), dice.choice((16, 64, 1500))) + 1)
@@ -86,7 +86,7 @@ def mutate(data: bytes, dice: random.Random, others: list[bytes]) -> bytes:
 
 
 def run(runs: int, seed: int) -> Counter[str]:
-    """Mutate the corpus so many times; returns how often each cause was found, or `valid`."""
+    """Mutate the corpus `runs` times; return how often each cause was found, or `valid`."""
     dice = random.Random(seed)
     originals = corpus()
     found: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Reads UDP datagrams out of pcap files: Ethernet, IPv4, fragments put together again."""
+"""Read UDP datagrams from pcap files: Ethernet, IPv4, fragments put together again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Packet(NamedTuple):
 
 
 def datagrams(path: Path) -> Iterator[Datagram]:
-    """Every UDP datagram of a capture (.pcap or .pcap.gz), in the order captured."""
+    """Yield every UDP datagram of a capture (.pcap or .pcap.gz), in the order captured."""
     fragments: dict[tuple[object, ...], list[Packet]] = {}
     for time, frame in frames(path):
         packet = ipv4(frame)
@@ -72,7 +72,7 @@ def datagrams(path: Path) -> Iterator[Datagram]:
 
 
 def frames(path: Path) -> Iterator[tuple[float, bytes]]:
-    """Time and bytes of every Ethernet frame."""
+    """Yield time and bytes of every Ethernet frame."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         magic, _, _, _, _, _, link = FILE_HEADER.unpack(file.read(FILE_HEADER.size))
         assert (magic, link) == (MAGIC, LINK_ETHERNET), path
@@ -83,7 +83,7 @@ def frames(path: Path) -> Iterator[tuple[float, bytes]]:
 
 
 def ipv4(frame: bytes) -> Packet | None:
-    """The IPv4 packet in an Ethernet frame, less the padding of short frames."""
+    """Return the IPv4 packet in an Ethernet frame, without the padding of short frames."""
     if int.from_bytes(frame[12:14], "big") != ETHERTYPE_IPV4:
         return None
     first, _, total, identity, flags, _, protocol, _, source, destination = IPV4.unpack_from(frame, ETHERNET_HEADER)
@@ -92,7 +92,7 @@ def ipv4(frame: bytes) -> Packet | None:
 
 
 def assemble(fragments: list[Packet]) -> Packet | None:
-    """The whole packet, as soon as its fragments leave no gap."""
+    """Return the whole packet, as soon as its fragments leave no gap."""
     body = b""
     for fragment in sorted(fragments, key=lambda fragment: fragment.offset):
         if fragment.offset != len(body):

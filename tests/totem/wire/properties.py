@@ -14,7 +14,7 @@ from totem.wire.messages import CommitEntry, CommitToken, HoldCancel, Join, Mcas
 
 
 def check_datagram(datagram: bytes) -> str | None:
-    """Check all that is promised of `decode` and its kin; returns the cause if the datagram is malformed."""
+    """Check all that is promised of `decode` and its kin; return the cause if the datagram is malformed."""
     try:
         message = codec.decode(datagram)
     except MalformedDatagram as malformed:
@@ -49,7 +49,7 @@ def check_mcast(datagram: bytes, packet: Container) -> None:
 
 
 def check_frame(datagram: bytes, offset: int = 0) -> str | None:
-    """Check `parse_frame` and `frame` against the reference; returns the cause if the frame is malformed."""
+    """Check `parse_frame` and `frame` against the reference; return the cause if the frame is malformed."""
     try:
         expected = schema.TotempgMcast.parse(datagram[offset:])
     except ConstructError:
@@ -70,7 +70,7 @@ def check_frame(datagram: bytes, offset: int = 0) -> str | None:
 
 
 def check_run_header(piece: bytes) -> str | None:
-    """Check `parse_run_header` and `run_header` against the reference; returns the cause if the piece is malformed."""
+    """Check `parse_run_header` and `run_header` against the reference; return the cause if the piece is malformed."""
     try:
         expected = schema.RunHeader.parse(piece)
     except ConstructError:
@@ -87,7 +87,7 @@ def check_run_header(piece: bytes) -> str | None:
 
 
 def check_blocks(block: bytes) -> None:
-    """Check that our own blocks, if they can be read, are written so that they read the same."""
+    """Check that this package's own blocks, if they can be read, are written so that they read the same."""
     hello = codec.decode_hello(block)
     if hello is not None:
         assert codec.decode_hello(codec.encode_hello(hello)) == hello
@@ -97,7 +97,7 @@ def check_blocks(block: bytes) -> None:
 
 
 def reference(datagram: bytes) -> Container | None:
-    """The packet as the schema reads it, or None if it does not."""
+    """Return the packet as the schema reads it, or None if it does not."""
     try:
         return schema.parse(datagram)
     except ConstructError:
@@ -105,7 +105,7 @@ def reference(datagram: bytes) -> Container | None:
 
 
 def without_ignored(packet: Container) -> Container:
-    """The packet with all zero that nobody reads."""
+    """Return the packet with zeros in all fields that no node reads."""
     packet = Container(packet)
     packet.header = Container(packet.header, target_nodeid=0)
     if packet.header.type == layout.TYPE_MCAST:
@@ -122,7 +122,7 @@ def ring_id(container: Container) -> RingId:
 
 
 def noun(packet: Container) -> Message:
-    """The noun of a packet that the schema has read."""
+    """Return the noun of a packet that the schema has read."""
     return _NOUNS[packet.header.type](packet)
 
 

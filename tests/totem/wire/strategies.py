@@ -28,7 +28,7 @@ token = st.builds(
 
 
 def frames(max_pieces: int = 8, max_length: int = 40) -> st.SearchStrategy[bytes]:
-    """Whole frames, header and pieces."""
+    """Return whole frames, header and pieces."""
     return st.builds(
         lambda pieces, fragmented, continuation: b"".join(
             (codec.frame([len(piece) for piece in pieces], fragmented, continuation), *pieces)
@@ -108,7 +108,7 @@ hint = st.builds(Hint, cluster_name=st.text(max_size=40), frame_size=u32, featur
 
 @st.composite
 def mutated(draw, originals):
-    """Bytes of one of the originals, some of them changed, cut or put in; more often at the front."""
+    """Return bytes of one of the originals, some of them changed, cut or inserted, more often at the front."""
     data = bytearray(draw(originals))
     for _ in range(draw(st.integers(1, 4))):
         front = min(len(data), 60)

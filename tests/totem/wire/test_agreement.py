@@ -12,7 +12,7 @@ seeded = settings(derandomize=True, deadline=None, max_examples=300, database=No
 
 
 def samples() -> list[bytes]:
-    """One captured datagram for each type and length."""
+    """Return one captured datagram for each type and length."""
     found = {}
     for path in CAPTURES:
         for datagram in ring_datagrams(path):

@@ -1,4 +1,4 @@
-"""Every datagram that real rings were heard to send is understood, with nothing left over."""
+"""Every datagram that real rings sent is understood, with nothing left over."""
 
 from collections import Counter
 from functools import cache

@@ -1,4 +1,4 @@
-"""What the other tests of the codec do not reach: the sender's side, frames of odd sizes, our own blocks."""
+"""What the other tests of the codec do not reach: the sender's side, frames of odd sizes, this package's own blocks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A short run of the fuzz target: that it works, and finds its way to most causes."""
+"""A short run of the fuzz target: it works, and reaches most causes."""
 
 from tests.totem.wire import fuzz_wire
 from tests.totem.wire.test_hostile import CAUSES

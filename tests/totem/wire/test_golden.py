@@ -1,4 +1,4 @@
-"""Packets of real nodes, written out: what each of them says, and that we would write the same."""
+"""Packets of real nodes, written out: what each of them says, and that this package would write the same."""
 
 import pytest
 

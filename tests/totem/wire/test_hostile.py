@@ -1,4 +1,4 @@
-"""Whatever bytes come, `MalformedDatagram` is all that comes out, with one of a few known causes."""
+"""Whatever bytes come, only `MalformedDatagram` is raised, with one of a few known causes."""
 
 import re
 import struct
