@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,11 @@ KNOWN_IMPORTS_OF_SHELLS: set[tuple[str, str]] = {
     ("cpg.status", "cpg.formatting"),
 }
 KNOWN_CIRCLES: set[str] = set()
+KNOWN_CLASS_NAMES_USED_TWICE: set[tuple[str, str]] = {
+    ("cluck", "Client"),
+    ("cluck", "Held"),
+    ("cluck", "Locks"),
+}
 
 
 def imports(path):
@@ -226,6 +232,16 @@ def test_the_test_kit_is_not_needed_to_run(name):
     )
     if not in_room(name, kit):
         assert not any(module.startswith("totem.testing") for module in IMPORTS[name])
+
+
+def test_a_class_name_is_used_once_in_a_package():
+    names = Counter(
+        (name.partition(".")[0], node.name)
+        for name, path in MODULES.items()
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == KNOWN_CLASS_NAMES_USED_TWICE
 
 
 def test_every_shell_exists():
