@@ -13,7 +13,7 @@ from totem.config import Config
 from totem.receive_failures import Exclusions
 from totem.ring_numbers import LIMIT, is_near
 
-_AFTERLIFE = 5
+_LATE_PACKETS = 5
 """Token and consensus timeouts for which packets of a former life are taken for late ones."""
 
 DUPLICATE_NODE_ID: Final = "duplicate node id"
@@ -29,18 +29,18 @@ class Admission:
         self._node_id = node_id
         self._first_ring_seq = first_ring_seq
         self._left_out = left_out
-        self._afterlife = _AFTERLIFE * (config.token + config.consensus)
-        self._afterlife_ends = inf
+        self._late_for = _LATE_PACKETS * (config.token + config.consensus)
+        self._late_until = inf
 
     def start(self, now: float) -> None:
         """Expect packets of a former life for a while from now on."""
-        self._afterlife_ends = now + self._afterlife
+        self._late_until = now + self._late_for
 
     def refusal(self, origin: int, ring_seq: int, members: Collection[int], own_seq: int, now: float) -> str:
         """Return why a datagram of another ring is dropped; empty if its sender may become a member (G4).
 
-        What this node has sent in a former life comes late, or a neighbour sends it again; it names a ring below this
-        node's first one. A second node with the same id may name such rings, too, but its datagrams do not end.
+        Packets that this node sent in a former life come late, or a neighbour sends them again. They name a ring below
+        this node's first one. A second node with the same id may name such rings, too, but its datagrams do not end.
 
         Args:
             origin: The sender.
@@ -50,8 +50,8 @@ class Admission:
             now: In seconds.
         """
         if origin == self._node_id:
-            is_former_life = ring_seq < self._first_ring_seq and now < self._afterlife_ends
-            return "own packet of a former life" if is_former_life else DUPLICATE_NODE_ID
+            is_late = ring_seq < self._first_ring_seq and now < self._late_until
+            return "own packet of a former life" if is_late else DUPLICATE_NODE_ID
         if origin not in self.nodelist:
             return UNLISTED_NODE
         if ring_seq > LIMIT:

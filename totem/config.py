@@ -242,8 +242,8 @@ class Config:
     def rest_after(self, *, pure: bool) -> int:
         """Return the number of visits without new messages after which the token may rest.
 
-        With a real node in the ring it is Corosync's. In a pure ring it is one: the sender of the latest message knows
-        since the visit before that all members have it, and the others know on this one.
+        With a real node in the ring it is Corosync's. In a pure ring it is one. The sender of the latest message has
+        known since the visit before that all members have it; the others learn it on this visit.
         """
         if self.seqno_unchanged_const is not None:
             return self.seqno_unchanged_const

@@ -228,7 +228,7 @@ class Processor:
             state=self.state.value,
             since=self.since,
             left_out=self.left_out.all(),
-            standstill=self.ring.standstill.reason,
+            standstill=self.ring.stall.reason,
             ring_id=self.ring.id,
             members=self.ring.members,
             pure=self.ring.pure,
@@ -258,8 +258,8 @@ class Processor:
         Filed first, it is not missing on this visit. That delays the token only by the filing, because delivery, which
         is what costs time, comes behind the token.
 
-        Hot: one turn for each datagram. Plain multicasts of this ring, which are nearly all datagrams, are recognised
-        by the bytes before and behind their number, and filed by that; no state does anything else with them.
+        Hot: one turn for each datagram. Nearly all datagrams are plain multicasts of this ring. They are recognised by
+        the bytes before and behind their number, and filed by that; no state does anything else with them.
         """
         self.diagnostics.now = now
         mine: list[bytes] = []
@@ -291,7 +291,7 @@ class Processor:
         """Return whether this process has not been run for so long that its view is stale; call it on waking.
 
         If so, drain all sockets, `receive` everything, `advance`, `take`. Until then Joins are dropped, because they
-        are as old as the pause, and neither the token nor the other nodes are judged to be lost (rulings, F2).
+        are as old as the pause. Neither the token nor other nodes are judged to be lost meanwhile (rulings, F2).
         """
         deadline = self.deadline
         if deadline == -inf:  # what is due at once, a call for the token or one to this node itself, shows no delay
@@ -353,12 +353,12 @@ class Processor:
     ) -> None:
         """Queue messages of the application, to be delivered everywhere in this order.
 
-        With an envelope the messages are payloads: receivers get them with its label, or with headers before them,
-        whichever the ring uses in which they get their numbers. The bounds hold for their sizes with headers.
+        With an envelope the messages are payloads. Receivers get them with its label, or with headers before them, as
+        the ring has it in which they get their numbers. The bounds hold for their sizes with headers.
 
-        Raises QueueFull if the queue has no room for all of them, MessageTooLong if one has more than 1 MiB, or than
-        the envelope allows; nothing is queued then. Hot: constant work for each call but for a sum and a maximum of
-        lengths.
+        Raises QueueFull if the queue has no room for all of them, and MessageTooLong if one has more than 1 MiB, or
+        more than the envelope allows; nothing is queued then. Hot: constant work for each call but for a sum and a
+        maximum of lengths.
         """
         if not messages:
             return
@@ -410,7 +410,7 @@ class Processor:
         """Form the ring again, because the sync of the layer above waits for these members (rulings, C4).
 
         A pure ring goes on without them. With a real node in the ring, all members are asked to come again. Real nodes
-        take over whom a member holds for failed; and what they lack may be their own message, which they send once a
+        take over whom a member holds for failed. What they lack may also be their own message, which they send once a
         ring and may throw away. Return whether it was done.
         """
         silent = set(silent).intersection(self.ring.members) - {self.node_id}

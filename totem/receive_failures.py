@@ -1,7 +1,8 @@
 """Receive failures: a member gets the token but not what others send, and the ring waits for it (rulings, A9).
 
 While a member lacks a message the aru stalls, and its holder in the token names that member. The limit for that is
-counted in visits, as Corosync counts, and also in seconds, because a ring with nothing else to do rests between visits.
+counted in visits, as Corosync counts. It is counted in seconds, too, because a ring with nothing else to do rests
+between visits.
 
 A member that has the message may judge. If the message has reached any member but its originator, the holder of the aru
 fails to receive. If not, the originator is not heard; it concludes that from the fact that no other member judged

@@ -43,7 +43,7 @@ class Ring:
         "resting",
         "safe_line",
         "seen_token_seq",
-        "standstill",
+        "stall",
         "successor",
         "token_held",
         "unchanged",
@@ -92,7 +92,7 @@ class Ring:
         """The token while it is held here: the visit goes on when a member has something to send."""
         self.misses: dict[int, int] = {}
         """Visits on which a message was found missing."""
-        self.standstill = AruStall()
+        self.stall = AruStall()
 
     @property
     def representative(self) -> int:
@@ -141,8 +141,8 @@ class Ring:
         (rulings, B1). The aru as received must not be used for either visit, because this node may have lowered and
         raised it itself. What was safe once stays so, whatever a later token says.
 
-        In a pure ring the member before the only sender knows it on the first visit, if no member was behind before:
-        the token has visited all members since the sender. That does not include what this member has sent on this
+        In a pure ring, if no member was behind before, the member before the only sender knows it on the first visit.
+        The token has then visited all members since the sender. That does not include what this member has sent on this
         visit.
         """
         if self.forwarded_aru is not None:

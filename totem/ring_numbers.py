@@ -2,13 +2,15 @@
 
 A ring's sequence is above those of all its members, so a node that joins with a large one lifts everybody's. If any
 datagram were believed, one forged Join would use up all 64 bits. Yet a real ring may have any number: files are lost
-and begin again with the clock, and a Corosync node counts on from whatever it has heard.
+and start again with the clock, and Corosync nodes count on from whatever they have heard.
 
 A number near the node's own is believed at once: there is room for 2**31 such steps, so it costs nothing. One far above
 is a *claim*. It is believed only of a node that is not in this ring, and that has claimed nothing else for as long as a
-token may take. The ring that is formed with it is in *doubt* until the commit token has been with all members: at the
-representative, when that token is back; at the others, to whom anybody may have sent it, when the ring is installed.
-Until then the number is neither stored nor sent in Joins.
+token may take.
+
+The ring that is formed with a claim is in *doubt* until the commit token has visited all members. Its representative
+knows that when the token is back. The others, to whom any node may have sent that token, know it when the ring is
+installed. Until then the number is neither stored nor sent in Joins.
 """
 
 from __future__ import annotations

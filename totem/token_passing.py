@@ -1,7 +1,7 @@
 """Token passing: the token leaves for the next member, rests where a ring is idle, and is sent again when it is late.
 
-Three rules make an idle ring cheap and a busy one fast. All three hold in a *pure* ring only, in which all members are
-Totem processors of this package; with a Corosync node in the ring, Corosync's rules apply.
+Three rules make an idle ring cheap and a busy one fast. They hold in a *pure* ring only: one in which all members are
+Totem processors of this package. With a Corosync node in the ring, Corosync's rules apply.
 
 - *Held-back frames.* Some frames leave behind the token, which already names their numbers (rulings, D2).
 - *Rest.* The last sender keeps the token of an idle ring. A member with something to send calls for it (D7).

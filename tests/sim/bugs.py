@@ -196,19 +196,19 @@ BUGS = [
         scenarios.a_link_that_loses_large_frames_costs_seconds,
     ),
     Bug(
-        "hold a receiver for deaf that nobody but the originator has reached",
+        "exclude the receiver where a message has reached no other member",
         "A9",
         [Change(Ordering, "_judge", "codec.mcast_origin(frame) != me", "True")],
         scenarios.a_node_whose_large_frames_reach_nobody_costs_seconds,
     ),
     Bug(
-        "take a deaf node back at once",
+        "readmit an excluded node at once",
         "A9",
         [instead(Exclusions, "has", lambda self, node_id, now: False)],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
     Bug(
-        "leave a deaf node out for the same time again and again",
+        "exclude a node for the same time each time",
         "A9",
         [instead(Exclusions, "next_term", lambda self, node_id, now: receive_failures._FIRST)],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
@@ -217,21 +217,21 @@ BUGS = [
         "leave out those alone whom I have judged myself",
         "A9",
         [
-            Change(Ordering, "was_given_up_by", "for node_id in deaf:", "for node_id in ():"),
+            Change(Ordering, "was_given_up_by", "for node_id in failing:", "for node_id in ():"),
         ],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
     Bug(
-        "try each recovery with a deaf member again",
+        "try each recovery again with a member that fails to receive",
         "A9",
         [
             Change(Recovery, "_give_up_attempt", "holder == again", "False"),
-            Change(Ordering, "_gives_up_a_member", "standstill.lasts <= 1", "self.state.value == 'recovery'"),
+            Change(Ordering, "_gives_up_a_member", "stall.lasts <= 1", "self.state.value == 'recovery'"),
         ],
         scenarios.a_deaf_member_does_not_break_each_recovery,
     ),
     Bug(
-        "believe anybody who says that a member is deaf",
+        "believe every claim that a member fails to receive",
         "A9",
         [instead(ordering, "_BELIEVED", 0.0)],
         hostile.test_nobody_stays_away_because_somebody_only_says_that_it_is_deaf,

@@ -1,7 +1,7 @@
 """Reader for Corosync's configuration files, corosync.conf(5).
 
-A file is read in steps: `syntax` makes a tree of sections as Corosync's own parser would, `survey` warns of all that
-has no effect, and `reader` turns the tree into a `Config`. A value that cannot be right is refused with file and line.
+A file is read in steps. `syntax` makes a tree of sections as Corosync's own parser would. `survey` warns of all that
+has no effect. `reader` turns the tree into a `Config`, and refuses a value that cannot be right, with file and line.
 
 Some keys are this package's own, among them `ring0_port` in a node section, so that several nodes can live at one
 address (`vocabulary`).

@@ -24,8 +24,8 @@ class Loaded(NamedTuple):
 def load(path: str | PathLike[str], *, resolve: Resolve = resolve) -> Loaded:
     """Read a corosync.conf file, and the files in the folder uidgid.d beside it. Waits for host names to resolve.
 
-    Raises `ConfigError`, which names file and line, and of which `AddressUnavailable` is the kind for a name that does
-    not resolve; `OSError` for a file that cannot be read.
+    Raises `ConfigError`, which names file and line. For a name that does not resolve it is `AddressUnavailable`, a kind
+    of `ConfigError`. For a file that cannot be read it is `OSError`.
     """
     config, warnings = parse(_read_text(Path(path)), str(path), resolve=resolve)
     rules, further = _rules_beside(Path(path))

@@ -27,7 +27,7 @@ _MISSES_COUNTED = 512
 _ORIGINATORS_TURN = 1.5
 _HOLDERS_TURN = 2.0
 _BELIEVED = 0.5
-"""Multiples of the limit after which the originator and the holder give themselves up, and part of it that must have
+"""Multiples of the limit. After the first two the originator and the holder give themselves up. The third must have
 passed before another member's judgement is believed (rulings, A9)."""
 
 
@@ -228,25 +228,25 @@ class Ordering(StateHandler):
 
     def _gives_up_a_member(self, ring: Ring, token: Token, now: float) -> bool:
         """Return whether a member has held the aru for so long that the ring has gone on without one (A9)."""
-        standstill = ring.standstill
+        stall = ring.stall
         if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
-            standstill.end(now)
+            stall.end(now)
             return False
-        standstill.note_visit(self.processor.config.fail_recv_const, now)
-        if standstill.lasts <= 1:
+        stall.note_visit(self.processor.config.fail_recv_const, now)
+        if stall.lasts <= 1:
             return False
         frame = ring.window.get(after(token.aru))
-        standstill.reason = describe(ring, token.aru_holder, frame)
+        stall.reason = describe(ring, token.aru_holder, frame)
         pure = self.is_pure()
-        deaf = self._judge(ring, token.aru_holder, frame, pure=pure)
-        if deaf == ring.node_id and frame is not None:
-            standstill.reason += ", nor does any other node"
-        if deaf:
-            self.processor.give_up(deaf, standstill.reason, frame, now, pure=pure)
+        failing = self._judge(ring, token.aru_holder, frame, pure=pure)
+        if failing == ring.node_id and frame is not None:
+            stall.reason += ", nor does any other node"
+        if failing:
+            self.processor.give_up(failing, stall.reason, frame, now, pure=pure)
         elif not pure and self.state is State.OPERATIONAL:
-            text = f"{standstill.reason}: the ring waits until it gives itself up"
-            self.processor.diagnostics.notice("standstill", text)
-        return bool(deaf)
+            text = f"{stall.reason}: the ring waits until it gives itself up"
+            self.processor.diagnostics.notice("stall", text)
+        return bool(failing)
 
     @staticmethod
     def _judge(ring: Ring, holder: int, frame: bytes | None, *, pure: bool) -> int:
@@ -255,14 +255,14 @@ class Ordering(StateHandler):
         Where there are real nodes a holder names itself, as theirs does. Otherwise the members before it have had their
         turn.
         """
-        standstill, me = ring.standstill, ring.node_id
+        stall, me = ring.stall, ring.node_id
         if not pure:
-            return me if holder == me and standstill.by_visits > 1 else 0
+            return me if holder == me and stall.by_visits > 1 else 0
         if frame is None:
-            return me if holder == me and standstill.lasts > _HOLDERS_TURN else 0
+            return me if holder == me and stall.lasts > _HOLDERS_TURN else 0
         if codec.mcast_origin(frame) != me or len(ring.members) == 2:
             return holder
-        return me if standstill.lasts > _ORIGINATORS_TURN else 0
+        return me if stall.lasts > _ORIGINATORS_TURN else 0
 
     def was_given_up_by(self, join: Join, now: float) -> bool:
         """Return whether a member has judged that this one does not receive; exclude others that it has judged.
@@ -272,16 +272,16 @@ class Ordering(StateHandler):
         """
         processor = self.processor
         ring = self.ring()
-        if ring.standstill.lasts < _BELIEVED or join.is_leave or join.origin not in ring.members or not self.is_pure():
+        if ring.stall.lasts < _BELIEVED or join.is_leave or join.origin not in ring.members or not self.is_pure():
             return False
-        deaf = set(join.failed).intersection(ring.members)
-        if ring.node_id in deaf:
+        failing = set(join.failed).intersection(ring.members)
+        if ring.node_id in failing:
             processor.give_up(
                 ring.node_id, f"node {join.origin} reports (FAILED TO RECEIVE) of this node", None, now, pure=True
             )
             processor.hear(join, now)
             return True
-        for node_id in deaf:
+        for node_id in failing:
             processor.left_out.add(node_id, now, f"node {join.origin} reports (FAILED TO RECEIVE) of it")
         return False
 

@@ -4,10 +4,10 @@ The new ring's token goes round as in Operational, but its multicasts carry whol
 member has anything left to send, and all have received all of it, all members install the new ring in the same
 rotation. The rule for that is Corosync's in every ring (A3), with counters that start at 0 with every attempt.
 
-Before the old messages each node of this package sends a *hello* (A1): an old message of ring (0, 0), which Corosync
-nodes take for one of another ring. The hellos precede every install, so all members know the same of each other at that
-moment: which of them run this package, what all can do, up to where the old ring was safe, and whose messages a member
-has promised to deliver.
+Before the old messages each node of this package sends a *hello* (A1). It is an old message of ring (0, 0), which
+Corosync nodes take for one of another ring. The hellos precede every install, so all members know the same of each
+other at that moment: which of them run this package, what all can do, up to where the old ring was safe, and whose
+messages a member must deliver.
 
 What an attempt has brought of the old ring stays when the attempt breaks (A5).
 """

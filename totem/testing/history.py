@@ -1,7 +1,7 @@
 """What happened in a run, as its processes saw it: the record that the checkers judge.
 
 A `Trace` is what one process (one incarnation of a node) saw and did, in its order: the configurations and messages
-that it was given, and the messages that it sent. A `History` holds the traces of all processes of one run, read once.
+that it was given, and those that it sent. A `History` holds the traces of all processes of one run, read once.
 """
 
 from __future__ import annotations

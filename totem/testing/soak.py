@@ -1,8 +1,8 @@
 """Random worlds, one for each seed: `python -m totem.testing.soak --seeds 0:1000`.
 
 A world is a cluster that lives through some dozens of random events: messages of all sizes, crashes between any two
-steps, restarts, pauses, leaves, partitions, links that lose one direction, storms of loss and delay. Its settings come
-from the seed, too, and are often unusually small. In some worlds not all nodes of this package know labels.
+steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss and delay. Its settings come from the
+seed, too, and are often unusually small. In some worlds not all nodes of this package know labels.
 
 In the end the network heals. Then the nodes must form one ring and deliver what there is. The checkers judge the
 traces, in the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`). Such

@@ -143,7 +143,7 @@ async def test_status_tells_who_does_not_receive(voting):
     ring = voting.ring
     machine, now = ring._shell.processor, trio.current_time()
     assert (ring_status(ring, now, now)["standstill"], ring_status(ring, now, now)["left_out"]) == ("", [])
-    machine.ring.standstill.reason = "node 2 gets nothing"
+    machine.ring.stall.reason = "node 2 gets nothing"
     machine.left_out.add(1, now, "what it did")
     machine.left_out.add(2, now - 99, "long ago")
     told = ring_status(ring, now, now + 3)
