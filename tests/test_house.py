@@ -124,8 +124,6 @@ KNOWN_IMPORTS_OF_SHELLS: set[tuple[str, str]] = {
 KNOWN_CIRCLES: set[str] = set()
 KNOWN_CLASS_NAMES_USED_TWICE: set[tuple[str, str]] = {
     ("cluck", "Client"),
-    ("cluck", "Held"),
-    ("cluck", "Locks"),
 }
 
 

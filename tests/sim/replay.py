@@ -6,8 +6,8 @@ frame is put into the model's queue when the token of K's answer shows that K ha
 tells by how much K's queue has grown.
 
 So everything that totemsrp itself decides is compared: joins, commit tokens with all their entries, tokens with all
-their fields, and the bytes of multicasts, their numbers, and what is sent again. What depends on a timer's last millisecond
-is not compared: how often the same packet was repeated.
+their fields, and the bytes of multicasts, their numbers, and what is sent again. What depends on a timer's last
+millisecond is not compared: how often the same packet was repeated.
 
 Node K has the address 10.77.0.K in all captures. They were taken on the bridge between the nodes, so what a node sends
 to itself is missing.
