@@ -1,6 +1,6 @@
-"""Arguments of public calls, looked at where they come in: what is wrong is named, with what would be right.
+"""Checks for the arguments of public calls: an error names what is wrong, and what would be right.
 
-A wrong type is a `TypeError`, a value out of range a `ValueError`; nothing has been done when either is raised.
+A wrong type is a `TypeError`, a value out of range a `ValueError`. Nothing has been done when either is raised.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 BytesLike = bytes | bytearray | memoryview
 LARGEST_NUMBER: Final = (1 << 63) - 1
 FOR_EVER: Final = 1e9
-"""Seconds, thirty years: who waits so long waits without end."""
+"""Seconds, thirty years: a longer wait has no end."""
 
 AnyCallable = TypeVar("AnyCallable", bound=Callable[..., object])
 
 
 def octets(what: str, value: object) -> bytes:
-    """Return a `str`, in UTF-8, or something bytes-like as bytes."""
+    """Return a `str`, encoded in UTF-8, or a bytes-like object as bytes."""
     if isinstance(value, str):
         try:
             return value.encode()
@@ -32,7 +32,7 @@ def octets(what: str, value: object) -> bytes:
 
 
 def pathname(what: str, value: Any) -> Path:
-    """Return a path; an empty one would be that of the present folder."""
+    """Return a path. An empty one, which would be the present folder, is refused."""
     if value == "":
         raise ValueError(f"{what}='': a path, which has 1 character or more")
     try:
@@ -42,7 +42,7 @@ def pathname(what: str, value: Any) -> Path:
 
 
 def whole(what: str, value: object, least: int, most: int = LARGEST_NUMBER) -> int:
-    """Return a whole number of this range."""
+    """Return a whole number within these limits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what}={value!r}: a whole number, not {_kind(value)}")
     if not least <= value <= most:
@@ -52,7 +52,7 @@ def whole(what: str, value: object, least: int, most: int = LARGEST_NUMBER) -> i
 
 
 def seconds(what: str, value: object, least: float = 0.0, most: float = math.inf) -> float:
-    """Return a number of seconds in this range."""
+    """Return a number of seconds within these limits."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{what}={value!r}: a number of seconds, not {_kind(value)}")
     number = float(value)
@@ -63,7 +63,7 @@ def seconds(what: str, value: object, least: float = 0.0, most: float = math.inf
 
 
 def patience(what: str, value: object) -> float | None:
-    """Return how many seconds to wait; None where that is for ever."""
+    """Return the seconds to wait; None for a wait without end."""
     if value is None:
         return None
     number = seconds(what, value)
@@ -71,14 +71,14 @@ def patience(what: str, value: object) -> float | None:
 
 
 def flag(what: str, value: object) -> bool:
-    """Return what is yes or no."""
+    """Return a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{what}={value!r}: True or False, not {_kind(value)}")
     return value
 
 
 def callback(what: str, value: AnyCallable) -> AnyCallable:
-    """Return what can be called."""
+    """Return a callable."""
     if not callable(value):
         raise TypeError(f"{what}={value!r}: something to be called, not {_kind(value)}")
     return value

@@ -1,8 +1,8 @@
-"""What an administrator is told of a node's rings: one line for each change, whatever it took to get there.
+"""The log of a node's rings for the administrator: one line for each change, whatever it took to get there.
 
-Who came, who left in order, who is lost; why the former ring ended, and how long there was none; whether the votes are
-enough. A ring that is given up before its sync is complete is not told; where rings break all the time, the lines are
-paced (`Pace`).
+A line says who joined, who left in order and who is lost, why the former ring ended, how long there was none, and
+whether the votes suffice. A ring that ends before its sync is complete gets no line. Where rings break all the time,
+the lines are paced (`Pace`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
     is_warning: bool
     text: str
-    """Empty: nothing is to be told."""
+    """Empty if there is nothing to log."""
     fields: Fields = NO_FIELDS
     """The same for programs."""
 
@@ -33,21 +33,21 @@ class Line(NamedTuple):
 NOTHING: Final = Line(False, "")
 MOST: Final = 10
 INTERVAL: Final = 60.0
-"""At most `MOST` lines are told in so many seconds, and of further ones the last, as soon as there may be one."""
+"""Seconds in which at most `MOST` lines are logged. Of further lines the last is logged as soon as possible."""
 
 
 class Pace:
-    """Keeps what changes all the time from filling the log."""
+    """A limit that keeps frequent changes from filling the log."""
 
     def __init__(self) -> None:
         self._told: deque[float] = deque(maxlen=MOST)
-        """When lines were told."""
+        """Times of logged lines."""
         self._held = NOTHING
         self.missed = 0
-        """Lines that were not told, the held one included."""
+        """Lines that were not logged, the held one included."""
 
     def line(self, line: Line, now: float) -> Line:
-        """Return what may be told now: this line, if it says anything, or one that was held."""
+        """Return what may be logged now: this line, if it has a text, or one that was held."""
         if line.text:
             self._held = line
             self.missed += 1
@@ -63,7 +63,7 @@ class Pace:
 
 
 class Changes:
-    """What was told last."""
+    """The changes, compared with those that were logged last."""
 
     def __init__(self) -> None:
         self._node_ids: tuple[int, ...] = ()
@@ -77,7 +77,9 @@ class Changes:
         transitional: Collection[int],
         interruption: Interruption | None,
     ) -> Line:
-        """Tell of a ring whose sync is complete, once; `transitional`: who came to it together with this node."""
+        """Return the line for a ring whose sync is complete, once; `transitional`: the nodes that came to it with this
+        one.
+        """
         if ring_id == self._ring_id:
             return NOTHING
         former, self._node_ids, self._ring_id = self._node_ids, node_ids, ring_id
@@ -111,7 +113,7 @@ class Changes:
         return Line(bool(lost or again or interruption.pause), "; ".join(parts), fields)
 
     def votes(self, status: QuorumStatus | None) -> Line:
-        """Tell that the votes are enough, or not any more; None: nobody counts them."""
+        """Return the line for votes that suffice, or do not any more; None: nobody counts them."""
         if status is None or status.quorate == self._quorate:
             return NOTHING
         self._quorate = status.quorate

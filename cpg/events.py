@@ -1,7 +1,8 @@
-"""What a member of a closed process group is told, in the one order that all members share.
+"""The events of a closed process group, in the one order that all members share.
 
-These are the objects of a group's stream (ruling C5): at a change of ring `Transitional`, the messages left of the old
-ring, `Confchg` of the processes that went and came, `TotemConfchg`, then (with quorum) `Quorum`, then new messages.
+These are the objects of a group's stream (ruling C5). At a change of ring they come in this order: `Transitional`, the
+messages left over from the old ring, `Confchg` for the processes that left and joined, `TotemConfchg`, then (with
+quorum) `Quorum`, then new messages.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from totem.configuration import Level, RingId
 
 
 class Member(NamedTuple):
-    """A process in a group, as it is shown: a process id may be used again, and then names another process."""
+    """A process in a group, as programs see it. A process id may be used again, for another process."""
 
     node_id: int
     pid: int
 
 
 class Reason(enum.StrEnum):
-    """Why a process came or went; the values are the words that programs print."""
+    """Why a process joined or left; the values are the words that programs print."""
 
     JOIN = "join"
-    """It asked to."""
+    """It called join."""
     LEAVE = "leave"
-    """It asked to."""
+    """It called leave."""
     NODEDOWN = "nodedown"
     """Its node is not in the ring any more, or is there again after a restart."""
     NODEUP = "nodeup"
@@ -43,10 +44,10 @@ class Message(NamedTuple):
 
 
 class Confchg(NamedTuple):
-    """The group's membership changed. A process that went and came back is told in two of these, first as left."""
+    """The group's membership has changed. A process that left and came back is in two of these, first as left."""
 
     members: tuple[Member, ...]
-    """Who is in the group after the change, in order of node id and pid."""
+    """The group's members after the change, in order of node id and pid."""
     left: dict[Member, Reason]
     """In the same order."""
     joined: dict[Member, Reason]
@@ -60,14 +61,14 @@ class Transitional(NamedTuple):
 
 
 class TotemConfchg(NamedTuple):
-    """The ring is installed and every `Confchg` that follows from it has been told."""
+    """The ring is installed, and every `Confchg` that follows from it has been delivered."""
 
     ring_id: RingId
     node_ids: tuple[int, ...]
 
 
 class Quorum(NamedTuple):
-    """Whether the ring has the votes to act for the cluster; told when sync of a ring is complete."""
+    """Whether the ring has the votes to act for the cluster; reported when sync of a ring is complete."""
 
     quorate: bool
     node_ids: tuple[int, ...]

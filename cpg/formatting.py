@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def to_json(event: Event) -> str:
-    """Give the event as one JSON object; the data of a message in base64, since it may be any bytes."""
+    """Return the event as one JSON object; the data of a message in base64, since it may be any bytes."""
     return json.dumps(_as_dict(event))
 
 
 def to_text(event: Event) -> str:
-    """Give the event as a person reads it; of a message only what can be printed as it is."""
+    """Return the event as text for people; of a message only what can be printed."""
     match event:
         case Message(sender, data, _):
             return f"{name(sender)}  {printable(data)}"
@@ -37,17 +37,17 @@ def to_text(event: Event) -> str:
 
 
 def quorum_to_json(event: Quorum, status: QuorumStatus | None) -> str:
-    """Give the event with its figures as one JSON object."""
+    """Return the event with its figures as one JSON object."""
     return json.dumps({**(figures(status) if status is not None else {}), **_as_dict(event)})
 
 
 def figures(status: QuorumStatus) -> dict[str, object]:
-    """Give the figures with their names."""
+    """Return the figures with their names."""
     return status._asdict() | {"nodes": [node._asdict() for node in status.nodes]}
 
 
 def quorum_to_text(event: Quorum, status: QuorumStatus | None) -> list[str]:
-    """Give the event with its figures as lines for a person."""
+    """Return the event with its figures as lines for people."""
     lines = [f"{'quorate' if event.quorate else 'not quorate'}: {nodes(event.node_ids)}"]
     if status is not None:
         lines += [votes(status), *(f"node {node.node_id}: {node.votes}, {node.state}" for node in status.nodes)]
@@ -55,7 +55,7 @@ def quorum_to_text(event: Quorum, status: QuorumStatus | None) -> list[str]:
 
 
 def votes(status: QuorumStatus) -> str:
-    """Write the votes there are, those expected, and those needed."""
+    """Return the votes there are, those expected, and those needed, as text."""
     options = f" ({', '.join(status.options)})" if status.options else ""
     highest = f", highest {status.highest_expected}" if status.highest_expected != status.expected_votes else ""
     expected = f"{status.expected_votes} expected{highest}"
@@ -63,17 +63,17 @@ def votes(status: QuorumStatus) -> str:
 
 
 def name(member: Member) -> str:
-    """Write a member as `node:pid`."""
+    """Return a member as `node:pid`."""
     return f"{member.node_id}:{member.pid}"
 
 
 def names(members: Iterable[Member]) -> str:
-    """Write members one behind the other."""
+    """Return members one behind the other."""
     return " ".join(map(name, members))
 
 
 def nodes(node_ids: tuple[int, ...]) -> str:
-    """Write `node 1` or `nodes 1 2 3`."""
+    """Return `node 1` or `nodes 1 2 3`."""
     return f"node{'s' if len(node_ids) != 1 else ''} {' '.join(map(str, node_ids))}"
 
 

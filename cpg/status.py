@@ -1,4 +1,4 @@
-"""What a node tells of itself, as values of JSON: for `cpg status` and `cpg top`, embedded or in the daemon."""
+"""A node's report about itself, as values of JSON: for `cpg status` and `cpg top`, embedded or in the daemon."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from cpg.embedded import EmbeddedRing
 
 _ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
-"""Fields of the processor's record that stand beside the counters."""
+"""Fields of the processor's record that are not counters."""
 
 
 def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any]:
-    """Tell how the node, which runs since `started`, and its ring are `now`, both by the event loop's clock.
+    """Return the state of a node and its ring at `now`; the node runs since `started`. Both are times of the event
+    loop's clock.
 
-    Rates are differences of two of these: `uptime` (seconds) is their clock. A ring that is being formed is not
-    quorate, whatever the last one was: it orders nothing.
+    Rates are differences of two reports: `uptime` (seconds) is their clock. A ring that is being formed is not quorate,
+    whatever the last one was: it orders nothing.
     """
     counted, engine = ring.statistics(), ring._engine_statistics()
     return {
@@ -49,7 +50,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
 
 
 def _nodes(ring: EmbeddedRing) -> list[dict[str, Any]]:
-    """The nodelist, and whether each node is in the ring."""
+    """Return the nodelist, and whether each node is in the ring."""
     return [
         {
             "node": node_id,

@@ -1,12 +1,12 @@
-"""One process's stream of one group: what happened, in order, until the program takes it.
+"""One process's stream of one group: its events, in order, until the program takes them.
 
-The engine puts runs of messages and single events in (`Inbox`); the program takes them out, either through callbacks
-(`dispatch`) or as objects (`take`, `take_batch`), never both. What was not taken stays, whatever the program raises:
-a callback that fails has had its event, everything behind it is untouched.
+The engine adds runs of messages and single events (`Inbox`). The program takes them, either through callbacks
+(`dispatch`) or as objects (`take`, `take_batch`), never both. Events that were not taken stay, whatever the program
+raises: a callback that fails has had its event, and everything behind it is untouched.
 
-The stream is bounded in bytes. At the bound it takes in nothing more (`overflowed`): a consumer that is too slow must
-leave, since the ring waits for nobody. It knows no event loop and no clock: whoever drives it is told by `notify` that
-something came in, and waits in the manner of trio, asyncio or a blocking program.
+The stream is bounded in bytes. At the bound it accepts nothing more (`overflowed`): a consumer that is too slow must
+leave, since the ring waits for nobody. It knows no event loop and no clock. `notify` tells its driver that something
+has arrived; the driver waits in the manner of trio, asyncio or a blocking program.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from totem.configuration import Level
 Callback = Callable[..., object]
 
 DEFAULT_LIMIT = 64 << 20
-"""Bytes a group may hold for its program."""
+"""Bytes that may wait in a group for its program."""
 
 MESSAGE_OVERHEAD = 64
-"""Bytes counted for each message and event beside its data: what the objects around it take."""
+"""Bytes counted for each message and event beside its data: the size of the objects around it."""
 
 TURN = 32
-"""Runs handed to the program before others get a turn."""
+"""Runs handed to the program before other tasks get a turn."""
 SHARE = 8
-"""Or an eighth of what waits, if that is more: else a ring that brings more in each turn would leave the program behind
+"""Or an eighth of the queue, if that is more: else a ring that brings more in each turn would leave the program behind
 for good, however fast it is.
 """
 
 
 _NEW_MESSAGE: Callable[[tuple[Member, bytes, Level]], Message] = partial(tuple.__new__, Message)
-"""Makes a Message of a tuple, without a call of Python code: hot, once for each message of a batch."""
+"""Make a Message of a tuple, without a call of Python code. Hot: once for each message of a batch."""
 
 
 class Run(NamedTuple):
-    """Consecutive messages of one sender, read through an iterator that remembers how far the program has come."""
+    """Consecutive messages of one sender, with an iterator that remembers how far the program has come."""
 
     sender: Member
     level: Level
@@ -81,9 +81,9 @@ class Stream:
     Args:
         member: The local process, to recognise its own messages, join and leave.
         limit: Bytes that may wait for the program.
-        notify: Called when something came in that somebody may wait for: the first event in an empty stream, own
+        notify: Called when something has arrived that somebody may wait for: the first event in an empty stream, own
             messages, changes, the overflow.
-        busy: Makes the exception raised where callbacks and iteration would be mixed.
+        busy: Builds the exception for mixing callbacks and iteration.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class Stream:
         """The group's members at the place in the order that the program has reached."""
         self.joined = False
         self.left = False
-        """The own leave has come, and no join after it."""
+        """The own leave has arrived, and no join after it."""
         self.breaks = 0
-        """How often the own process has left; beyond the first join that is so only where it comes again by itself."""
+        """Number of times that the own process has left; it only goes on behind a leave after a reconnect."""
         self.overflowed = False
-        """More came than may wait, and was refused with all that followed."""
+        """More arrived than may wait: it was refused, with all that followed."""
         self.waiting = 0
         """Bytes that wait for the program."""
         self.own_arrived = 0
         """Own messages that have come back."""
         self.own_taken = 0
-        """Own messages that the program has been given."""
+        """Own messages that the program has got."""
         self.limit = limit
         self._closed = False
         self._notify = notify
@@ -118,10 +118,10 @@ class Stream:
         self._callbacks = Callbacks(busy)
         self._iterated = False
 
-    # ---- in: the engine's side
+    # ---- in: for the engine
 
     def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Take in consecutive messages of one sender. Hot: once for each frame."""
+        """Add consecutive messages of one sender. Hot: once for each frame."""
         count = len(payloads)
         cost = sum(map(len, payloads)) + count * MESSAGE_OVERHEAD
         queue = self._queue
@@ -138,7 +138,7 @@ class Stream:
             self._notify()
 
     def event(self, event: Confchg | RingEvent) -> None:
-        """Take in one event that is not a message."""
+        """Add one event that is not a message."""
         if type(event) is Confchg:
             self._note_own(event)
         if self.waiting + MESSAGE_OVERHEAD > self.limit or self._closed:
@@ -165,7 +165,7 @@ class Stream:
     # ---- out: callbacks
 
     def register(self, kind: type[Event], callback: Callback | None) -> None:
-        """Have `callback` called for each event of this kind; None removes the present one."""
+        """Call `callback` for each event of this kind; None removes the present one."""
         if self._iterated:
             raise self._busy("this group is iterated: a group is consumed either by iteration or by callbacks")
         self._callbacks.register(kind, callback)
@@ -176,9 +176,9 @@ class Stream:
         return bool(self._callbacks)
 
     def dispatch(self) -> bool:
-        """Run the callbacks for what waits, at most one turn; say whether more is waiting.
+        """Run the callbacks for at most one turn of events; return whether more wait.
 
-        An exception of a callback comes out; its event counts as taken, and the next call goes on behind it.
+        An exception of a callback comes out. Its event counts as taken, and the next call goes on behind it.
         """
         for _ in range(self._turn()):
             if not self._queue:
@@ -204,7 +204,7 @@ class Stream:
     # ---- out: objects
 
     def iterate(self) -> None:
-        """Choose iteration; raises where callbacks were chosen before."""
+        """Choose iteration. Raises `busy` where callbacks were chosen before."""
         if self._callbacks:
             raise self._busy("this group has callbacks: a group is consumed either by iteration or by callbacks")
         self._iterated = True
@@ -222,7 +222,7 @@ class Stream:
         return None
 
     def take_batch(self) -> list[Event]:
-        """Return what waits, at most one turn; empty if nothing waits."""
+        """Return at most one turn of events; empty if none waits."""
         batch: list[Any] = []
         for entry in list(islice(self._queue, self._turn())):
             if type(entry) is Run:
@@ -239,17 +239,17 @@ class Stream:
         return bool(self._queue)
 
     def close(self) -> None:
-        """Throw away what waits, and take in nothing more (but notice the own leave)."""
+        """Discard what waits, and accept nothing more (but notice the own leave)."""
         self._closed = True
         self.clear()
 
     def clear(self) -> None:
-        """Throw away what waits."""
+        """Discard what waits."""
         self._queue.clear()
         self.waiting = 0
 
     def _pop(self) -> None:
-        """Remove the first entry, which the program has now been given as a whole."""
+        """Remove the first entry, which the program has got completely."""
         entry = self._queue.popleft()
         if type(entry) is Run:
             self.waiting -= entry.cost

@@ -87,7 +87,9 @@ class Server:
     def _log_of_election(self, news: LeadershipNews) -> None:
         """Log that a leadership has begun or ended: clients can have that as often as they like."""
         cause, name, text = ("election", news.user), printable(news.election), "election %s: %s"
-        self._access.rarely.log(logging.INFO, cause, text, name, news.text, fields=news.fields, most=MOST_OF_ELECTIONS)
+        self._access.paced_log.log(
+            logging.INFO, cause, text, name, news.text, fields=news.fields, most=MOST_OF_ELECTIONS
+        )
 
     def lacks(self, why: str) -> None:
         """There is no lock server for now, and why."""
@@ -98,7 +100,7 @@ class Server:
         """Accept clients until cancelled; their connections end with this."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._turns.run)
-            await accept(listener, self._serve_one, self._access.rarely)
+            await accept(listener, self._serve_one, self._access.paced_log)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn."""
@@ -225,7 +227,7 @@ class Server:
             fields = event_fields("voters_request", version=version, voters=voters, allowed=allowed, pid=pid, uid=uid)
         text, who = "%s, by process %d of the user with uid %d", (done, pid, uid)
         if not allowed:
-            self._access.rarely.warning(("force", uid), text + ": refused", *who, fields=fields)
+            self._access.paced_log.warning(("force", uid), text + ": refused", *who, fields=fields)
             raise _Forbidden(f"the user with uid {uid} {forbidden} (uid {os.geteuid()})")
         _log.warning(text, *who, extra=extra(fields))
 

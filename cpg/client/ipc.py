@@ -1,9 +1,9 @@
-"""What a daemon and its clients say to each other: items, packed into the records of a Unix socket of whole records.
+"""The protocol between a daemon and its clients: items, packed into the records of a Unix socket of whole records.
 
 An item is a head of 24 bytes (kind, detail, a handle, the length of its body, three numbers) and a body. A record is
-one byte of flags and as many items as fit; an item that is longer than a record is cut over several, all of them full
-but the last. Messages travel in runs: all of one sender and level that came together are one item, with one length for
-all where that is so.
+one byte of flags and as many items as fit. An item that is longer than a record is cut over several, all of them full
+but the last. Messages travel in runs: all messages of one sender and level that came together are one item, with one
+length for all where they have the same.
 
     client                                      daemon
     HELLO(version; name)                        WELCOME(version, node id, process id), or GOODBYE(why)
@@ -12,7 +12,7 @@ all where that is so.
     LEAVE(handle)                               CONFCHG(handle, counts; members, left, joined)
                                                 RING, TRANSITIONAL, QUORUM(handle; …)
     ASK(number; question)                       ANSWER(number; JSON)
-                                                GOODBYE(why; text): the last that a client is told
+                                                GOODBYE(why; text): the last item that a client gets
 
 Handles are the client's own numbers of its groups, from 1 on; handle 0 stands for the ring itself. All bytes are
 little-endian. A malformed record, or item, has no effect but to end the connection.
@@ -32,12 +32,12 @@ from totem.configuration import Guarantee, Level, RingId
 from totem.errors import TotemError
 
 VERSION: Final = 1
-"""Of all this; both sides must have the same."""
+"""The protocol's version; both sides must have the same."""
 
 RECORD: Final = 64 * 1024
 """Bytes of the longest record: three fit into a socket's buffer of the usual size."""
 LARGEST_ITEM: Final = LARGEST_MESSAGE + 64 * 1024
-"""Bytes of the longest item that is put together: the longest message."""
+"""Bytes of the longest item that is assembled: the longest message."""
 
 _HEAD = struct.Struct("<BBHIIIII")
 _MEMBER = struct.Struct("<II")
@@ -46,18 +46,18 @@ _SEQ = struct.Struct("<Q")
 _HANDLE = struct.Struct("<I")
 
 _CONTINUED, _CUT = 1, 2
-"""Flags of a record: its first item began in the one before; its last item goes on in the next."""
+"""Flags of a record: its first item began in the record before; its last item continues in the next."""
 _ROOM: Final = RECORD - 1
 _SAME_LENGTH: Final = 0x80
-"""In the detail of messages: one length for all."""
+"""Flag in the detail of messages: one length for all."""
 
 
 class Malformed(TotemError):
-    """What the other side says is not what this protocol allows; the text names what and where."""
+    """The other side broke this protocol; the text says how and where."""
 
 
 class Kind(enum.IntEnum):
-    """What an item is."""
+    """The kinds of items."""
 
     HELLO = 1
     WELCOME = 2
@@ -86,21 +86,21 @@ class Refusal(enum.IntEnum):
 
 
 class Farewell(enum.IntEnum):
-    """Why a client is told goodbye."""
+    """Why the daemon ends a client's connection."""
 
     ACCESS = 1
     """Its user may not connect."""
     VERSION = 2
     MALFORMED = 3
-    """It said what the protocol does not allow."""
+    """It broke the protocol."""
     SLOW = 4
-    """It did not read, and more waited for it than may."""
+    """It did not read, and too much waited for it."""
     ENDING = 5
     """The daemon ends, or has no ring any more."""
     FULL = 6
-    """There are as many clients as there may be, of all users or of its own."""
+    """There are as many clients as there may be, of all users or of its user."""
     UNFINISHED = 7
-    """It began a long message and did not end it, while others waited for the room."""
+    """It began a long message and did not complete it, while others waited for the room."""
 
 
 _LEVELS: Final = tuple(Level)
@@ -112,7 +112,7 @@ _REASON_NUMBERS: Final = {reason: number for number, reason in enumerate(_REASON
 
 
 class Item(NamedTuple):
-    """One item as it came: what its numbers mean depends on its kind."""
+    """One item as it arrived; its kind decides what the numbers mean."""
 
     kind: Kind
     detail: int
@@ -127,12 +127,12 @@ class Item(NamedTuple):
 
 
 class Writer:
-    """Items that wait to be sent, and the records they make."""
+    """Items that wait to be sent, and the records that they make."""
 
     def __init__(self) -> None:
         self._items: deque[tuple[bytes, bytes]] = deque()
         self._cut: tuple[bytes, int] | None = None
-        """The body of an item that is longer than a record, and how much of it has gone."""
+        """The body of an item that is longer than a record, and the number of its bytes that were sent."""
         self.size = 0
         """Bytes that wait, heads included."""
 
@@ -152,7 +152,9 @@ class Writer:
         return self.size > 0
 
     def record(self) -> bytes:
-        """Make the next record, of as much as fits; only if something waits. Hot: once for each record."""
+        """Make the next record, with as many items as fit; call this only if something waits. Hot: once for each
+        record.
+        """
         items = self._items
         if self._cut is not None or len(items[0][0]) + len(items[0][1]) > _ROOM:
             return self._cut_record()
@@ -179,7 +181,7 @@ class Writer:
         return bytes(((0 if is_first else _CONTINUED) | (0 if is_last else _CUT),)) + part
 
     def bodies(self) -> Iterator[bytes]:
-        """The bodies that wait; other writers may hold the same."""
+        """Yield the bodies that wait; other writers may hold the same objects."""
         if self._cut is not None:
             yield self._cut[0]
         for _, body in self._items:
@@ -187,17 +189,17 @@ class Writer:
 
 
 class Reader:
-    """Items of the records that come in."""
+    """The items of arriving records."""
 
     def __init__(self, largest: int = LARGEST_ITEM) -> None:
         self.promised = 0
-        """Bytes of what has begun and is not complete, from its first record to its end; 0 where nothing has."""
+        """Bytes of an item that has begun and is not complete; 0 if there is none."""
         self._largest = largest
         self._parts: list[bytes] = []
         self._length = 0
 
     def items(self, record: bytes) -> list[Item]:
-        """Read a record; the whole items that it completes. Raises Malformed."""
+        """Read a record; return the whole items that it completes. Raises Malformed."""
         if not record or record[0] & ~(_CONTINUED | _CUT):
             raise Malformed(f"a record with the flags {record[:1].hex() or 'missing'}")
         if not record[0] and not self._parts:
@@ -208,7 +210,7 @@ class Reader:
         if record[0] & _CUT and len(record) != RECORD:
             raise Malformed(f"a record of {len(record)} bytes, not {RECORD}, of which more is to come")
         if not record[0] & _CONTINUED:
-            self._clear()  # the other side has thrown away the rest of what it had begun
+            self._clear()  # the other side has discarded the rest of the item that it had begun
             self.promised = _promised(record)
             if self.promised > self._largest:
                 raise Malformed(f"an item of more than {self._largest} bytes: {self.promised}")
@@ -230,7 +232,7 @@ class Reader:
 
 
 def _promised(record: bytes) -> int:
-    """How many bytes the items of a record have whose last one goes on in the next. Raises Malformed."""
+    """Return the bytes of a record's items, the last of which continues in the next record. Raises Malformed."""
     place, end = 1, len(record)
     while place < end:
         if end - place < _HEAD.size:
@@ -258,7 +260,7 @@ def _split(data: bytes, place: int) -> list[Item]:
 
 
 def head(kind: Kind, handle: int, length: int, *, detail: int = 0, a: int = 0, b: int = 0, c: int = 0) -> bytes:
-    """Write what stands before a body of `length` bytes."""
+    """Write the head of an item with a body of `length` bytes."""
     return _HEAD.pack(kind, detail, 0, handle, length, a, b, c)
 
 
@@ -266,7 +268,7 @@ def head(kind: Kind, handle: int, length: int, *, detail: int = 0, a: int = 0, b
 
 
 class Packed(NamedTuple):
-    """A run of messages as a body, to be sent to any number of readers."""
+    """A run of messages as a body, to be sent to any number of clients."""
 
     number: int
     flag: int
@@ -308,19 +310,19 @@ def unpack(item: Item) -> list[bytes]:
 
 
 def send_head(handle: int, guarantee: Guarantee, packed: Packed) -> bytes:
-    """Write what stands before messages to be sent."""
+    """Write the head of messages to be sent."""
     detail = packed.flag | _GUARANTEE_NUMBERS[guarantee]
     return _HEAD.pack(Kind.SEND, detail, 0, handle, len(packed.body), 0, 0, packed.number)
 
 
 def messages_head(handle: int, level: Level, sender: Member, packed: Packed) -> bytes:
-    """Write what stands before messages that were delivered."""
+    """Write the head of messages that were delivered."""
     detail = packed.flag | _LEVEL_NUMBERS[level]
     return _HEAD.pack(Kind.MESSAGES, detail, 0, handle, len(packed.body), *sender, packed.number)
 
 
 def guarantee_of(item: Item) -> Guarantee:
-    """With what messages are to be sent."""
+    """Return the guarantee with which messages are to be sent."""
     try:
         return _GUARANTEES[item.detail & ~_SAME_LENGTH]
     except IndexError:
@@ -328,7 +330,7 @@ def guarantee_of(item: Item) -> Guarantee:
 
 
 def level_of(item: Item) -> Level:
-    """What messages have reached."""
+    """Return the level that messages have reached."""
     try:
         return _LEVELS[item.detail & ~_SAME_LENGTH]
     except IndexError:
@@ -339,7 +341,7 @@ def level_of(item: Item) -> Level:
 
 
 def event_item(handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
-    """Write an event that is not a message: its head and its body."""
+    """Return head and body of an event that is not a message."""
     if isinstance(event, Confchg):
         left, joined = (
             [_CHANGE.pack(*member, _REASON_NUMBERS[reason]) for member, reason in changes.items()]
@@ -357,7 +359,7 @@ def event_item(handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
 
 
 def addressed(item_head: bytes, handle: int) -> bytes:
-    """Write the same head for another handle."""
+    """Return the same head for another handle."""
     return item_head[:4] + _HANDLE.pack(handle) + item_head[8:]
 
 

@@ -76,7 +76,7 @@ class Server:
         """Accept clients until cancelled; their connections end with this."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._turns.run)
-            await accept(listener, self._serve_one, self._access.rarely)
+            await accept(listener, self._serve_one, self._access.paced_log)
 
     def write(self) -> None:
         """Write what was queued since the last time. Hot: once for each turn of the ring."""

@@ -134,7 +134,7 @@ async def serve(
                 listeners.append((stack.enter_context(_listen(name)), server.add(_KINDS[name](ring))))
         stack.callback(ring._observe(server.on_ring))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(access.rarely.told)
+            nursery.start_soon(access.paced_log.keep_logging_counts)
             nursery.start_soon(server.turns.run)
             for listener, service in listeners:
                 nursery.start_soon(server.accept, nursery, listener, service)
@@ -203,11 +203,11 @@ class _Server:
     def log_end(self, whose: str, peer: _Peer, reason: str, why: str) -> None:
         """Log that a client was put out: each user can cause a line a minute for each reason."""
         fields = event_fields("client_ended", reason=reason, pid=peer.pid, uid=peer.uid, why=why)
-        self.access.rarely.warning((reason, peer.uid), "%s: ended: %s", whose, why, fields=fields)
+        self.access.paced_log.warning((reason, peer.uid), "%s: ended: %s", whose, why, fields=fields)
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
         """Take in the clients of one service."""
-        rarely = self.access.rarely
+        paced_log = self.access.paced_log
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -216,7 +216,7 @@ class _Server:
                 continue
             except OSError as error:  # no descriptors: the machine's, since ours are counted
                 text = "node %d: cannot take in a client of %s: %s"
-                rarely.warning("descriptors", text, self.ring.node_id, service.name, error)
+                paced_log.warning("descriptors", text, self.ring.node_id, service.name, error)
                 await trio.sleep(0.1)
                 continue
             peer = _Peer(
@@ -228,7 +228,7 @@ class _Server:
                 nursery.start_soon(self._attend, trio.socket.from_stdlib_socket(stream), peer, welcome, service)
                 continue
             text = "node %d: one more client of libqb is refused: %s"
-            rarely.warning(("full", peer.uid), text, self.ring.node_id, no_place(self._places, peer.uid))
+            paced_log.warning(("full", peer.uid), text, self.ring.node_id, no_place(self._places, peer.uid))
             with stream, suppress(OSError):
                 stream.setblocking(False)
                 stream.send(refused(errno.EMFILE))
@@ -270,7 +270,7 @@ class _Server:
         try:
             places = _Places(service.name, peer)
         except OSError as error:
-            self.access.rarely.warning(("refused", peer.uid), "%s: refused: %s", whose, error)
+            self.access.paced_log.warning(("refused", peer.uid), "%s: refused: %s", whose, error)
             await stream.send(refused(error.errno or errno.EIO))
             return
         with places:
@@ -549,7 +549,7 @@ class _Connection:
                 break
             if [_Peer(*_CREDENTIALS.unpack(data)).uid for _, _, data in credentials] != [self.uid]:
                 text = "%s: somebody else sent in its name"
-                self._access.rarely.warning(("stranger", self.uid), text, self._whose)
+                self._access.paced_log.warning(("stranger", self.uid), text, self._whose)
                 continue
             if not self._connected.is_set():
                 self._places.connect()

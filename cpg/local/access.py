@@ -1,7 +1,7 @@
 """Who may connect to the daemon, and join which groups: root, the daemon's own user, and whom the configuration names.
 
-Sections `uidgid` let users connect. Most groups are open to all of those; a section `reserved` keeps a group for whom
-it names. The lock servers' group is always kept: who is in it has a say in who holds which lock.
+Sections `uidgid` let users connect. Most groups are open to all of them; a section `reserved` keeps a group for those
+whom it names. The lock servers' group is always reserved: its members decide who holds which lock.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from cpg.local.log_pacing import Rarely
+from cpg.local.log_pacing import PacedLog
 from cpg.local.shares import Shares
 from cpg.node.wire import MOST_PROCESSES
 from totem.config import LOCKS_GROUP, Reservation, UserRule
@@ -18,27 +18,27 @@ from totem.text import printable
 
 
 class Access:
-    """The rules that are in force; a reload replaces them."""
+    """The rules in force; a reload replaces them."""
 
     def __init__(self, rules: Iterable[UserRule] = (), reserved: Iterable[Reservation] = ()) -> None:
         self.rules = tuple(rules)
         self.reserved = tuple(reserved)
         self.trusted = (0, os.geteuid())
-        """Users who may do everything: root, and the daemon's own."""
+        """Users who may do everything: root, and the daemon's own user."""
         self.memberships = self.shares(MOST_PROCESSES)
-        """Places in groups: of all clients of the node, on whichever socket they come."""
-        self.rarely = Rarely()
-        """What those whom it lets in, or not, can cause in the log."""
+        """Places in groups, shared by all clients of the node, on whichever socket they connect."""
+        self.paced_log = PacedLog()
+        """Log lines that clients can cause, accepted or refused."""
 
     def allows(self, uid: int, gid: int) -> bool:
-        """Whether a process of this user and group may connect.
+        """Return whether a process of this user and group may connect.
 
-        As in Corosync one rule is enough, and a rule with both names lets in who has either (exec/ipc_glue.c).
+        As in Corosync one rule is enough, and a rule with both names accepts a process with either (exec/ipc_glue.c).
         """
         return self._allows(self.rules, uid, gid)
 
     def may_join(self, name: bytes, uid: int, gid: int) -> bool:
-        """Whether a process of this user and group may join this group, once it is connected."""
+        """Return whether a process of this user and group may join this group, once it is connected."""
         rules = [rule for rule in self.reserved if rule.group.encode() == name]
         if not rules and name != LOCKS_GROUP.encode():
             return True
@@ -48,7 +48,7 @@ class Access:
         return uid in self.trusted or any(rule.uid == uid or rule.gid == gid for rule in rules)
 
     def shares(self, total: int) -> Shares:
-        """Make the shares of users in so much of something."""
+        """Make the users' shares of a total."""
         return Shares(total, self.trusted)
 
     @property
@@ -57,9 +57,9 @@ class Access:
         return tuple(sorted({LOCKS_GROUP, *(rule.group for rule in self.reserved)}))
 
     def refuse(self, pid: int, uid: int) -> str:
-        """Log that a process may not connect; return what it is told."""
+        """Log that a process may not connect; return the text for its user."""
         text = "process %d of the user with uid %d may not connect (uidgid)"
-        self.rarely.warning(("connect", uid), text, pid, uid, fields=event_fields("refused", pid=pid, uid=uid))
+        self.paced_log.warning(("connect", uid), text, pid, uid, fields=event_fields("refused", pid=pid, uid=uid))
         return (
             f"the daemon refuses the user with uid {uid}: run as root or as the daemon's user (uid {os.geteuid()}), or "
             f"let the user in with `uidgid {{ uid: {uid} }}` in the daemon's configuration, each word on its line, and "
@@ -67,19 +67,19 @@ class Access:
         )
 
     def log_goodbye(self, level: int, reason: str, why: str, *, pid: int, uid: int, program: str) -> None:
-        """Log that a client was put out: each user can cause a line a minute for each reason.
+        """Log that the daemon ends a client's connection: each user can cause a line a minute for each reason.
 
-        `program`: what it calls itself; empty where it has not said that.
+        `program`: the client's own name; empty if it has not sent one.
         """
         fields = event_fields("client_ended", reason=reason, pid=pid, uid=uid, client_program=program or None, why=why)
         name = printable(program) or "a program without a name"
-        text = "a client was told goodbye: %s (%s, process %d of the user with uid %d)"
-        self.rarely.log(level, ("goodbye", reason, uid), text, why, name, pid, uid, fields=fields)
+        text = "a client's connection is ended: %s (%s, process %d of the user with uid %d)"
+        self.paced_log.log(level, ("goodbye", reason, uid), text, why, name, pid, uid, fields=fields)
 
     def refuse_group(self, name: bytes, pid: int, uid: int) -> str:
-        """Log that a process may not join a group; return what it is told."""
+        """Log that a process may not join a group; return the text for its user."""
         group = printable(name)
-        self.rarely.warning(
+        self.paced_log.warning(
             ("join", uid),
             "process %d of the user with uid %d may not join the reserved group '%s'",
             pid,
@@ -95,7 +95,7 @@ class Access:
 
 
 def no_place(places: Shares, uid: int) -> str:
-    """Tell a user that it has as many programs at the daemon as it may have."""
+    """Return the text for a user that has as many programs at the daemon as it may have."""
     return (
         f"the daemon serves {places.taken} programs, {places.of(uid)} of them of the user with uid {uid}, who may have "
         "no more: end some, or try again later"

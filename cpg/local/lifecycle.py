@@ -28,12 +28,12 @@ _STAYS_WRONG: Final = {
     errno.ELOOP,
     errno.ENAMETOOLONG,
 }
-"""What says of a file that there is none, or none for this user."""
+"""Errors of a file that does not exist, at least not for this user."""
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 DESCRIPTORS_FOR_OTHERS: Final = 128
-"""Which no client gets."""
+"""Descriptors that no client gets."""
 EXIT_CODES: Final = """\
 exit codes:
   0  ended by SIGTERM or SIGINT, in order
@@ -43,17 +43,17 @@ exit codes:
 
 
 class Life:
-    """From the start to the signal that ends it: a start is broken off, what has started ends in order."""
+    """A daemon's life, from its start to the signal that ends it: a start is cancelled, a running daemon ends in order."""
 
     def __init__(self) -> None:
         self.starting = trio.CancelScope()
-        """What a signal breaks off before there is something to end."""
+        """The start, which a signal cancels."""
         self._has_started = False
         self._end = trio.Event()
 
     @property
     def is_over(self) -> bool:
-        """Whether the end was told: nothing may begin anew."""
+        """Whether a signal has come: nothing may start any more."""
         return self._end.is_set()
 
     async def lived(self) -> None:
@@ -61,19 +61,19 @@ class Life:
         self._has_started = True
         try:
             await self._end.wait()
-        except BaseException:  # something else has ended it, and perhaps it starts again
+        except BaseException:  # something else has ended it, and it may start again
             self._has_started = False
             raise
 
     def end(self) -> None:
-        """End it."""
+        """End the daemon."""
         self._end.set()
         if not self._has_started:
             self.starting.cancel()
 
 
 async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], Awaitable[None]]) -> None:
-    """Let SIGHUP reload, and all others end the life."""
+    """Reload for SIGHUP, and end the daemon for all other signals."""
     async for number in signals:
         if number == signal.SIGHUP:
             notify("RELOADING=1")
@@ -84,10 +84,10 @@ async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callab
 
 
 def explain(error: BaseException, config: str | None) -> int:
-    """Log in one line what went wrong; return the exit code. `config`: the path that was to be read.
+    """Log the error in one line; return the exit code. `config`: the path of the configuration.
 
-    Service managers start a daemon again that has failed, and one whose configuration cannot be used never: so that is
-    only what stays wrong until somebody mends it. Raises what is a bug.
+    Service managers restart a daemon that has failed, but not one whose configuration cannot be used. So the second
+    code is only for errors that stay until somebody corrects them. Raises what is a bug.
     """
     error = sole(error)
     code = FAILED
@@ -107,24 +107,24 @@ def explain(error: BaseException, config: str | None) -> int:
 
 
 def guard_files() -> None:
-    """Make no file that users other than this one could write, whatever the daemon was started with."""
+    """Set the umask so that no other user can write a file of this daemon, whatever it was started with."""
     os.umask(os.umask(0o077) | 0o022)
 
 
 def raise_file_limit() -> None:
-    """Each client takes a descriptor: have as many as the system lets this process have."""
+    """Raise the limit of descriptors as far as the system allows: each client takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def descriptors_for_clients() -> int:
-    """How many descriptors clients may take together; the others are for the ring, its files and the log."""
+    """Return the number of descriptors for all clients; the others are for the ring, its files and the log."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(0, descriptors - DESCRIPTORS_FOR_OTHERS)
 
 
 def notify(*words: str) -> None:
-    """Tell the service manager, if there is one that wants to know (sd_notify(3))."""
+    """Notify the service manager, if there is one that listens (sd_notify(3))."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

@@ -1,10 +1,10 @@
-"""The daemons' log: where lines go, in which form, and what becomes of them where that cannot take any.
+"""The daemons' log: where lines go, in which form, and what happens to lines that cannot be written.
 
-A full disk, or a syslog that is away, is told once in a short line on standard error; lines go there again as soon as
-they are taken, behind a line that tells how many are missing.
+A full disk, or a syslog that is away, is reported once in a short line on standard error. Lines go to their place again
+as soon as that accepts them, behind a line that says how many are missing.
 
-What a record tells to programs (`totem.log_fields`) stands in JSON lines, if those are wanted, and in the journal. Of
-what others have chosen nothing is a new line, or a field, in any of these forms.
+The fields of a record for programs (`totem.log_fields`) are in JSON lines, if those are configured, and in the journal.
+No text that others have chosen can begin a new line, or a field, in any of these forms.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from totem.text import printable
 SYSLOG: Final = "/dev/log"
 JOURNAL: Final = "/run/systemd/journal/socket"
 PREFIX: Final = "TOTEM_"
-"""Of an event's fields in the journal."""
+"""Prefix of an event's fields in the journal."""
 
 
 class Text(logging.Formatter):
     """Lines for people."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Give a line that is one, whatever stands in it."""
+        """Return exactly one line, whatever the record contains."""
         return printable(super().formatMessage(record))
 
 
@@ -51,7 +51,7 @@ class JsonLines(Text):
         self._program = program
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give what all records have, and the fields of an event."""
+        """Return what all records have, and the fields of an event."""
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line = {
             "time": time.replace("+00:00", "Z"),
@@ -63,16 +63,16 @@ class JsonLines(Text):
 
 
 class _Patient(logging.Handler):
-    """A handler whose lines may not be taken for a while."""
+    """A handler whose place may refuse lines for a while."""
 
     place = ""
-    """Empty: standard error is no other place, and nobody is told there."""
+    """Empty for standard error: a failure is reported nowhere else."""
     missing = 0
-    """Lines since it takes none."""
+    """Lines that were refused since the last written one."""
     _has_failed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, if it is taken."""
+        """Write a line, if its place accepts it."""
         self._has_failed = False
         if self.missing:
             self._try(self._gap())
@@ -94,10 +94,10 @@ class _Patient(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Tell of the first line that is not taken."""
+        """Report the first line that is refused."""
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
-            super().handleError(record)  # a bug, of which all is shown
+            super().handleError(record)  # a bug, shown with its traceback
             return
         self._has_failed = True
         if not self.missing and self.place:
@@ -106,21 +106,21 @@ class _Patient(logging.Handler):
 
 
 class _Straight(io.FileIO):
-    """A file that holds nothing back: what it did not take was told as missing, and must not be written later."""
+    """A file without a buffer: a line that was reported as missing must not be written later."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
-        """Write all of it. Raises `OSError` where only a part is taken."""
+        """Write all bytes. Raises `OSError` where only a part is accepted."""
         written = 0
         while written < len(data):
             taken = super().write(data[written:])
-            if taken is None:  # a descriptor that does not block, with nobody who reads
+            if taken is None:  # a non-blocking descriptor that nobody reads
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             written += taken
         return written
 
 
 def _straight(file: str | int) -> io.TextIOWrapper:
-    """Open a path to append to it, or a descriptor that somebody else closes."""
+    """Open a path for appending, or a descriptor that somebody else closes."""
     raw = _Straight(file, "a", closefd=isinstance(file, str))
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", write_through=True)
 
@@ -129,7 +129,7 @@ class LogFile(_Patient, logging.FileHandler):
     """The file that the configuration names."""
 
     def __init__(self, path: str) -> None:
-        """Raises `OSError` where there can be no such file; one for which there is no room may come later."""
+        """Raises `OSError` where there can be no such file; one without room on its disk may come later."""
         super().__init__(path, delay=True)
         self.place = path
         try:
@@ -143,7 +143,7 @@ class LogFile(_Patient, logging.FileHandler):
 
 
 class SysLog(_Patient, SysLogHandler):
-    """The system's log. One that does not read must not stop the daemon."""
+    """The system's log. A log that does not read must not stop the daemon."""
 
     place = SYSLOG
 
@@ -162,7 +162,7 @@ class StandardError(_Patient, logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class Journal(_Patient):
-    """The journal's own socket, for what the journal reads from standard error else.
+    """The journal's own socket, instead of standard error, from which the journal reads otherwise.
 
     A journal that does not read must not stop the daemon. Where the socket cannot be reached, or a record is too long
     for it, a line goes to standard error.
@@ -215,7 +215,7 @@ class Journal(_Patient):
 
 
 def _journal_field(name: str, value: str | float) -> bytes:
-    """Write a field in the journal's native protocol, in which a value with new lines has its length before it."""
+    """Return a field in the journal's native protocol; a value with new lines has its length before it."""
     text = value if isinstance(value, str) else json.dumps(value)
     data = text.encode(errors="backslashreplace")
     if b"\n" in data:
@@ -224,7 +224,7 @@ def _journal_field(name: str, value: str | float) -> bytes:
 
 
 def _is_journal(descriptor: int) -> bool:
-    """Return whether the journal reads what is written there: systemd tells of which socket that is true."""
+    """Return whether the journal reads this descriptor: systemd says of which socket that is true."""
     file = os.fstat(descriptor)
     return stat.S_ISSOCK(file.st_mode) and os.environ.get("JOURNAL_STREAM") == f"{file.st_dev}:{file.st_ino}"
 
@@ -232,7 +232,7 @@ def _is_journal(descriptor: int) -> bool:
 def start_logging(name: str, settings: Logging) -> None:
     """Log as program `name` where the configuration says.
 
-    Where the journal reads standard error, it adds the time itself. Raises `OSError` for a file that cannot be.
+    Where the journal reads standard error, it adds the time itself. Raises `OSError` for a file that cannot exist.
     """
     untimed = f"%(levelname)s {name}: %(message)s"
     timed = untimed if settings.timestamp == "off" else f"%(asctime)s {untimed}"
@@ -263,5 +263,5 @@ def _formatted(handler: logging.Handler, formatter: logging.Formatter) -> loggin
 
 
 def set_level(settings: Logging) -> None:
-    """Log as much as is wanted."""
+    """Set the level that the configuration names."""
     logging.getLogger().setLevel(logging.DEBUG if settings.debug != "off" else logging.INFO)

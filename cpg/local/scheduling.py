@@ -1,8 +1,8 @@
-"""How the system's scheduler treats a daemon: in real time, with its memory locked, also on a machine that is busy.
+"""How the system's scheduler treats a daemon: in real time, with its memory locked, even on a busy machine.
 
 What the system refuses is one line of the log. Children, and threads that wait for disks and names, are not in real
-time. A daemon that does not come to rest for `LONGEST_RUN` seconds gives real time up, and takes it again after
-`PAUSE`. So it cannot take a processor from all others.
+time. A daemon that computes for `LONGEST_RUN` seconds without a wait leaves real time, and returns to it after `PAUSE`.
+So it cannot take a processor from everybody else.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from totem.config import Scheduling
 _log = logging.getLogger(__name__)
 
 LONGEST_RUN: Final = 10
-"""Seconds of computing without a wait, however short, after which a daemon counts as one that spins."""
+"""Seconds of computing without a wait, however short, after which a daemon counts as spinning."""
 PAUSE: Final = 60.0
-"""Seconds until one that spun is in real time again."""
+"""Seconds until a daemon that span is in real time again."""
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 _CAP_IPC_LOCK: Final = 14
@@ -33,10 +33,10 @@ _HIGHEST_NICENESS: Final = -20
 
 
 class Scheduler:
-    """What the system grants one daemon."""
+    """The real time and the locked memory of one daemon."""
 
     def __init__(self, settings: Scheduling, *, below: int = 0) -> None:
-        """`below`: steps below the highest priority, so that a daemon does not delay another one that it stands on."""
+        """`below`: steps below the highest priority, so that a daemon does not delay another one that it depends on."""
         self._settings = settings
         self._priority = os.sched_get_priority_max(os.SCHED_RR) - below
         self._is_spinning = False
@@ -47,7 +47,7 @@ class Scheduler:
         return os.geteuid() == 0 if wanted is None else wanted
 
     def begin(self) -> None:
-        """Have as much of what is wanted as the system grants; to be called in the main thread."""
+        """Request real time and locked memory as configured; call this in the main thread."""
         if not self._wants_real_time:
             if self._settings.priority is not None:
                 self._be_nice(self._settings.priority)
@@ -66,7 +66,7 @@ class Scheduler:
         _log.info("in real time: round robin, priority %d; memory %s", self._priority, locked)
 
     async def watch(self) -> None:
-        """Take real time again after a while, until cancelled."""
+        """Return to real time after a pause, until cancelled."""
         while True:
             await trio.sleep(PAUSE)
             if self._is_spinning:
@@ -80,7 +80,7 @@ class Scheduler:
         limit = LONGEST_RUN * 1_000_000
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard // 2)  # at the hard limit the kernel kills
-        resource.setrlimit(resource.RLIMIT_RTTIME, (limit, hard))  # each time, since the kernel raises it as it tells
+        resource.setrlimit(resource.RLIMIT_RTTIME, (limit, hard))  # the kernel raises it with each signal
         parameter = os.sched_param(self._priority)
         os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, parameter)
 
@@ -91,7 +91,7 @@ class Scheduler:
             _log.warning("the nice value stays what it is, the system refuses %d: %s", value, error.strerror)
 
     def _on_spin(self, number: int, frame: object) -> None:
-        """The kernel says that this process has computed for long without waiting once (RLIMIT_RTTIME)."""
+        """Leave real time: the kernel reports that this process has computed for long without a wait (RLIMIT_RTTIME)."""
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
         if not self._is_spinning:
             self._is_spinning = True
@@ -101,10 +101,10 @@ class Scheduler:
 
 
 def _lock_memory() -> str:
-    """Keep all memory from being swapped out; say why not, empty if it is done.
+    """Lock all memory, so that it is not swapped out; return why not, empty if it is done.
 
-    Pages are locked when they are used, so that stacks of threads cost no more than before. Where there is a limit,
-    nothing is locked: at the limit memory would be refused.
+    Pages are locked when they are used, so stacks of threads cost no more than before. Where there is a limit, nothing
+    is locked: at the limit memory would be refused.
     """
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -1,6 +1,6 @@
-"""A daemon's socket and its clients' connections, whatever is said there: who connects, records in, records out.
+"""A daemon's socket and its clients' connections, whatever their protocol: accepting, records in, records out.
 
-What waits for a client is written as soon as its socket takes it; a client whose socket is full has a task that waits
+What waits for a client is written as soon as its socket has room. A client whose socket is full has a task that waits
 for it, and everybody else goes on.
 """
 
@@ -19,11 +19,11 @@ from typing import Final, NamedTuple
 import trio
 
 from cpg.local.client_socket import SEND_BUFFER, Outbox, RecordSocket, usual_socket
-from cpg.local.log_pacing import Rarely
+from cpg.local.log_pacing import PacedLog
 from totem.errors import ConfigError
 
 LONGEST_PATH: Final = 107
-"""Bytes of a socket's path that the kernel takes."""
+"""Largest number of bytes of a socket's path in the kernel."""
 BACKLOG: Final = 1024
 ACCEPT_PAUSE: Final = 0.1
 """Seconds before the next try when there are no descriptors left."""
@@ -33,7 +33,7 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Peer(NamedTuple):
-    """Who has connected."""
+    """The process at the other end."""
 
     pid: int
     uid: int
@@ -41,7 +41,7 @@ class Peer(NamedTuple):
 
 
 async def accept(
-    listener: socket.socket, serve: Callable[[socket.socket, Peer], Awaitable[None]], rarely: Rarely
+    listener: socket.socket, serve: Callable[[socket.socket, Peer], Awaitable[None]], paced_log: PacedLog
 ) -> None:
     """Accept clients until cancelled and serve each in a task; their connections end with this."""
 
@@ -52,7 +52,7 @@ async def accept(
             await serve(connection, _peer(connection))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rarely.told)
+        nursery.start_soon(paced_log.keep_logging_counts)
         while True:
             await trio.lowlevel.wait_readable(listener)
             try:
@@ -63,7 +63,7 @@ async def accept(
                 if error.errno not in _NO_DESCRIPTORS:
                     raise
                 text = "no more clients for now: %s; raise LimitNOFILE of the service"
-                rarely.warning("descriptors", text, error.strerror)
+                paced_log.warning("descriptors", text, error.strerror)
                 await trio.sleep(ACCEPT_PAUSE)
                 continue
             nursery.start_soon(serve_one, connection)
@@ -118,10 +118,10 @@ class Connection(RecordSocket):
 
 @contextmanager
 def listening(path: Path) -> Generator[socket.socket, None, None]:
-    """Have the daemon's socket for the time of a block; one that nobody listens at any more is replaced.
+    """Listen at the daemon's socket for the time of a block; a socket that nobody listens at any more is replaced.
 
-    The folder of the usual place is made; any other one must be there. Raises `OSError` that names the path, and who
-    listens there already; `ConfigError` for a path that is too long.
+    The folder of the usual place is made; any other one must exist. Raises `OSError` that names the path, also where
+    another daemon listens there, and `ConfigError` for a path that is too long.
     """
     if len(os.fsencode(path)) > LONGEST_PATH:
         raise ConfigError(
@@ -135,7 +135,7 @@ def listening(path: Path) -> Generator[socket.socket, None, None]:
                 raise OSError(errno.ENOENT, f"there is no folder {path.parent}")
             _remove_dead(path)
             listener.bind(str(path))
-            path.chmod(0o666)  # who may connect is settled by the peer's credentials
+            path.chmod(0o666)  # the peer's credentials decide who may connect
             listener.setblocking(False)
             listener.listen(BACKLOG)
         except OSError as error:
@@ -161,7 +161,7 @@ def _remove_dead(path: Path) -> None:
 
 
 def _widen(sock: socket.socket) -> None:
-    """Ask for a larger send buffer: beyond the system's limit where this process may."""
+    """Request a larger send buffer: beyond the system's limit where this process may."""
     force = getattr(socket, "SO_SNDBUFFORCE", 32)
     try:
         sock.setsockopt(socket.SOL_SOCKET, force, SEND_BUFFER)

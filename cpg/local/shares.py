@@ -1,9 +1,11 @@
-"""What all clients of a daemon may have together (places, groups, bytes), and how much of it each user.
+"""How much all clients of a daemon may have together (places, groups, bytes), and how much of it each user.
 
-A user may have as much as stays free for others. So the first one may take half, the next one half of the rest, and so
-on: nobody can take everything, and who comes later finds something. One who has nothing may take one thing, as long as
+A user may have as much as stays free for others. So the first user may take half, the next one half of the rest, and so
+on: nobody can take everything, and later users find something. A user who has nothing may take one thing, as long as
 there is room. Root and the daemon's own user may have all of it, and an eighth is for them alone.
-What waits for clients cannot be refused, since it comes from others: where it is too much, who has most is put out.
+
+Bytes that wait for clients cannot be refused, since they come from others: where they are too many, the client with the
+most is disconnected.
 """
 
 from __future__ import annotations
@@ -13,15 +15,15 @@ from collections.abc import Container, Iterable
 from typing import Final, Protocol, TypeVar
 
 KEPT: Final = 8
-"""The part of all that is kept for the trusted users: an eighth."""
+"""The trusted users' own part is one of this many: an eighth."""
 
 
 class WaitingClient(Protocol):
-    """A client, as far as it is behind with reading."""
+    """A client that may be behind with reading."""
 
     uid: int
     ended: bool
-    """It has been put out already."""
+    """It has been disconnected already."""
 
     @property
     def size(self) -> int:
@@ -32,7 +34,7 @@ AnyClient = TypeVar("AnyClient", bound=WaitingClient)
 
 
 def furthest_behind(clients: Iterable[AnyClient]) -> AnyClient | None:
-    """Find who is to be put out: of the user for whom most waits, the client for which most does."""
+    """Return the client to be disconnected: of the user with the most waiting bytes, the client with the most."""
     there = [client for client in clients if not client.ended]
     waiting: Counter[int] = Counter()
     for client in there:
@@ -41,34 +43,34 @@ def furthest_behind(clients: Iterable[AnyClient]) -> AnyClient | None:
 
 
 def leaves_room(total: int, taken: int, own: int, amount: int = 1) -> bool:
-    """Whether a user who is not trusted, and has `own` of what is taken, may have so much more."""
+    """Return whether a user who is not trusted, and has `own` of what is taken, may have `amount` more."""
     free = total - total // KEPT - taken - amount
     return free >= 0 and (not own or own + amount <= free)
 
 
 class Shares:
-    """Of one thing; a machine."""
+    """The shares of one thing; a machine."""
 
     def __init__(self, total: int, trusted: Container[int]) -> None:
-        """`total`: of what is counted, for all users; `trusted`: the users (uids) who may have all of it."""
+        """`total`: for all users together; `trusted`: the users (uids) who may have all of it."""
         self.total = total
         self.taken = 0
         self._trusted = trusted
         self._of: Counter[int] = Counter()
-        """What each user has."""
+        """The amount that each user has."""
 
     def of(self, uid: int) -> int:
-        """What a user has."""
+        """Return the amount that a user has."""
         return self._of[uid]
 
     def may_take(self, uid: int, amount: int = 1) -> bool:
-        """Whether a user may have so much more."""
+        """Return whether a user may have `amount` more."""
         if uid in self._trusted:
             return self.taken + amount <= self.total
         return leaves_room(self.total, self.taken, self._of[uid], amount)
 
     def take(self, uid: int, amount: int = 1) -> bool:
-        """Take something for a user; False, and nothing taken, where that would be more than it may have."""
+        """Take an amount for a user; return False, and take nothing, where that would be too much."""
         may = self.may_take(uid, amount)
         if may:
             self.taken += amount
@@ -76,7 +78,7 @@ class Shares:
         return may
 
     def give(self, uid: int, amount: int = 1) -> None:
-        """Give something back."""
+        """Give an amount back."""
         self.taken -= amount
         self._of[uid] -= amount
         if not self._of[uid]:

@@ -1,8 +1,8 @@
-"""Users take turns at a daemon, so that what the clients of one ask for shuts out neither the ring nor those of others.
+"""Users take turns at a daemon, so that the requests of one user's clients delay neither the ring nor other users.
 
-All tasks of a daemon, the ring's among them, run one after another. However many clients of a user there are, they are
-served for a few milliseconds together before everybody else has had a turn. Where what they send waits for room in the
-ring, one of them waits and the others stand in line behind it. So users get the room in turn.
+All tasks of a daemon, the ring's among them, run one after another. The clients of a user, however many, are served for
+a few milliseconds together before everybody else has had a turn. Where their messages wait for room in the ring, one of
+them waits and the others queue behind it. So users get the room in turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SLICE: Final = 0.005
 
 
 class Turns:
-    """Of one kind of client."""
+    """The turns of one kind of client."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock`: in seconds."""
@@ -32,7 +32,7 @@ class Turns:
         self._lines: defaultdict[int, trio.Lock] = defaultdict(trio.Lock)
 
     def is_over(self, uid: int) -> bool:
-        """Whether the user has had its turn, or others of its clients wait: then wait for the `next`. Hot."""
+        """Return whether the user has had its turn, or others of its clients wait: then wait for the `next`. Hot."""
         return self._spent[uid] > SLICE or bool(self._waiting[uid])
 
     def charge(self, uid: int, begun: float) -> None:
@@ -47,11 +47,11 @@ class Turns:
         await self._waiting[uid].park()
 
     def line(self, uid: int) -> trio.Lock:
-        """Hold this while a client of the user waits for room in the ring."""
+        """Return the lock that a client of the user holds while it waits for room in the ring."""
         return self._lines[uid]
 
     async def run(self) -> None:
-        """Give users their turns, behind all other tasks; until cancelled."""
+        """Give users their turns, behind all other tasks, until cancelled."""
         while True:
             if not any(self._waiting.values()):
                 await self._news.park()

@@ -108,7 +108,7 @@ async def test_who_comes_again_and_again_does_not_fill_the_log(daemon, caplog):
     await settled(daemon)
     goodbyes, refusals = (
         [record for record in caplog.records if text in record.getMessage()]
-        for text in ("a client was told goodbye: ", "may not connect (uidgid)")
+        for text in ("a client's connection is ended: ", "may not connect (uidgid)")
     )
     assert (len(goodbyes), len(refusals)) == (1, 1)
     fields = fields_of(goodbyes[0])
