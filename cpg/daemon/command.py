@@ -1,7 +1,7 @@
 """The command `cpgd`: one node of the ring, for all programs of its machine.
 
-It runs in the foreground, as service managers want it: SIGTERM and SIGINT end it in order (clients are told, the leave
-is announced), SIGHUP reads again what can be read again: who may connect, and how much is logged.
+It runs in the foreground, as service managers expect. SIGTERM and SIGINT end it in order (clients are informed, the
+leave is announced). SIGHUP reloads what can be reloaded: who may connect, and how much is logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import trio
 from cpg import libqb
 from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.server import ServedRing, serve
-from cpg.daemon.status import LibqbState, answers
+from cpg.daemon.status import LibqbState, replies
 from cpg.embedded import prepare_ring
 from cpg.formatting import nodes
 from cpg.local import values
@@ -51,7 +51,7 @@ from totem.streams import standard_streams
 _log = logging.getLogger(__name__)
 
 NAMES_PAUSE: Final = 5.0
-"""Seconds between two tries to have libqb's names."""
+"""Seconds between two tries to get libqb's names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,16 +81,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
     )
-    whole.add_argument(
-        "--node", metavar="ID", help="which node of it to be (default: the one whose address is this machine's)"
-    )
+    whole.add_argument("--node", metavar="ID", help="the node to be (default: the one whose address is this machine's)")
     whole.add_argument(
         "--socket",
         type=values.path,
         metavar="PATH",
         help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
-    whole.add_argument("--check", action="store_true", help="say whether the configuration can be used, and end")
+    whole.add_argument("--check", action="store_true", help="print whether the configuration can be used, and exit")
     whole.add_argument("--version", action="version", version=f"cpgd {own_version()}")
     return whole
 
@@ -98,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options)
-    section = load_section(options.config, "cpgd", {"socket": str})  # no name is resolved for it
+    section = load_section(options.config, "cpgd", {"socket": str})  # this resolves no name
     start_logging("cpgd", section.logging)
     raise_file_limit()
     guard_files()
@@ -106,7 +104,7 @@ async def _run(options: argparse.Namespace) -> int:
     scheduler.begin()
     path = Path(options.socket or section.values.get("socket") or default_socket("cpgd"))
     access = Access(section.user_rules)
-    known = cache(resolve)  # a reload asks for no name again
+    known = cache(resolve)  # a reload resolves no name again
     life = Life()
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as watchers:
@@ -120,7 +118,7 @@ async def _run(options: argparse.Namespace) -> int:
 
 async def _live(options: argparse.Namespace, path: Path, access: Access, known: Resolve, life: Life) -> None:
     """Be a node, from the first try to find the network on."""
-    with suppress(AddressUnavailable):  # what is wrong is said before there is a socket
+    with suppress(AddressUnavailable):  # errors are reported before there is a socket
         await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
     with listening(path) as listener:
         prepare = partial(prepare_ring, ServedRing, node=options.node)
@@ -131,7 +129,7 @@ async def _live(options: argparse.Namespace, path: Path, access: Access, known: 
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Say whether the configuration can be used now, and what in it is strange."""
+    """Print whether the configuration can be used now, and log its warnings."""
     config, warnings = load(options.config)
     node = config.node(own_node(config, options.node))
     for warning in warnings:
@@ -145,10 +143,10 @@ def _check(options: argparse.Namespace) -> int:
 
 
 async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
-    most = min(MOST_CLIENTS, descriptors_for_clients() // 2)  # the other half is for those of libqb
+    most = min(MOST_CLIENTS, descriptors_for_clients() // 2)  # the other half is for clients of libqb
     hub = Hub(ring, access=access, most_clients=most, client_limit=ring.config.daemon.client_queue)
     libqb_state = LibqbState()
-    hub.answers = answers(ring, hub, access, libqb_state)
+    hub.replies = replies(ring, hub, access, libqb_state)
     async with serve(listener, ring, hub), trio.open_nursery() as nursery:
         await _serve_libqb(ring, access, libqb_state, nursery)
         path = listener.getsockname()
@@ -160,9 +158,9 @@ async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life
 
 
 async def _serve_libqb(ring: ServedRing, access: Access, libqb_state: LibqbState, nursery: trio.Nursery) -> None:
-    """Answer programs that use libcpg, if that is wanted, or nothing was said and nobody else does.
+    """Serve programs that use libcpg, if that is configured, or if nothing is configured and nobody else serves them.
 
-    Whoever has their names in place of a Corosync, or where libqb is wanted, may give them up: then they are taken.
+    A foreign owner of their names, and any owner where libqb is configured, may give them up: then they are taken.
     """
     wanted = ring.config.daemon.libqb
     if wanted is False:
@@ -174,7 +172,7 @@ async def _serve_libqb(ring: ServedRing, access: Access, libqb_state: LibqbState
     level = logging.ERROR if wanted or is_foreign else logging.WARNING
     hint = "" if wanted else " (`libqb: no` in section cpgd says so)"
     _log.log(level, "programs that use libcpg are not served: %s%s", error.strerror, hint)
-    if wanted or is_foreign:  # else it is the machine's Corosync, which must find its names when it comes again
+    if wanted or is_foreign:  # else it is the machine's Corosync, which must find its names when it starts again
         nursery.start_soon(_wait_for_names, ring, access, libqb_state, nursery)
 
 
@@ -187,7 +185,7 @@ async def _wait_for_names(ring: ServedRing, access: Access, libqb_state: LibqbSt
 async def _begin_libqb(
     ring: ServedRing, access: Access, libqb_state: LibqbState, nursery: trio.Nursery
 ) -> libqb.NameTaken | None:
-    """Serve programs that use libcpg from now on; return why not."""
+    """Serve programs that use libcpg from now on; return why that is not possible."""
     try:
         await nursery.start(partial(libqb.serve, ring, access=access))
     except libqb.NameTaken as error:

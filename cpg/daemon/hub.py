@@ -1,15 +1,15 @@
-"""The daemon's clients, without I/O: what each asks for, what waits for each, and when one has to go.
+"""The daemon's clients, without I/O: the requests of each, what waits for each, and when one must be disconnected.
 
-A client is a connection. What it asks for is done in its order; a request that has to wait (for room in the ring's
-queue, for the end of an earlier membership of the same process) keeps those behind it waiting, and the server reads no
-further from that client: so senders are paced, each by itself. What has come in and is not done, records that wait and
-long messages that come in pieces, is bounded for all clients and for each user (`INCOMING_LIMIT`): beyond that a client
-is not read from until there is room again.
+A client is a connection. Its requests are processed in their order. A request that has to wait (for room in the ring's
+queue, for the end of an earlier membership of the same process) keeps those behind it waiting, and the server reads
+nothing more from that client: so each sender is paced by itself. What has arrived and is not done, waiting records and
+long messages that come in pieces, is bounded for all clients and for each user (`INCOMING_LIMIT`). Beyond that, clients
+are not read from until there is room again.
 
-What a client is told waits in its queue, which is bounded. A client that does not read is first not read from any
-more (`is_behind`); when more waits than `client_limit`, or more than `total_limit` for all and most of it for this one,
-it is put out: its groups see it as gone (procdown), its queue is thrown away, and a goodbye with the reason takes its
-place, for the time when it looks again.
+What a client gets waits in its queue, which is bounded. A client that does not read is first not read from any more
+(`is_behind`). It is disconnected when more waits than `client_limit`, or more than `total_limit` for all and most of it
+for this one. Its groups see it as gone (procdown), its queue is discarded, and a goodbye with the reason takes its
+place, for the time when it reads again.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ from totem.errors import MessageTooLong, QueueFull, RingLost
 TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
 INCOMING_LIMIT: Final = 256 << 20
-"""Bytes of what all clients have sent, and what is not done."""
+"""Bytes of requests of all clients that are not done."""
 RECORD_COST: Final = 512 << 10
-"""Bytes counted for one record that waits to be done: as requests its items take more than its own bytes."""
+"""Bytes counted for one record whose requests wait: as objects they take more than the record's own bytes."""
 SHARED: Final = 4096
-"""Bytes from which on it is worth while to see whether a body waits for several clients."""
+"""Bytes from which on it pays to see whether a body waits for several clients."""
 REQUEST_TURN: Final = 8
-"""Questions, joins and leaves of one client that are settled in one turn of the ring: each may take a while."""
+"""Queries, joins and leaves of one client that are processed in one turn of the ring: each may take a while."""
 MOST_CLIENTS: Final = 8192
 MOST_GROUPS: Final = 1024
-"""Of one client."""
+"""Groups of one client."""
 
 
 class Port(Protocol):
-    """What the hub needs of a ring: `cpg.embedded.EmbeddedRing`."""
+    """The ring, as the hub needs it: `cpg.embedded.EmbeddedRing`."""
 
     @property
     def node_id(self) -> int:
@@ -92,28 +92,28 @@ class Hub:
         self.access = access or Access()
         self._places = self.access.shares(most_clients)
         self.incoming = self.access.shares(incoming_limit)
-        """Bytes that clients have sent, or begun to send, and that are not done."""
+        """Bytes of requests, complete or begun, that are not done."""
         self.has_given_room = False
-        """Some of that was done; for the server, which lets those go on who wait."""
-        self.answers: Mapping[str, Callable[[], object]] = {}
-        """What a client can ask for, each as values of JSON."""
+        """Some of them were done: the server wakes clients that wait."""
+        self.replies: Mapping[str, Callable[[], object]] = {}
+        """The replies to queries, each as values of JSON."""
         self.clients: set[Client] = set()
         self.written: set[Client] = set()
-        """Those for whom something was queued since `take_written`."""
+        """Clients for which something was queued since `take_written`."""
         self.client_limit = client_limit
         self.connected = 0
-        """Clients that there have been."""
+        """Number of clients since the start."""
         self.dropped = 0
-        """Clients that were put out since they did not read."""
+        """Clients that were disconnected since they did not read."""
         self.waiting = 0
-        """Bytes that wait for all clients; what waits for several counts for each."""
+        """Bytes that wait for all clients; a body that waits for several counts for each."""
         self._total_limit = total_limit
-        self._until_look = total_limit
-        """Bytes that may be queued before `_look_at_all`."""
+        self._until_check = total_limit
+        """Bytes that may be queued before `_check_total`."""
         self._stays: dict[tuple[bytes, int], _Stay] = {}
         """By group and process."""
-        self._ring_told: list[RingEvent] = []
-        """What is true of the ring, for those who come later."""
+        self._ring_events: list[RingEvent] = []
+        """The present events of the ring, for new clients."""
         self._packed_of: list[bytes] = []
         self._packed = Packed(0, 0, b"")
         self._item_of: Confchg | RingEvent | None = None
@@ -122,7 +122,7 @@ class Hub:
     # ---- clients come and go
 
     def connect(self, pid: int, uid: int, gid: int) -> Client:
-        """A process has connected."""
+        """Add a client: a process has connected."""
         self.connected += 1
         client = Client(self, pid, uid, gid, self.connected)
         self.clients.add(client)
@@ -135,7 +135,7 @@ class Hub:
         return client
 
     def disconnect(self, client: Client) -> None:
-        """A connection has ended; its process is gone from its groups."""
+        """Remove a client: its connection has ended, and its process is gone from its groups."""
         client.end()
         if client.has_place:
             client.has_place = False
@@ -144,34 +144,34 @@ class Hub:
         self.written.discard(client)
 
     def dismiss_all(self, text: str) -> None:
-        """The daemon ends."""
+        """Send all clients the daemon's goodbye."""
         for client in self.clients:
             client.dismiss(Farewell.ENDING, text)
 
     def take_written(self) -> set[Client]:
-        """Those for whom something was queued, once."""
+        """Return the clients for which something was queued, once."""
         written, self.written = self.written, set()
         return written
 
-    # ---- what the ring tells
+    # ---- events of the ring
 
     def ring_event(self, event: RingEvent) -> None:
-        """The ring has told something: all clients learn it."""
+        """Send an event of the ring to all clients."""
         match event:
             case Transitional():
-                self._ring_told = []
+                self._ring_events = []
             case TotemConfchg():
-                self._ring_told = [event]
+                self._ring_events = [event]
             case Quorum():
-                self._ring_told = [*self._ring_told[:1], event]
+                self._ring_events = [*self._ring_events[:1], event]
         for client in self.clients:
             if client.welcomed:
-                client.put(*self.item(0, event))
+                client.send(*self.item(0, event))
 
-    def tell_ring(self, client: Client) -> None:
-        """Tell a new client what is true of the ring."""
-        for event in self._ring_told:
-            client.put(*self.item(0, event))
+    def send_ring_state(self, client: Client) -> None:
+        """Send a new client the present state of the ring."""
+        for event in self._ring_events:
+            client.send(*self.item(0, event))
 
     def pack(self, payloads: list[bytes]) -> Packed:
         """Pack a run once, for all local members of the group. Hot: once for each run and client."""
@@ -180,16 +180,16 @@ class Hub:
         return self._packed
 
     def item(self, handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
-        """Write an event, once for all local members of the group."""
+        """Return an event as an item, made once for all local members of the group."""
         if event is not self._item_of:
             self._item_of, self._item = event, event_item(0, event)
         item_head, body = self._item
         return addressed(item_head, handle), body
 
-    # ---- what clients ask for
+    # ---- requests of clients
 
     def join(self, client: Client, handle: int, name: bytes) -> bool:
-        """Join a group for a client; whether it is settled, or must be tried again when the ring has gone on."""
+        """Join a group for a client; return False if it must be tried again after a turn of the ring."""
         earlier = self._stays.get((name, client.pid))
         if earlier is not None and earlier.membership.leaving:
             return False
@@ -231,33 +231,34 @@ class Hub:
             raise
 
     def forget(self, stay: _Stay) -> None:
-        """A membership has ended."""
+        """Remove a membership that has ended."""
         self._stays.pop((stay.membership.name, stay.membership.member.pid), None)
         stay.client.stays.pop(stay.handle, None)
         self.access.memberships.give(stay.client.uid)
 
-    def answer(self, question: str) -> bytes:
-        """Answer what a client asks; Malformed for what it cannot ask."""
-        if question not in self.answers:
+    def reply(self, question: str) -> bytes:
+        """Return the reply to a query. Raises Malformed for an unknown one."""
+        if question not in self.replies:
             raise Malformed(f"the unknown question {question[:40]!r}")
-        return json.dumps(self.answers[question]()).encode()
+        return json.dumps(self.replies[question]()).encode()
 
     # ---- bounds
 
     def queued(self, client: Client, size: int) -> None:
-        """So many bytes more wait for a client."""
+        """Count `size` more bytes that wait for a client, and disconnect it at its limit."""
         self.waiting += size
         self.written.add(client)
-        self._until_look -= size
+        self._until_check -= size
         if client.writer.size > self.client_limit:
             self._drop(client, f"more than {self.client_limit} bytes waited for it")
-        elif self._until_look < 0:
-            self._look_at_all()
+        elif self._until_check < 0:
+            self._check_total()
 
-    def put_out_unfinished(self, began_before: float) -> None:
-        """Put out the client that has held room for a long message for longest, from before that time, if there is one.
+    def drop_unfinished(self, began_before: float) -> None:
+        """Disconnect the client that has held room for a long message for longest, since before that time, if there is
+        one.
 
-        Of those whose message has not come: one that has come waits for the ring, and is not to blame.
+        Only clients whose message is not complete: a complete one waits for the ring, which is not the client's fault.
         """
         holders = [client for client in self.clients if client.promised and client.held and not client.ended]
         oldest = min(holders, key=lambda client: client.began, default=None)
@@ -265,15 +266,16 @@ class Hub:
             begun = f"process {oldest.pid} began a message of {oldest.promised} bytes"
             oldest.dismiss(Farewell.UNFINISHED, f"{begun} and did not end it, while others wait for the room")
 
-    def _look_at_all(self) -> None:
-        """Reckon what waits for all clients; where it is too much, those of the user go who are furthest behind.
+    def _check_total(self) -> None:
+        """Check the bytes that wait for all clients; where they are too many, disconnect the client that is furthest
+        behind.
 
-        A body that waits for many is in memory once, and counts once. So the sum is not kept but made, each time that
-        as many bytes as were left the last time have been queued.
+        A body that waits for many clients is in memory once, and counts once. So the sum is not kept but computed, each
+        time that as many bytes have been queued as were left the last time.
         """
         while (held := self._held()) > self._total_limit and (slowest := furthest_behind(self.clients)):
             self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
-        self._until_look = self._total_limit - held
+        self._until_check = self._total_limit - held
 
     def _held(self) -> int:
         if self.waiting <= self._total_limit:
@@ -296,27 +298,27 @@ class Client:
         self.uid = uid
         self.gid = gid
         self.number = number
-        """In the order in which they came."""
+        """Its place in the order of connections."""
         self.name = ""
-        """What it calls itself."""
+        """Its own name."""
         self.writer = Writer()
         self.stays: dict[int, _Stay] = {}
         """Its groups by its handles."""
         self.has_place = False
-        """It counts among those who are served."""
+        """It counts as one of the clients that are served."""
         self.welcomed = False
         self.ended = False
-        """It has been told goodbye, or is gone: nothing is done for it any more."""
+        """It has been sent goodbye, or is gone: nothing is done for it any more."""
         self.farewell: tuple[Farewell, str] | None = None
-        """Why it was told goodbye."""
+        """Why it was sent goodbye."""
         self.sent = 0
         """Messages it has sent."""
         self.received = 0
         """Messages queued for it."""
         self.held = 0
-        """Bytes for which it has room among what is not done."""
+        """Bytes of its requests that count among those not done."""
         self.began = 0.0
-        """When it got that, on the clock of `admit`."""
+        """When it got that room, on the clock of `admit`."""
         self._hub = hub
         self._reader = Reader()
         self._requests: deque[Item] = deque()
@@ -328,16 +330,16 @@ class Client:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits for it that it should read before it asks for more."""
+        """Whether so much waits for it that it should read before it sends more."""
         return self.writer.size > self._hub.client_limit // 4
 
     @property
     def promised(self) -> int:
-        """Bytes of a long message that has begun to come."""
+        """Bytes of a long message that has begun to arrive."""
         return self._reader.promised
 
     def admit(self, now: float) -> bool:
-        """Whether it may be read from: there is room for one more record, and for the long message that has begun."""
+        """Return whether it may be read from: there is room for a record, and for a long message that has begun."""
         incoming = self._hub.incoming
         if not self.promised:
             return not incoming.taken or incoming.may_take(self.uid, RECORD_COST)
@@ -348,7 +350,7 @@ class Client:
     # ---- requests
 
     def receive(self, record: bytes) -> None:
-        """Take in a record: its requests are done by `work`. What is malformed ends the client."""
+        """Add a record, whose requests `work` processes. A malformed one ends the client."""
         if self.ended:
             return
         try:
@@ -357,9 +359,9 @@ class Client:
             self.dismiss(Farewell.MALFORMED, f"process {self.pid} sent {malformed}")
 
     def work(self) -> int | None:
-        """Do what was asked for, until one request has to wait: for room for so many bytes, 0 for a turn of the ring.
+        """Process requests until one has to wait; return for how many bytes of room, 0 for a turn of the ring.
 
-        None when all is done.
+        None when all are done.
         """
         turn = REQUEST_TURN
         while self._requests and not self.ended:
@@ -403,8 +405,8 @@ class Client:
                 if stay is not None:
                     stay.membership.leave()
             case Kind.ASK:
-                text = self._hub.answer(request.body.decode(errors="replace"))
-                self.put(head(Kind.ANSWER, request.handle, len(text)), text)
+                text = self._hub.reply(request.body.decode(errors="replace"))
+                self.send(head(Kind.ANSWER, request.handle, len(text)), text)
             case _:
                 raise Malformed(f"an item {request.kind.name}, which a client does not send")
         return None
@@ -419,8 +421,8 @@ class Client:
             return
         self.name = request.body[:256].decode(errors="replace")
         self.welcomed = True
-        self.put(head(Kind.WELCOME, 0, 0, a=VERSION, b=self._hub.ring.node_id, c=self.pid))
-        self._hub.tell_ring(self)
+        self.send(head(Kind.WELCOME, 0, 0, a=VERSION, b=self._hub.ring.node_id, c=self.pid))
+        self._hub.send_ring_state(self)
 
     def _join(self, request: Item) -> int | None:
         if not request.handle or request.handle in self.stays:
@@ -428,10 +430,10 @@ class Client:
         return None if self._hub.join(self, request.handle, request.body) else 0
 
     def _send(self, request: Item) -> int | None:
-        """Hot: once for each list that a client sends."""
+        """Send a list of messages. Hot: once for each list."""
         stay = self.stays.get(request.handle)
         if stay is None or stay.membership.leaving:
-            return None  # it has been put out of the group, and will learn of it
+            return None  # it has been removed from the group, and will hear of that
         cost = len(request.body) + MESSAGE_COST * request.c
         if request.c > 1 and cost > 2 * BATCH_BYTES:
             raise Malformed(f"a list of {request.c} messages, {len(request.body)} bytes: send it in parts")
@@ -445,30 +447,30 @@ class Client:
         self.sent += len(payloads)
         return None
 
-    # ---- what it is told
+    # ---- its queue
 
-    def put(self, item_head: bytes, body: bytes = b"") -> None:
+    def send(self, item_head: bytes, body: bytes = b"") -> None:
         """Queue an item."""
         if not self.ended:
             self.writer.add(item_head, body)
             self._hub.queued(self, len(item_head) + len(body))
 
     def record(self) -> bytes:
-        """The next record for its socket; only if something waits."""
+        """Return the next record for its socket; call this only if something waits."""
         size = self.writer.size
         record = self.writer.record()
         self._hub.waiting -= size - self.writer.size
         return record
 
     def refuse(self, handle: int, why: Refusal, error: Exception) -> None:
-        """Answer a join that cannot be."""
+        """Refuse a join."""
         text = str(error).encode()
-        self.put(head(Kind.REFUSED, handle, len(text), detail=why), text)
+        self.send(head(Kind.REFUSED, handle, len(text), detail=why), text)
 
     # ---- its end
 
     def dismiss(self, why: Farewell, text: str) -> None:
-        """Tell it goodbye, instead of all that waits; its process is gone from its groups."""
+        """Send it goodbye instead of all that waits; its process is gone from its groups."""
         if self.ended:
             return
         self.end()
@@ -479,7 +481,7 @@ class Client:
         self._hub.written.add(self)
 
     def has_records(self) -> bool:
-        """Whether something waits for it."""
+        """Return whether something waits for it."""
         return self.writer.has_records()
 
     def discard(self) -> None:
@@ -500,7 +502,7 @@ class Client:
 
 
 class _Stay:
-    """A client in a group: what the engine tells it, to the client's queue (an `Inbox`)."""
+    """A client in a group: the engine's events, for the client's queue (an `Inbox`)."""
 
     membership: LocalMembership
 
@@ -510,16 +512,16 @@ class _Stay:
         self._hub = hub
 
     def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Hot: once for each run."""
+        """Queue a run of messages. Hot: once for each run."""
         client = self.client
         if client.ended:
             return
         packed = self._hub.pack(payloads)
         client.received += packed.number
-        client.put(messages_head(self.handle, level, sender, packed), packed.body)
+        client.send(messages_head(self.handle, level, sender, packed), packed.body)
 
     def event(self, event: Confchg | RingEvent) -> None:
-        """Anything that is not a message; the own leave is the last."""
-        self.client.put(*self._hub.item(self.handle, event))
+        """Queue any other event; the own leave is the last."""
+        self.client.send(*self._hub.item(self.handle, event))
         if isinstance(event, Confchg) and self.membership.member in event.left:
             self._hub.forget(self)

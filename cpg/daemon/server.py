@@ -1,7 +1,7 @@
-"""The daemon's sockets: who connects, what they send and what they are told, between the hub and the kernel.
+"""The daemon's sockets: connections, requests and events, between the hub and the kernel.
 
-What the ring delivers in one turn is written to all its clients at the end of that turn, in as few records as there
-can be. A client whose socket is full has a task that waits for it; everybody else goes on.
+What the ring delivers in one turn is written to all clients at the end of that turn, in as few records as possible. A
+client whose socket is full has a task that waits for it; everybody else goes on.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from totem.configuration import Delivery
 from totem.errors import RingLost
 
 READ_TURN: Final = 16
-"""Records taken from one client before others get a turn."""
+"""Records read from one client before others get a turn."""
 BEHIND_INTERVAL: Final = 0.05
-"""Seconds between two looks whether a client that is behind has read."""
+"""Seconds between two checks whether a client that is behind has read."""
 ITEM_PATIENCE: Final = 10.0
-"""Seconds in which a long message must come, where others wait for room."""
+"""Seconds in which a long message must arrive, where others wait for room."""
 GOODBYE_PATIENCE: Final = 600.0
 """Seconds that a goodbye waits for a client that does not read."""
 FAREWELL_PATIENCE: Final = 1.0
-"""Seconds that clients have to take their goodbye when the daemon ends."""
+"""Seconds that clients have to read their goodbye when the daemon ends."""
 
 _SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
-"""What is no news of one client, or has a line of its own."""
+"""Reasons that do not concern one client, or have a log line of their own."""
 
 
 class ServedRing(EmbeddedRing):
-    """The daemon's place in the ring: it tells the hub what happens, and writes to clients when a turn is over."""
+    """The daemon's place in the ring: it gives the hub the events, and writes to clients when a turn is over."""
 
     hub: Hub | None = None
     write: Callable[[], None] = staticmethod(lambda: None)
@@ -50,7 +50,7 @@ class ServedRing(EmbeddedRing):
         self.write()
 
     def _fail(self, failure: BaseException) -> None:
-        """The ring cannot go on: all clients are told why."""
+        """End the ring, and send all clients the reason."""
         if self.hub is not None:
             self.hub.dismiss_all(f"node {self.node_id}: {failure}")
             self.write()
@@ -67,7 +67,7 @@ class Server:
         self._connections: dict[Client, Connection] = {}
         self._turns = Turns()
         self._lines: dict[int, trio.lowlevel.ParkingLot] = {}
-        """Where clients wait for room for what they send, by user."""
+        """Clients that wait for room for their requests, by user."""
         ring.hub = hub
         ring.write = self.write
         ring._observe(hub.ring_event)
@@ -86,7 +86,7 @@ class Server:
                 connection.write()
 
     async def farewell(self, text: str, patience: float) -> None:
-        """Tell all clients that the daemon ends, and wait for those that read: so many seconds."""
+        """Send all clients the daemon's goodbye, and wait for those that read, for at most `patience` seconds."""
         self._hub.dismiss_all(text)
         self.write()
         with trio.move_on_after(patience, shield=True):
@@ -99,7 +99,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
-                with suppress(RingLost):  # which all clients are told by `farewell`
+                with suppress(RingLost):  # `farewell` sends all clients the reason
                     await self._read(connection, client)
                     await self._see_off(connection, client)
                 nursery.cancel_scope.cancel()
@@ -111,7 +111,7 @@ class Server:
             self.write()
 
     async def _read(self, connection: Connection, client: Client) -> None:
-        """Do what the client asks for until it is gone, or told goodbye."""
+        """Process the client's requests until it is gone, or was sent goodbye."""
         turns = self._turns
         while not client.ended:
             for _ in range(READ_TURN):
@@ -141,7 +141,7 @@ class Server:
                 await trio.lowlevel.checkpoint()
 
     async def _work_on(self, client: Client, need: int | None) -> None:
-        """Do what a client has asked for and for which there was no room; of each user one client waits for that."""
+        """Process requests for which there was no room; of each user one client waits for room."""
         turns = self._turns
         while need is not None:
             self._ring._send_soon()
@@ -160,25 +160,27 @@ class Server:
             turns.charge(client.uid, begun)
 
     async def _admitted(self, client: Client) -> None:
-        """Wait until there is room for what a client has sent. Who holds room and does not go on is put out."""
+        """Wait until there is room for a client's requests. A client that holds room and does not go on is
+        disconnected.
+        """
         line = self._lines.setdefault(client.uid, trio.lowlevel.ParkingLot())
         while not client.admit(trio.current_time()) and not client.ended:
             with trio.move_on_after(ITEM_PATIENCE) as patience:
                 await line.park()
             if patience.cancelled_caught:
-                self._hub.put_out_unfinished(trio.current_time() - ITEM_PATIENCE)
+                self._hub.drop_unfinished(trio.current_time() - ITEM_PATIENCE)
                 self._let_go_on()
-        line.unpark()  # whoever is behind it in the line may find room, too
+        line.unpark()  # the next client in the line may find room, too
 
     def _let_go_on(self) -> None:
-        """Let those look who wait for room, if there is more: of each user the first."""
+        """Wake clients that wait for room, if there is more: the first one of each user."""
         if self._hub.has_given_room:
             self._hub.has_given_room = False
             for line in self._lines.values():
                 line.unpark()
 
     async def _see_off(self, connection: Connection, client: Client) -> None:
-        """Let a client that was told goodbye read that."""
+        """Let a client read its goodbye."""
         if client.farewell is None:
             return
         why, text = client.farewell

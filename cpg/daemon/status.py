@@ -1,4 +1,4 @@
-"""What the daemon tells of itself to its clients, above all to the commands of `cpg`, as values of JSON."""
+"""The daemon's replies to its clients, above all to the commands of `cpg`, as values of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cpg.embedded import EmbeddedRing
 from cpg.local.access import Access
 from cpg.status import ring_status
 
-Answers = Mapping[str, Callable[[], object]]
+Replies = Mapping[str, Callable[[], object]]
 
 
 @dataclass
@@ -23,11 +23,11 @@ class LibqbState:
 
     serves: bool = False
     lacks: str | None = None
-    """Why not, where they would be."""
+    """Why not, where they should be."""
 
 
-def answers(ring: EmbeddedRing, hub: Hub, access: Access, libqb_state: LibqbState) -> Answers:
-    """What clients can ask for, by question. The daemon's uptime begins here."""
+def replies(ring: EmbeddedRing, hub: Hub, access: Access, libqb_state: LibqbState) -> Replies:
+    """Return the replies by query. The daemon's uptime begins here."""
     started = trio.current_time()
     return {
         "groups": partial(_groups, ring),

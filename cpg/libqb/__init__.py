@@ -1,8 +1,8 @@
-"""What Corosync's client libraries ask of a node: C programs linked with libcpg, and Corosync's own tools, on our ring.
+"""Corosync's IPC on our ring: C programs linked with libcpg, and Corosync's own tools, find a node.
 
-`serve` answers libqb's IPC, of its two types the one over sockets, under the names of Corosync's services: cpg, quorum,
-votequorum, cmap and cfg. A client of any of them is a connection with a session: requests in, answers out, events
-between. Sessions know bytes and the node, no sockets; `server` has those.
+`serve` answers libqb's IPC, in its form over sockets, under the names of Corosync's services: cpg, quorum, votequorum,
+cmap and cfg. A client of any of them is a connection with a session: requests in, answers out, events between. Sessions
+know bytes and the node, no sockets; `server` has those.
 """
 
 from cpg.libqb.names import NameTaken

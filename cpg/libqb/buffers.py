@@ -1,8 +1,8 @@
-"""The shell's part of libcpg's zero copy: files of a client in shared memory, which it fills and says to send.
+"""The shell's part of libcpg's zero copy: files of a client in shared memory, which it fills and orders to be sent.
 
-The library makes a file, fills it and leaves it to the server to remove. Corosync believes it whatever file it names;
-here it must be one of those that the library makes, and the client's own, each time that it is opened. Nothing is
-mapped, since the client can cut the file off.
+The library creates a file, fills it and leaves it to the server to remove. Corosync accepts any file that the client
+names. Here it must be one of those that the library creates, and the client's own, each time that it is opened. Nothing
+is mapped, since the client can truncate the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Final
 
 MOST_BUFFERS: Final = 64
-"""Of one client."""
+"""Files of one client."""
 
 _PATH: Final = re.compile(r"/dev/shm/corosync_zerocopy-\w{6}", re.ASCII)
 _HANDLE: Final = Struct("<Q")
@@ -24,7 +24,7 @@ _HANDLE_OFFSET: Final = 8  # of server_address in struct coroipcs_zc_header
 
 
 class Buffers:
-    """Of one client."""
+    """The files of one client."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid
@@ -32,7 +32,7 @@ class Buffers:
         self._handles = itertools.count(1)
 
     def allocate(self, path: str) -> bool:
-        """Take in a file, and write into it the handle by which the client names it from now on."""
+        """Register a file, and write into it the handle that names it from now on."""
         if len(self._paths) >= MOST_BUFFERS or not _PATH.fullmatch(path):
             return False
         handle = next(self._handles)
@@ -57,7 +57,7 @@ class Buffers:
         return descriptor
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
-        """Read a part of a file; less than asked for where there is less, or no such file."""
+        """Read a part of a file; less where there is less, or no such file."""
         if handle not in self._paths:
             return b""
         try:
@@ -70,7 +70,7 @@ class Buffers:
             return b""
 
     def free(self, handle: int) -> bool:
-        """Remove a file; whether there was one."""
+        """Remove a file; return whether there was one."""
         path = self._paths.pop(handle, None)
         if path is None:
             return False
@@ -80,6 +80,6 @@ class Buffers:
         return True
 
     def close(self) -> None:
-        """Remove all."""
+        """Remove all files."""
         for handle in list(self._paths):
             self.free(handle)

@@ -1,6 +1,6 @@
 """The service cfg: the state of the node's links, and the addresses of nodes (exec/cfg.c). It changes nothing.
 
-What an administrator orders through it (reload, shutdown, the end of another node) is answered NOT_SUPPORTED.
+An administrator's orders (reload, shutdown, the end of another node) are answered NOT_SUPPORTED.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class Cfg:
         self.node = node
 
     def open(self, client: LibqbClient) -> CfgSession:
-        """Begin a connection."""
+        """Open a connection."""
         return CfgSession(client, self.node)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Nothing to do: clients ask."""
+        """Do nothing: clients query."""
 
 
 def _refuse(answer_id: int) -> Callable[..., bytes]:
@@ -83,8 +83,8 @@ class CfgSession(LibqbSession):
         listed = [entry for entry in config.nodes if entry.node_id == node_id]
         reachable = node_id in node.node_ids
         status = _STATUS.pack(VERSION, node_id, reachable, 0, 0, 0, 0, 0)
-        # As Corosync over udpu: the one link is said to come from the node that was asked for, and to go nowhere;
-        # and from its MTU, what frames need for themselves has gone.
+        # As Corosync over udpu: the one link comes from the requested node, and leads nowhere;
+        # and its MTU is without the bytes that frames need for themselves.
         mtu = config.netmtu - 2 * MCAST_HEADER
         links = b"".join(_LINK.pack(1, reachable, 0, mtu, entry.address.encode(), b"") for entry in listed)
         return answer(ANSWER_NODE_STATUS, status + links.ljust(MOST_LINKS * _LINK.size, b"\0"))
@@ -101,7 +101,7 @@ class CfgSession(LibqbSession):
         return answer(ANSWER_LOCAL_GET, _UINT32.pack(self._node.node_id))
 
     def _on_track_start(self) -> bytes:
-        return answer(ANSWER_TRACK_START)  # nothing will be told: shutdowns are not asked for here
+        return answer(ANSWER_TRACK_START)  # no event follows: shutdowns are not requested here
 
     def _on_track_stop(self) -> bytes:
         return answer(ANSWER_TRACK_STOP)

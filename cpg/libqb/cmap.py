@@ -1,7 +1,7 @@
 """The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read, not written.
 
-There are the keys that Corosync's tools and programs around it ask for: of the sections totem, nodelist and quorum,
-`runtime.members`, `runtime.config.totem` and `runtime.votequorum`; and `stats.srp` in the map of statistics. Keys of
+It has the keys that Corosync's tools and programs around it read: those of the sections totem, nodelist and quorum,
+`runtime.members`, `runtime.config.totem` and `runtime.votequorum`, and `stats.srp` in the map of statistics. Keys of
 the first map can be tracked; they change with the ring.
 """
 
@@ -19,7 +19,7 @@ from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.config import milliseconds
 
 MOST_ITERATIONS: Final = 64
-"""Open at a time on one connection, and as many tracks."""
+"""Iterations that may be open on one connection, and as many tracks."""
 ENTRY_COST: Final = 256
 """Bytes counted for each key of an iteration, and its value."""
 
@@ -38,7 +38,7 @@ _CHANGED: Final = Struct(f"<Q {_NAME} i4x B7x B7x QQ")
 SET, DELETE, GET, ADJUST, ITERATE, NEXT, ITERATED, TRACK, UNTRACK, SET_MAP = range(10)
 ANSWER_SET_MAP: Final = 10  # all others have the number of their request
 CHANGED: Final = 9
-"""The event."""
+"""Id of the event."""
 DEFAULT_MAP, STATS_MAP = 0, 1
 DELETED, MODIFIED, ADDED, PREFIX = 1, 2, 4, 8  # CMAP_TRACK_*
 
@@ -52,11 +52,11 @@ class Value(NamedTuple):
 
 _Map = dict[str, Value]
 _NOTHING: Final = Value(0, b"")
-"""Stands for the value of a key that does not exist."""
+"""The value of a key that does not exist."""
 
 
 class KeyChange(NamedTuple):
-    """What has become of a key."""
+    """A change of a key."""
 
     kind: int
     key: str
@@ -65,15 +65,15 @@ class KeyChange(NamedTuple):
 
 
 class Track(NamedTuple):
-    """What a client wants to be told."""
+    """The keys that a client tracks."""
 
     kinds: int
     key: str
     handle: int
-    """The client's own."""
+    """The client's own handle."""
 
     def wants(self, change: KeyChange) -> bool:
-        """Whether it is this."""
+        """Return whether this change is tracked."""
         is_meant = change.key.startswith(self.key) if self.kinds & PREFIX else change.key == self.key
         return bool(is_meant and change.kind & self.kinds)
 
@@ -87,7 +87,7 @@ uint8, uint32, uint64 = _integer(2, "<B"), _integer(6, "<I"), _integer(8, "<Q")
 
 
 def string(text: str) -> Value:
-    """A string, which has a NUL at its end."""
+    """Return a string, with a NUL at its end."""
     return Value(11, text.encode() + b"\0")
 
 
@@ -99,19 +99,19 @@ class Cmap:
     def __init__(self, node: Node) -> None:
         self.node = node
         self._joins: dict[int, int] = {}
-        """How often each node has joined the ring, since this service began."""
+        """Number of times that each node has joined the ring since this service began."""
         self._members: tuple[int, ...] = ()
         self._note(node.node_ids)
         self.changes: list[KeyChange] = []
-        """Made by what happened to the ring last."""
+        """Changes that the last event of the ring has made."""
         self._known = self.values(DEFAULT_MAP)
 
     def open(self, client: LibqbClient) -> CmapSession:
-        """Begin a connection."""
+        """Open a connection."""
         return CmapSession(client, self)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Count the joins, and see what has changed."""
+        """Count the joins, and find the changes."""
         if isinstance(event, TotemConfchg):
             self._note(event.node_ids)
         known, self._known = self._known, self.values(DEFAULT_MAP)
@@ -123,7 +123,7 @@ class Cmap:
         self._members = members
 
     def values(self, which: int) -> _Map:
-        """All keys and values of a map at this moment, by key in ascending order."""
+        """Return all keys and values of a map at this moment, by key in ascending order."""
         found: Iterator[tuple[str, Value]]
         if which == STATS_MAP:
             found = self._statistics()
@@ -212,7 +212,7 @@ class CmapSession(LibqbSession):
         self._service = service
         self._map = DEFAULT_MAP
         self._iterations: dict[int, tuple[Iterator[tuple[str, Value]], int]] = {}
-        """What is to come of each, and what it counts for."""
+        """What is left of each iteration, and the bytes that it counts for."""
         self._tracks: dict[int, Track] = {}
         self._handles = itertools.count(1)
 
@@ -296,9 +296,9 @@ class CmapSession(LibqbSession):
     }
 
     def on_ring(self, event: RingEvent) -> None:
-        """Tell what has changed of what is tracked."""
+        """Send the changes of tracked keys."""
         for track in self._tracks.values():
-            self.client.tell([_changed(track, change) for change in self._service.changes if track.wants(change)])
+            self.client.send([_changed(track, change) for change in self._service.changes if track.wants(change)])
 
 
 def _changed(track: Track, change: KeyChange) -> bytes:

@@ -1,12 +1,12 @@
 """The service cpg: processes in closed process groups (exec/cpg.c, ipc_cpg.h).
 
-A connection is in at most one group. Its multicasts have no answer: what the ring has no room for stays in the session,
-which handles nothing further until there is, so that nothing is lost or overtaken. A message too long for one request
-comes in pieces and goes to the ring as one; what is long for a datagram is told in pieces, which the library puts
-together.
+A connection is in at most one group. Its multicasts have no answer. Messages for which the ring has no room stay in the
+session, which processes nothing more until there is room: so nothing is lost or overtaken. A message too long for one
+request comes in pieces and goes to the ring as one. A message too long for a datagram is sent to the client in pieces,
+which the library assembles.
 
-A connection whose own leave was delivered is told nothing more of the group, and can join again, as the manual says
-(Corosync 3.1.7 itself forgets to).
+A connection whose own leave was delivered gets nothing more of the group, and can join again, as the manual says
+(Corosync 3.1.7 itself does not do that).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from cpg.libqb.layout import LARGEST, MalformedRequest, answer, uint32s
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from cpg.node.membership import LocalMembership
 from cpg.node.wire import LARGEST_NAME, PIECE_CONTINUED, PIECE_FIRST, PIECE_LAST, REASON_TO_WIRE
-from cpg.payloads import LARGEST_MESSAGE
+from cpg.payloads import LARGEST_MESSAGE, MESSAGE_COST
 from totem.configuration import Guarantee, Level
 from totem.errors import QueueFull
 from totem.text import quoted
 
 MOST_MEMBERS: Final = 128
-"""Of a group, and nodes of a ring, of which the library can be told: it has arrays of this size on its stack."""
+"""Largest number of members of a group, and of nodes of a ring, for the library: it has arrays of this size on its
+stack.
+"""
 MOST_ITERATIONS: Final = 64
-"""Open at a time on one connection."""
+"""Iterations that may be open on one connection."""
 ENTRY_COST: Final = 128
 """Bytes counted for each entry of an iteration."""
 BATCH: Final = 128 * 1024
-"""Bytes given to the ring at once: a batch is taken as a whole or not at all."""
+"""Bytes given to the ring at once: a batch is accepted as a whole or not at all."""
 EVENT_PIECE: Final = 64 * 1024
-"""Bytes of a message told in one event: datagrams of this size get through whatever the machine's limits are."""
+"""Bytes of a message in one event: datagrams of this size pass whatever the machine's limits are."""
 KNOWN_HEADS: Final = 1024
-MESSAGE_COST: Final = 256
-"""Bytes reckoned for what the ring's send queue adds to each message."""
 
 _JOIN: Final = Struct("<i4xi4x I4x128s I4x I4x")  # header, group_name, pid, flags
 _LEAVE: Final = Struct("<i4xi4x I4x128s I4x")  # header, group_name, pid
@@ -87,7 +87,7 @@ NAMES, ONE_GROUP, ALL = 1, 2, 3  # cpg_iteration_type_t
 SAFE: Final = 3  # CPG_TYPE_SAFE; Corosync takes it for agreed, as the other types are
 
 _Entry = tuple[bytes, int, int]
-"""Of an iteration: group, node, pid."""
+"""Entry of an iteration: group, node, pid."""
 
 
 class Groups:
@@ -98,14 +98,14 @@ class Groups:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.processes: set[tuple[bytes, int]] = set()
-        """Who is in a group through a connection that is open."""
+        """Processes in a group through a connection that is open."""
 
     def open(self, client: LibqbClient) -> GroupSession:
-        """Begin a connection."""
+        """Open a connection."""
         return GroupSession(client, self)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Nothing to do: the sessions tell it."""
+        """Do nothing: the sessions send the event."""
 
 
 class GroupSession(LibqbSession):
@@ -119,34 +119,34 @@ class GroupSession(LibqbSession):
         self._wants_first_ring = False
         self._closed = False
         self._iterations: dict[int, tuple[Iterator[_Entry], int]] = {}
-        """What is to come of each, and what it counts for."""
+        """What is left of each iteration, and the bytes that it counts for."""
         self._handles = itertools.count(1)
         self._heads: dict[Member, _Heads] = {}
         # From the client to the ring:
         self._backlog: deque[bytes] = deque()
-        """Requests not handled yet."""
+        """Requests that are not processed yet."""
         self._unsent: list[bytes] = []
-        """What the ring had no room for."""
+        """Messages for which the ring had no room."""
         self._guarantee = Guarantee.AGREED
-        """Of that."""
+        """The guarantee of these messages."""
         self._owed = b""
-        """The answer that is due when the ring has taken it."""
+        """The answer that is due when the ring has accepted the message."""
         self._pieces: list[bytes] | None = None
-        """Of a message that comes in pieces."""
+        """Pieces of a message that comes in pieces."""
         self._missing = 0
-        """Bytes of it that have not come."""
+        """Bytes of it that have not arrived."""
         self._kept = 0
-        """What it counts for, until the ring has it."""
+        """Bytes that it counts for, until the ring has it."""
 
     # ---- requests
 
     def take(self, requests: Sequence[bytes]) -> list[bytes]:
-        """Handle requests as far as the ring has room; what is to be answered."""
+        """Process requests as far as the ring has room; return the answers."""
         self._backlog.extend(requests)
         return self.resume() if not self.stalled else []
 
     def resume(self) -> list[bytes]:
-        """Go on where there was no room; what is to be answered."""
+        """Continue where there was no room; return the answers."""
         answers: list[bytes] = []
         backlog = self._backlog
         while self._hand_over(answers) and backlog:
@@ -158,7 +158,7 @@ class GroupSession(LibqbSession):
         return answers
 
     def _hand_over(self, answers: list[bytes]) -> bool:
-        """Give the ring what was gathered; whether it has room for that."""
+        """Give the ring the gathered messages; return whether it had room."""
         if self._unsent:
             assert self._membership is not None, "nothing is gathered for nobody"
             try:
@@ -177,7 +177,7 @@ class GroupSession(LibqbSession):
         return True
 
     def _gather(self) -> None:
-        """Take consecutive multicasts of one guarantee. Hot: once for each message."""
+        """Gather consecutive multicasts of one guarantee. Hot: once for each message."""
         backlog, unsent, room, level = self._backlog, self._unsent, BATCH, -1
         unpack, header = _MCAST.unpack_from, _MCAST.size
         while backlog and room > 0:
@@ -197,13 +197,13 @@ class GroupSession(LibqbSession):
             backlog.popleft()
         self._guarantee = Guarantee.SAFE if level == SAFE else Guarantee.AGREED
         if not self._may_send():
-            unsent.clear()  # as Corosync does, since nobody waits for an answer
+            unsent.clear()  # as Corosync does: nobody waits for an answer
 
     def _may_send(self) -> bool:
         return self._membership is not None and not self._membership.leaving
 
     def _on_piece(self, request: bytes) -> bytes:
-        """Take a piece of a long message; empty if it is answered later."""
+        """Add a piece of a long message; return an empty answer if that comes later."""
         if len(request) < _PARTIAL.size:
             raise MalformedRequest(f"a piece of {len(request)} bytes, without its header")
         _, size, guarantee, whole, length, kind = _PARTIAL.unpack_from(request)
@@ -234,7 +234,7 @@ class GroupSession(LibqbSession):
 
     @property
     def is_unfinished(self) -> bool:  # type: ignore[override]
-        """Whether a message has begun to come in pieces."""
+        """Whether a message has begun to arrive in pieces."""
         return self._pieces is not None
 
     def _forget_pieces(self) -> None:
@@ -275,7 +275,7 @@ class GroupSession(LibqbSession):
             is_name = len(name) == LARGEST_NAME or b"\0" in name.rstrip(b"\0")
             return Code.NAME_TOO_LONG if is_name else Code.NO_SPACE
         except ValueError:
-            return Code.INVALID_PARAM  # no name at all
+            return Code.INVALID_PARAM  # an empty name
         return Code.OK
 
     def _on_leave(self, *_: object) -> bytes:
@@ -344,7 +344,7 @@ class GroupSession(LibqbSession):
         return answer(ANSWER_FREE, code=Code.OK if self.client.buffers.free(handle) else Code.BAD_HANDLE)
 
     def _on_execute(self, handle: int) -> bytes:
-        """Send what is in a file; answered when the ring has taken it."""
+        """Send the content of a file; the answer is due when the ring has accepted it."""
         if not self._may_send():
             return answer(ANSWER_MCAST, code=Code.NOT_EXIST)
         head = self.client.buffers.read(handle, BUFFER_OFFSET, _MCAST.size)
@@ -383,7 +383,7 @@ class GroupSession(LibqbSession):
     }
 
     def close(self) -> None:
-        """The client has gone: its process is out of the group, if it had not left."""
+        """Remove the client's process from the group, if it has not left: the client is gone."""
         self._closed = True
         self._forget()
         if self._membership is not None:
@@ -397,7 +397,7 @@ class GroupSession(LibqbSession):
     # ---- events: the inbox of the engine
 
     def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Tell messages. Hot: once for each frame, and within for each message."""
+        """Send messages to the client. Hot: once for each frame, and within for each message."""
         if self._closed:
             return
         heads = self._heads.get(sender)
@@ -407,12 +407,12 @@ class GroupSession(LibqbSession):
                 self._heads.clear()
             heads = self._heads[sender] = _Heads(self._membership.name, sender)
         if max(map(len, payloads)) <= EVENT_PIECE:
-            self.client.tell([heads[len(payload)] + payload for payload in payloads])
+            self.client.send([heads[len(payload)] + payload for payload in payloads])
         else:
-            self.client.tell([event for payload in payloads for event in heads.cut(payload)])
+            self.client.send([event for payload in payloads for event in heads.cut(payload)])
 
     def event(self, event: Confchg | RingEvent) -> None:
-        """Tell a change of the group."""
+        """Send a change of the group to the client."""
         if isinstance(event, Confchg) and self._membership is not None and self._membership.member in event.left:
             self.client.give_membership()
         if self._closed:
@@ -421,7 +421,7 @@ class GroupSession(LibqbSession):
             self._on_confchg(event)
         elif isinstance(event, TotemConfchg) and self._wants_first_ring:
             self._wants_first_ring = False
-            self._tell_ring(event)  # later ones come by `on_ring`, as to those who have not joined
+            self._send_ring(event)  # later ones come by `on_ring`, as to those who have not joined
 
     def _on_confchg(self, confchg: Confchg) -> None:
         membership = self._membership
@@ -432,7 +432,7 @@ class GroupSession(LibqbSession):
                 "limit", f"its group {quoted(membership.name)} has {count} members; libcpg has room for {MOST_MEMBERS}"
             )
             return
-        self.client.tell([_confchg(membership.name, confchg)])
+        self.client.send([_confchg(membership.name, confchg)])
         for member in confchg.left:
             self._heads.pop(member, None)
         if membership.member in confchg.left:
@@ -441,18 +441,18 @@ class GroupSession(LibqbSession):
             self._heads.clear()
 
     def on_ring(self, event: RingEvent) -> None:
-        """Tell a new ring, also to those who are in no group."""
+        """Send a new ring to the client, also if it is in no group."""
         if isinstance(event, TotemConfchg):
-            self._tell_ring(event)
+            self._send_ring(event)
 
-    def _tell_ring(self, ring: TotemConfchg) -> None:
+    def _send_ring(self, ring: TotemConfchg) -> None:
         if len(ring.node_ids) <= MOST_MEMBERS:
             body = _TOTEM_CONFCHG.pack(*ring.ring_id, len(ring.node_ids)) + uint32s(ring.node_ids) + bytes(4)
-            self.client.tell([answer(TOTEM_CONFCHG, body)])
+            self.client.send([answer(TOTEM_CONFCHG, body)])
 
 
 class _Heads(dict[int, bytes]):
-    """What stands before the messages of one sender, by length."""
+    """Heads of one sender's messages, by length."""
 
     def __init__(self, name: bytes, sender: Member) -> None:
         self._name = name
@@ -466,7 +466,7 @@ class _Heads(dict[int, bytes]):
         return head
 
     def cut(self, payload: bytes) -> Iterator[bytes]:
-        """Make the events for one message, of whatever length."""
+        """Make the events for one message, of any length."""
         whole = len(payload)
         if whole <= EVENT_PIECE:
             yield self[whole] + payload

@@ -1,7 +1,7 @@
-"""The bytes that all services share: how a client connects, and what each request and answer begins with.
+"""The bytes that all services share: how a client connects, and the header of each request and answer.
 
-Names in the comments are those of libqb and Corosync. All members are aligned to 8 unless said; padding is sent as
-zero, and may be anything in what comes, since clients build their requests on the stack.
+Names in the comments are those of libqb and Corosync. All members are aligned to 8 unless a comment says otherwise.
+Padding is sent as zero, and may be anything in requests, since clients build them on the stack.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Final
 from cpg.libcpg.codes import Code
 
 LARGEST: Final = 1 << 20
-"""Bytes of the longest request, answer or event: what the libraries have buffers for (IPC_REQUEST_SIZE)."""
+"""Bytes of the longest request, answer or event: the size of the libraries' buffers (IPC_REQUEST_SIZE)."""
 AUTHENTICATE: Final = -1
 SOCKET: Final = 0
-"""The type of connection that is given: datagram sockets, no shared memory."""
+"""The type of connection that clients get: datagram sockets, no shared memory."""
 
 REQUEST: Final = Struct("<i4xi4x")  # struct qb_ipc_request_header: id, size
 ANSWER: Final = Struct("<i4xi4xi4x")  # struct qb_ipc_response_header: id, size, error
@@ -38,7 +38,7 @@ class MalformedRequest(Exception):
 
 
 def check_connect(request: bytes) -> None:
-    """Raise MalformedRequest for what is no request to connect."""
+    """Raise MalformedRequest unless this is a request to connect."""
     request_id, size, _ = CONNECT.unpack(request)
     if request_id != AUTHENTICATE or size != CONNECT.size:
         raise MalformedRequest(
@@ -47,26 +47,26 @@ def check_connect(request: bytes) -> None:
 
 
 def connected(control: str, base: str) -> bytes:
-    """Tell a client that it is connected, where its control file is, and what its sockets' names begin with."""
+    """Return the answer to a client that is connected: its control file, and the prefix of its sockets' names."""
     size = CONNECTED.size
     return CONNECTED.pack(AUTHENTICATE, size, 0, SOCKET, LARGEST, 1, control.encode(), base.encode(), b"")
 
 
 def refused(error: int) -> bytes:
-    """Tell a client that it is not connected; `error` is an errno."""
+    """Return the answer to a client that is refused; `error` is an errno."""
     return CONNECTED.pack(AUTHENTICATE, CONNECTED.size, -error, 0, 0, 0, b"", b"", b"")
 
 
 def address(name: str) -> bytes:
-    """Give the abstract address of a socket, as libqb binds and connects: the name fills all of sun_path."""
+    """Return the abstract address of a socket, as libqb binds and connects: the name fills all of sun_path."""
     return (b"\0" + name.encode()).ljust(LONGEST_ADDRESS, b"\0")
 
 
 def answer(answer_id: int, body: bytes = b"", code: Code = Code.OK) -> bytes:
-    """Make an answer or event of what follows its header."""
+    """Return an answer or event with this body."""
     return ANSWER.pack(answer_id, ANSWER.size + len(body), code) + body
 
 
 def uint32s(values: tuple[int, ...]) -> bytes:
-    """Give an array of mar_uint32_t, which has no gaps."""
+    """Return an array of mar_uint32_t, which has no gaps."""
     return Struct(f"<{len(values)}I").pack(*values)

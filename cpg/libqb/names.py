@@ -1,4 +1,4 @@
-"""Who has the name of an abstract socket: anybody on the machine may take one that is free."""
+"""Owners of the names of abstract sockets: anybody on the machine may take a free one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Owner(NamedTuple):
 
 
 class NameTaken(OSError):
-    """The name of a service is taken: by a Corosync, by a daemon like this, or by anybody else."""
+    """The name of a service is taken: by a Corosync, by a daemon like this, or by somebody else."""
 
     def __init__(self, name: str, owner: Owner | None) -> None:
         who = owner or "a process that cannot be seen from here"
@@ -39,7 +39,7 @@ class NameTaken(OSError):
 
 
 def owner_of(name: str) -> Owner | None:
-    """Find out who has the name of a stream socket: who listens there says it, else the files in /proc."""
+    """Return the owner of a stream socket's name: the listening socket says it, else the files in /proc."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -52,7 +52,7 @@ def owner_of(name: str) -> Owner | None:
 
 
 def _holder(name: str) -> Owner | None:
-    """Find the process that has the socket open, of those that this one may look into."""
+    """Find the process that has the socket open, among those that this one may inspect."""
     shown = address(name).decode().replace("\0", "@")
     links = set()
     for line in Path("/proc/net/unix").read_text(errors="replace").splitlines()[1:]:

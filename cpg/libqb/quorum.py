@@ -1,7 +1,7 @@
-"""The service quorum: whether the ring may act for the cluster, and of which nodes it is (exec/vsf_quorum.c).
+"""The service quorum: whether the ring may act for the cluster, and its nodes (exec/vsf_quorum.c).
 
-A client may have one of two models. The first hears of quorum; the second also of each new ring, with the nodes that
-joined and left it, and gets ids of rings whole.
+A client may have one of two models. The first gets quorum; the second also each new ring, with the nodes that joined
+and left it, and whole ids of rings.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Quorums:
     def __init__(self, node: Node) -> None:
         self.node = node
         self.joined: tuple[int, ...] = ()
-        """Nodes that came with the last ring,"""
+        """Nodes that joined with the last ring,"""
         self.left: tuple[int, ...] = ()
-        """and those that went: one that was away unnoticed has done both."""
+        """and those that left: a node that was away unnoticed has done both."""
         self._members = node.node_ids
         self._staying = set(node.node_ids)
 
     def open(self, client: LibqbClient) -> QuorumSession:
-        """Begin a connection."""
+        """Open a connection."""
         return QuorumSession(client, self)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Reckon who joined and left."""
+        """Find the nodes that joined and left."""
         if isinstance(event, Transitional):
             self._staying = set(event.node_ids)
         elif isinstance(event, TotemConfchg):
@@ -77,8 +77,8 @@ class QuorumSession(LibqbSession):
     def _on_track_start(self, flags: int) -> bytes:
         node = self._node
         if flags & (CURRENT | CHANGES):
-            self._tell_nodes(node.ring_id, node.node_ids, (), ())
-            self._tell_quorum(Quorum(node.quorate, node.node_ids))
+            self._send_nodes(node.ring_id, node.node_ids, (), ())
+            self._send_quorum(Quorum(node.quorate, node.node_ids))
         if self._tracking:
             return answer(ANSWER_TRACK_START, code=Code.EXIST)
         self._tracking = bool(flags & (CHANGES | CHANGES_ONLY))
@@ -109,27 +109,27 @@ class QuorumSession(LibqbSession):
     }
 
     def on_ring(self, event: RingEvent) -> None:
-        """Tell what changed to a client that wants to know."""
+        """Send the change to a client that tracks it."""
         if not self._tracking:
             return
         if isinstance(event, TotemConfchg):
-            self._tell_nodes(event.ring_id, event.node_ids, self._service.joined, self._service.left)
+            self._send_nodes(event.ring_id, event.node_ids, self._service.joined, self._service.left)
         elif isinstance(event, Quorum):
-            self._tell_quorum(event)
+            self._send_quorum(event)
 
-    def _tell_nodes(
+    def _send_nodes(
         self, ring_id: RingId, members: tuple[int, ...], joined: tuple[int, ...], left: tuple[int, ...]
     ) -> None:
         if self._model == 1:
             head = _NODELIST.pack(*ring_id, len(members), len(joined), len(left))
-            self.client.tell([answer(NODELIST_NOTIFICATION, head + uint32s((*members, *joined, *left)) + bytes(4))])
+            self.client.send([answer(NODELIST_NOTIFICATION, head + uint32s((*members, *joined, *left)) + bytes(4))])
 
-    def _tell_quorum(self, quorum: Quorum) -> None:
+    def _send_quorum(self, quorum: Quorum) -> None:
         representative, seq = self._node.ring_id
         quorate, members = quorum
         if self._model == 1:
             head = _V1.pack(quorate, representative, seq, len(members))
-            self.client.tell([answer(QUORUM_NOTIFICATION, head + uint32s(members) + bytes(4))])
+            self.client.send([answer(QUORUM_NOTIFICATION, head + uint32s(members) + bytes(4))])
         else:
             head = _V0.pack(quorate, seq, len(members))
-            self.client.tell([answer(NOTIFICATION, head + uint32s(members) + bytes(4))])
+            self.client.send([answer(NOTIFICATION, head + uint32s(members) + bytes(4))])

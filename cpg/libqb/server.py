@@ -1,15 +1,15 @@
 """The shell: the sockets of libqb's IPC, three tasks for each client, and nothing left behind.
 
-A client connects to the stream socket of a service and says hello; the kernel says who it is. It is given the names of
-a control file and of two pairs of datagram sockets: one pair for requests and answers, one for events. The stream stays
-open, and its end is the client's; what it had sent before is still taken.
+A client connects to the stream socket of a service and sends a request to connect; the kernel says who it is. It gets
+the names of a control file and of two pairs of datagram sockets: one pair for requests and answers, one for events. The
+stream stays open, and its end is the client's end; what the client had sent before is still processed.
 
-Of the control file, only the flow control of requests has a meaning here: while that is closed, the library refuses
-multicasts with TRY_AGAIN. The counters beside it are the business of libqb's own server and are read by no client. The
-file is written, never mapped: a client can cut it off, and with it a mapping.
+Of the control file, only the flow control of requests matters here: while that is closed, the library refuses
+multicasts with TRY_AGAIN. The counters beside it are for libqb's own server and are read by no client. The file is
+written, never mapped: a client can truncate it, and with it a mapping.
 
 Names of abstract sockets can be seen and used by everybody on the machine. So until the sockets are connected, when the
-kernel keeps all others out, requests are taken from the client's user alone.
+kernel keeps all others out, requests are accepted from the client's user alone.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ _KINDS: Final[dict[str, Callable[[EmbeddedRing], Service]]] = {
 }
 
 MOST_CLIENTS: Final = 1024
-"""Connections at a time; fewer where the process may not have so many descriptors."""
+"""Limit of connections; fewer where the process may not have so many descriptors."""
 MOST_UNWELCOME: Final = 64
-"""Connections of users who may not connect, until they are told so."""
+"""Limit of connections of users who may not connect, until they are told so."""
 DESCRIPTORS: Final = 4
-"""Of each."""
+"""Descriptors of each connection."""
 HELLO_PATIENCE: Final = 10.0
-"""Seconds in which a client must say hello."""
+"""Seconds in which a client must send its request to connect."""
 TURN: Final = 64
 """Requests of one client that are read before others get a turn,"""
 TURN_BYTES: Final = 256 * 1024
@@ -91,17 +91,17 @@ EVENTS_OF_ALL: Final = 512 << 20
 KEPT_FOR_ALL: Final = 256 << 20
 """Bytes that the sessions of all clients may keep: iterations, and messages that come in pieces."""
 PIECE_PATIENCE: Final = 10.0
-"""Seconds in which a message must come that comes in pieces, where others wait for room."""
+"""Seconds in which a message in pieces must arrive, where others wait for room."""
 EVENTS_ENOUGH: Final = 1 << 20
 """Bytes that may wait for a client until its own multicasts are refused, as long as it reads;"""
 READ_PATIENCE: Final = 0.2
-"""seconds without reading behind which it does not. It may send on then, up to `EVENT_LIMIT`, as with Corosync: there
-are programs that send until they are through, and read nothing before.
+"""seconds after which a client that has not read counts as not reading. It may send on then, up to `EVENT_LIMIT`, as
+with Corosync: there are programs that send everything before they read anything.
 """
 EVENT_COST: Final = 64
 """Bytes counted for each event beside its own."""
 SHARED_MEMORY: Final = "/dev/shm"
-"""Where libqb has its files."""
+"""The folder of libqb's files."""
 
 _CREDENTIALS: Final = Struct("iII")  # struct ucred: pid, uid, gid
 
@@ -121,10 +121,11 @@ async def serve(
 ) -> None:
     """Answer Corosync's client libraries on this machine until cancelled: `await nursery.start(partial(serve, ...))`.
 
-    Call it in the ring's block, under trio. `access` says which users are let in, and may join which groups; others
-    get EACCES.
-    `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync does.
-    Raises `NameTaken` where a service's name is: a Corosync runs here, or somebody else has it.
+    Call it in the ring's block, on trio. `access` says which users may connect, and join which groups; others get
+    EACCES. `services` are some of `SERVICES`; votequorum is left out where the ring has no quorum provider, as Corosync
+    does.
+
+    Raises `NameTaken` where a service's name is taken: a Corosync runs here, or somebody else has it.
     """
     server = _Server(ring, access)
     with ExitStack() as stack:
@@ -162,7 +163,7 @@ class _Server:
         self.ring = ring
         self.access = access
         self.buffer = memoryview(bytearray(LARGEST + 1))
-        """For one request at a time; one byte more than any may have."""
+        """Buffer for one request at a time, one byte longer than any may be."""
         self.turns = Turns()
         self.kept = access.shares(KEPT_FOR_ALL)
         """Bytes that sessions keep."""
@@ -171,42 +172,44 @@ class _Server:
         self._services: list[Service] = []
         self._connections: dict[_Connection, None] = {}
         self._places = access.shares(min(MOST_CLIENTS, descriptors_for_clients() // (2 * DESCRIPTORS)))
-        """Of users who may connect; those included who have not said hello."""
+        """Places of users who may connect, also before their request to connect."""
         self._unwelcome = 0
-        """How many there are of others."""
+        """Number of connections of other users."""
 
     def add(self, service: Service) -> Service:
-        """Have a service hear of the ring."""
+        """Add a service, which gets the ring's events."""
         self._services.append(service)
         return service
 
     def on_ring(self, event: RingEvent) -> None:
-        """Tell the services and their clients what happened to the ring."""
+        """Give an event of the ring to the services and their clients."""
         for service in self._services:
             service.on_ring(event)
         for connection in self._connections:
             connection.session.on_ring(event)
 
     def queued(self, size: int) -> None:
-        """So many bytes more wait for clients; where it is too much, those go who are furthest behind."""
+        """Count bytes that wait for clients; at too many, disconnect the clients that are furthest behind."""
         self.waiting += size
         while self.waiting > EVENTS_OF_ALL and (slowest := furthest_behind(self._connections)):
             slowest.end("slow", f"more than {EVENTS_OF_ALL} bytes of events wait for all clients, most of them for it")
 
-    def put_out_unfinished(self) -> None:
-        """Put out who has kept the beginning of a message for longest, if that is too long: others wait for room."""
+    def drop_unfinished(self) -> None:
+        """Disconnect the client that has kept the beginning of a message for longest, if that is too long: others wait
+        for room.
+        """
         unfinished = [each for each in self._connections if each.session.is_unfinished and not each.ended]
         oldest = min(unfinished, key=lambda each: each.kept_since, default=None)
         if oldest is not None and oldest.kept_since < trio.current_time() - PIECE_PATIENCE:
             oldest.end("unfinished", "it began a message in pieces and did not end it, while others wait for the room")
 
     def log_end(self, whose: str, peer: _Peer, reason: str, why: str) -> None:
-        """Log that a client was put out: each user can cause a line a minute for each reason."""
+        """Log that a client was disconnected: each user can cause a line a minute for each reason."""
         fields = event_fields("client_ended", reason=reason, pid=peer.pid, uid=peer.uid, why=why)
         self.access.paced_log.warning((reason, peer.uid), "%s: ended: %s", whose, why, fields=fields)
 
     async def accept(self, nursery: trio.Nursery, listener: socket.socket, service: Service) -> None:
-        """Take in the clients of one service."""
+        """Accept the clients of one service."""
         paced_log = self.access.paced_log
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -214,7 +217,7 @@ class _Server:
                 stream, _ = listener.accept()
             except BlockingIOError:
                 continue
-            except OSError as error:  # no descriptors: the machine's, since ours are counted
+            except OSError as error:  # the machine has no descriptors left; ours are counted
                 text = "node %d: cannot take in a client of %s: %s"
                 paced_log.warning("descriptors", text, self.ring.node_id, service.name, error)
                 await trio.sleep(0.1)
@@ -286,7 +289,7 @@ class _Server:
 
 
 class _Places:
-    """What a connection has on the machine: a folder with the control file, and two datagram sockets."""
+    """A connection's files on the machine: a folder with the control file, and two datagram sockets."""
 
     def __init__(self, service: str, peer: _Peer) -> None:
         with ExitStack() as stack:
@@ -307,12 +310,12 @@ class _Places:
             self._stack = stack.pop_all()
 
     def set_flow(self, *, closed: bool) -> None:
-        """Have the library refuse multicasts, or not."""
+        """Make the library refuse multicasts, or accept them."""
         with suppress(OSError):  # the file is the client's, too
             os.pwrite(self._control, FLOW_CLOSED if closed else FLOW_OPEN, FLOW_OFFSET)
 
     def connect(self) -> None:
-        """Let nobody but the client send here; it has bound its sockets."""
+        """Let only the client send here; it has bound its sockets."""
         self.requests.connect(address(self.base + "-response"))
         self.events.connect(address(self.base + "-event"))
 
@@ -324,7 +327,7 @@ class _Places:
 
 
 def _ignoring(remove: Callable[[str], None], path: str) -> None:
-    with suppress(OSError):  # the library clears away as well
+    with suppress(OSError):  # the library removes it as well
         remove(path)
 
 
@@ -341,7 +344,7 @@ def _datagrams(name: str) -> socket.socket:
 
 
 class _Connection:
-    """One client: the `Client` of its session."""
+    """One client: the `LibqbClient` of its session."""
 
     session: LibqbSession
 
@@ -351,11 +354,11 @@ class _Connection:
         self.buffers = Buffers(peer.uid)
         self.uid = peer.uid
         self.ended = False
-        """No more is told to the client."""
+        """Nothing more is sent to the client."""
         self.size = 0
         """Bytes of events that wait."""
         self.kept_since = 0.0
-        """When its session has begun to keep something, other than beside the beginning of a message."""
+        """Time when its session began to keep something, other than beside the beginning of a message."""
         self._kept = 0
         """Bytes that its session keeps."""
         self._peer = peer
@@ -368,21 +371,21 @@ class _Connection:
         self._whose = whose
         self._scope = trio.CancelScope()
         self._gone = False
-        """The client has ended; what it sent is still taken."""
+        """The client has ended; what it sent is still processed."""
         self._connected = trio.Event()
         self._strangers = True
         """Whether somebody else may have sent what is read."""
         self._events: deque[bytes] = deque()
         self._reads = True
-        """Whether the client has read of late, or nothing waits for it."""
+        """Whether the client has read lately, or nothing waits for it."""
         self._news = trio.lowlevel.ParkingLot()
         self._is_closed = False
-        """The flow of multicasts."""
+        """Whether the flow of multicasts is closed."""
 
     # ---- the session's side
 
     def may_join(self, name: bytes) -> bool:
-        """Whether its user may join a group; a refusal is logged."""
+        """Return whether its user may join a group; a refusal is logged."""
         pid, uid, gid = self._peer
         if not self._access.may_join(name, uid, gid):
             self._access.refuse_group(name, pid, uid)
@@ -390,9 +393,9 @@ class _Connection:
         return True
 
     def keep(self, size: int) -> bool:
-        """Have so many bytes more kept for it; False where its user has as many as it may have."""
+        """Keep so many bytes more for it; return False where its user has as many as it may have."""
         if not self._server.kept.take(self.uid, size):
-            self._server.put_out_unfinished()
+            self._server.drop_unfinished()
             return False
         self._kept += size
         if not self.session.is_unfinished:
@@ -400,19 +403,19 @@ class _Connection:
         return True
 
     def drop(self, size: int) -> None:
-        """So many bytes are not kept any more."""
+        """Keep so many bytes less."""
         self._kept -= size
         self._server.kept.give(self.uid, size)
 
     def take_membership(self) -> bool:
-        """Count it among those in a group; whether its user may have one more."""
+        """Count it as a member of a group; return whether its user may have one more."""
         return self._access.memberships.take(self.uid)
 
     def give_membership(self) -> None:
-        """It is in its group no more."""
+        """Count it as a member no more."""
         self._access.memberships.give(self.uid)
 
-    def tell(self, events: Sequence[bytes]) -> None:
+    def send(self, events: Sequence[bytes]) -> None:
         """Queue events. Hot: once for each frame."""
         if self.ended or not events:
             return
@@ -431,13 +434,13 @@ class _Connection:
         """End the connection soon."""
         if not self.ended:
             self._server.log_end(self._whose, self._peer, reason, why)
-        self._stop()  # also where it has gone by itself, and what it left behind is malformed
+        self._stop()  # also where it has gone by itself, and its last request is malformed
 
     def _stop(self) -> None:
-        self._tell_no_more()
+        self._stop_sending()
         self._scope.cancel()
 
-    def _tell_no_more(self) -> None:
+    def _stop_sending(self) -> None:
         self.ended = True
         self._events.clear()
         self._sent(self.size)
@@ -478,13 +481,13 @@ class _Connection:
         """Wait for the client's end."""
         with suppress(ConnectionError):
             while await self._stream.recv(64):
-                pass  # the library sends nothing more here, and nothing is expected
+                pass  # the library sends nothing more here
         self._gone = True
-        self._tell_no_more()
+        self._stop_sending()
         trio.lowlevel.notify_closing(self._places.requests)
 
     async def _receive(self) -> None:
-        """Take requests, of which there may be more than the ring has room for."""
+        """Process requests, which may be more than the ring has room for."""
         with suppress(trio.ClosedResourceError):
             while not self._gone:
                 await trio.lowlevel.wait_readable(self._places.requests)
@@ -536,7 +539,7 @@ class _Connection:
         return requests
 
     def _read_carefully(self) -> list[bytes]:
-        """Read while others than the client can send here, or what they have sent then may still be in the queue."""
+        """Read while others than the client can send here, or while their datagrams may still be in the queue."""
         requests: list[bytes] = []
         space = socket.CMSG_SPACE(_CREDENTIALS.size)
         for _ in range(TURN):
@@ -570,7 +573,7 @@ class _Connection:
                 await self._read_on(datagrams)
 
     async def _read_on(self, datagrams: socket.socket) -> None:
-        """Wait until the client has read something, and notice where that takes long."""
+        """Wait until the client has read something, and note where that takes long."""
         with trio.move_on_after(READ_PATIENCE):
             await trio.lowlevel.wait_writable(datagrams)
             return
@@ -581,7 +584,7 @@ class _Connection:
         self._regulate()
 
     def _send_turn(self) -> bool:
-        """Send until the client's queue is full, or others want a turn; whether it is the latter. Hot."""
+        """Send until the client's queue is full, or others want a turn; return whether it is the latter. Hot."""
         events, send = self._events, self._places.events.send
         sent = 0
         try:
@@ -598,12 +601,12 @@ class _Connection:
         return True
 
     def close(self) -> None:
-        """Clean up, and tell a client that is still there."""
-        self._tell_no_more()
+        """Clean up, and inform a client that is still there."""
+        self._stop_sending()
         self.session.close()
         self.drop(self._kept)
-        self._places.set_flow(closed=False)  # else the library says for ever to try again, and never that this is over
+        self._places.set_flow(closed=False)  # else the library says for ever to try again
         self.buffers.close()
         if self._connected.is_set() and not self._gone:
             with suppress(OSError):
-                self._places.events.send(b"")  # the library takes it for the end; one that waits for events wakes up
+                self._places.events.send(b"")  # the end for the library; a waiting client wakes up

@@ -1,8 +1,8 @@
-"""What is common to the services: a session for each connection, a table of the requests that it answers.
+"""What the services share: a session for each connection, and a table of the requests that it answers.
 
-A service lives as long as the node, and makes the sessions. A session is told its client's requests in their order and
-gives the answers in that order; what it tells the client without being asked goes through `LibqbClient.tell`. Sessions
-have no sockets and wait for nothing: one that cannot go on because the ring has no room says so (`stalled`).
+A service lives as long as the node, and makes the sessions. A session gets its client's requests in their order and
+returns the answers in that order. Events go to the client through `LibqbClient.send`. Sessions have no sockets and wait
+for nothing: a session that cannot continue because the ring has no room says so (`stalled`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from totem.statistics import Statistics
 
 
 class Node(Protocol):
-    """What the services need of a ring: an `EmbeddedRing` is one."""
+    """The ring, as the services need it: an `EmbeddedRing`."""
 
     config: Config
 
@@ -49,29 +49,29 @@ class Node(Protocol):
 
     @property
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Whoever is in which group, by name in ascending order."""
+        """The members of all groups, by name in ascending order."""
 
     def statistics(self) -> Statistics:
-        """What the processor has counted."""
+        """Return the processor's counters."""
 
     def _admit(self, name: bytes, pid: int, inbox: Inbox) -> LocalMembership:
         """Join a group for a process."""
 
     def _send_soon(self) -> None:
-        """Something was queued: let the ring have it."""
+        """Give the ring what was queued."""
 
 
 class ClientBuffers(Protocol):
     """Files of a client in shared memory (`cpg.libqb.buffers`)."""
 
     def allocate(self, path: str) -> bool:
-        """Take in a file, which then has its handle written into it."""
+        """Register a file, which then gets its handle written into it."""
 
     def read(self, handle: int, offset: int, length: int) -> bytes:
         """Read a part of a file, or less."""
 
     def free(self, handle: int) -> bool:
-        """Remove a file; whether there was one."""
+        """Remove a file; return whether there was one."""
 
 
 class LibqbClient(Protocol):
@@ -79,49 +79,49 @@ class LibqbClient(Protocol):
 
     @property
     def buffers(self) -> ClientBuffers:
-        """For its zero copy."""
+        """Its files for zero copy."""
 
     def may_join(self, name: bytes) -> bool:
-        """Whether its user may join a group; a refusal is logged."""
+        """Return whether its user may join a group; a refusal is logged."""
 
     def take_membership(self) -> bool:
-        """Count it among those in a group; whether its user may have one more."""
+        """Count it as a member of a group; return whether its user may have one more."""
 
     def give_membership(self) -> None:
-        """It is in its group no more."""
+        """Count it as a member no more."""
 
     def keep(self, size: int) -> bool:
-        """Have so many bytes more kept for it; False where its user has as many as it may have."""
+        """Keep so many bytes more for it; return False where its user has as many as it may have."""
 
     def drop(self, size: int) -> None:
-        """So many bytes are not kept any more."""
+        """Keep so many bytes less."""
 
-    def tell(self, events: Sequence[bytes]) -> None:
+    def send(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""
 
     def end(self, reason: str, why: str) -> None:
-        """End the connection soon, and log why. For what only this client cannot stand. `reason`: one word."""
+        """End the connection soon, and log why: for errors of this client alone. `reason`: one word."""
 
 
 class LibqbSession:
     """One connection to a service that answers each request at once."""
 
     requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes]]]]
-    """By id: the layout of the whole request, and the method that is given what follows the header."""
+    """By id: the layout of the whole request, and the method that gets the fields behind the header."""
     is_unfinished: bool = False
-    """It keeps the beginning of something whose end has not come."""
+    """It keeps the beginning of something whose end has not arrived."""
     stalled: int = 0
-    """Bytes for which the ring must have room before `resume` can get on; 0 where it need not be called."""
+    """Bytes for which the ring must have room before `resume` can continue; 0 where it need not be called."""
 
     def __init__(self, client: LibqbClient) -> None:
         self.client = client
 
     def take(self, requests: Sequence[bytes]) -> list[bytes]:
-        """Handle requests; what is to be answered. Raises MalformedRequest: then the connection must be ended."""
+        """Process requests; return the answers. Raises MalformedRequest: then the connection must be ended."""
         return [self.answer(request) for request in requests]
 
     def resume(self) -> list[bytes]:
-        """Go on where there was no room; what is to be answered."""
+        """Continue where there was no room; return the answers."""
         return []
 
     def answer(self, request: bytes) -> bytes:
@@ -141,20 +141,20 @@ class LibqbSession:
         return handler(self, *fields[2:])
 
     def on_ring(self, event: RingEvent) -> None:
-        """Hear of a change of ring or quorum."""
+        """Process an event of the ring."""
 
     def close(self) -> None:
-        """Clean up: the client has gone."""
+        """Clean up: the client is gone."""
 
 
 class Service(Protocol):
     """One of Corosync's services."""
 
     name: str
-    """Of its socket."""
+    """Name of its socket."""
 
     def open(self, client: LibqbClient) -> LibqbSession:
-        """Begin a connection."""
+        """Open a connection."""
 
     def on_ring(self, event: RingEvent) -> None:
-        """Hear of a change of ring or quorum, before the sessions do."""
+        """Process an event of the ring, before the sessions do."""

@@ -1,6 +1,6 @@
-"""The service votequorum: the votes of the nodes (exec/votequorum.c). It tells and changes nothing.
+"""The service votequorum: the votes of the nodes (exec/votequorum.c). It reports, and changes nothing.
 
-Votes are changed at run time at a Corosync node of the ring, if there is one; a quorum device is not for us.
+Votes are changed at run time at a Corosync node of the ring, if there is one; we have no quorum device.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ STATES: Final = {State.MEMBER: 1, State.DEAD: 2, State.LEAVING: 3}
 
 
 class Votes:
-    """The service; of a ring with a quorum provider only."""
+    """The service, of a ring with a quorum provider only."""
 
     name = "votequorum"
 
@@ -50,11 +50,11 @@ class Votes:
         self.node = node
 
     def open(self, client: LibqbClient) -> VotesSession:
-        """Begin a connection."""
+        """Open a connection."""
         return VotesSession(client, self.node)
 
     def on_ring(self, event: RingEvent) -> None:
-        """Nothing to do: the sessions tell it."""
+        """Do nothing: the sessions send the event."""
 
 
 class VotesSession(LibqbSession):
@@ -82,8 +82,8 @@ class VotesSession(LibqbSession):
 
     def _on_track_start(self, context: int, flags: int) -> bytes:
         if flags & (CURRENT | CHANGES):
-            self._tell_nodes(context, self._node.ring_id, self._node.node_ids)
-            self._tell_quorum(context)
+            self._send_nodes(context, self._node.ring_id, self._node.node_ids)
+            self._send_quorum(context)
         if self._tracking:
             return answer(STATUS, code=Code.EXIST)
         self._tracking = bool(flags & (CHANGES | CHANGES_ONLY))
@@ -106,27 +106,27 @@ class VotesSession(LibqbSession):
     }
 
     def on_ring(self, event: RingEvent) -> None:
-        """Tell what changed to a client that wants to know."""
+        """Send the change to a client that tracks it."""
         if not self._tracking:
             return
         if isinstance(event, TotemConfchg):
-            self._tell_nodes(self._context, event.ring_id, event.node_ids)
+            self._send_nodes(self._context, event.ring_id, event.node_ids)
         elif isinstance(event, Quorum):
-            self._tell_quorum(self._context)
+            self._send_quorum(self._context)
             expected = self._status().expected_votes
             if expected != self._expected:
                 self._expected = expected
-                self.client.tell([answer(EXPECTED_NOTIFICATION, _EXPECTED.pack(self._context, expected))])
+                self.client.send([answer(EXPECTED_NOTIFICATION, _EXPECTED.pack(self._context, expected))])
 
-    def _tell_nodes(self, context: int, ring_id: RingId, members: tuple[int, ...]) -> None:
+    def _send_nodes(self, context: int, ring_id: RingId, members: tuple[int, ...]) -> None:
         head = _NODELIST.pack(context, *ring_id, len(members))
-        self.client.tell([answer(NODELIST_NOTIFICATION, head + uint32s(members))])
+        self.client.send([answer(NODELIST_NOTIFICATION, head + uint32s(members))])
 
-    def _tell_quorum(self, context: int) -> None:
+    def _send_quorum(self, context: int) -> None:
         status = self._status()
         nodes = b"".join(_NODE.pack(node.node_id, STATES[node.state]) for node in status.nodes)
         head = _QUORUM.pack(status.quorate, context, len(status.nodes))
-        self.client.tell([answer(QUORUM_NOTIFICATION, head + nodes)])
+        self.client.send([answer(QUORUM_NOTIFICATION, head + nodes)])
 
 
 def _info(status: QuorumStatus, node: NodeVotes) -> bytes:

@@ -43,7 +43,7 @@ exit codes:
 
 
 class Life:
-    """A daemon's life, from its start to the signal that ends it: a start is cancelled, a running daemon ends in order."""
+    """A daemon's life, from start to signal: a start is cancelled, a running daemon ends in order."""
 
     def __init__(self) -> None:
         self.starting = trio.CancelScope()

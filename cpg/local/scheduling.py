@@ -91,7 +91,7 @@ class Scheduler:
             _log.warning("the nice value stays what it is, the system refuses %d: %s", value, error.strerror)
 
     def _on_spin(self, number: int, frame: object) -> None:
-        """Leave real time: the kernel reports that this process has computed for long without a wait (RLIMIT_RTTIME)."""
+        """Leave real time: the kernel reports that this process has computed too long without a wait."""
         os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
         if not self._is_spinning:
             self._is_spinning = True

@@ -6,7 +6,7 @@ import trio
 import cpg
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing, serve
-from cpg.daemon.status import LibqbState, answers
+from cpg.daemon.status import LibqbState, replies
 from cpg.embedded import prepare_ring
 from cpg.local.access import Access
 from cpg.local.server_socket import listening
@@ -27,7 +27,7 @@ class Daemon:
         with listening(self.path) as listener:
             self.ring = prepare_ring(ServedRing, self.config, self.node)
             self.hub = Hub(self.ring, access=self.access)
-            self.hub.answers = answers(self.ring, self.hub, self.access, LibqbState())
+            self.hub.replies = replies(self.ring, self.hub, self.access, LibqbState())
             async with serve(listener, self.ring, self.hub):
                 yield self
 

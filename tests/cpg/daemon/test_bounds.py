@@ -172,10 +172,10 @@ def test_where_too_much_waits_the_user_with_most_is_put_out(access):
     hub = Hub(Port(), access=access, client_limit=10_000, total_limit=4500)
     many = [hub.connect(pid, USERS[0], 0) for pid in range(10)]
     one = hub.connect(50, USERS[1], 0)
-    one.put(head(Kind.ASK, 0, 1000), bytes(1000))
+    one.send(head(Kind.ASK, 0, 1000), bytes(1000))
     for client in many:
-        client.put(head(Kind.ASK, 0, 300), bytes(300))
-    many[3].put(head(Kind.ASK, 0, 400), bytes(400))
+        client.send(head(Kind.ASK, 0, 300), bytes(300))
+    many[3].send(head(Kind.ASK, 0, 400), bytes(400))
     assert not one.ended
     assert [client.ended for client in many].index(True) == 3
     assert sum(client.ended for client in many) == 1
@@ -243,9 +243,9 @@ def test_who_does_not_end_a_message_is_put_out_when_others_wait(access):
     hub.ring.memberships[0].room = False
     begin(whole, records[1:])
     assert whole.held  # it waits for the ring: not to blame
-    hub.put_out_unfinished(1.0)
+    hub.drop_unfinished(1.0)
     assert not any(client.ended for client in (first, second, whole))
-    hub.put_out_unfinished(1.5)
+    hub.drop_unfinished(1.5)
     assert first.farewell == (
         Farewell.UNFINISHED,
         f"process 1 began a message of {LONG + 24} bytes and did not end it, while others wait for the room",

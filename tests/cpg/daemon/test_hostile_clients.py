@@ -138,7 +138,7 @@ async def world_with_hostile_clients(seed):
         hub = Hub(
             one, access=access, most_clients=64, client_limit=4 << 20, total_limit=8 << 20, incoming_limit=16 << 20
         )
-        hub.answers = {"groups": lambda: list(map(repr, one.groups)), "status": dict, "quorum": dict}
+        hub.replies = {"groups": lambda: list(map(repr, one.groups)), "status": dict, "quorum": dict}
         one._observe(hub.ring_event)
         far = Record()
         two._admit(b"well", 1, far)
@@ -157,7 +157,7 @@ async def world_with_hostile_clients(seed):
         for step in range(150):
             for hostile in dice.sample(hostiles, 20):
                 hostile.act(trio.current_time())
-                hub.put_out_unfinished(trio.current_time() - 2)
+                hub.drop_unfinished(trio.current_time() - 2)
                 assert hub.incoming.taken <= 16 << 20
                 assert hub._held() <= 12 << 20  # the bound, and one message more
             for wire in wires:

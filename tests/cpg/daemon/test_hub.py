@@ -284,8 +284,8 @@ def test_a_client_that_is_gone_leaves_as_down(hub):
 def test_of_many_slow_clients_the_slowest_goes():
     hub = Hub(Port(), client_limit=10_000, total_limit=1000)
     slow, slower = hub.connect(7, 0, 0), hub.connect(8, 0, 0)
-    slower.put(head(Kind.ASK, 0, 600), bytes(600))
-    slow.put(head(Kind.ASK, 0, 500), bytes(500))
+    slower.send(head(Kind.ASK, 0, 600), bytes(600))
+    slow.send(head(Kind.ASK, 0, 500), bytes(500))
     assert slower.ended
     assert not slow.ended
     assert "more than 1000 bytes waited for all clients, most of them for it" in slower.farewell[1]
@@ -314,7 +314,7 @@ def test_no_records_raise_anything(hub):
         head(Kind.ASK, 1, 6) + b"groups",
         send_head(1, Guarantee.SAFE, pack([b"x", b"yz"])) + pack([b"x", b"yz"]).body,
     ]
-    hub.answers = {"groups": list}
+    hub.replies = {"groups": list}
     for number in range(3000):
         client = hub.connect(number, 0, 0)
         client.receive(b"\0" + HELLO)
@@ -426,7 +426,7 @@ async def world_of_long_messages():
 
 def test_a_client_that_asks_a_lot_leaves_the_ring_its_turns(hub):
     asked = []
-    hub.answers = {"status": lambda: asked.append(1)}
+    hub.replies = {"status": lambda: asked.append(1)}
     client = hub.connect(7, 0, 0)
     client.receive(b"\0" + HELLO + (head(Kind.ASK, 1, 6) + b"status") * 100)
     turns = 0

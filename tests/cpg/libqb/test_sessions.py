@@ -120,7 +120,7 @@ class FakeClient:
     def give_membership(self):
         self.memberships -= 1
 
-    def tell(self, events):
+    def send(self, events):
         self.events += events
 
     def end(self, reason, why):
