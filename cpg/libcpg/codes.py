@@ -1,4 +1,4 @@
-"""What calls of Corosync's client libraries return (`cs_error_t` of corotypes.h)."""
+"""Return codes of Corosync's client libraries (`cs_error_t` of corotypes.h)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Code(enum.IntEnum):
-    """What a call returns (`cs_error_t`)."""
+    """The return code of a call (`cs_error_t`)."""
 
     OK = 1
     LIBRARY = 2

@@ -1,17 +1,17 @@
-"""A ring whose member the Corosync of this machine is: its groups through libcpg, its quorum through libquorum.
+"""A ring whose member is the Corosync of this machine: its groups through libcpg, its quorum through libquorum.
 
-The groups are those of every other ring (`cpg.group`), their streams too, with these differences:
+The groups and their streams are those of every other ring (`cpg.group`), with these differences:
 
-- No `Transitional` ever comes: libcpg does not tell where a ring ends.
-- No message is SAFE: libcpg takes that wish and delivers AGREED (ruling B3), so it is refused here.
+- No `Transitional` ever comes: libcpg does not report where a ring ends.
+- No message is SAFE: libcpg accepts that wish and delivers AGREED (ruling B3), so it is refused here.
 - `Quorum` comes from another service of Corosync, whose callbacks have no place among those of CPG (ruling C5). Here it
-  stands behind the `TotemConfchg` of the ring of which it tells, before the first message after that. Corosync has
-  settled it by then, so all groups of all nodes see it in that place. A change within a ring (votes, expected votes)
-  stands where it came, which may be elsewhere at another node.
+  comes behind the `TotemConfchg` of its ring, before the first message after that. Corosync has settled it by then, so
+  all groups of all nodes see it in that place. A change within a ring (votes, expected votes) comes where it arrived,
+  which may be elsewhere at another node.
 
-A connection of libcpg can be in one group, so each group has one of its own, with two tasks: one hands on what comes
-in, in bounded turns, the other sends what waits in the outbox. Calls that wait for the daemon run in threads, which are
-left behind if the daemon does not answer: nothing stops the program's event loop.
+A connection of libcpg can be in one group, so each group has its own, with two tasks: one hands on what arrives, in
+bounded turns, the other sends what waits in the outbox. Calls that wait for the daemon run in threads, which are
+abandoned if the daemon does not answer: nothing stops the program's event loop.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from totem.errors import QueueFull, RingLost
 from totem.text import quoted
 
 CONNECT_PATIENCE = 30.0
-"""Seconds that opening waits for a daemon that starts, or does not answer."""
+"""Seconds that opening waits for a daemon that is starting, or does not answer."""
 CLOSE_PATIENCE = 1.0
-"""Seconds that closing a connection waits for the daemon; then a thread of its own does that when it can."""
+"""Seconds that closing a connection waits for the daemon; then its thread goes on alone."""
 PROBE_INTERVAL = 5.0
-"""Seconds between two looks whether the daemon is there: where its IPC is set to sockets (`qb_ipc_type: socket`), the
-end of a daemon that is killed does not show at its connections.
+"""Seconds between two checks whether the daemon is there: where its IPC uses sockets (`qb_ipc_type: socket`), its
+connections do not show that a daemon was killed.
 """
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.001, 0.064
-"""Seconds before the next try: doubled from the first to the second while Corosync says to try again."""
+"""Seconds before the next try while Corosync says to try again: doubled from the first to the second."""
 
 SEND_QUEUE: Final = 4 << 20
-"""Bytes that may wait for libcpg, all groups of a ring together (and one message that is longer alone)."""
+"""Bytes that may wait for libcpg, all groups of a ring together (and one longer message alone)."""
 RECEIVE_TURN: Final = 256
 """Callbacks taken from one connection before others get a turn."""
 KNOWN_RINGS: Final = 16
-"""Rings whose quorum is remembered for groups that have not come so far."""
+"""Number of rings whose quorum is remembered, for groups that are behind."""
 
 _AGAIN: Final = (Code.TRY_AGAIN, Code.INTERRUPT)
 
@@ -63,11 +63,11 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _threads = trio.CapacityLimiter(math.inf)
-"""Threads that a stuck daemon holds must not be those that the program's other work needs."""
+"""The limit of its own: threads that a hanging daemon holds must not be those that the program's other work needs."""
 
 
 async def _in_thread(call: Callable[[*Ts], T], *arguments: *Ts) -> T:
-    """Make a call that may block; cancelled, leave it behind."""
+    """Make a call that may block; when cancelled, abandon it."""
     return await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True, limiter=_threads)
 
 
@@ -97,13 +97,13 @@ async def _close(connection: Cpg | QuorumService) -> None:
         await _in_thread(connection.close)
 
 
-class _RingTold:
-    """What one stream has been told of rings and of their quorum, each once and in its place."""
+class _RingsDelivered:
+    """The rings, and their quorum, that one stream has got, each once and in its place."""
 
     def __init__(self, tell: Callable[[RingEvent], None]) -> None:
         self.ring: TotemConfchg | None = None
         self.quorum: Quorum | None = None
-        """Of that ring; None while it is to come."""
+        """The quorum of that ring; None until it arrives."""
         self._tell = tell
 
     def on_ring(self, ring: TotemConfchg) -> None:
@@ -129,13 +129,13 @@ class CorosyncRing(Ring):
         super().__init__(member)
         self._libraries = libraries
         self._quorum_service = quorum_service
-        self._told = _RingTold(self._on_ring)
+        self._told = _RingsDelivered(self._on_ring)
         self._quorums: dict[RingId, Quorum] = {}
-        """What was said last of the latest rings."""
+        """The last quorum of the latest rings."""
         self._memberships: set[_CorosyncMembership] = set()
         self._queued = 0
         self._idle = trio.lowlevel.ParkingLot()
-        """Where memberships wait that have nothing to send."""
+        """Memberships that have nothing to send."""
 
     # ---- the program's side
 
@@ -151,11 +151,11 @@ class CorosyncRing(Ring):
 
     @property
     def quorate(self) -> bool:
-        """Whether the present ring has the votes to act for the cluster, as far as Corosync has told."""
+        """Whether the present ring has the votes to act for the cluster, as far as Corosync has reported."""
         return self._told.quorum is not None and self._told.quorum.quorate
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Whoever is in which group, anywhere in the ring; by name in ascending order."""
+        """Return the members of all groups of the ring, by name in ascending order."""
         connection = Cpg(self._libraries.cpg)
         try:
             await _open(connection)
@@ -168,7 +168,7 @@ class CorosyncRing(Ring):
     # ---- the groups' side (`cpg.group.Backend`)
 
     async def _enter(self, name: bytes, inbox: Inbox) -> _CorosyncMembership:
-        """Join a group; AlreadyJoined also where another ring object of this process has joined it."""
+        """Join a group. Raises AlreadyJoined also where another ring object of this process has joined it."""
         self._check()
         check_name(name)
         refuse_name_for_corosync(name)
@@ -197,30 +197,30 @@ class CorosyncRing(Ring):
         return membership
 
     def _send_soon(self) -> None:
-        """Something was queued: let libcpg have it."""
+        """Give libcpg what was queued."""
         self._idle.unpark_all()
 
     # ---- the memberships' side
 
     def _take_room(self, size: int, *, alone: bool) -> None:
-        """Reckon with so many bytes in the queue; QueueFull. `alone`: one message: an empty queue takes it."""
+        """Count so many bytes in the queue. Raises QueueFull. `alone`: one message, which an empty queue accepts."""
         if self._queued + size > SEND_QUEUE and not (alone and not self._queued):
             raise QueueFull(f"no room for {size} bytes: {self._queued} wait for Corosync")
         self._queued += size
 
     def _give_room(self, size: int) -> None:
-        """So many bytes have left the queue."""
+        """Count bytes that have left the queue."""
         self._queued -= size
         self._grant_room(SEND_QUEUE - self._queued)
 
     def _quorum_of(self, ring: TotemConfchg) -> Quorum | None:
-        """What is known of the quorum of this ring."""
+        """Return the quorum of this ring, if it is known."""
         if not self._quorum_service.has_provider:
             return Quorum(True, ring.node_ids)
         return self._quorums.get(ring.ring_id)
 
     def _read_quorum(self) -> None:
-        """Take what the quorum service has told."""
+        """Process the events of the quorum service."""
         for event in self._quorum_service.dispatch(RECEIVE_TURN):
             if type(event) is TotemConfchg:
                 self._told.on_ring(event)
@@ -235,13 +235,13 @@ class CorosyncRing(Ring):
         if len(self._quorums) > KNOWN_RINGS:
             del self._quorums[next(iter(self._quorums))]
 
-    def _place_quorum(self, told: _RingTold) -> None:
-        """Tell a stream of the quorum of the ring where it is, if that is known."""
+    def _place_quorum(self, told: _RingsDelivered) -> None:
+        """Give a stream the quorum of its present ring, if it is known."""
         if told.ring is not None and (quorum := self._quorum_of(told.ring)) is not None:
             told.on_quorum(quorum)
 
     def _lose(self, failure: Exception) -> None:
-        """Corosync cannot be talked to any more."""
+        """End the ring: the connection to Corosync is lost."""
         self._fail(_lost(failure))
 
     # ---- the driver's side
@@ -278,8 +278,8 @@ class _CorosyncMembership:
 
     def __init__(self, ring: CorosyncRing, connection: Cpg, name: bytes, inbox: Inbox) -> None:
         self.scope = trio.CancelScope(shield=True)
-        """Ends it, in order or not."""
-        self.told = _RingTold(inbox.event)
+        """The scope that ends it, in order or not."""
+        self.told = _RingsDelivered(inbox.event)
         self._ring = ring
         self._connection = connection
         self._name = name
@@ -288,12 +288,12 @@ class _CorosyncMembership:
         self._leaving = False
         self._joined = False
         self._early: TotemConfchg | None = None
-        """The latest ring of which the connection told before the own join."""
+        """The latest ring that the connection reported before the own join."""
         self._own_leave: Confchg | None = None
-        """Told when the connection is closed: until then Corosync refuses the process that comes again."""
+        """Delivered when the connection is closed: until then Corosync refuses the process that joins again."""
 
     def send(self, payloads: Sequence[bytes], guarantee: Guarantee) -> None:
-        """Queue messages, all or none: QueueFull, NotJoined after `leave`."""
+        """Queue messages, all or none. Raises QueueFull, NotJoined after `leave`."""
         if self._leaving:
             raise NotJoined(f"group {quoted(self._name)} has been left")
         self._ring._take_room(sum(map(_cost, payloads)), alone=len(payloads) == 1)
@@ -304,7 +304,7 @@ class _CorosyncMembership:
         self._leaving = True
 
     async def run(self) -> None:
-        """Take part in the group until the own leave has come, or the ring ends."""
+        """Take part in the group until the own leave has arrived, or the ring ends."""
         with self.scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._guarded, self._receive)
@@ -335,9 +335,9 @@ class _CorosyncMembership:
                     self._on_ring(event)
 
     def _on_messages(self, run: ReceivedRun) -> None:
-        """Hot: once for each sender of a turn."""
+        """Deliver a run of messages. Hot: once for each sender of a turn."""
         if self.told.quorum is None:
-            self._ring._read_quorum()  # it is there, and its place is here
+            self._ring._read_quorum()  # it has arrived, and its place is here
         self._inbox.messages(run.sender, Level.AGREED, run.payloads)
 
     def _on_confchg(self, confchg: Confchg) -> None:
@@ -356,7 +356,7 @@ class _CorosyncMembership:
                 self._on_ring(self._early)
 
     def _on_ring(self, ring: TotemConfchg) -> None:
-        """Tell of a ring, but behind the own join: a connection is told before that too, in no certain order."""
+        """Deliver a ring, but behind the own join: a connection reports rings before that too, in no certain order."""
         if not self._joined:
             self._early = ring
             return
@@ -379,7 +379,7 @@ class _CorosyncMembership:
         await _insist(self._connection.leave, self._name)
 
     async def _send_turn(self) -> bool:
-        """Send until libcpg wants no more, and not too much at once; whether anything went."""
+        """Send until libcpg accepts no more, for one turn at most; return whether anything was sent."""
         outbox, sent = self._outbox, 0
         try:
             for _ in range(min(len(outbox), SEND_TURN)):

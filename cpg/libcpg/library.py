@@ -1,16 +1,16 @@
 """Corosync's client libraries: libcpg and libquorum, bound with ctypes after /usr/include/corosync.
 
-`Cpg` is one connection to the CPG service, which can be in one group; `Quorum` one to the quorum service. What the
-libraries call back with becomes the events of `cpg.events` (and `ReceivedRun`, `QuorumAt`), which `dispatch` returns.
+`Cpg` is one connection to the CPG service, which can be in one group; `QuorumService` is one to the quorum service.
+Callbacks of the libraries become the events of `cpg.events` (and `ReceivedRun`, `QuorumAt`), which `dispatch` returns.
 Codes other than CS_OK become `CallFailed`.
 
-Which calls may stop the program, and which not, decides who may call them (read in libqb 2.0 and libcpg 3.1):
+Which calls may block the program decides who may call them (read in libqb 2.0 and libcpg 3.1):
 
-- `dispatch` and `multicast` of a message that fits one datagram of the IPC never wait for the daemon, with one
-  exception: each of them puts a byte into a socket, and libqb spins while that is full, as it is when a stopped daemon
+- `dispatch`, and `multicast` of a message that fits one datagram of the IPC, never wait for the daemon, with one
+  exception. Each of them puts a byte into a socket, and libqb spins while that is full, as it is when a stopped daemon
   has not read some hundred. So call `multicast` only when `fd` is writable, and at most `SEND_TURN` times.
-- All others wait for the daemon's answer, without a limit: they belong into a thread (`blocking` in their docstrings).
-  A lock keeps two of them on one connection apart; `dispatch` may run beside them.
+- All others wait for the daemon's answer, without a limit: call them in a thread (`blocking` in their docstrings). A
+  lock keeps two of them on one connection apart; `dispatch` may run beside them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from cpg.libcpg.codes import Code
 from totem.configuration import RingId
 
 SEND_TURN: Final = 64
-"""Messages that fit for certain into the socket of a connection that is writable."""
+"""Number of messages that certainly fit into the socket of a writable connection."""
 
 LARGEST_NAME: Final = 128
 MOST_MEMBERS: Final = 128
-"""Of a group in a callback: the library itself has no room for more."""
+"""Members of a group in a callback: the library itself has no room for more."""
 MOST_NODES: Final = 384
 
 _MODEL_V1: Final = 1
@@ -69,7 +69,7 @@ class ReceivedRun(NamedTuple):
 
 
 class QuorumAt(NamedTuple):
-    """What the quorum service says, and of which ring."""
+    """The quorum, and the ring that it belongs to."""
 
     ring_id: RingId
     quorum: Quorum
@@ -149,14 +149,14 @@ _LIBQUORUM: Final[dict[str, list[Any]]] = {
 
 
 class Libraries(NamedTuple):
-    """What has the functions of libcpg, and what those of libquorum."""
+    """The libraries libcpg and libquorum."""
 
     cpg: Any
     quorum: Any
 
 
 def load() -> Libraries:
-    """Load the libraries; CorosyncUnavailable where they are missing or older than Corosync 3.1."""
+    """Load the libraries. Raises CorosyncUnavailable where they are missing or older than Corosync 3.1."""
     return Libraries(_load("libcpg.so.4", _LIBCPG), _load("libquorum.so.5", _LIBQUORUM))
 
 
@@ -181,8 +181,8 @@ def _load(name: str, functions: dict[str, list[Any]]) -> ctypes.CDLL:
 class _LibraryConnection:
     """One connection to a service of the daemon. Its events are collected while `dispatch` runs.
 
-    What a callback raises, ValueError where it is told what cannot be, comes out of `dispatch`: no exception can pass
-    through the library.
+    An exception in a callback, also the ValueError for an impossible event, comes out of `dispatch`: no exception can
+    pass through the library.
     """
 
     def __init__(self, library: Any, service: str) -> None:
@@ -220,7 +220,7 @@ class _LibraryConnection:
                 getattr(self._library, f"{self._service}_finalize")(self._handle)
 
     def dispatch(self, limit: int) -> list[Any]:
-        """Return what has come in: what at most `limit` turns of the library call back with."""
+        """Return the events of at most `limit` callbacks."""
         dispatch = getattr(self._library, f"{self._service}_dispatch")
         for _ in range(limit):
             code = dispatch(self._handle, _ONE_NONBLOCKING)
@@ -237,7 +237,7 @@ class _LibraryConnection:
         def guarded(*arguments: Any) -> None:
             try:
                 callback(*arguments)
-            except BaseException as error:  # KeyboardInterrupt too, which would be lost
+            except BaseException as error:  # also a KeyboardInterrupt, which would be lost
                 self._trouble = error
 
         return prototype(guarded)
@@ -251,7 +251,7 @@ class Cpg(_LibraryConnection):
         self.largest_atomic = 0
         """Bytes of the longest message that is not sent in fragments."""
         self._run = ReceivedRun(Member(0, 0), [])
-        """The last of the events, if it is one."""
+        """The last event, if it is one."""
         self._model = _CpgModel(
             _MODEL_V1,
             self._guarded(_ON_DELIVER, self._on_deliver),
@@ -267,7 +267,7 @@ class Cpg(_LibraryConnection):
         self.largest_atomic = size.value
 
     def local_node_id(self) -> int:
-        """Ask for the id of this node; blocking."""
+        """Return the id of this node; blocking."""
         node_id = c_uint()
         with self._blocking:
             self._call("cpg_local_get", self._handle, byref(node_id))
@@ -279,15 +279,17 @@ class Cpg(_LibraryConnection):
             self._call("cpg_join", self._handle, byref(_Name(len(name), name)))
 
     def leave(self, name: bytes) -> None:
-        """Leave the group; blocking. Only after the own join has come: before, the library asks in a tight loop."""
+        """Leave the group; blocking. Call it only after the own join has arrived: before, the library retries in a
+        tight loop.
+        """
         with self._blocking:
             self._call("cpg_leave", self._handle, byref(_Name(len(name), name)))
 
     def multicast(self, payload: bytes) -> None:
-        """Send a message to the group; TRY_AGAIN: nothing was sent.
+        """Send a message to the group. TRY_AGAIN: nothing was sent.
 
-        For messages longer than `largest_atomic` it is blocking: the library cuts them. TRY_AGAIN and INTERRUPT
-        (somebody came or went meanwhile) then mean that no receiver will put the message together.
+        For messages longer than `largest_atomic` it is blocking: the library cuts them. TRY_AGAIN and INTERRUPT (a
+        process joined or left meanwhile) then mean that no receiver will assemble the message.
         """
         base = ctypes.cast(ctypes.c_char_p(payload), c_void_p)
         self._call("cpg_mcast_joined", self._handle, _TYPE_AGREED, byref(_Iovec(base, len(payload))), 1)
@@ -298,7 +300,7 @@ class Cpg(_LibraryConnection):
             self.multicast(payload)
 
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Ask for the members of all groups, by name in ascending order; blocking."""
+        """Return the members of all groups, by name in ascending order; blocking."""
         found: dict[bytes, set[Member]] = {}
         iteration = c_uint64()
         with self._blocking:
@@ -316,7 +318,7 @@ class Cpg(_LibraryConnection):
         return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
     def _on_deliver(self, _: int, name: Any, node_id: int, pid: int, data: int | None, length: int) -> None:
-        """Hot: once for each message."""
+        """Collect a message. Hot: once for each message."""
         sender, payloads = self._run
         if length and not data:
             raise ValueError(f"a message of {length} bytes, but none of them")
@@ -344,7 +346,7 @@ class Cpg(_LibraryConnection):
 
 
 class QuorumService(_LibraryConnection):
-    """A connection to the quorum service, which tells of rings (`TotemConfchg`) and of their quorum (`QuorumAt`)."""
+    """A connection to the quorum service, with the events `TotemConfchg` for rings and `QuorumAt` for their quorum."""
 
     def __init__(self, library: Any) -> None:
         super().__init__(library, "quorum")
@@ -360,12 +362,12 @@ class QuorumService(_LibraryConnection):
         self.has_provider = kind.value != _QUORUM_FREE
 
     def track(self) -> None:
-        """Ask for the present ring and its quorum, and for all that follow; blocking."""
+        """Request the present ring and its quorum, and all later ones; blocking."""
         with self._blocking:
             self._call("quorum_trackstart", self._handle, _TRACK_CHANGES)
 
     def probe(self) -> None:
-        """Fail if the daemon is gone; blocking."""
+        """Raise CallFailed if the daemon is gone; blocking."""
         with self._blocking:
             if self._open:
                 self._call("quorum_getquorate", self._handle, byref(c_int()))

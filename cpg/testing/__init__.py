@@ -1,6 +1,6 @@
 """Test an application: the same rings and groups, on a virtual network in virtual time, with faults from a seed.
 
-`World` is that network; `Conditions` tells what it does to datagrams. See `cpg.testing.virtual`.
+`World` is that network; `Conditions` is what it does to datagrams. See `cpg.testing.virtual`.
 """
 
 from cpg.testing.virtual import Conditions, World

@@ -1,26 +1,26 @@
-"""What closed process groups promise, as checks of what their members were told.
+"""The promises of closed process groups, as checks of the events that their members got.
 
-A `Record` stands in a program's place as the inbox of one membership and writes everything down. `check` reads the
-records of a whole run, those of processes that died included, and tells what is wrong:
+A `Record` stands in a program's place as the inbox of one membership and notes everything. `check` reads the records of
+a whole run, those of crashed processes included, and returns what is wrong:
 
 begin     A stream begins with the own join and the present ring (with its quorum, if that is settled, and with the
-          transitional event, if it is going).
-quorum    It is told of the ring that was told last, and before the first message that was sent in that.
-majority  Where each node has one vote and no option bends the rule, a ring is quorate exactly if it has more than half
-          of the cluster's nodes.
+          transitional event, if it is changing).
+quorum    It is that of the last ring, and comes before the first message that was sent in it.
+majority  Where each node has one vote and no option changes the rule, a ring is quorate exactly if it has more than
+          half of the cluster's nodes.
 end       Nothing comes behind the own leave.
-chain     Each list of members is the one before, less who left, with who joined; ascending; one of the two, not both.
-          A process that went and came back is in two changes.
+chain     Each list of members is the one before, without those that left, with those that joined; ascending; one of
+          the two, not both. A process that left and came back is in two changes.
 place     Nodes go down and come up only behind a transitional event, first the ones, then the others, with no message
-          between, and then the ring is told. By then all are gone whose nodes did not come along.
+          between, and then the ring comes. By then all processes of nodes that did not come along are gone.
 sender    Messages come from members.
-own       A member is told its own messages, all and once and in the order sent.
-together  Members whose nodes went from one ring to the next together are told the same in between, and all members of
-          a ring are told the same up to its end, some perhaps less of it.
-lists     When a ring has been told, the lists of members are the same at all members, and of its nodes.
+own       A member gets its own messages, all and once and in the order sent.
+together  Members whose nodes went from one ring to the next together get the same in between, and all members of a
+          ring get the same up to its end, some perhaps less of it.
+lists     When a ring has come, the lists of members are the same at all members, and of its nodes.
 
-The words are those of ruling C5. The run must not have the same process join the same group twice in one ring: give
-it another process id, else two stays cannot be told apart.
+The words are those of ruling C5. In the run the same process must not join the same group twice in one ring: give it
+another process id, or two stays cannot be told apart.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ACTIVATION = [Reason.NODEDOWN, Reason.NODEUP, Reason.PROCDOWN]
 
 
 class Record:
-    """The inbox of one membership: what it was told, and what it sent (whoever sends notes it in `sent`)."""
+    """The inbox of one membership: its events, and what it sent (the sender notes that in `sent`)."""
 
     def __init__(self, name: bytes, member: Member) -> None:
         self.name = name
@@ -48,11 +48,11 @@ class Record:
         self.sent: list[bytes] = []
 
     def messages(self, sender: Member, level: Level, payloads: list[bytes]) -> None:
-        """Write down messages."""
+        """Note messages."""
         self.events += [Message(sender, payload, level) for payload in payloads]
 
     def event(self, event: Confchg | RingEvent) -> None:
-        """Write down what is not a message."""
+        """Note an event that is not a message."""
         self.events.append(event)
 
     def __str__(self) -> str:
@@ -61,41 +61,42 @@ class Record:
 
 @dataclass(slots=True)
 class _RingHistory:
-    """What a record was told in one ring: from `TotemConfchg`, or the own join, to the next `TotemConfchg`."""
+    """A record's part in one ring: from `TotemConfchg`, or the own join, to the next `TotemConfchg`."""
 
     record: Record
     ring_id: RingId
     members: tuple[Member, ...] | None
-    """When the ring was told; None if the line begins with the own join."""
+    """When the ring came; None if the part begins with the own join."""
     events: list[Event] = field(default_factory=list)
-    """Without `TotemConfchg`. Behind an own join in a ring that is going, the transitional event comes again; and the
-    quorum, which a line that begins so is without."""
+    """Without `TotemConfchg`. Behind an own join in a ring that is changing, the transitional event comes again, and
+    the quorum, which a part that begins so is without.
+    """
     next_ring_id: RingId | None = None
     """None if the record ends here."""
 
     @property
     def regular(self) -> list[Event]:
-        """What came before the ring was going."""
+        """Events before the ring began to change."""
         return list(takewhile(lambda event: not isinstance(event, Transitional), self.events))
 
     @property
     def along(self) -> tuple[int, ...]:
-        """Nodes that this one goes to the next ring with."""
+        """Nodes that go to the next ring with this one."""
         return next((event.node_ids for event in reversed(self.events) if isinstance(event, Transitional)), ())
 
     def place_in(self, events: Sequence[Event]) -> int | None:
-        """Where in a line from the beginning of the ring this one begins; None if that is not there."""
+        """Return where this part begins in one from the beginning of the ring; None if it is not in it."""
         if self.members is not None:
             return 0
         return events.index(self.events[0]) if self.events[0] in events else None
 
 
 def check(records: Iterable[Record], *, foreign: Collection[int] = (), voters: int = 0) -> list[Violation]:
-    """Everything that is wrong in the records of one run.
+    """Return everything that is wrong in the records of one run.
 
-    `foreign`: nodes of another make. What they are told is looked at record by record, and what others are told of them
-    is not compared: a node may miss messages of theirs that were sent when it came into the ring (ruling A10).
-    `voters`: the nodes of the cluster, where each has one vote; 0 where that is not so.
+    `foreign`: nodes of another make. Their records are checked one by one, and others' events about them are not
+    compared: a node may miss messages of theirs that were sent when it joined the ring (ruling A10). `voters`: the
+    nodes of the cluster, where each has one vote; 0 elsewhere.
     """
     violations: list[Violation] = []
     lines: defaultdict[tuple[bytes, RingId], list[_RingHistory]] = defaultdict(list)
@@ -138,13 +139,13 @@ class _Walk:
         self.members: tuple[Member, ...] = ()
         self.greeted = False
         self.nodes: tuple[int, ...] = ()
-        """Of the ring that was told last."""
+        """Nodes of the last ring."""
         self.along: tuple[int, ...] | None = None
         """Nodes that come along, from a transitional event to the next ring."""
         self.up: set[Member] = set()
-        """Who has come with the new ring."""
+        """Members that came with the new ring."""
         self.latest: Reason | None = None
-        """Of the changes that the new ring brings: messages are over when there is one."""
+        """Reason of the new ring's latest change: after one no message may come."""
 
     def take(self, event: Event, *, first: bool) -> Iterator[tuple[str, str]]:
         match event:
@@ -232,7 +233,7 @@ def _check_chain(before: Sequence[Member], event: Confchg) -> Iterator[tuple[str
 
 
 def _lines(record: Record, foreign: Collection[int]) -> Iterator[_RingHistory]:
-    """The record cut at its rings, without what is told of foreign members."""
+    """Return the record cut at its rings, without events about foreign members."""
     if len(record.events) < 2 or not isinstance(record.events[1], TotemConfchg):
         return
     line = _RingHistory(record, record.events[1].ring_id, None)
@@ -279,7 +280,7 @@ def _check_lists(lines: list[_RingHistory]) -> Iterator[Violation]:
 
 
 def _check_regular(lines: list[_RingHistory]) -> Iterator[Violation]:
-    """Up to the end of the ring all are told the same, some less."""
+    """Up to the end of the ring all get the same, some less."""
     longest = max(lines, key=lambda line: (line.members is not None, len(line.regular)))
     reference = longest.regular
     for line in lines:
@@ -290,7 +291,7 @@ def _check_regular(lines: list[_RingHistory]) -> Iterator[Violation]:
 
 
 def _check_moved_together(lines: list[_RingHistory]) -> Iterator[Violation]:
-    """Those who went to the next ring together were told the same to the last event."""
+    """Members that went to the next ring together get the same to the last event."""
     moved: defaultdict[RingId, list[_RingHistory]] = defaultdict(list)
     for line in lines:
         if line.next_ring_id is not None:
@@ -304,24 +305,24 @@ def _check_moved_together(lines: list[_RingHistory]) -> Iterator[Violation]:
 
 
 def _together(line: _RingHistory, other: _RingHistory) -> bool:
-    """Whether the one was told that the other's node goes along with it."""
+    """Return whether the one knows that the other's node goes along with it."""
     return other.record.member.node_id in line.along
 
 
 def _is_rest_of(line: _RingHistory, whole: _RingHistory) -> bool:
-    """Whether a line is all of another one, or what that has from the own join on."""
+    """Return whether a part is all of another one, or its rest from the own join on."""
     theirs = _as_told_to(line, whole.events)
     place = line.place_in(theirs)
     if place is None:
         return False
     events = line.events
     if any(isinstance(event, Transitional) for event in theirs[:place]):
-        events = [events[0], *events[2:]]  # a new member is told once more that the ring is going
+        events = [events[0], *events[2:]]  # a new member gets the transitional event once more
     return events == theirs[place:]
 
 
 def _as_told_to(line: _RingHistory, events: list[Event]) -> list[Event]:
-    """What another one was told in the ring, in the manner of this line."""
+    """Return another one's events in the ring, as this part would have them."""
     if line.members is not None:
         return events
     return [event for event in events if not isinstance(event, Quorum)]

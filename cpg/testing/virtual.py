@@ -1,7 +1,7 @@
 """Test an application: the same rings and groups, on a virtual network in virtual time, with faults from a seed.
 
 A `World` has nodes, links between them and a seed, but no sockets. Its rings are `cpg.EmbeddedRing`s: an application
-that is given one cannot tell the difference::
+that gets one cannot tell the difference::
 
     async def test_my_application(autojump_clock):          # pytest-trio; or trio.run(..., clock=MockClock(...))
         world = cpg.testing.World(3, seed=7)
@@ -11,9 +11,9 @@ that is given one cannot tell the difference::
             await trio.sleep(10)                            # takes no time at all
             world.heal()
 
-Time is trio's: with an autojumping `trio.testing.MockClock` it passes only while everybody waits. What the network does
-is decided by the seed, what the programs do by trio's scheduler, which takes tasks that are ready in any order: two
-runs are alike, not equal. A node is one process; the tasks of a node's program run on while it is paused.
+Time is trio's: with an autojumping `trio.testing.MockClock` it passes only while everybody waits. The seed decides what
+the network does. Trio's scheduler decides what the programs do, and runs ready tasks in any order: two runs are alike,
+not equal. A node is one process; the tasks of a node's program run on while it is paused.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ STORM_CONDITIONS = (
 class World:
     """Nodes 1 to `count` and the network between them; everything uncertain comes from `seed`.
 
-    `config` is theirs (default: Corosync's timeouts), `conditions` what links do to datagrams (default: delay them).
+    `config`: of all nodes (default: Corosync's timeouts). `conditions`: what links do to datagrams (default: delay
+    them).
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class World:
         )
         self._dice = self._cluster.dice
         self._shells: dict[int, _Shell] = {}
-        """Of the nodes that run."""
+        """Shells of the nodes that run."""
         self._clock_offset: float | None = None
-        """Between trio's clock and the network's, once the first node has started."""
+        """The difference of trio's clock and the network's, once the first node has started."""
         self._barriers: dict[int, int] = {}
-        """What nodes remember of expected votes."""
+        """The expected votes that nodes have stored."""
         self._pumping = trio.Lock()
         self._sleep = trio.CancelScope()
 
@@ -98,11 +99,11 @@ class World:
         self._notice()
 
     def pause(self, node: int) -> None:
-        """Have a node neither hear, send nor notice time, as SIGSTOP does."""
+        """Pause a node: it neither receives, sends nor notices time, as with SIGSTOP."""
         self._cluster[node].pause()
 
     def resume(self, node: int) -> None:
-        """Let a paused node go on."""
+        """Resume a paused node."""
         self._cluster[node].resume()
         self._notice()
 
@@ -119,12 +120,12 @@ class World:
         self._cluster.network.set_conditions(conditions, source, target)
 
     def heal(self) -> None:
-        """Restore all links to what they were at the beginning."""
+        """Restore all links as at the start."""
         self._cluster.network.heal()
         self._notice()
 
     async def storm(self, seconds: float) -> None:
-        """Let faults of all kinds but crashes come and go, as the seed has it; at the end all is healed."""
+        """Inject faults of all kinds but crashes, from the seed; at the end all is healed."""
         dice, nodes = self._dice, list(self._cluster.nodes)
         try:
             with trio.move_on_after(seconds):
@@ -153,7 +154,7 @@ class World:
     # ---- time
 
     async def _pump(self) -> None:
-        """Let the network live. One of the running nodes does it for all; when its ring ends, another goes on."""
+        """Run the network. One of the running nodes does it for all; when its ring ends, another one continues."""
         async with self._pumping:
             network = self._cluster.network
             if self._clock_offset is None:
@@ -172,7 +173,7 @@ class World:
         return math.inf if next_event is None else next_event + (self._clock_offset or 0.0)
 
     def _notice(self) -> None:
-        """Something was done to the network from outside of the pump."""
+        """Note a change to the network from outside of the pump."""
         self._look_after_shells()
         if (time := self._next_time()) < self._sleep.deadline:
             self._sleep.deadline = time
@@ -192,7 +193,7 @@ class World:
 
 
 class _Shell:
-    """What drives one virtual node: a `cpg.embedded.Shell`, and the application of a `totem.testing.cluster.Node`."""
+    """The driver of one virtual node: a `cpg.embedded.Shell`, and the application of a `totem.testing.cluster.Node`."""
 
     def __init__(self, world: World, node: SimulatedNode) -> None:
         self.node = node
@@ -219,7 +220,7 @@ class _Shell:
         raise self._error or RingLost(self._world._cause_of_death(self.node))
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Hand a delivery on; what that raises ends this node, not the one whose turn it is."""
+        """Hand a delivery on; an exception of it ends this node, not the one whose turn it is."""
         if self._error is None:
             try:
                 self._deliver(iter((delivery,)))
@@ -228,17 +229,17 @@ class _Shell:
                 self.ended.set()
 
     def kick(self) -> None:
-        """Have the node do what was asked of it, unless it is paused."""
+        """Run a turn of the node, unless it is paused."""
         self.node.kick()
         self._world._notice()
 
     def statistics(self) -> Statistics:
-        """What the processor has counted."""
+        """Return the processor's counters."""
         return self.processor.real.statistics()
 
 
 class _Machine:
-    """The processor of a virtual node: it may be gone at any time, and then takes what it is given and forgets it."""
+    """The processor of a virtual node: it may be gone at any time, and then discards what it gets."""
 
     def __init__(self, node: SimulatedNode) -> None:
         self.node_id = node.node_id
@@ -264,11 +265,11 @@ class _Machine:
 
     @property
     def is_operational(self) -> bool:
-        """Whether there is a ring, and it goes on."""
+        """Whether there is a ring that works."""
         return self._node.running and self.real.is_operational
 
     def interruption(self, now: float) -> Interruption | None:
-        """What has become of the ring that was complete last; the time is the network's."""
+        """Return what ended the ring that was complete last; the time is the network's."""
         return self.real.interruption(self._node.cluster.now) if self._node.running else None
 
     def restart_sync(self, silent: Iterable[int], now: float) -> bool:
@@ -288,6 +289,6 @@ class _Machine:
             self._node.multicast_sync(messages)
 
     def sync_complete(self, ring_id: RingId) -> None:
-        """Sync of that ring is complete."""
+        """Allow application messages: sync of that ring is complete."""
         if self._node.running:
             self._node.sync_complete(ring_id)

@@ -1,7 +1,7 @@
 """Programs that join, send and leave groups at random: an application for simulated clusters.
 
-`Programs` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`), runs an `Engine` there,
-and records what each membership is told. At the end `check` judges all of it, those who died included::
+`Programs` runs on every node of a `totem.testing.cluster.Cluster` (pass it as `application`), with an `Engine` there,
+and records the events of each membership. At the end `check` checks all of them, those of crashed programs included::
 
     programs = Programs()
     cluster = Cluster(3, seed=7, application=programs)
@@ -9,12 +9,12 @@ and records what each membership is told. At the end `check` judges all of it, t
     programs.rest()
     assert cluster.settle() and programs.check() == []
 
-The checkers of the ring want no two messages alike. So each says which life of its node has sent it, and has a number
-of its own: what groups are sent in its payload, the rest in the padding of the exec header, which nobody reads.
+The checkers of the ring require that no two messages are equal. So each names the start of the node that sent it, and
+has its own number: messages to groups in the payload, others in the padding of the exec header, which nobody reads.
 
-The programs act when their node is handed something, so that a world is as busy as its ring is alive; each life of a
-node has a limited number of deeds, so that rings come to rest. A node that starts again uses the same process ids
-again. The worlds' own messages, which are none of the executive layer's, pass by.
+The programs act when their node gets a delivery, so a world is as busy as its ring. After each start a node acts a
+limited number of times, so that rings come to rest. A node that starts again uses the same process ids again. The
+worlds' own messages, which are none of the executive layer's, are ignored.
 """
 
 from __future__ import annotations
@@ -44,39 +44,39 @@ MOST_DEEDS: Final = 150
 
 
 class Programs:
-    """The programs of a whole cluster, and what they were told."""
+    """The programs of a whole cluster, and their events."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
         self.foreign: set[int] = set()
         """Nodes of another make."""
         self.voters = 0
-        """Nodes of the cluster, of which each has one vote."""
+        """Number of the cluster's nodes, where each has one vote."""
         self.resting = False
 
     def __call__(self, node: SimulatedNode) -> NodePrograms:
-        """Begin a life of a node."""
+        """Start a node's programs."""
         self.voters = len(node.cluster.config.nodes)
         if node.foreign:
             self.foreign.add(node.node_id)
         return NodePrograms(node, self)
 
     def rest(self) -> None:
-        """Do nothing more, so that all that was sent can arrive."""
+        """Send nothing more, so that everything that was sent can arrive."""
         self.resting = True
 
     busy = False
-    """They answer nothing."""
+    """The programs answer nothing."""
 
     def check(self) -> list[Violation]:
-        """Everything that is wrong."""
+        """Return everything that is wrong."""
         return check(self.records, foreign=self.foreign, voters=self.voters)
 
 
 class Numbered:
-    """A node, as the transport of an engine, that makes each message unlike all others.
+    """A node, as the transport of an engine, that makes each message different from all others.
 
-    With `labels` those of groups go as payloads, and whoever sends them makes them unlike each other.
+    With `labels`, messages of groups go as payloads, and their senders make them different.
     """
 
     def __init__(self, node: SimulatedNode, *, labels: bool = False) -> None:
@@ -104,7 +104,7 @@ class Numbered:
         )
 
     def _number(self, message: bytes, header: int) -> bytes:
-        """Write who this is and how many there were before into the two paddings, 4 bytes behind 4 each."""
+        """Write the sender and a number into the two paddings, 4 bytes behind 4 each."""
         self._count += 1
         name = (self.node_id << 8 | self._node.incarnation).to_bytes(4, "little")
         count = self._count.to_bytes(4, "little")
@@ -128,7 +128,7 @@ class NodePrograms:
         self._foreign = node.foreign
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Let the engine have it, then perhaps do something."""
+        """Give the engine the delivery, then perhaps do something."""
         self.engine.deliver([delivery])
         if self._deeds and not self._programs.resting and self._dice.random() < self._eagerness:
             self._deeds -= 1
@@ -166,6 +166,6 @@ class NodePrograms:
         record.sent += payloads
 
     def _compose(self) -> bytes:
-        """A payload that no other is equal to."""
+        """Return a payload that is equal to no other."""
         self._sent += 1
         return b"%d.%d " % (self._incarnation, self._sent) + bytes(self._dice.choice(SIZES))
