@@ -122,7 +122,7 @@ async def test_a_second_daemon_is_an_exit_code_with_which_it_is_started_again(cp
     assert f"another daemon listens there: the daemon's socket {cpgd.path}" in done.stderr
     done = await cpgd_fails("-c", config, "--node", "1", "--socket", f"{cpgd.path}2")
     assert done.returncode == 1
-    assert "a process has it already" in done.stderr
+    assert "another process uses it" in done.stderr
 
 
 async def test_a_disk_that_cannot_be_used_is_an_exit_code_with_which_it_is_started_again(config, tmp_path):
