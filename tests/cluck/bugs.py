@@ -1,11 +1,16 @@
 """Planted bugs of the replicated state: the same machine with one mistake in it, and the test that kills it."""
 
+import tempfile
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from cluck.client.lock_steps import BaseCondition, BaseHeld
 from cluck.client.session_elections import ClientElections
+from cluck.client.steps import Progress
 from cluck.commands import Acquire, EndWait, OfClient, Release, Renew, Resign, Stand, Wait, Withdraw
 from cluck.server import queries, shares, submissions
 from cluck.server.connection import Connection
@@ -25,7 +30,12 @@ from cluck.testing.actors import Actor
 from cpg.replication.replica import Replica
 from cpg.replication.wire import Codec
 from tests.cluck import test_commands as commands
+from tests.cluck.client import loops, shells
+from tests.cluck.client import test_asynchronous as tasks
+from tests.cluck.client import test_conditions as waits
+from tests.cluck.client import test_locks as locks
 from tests.cluck.client import test_session as sessions
+from tests.cluck.client.servers import Cluster
 from tests.cluck.server import test_fuzz as fuzz
 from tests.cluck.server import test_leases as leases
 from tests.cluck.server import test_queries as questions
@@ -1278,4 +1288,74 @@ RIGHTS = [
     ),
 ]
 
-BUGS = FUZZ + ACTORS + RIGHTS + CHANGES + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY
+
+@contextmanager
+def impatient():
+    """Take any failure of a program for a kill, and one that hangs after two seconds."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for module in (loops, shells):
+            monkeypatch.setattr(module, "PATIENCE", 2.0)
+        try:
+            yield
+        except (Exception, pytest.fail.Exception) as failure:
+            raise AssertionError("the program has failed") from failure
+
+
+@impatient()
+def on_each_shell(test):
+    """Run a program of the clients' suite."""
+    for shell in (shells.Trio, shells.Asyncio, shells.Threads):
+        with tempfile.TemporaryDirectory() as folder:
+            test(shell, Path(folder))
+
+
+@impatient()
+def in_tasks(test, **options):
+    test("trio", cluster=Cluster(), **options)
+
+
+def cancelled_anywhere(*, has_block):
+    test = tasks.test_acquire_and_release_are_safe_wherever_they_are_cancelled
+    return partial(in_tasks, test, is_contended=True, has_block=has_block)
+
+
+STEPS = [
+    Bug(
+        "enter a block without its lock",
+        "client",
+        [Change(BaseHeld, "_acquire", "if not ticket.is_held:", "if ticket.failure:")],
+        partial(on_each_shell, locks.test_a_timeout_means_what_it_says_and_leaves_nothing_behind),
+    ),
+    Bug(
+        "leave the ticket of a cancelled task in the queue",
+        "client",
+        [Change(BaseHeld, "_acquire", "        yield from self._withdraw()\n        raise\n", "        raise\n")],
+        cancelled_anywhere(has_block=False),
+    ),
+    Bug(
+        "hide a cancellation from the steps",
+        "client",
+        [Change(Progress, "interrupt", "self._error = error", "pass")],
+        cancelled_anywhere(has_block=True),
+    ),
+    Bug(
+        "end a block as if its lost lock had been held",
+        "client",
+        [Change(BaseHeld, "_release", "and self._is_lost", "and False")],
+        partial(on_each_shell, locks.test_a_body_that_comes_to_its_end_loses_it_too),
+    ),
+    Bug(
+        "spend a notification on a waiter that is cancelled",
+        "client",
+        [Change(BaseCondition, "_leave", "if ticket.notified:", "if False:")],
+        partial(in_tasks, tasks.test_a_notified_waiter_that_is_cancelled_passes_it_on),
+    ),
+    Bug(
+        "return from a wait without the lock",
+        "client",
+        [Change(BaseCondition, "_wait", "yield Until(held._signal, held._is_decided)", "pass")],
+        partial(on_each_shell, waits.test_waiters_are_woken_in_their_order),
+    ),
+]
+
+BUGS = FUZZ + ACTORS + RIGHTS + CHANGES + TICKETS + REQUESTS + CONDITIONS + LEADERS + LEASES + MINORITY + STEPS
