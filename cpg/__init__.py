@@ -70,8 +70,11 @@ if TYPE_CHECKING:
     from cpg.libcpg.corosync import CorosyncRing, open_corosync
 
 AGREED = Guarantee.AGREED
+"""Deliver a message in the one order: the default."""
 SAFE = Guarantee.SAFE
+"""Deliver a message only when every node of the ring is known to have it."""
 SAFE_OR_AGREED = Guarantee.SAFE_OR_AGREED
+"""Deliver as `SAFE` where the ring can, otherwise as `AGREED`."""
 
 __all__ = [
     "AGREED",

@@ -76,3 +76,4 @@ class Quorum(NamedTuple):
 
 RingEvent = Transitional | TotemConfchg | Quorum
 Event = Message | Confchg | Transitional | TotemConfchg | Quorum
+"""An element of a group's stream."""

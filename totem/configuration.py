@@ -95,4 +95,6 @@ class RegularConfiguration:
 
 
 Configuration = TransitionalConfiguration | RegularConfiguration
+"""A notice of who the members are."""
 Delivery = Messages | TransitionalConfiguration | RegularConfiguration
+"""An element of what a ring delivers, in order."""
