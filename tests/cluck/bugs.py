@@ -50,7 +50,8 @@ from tests.cluck.state import test_lock_table as tickets
 from tests.cluck.state.bench import Bench
 from tests.cluck.state.test_machine import World, test_nothing_is_left_when_all_have_gone
 from tests.cluck.testing import test_actors as actors
-from tests.sim.bugs import Bug, Change
+from tests.cpg.replication.bugs import SKIP, nothing
+from tests.sim.bugs import Bug, Change, instead
 
 
 def on_bench(test, *arguments):
@@ -210,21 +211,21 @@ TICKETS = [
     Bug(
         "leave who was refused in the queue",
         "E",
-        [Change(LockTable, "enter", "lock.take_out(ticket)", "pass")],
+        [Change(LockTable, "enter", "lock.take_out", SKIP)],
         by(tickets.test_who_does_not_wait_is_refused),
     ),
     Bug(
         "grant nobody when a holder withdraws",
         "E",
-        [Change(LockTable, "_remove", "yield from self._settle(ticket.name)", "yield from ()")],
+        [Change(LockTable, "_remove", "self._settle(ticket.name)", "()")],
         by(tickets.test_a_withdrawn_request_leaves_the_queue_or_releases),
     ),
     Bug(
         "look for deadlocks among holders only",
         "E",
         [
-            Change(Lock, "all_ahead", "yield from reversed(part[:index])", "pass"),
-            Change(Lock, "all_ahead", "yield from reversed(self.front)", "pass"),
+            Change(Lock, "all_ahead", "reversed(part[:index])", "()"),
+            Change(Lock, "all_ahead", "reversed(self.front)", "()"),
         ],
         by(tickets.test_a_deadlock_through_a_place_in_a_queue_is_seen),
     ),
@@ -250,7 +251,7 @@ TICKETS = [
     Bug(
         "follow each place of a queue by itself",
         "E",
-        [Change(LockTable, "_circle", "covered.add(other.request)", "pass")],
+        [Change(LockTable, "_circle", "covered.add", "covered.discard")],
         partial(watched, tickets.test_a_deadlock_behind_a_long_queue_is_seen_at_once),
     ),
     Bug(
@@ -378,7 +379,7 @@ CONDITIONS = [
     Bug(
         "wait and go on holding",
         "3.2 cv_wait",
-        [Change(Conditions, "wait", "yield from self._table.release(Release(held.request, held.token))", "pass")],
+        [Change(Conditions, "wait", "self._table.release", "(lambda *_: ())")],
         by(conditions.test_to_wait_gives_the_lock_back_in_the_same_step),
     ),
     Bug(
@@ -481,7 +482,7 @@ CONDITIONS = [
     Bug(
         "spend notifications on the dead",
         "3.2 a waiter whose member left",
-        [Change(LockState, "_leave", "self.conditions.drop(clients)", "pass")],
+        [instead(Conditions, "drop", nothing)],
         by(conditions.test_no_notification_is_spent_on_a_client_that_is_gone),
     ),
     Bug(
@@ -548,13 +549,13 @@ LEADERS = [
     Bug(
         "wait for those who have gone",
         "E8",
-        [Change(Elections, "_take_out", "yield from self._close_if_answered(election)", "pass")],
+        [Change(Elections, "_take_out", "self._close_if_answered(election)", "()")],
         by(leaders.test_the_departure_of_the_last_missing_one_closes_a_round),
     ),
     Bug(
         "stand still where nobody has answered",
         "E8",
-        [Change(Elections, "_close", "yield from self._open(election)", "pass")],
+        [Change(Elections, "_close", "self._open(election)", "()")],
         by(leaders.test_a_round_without_any_answer_begins_anew_with_all_that_stand),
     ),
     Bug(
@@ -679,13 +680,13 @@ LEADERS = [
     Bug(
         "say nothing of the end of a leadership",
         "3.1 events in pairs",
-        [Change(Elections, "_end_told", "yield Leadership(tenure.name, None)", "yield from ()")],
+        [Change(Elections, "_end_told", "yield Leadership", "yield from (lambda *_: ())")],
         by(leaders.test_a_leader_whose_lease_is_over_sits_out_the_next_round),
     ),
     Bug(
         "tell of an end without a beginning",
         "3.1 events in pairs",
-        [Change(Elections, "_step_down", "tenure = election.led", "tenure = election.tenure")],
+        [Change(Elections, "_step_down", "election.led", "election.tenure")],
         by(leaders.test_a_leadership_that_lasts_on_ends_for_sure, "over"),
     ),
     Bug(
@@ -1043,7 +1044,7 @@ CHANGES = [
     Bug(
         "a holder counts from the grant",
         "E7",
-        [Change(Service, "_on_granted", "known.base = known.sent", "known.base = self._now")],
+        [Change(Service, "_on_granted", "known.sent", "self._now")],
         leases.test_a_holder_counts_from_before_it_asked_and_the_group_from_when_it_granted,
     ),
     Bug(
@@ -1055,7 +1056,7 @@ CHANGES = [
     Bug(
         "waiters say nothing while they wait",
         "E7",
-        [Change(Housekeeping, "_tell_places", "self._submissions.submit(Still(ticket.request))", "pass")],
+        [Change(Housekeeping, "_tell_places", "self._submissions.submit", SKIP)],
         leases.test_who_has_waited_begins_at_once_if_it_has_said_lately_that_it_waits,
     ),
     Bug(
@@ -1073,7 +1074,7 @@ CHANGES = [
     Bug(
         "a holder in the minority is told nothing",
         "E1",
-        [Change(Service, "on_phase", "self._replies.renounce()", "pass")],
+        [instead(Replies, "renounce", nothing)],
         leases.test_a_holder_in_the_minority_is_told_at_once,
     ),
     Bug(
@@ -1194,7 +1195,7 @@ MINORITY = [
     Bug(
         "keep what the dead have asked for",
         "E14",
-        [Change(Housekeeping, "_forget", "self._submissions.forget(local)", "pass")],
+        [instead(Submissions, "forget", nothing)],
         partial(minority.test_of_those_that_come_and_go_unheard_nothing_is_left, True),
     ),
     Bug(
@@ -1283,7 +1284,7 @@ RIGHTS = [
     Bug(
         "throw a batch away for one command in it",
         "E12",
-        [Change(Codec, "_rest", "return Commands(sealed.start, sealed.serial, commands)", "return None")],
+        [instead(Codec, "_rest", nothing)],
         partial(commands.test_what_is_beyond_a_limit_is_no_command_and_harms_no_other, Renew),
     ),
 ]
