@@ -1,8 +1,9 @@
-"""Clients of lock servers that do things at random in simulated clusters, and write down what they asked and were told.
+"""Clients of lock servers that do random things in simulated clusters, and record what they requested and were told.
 
-An `Actor` is one client: a real `Session` whose connection is a list. It asks for locks and semaphores, waits on
-conditions and notifies, stands in elections and looks at them, loses its connection and comes back, stops to answer,
-and ends: whatever the dice say. `cluck.testing.world` gives it lock servers; `Actor.write` puts all of it into a `Run`.
+An `Actor` is one client: a real `Session` whose connection is a list. It requests locks and semaphores, waits on
+conditions and notifies, is a candidate and observes elections. It loses its connection and comes back, stops answering,
+and ends: whatever the dice say. `cluck.testing.world` gives it lock servers; `Actor.write` puts everything into a
+`Run`.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ ELECTIONS: Final = (b"head", b"tail")
 LEASES: Final = (0.2, 0.5, 2.0)
 GRACES: Final = (0.0, 0.1)
 MOST_OPEN: Final = 4
-"""Locks that one client asks for, or has, at a time."""
+"""Locks that one client requests, or has, at a time."""
 TASKS: Final = 2
 
 
 Post = Callable[[Callable[[], None]], None]
-"""Does something at a lock server: at once, or when that goes on."""
+"""Does something at a lock server: at once, or when that continues."""
 
 
 def _at_once(action: Callable[[], None]) -> None:
@@ -45,24 +46,24 @@ def _at_once(action: Callable[[], None]) -> None:
 
 
 class Era(NamedTuple):
-    """A time in which a client's lock server was there and cut off from nothing: what differs ends what is certain."""
+    """A time in which a client's lock server was there and cut off from nothing: another era ends what is certain."""
 
     connection: int
-    """How often there has been one, or none any more."""
+    """Counts the lock servers that it has had, and the times without one."""
     cuts: int
 
 
 class Memory(NamedTuple):
-    """By what lock servers remember a client's requests: where another one is next, they may be done a second time."""
+    """The memory of lock servers for a client's requests: with another one they may be done a second time."""
 
     server: ServerId | None
-    """Through which it speaks: when it leaves the view, the others forget what its clients asked for."""
+    """The server through which it speaks: when it leaves the view, the others forget what its clients requested."""
     cuts: int
 
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """A lock that a client asked for."""
+    """A lock that a client requested."""
 
     ticket: ClientTicket
     who: Hashable
@@ -78,11 +79,11 @@ class Asked:
     until: float = 0.0
     """The latest deadline that it was told."""
     ended: float = inf
-    """When it gave the lock back, or was told of the loss."""
+    """When it released the lock, or was told of the loss."""
     release_era: tuple[Era, object] | None = None
-    """When it was given back: in which era and view."""
+    """When it was released: in which era and view."""
     given_up: float = inf
-    """When it was asked for no longer; if it had the lock unheard, it may be free from then on."""
+    """When it was given up; if it had the lock without knowing, that may be free from then on."""
     is_written: bool = False
 
     @property
@@ -105,7 +106,7 @@ class Awaited:
     left: float = inf
     ended: float = inf
     is_certain: bool = True
-    """It was cut off from nothing while it waited."""
+    """Its server was cut off from nothing while it waited."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,7 +121,7 @@ class Noticed:
     returned: float = inf
     is_certain: bool = True
     may_be_double: bool = False
-    """It may have been given twice."""
+    """It may have been submitted twice."""
 
 
 @dataclass(slots=True, eq=False)
@@ -151,11 +152,12 @@ class Actor:
     def __init__(self, number: int, run: Run, forced: Forced, clock: Callable[[], float]) -> None:
         self.is_dead = False
         self.is_stopped = False
-        """As by SIGSTOP: it hears and does nothing, and its connection stays."""
+        """As by SIGSTOP: it reads and does nothing, and its connection stays."""
         self.granted = 0
-        """How many of its locks, and ends of waits, it was told of."""
+        """The number of its locks, and ends of waits, that it was told of."""
         self.may_vanish = True
-        """It may end unseen; not where it lives in its lock server's process, which tells it of all that it loses."""
+        """It may end unseen; not where it lives in its lock server's process, which tells it everything that it loses.
+        """
         self._number = number
         self._run = run
         self._forced = forced
@@ -183,22 +185,22 @@ class Actor:
 
     @property
     def now(self) -> float:
-        """True time."""
+        """Return the true time."""
         return self._clock()
 
     @property
     def client(self) -> Client | None:
-        """Who it is, to lock servers; None: it has no connection."""
+        """Return its name at lock servers; None: it has no connection."""
         return self._connection.local.client if self._connection is not None and self._connection.local else None
 
     @property
     def is_connected(self) -> bool:
-        """Whether there is a connection to a lock server, as far as the client knows."""
+        """Return whether there is a connection to a lock server, as far as the client knows."""
         return self._connection is not None
 
     @property
     def is_holding(self) -> bool:
-        """Whether it was told that it holds a lock, and holds it still as far as it knows."""
+        """Return whether it was told that it holds a lock, and still holds it as far as it knows."""
         return bool(self._held())
 
     @property
@@ -215,9 +217,9 @@ class Actor:
         """Find a lock server.
 
         Args:
-            service: It.
-            cuts: Tells how often it was cut off from those who decide.
-            post: Has it hear what this client says, when it can.
+            service: The lock server.
+            cuts: Returns how often it was cut off from those that decide.
+            post: Has it read this client's messages, when it can.
         """
         self._connections += 1
         self._service, self._cuts, self._post = service, cuts, post
@@ -229,14 +231,14 @@ class Actor:
         self.hear()
 
     def lose(self, *, tells: bool = True) -> None:
-        """The connection is lost; `tells`: the lock server notices."""
+        """Lose the connection; `tells`: the lock server notices."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._connections += 1
             if tells:
                 self._post(lambda: connection.lost(self.now, dead=False))
             if self.is_stopped:
-                self._is_cut_off = True  # what it was told before it reads first, when it goes on
+                self._is_cut_off = True  # it reads first what it was told before, when it continues
             else:
                 self._notice_loss()
 
@@ -246,11 +248,11 @@ class Actor:
         self._look(None)
 
     def stop(self) -> None:
-        """Stand still, as by SIGSTOP."""
+        """Stop, as by SIGSTOP."""
         self.is_stopped = True
 
     def go_on(self) -> None:
-        """Go on, as by SIGCONT."""
+        """Continue, as by SIGCONT."""
         self.is_stopped = False
         if self._is_cut_off and not self.is_dead:
             self._is_cut_off = False
@@ -277,11 +279,11 @@ class Actor:
 
     @property
     def has_news(self) -> bool:
-        """Whether it was told something, or time has come for something."""
+        """Return whether it was told something, or time has come for something."""
         return bool(self._told) or self.now >= self._session.deadline
 
     def hear(self, *, is_calm: bool = False, is_quiet: bool = False) -> None:
-        """Take in what was told, and say what follows from it, and, unless all is quiet, from time."""
+        """Take in what was told, and submit what follows from it and, unless all is quiet, from time."""
         if self.is_dead or self.is_stopped:
             return
         self._is_stuck = self._is_stuck and not is_calm
@@ -299,7 +301,7 @@ class Actor:
                 return
 
     def _read(self) -> bool:
-        """Take in what was told; whether a farewell was the last of it."""
+        """Take in what was told; return whether a farewell was the last of it."""
         told = list(self._told)
         self._told.clear()
         for said, view in told:
@@ -339,14 +341,14 @@ class Actor:
 
     def _look_at_lock(self, asked: Asked) -> None:
         ticket, now = asked.ticket, self.now
-        if ticket.id != asked.request:  # asked again in the name of another client, or since it was lost unheard
+        if ticket.id != asked.request:  # requested again in another name, or lost unheard
             self._note_unheard(asked)
             asked.request = ticket.id
         if asked.ended == inf and ticket.is_held:
             if asked.since == inf:
                 asked.since, asked.token = now, ticket.token
                 self.granted += 1
-                if asked.memory != self._memory:  # asked again in the same name, and forgotten meanwhile
+                if asked.memory != self._memory:  # requested again in the same name, and forgotten meanwhile
                     self._note_unheard(asked)
             asked.until = max(asked.until, ticket.deadline)
         elif asked.since < inf and asked.ended == inf:
@@ -357,11 +359,11 @@ class Actor:
             self._write_lock(asked)
 
     def _note_unheard(self, asked: Asked) -> None:
-        """It may have held the lock, and lost it, unheard, before it was asked for again."""
+        """It may have held the lock, and lost it, without its knowledge, before it was requested again."""
         self._operate(asked, What.ACQUIRE, Outcome.UNKNOWN, until=asked.unheard_until)
 
     def _write_lock(self, asked: Asked) -> None:
-        """It is over: put it down."""
+        """Record a lock that is over."""
         if asked.is_written:
             return
         asked.is_written = True
@@ -388,7 +390,7 @@ class Actor:
         return Outcome.FAILED if why not in (Why.WITHDRAWN, Why.SETTLED) else Outcome.UNKNOWN
 
     def _released(self, asked: Asked) -> Outcome:
-        """What came of a release; behind a change it may have had effect although it is told to have come too late."""
+        """Record a release; behind a change it may have had effect although it is said to have come too late."""
         if self.is_dead or not asked.ticket.is_over or asked.token not in self._ends:
             return Outcome.UNKNOWN
         if self._ends[asked.token] is None:
@@ -455,7 +457,7 @@ class Actor:
             stood.request, stood.stood = candidacy.id, self.now
 
     def _write_tenure(self, stood: Stood) -> None:
-        """It does not lead any more, as far as it knows."""
+        """Record that it does not lead any more, as far as it knows."""
         until = min(self.now, stood.until)
         election = stood.candidacy.command.election
         self._run.tenures.append(LeaderTenure(stood.request, election, stood.token, stood.since, until))
@@ -463,7 +465,7 @@ class Actor:
     # ---- deeds
 
     def act(self, dice: random.Random) -> bool:
-        """Do something, if that is worth while: rarely where nobody answers."""
+        """Do something, if that makes sense: rarely where nobody answers."""
         if self.is_dead or self.is_stopped:
             return False
         self.hear()
@@ -524,7 +526,7 @@ class Actor:
         grace: float = 0.0,
         waits: bool = True,
     ) -> None:
-        """Ask for a lock, as `cluck.client.session_locks.ClientLocks.acquire` has it."""
+        """Request a lock, as `cluck.client.session_locks` does."""
         ticket = self._session.locks.acquire(
             task, name, _nothing, mode=mode, permits=permits, duration=duration, grace=grace, waits=waits
         )
@@ -607,7 +609,7 @@ class Actor:
             self._stood.append(Stood(candidacy, candidacy.id, self.now))
 
     def _lead(self, dice: random.Random) -> None:
-        """Publish, resign, or stand no more."""
+        """Publish, resign, or withdraw."""
         standing = self._standing()
         if not standing:
             return
@@ -632,11 +634,11 @@ class Actor:
             self._observations[election] = observation or self._session.elections.observe(election, _nothing)
 
     def _stick(self, dice: random.Random) -> None:
-        """Stop to answer pings, or begin again."""
+        """Stop answering pings, or begin again."""
         self._is_stuck = not self._is_stuck
 
     def _break(self, dice: random.Random) -> None:
-        """Lose the connection, and come back at once or later; the lock server may notice only by the coming back."""
+        """Lose the connection, and come back at once or later; the lock server may notice only when it comes back."""
         service, cuts, post = self._service, self._cuts, self._post
         self.lose(tells=dice.random() < 0.8)
         if service is not None and dice.random() < 0.6:
@@ -648,7 +650,7 @@ class Actor:
     # ---- the end
 
     def write(self) -> None:
-        """Put down what is not over when the run ends."""
+        """Record what is not over when the run ends."""
         for asked in list(self._asked):
             self._write_lock(asked)
         for awaited in self._awaited:
@@ -685,7 +687,7 @@ class Actor:
         return bool(state.table.present(ticket.id))
 
     def unanswered(self) -> Iterable[str]:
-        """What was asked for, is wanted still, and stands in no queue of the state, although nothing is under way."""
+        """Return what was requested and is still wanted, and in no queue of the state, though nothing is under way."""
         service = self._service
         if self.is_dead or self._connection is None or service is None or service.replica.state is None:
             return
@@ -712,4 +714,4 @@ class Actor:
 
 
 def _nothing() -> None:
-    """What is new is looked for."""
+    """Do nothing on a change: actors look for what is new themselves."""

@@ -1,11 +1,11 @@
-"""Lock servers and clients that do things at random: an application for simulated clusters.
+"""Lock servers and clients that do random things: an application for simulated clusters.
 
-`SimulatedLocks` stands on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
+`SimulatedLocks` runs on every node of a `totem.testing.cluster.Cluster` (pass it as `application`; `python -m
 totem.testing.soak --application cluck.testing.world:SimulatedLocks`). A node has one lock server in the servers' group,
-which stands on the executive layer, perhaps programs beside it that are lock servers themselves, and some clients
-(`cluck.testing.actors`), which live with their server or outlive it. Settings, faults and deeds are what the seed
-chooses. What everybody was told is recorded in the cluster's own time, which no real program could know, and judged at
-the end: by `cluck.testing.checkers`, and here for what only those see who look into the servers: that all came to the
+which stands on the executive layer. It may have programs beside it that are lock servers themselves, and clients
+(`cluck.testing.actors`), which live with their server or outlive it. The seed chooses settings, faults and deeds. What
+everybody was told is recorded in the cluster's own time, which no real program could know. It is judged at the end, by
+`cluck.testing.checkers`. What only somebody who looks into the servers can see is judged here: that all came to the
 same state, and that nobody waits in vain.
 """
 
@@ -50,30 +50,31 @@ DISK: Final = (0.0, 0.001, 0.05)
 """Seconds that it takes to store something."""
 MOST_DEEDS: Final = 400
 MISCHIEF: Final = (0.0, 0.02, 0.2)
-"""How often a fault comes just when a decision hangs: done but not told, told a moment ago, on its way to others."""
+"""Probabilities of a fault just when a decision hangs: done but not reported, just reported, on its way to others."""
 STOPS: Final = (0.0, 0.005, 0.03)
-"""How often a client or a lock server is stopped when a client might do something."""
+"""Probabilities that a client or a lock server is stopped when a client might do something."""
 PAUSES: Final = (0.05, 0.5, 3.0)
 """Seconds for which a process, or a machine, stands still."""
 REBOOTS: Final = 0.2
-"""How often it was the machine that ended, where lock servers begin anew: with it all clients that outlive them."""
+"""The probability that the machine has ended where a lock server begins anew: with it all clients that outlive servers.
+"""
 RESTARTS: Final = (0.0, 0.0, 0.01)
-"""How often somebody begins to restart all lock servers in turn when a client might do something."""
+"""Probabilities that a restart of all lock servers in turn begins when a client might do something."""
 STEP: Final = 0.05
-"""Seconds between looks whether the next one can be restarted."""
+"""Seconds between two looks whether the next one can be restarted."""
 DIFFERING: Final = (0.0, 0.0, 0.3)
-"""How often a lock server that begins is configured with other lock servers than most."""
+"""Probabilities that a lock server that begins is configured with other lock servers than most."""
 CHANGES: Final = (0.0, 0.0, 0.02, 0.1)
-"""How often an administrator has others decide when a client might do something."""
+"""Probabilities that an administrator changes the voters when a client might do something."""
 COMPANY: Final = (0.0, 0.0, 0.01)
-"""How often another program of a node begins to be a lock server, too, when there is something to do."""
+"""Probabilities that another program of a node becomes a lock server, too, when there is something to do."""
 MOST_COMPANY: Final = 2
 CALMS: Final = (0.0, 2.0, 6.0, 6.0)
-"""Seconds for which clients go on to ask for things when the world makes no trouble any more. Up to the last three of
-them lock servers still do: most is granted here.
+"""Seconds for which clients still request things when the world makes no trouble any more. Until the last three of them
+lock servers still make some: most grants happen here.
 """
 RESTS: Final = (0.0, 0.0, 0.0, 7.0, 13.0)
-"""Seconds for which a world's lock servers and clients go on when nothing new is asked for."""
+"""Seconds for which a world's lock servers and clients continue when nothing new is requested."""
 SERVER_STOOD: Final = "a lock server stood still"
 CLIENT_STOOD: Final = "a client that held a lock stood still"
 RING_STOOD: Final = "a ring's daemon stood still, and its clients did not"
@@ -85,17 +86,17 @@ RARE: Final = frozenset((SERVER_STOOD, CLIENT_STOOD, RING_STOOD, REBOOTED, RESTA
 FORGIVEN: Final = ("no state is left", "a first start", "each has its priority off")
 """Why lock servers that are enough may not decide."""
 AN_ELECTION: Final = 6.0
-"""Seconds for which an election that can have a leader looks for one at most, in one view."""
+"""Seconds after which an election that can have a leader must have one, in one view."""
 
 
 @dataclass(slots=True)
 class RunHistory:
-    """What is known of a whole run beside what clients were told."""
+    """What is known of a whole run besides what clients were told."""
 
     outcomes: dict[tuple[object, int], dict[ServerId, int]] = field(default_factory=lambda: defaultdict(dict))
-    """By view and number: what came of it at each server, as checksums."""
+    """By view and number: the outcomes at each server, as checksums."""
     final: dict[object, int] = field(default_factory=dict)
-    """By view: up to which number somebody could tell."""
+    """By view: the number up to which somebody could report."""
     granted: dict[tuple[object, int], float] = field(default_factory=dict)
     """By view and token: when the first server granted it, whether that became final there or not."""
 
@@ -108,19 +109,19 @@ class SimulatedLocks:
         self.run = Run()
         self.forced = Forced()
         self.disks: dict[int, DurableRecord] = {}
-        """What each node's disk knows; disks outlive everything, but one may be lost, unless its node decides alone."""
+        """What each node's disk knows. Disks outlive everything, but one may be lost, unless its node decides alone."""
         self.outliving: dict[int, list[Actor]] = defaultdict(list)
         """Clients that do not live in their lock server's process."""
         self.boots: dict[int, int] = defaultdict(int)
-        """How often each machine was started anew."""
+        """How often each machine was restarted."""
         self.actors: list[Actor] = []
         self.nodes: list[NodeLocks] = []
         self.rested: float | None = None
-        """Since when nothing new is asked for."""
+        """Since when nothing new is requested."""
         self.electorate = Electorate({})
         """Who decides at first, as most lock servers are configured."""
         self.clusters: set[int] = set()
-        """Those that were born."""
+        """The clusters that were born."""
         self.safe: dict[int, bool] = {}
         self.in_process: dict[int, bool] = {}
         self.mischief = self.company = self.stops = self.restarts = 0.0
@@ -162,7 +163,7 @@ class SimulatedLocks:
             self._restart_next(None, 0.0)
 
     def _restart_next(self, latest: NodeLocks | None, since: float) -> None:
-        """Restart the next one, if the latest is there again, or was for long enough."""
+        """Restart the next one, if the latest is there again, or has had its time."""
         assert self._restarting is not None
         network, now = self.nodes[0].node.cluster.network, self.nodes[0].now
         if latest is not None and latest.is_alive and not latest.is_ready and now < since + PATIENCE:
@@ -195,18 +196,20 @@ class SimulatedLocks:
         self._may_lose_disk = dice.random() < 0.3 and not self.changes and not self.differing
 
     def configured(self, node_id: int, dice: random.Random) -> Electorate:
-        """Who is to decide, as one lock server is configured: the first node always; mostly alike for a first start."""
+        """Return the voters that one lock server is configured with. The first node is always one; for a first start
+        most agree.
+        """
         if dice.random() >= (self.differing if node_id in self.disks else self.differing / 8):
             return self.electorate
         return Electorate({i: n for i, n in self.electorate.votes.items() if i == self.first or dice.random() < 0.6})
 
     @property
     def first(self) -> int:
-        """The first node: whoever begins, it is there, so that there is one cluster."""
+        """Return the first node: it is always a voter, so that there is one cluster."""
         return next(iter(self.electorate.votes))
 
     def another(self, dice: random.Random, electorate: Electorate) -> Electorate:
-        """Who may decide next: those, and others, up to two more or less."""
+        """Return the next voters: the present ones, and up to two more or less."""
         votes = dict(electorate.votes)
         for _ in range(dice.choice((1, 1, 2))):
             node_id = dice.choice(list(self.electorate.votes))
@@ -218,7 +221,7 @@ class SimulatedLocks:
 
     @property
     def voters(self) -> Voters:
-        """Who decides, as far as anybody knows."""
+        """Return who decides, as far as anybody knows."""
         known = [record.voters for record in self.disks.values()]
         for life in self.nodes:
             if life.is_alive and life.service is not None and life.service.replica.state is not None:
@@ -227,15 +230,15 @@ class SimulatedLocks:
         return max(found, key=lambda voters: voters.rank, default=Voters(0, 0, self.electorate))
 
     def is_calm(self, now: float) -> bool:
-        """Whether nothing new is to be asked for."""
+        """Return whether nothing new is to be requested."""
         return self.rested is not None and now >= self.rested + self.calm
 
     def may_trouble(self, now: float) -> bool:
-        """Whether there may be faults, all of which are over when nothing new is asked for."""
+        """Return whether there may be faults, all of which are over when nothing new is requested."""
         return self.rested is None or now < self.rested + self.calm - max(PAUSES)
 
     def is_quiet(self, now: float) -> bool:
-        """Whether lock servers do nothing more of their own accord."""
+        """Return whether lock servers do nothing more of their own accord."""
         return now >= self._quiet_from
 
     @property
@@ -243,7 +246,7 @@ class SimulatedLocks:
         return inf if self.rested is None else self.rested + self.calm + self.rest_for
 
     def rest(self) -> None:
-        """Make no trouble any more, and soon begin nothing new, so that what is under way can come to its end."""
+        """Make no trouble any more, and soon begin nothing new, so that everything under way can end."""
         self.rested = self.nodes[0].now if self.nodes else 0.0
         for actor in self.actors:
             actor.go_on()
@@ -252,12 +255,12 @@ class SimulatedLocks:
 
     @property
     def busy(self) -> bool:
-        """Whether a lock server still has something to say."""
+        """Return whether a lock server still has something to say."""
         alive = [life for life in self.nodes if life.is_alive]
         return bool(alive) and (not self.is_quiet(alive[0].now) or any(life.is_busy for life in alive))
 
     def check(self) -> list[Violation]:
-        """Everything that is wrong."""
+        """Return everything that is wrong."""
         for life in self.nodes:
             if not life.is_alive:
                 life.end()
@@ -272,7 +275,7 @@ class SimulatedLocks:
         ]
 
     def standstill(self) -> Iterable[str]:
-        """After the end of all faults somebody must decide, where enough are there."""
+        """Find servers that do not decide after the end of all faults, where enough are there."""
         alive = [life for life in self.nodes if life.is_alive]
         if self.voters.is_quorum([life.node.node_id for life in alive]) and all(life.service for life in alive):
             for life in alive:
@@ -285,7 +288,7 @@ class SimulatedLocks:
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
 
     def _waiting_in_vain(self, service: WatchedService) -> Iterable[str]:
-        """Locks that nobody holds and somebody waits for, elections that nobody wins."""
+        """Find locks that nobody holds and somebody waits for, and elections that nobody wins."""
         state = service.replica.state
         assert state is not None
         for name, lock in state.table.locks.items():
@@ -302,23 +305,23 @@ class SimulatedLocks:
 
 
 def agreement(history: RunHistory) -> Iterable[Violation]:
-    """What could be told somewhere has come of a command at all servers of the view that applied it."""
+    """Find commands that could be reported somewhere, and had other outcomes at another server of the view."""
     for (view, number), sums in history.outcomes.items():
         if number <= history.final.get(view, -1) and len(set(sums.values())) > 1:
             yield Violation("lock: agreement", f"{view}, {number}: {sums}")
 
 
 class WatchedService(Service):
-    """A service that writes down what came of each command, and what of it became final."""
+    """A service that records the outcomes of each command, and what of it became final."""
 
     def watch(self, locks: SimulatedLocks) -> None:
-        """Write it there from now on."""
+        """Record there from now on."""
         self.history = locks.history
         self.run = run = locks.run
         self._locks = locks
         self.order = Order(self.server)
         self.cuts = 0
-        """How often it was cut off, or took over another's state."""
+        """How often it was cut off, or took over another state."""
         self.searches: dict[bytes, float] = {}
         """By election without a leader: since when one is looked for in this primary view."""
         run.orders.append(self.order)
@@ -330,10 +333,10 @@ class WatchedService(Service):
         self._former: LockState | None = None
         self._voters: Voters | None = None
         self._is_born = False
-        """The state of the view is one that was born in it."""
+        """The state of the view was born in it."""
 
     def on_primary(self) -> None:
-        """Write down what is held."""
+        """Record what is held."""
         super().on_primary()
         state = self.replica.state
         assert state is not None
@@ -353,14 +356,14 @@ class WatchedService(Service):
         self._leading = {name: state.elections.of(name).token for name in ELECTIONS}
 
     def _note_voters(self, state: LockState) -> None:
-        """Note what has become of who decides."""
+        """Note that the voters have changed."""
         former, voters = self._voters, state.voters
         self._voters = voters
         if former is not None and former.former is not None and voters.former is None:
             self._locks.marks[CHANGED] += former.electorate == voters.electorate
 
     def change_voters(self, dice: random.Random) -> None:
-        """Have others decide, as an administrator does."""
+        """Change the voters, as an administrator does."""
         voters = self.replica.voters
         if voters is not None:
             self._submissions.submit(ChangeVoters(voters.version + 1, self._locks.another(dice, voters.electorate)))
@@ -381,7 +384,7 @@ class WatchedService(Service):
         return Grant(ticket.name, token, request, kind, at)
 
     def on_applied(self, number: int, command: Command, server: ServerId, outcomes: list[Outcome]) -> None:
-        """Write down a checksum, and what has changed."""
+        """Record a checksum, and what has changed."""
         sums = self.history.outcomes[self.replica.view_id, number]
         sums[self.server] = zlib.crc32(encode([command, outcomes]), sums.get(self.server, 0))
         self._follow(number, command, outcomes)
@@ -414,7 +417,7 @@ class WatchedService(Service):
                     self._leading[election] = token
 
     def on_final(self, number: int) -> None:
-        """Write it down."""
+        """Record it."""
         view, final = self.replica.view_id, self.history.final
         final[view] = max(number, final.get(view, -1))
         while self._not_final and self._not_final[0][0] <= number:
@@ -422,7 +425,7 @@ class WatchedService(Service):
         super().on_final(number)
 
     def on_suspended(self) -> None:
-        """What is not final may be lost; what was not acknowledged, as behind a gap, nobody counts (ruling E4)."""
+        """Give up what is not final; what was not acknowledged, as behind a gap, nobody counts (ruling E4)."""
         self._not_final.clear()
         lineage = self.replica.lineage
         for number in range(lineage.mark + 1 if lineage is not None else 1, self.replica.number + 1):
@@ -433,7 +436,7 @@ class WatchedService(Service):
 class NodeLocks:
     """One life of one node: the executive layer, a lock server, clients.
 
-    Or of one more program on that node (`beside`) that is a lock server itself.
+    Or the life of one more program on that node (`beside`) that is a lock server itself.
     """
 
     def __init__(self, node: SimulatedNode, locks: SimulatedLocks, beside: NodeLocks | None = None) -> None:
@@ -449,17 +452,17 @@ class NodeLocks:
         self._storing: DurableRecord | None = None
         self._disk = self._dice.choice(DISK)
         self._company: list[NodeLocks] = []
-        """The other programs."""
+        """The other programs on this node."""
         self._may_have_company = beside is None
         self._pids = 1000 * (len(beside._company) + 1) if beside is not None else 0
         self._timer = 0.0
         self.clients: list[Actor] = []
         self._is_stopped = False
-        """The lock server's process stands still."""
+        """The lock server's process is stopped."""
         self._waiting: list[Callable[[], None]] = []
-        """What it does when it goes on: what its clients have said, and what time has brought."""
+        """What it does when it continues: it reads its clients' messages, and acts on the time."""
         self._is_apart = self._dice.random() < 0.3
-        """The ring is another process's: that alone stands still when the node is paused."""
+        """The ring is another process's: only that one stops when the node is paused."""
         self._deeds = self._dice.randrange(MOST_DEEDS)
         self._pace = self._dice.choice((0.005, 0.02, 0.1))
         self._safe = locks.safe[node.node_id]
@@ -467,17 +470,17 @@ class NodeLocks:
 
     @property
     def now(self) -> float:
-        """The cluster's time, which is every node's clock."""
+        """Return the cluster's time, which is every node's clock."""
         return self.node.cluster.now
 
     @property
     def is_alive(self) -> bool:
-        """Whether this life still lasts."""
+        """Return whether this life still lasts."""
         return self.node.running and self.node.incarnation == self._incarnation
 
     @property
     def is_busy(self) -> bool:
-        """Whether something is under way."""
+        """Return whether something is under way."""
         is_still = self._is_stopped or any(actor.is_stopped for actor in self.clients)
         return (
             is_still or self.service is None or bool(self._outbox) or self._storing is not None or self.service.is_busy
@@ -486,7 +489,7 @@ class NodeLocks:
     # ---- the node's side
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Let the engine have it, then the lock servers, then their clients."""
+        """Deliver it to the engine, then to the lock servers, then to their clients."""
         self.engine.deliver([delivery])
         for life in (self, *self._company):
             life._take_up()
@@ -520,7 +523,7 @@ class NodeLocks:
         self._begin_clients(self.service)
 
     def _begin_clients(self, service: WatchedService) -> None:
-        """Have clients, new ones and those that have outlived their former lock server."""
+        """Begin clients: new ones and those that have outlived their former lock server."""
         self.clients = self.locks.outliving[self.node.node_id] if not self._in_process else []
         for actor in self.clients:
             actor.lose(tells=False)
@@ -550,7 +553,7 @@ class NodeLocks:
         return self.node.cluster.now
 
     def end(self) -> None:
-        """This life is over: so are the clients that lived in the process; others notice that it has ended."""
+        """End this life, with the clients that lived in the process; others notice that it has ended."""
         service, self.service = self.service, None
         self._is_stopped = False
         self._waiting.clear()
@@ -561,7 +564,7 @@ class NodeLocks:
                 actor.lose(tells=False)
 
     def _have_company(self) -> None:
-        """Another program of this node begins."""
+        """Begin another program of this node."""
         other = NodeLocks(self.node, self.locks, beside=self)
         self._company.append(other)
         self.locks.nodes.append(other)
@@ -583,7 +586,7 @@ class NodeLocks:
             self.go_on()
 
     def go_on(self) -> None:
-        """Go on, as SIGCONT has it: what has waited comes first."""
+        """Continue, as SIGCONT does: what has waited comes first."""
         if self._is_stopped and self.is_alive:
             self._is_stopped = False
             waiting, self._waiting = self._waiting, []
@@ -607,12 +610,12 @@ class NodeLocks:
 
     @property
     def is_ready(self) -> bool:
-        """Whether its lock server grants."""
+        """Return whether its lock server grants."""
         return self.service is not None and self.service.readiness[0]
 
     @property
     def can_restart(self) -> bool:
-        """Whether its lock server is there, and can leave the group."""
+        """Return whether its lock server is there, and can leave the group."""
         membership = self._membership
         is_there = self.is_alive and not self.node.paused and self.service is not None and not self._is_stopped
         return is_there and membership is not None and not membership.left and not membership.leaving
@@ -655,11 +658,11 @@ class NodeLocks:
 
     @property
     def _told(self) -> tuple[int, ...]:
-        """Grows with what clients are told that they act upon."""
+        """Return a number that grows with what clients are told and act upon."""
         return sum(actor.granted for actor in self.clients), len(self.locks.run.roles)
 
     def _perhaps_do_mischief(self) -> None:
-        """Have a fault come now, and be mended some time later."""
+        """Have a fault happen now, and be mended some time later."""
         dice, cluster, me = self._dice, self.node.cluster, self.node.node_id
         if dice.random() >= self.locks.mischief:
             return
@@ -688,7 +691,7 @@ class NodeLocks:
             self.node.resume()
 
     def _as_told(self, event: Event) -> Event | None:
-        """What a ring without SAFE tells."""
+        """Return the events as a ring without SAFE reports them."""
         if self._safe:
             return event
         if isinstance(event, Transitional):
@@ -734,13 +737,13 @@ class NodeLocks:
             self._timer = 0.0
             if not self.locks.is_quiet(self.now):
                 self.service.advance(self.now)
-            elif self.service.replica.phase is not Phase.PRIMARY:  # what is under way may go on
+            elif self.service.replica.phase is not Phase.PRIMARY:  # what is under way may continue
                 self.service.replica.advance(self.now)
             self._pump()
             self.node.kick()
 
     def _at(self, delay: float, action: Callable[..., None], *arguments: object, of_clients: bool = False) -> None:
-        """Do something later, if the process lives then; one that stands still does it when it goes on.
+        """Do something later, if the process lives then; one that is stopped does it when it continues.
 
         `of_clients`: in their processes, if they have any.
         """
@@ -761,12 +764,12 @@ class NodeLocks:
     # ---- the clients' side
 
     def unanswered(self) -> Iterable[str]:
-        """The requests of clients that the state does not know, although nothing is under way."""
+        """Return the clients' requests that the state does not know, although nothing is under way."""
         for actor in self.clients:
             yield from actor.unanswered()
 
     def _act(self) -> None:
-        """Let a client do something."""
+        """Have a client do something."""
         if self.service is not None and self._membership is not None and not self._membership.left:
             if self._deeds and not self.locks.is_calm(self.now):
                 self._deeds -= self._dice.choice(self.clients).act(self._dice)
@@ -778,7 +781,7 @@ class NodeLocks:
         self._at(self._dice.expovariate(1 / self._pace), self._act, of_clients=True)
 
     def _perhaps_trouble(self) -> None:
-        """Stop processes, or begin them anew, now and then."""
+        """Stop processes, or restart them, now and then."""
         dice, locks = self._dice, self.locks
         if dice.random() < 0.003 and self.can_restart:
             self.restart()
@@ -795,7 +798,7 @@ class NodeLocks:
             locks.restart_in_turn()
 
     def _let_clients_be(self) -> None:
-        """Let those do what time brings whose lock server does not call them, and find it again who has lost it."""
+        """Have clients act on the time that their lock server does not call, and find it again if they have lost it."""
         if self.service is None or self.locks.is_quiet(self.now):
             return
         for actor in self.clients:

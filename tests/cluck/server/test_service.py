@@ -803,10 +803,10 @@ def test_when_a_round_is_late_costs_the_same_however_many_are_open():
     server = started()[1].service.server
 
     def cost(count):
-        canvass = ElectionRounds(server, {})
+        rounds = ElectionRounds(server, {})
         for number in range(count):
-            list(canvass.on_outcome(RoundOpened(b"%d" % number, 1, ()), now=float(number)))
-        return steps(lambda: (canvass.deadline(0), list(canvass.due(0.5, {}, 0))))
+            list(rounds.on_outcome(RoundOpened(b"%d" % number, 1, ()), now=float(number)))
+        return steps(lambda: (rounds.deadline(0), list(rounds.due(0.5, {}, 0))))
 
     assert cost(1000) == cost(10)
 
