@@ -1,19 +1,19 @@
 """What locks, leaders and conditions promise, as checks on records of runs.
 
-Who runs programs against lock servers, in a simulator or with real processes, fills a `Run`; `check` tells what is
-wrong in it. A part that nobody fills is not looked at. `who` is anything that can be told apart and hashed: a task of a
-client, not a client, where several tasks of one client hold locks. All times are seconds of one clock, which is true
-for all: the simulator's, or the boot-time clock of the one machine on which all processes run.
+A test that runs programs against lock servers, in a simulator or with real processes, fills a `Run`; `check` returns
+what is wrong in it. Parts that nobody fills are not looked at. `who` is any hashable name of what holds: a task of a
+client, not a client, where several tasks of one client hold locks. All times are seconds of one clock that is true for
+all: the simulator's, or the boot-time clock of the one machine on which all processes run.
 
-order       What one lock server made final, in its order (`Order`): at any time at most one incompatible holder of a
+order       What one lock server made final, in its order (`Order`): at any time there are no incompatible holders of a
             lock, and nothing ends that is not held.
-tokens      Strictly growing for each lock, in every server's order and by the time at which they were granted, over all
-            restarts; and one token is one grant.
-interval    The clients' side in true time (`Holding`): from being told of a grant to the call of its release, its loss,
-            its death or its deadline, whatever is first, nobody holds what is incompatible; and later ones have larger
-            tokens.
-history     What clients asked and were told (`Operation`) is what one lock would have said that does one thing after
-            the other, each between its call and its return: linearizability, lock by lock.
+tokens      They grow strictly for each lock, in every server's order and by the time at which they were granted, over
+            all restarts; and one token is one grant.
+interval    The clients' side in true time (`Holding`), from being told of a grant until the call of its release, its
+            loss, its death or its deadline, whatever is first: nobody holds what is incompatible, and later ones have
+            larger tokens.
+history     What clients requested and were told (`Operation`) is what one lock would have said that does one thing
+            after the other, each between its call and its return: linearizability, lock by lock.
 leaders     What candidates were told (`Role`): leading and following by turns, beginning with leading; one leader for a
             token; tokens growing; in one configuration no second leader, unless the first one yielded. By their own
             clocks (`LeaderTenure`) no two lead an election at one moment, and later ones have larger tokens. What
@@ -42,7 +42,7 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A lock server holds it final that a request has its lock."""
+    """A lock server has made it final that a request has its lock."""
 
     name: bytes
     token: int
@@ -54,7 +54,7 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A lock server holds it final that a lock is not held under this token any more, for whatever reason."""
+    """A lock server has made it final that a lock is not held under this token any more, for whatever reason."""
 
     name: bytes
     token: int
@@ -62,14 +62,14 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A lock server has taken over a state, in which these hold locks; each with the time of the taking over."""
+    """A lock server has taken over a state in which these hold locks; each with the time of the take-over."""
 
     grants: tuple[Grant, ...]
 
 
 @dataclass(slots=True)
 class Order:
-    """What one life of a lock server made final, in its order; what a change of servers made final included."""
+    """What one life of a lock server made final, in its order, including what a change of servers made final."""
 
     server: Hashable
     events: list[Grant | End | Load] = field(default_factory=list)
@@ -89,7 +89,7 @@ class Holding:
     since: float
     """When the client was told."""
     until: float = inf
-    """Its call of release, or its loss as it was told, its death, its deadline: whichever was first."""
+    """Its call of release, its loss as it was told, its death, or its deadline: whichever was first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Birth:
 
     epoch: int
     view: Hashable
-    """In which it was born."""
+    """The epoch in which it was born."""
     at: float
 
 
@@ -111,14 +111,14 @@ class Role:
     token: int
     at: float
     stood: float = -inf
-    """When it asked to be a candidate; unknown: no statement about tokens of others."""
+    """When it asked to be a candidate. Unknown: no statement about the tokens of others."""
     configuration: Hashable = None
     """The quorate view in which its server told it; None: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaderTenure:
-    """A candidate takes itself for the leader of an election."""
+    """A candidate believes that it leads an election."""
 
     who: Hashable
     election: bytes
@@ -126,7 +126,7 @@ class LeaderTenure:
     since: float
     """When it was told."""
     until: float = inf
-    """Its stepping down, of itself or as it was told, its death, its deadline: whichever was first."""
+    """Its stepping down, by itself or as it was told, its death, or its deadline: whichever was first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Sight:
 
 
 class Waited(enum.Enum):
-    """How a wait on a condition went."""
+    """The end of a wait on a condition."""
 
     WOKEN = "woken"
     """By a notification."""
@@ -168,7 +168,7 @@ class ConditionWait:
     """When it was told that it is woken, or over."""
     reacquires: bool = True
     settled: bool = True
-    """Behind the waking: it has its lock again, or was told that it will not, or its client has ended."""
+    """After waking: when it had its lock again, or was told that it will not, or its client ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Notification:
     invoked: float
     returned: float
     count: int | None
-    """How many it said that it woke; None: unknown."""
+    """The number of waiters that it said it woke; None: unknown."""
     everyone: bool = False
 
 
@@ -195,18 +195,18 @@ class Run:
     died: dict[Hashable, float] = field(default_factory=dict)
     """When clients ended: from then on the service may take what they hold."""
     roles: list[Role] = field(default_factory=list)
-    """Of each candidate in the order in which it was told."""
+    """Of each candidate, in the order in which it was told."""
     yielded: set[int] = field(default_factory=set)
     """Tokens of leaderships that were resigned or expired, or whose candidates withdrew or ended."""
     tenures: list[LeaderTenure] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list)
-    """Of each observer in the order in which it was told."""
+    """Of each observer, in the order in which it was told."""
     waits: list[ConditionWait] = field(default_factory=list)
     notifies: list[Notification] = field(default_factory=list)
 
 
 def check(run: Run) -> list[Violation]:
-    """Everything that is wrong in a run."""
+    """Return everything that is wrong in a run."""
     return [
         *check_orders(run.orders),
         *check_holdings(run.holdings),
@@ -295,7 +295,7 @@ def _check_intervals(holdings: Iterable[Holding]) -> Iterator[Violation]:
 
 
 def _check_later_tokens(holdings: Iterable[Holding]) -> Iterator[Violation]:
-    """Of two that exclude each other, by the order of their beginnings."""
+    """Find pairs that exclude each other, by the order of their beginnings."""
     largest = largest_alone = 0
     for holding in holdings:
         is_alone = not fit([holding.kind, holding.kind])
@@ -309,7 +309,7 @@ def _check_later_tokens(holdings: Iterable[Holding]) -> Iterator[Violation]:
 def check_births(births: Iterable[Birth], held: Iterable[Holding | LeaderTenure] = ()) -> Iterator[Violation]:
     """Find states that were born with the epoch of another one, or while somebody held a lock, or led.
 
-    What is held by a later epoch's token is no matter: a server that stood still learns late of a birth long ago.
+    Locks held by a later epoch's token do not matter: a server that stood still learns late of a birth long ago.
     """
     first: dict[int, Birth] = {}
     for birth in sorted(births, key=lambda birth: birth.at):
@@ -371,7 +371,7 @@ def _check_one_in_a_configuration(leaders: Iterable[Role], yielded: Collection[i
 
 
 def _check_tokens_in_time(leaders: Sequence[Role]) -> Iterator[Violation]:
-    """Who stood when another was leading already has the larger token."""
+    """A candidate that stood when another one was leading already has the larger token."""
     told = sorted(leaders, key=lambda role: role.at)
     largest: dict[bytes, Role] = {}
     place = 0
@@ -438,9 +438,9 @@ def check_wakeups(waits: Iterable[ConditionWait], notifies: Iterable[Notificatio
 
 
 def _check_woken(waits: Sequence[ConditionWait], notifies: Sequence[Notification]) -> Iterator[Violation]:
-    """Each that was woken has its notification, and each notification has all that it says it woke.
+    """Find woken waiters without a notification, and notifications without all the waiters that they say they woke.
 
-    If both can be had, each for itself, they can be had together (Mendelsohn and Dulmage, 1958).
+    If both can be matched, each by itself, they can be matched together (Mendelsohn and Dulmage, 1958).
     """
     woken = [wait for wait in waits if wait.outcome is Waited.WOKEN]
     perhaps = [wait for wait in waits if wait.outcome is Waited.UNKNOWN]
@@ -456,7 +456,7 @@ def _check_woken(waits: Sequence[ConditionWait], notifies: Sequence[Notification
 
 
 def _most(notify: Notification, everyone: int) -> int:
-    """How many a notification may have woken."""
+    """Return how many waiters a notification may have woken."""
     if notify.count is not None:
         return notify.count
     return everyone if notify.everyone else 1
@@ -469,11 +469,11 @@ def _may_have_woken(notify: Notification, wait: ConditionWait) -> bool:
 
 
 def _unmatched(ones: Sequence[One], others: Sequence[Other], may: Callable[[One, Other], bool]) -> Iterator[One]:
-    """Those that have no partner in a largest matching."""
+    """Return those without a partner in a largest matching."""
     partners: dict[int, int] = {}
-    """Of others, by place."""
+    """Their partners among the others, by place."""
     taken: dict[int, int] = {}
-    """The same the other way."""
+    """The others' partners among them."""
 
     def find(one: int) -> bool:
         """Find a partner, if need be by having others take another one."""
@@ -502,7 +502,7 @@ def _unmatched(ones: Sequence[One], others: Sequence[Other], may: Callable[[One,
 
 
 def _check_passed_over(waits: Iterable[ConditionWait], notify: Notification) -> Iterator[Violation]:
-    """Who waited before the call and went on waiting behind its return was in the queue, and was not woken."""
+    """A waiter that waited before the call and after its return was in the queue, and was not woken."""
     if notify.count is None or (notify.count and not notify.everyone):
         return
     for wait in waits:

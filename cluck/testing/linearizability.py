@@ -1,16 +1,16 @@
-"""What clients of locks asked and were told, and whether one lock could have said so: linearizability.
+"""What clients of locks requested and were told, and whether one lock could have said so: linearizability.
 
 The search is that of Wing and Gong ("Testing and Verifying Concurrent Objects", 1993) with Lowe's memory of
-configurations that led nowhere ("Testing for Linearizability", 2017), for each lock apart. Time is about linear in the
-length of a history, and so is memory.
+configurations that led nowhere ("Testing for Linearizability", 2017), for each lock apart. Time and memory are about
+linear in the length of a history.
 
-The lock that does one thing after the other: who asks gets it if it can be held beside those who hold it, with a token
-larger than all before; who was not to wait is told that it is busy. The service takes it away by itself only when the
-time is over for which the holder was told that it has it, or when the holder has ended. What has an unknown outcome may
-have effect at any time from its call on, or never.
+The lock does one thing after the other. A request gets it if it can be held beside the present holders, with a token
+larger than all before. One that was not to wait is told that the lock is busy. The service takes the lock away by
+itself only in two cases: the time is over for which the holder was told that it has it, or the holder has ended. An
+operation with an unknown outcome may have effect at any time from its call on, or never.
 
 It says less than could be said in two points. For readers a lock that readers hold may be busy, since a writer may
-wait; and tokens of acquires whose outcome is unknown are not reckoned with.
+wait. Tokens of acquires whose outcome is unknown are not considered.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from totem.testing.checkers import Violation
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a lock is held: alone, shared with others who share, or as one of so many permits."""
+    """How a lock is held: exclusively, shared with others, or as one of a number of permits."""
 
     shared: bool = False
     permits: int = 0
@@ -49,7 +49,7 @@ SHARED: Final = Kind(shared=True)
 
 
 def fit(kinds: Sequence[Kind]) -> bool:
-    """Whether a lock may be held in these ways at one time."""
+    """Return whether a lock may be held in these ways at one time."""
     if len(kinds) < 2:
         return True
     first = kinds[0]
@@ -59,19 +59,19 @@ def fit(kinds: Sequence[Kind]) -> bool:
 
 
 class What(enum.Enum):
-    """What is asked of a lock."""
+    """An operation on a lock."""
 
     ACQUIRE = "acquire"
     RELEASE = "release"
-    """Also an administrator's, of somebody else's lock."""
+    """Also an administrator's, on somebody else's lock."""
     RENEW = "renew"
 
 
 class Outcome(enum.Enum):
-    """What is told of it."""
+    """The outcome of an operation."""
 
     OK = "ok"
-    """Granted; released, or renewed, what was held until then."""
+    """Granted; or what was held until then was released or renewed."""
     BUSY = "busy"
     """An acquire that was not to wait would have had to."""
     WITHDRAWN = "withdrawn"
@@ -100,15 +100,16 @@ class Operation:
     what: What
     invoked: float
     returned: float
-    """Not looked at where the outcome is unknown."""
+    """Not considered where the outcome is unknown."""
     outcome: Outcome
     token: int = 0
-    """That an acquire got, or of what is to be released or renewed."""
+    """The token that an acquire got, or of what is to be released or renewed."""
     kind: Kind = EXCLUSIVE
     """Of an acquire."""
     until: float = 0.0
-    """Of an acquire or a renewal: earlier the service may not take the lock by itself. The deadline that the holder was
-    told; where the outcome is unknown, a lease behind the call, or when it was given up."""
+    """Of an acquire or a renewal: earlier the service may not take the lock by itself. It is the deadline that the
+    holder was told. Where the outcome is unknown, it is a lease after the call, or when the request was given up.
+    """
 
     def __post_init__(self) -> None:
         if self.outcome not in _OUTCOMES[self.what]:
@@ -133,8 +134,7 @@ def check_operations(
     """Find locks whose clients' histories are not those of one lock.
 
     `died`: when clients ended; from then on the service may take what they hold, as it may from a deadline on.
-
-    Operations on tokens that nobody was told are not looked at.
+    Operations on tokens that nobody was told are not considered.
     """
     by_name: defaultdict[bytes, list[Operation]] = defaultdict(list)
     for operation in operations:
@@ -159,10 +159,10 @@ class _Hold(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Of the lock that does one thing after the other."""
+    """The lock, between two operations."""
 
     granted: int = 0
-    """How many acquires with known tokens; the next one is that with the next larger token."""
+    """The number of acquires with known tokens; the next one is that with the next larger token."""
     holds: tuple[_Hold, ...] = ()
     helped: frozenset[int] = frozenset()
     """Acquires without a known token that had effect."""
@@ -190,8 +190,8 @@ class _Move(NamedTuple):
 class _Model:
     """One lock, and which of the operations on it may come next.
 
-    What need not be tried is not: an end that the service makes by itself is put right before what needs it, a release
-    too, or where it must be. What has no effect and is true now has its place now.
+    Only what must be tried is tried. An end that the service makes by itself is put right before what needs it. So is a
+    release, or where it must be. An operation that has no effect and is true now has its place now.
     """
 
     def __init__(self, operations: Iterable[Operation], died: Mapping[Hashable, float]) -> None:
@@ -211,7 +211,7 @@ class _Model:
         self._denials: defaultdict[int, list[tuple[float, int]]] = defaultdict(list)
         """Of those that say that it is not held any more: when they returned, and their bits."""
         self._helpers: list[int] = []
-        """Acquires that may have had effect though their clients do not know."""
+        """Acquires that may have had effect although their clients do not know."""
         self._withdrawals: dict[int, int] = {}
         """Helpers whose end has a place of its own, as bits."""
         self.steps: list[_Step] = []
@@ -246,7 +246,7 @@ class _Model:
         self.steps.append(_Step(number, one, on, self._ranks.get(number, -1)))
 
     def moves(self, state: _State, done: int, front: Sequence[_Step], horizon: float) -> Iterable[_Move]:
-        """What may come next of the operations that have been called.
+        """Return what may come next of the operations that have been called.
 
         `done`: those that have their places, as bits; `horizon`: the first return that is not behind us.
         """
@@ -257,7 +257,7 @@ class _Model:
         return self._tries(state, done, front, horizon)
 
     def _without_effect(self, step: _Step, state: _State) -> _State | None:
-        """Return the state behind an operation that had better have its place now; None if it had not."""
+        """Return the state after an operation that should have its place now; None if it should not."""
         one = step.operation
         match one.outcome:
             case Outcome.BUSY if self._is_busy(one.kind, state):
@@ -296,7 +296,7 @@ class _Model:
             yield from self._help(state, done, horizon)
 
     def _ends(self, state: _State, done: int, front: Iterable[_Step]) -> Iterator[tuple[_Step, _Hold | None]]:
-        """Releases and withdrawals that can be next, by their returns, and what they end."""
+        """Return the releases and withdrawals that can be next, by their returns, and what they end."""
         for step in sorted(front, key=lambda step: step.operation.returned):
             hold = _hold(state, step.on)
             match step.operation.what, step.operation.outcome:
@@ -306,7 +306,7 @@ class _Model:
                     yield step, hold
 
     def _help(self, state: _State, done: int, horizon: float) -> Iterator[_Move]:
-        """Somebody holds the lock and does not know it."""
+        """Return whether somebody holds the lock and does not know it."""
         kinds = [self._kind(hold) for hold in state.holds]
         for number in self._helpers:
             one = self.operations[number]
@@ -325,7 +325,7 @@ class _Model:
         return kind.shared or not fit([*map(self._kind, state.holds), kind])
 
     def _make_room(self, kind: Kind, state: _State, done: int, horizon: float) -> _State | None:
-        """Let the service take the lock from those whose time is over, where that is needed and enough."""
+        """Have the service take the lock from those whose time is over, where that is needed and enough."""
         if fit([*map(self._kind, state.holds), kind]):
             return state
         over = [hold for hold in state.holds if self._may_end(hold, done, horizon)]
@@ -335,11 +335,11 @@ class _Model:
         return state._replace(holds=()) if len(over) == len(state.holds) else None
 
     def _must_end(self, hold: _Hold, done: int) -> float:
-        """By when the service must have taken the lock, which others know."""
+        """Return by when the service must have taken the lock, which others know."""
         return min((returned for returned, bit in self._denials[hold.acquire] if not bit & done), default=inf)
 
     def _may_end(self, hold: _Hold, done: int, horizon: float) -> bool:
-        """Whether the service may have taken the lock by itself, before the horizon."""
+        """Return whether the service may have taken the lock by itself, before the horizon."""
         is_needed = self._needs[hold.acquire] & ~done
         return not is_needed and min(hold.until, self._free_from[hold.acquire]) <= horizon
 
@@ -370,7 +370,7 @@ class _Event:
 
 
 class _Search:
-    """Give each operation a place, and go back where that leads nowhere."""
+    """Gives each operation a place, and goes back where that leads nowhere."""
 
     def __init__(self, model: _Model) -> None:
         self._model = model
@@ -420,7 +420,7 @@ class _Search:
         return None
 
     def _key(self, done: int, state: _State) -> tuple[int, int, _State]:
-        """What tells configurations apart; all before the first operation without a place has its place."""
+        """Return the key that tells configurations apart; all before the first unplaced operation have their places."""
         first = self._head.following.step
         lowest = first.number if first is not None else -1
         return lowest, done >> lowest if lowest >= 0 else 0, state
@@ -430,7 +430,7 @@ class _Search:
         return self._model.moves(state, done, front, horizon)
 
     def _front(self) -> tuple[list[_Step], float]:
-        """The operations that are called before the first return, and when that is."""
+        """Return the operations that are called before the first return, and when that is."""
         front = []
         event = self._head.following
         while event.step is not None:
