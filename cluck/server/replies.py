@@ -47,7 +47,7 @@ from totem.text import printable
 
 SILENCE: Final = 3.0
 """Seconds without any message back from the ring after which something is wrong with it."""
-UNHEARD: Final = "what this server says does not come back from the ring: see `cpg status` here"
+UNHEARD: Final = "this server's messages do not come back from the ring: see `cpg status` here"
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of."""
 
@@ -179,7 +179,7 @@ class Replies:
         if self.unheard_since is not None:
             return False, UNHEARD
         is_ready = self._is_final
-        why = "" if is_ready else replica.why or "what was decided is being made sure of"
+        why = "" if is_ready else replica.why or "what was decided is not final yet"
         if replica.phase is Phase.BIRTH and replica.disk_fault:
             why += f"; here nothing can be stored: {replica.disk_fault}"
         return is_ready, why

@@ -125,7 +125,7 @@ class Disk:
             content = self._content(body)
             with suppress(ValidationError, ValueError):
                 return _decoder.decode(content)
-        _log.warning("%s is damaged: what this node knew of earlier tokens counts no more", self.path)
+        _log.warning("%s is damaged: what this node knew of earlier tokens is lost", self.path)
         return None
 
     def _content(self, body: bytes) -> bytes | Raw:

@@ -334,7 +334,7 @@ class Replica(Generic[State]):
         assert self._round is not None
         assert self._owner is not None
         if self._owner != self.member:
-            self.why = f"the state of {process(self._owner)} does not come: it stands still"
+            self.why = f"the state of {process(self._owner)} does not arrive: it hangs"
             self._send(Exclude(self._round.id, [(*self._owner,)]))
 
     @property
@@ -389,7 +389,7 @@ class Replica(Generic[State]):
             if server is not None and reason in _ENDED:
                 self._listener.on_server_ended(server)
         if _BY_RING & {*confchg.left.values(), *confchg.joined.values()}:
-            self._suspend("a new ring is being told")  # and its `TotemConfchg` follows
+            self._suspend("a new ring is being formed")  # and its `TotemConfchg` follows
         elif self.member in confchg.joined:
             self._change(now, self.member)
         elif has_lost:
@@ -398,7 +398,7 @@ class Replica(Generic[State]):
 
     def _change(self, now: float, caller: Member) -> None:
         """Begin a round, as other servers are there than before."""
-        self._suspend("servers are still to report")
+        self._suspend("servers have not reported yet")
         self._round_is_due = True
         if self.member == caller:
             self._call_round()
@@ -467,7 +467,7 @@ class Replica(Generic[State]):
             self._uncounted[sender] = uncounted(name(sender, self._members), str(malformed))
         elif isinstance(malformed, NoServer) and sender not in self._known:
             server = self._application.server
-            self._uncounted[sender] = f"{process(sender)} is no {server}, and speaks in the {server}s' group"
+            self._uncounted[sender] = f"{process(sender)} is no {server}, and sends to the {server}s' group"
         self._name_differences()
         if self._round is not None and self._is_open:
             if isinstance(malformed, NoServer):
@@ -515,7 +515,7 @@ class Replica(Generic[State]):
             self._is_call_void |= sender == self.member
             return
         self._is_call_void = False
-        self._suspend("servers are still to report")
+        self._suspend("servers have not reported yet")
         self._round = RoundReports(said.id, self._members, self._ring_seq or 0, self._application)
         self._stated = self._quorate
         self._round_began = now
@@ -628,7 +628,9 @@ class Replica(Generic[State]):
             assert self.state is not None
             self._go_on_with(self.state, decision, now)
             return
-        self._enter(Phase.LOADING, f"the state of node {base.owner.node_id} is on its way to those who have another")
+        self._enter(
+            Phase.LOADING, f"the state of node {base.owner.node_id} is being sent to servers that have another one"
+        )
         self._due = now + PATIENCE
         self._loading_until = now + LONGEST_LOADING
         if base.owner == self.member:

@@ -315,7 +315,7 @@ class ViewDecision:
             named.append(f"{nodes(tuple(sorted(who)))} {are} configured with {others}: {what}")
         if unsafe and any(report.safe for report in self._reports.values()):
             rings = f"the ring of {nodes(tuple(sorted(unsafe)))}"
-            named.append(f"{rings} does not tell what is safe: all go by acknowledgements (ruling E4)")
+            named.append(f"{rings} does not report what is safe: all use acknowledgements (ruling E4)")
         return tuple(sorted(named))
 
     @property
@@ -349,13 +349,13 @@ class ViewDecision:
     def verdict(self) -> Verdict:
         """Decide what the view is, as all do alike."""
         if self._member in self._excluded:
-            return Minority("the others went on without this server, which did not answer")
+            return Minority("the others continue without this server, which did not answer")
         if self._member in self._refused:
-            return Minority(f"the others go on without this server: {self._refused[self._member]}")
+            return Minority(f"the others continue without this server: {self._refused[self._member]}")
         voters, server = self.voters, self._application.server
         apart = [member.node_id for member, report in self._voting.items() if not report.quorate]
         if apart:
-            return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} is told")
+            return Minority(f"the ring is not quorate, as node {', '.join(map(str, sorted(apart)))} reports")
         if self._known is None and self._is_mixed():
             named = sorted({*self.differences(voters), *self.uncounted.values()})
             return Minority(f"a first start needs {server}s that agree: {'; '.join(named)}")

@@ -310,7 +310,7 @@ async def test_while_the_servers_decide_nothing(shell):
     cluster = shell.cluster
     cluster.cut_off()
     async with shell.connect() as locks:
-        await shell.until(lambda: locks.why_not_ready == "the ring is not quorate, as node 1 is told")
+        await shell.until(lambda: locks.why_not_ready == "the ring is not quorate, as node 1 reports")
         assert not locks.ready
         with pytest.raises(NotReady, match="not quorate"):
             await locks.lock("backup", timeout=0).acquire()

@@ -135,10 +135,10 @@ async def test_a_node_is_cut_off(autojump_clock, world, caplog):
 def test_a_view_that_does_not_come_to_decide_is_told_once():
     """Nobody is missing, but something is not answered."""
     changes = ChangeLog(0.0)
-    replica = SimpleNamespace(phase=Phase.ROUND, why="servers are still to report", differences=(), voters=None)
+    replica = SimpleNamespace(phase=Phase.ROUND, why="servers have not reported yet", differences=(), voters=None)
     assert not changes.news(replica, None, PATIENCE)
-    assert texts(changes.news(replica, None, PATIENCE + 1)) == [f"{FEW}servers are still to report"]
-    replica.why = "the state of node 1 is on its way to those who have another"
+    assert texts(changes.news(replica, None, PATIENCE + 1)) == [f"{FEW}servers have not reported yet"]
+    replica.why = "the state of node 1 is being sent to servers that have another one"
     assert not changes.news(replica, None, PATIENCE + 1000)
 
 

@@ -56,4 +56,4 @@ def test_what_is_no_record_is_damaged(tmp_path, caplog, content):
     disk = Disk(tmp_path, 1)
     written(disk, content)
     assert disk.load() is None
-    assert "is damaged: what this node knew of earlier tokens counts no more" in caplog.text
+    assert "is damaged: what this node knew of earlier tokens is lost" in caplog.text

@@ -254,7 +254,7 @@ def test_one_ring_that_does_not_tell_what_is_safe_is_named():
     order.restart(3, safe=False)
     in_ring(order, 1, 2, 3)
     assert order[1].ready
-    assert "the ring of node 3 does not tell what is safe: all go by acknowledgements" in named(order[1])
+    assert "the ring of node 3 does not report what is safe: all use acknowledgements" in named(order[1])
 
 
 # ---- formats

@@ -602,7 +602,7 @@ def test_who_says_what_no_server_says_is_named_as_none_while_it_is_there():
     change(order, joined=[NEIGHBOUR])
     for data in (b"hello", b"again", b""):
         order.deliver([(NEIGHBOUR, data)], [1, 2, 3])
-    line = "process 9 of node 1 is no server, and speaks in the servers' group"
+    line = "process 9 of node 1 is no server, and sends to the servers' group"
     assert order[2].replica.differences == (line,)
     assert order.said(1, 2, 3) == [], "and it is not answered"
     order.ring([1, 2, 3])
