@@ -107,6 +107,8 @@ class Awaited:
     ended: float = inf
     is_certain: bool = True
     """Its server was cut off from nothing while it waited."""
+    is_passed_on: bool = False
+    """It was given up before it was notified: its session has notified another waiter in its place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -440,6 +442,7 @@ class Actor:
             awaited.is_certain = awaited.is_certain and awaited.era == self._era
             if ticket.notified is not None:
                 awaited.ended = self.now
+                awaited.is_passed_on = ticket.notified and ticket.is_ending
                 self.granted += 1
 
     def _look_at_candidate(self, stood: Stood, view: object) -> None:
@@ -667,7 +670,11 @@ class Actor:
     def _write_wait(self, awaited: Awaited) -> None:
         ticket = awaited.ticket
         args = awaited.who, awaited.condition, awaited.invoked
-        if ticket.notified is not None:
+        if awaited.is_passed_on:
+            outcome = Waited.UNKNOWN
+            passed = Notification(awaited.who, awaited.condition, awaited.ended, inf, None, everyone=False)
+            self._run.notifies.append(passed)
+        elif ticket.notified is not None:
             outcome = Waited.WOKEN if ticket.notified else Waited.OVER
         elif not self.is_dead and awaited.is_certain and not ticket.is_over:
             outcome = Waited.STILL

@@ -1,7 +1,7 @@
 """Simulated clients write down what they were told as it may have been, and no more than that."""
 
 from cluck.testing.actors import Actor, Forced
-from cluck.testing.checkers import Run, check
+from cluck.testing.checkers import Run, Waited, check
 from cluck.testing.linearizability import Outcome, What
 from tests.cluck.server.orders import started
 
@@ -67,4 +67,36 @@ def test_a_lock_that_was_granted_unheard_and_asked_for_again_makes_a_lock_busy_f
         (3, Outcome.OK),
     }
     clients.run.operations.sort(key=lambda operation: operation.invoked)
+    assert not check(clients.run)
+
+
+class Dice:
+    """They always fall alike."""
+
+    choice = staticmethod(lambda choices: choices[0])
+    random = staticmethod(lambda: 0.5)
+    randrange = staticmethod(lambda stop: 0)
+
+
+def test_a_notification_of_who_has_given_up_is_passed_on():
+    """Client 1 gives up its wait, but is notified before; so its session notifies another waiter, client 2."""
+    order = started()
+    clients = Clients(order)
+    clients.hear()
+    for node in (1, 2):
+        clients[node].ask(0, b"one", duration=20.0)
+        clients.hear()
+        clients[node]._wait(Dice)
+        clients.hear()
+    clients[3]._notify(Dice)
+    clients[3].hear()
+    notified = order.said(3)
+    clients[1]._give_up(Dice)
+    clients[1].hear()
+    order.deliver(notified, [1, 2, 3])
+    clients.hear()
+    clients.pass_time(1)
+    for actor in clients.actors.values():
+        actor.write()
+    assert [wait.outcome for wait in clients.run.waits if wait.who == (2, 0)] == [Waited.WOKEN]
     assert not check(clients.run)
