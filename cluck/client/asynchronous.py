@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 async def run(steps: Steps[Result]) -> Result:
-    """Run steps in this task. An exception that ends a wait goes through them: they put things in order first."""
+    """Run steps in this task. An exception that ends a wait goes through them: they clean up first."""
     progress = Progress(steps)
     while not progress.is_over:
         try:
@@ -155,7 +155,7 @@ class Held(BaseHeld):
             self._show()
 
     def _show(self) -> None:
-        """Set the events that the program has asked for; make a new one where what one was set for is over."""
+        """Set the events that the program uses; replace one whose reason is over."""
         if self._is_lost:
             self._body.cancel()
             if self._lost is not None:
@@ -262,7 +262,7 @@ class Candidate(BaseCandidate):
         """Iterate over its roles, the present one first: `async for role in candidate.roles()`.
 
         Each leadership is followed by a `Follower`. A slow program misses whole leaderships, but never the end of one
-        that it was told of.
+        that it has seen.
         """
         return Roles(self)
 
@@ -334,13 +334,13 @@ class Roles:
 
     def __init__(self, candidate: Candidate) -> None:
         self._candidate = candidate
-        self._told = RoleCursor(candidate._candidacy)
+        self._cursor = RoleCursor(candidate._candidacy)
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Role:
-        role = await _call(self._candidate._next_role(self._told))
+        role = await _call(self._candidate._next_role(self._cursor))
         if role is None:
             raise StopAsyncIteration
         return role

@@ -256,14 +256,14 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
         """Return the lock server's answer; None where none has come in time."""
         self._check()
         signal = self._new_signal()
-        asked = self._session.query(question, signal.wake)
+        pending = self._session.query(question, signal.wake)
         try:
             self._submit()
-            yield Until(signal, lambda: asked.is_answered or self._has_ended(), longest)
+            yield Until(signal, lambda: pending.is_answered or self._has_ended(), longest)
         finally:
-            self._session.forget(asked)
-        if asked.is_answered:
-            return asked.answer
+            self._session.forget(pending)
+        if pending.is_answered:
+            return pending.answer
         self._check()
         return None
 

@@ -25,7 +25,7 @@ class Comparison:
         self._late: dict[Request, Callable[[], None]] = {}
         """Requests whose leases seemed to be over, and what to call when the server's clock is known."""
         self._read_at = 0.0
-        """When it was asked for, on the own clock."""
+        """When the server's clock was requested, on the own clock."""
 
     def on_welcome(self, greeted_at: float, clock: float) -> None:
         """Take the clock from a server's welcome, which it has read some time after the greeting."""

@@ -110,11 +110,11 @@ class BaseCandidate:
             self._check()
         return self.is_leader
 
-    def _next_role(self, told: RoleCursor) -> Steps[Role | None]:
+    def _next_role(self, cursor: RoleCursor) -> Steps[Role | None]:
         """Wait for the next role; returns None after the last one."""
-        yield Until(self._signal, lambda: told.has_news or self._has_ended())
-        if told.has_news:
-            return told.take()
+        yield Until(self._signal, lambda: cursor.has_news or self._has_ended())
+        if cursor.has_news:
+            return cursor.take()
         self._check()
         return None
 

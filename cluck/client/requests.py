@@ -126,7 +126,7 @@ class ClientTicket(Request):
         self.is_unlocking = False
         """The lock should be released now."""
         self.is_ending = False
-        """It is not wanted any more, and the server is told, or will be."""
+        """It is not wanted any more, and the server knows that, or will."""
         self.answer_due = math.inf
         """Until when its last answer is worth waiting for, on the own clock."""
         self.is_overdue = False
@@ -134,7 +134,7 @@ class ClientTicket(Request):
         self.is_waiting = False
         """It waits on its condition."""
         self.ends_wait = False
-        """It is to wait no longer, and the server is told, or will be."""
+        """It is to wait no longer, and the server knows that, or will."""
         self.notified: bool | None = None
         """Whether it was notified; None until it is woken."""
         self.next_renewal = math.inf
@@ -312,8 +312,8 @@ class Observation:
 class Question:
     """A question to the lock server."""
 
-    def __init__(self, ask: Ask, changed: Callable[[], None]) -> None:
-        self.ask = ask
+    def __init__(self, record: Ask, changed: Callable[[], None]) -> None:
+        self.record = record
         self.changed = changed
         self.body = bytearray()
         self.is_answered = False

@@ -19,7 +19,7 @@ The loss of a connection ends nothing:
   is held cannot be renewed and is lost at its deadline. Whether a notification was given nobody knows:
   `OutcomeUnknown`.
 * A leader steps down at its deadline, when its server says so, or where its server does not know it. First the flag is
-  cleared, then whoever follows its roles is told, then its publications end as `LeadershipLost`.
+  cleared, then whoever follows its roles is woken, then its publications end as `LeadershipLost`.
 """
 
 from __future__ import annotations
@@ -283,9 +283,9 @@ class Session:
         if len(question) > LARGEST_QUESTION:
             raise ValueError(f"question={question!r}: {len(question)} characters, and {LARGEST_QUESTION} are the most")
         self._last_question += 1
-        asked = self._questions[self._last_question] = Question(Ask(self._last_question, question), changed)
+        pending = self._questions[self._last_question] = Question(Ask(self._last_question, question), changed)
         self._send_questions()
-        return asked
+        return pending
 
     def _send_questions(self) -> None:
         """Submit as many questions as may be open at a time; the rest follow when there is an answer."""
@@ -294,11 +294,11 @@ class Session:
                 break
             if number not in self._unanswered:
                 self._unanswered.add(number)
-                self._requests.submit(question.ask)
+                self._requests.submit(question.record)
 
     def forget(self, question: Question) -> None:
         """Drop a question: nobody wants its answer any more."""
-        self._questions.pop(question.ask.number, None)
+        self._questions.pop(question.record.number, None)
 
     def _on_answer(self, answer: Answer) -> None:
         question = self._questions.get(answer.number)

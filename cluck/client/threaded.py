@@ -153,8 +153,8 @@ class ThreadedCandidate(BaseCandidate):
 
     def roles(self) -> Iterator[Role]:
         """Iterate over its roles: `for role in candidate.roles()`; as `cluck.Candidate.roles`."""
-        told = RoleCursor(self._candidacy)
-        while (role := self._client._run(self._next_role(told))) is not None:
+        cursor = RoleCursor(self._candidacy)
+        while (role := self._client._run(self._next_role(cursor))) is not None:
             yield role
 
     def publish(self, blob: bytes) -> int:

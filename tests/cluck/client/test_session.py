@@ -978,7 +978,7 @@ def test_of_many_questions_so_many_are_asked_at_a_time(world):
     world.lose()
     world.connect(was_resumed=True)
     again = [said.number for said in world.said()]
-    assert again == [question.ask.number for question in questions[MOST_QUESTIONS : 2 * MOST_QUESTIONS]]
+    assert again == [question.record.number for question in questions[MOST_QUESTIONS : 2 * MOST_QUESTIONS]]
 
 
 def test_a_client_observes_so_many_elections(world):
