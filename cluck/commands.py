@@ -42,7 +42,7 @@ Port = Annotated[int, Meta(ge=0, le=LARGEST_PORT)]
 Blob = Annotated[bytes, Meta(max_length=LARGEST_BLOB)]
 
 
-class Client(NamedTuple):
+class ClientId(NamedTuple):
     """A program: the lock server that admitted it first, and its number there. It may continue at another server."""
 
     server: ServerId
@@ -52,7 +52,7 @@ class Client(NamedTuple):
 class Owner(NamedTuple):
     """One thread of control of a client: it holds and waits."""
 
-    client: Client
+    client: ClientId
     task: Number
 
 
@@ -173,7 +173,7 @@ class Force(_Value, frozen=True, tag=7):
 class Gone(_Value, frozen=True, tag=8):
     """A client has verifiably ended: its locks are free at once, it leads nothing, and it waits for nothing."""
 
-    client: Client
+    client: ClientId
 
 
 class Still(_Value, frozen=True, tag=9):

@@ -17,7 +17,7 @@ from msgspec.msgpack import Decoder, Encoder
 
 from cluck.commands import (
     Acquire,
-    Client,
+    ClientId,
     Ended,
     EndWait,
     Force,
@@ -73,7 +73,7 @@ class Hello(_Message, frozen=True, tag=100):
     version: Number
     program: Annotated[str, Meta(max_length=128)] = ""
     """For people."""
-    resumes: Client | None = None
+    resumes: ClientId | None = None
     secret: Annotated[bytes, Meta(max_length=64)] = b""
     """The secret of its first `Welcome`, to resume with."""
 
@@ -124,7 +124,7 @@ class Welcome(_Message, frozen=True, tag=100):
     """The client's name from now on."""
 
     version: Number
-    client: Client
+    client: ClientId
     secret: bytes
     clock: Seconds
     """The server's boot-time clock, between `Hello` and this: deadlines are times of this clock."""

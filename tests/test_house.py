@@ -116,9 +116,7 @@ KNOWN_IMPORTS_OF_SHELLS: set[tuple[str, str]] = {
     ("cpg.daemon.hub", "cpg.local.access"),
 }
 KNOWN_CIRCLES: set[str] = set()
-KNOWN_CLASS_NAMES_USED_TWICE: set[tuple[str, str]] = {
-    ("cluck", "Client"),
-}
+KNOWN_CLASS_NAMES_USED_TWICE: set[tuple[str, str]] = set()
 
 
 def imports(path):

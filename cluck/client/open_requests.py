@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from cluck.client.requests import Request
-from cluck.commands import MOST_UNSETTLED, Client, Owner, RequestId
+from cluck.commands import MOST_UNSETTLED, ClientId, Owner, RequestId
 from cluck.errors import ConnectionLost, LockError, Overflow
 from cluck.protocol import Upward
 
@@ -19,7 +19,7 @@ class OpenRequests:
     def __init__(self, changed: Callable[[], None]) -> None:
         self.changed = changed
         """Called when there is something new for the shell."""
-        self.client: Client | None = None
+        self.client: ClientId | None = None
         """Who the client is; None until the first welcome."""
         self.is_connected = False
         """Whether records go to a server. Open requests are submitted again with the next connection."""

@@ -14,7 +14,7 @@ from typing import Final
 from cluck.commands import (
     LONGEST_AGE,
     Chosen,
-    Client,
+    ClientId,
     Close,
     Command,
     Commit,
@@ -41,7 +41,7 @@ STRIKES: Final = 3
 class ElectionRounds:
     """The open rounds, as one server sees them."""
 
-    def __init__(self, server: ServerId, clients: Mapping[Client, LocalClient]) -> None:
+    def __init__(self, server: ServerId, clients: Mapping[ClientId, LocalClient]) -> None:
         self._server = server
         self._clients = clients
         self._late: dict[bytes, tuple[float, Close | Depose]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from cluck.commands import Client, Gone, Queued, RequestId, Still, Withdraw
+from cluck.commands import ClientId, Gone, Queued, RequestId, Still, Withdraw
 from cluck.protocol import Ping
 from cluck.server.leases import STANDBY
 from cluck.server.local_clients import LocalClient
@@ -35,7 +35,7 @@ class Housekeeping:
     def __init__(
         self,
         replica: Replica[LockState],
-        clients: dict[Client, LocalClient],
+        clients: dict[ClientId, LocalClient],
         submissions: Submissions,
         replies: Replies,
         now: float,

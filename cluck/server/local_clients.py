@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluck.commands import Client, Command, Outcome, RequestId
+from cluck.commands import ClientId, Command, Outcome, RequestId
 from cluck.protocol import Downward
 
 ADMINISTRATORS: Final = 0
@@ -33,7 +33,7 @@ class Audience:
     """The candidates and observers of an election, of the clients of one server."""
 
     candidates: dict[RequestId, LocalClient] = field(default_factory=dict)
-    observers: dict[Client, LocalClient] = field(default_factory=dict)
+    observers: dict[ClientId, LocalClient] = field(default_factory=dict)
 
 
 Audiences = dict[bytes, Audience]
@@ -44,7 +44,7 @@ Audiences = dict[bytes, Audience]
 class LocalClient:
     """A program that is, or was a moment ago, connected to this server."""
 
-    client: Client
+    client: ClientId
     program: str
     send: Callable[[Downward], None] | None
     """None while the connection is lost."""

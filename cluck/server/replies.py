@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from cluck.commands import (
     Chosen,
-    Client,
+    ClientId,
     Ended,
     Granted,
     Lapsed,
@@ -75,7 +75,7 @@ class Replies:
     def __init__(
         self,
         replica: Replica[LockState],
-        clients: Mapping[Client, LocalClient],
+        clients: Mapping[ClientId, LocalClient],
         audiences: Audiences,
         submissions: Submissions,
         now: float,

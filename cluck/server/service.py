@@ -22,7 +22,7 @@ from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
     Chosen,
-    Client,
+    ClientId,
     Command,
     Ended,
     EndWait,
@@ -98,7 +98,7 @@ class Service:
         self.replica = Replica(CODEC, member, dice.getrandbits(62), settings, record=record, listener=self)
         self.server = self.replica.server
         self.leases = Leases()
-        self.clients: dict[Client, LocalClient] = {}
+        self.clients: dict[ClientId, LocalClient] = {}
         """The clients of this server."""
         self._audiences: Audiences = {}
         self.forced: deque[tuple[Force, ServerId]] = deque(maxlen=MOST_FORCED)
@@ -307,7 +307,7 @@ class Service:
         is_known = client is not None and hmac.compare_digest(hello.secret, self._secret(client))
         if client is None or not is_known:
             self._numbers += 1
-            client = Client(self.server, self._numbers)
+            client = ClientId(self.server, self._numbers)
         local = self.clients.get(client)
         if local is None:
             local = self.clients[client] = LocalClient(client, hello.program, send, user, is_behind, self._audiences)
@@ -320,7 +320,7 @@ class Service:
         send(Readiness(*self.readiness))
         return local
 
-    def _secret(self, client: Client) -> bytes:
+    def _secret(self, client: ClientId) -> bytes:
         server = client.server  # these words are those of earlier releases, whose clients may resume here
         words = f"Client(server=Server(node_id={server.node_id}, start={server.start}), number={client.number})"
         return hmac.digest(self._key, words.encode(), "sha256")

@@ -14,7 +14,7 @@ from typing import Final
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
-    Client,
+    ClientId,
     Command,
     EndWait,
     Notify,
@@ -59,7 +59,7 @@ def _weight(command: Command) -> int:
 class Submissions:
     """One server's commands, until they are final."""
 
-    def __init__(self, replica: Replica[LockState], clients: Mapping[Client, LocalClient]) -> None:
+    def __init__(self, replica: Replica[LockState], clients: Mapping[ClientId, LocalClient]) -> None:
         self.sent: float | None = None
         """When the message that is being applied was sent, if it is this server's own."""
         self._replica = replica
@@ -69,7 +69,7 @@ class Submissions:
         self._users: dict[int, int] = {}
         """Of these, those that take room: whose they are."""
         self._shares = Shares(MOST_KEPT, (ADMINISTRATORS,))
-        self._followups: dict[Client, dict[tuple[type, RequestId], Command]] = {}
+        self._followups: dict[ClientId, dict[tuple[type, RequestId], Command]] = {}
         """Of these, those of clients about requests that they made before."""
         self._gated: dict[int, Acquire | Stand] = {}
         """Requests whose leases are longer than those that a majority's disks know of."""

@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from cluck.commands import (
     MOST_UNSETTLED,
-    Client,
+    ClientId,
     ConditionOutcome,
     EndWait,
     Mode,
@@ -130,7 +130,7 @@ class Conditions:
         yield from self._table.release(Release(held.request, held.token))
         yield Waiting(request)
 
-    def _is_full(self, condition: ConditionQueue, client: Client) -> bool:
+    def _is_full(self, condition: ConditionQueue, client: ClientId) -> bool:
         is_full = len(condition.waiters) >= MOST_WAITING or len(self._waiters) >= MOST_WAITERS
         return is_full or self._places.count(client) >= MOST_OF_CLIENT
 
@@ -171,7 +171,7 @@ class Conditions:
         self._remove(self._waiters[command.request])
         yield self._requests.note(Refused(command.request, Why.WITHDRAWN))
 
-    def drop(self, clients: Iterable[Client]) -> None:
+    def drop(self, clients: Iterable[ClientId]) -> None:
         """Drop the waiters of clients that have ended, or cannot be reached."""
         for _, requests in self._places.of(clients):
             for request in requests:

@@ -39,7 +39,7 @@ from cluck.commands import (
     Address,
     Blob,
     Chosen,
-    Client,
+    ClientId,
     Close,
     Commit,
     Depose,
@@ -238,7 +238,7 @@ class Elections:
         """Return all leaderships that last."""
         return (election.tenure for election in self.by_name.values() if election.tenure is not None)
 
-    def have_led(self, client: Client) -> bool:
+    def have_led(self, client: ClientId) -> bool:
         """Return whether something may be done in the name of a leader of this client."""
         return bool(self._tenures.of([client]))
 
@@ -263,7 +263,7 @@ class Elections:
         """Return the number of bytes that leaders have attached, and how many there may be."""
         return Pool("bytes that leaders attach", MOST_PUBLISHED, self._published, self._attached_by)
 
-    def _attached_by(self, client: Client) -> int:
+    def _attached_by(self, client: ClientId) -> int:
         led = (self.by_name[name].tenure for name, _ in self._tenures.of([client]))
         return sum(len(tenure.blob) for tenure in led if tenure is not None)
 
@@ -284,7 +284,7 @@ class Elections:
         if is_first:
             yield from self._open(election)
 
-    def _is_full(self, election: Election | None, client: Client) -> bool:
+    def _is_full(self, election: Election | None, client: ClientId) -> bool:
         if len(self._places) >= MOST_STANDING or self._places.count(client) >= MOST_OF_CLIENT:
             return True
         if election is None:
@@ -299,12 +299,12 @@ class Elections:
         if self._tenures.get(request) is not None:
             yield from self._lapse(self.by_name[name])
 
-    def strand(self, clients: Iterable[Client]) -> Iterator[LeaderOutcome]:
+    def strand(self, clients: Iterable[ClientId]) -> Iterator[LeaderOutcome]:
         """End the candidacies of clients that cannot be reached; what they lead may last until it expires."""
         for name, requests in self._places.of(clients):
             yield from self._take_out(name, requests)
 
-    def end(self, clients: Collection[Client]) -> Iterator[LeaderOutcome]:
+    def end(self, clients: Collection[ClientId]) -> Iterator[LeaderOutcome]:
         """End the candidacies and leaderships of clients that have verifiably ended."""
         yield from self.strand(clients)
         for name, _ in self._tenures.of(clients):

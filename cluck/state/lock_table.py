@@ -31,7 +31,7 @@ from msgspec import Struct, field
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
-    Client,
+    ClientId,
     ConditionOutcome,
     Ended,
     Expire,
@@ -205,9 +205,9 @@ class LockTable:
         self._tickets: dict[RequestId, Ticket] = {}
         self._owned: dict[Owner, list[Ticket]] = {}
         """The same tickets by owner."""
-        self._owners: dict[Client, set[Owner]] = {}
+        self._owners: dict[ClientId, set[Owner]] = {}
         """The owners by client."""
-        self._counts: dict[Client, int] = {}
+        self._counts: dict[ClientId, int] = {}
         """The number of tickets of each client."""
 
     # ---- what there is
@@ -225,7 +225,7 @@ class LockTable:
         """Return the ticket of a request."""
         return self._tickets.get(request)
 
-    def has_tickets(self, client: Client) -> bool:
+    def has_tickets(self, client: ClientId) -> bool:
         """Return whether a client holds a lock, or waits for one."""
         return client in self._owners
 
@@ -451,17 +451,17 @@ class LockTable:
 
     # ---- clients that end
 
-    def end_clients(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
+    def end_clients(self, clients: Iterable[ClientId]) -> Iterator[LockOutcome]:
         """End all tickets of clients that have verifiably ended."""
         yield from self._end_tickets(ticket for client in clients for ticket in self._tickets_of(client))
 
-    def purge(self, clients: Iterable[Client]) -> Iterator[LockOutcome]:
+    def purge(self, clients: Iterable[ClientId]) -> Iterator[LockOutcome]:
         """End the waits of clients that cannot be reached; what they hold stays until it expires."""
         yield from self._end_tickets(
             ticket for client in clients for ticket in self._tickets_of(client) if not ticket.token
         )
 
-    def _tickets_of(self, client: Client) -> Iterator[Ticket]:
+    def _tickets_of(self, client: ClientId) -> Iterator[Ticket]:
         for owner in sorted(self._owners.get(client, ())):
             yield from sorted(self._owned[owner], key=lambda ticket: ticket.request)
 

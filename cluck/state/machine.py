@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from cluck.commands import (
     Acquire,
-    Client,
+    ClientId,
     Close,
     Command,
     Commit,
@@ -64,7 +64,7 @@ class LockImage(Struct, array_like=True):
     drawn: Drawn
     longest_promise: Promise
     voters: Voters
-    histories: list[tuple[Client, ClientHistory]]
+    histories: list[tuple[ClientId, ClientHistory]]
     boots: list[tuple[ServerId, Boot]]
     locks: list[tuple[Name, Lock]]
     conditions: list[tuple[Name, ConditionQueue]]
@@ -162,7 +162,7 @@ class LockState:
         }
         return outcomes
 
-    def _ended_with_machines(self, boots: Mapping[ServerId, Boot]) -> list[Client]:
+    def _ended_with_machines(self, boots: Mapping[ServerId, Boot]) -> list[ClientId]:
         """Return the clients whose machines run anew, in their order (ruling E10)."""
         runs = {(server.node_id, boot.machine): boot.run for server, boot in boots.items()}
         ended = {
@@ -172,14 +172,14 @@ class LockState:
         }
         return sorted(client for client in self._clients() if client.server in ended)
 
-    def _clients(self) -> set[Client]:
+    def _clients(self) -> set[ClientId]:
         """Return all clients that are remembered."""
         known = set(self.requests.histories)
         known.update(ticket.request.owner.client for ticket in self.table.tickets())
         known.update(tenure.request.owner.client for tenure in self.elections.tenures())
         return known
 
-    def clients_of(self, server: ServerId) -> list[Client]:
+    def clients_of(self, server: ServerId) -> list[ClientId]:
         """Return the clients that this server admitted and that are still remembered, in their order."""
         return sorted(client for client in self._clients() if client.server == server)
 
@@ -233,11 +233,11 @@ class LockState:
     def _gone(self, command: Gone) -> Iterator[Outcome]:
         yield from self._end([command.client])
 
-    def _end(self, clients: Collection[Client]) -> Iterator[Outcome]:
+    def _end(self, clients: Collection[ClientId]) -> Iterator[Outcome]:
         """End clients that have verifiably ended."""
         yield from self._leave(clients, self.table.end_clients(clients), self.elections.end(clients))
 
-    def _leave(self, clients: Collection[Client], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
+    def _leave(self, clients: Collection[ClientId], *parts: Iterable[Outcome]) -> Iterator[Outcome]:
         """Forget clients; `parts`: what that does to their tickets, and to elections."""
         self.conditions.drop(clients)
         for outcomes in parts:

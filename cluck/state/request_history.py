@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 
-from cluck.commands import MOST_UNSETTLED, Client, Ended, Notified, Outcome, Published, Refused, RequestId, Why, Woken
+from cluck.commands import MOST_UNSETTLED, ClientId, Ended, Notified, Outcome, Published, Refused, RequestId, Why, Woken
 from cpg.replication.identities import Number, ServerId
 
 Answer = Refused | Ended | Notified | Woken | Published
@@ -38,7 +38,7 @@ class Pool(NamedTuple):
     what: str
     most: int
     taken: int
-    of: Callable[[Client], int]
+    of: Callable[[ClientId], int]
     """Returns what a client has."""
 
 
@@ -56,11 +56,11 @@ class RequestHistory:
     """The histories of all clients whose lock servers are there."""
 
     def __init__(self) -> None:
-        self.histories: dict[Client, ClientHistory] = {}
+        self.histories: dict[ClientId, ClientHistory] = {}
         self._answers = 0
         """The number of answers that are remembered."""
 
-    def load(self, histories: Iterable[tuple[Client, ClientHistory]]) -> None:
+    def load(self, histories: Iterable[tuple[ClientId, ClientHistory]]) -> None:
         """Begin with these histories: those of a snapshot."""
         self.histories = dict(histories)
         self._answers = sum(len(history.ended) for history in self.histories.values())
@@ -70,7 +70,7 @@ class RequestHistory:
         """Return the number of answers that are remembered, and how many may be."""
         return Pool("answers to be remembered", MOST_ANSWERS, self._answers, self._count)
 
-    def _count(self, client: Client) -> int:
+    def _count(self, client: ClientId) -> int:
         history = self.histories.get(client)
         return len(history.ended) if history is not None else 0
 
@@ -118,17 +118,17 @@ class RequestHistory:
             history.ended[outcome.request.number] = outcome
         return outcome
 
-    def forget(self, client: Client) -> None:
+    def forget(self, client: ClientId) -> None:
         """Forget a client that has ended, or cannot be reached."""
         history = self.histories.pop(client, None)
         if history is not None:
             self._answers -= len(history.ended)
 
-    def stranded(self, servers: Collection[ServerId]) -> list[Client]:
+    def stranded(self, servers: Collection[ServerId]) -> list[ClientId]:
         """Return the clients that spoke last through none of these servers, in their order."""
         return sorted(client for client, history in self.histories.items() if history.server not in servers)
 
-    def image(self) -> list[tuple[Client, ClientHistory]]:
+    def image(self) -> list[tuple[ClientId, ClientHistory]]:
         """Return all histories; equal ones in equal order."""
         return [
             (client, ClientHistory(history.server, history.settled, dict(sorted(history.ended.items()))))
@@ -141,12 +141,12 @@ class Places:
 
     def __init__(self) -> None:
         self._names: dict[RequestId, bytes] = {}
-        self._requests: dict[Client, set[RequestId]] = {}
+        self._requests: dict[ClientId, set[RequestId]] = {}
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def count(self, client: Client) -> int:
+    def count(self, client: ClientId) -> int:
         """Return the number of a client's requests."""
         return len(self._requests.get(client, ()))
 
@@ -171,7 +171,7 @@ class Places:
         if not requests:
             del self._requests[client]
 
-    def of(self, clients: Iterable[Client]) -> list[tuple[bytes, list[RequestId]]]:
+    def of(self, clients: Iterable[ClientId]) -> list[tuple[bytes, list[RequestId]]]:
         """Return the places of these clients' requests, by name, and the requests in each."""
         places: dict[bytes, list[RequestId]] = {}
         for request in sorted(request for client in clients for request in self._requests.get(client, ())):

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from cluck.client.requests import ClientCandidacy, ClientTicket, Notice, Observation
 from cluck.client.session import Session
-from cluck.commands import Client, Ended, Leadership, Mode, Refused, RequestId, Why
+from cluck.commands import ClientId, Ended, Leadership, Mode, Refused, RequestId, Why
 from cluck.errors import ConnectionLost
 from cluck.protocol import Bye, Downward, Goodbye, Pong, Upward
 from cluck.server.connection import Connection
@@ -191,7 +191,7 @@ class Actor:
         return self._clock()
 
     @property
-    def client(self) -> Client | None:
+    def client(self) -> ClientId | None:
         """Return its name at lock servers; None: it has no connection."""
         return self._connection.local.client if self._connection is not None and self._connection.local else None
 

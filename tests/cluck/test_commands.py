@@ -7,7 +7,7 @@ import pytest
 
 from cluck.commands import (
     Acquire,
-    Client,
+    ClientId,
     Close,
     Command,
     Commit,
@@ -39,7 +39,7 @@ from cpg.replication.wire import Commands, MalformedMessage
 from tests.cluck.server.values import Maker, Spoiler
 
 encode, decode = CODEC.encode, CODEC.decode
-CLIENT = Client(ServerId(1, 2), 3)
+CLIENT = ClientId(ServerId(1, 2), 3)
 REQUEST = RequestId(Owner(CLIENT, 4), 5)
 
 

@@ -8,7 +8,7 @@ import hmac
 import pytest
 
 from cluck.commands import Acquire, Owner, RequestId, Stand, Wait
-from cluck.commands import Client as Program
+from cluck.commands import ClientId as Program
 from cluck.server import store
 from cluck.server.store import Disk
 from cluck.state.application import CODEC

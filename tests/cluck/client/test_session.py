@@ -7,7 +7,7 @@ from cluck.client.session import Session
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
-    Client,
+    ClientId,
     Ended,
     EndWait,
     Leadership,
@@ -67,7 +67,7 @@ from cluck.protocol import (
 )
 from cpg.replication.identities import ServerId
 
-ME, OTHER = Client(ServerId(1, 5), 7), Client(ServerId(1, 6), 1)
+ME, OTHER = ClientId(ServerId(1, 5), 7), ClientId(ServerId(1, 6), 1)
 AHEAD = 1000.0
 """What the server's clock is ahead of the client's."""
 

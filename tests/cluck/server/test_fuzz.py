@@ -13,7 +13,7 @@ import pytest
 from msgspec.msgpack import encode as packed
 from msgspec.structs import replace
 
-from cluck.commands import Client, Command, EndWait, Owner, Release, Renew, RequestId, Resign, Wait, Withdraw
+from cluck.commands import ClientId, Command, EndWait, Owner, Release, Renew, RequestId, Resign, Wait, Withdraw
 from cluck.protocol import VERSION, ClientCommand, Hello, Malformed, Upward, records, upward
 from cluck.state.application import CODEC
 from cpg.events import Member
@@ -84,7 +84,7 @@ class Known:
 
     @property
     def by_type(self):
-        return {RequestId: self.request, Client: self.any_client}
+        return {RequestId: self.request, ClientId: self.any_client}
 
     def any_client(self):
         clients = [self.order[node].client for node in (1, 2, 3)]
@@ -234,7 +234,7 @@ def test_a_member_that_is_no_server_says_anything(seed):
     honest = Honest(order)
     sender = dice.choice(STRANGERS)
     lives = [order[node].service.server.start for node in (1, 2, 3)]
-    known = Known(dice, order, lambda: Client(ServerId(sender.node_id, dice.choice(lives)), 1))
+    known = Known(dice, order, lambda: ClientId(ServerId(sender.node_id, dice.choice(lives)), 1))
     maker = Spoiler(dice, known.by_type)
     kinds = [kind for kind in CODEC.kinds if kind.__name__ not in ("Round", "Report")]
     for step in range(300):

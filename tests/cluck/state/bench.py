@@ -2,7 +2,7 @@
 
 from cluck.commands import (
     Acquire,
-    Client,
+    ClientId,
     Close,
     Commit,
     Depose,
@@ -54,7 +54,7 @@ class Bench:
         return outcomes
 
     def request(self, who, task=0):
-        client = Client(HERE, ord(who))
+        client = ClientId(HERE, ord(who))
         self.numbers[client] = self.numbers.get(client, 0) + 1
         return RequestId(Owner(client, task), self.numbers[client])
 

@@ -8,7 +8,7 @@ from msgspec.msgpack import decode, encode
 from cluck.commands import (
     MOST_UNSETTLED,
     Acquire,
-    Client,
+    ClientId,
     Ended,
     Expire,
     Force,
@@ -275,7 +275,7 @@ def test_a_deadlock_through_a_place_in_a_queue_is_seen(bench):
 def test_a_chain_of_waiting_may_be_long(bench):
     """Each holds a lock and waits for the next one's; the last one would close the circle."""
     length = 2000
-    requests = [RequestId(Owner(Client(HERE, number), 0), 1) for number in range(1, length + 1)]
+    requests = [RequestId(Owner(ClientId(HERE, number), 0), 1) for number in range(1, length + 1)]
     for number, request in enumerate(requests):
         bench.apply(Acquire(request, b"%d" % number))
     for number, request in enumerate(requests[:-1]):
@@ -292,7 +292,7 @@ def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench, monkeypatch):
     all_ahead = lock_table.Lock.all_ahead
     bench.acquire("A", "x")
     for number in range(100):
-        bench.apply(Acquire(RequestId(Owner(Client(THERE, number), 0), 1), b"x"))
+        bench.apply(Acquire(RequestId(Owner(ClientId(THERE, number), 0), 1), b"x"))
     bench.acquire("B", "y")
     bench.acquire("A", "y")
     monkeypatch.setattr(lock_table.Lock, "all_ahead", lambda *a: followed.append(a) or all_ahead(*a))
@@ -315,7 +315,7 @@ def test_a_search_for_a_deadlock_has_an_end(bench, monkeypatch):
     bench.acquire("A", "x")
     for number in range(200):
         mode = Mode.SHARED if number % 2 else Mode.EXCLUSIVE
-        owner = Owner(Client(THERE, number), 0)
+        owner = Owner(ClientId(THERE, number), 0)
         bench.apply(Acquire(RequestId(owner, 1), b"x", mode))
         bench.apply(Acquire(RequestId(owner, 2), b"%d" % number, Mode.SHARED))
         bench.apply(Acquire(RequestId(owner, 3), b"%d" % ((7 * number) % 200), mode))
@@ -350,7 +350,7 @@ def test_as_many_locks_are_held_as_may(bench, monkeypatch):
 
 def test_what_is_remembered_of_a_client_has_a_bound(bench):
     """It says itself what is settled, and need not."""
-    client = Client(HERE, 1)
+    client = ClientId(HERE, 1)
     for number in range(1, 5 * MOST_UNSETTLED):
         request = RequestId(Owner(client, 0), number)
         outcome = Refused(request, Why.WITHDRAWN) if number % 2 else Notified(request, 0)
@@ -373,7 +373,7 @@ def test_of_clients_and_of_answers_there_are_so_many(bench, monkeypatch):
     bench.apply(Notify(bench.request("A"), b"condition"))
     b = bench.request("B")
     assert bench.apply(Notify(b, b"condition")) == [Refused(b, Why.OVERFLOW)]
-    bench.apply(Gone(Client(HERE, ord("A"))))
+    bench.apply(Gone(ClientId(HERE, ord("A"))))
     assert bench.apply(Notify(b, b"condition")) == [Notified(b, 0)]
     assert len(bench.state.requests.histories) == 1
 
@@ -387,7 +387,7 @@ def test_a_queue_is_what_a_plain_list_would_be(seed):
             ticket = twin.pop(dice.choice([0, dice.randrange(len(twin))]))
             lock.take_out(ticket)
         else:
-            ticket = Ticket(RequestId(Owner(Client(HERE, 1), 0), number), b"lock", dice.choice(list(Mode)), 1.0, 1.0)
+            ticket = Ticket(RequestId(Owner(ClientId(HERE, 1), 0), number), b"lock", dice.choice(list(Mode)), 1.0, 1.0)
             place = len(twin)
             if ticket.mode is Mode.PRIORITY:
                 place = next((place for place, other in enumerate(twin) if other.is_shared), place)
@@ -520,7 +520,7 @@ def test_a_ticket_is_found_in_the_longest_queue_in_a_few_steps(bench, monkeypatc
     requests = [bench.acquire("A")[0]]
     for number in range(1000):
         mode = Mode.SHARED if number % 3 else Mode.EXCLUSIVE
-        requests.append(RequestId(Owner(Client(THERE, number), 0), 1))
+        requests.append(RequestId(Owner(ClientId(THERE, number), 0), 1))
         bench.apply(Acquire(requests[-1], b"lock", mode))
     looked_at = []
     monkeypatch.setattr(lock_table, "_place", lambda ticket: looked_at.append(ticket) or ticket.place)

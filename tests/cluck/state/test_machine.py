@@ -7,7 +7,7 @@ from msgspec.msgpack import decode, encode
 
 from cluck.commands import (
     Acquire,
-    Client,
+    ClientId,
     Close,
     Commit,
     Depose,
@@ -268,7 +268,7 @@ class World:
         return Withdraw(self.dice.choice(self.asked).request) if self.asked else None
 
     def gone(self):
-        return Gone(Client(HERE, ord(self.dice.choice(CLIENTS))))
+        return Gone(ClientId(HERE, ord(self.dice.choice(CLIENTS))))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -300,7 +300,7 @@ def test_nothing_is_left_when_all_have_gone():
     world = World(0)
     world.run(1000)
     for who in CLIENTS:
-        world.apply(Gone(Client(HERE, ord(who))), HERE)
+        world.apply(Gone(ClientId(HERE, ord(who))), HERE)
     state = world.state
     image = state.image()
     assert (image.histories, image.locks, image.conditions, image.elections) == ([], [], [], [])
