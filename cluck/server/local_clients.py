@@ -26,6 +26,8 @@ class OpenRequest:
     """The place that the client was told last."""
     base: float | None = None
     """Once granted: from when on the holder counts."""
+    late: int = 0
+    """Number of times that its lease was over before the grant or a renewal of it was final."""
 
 
 @dataclass(slots=True)

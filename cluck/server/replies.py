@@ -22,6 +22,7 @@ from cluck.commands import (
     Queued,
     Refused,
     Rejected,
+    Release,
     Renew,
     Renewed,
     RequestId,
@@ -33,7 +34,7 @@ from cluck.commands import (
     Why,
     Woken,
 )
-from cluck.protocol import Leads, LockHeld, Readiness, Renounced
+from cluck.protocol import Failed, Leads, LockHeld, Readiness, Renounced
 from cluck.server.leases import usable
 from cluck.server.local_clients import Audience, Audiences, LocalClient, PendingReply
 from cluck.server.queries import text as shown
@@ -48,6 +49,8 @@ from totem.text import printable
 SILENCE: Final = 3.0
 """Seconds without any message back from the ring after which something is wrong with it."""
 UNHEARD: Final = "this server's messages do not come back from the ring: see `cpg status` here"
+MOST_LATE: Final = 5
+"""Renewals of a lock that come too late for its client to be told of it, after which it is released."""
 SHORT: Final = 1.0
 """Seconds of a change that clients are not told of."""
 
@@ -278,11 +281,26 @@ class Replies:
             return  # its end is reported next
         deadline = _deadline(ticket, base)
         if deadline <= now:
-            self._submissions.submit(Renew(request, token))
+            self._renew_first(local, ticket, is_late=base is not None)
             return
         local.open.pop(request, None)
         local.held[token] = request
         local.reply(LockHeld(request, token, deadline))
+
+    def _renew_first(self, local: LocalClient, ticket: Ticket, *, is_late: bool) -> None:
+        """Renew a lock of which its client was not told yet; release it if the ring is always slower than its lease."""
+        request, token = ticket.request, ticket.token
+        known = local.open.get(request)
+        if known is not None:
+            known.late += is_late
+            if known.late > MOST_LATE:
+                del local.open[request]
+                self._submissions.submit(Release(request, token))
+                text = f"its lease of {ticket.lease:g} s is over before a grant is final here: ask for a longer one"
+                is_wait = isinstance(known.command, Wait)
+                local.reply(Ended(request, token, Why.EXPIRED) if is_wait else Failed(request, text, not_ready=True))
+                return
+        self._submissions.submit(Renew(request, token))
 
     def _reply_leader(
         self, local: LocalClient, candidate: RequestId, token: int, base: float | None, now: float

@@ -1072,6 +1072,15 @@ CHANGES = [
         leases.test_a_waiter_that_has_not_said_so_renews_before_it_begins,
     ),
     Bug(
+        "renew without end a lock of which nobody can be told",
+        "E7",
+        [Change(Replies, "_renew_first", "known.late += is_late", "pass")],
+        partial(
+            services.test_a_lock_whose_lease_is_always_over_before_its_grant_is_final_is_released,
+            False,
+        ),
+    ),
+    Bug(
         "a holder in the minority is told nothing",
         "E1",
         [instead(Replies, "renounce", nothing)],

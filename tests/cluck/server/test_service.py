@@ -13,6 +13,7 @@ from cluck.commands import (
     Gone,
     Leadership,
     Next,
+    Notify,
     Owner,
     Publish,
     Queued,
@@ -22,13 +23,27 @@ from cluck.commands import (
     Resign,
     RoundOpened,
     Stand,
+    Wait,
     Why,
 )
-from cluck.protocol import VERSION, Clock, Hello, Ignore, Leads, LockHeld, Observe, Ping, Pong, ReadClock, Readiness
+from cluck.protocol import (
+    VERSION,
+    Clock,
+    Failed,
+    Hello,
+    Ignore,
+    Leads,
+    LockHeld,
+    Observe,
+    Ping,
+    Pong,
+    ReadClock,
+    Readiness,
+)
 from cluck.server.election_rounds import PATIENCE, ElectionRounds
 from cluck.server.housekeeping import PING, RESUME, TICK
 from cluck.server.leases import DRIFT, STANDBY, usable
-from cluck.server.replies import SILENCE, UNHEARD
+from cluck.server.replies import MOST_LATE, SILENCE, UNHEARD
 from cluck.state import elections
 from cluck.state.elections import Stage
 from cluck.state.tokens import RESERVE, TOKENS_OF_AN_EPOCH
@@ -797,6 +812,39 @@ def test_who_observes_while_the_ring_stands_still_is_told_who_leads():
     assert server.of(Leadership)[-1].leader is not None
     order.deliver([(server.member, data) for data in held_up], [1, 2, 3])
     assert server.ready, "what was said has come back"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_lock_whose_lease_is_always_over_before_its_grant_is_final_is_released(waits):
+    order = started()
+    request = order[1].acquire(b"lock", lease=0.2)
+    if waits:
+        order.settle()
+        wait = Wait(request._replace(number=2), b"news", b"lock", order[1].held[0])
+        order[1].say(wait)
+        order.settle()
+        request = wait.request
+        order[2].say(Notify(RequestId(Owner(order[2].client, 0), 1), b"news"))
+    turns = 0
+    while said := order.said(1, 2):
+        order.now += 0.3
+        order.deliver(said, [1, 2, 3])
+        turns += 1
+        assert turns < 100
+    assert turns > MOST_LATE
+    assert request not in {held.request for held in order[1].of(LockHeld)}
+    assert order[3].state.table.ticket(request) is None
+    if waits:
+        assert order[1].of(Ended)[-2:][0].why is Why.EXPIRED
+    else:
+        (failed,) = order[1].of(Failed)
+        assert failed.request == request
+        assert failed.not_ready
+        assert "its lease of 0.2 s is over" in failed.text
+    order[2].numbers = 1
+    order[2].acquire(b"lock")
+    order.settle()
+    assert order[2].held
 
 
 def test_when_a_round_is_late_costs_the_same_however_many_are_open():
