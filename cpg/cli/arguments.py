@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=f"""\
 examples:
   cpg demo                                     see it work, on this machine alone
-  cpg listen chat                              print what happens in group "chat", through this machine's cpgd
-  cpg send chat hello                          say something there
-  cpg top                                      how the ring is, live
+  cpg listen chat                              print the events of group "chat", through this machine's cpgd
+  cpg send chat hello                          send a message there
+  cpg top                                      the state of the ring, live
   cpg listen chat -c ring.conf --node 1        the same as a node of the ring, without a daemon
   cpg listen chat --corosync                   the same on a machine where Corosync runs
   cpg COMMAND --help                           more on one command
@@ -71,7 +71,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _TextParser(_Parser):
-    """A parser that takes TEXT also behind options: `send chat --node 2 hello`."""
+    """A parser that accepts TEXT also behind options: `send chat --node 2 hello`."""
 
     _intermixed = False
 
@@ -89,11 +89,11 @@ class _TextParser(_Parser):
 def _add_demo(commands: Commands) -> None:
     demo_parser = commands.add_parser(
         "demo",
-        help="see it work: some nodes on this machine, a crash, a return",
+        help="see it work: some nodes on this machine, a crash, a restart",
         description="""\
 Start N node processes on this machine. They talk; one is killed with SIGKILL
-and comes back. Each column (or line, where the output is no terminal) shows
-what one node's process was told. At the end that is compared: exit code 0 if
+and restarted. Each column (or line, where the output is no terminal) shows
+the events of one node's process. At the end these are compared: exit code 0 if
 all saw the same sequence, 1 if not.""",
         epilog="examples:\n  cpg demo\n  cpg demo --nodes 5\n  cpg demo | grep ==",
     )
@@ -104,10 +104,10 @@ all saw the same sequence, 1 if not.""",
 def _add_listen(commands: Commands) -> None:
     listen = commands.add_parser(
         "listen",
-        help="print what happens in a group",
+        help="print the events of a group",
         description="""\
-Join a group and print its stream until SIGINT or SIGTERM: messages, who comes
-and who goes, rings.""",
+Join a group and print its stream until SIGINT or SIGTERM: messages, members
+that join and leave, rings.""",
         epilog="""\
 with --json one object a line, in the order in which this process saw them:
   {"event": "confchg", "members": [[1, 4711]],
@@ -137,7 +137,7 @@ def _add_send(commands: Commands) -> None:
         help="send messages to a group",
         description="""\
 Join a group, send each TEXT as a message, or each line of standard input where
-there is none, and leave when all of them have been delivered to this node too.
+there is none, and leave when all messages have been delivered to this node too.
 First wait for a majority of the nodelist, or for quorum where that is configured.""",
         epilog="""\
 examples:
@@ -150,7 +150,9 @@ examples:
     send.add_argument("text", metavar="TEXT", nargs="*", default=[])
     _add_ring_options(send)
     _add_alone(send)
-    send.add_argument("--safe", action="store_true", help="deliver only what every node of the ring is known to have")
+    send.add_argument(
+        "--safe", action="store_true", help="deliver only messages that every node of the ring is known to have"
+    )
     send.set_defaults(command=run.send)
 
 
@@ -160,7 +162,7 @@ def _add_members(commands: Commands) -> None:
         help="print the nodes of the ring, and the members of its groups",
         description="""\
 Print the nodes of the ring, and the members (node:pid) of all groups. With -c
-or --node: join the ring for that moment.""",
+or --node: join the ring for that time.""",
         epilog="examples:\n  cpg members\n  cpg members -c ring.conf --node 3\n  cpg members --corosync --json",
     )
     _add_ring_options(members)
@@ -173,7 +175,7 @@ def _add_groups(commands: Commands) -> None:
     groups = commands.add_parser(
         "groups",
         help="print the groups of the ring, with their numbers of members",
-        description="Print the names of all groups that have members anywhere in the ring, and how many.",
+        description="Print the names of all groups that have members anywhere in the ring, and the number of members.",
         epilog="""\
 with --json one object a line: {"group": "chat", "count": 2}
 
@@ -194,8 +196,8 @@ def _add_quorum(commands: Commands) -> None:
         description="""\
 Print whether the ring has the votes to act for the cluster, with the figures
 that corosync-quorumtool -s shows (at a running Corosync, --corosync, without
-the figures). Exits with 1 where it has not, after waiting for some seconds for
-it. With -c or --node: join the ring for that time.""",
+the figures). Exits with 1 where it has not, after a wait of some seconds. With
+-c or --node: join the ring for that time.""",
         epilog="examples:\n  cpg quorum\n  cpg quorum --json\n  cpg quorum -c ring.conf --node 3",
     )
     _add_ring_options(quorum)
@@ -206,14 +208,14 @@ it. With -c or --node: join the ring for that time.""",
 def _add_status(commands: Commands) -> None:
     status = commands.add_parser(
         "status",
-        help="print how the node and its ring are, and what they do in a second",
+        help="print the state of the node and its ring, and their rates",
         description="""\
-Look at the daemon's counters twice, a second apart, and print: node, ring,
-which nodes of the nodelist are there, votes; rotations of the token and
-messages in that second; what waits, what had to be sent again or was dropped,
-and why the ring has changed, by cause, since the start; groups; the daemon's
-clients. With -c or --node: be that node for that second. On Corosync's nodes
-see corosync-cfgtool -s and corosync-cmapctl -m stats.""",
+Read the daemon's counters twice, a second apart, and print: node, ring, which
+nodes of the nodelist are there, votes; rotations of the token and messages in
+that second; waiting messages; retransmissions, dropped datagrams and changes of
+the ring, by cause, since the start; groups; the daemon's clients. With -c or
+--node: be that node for that second. On Corosync's nodes see corosync-cfgtool -s
+and corosync-cmapctl -m stats.""",
         epilog="examples:\n  cpg status\n  cpg status --json | jq .rates\n  cpg status --socket /tmp/node2",
     )
     _add_ring_options(status, corosync=False)
@@ -224,10 +226,10 @@ see corosync-cfgtool -s and corosync-cmapctl -m stats.""",
 def _add_top(commands: Commands) -> None:
     top_parser = commands.add_parser(
         "top",
-        help="show what cpg status tells, live",
+        help="show the output of cpg status, live",
         description="""\
-Show what cpg status tells, each second anew, busy clients first, until q,
-SIGINT or SIGTERM. Where the output is no terminal: one line each second.""",
+Show the output of cpg status, refreshed each second, busy clients first, until
+q, SIGINT or SIGTERM. Where the output is no terminal: one line each second.""",
         epilog="examples:\n  cpg top\n  cpg top | tee -a ring.log\n  cpg top -c ring.conf --node 3",
     )
     _add_ring_options(top_parser, corosync=False)
@@ -240,19 +242,19 @@ def _add_flood(commands: Commands) -> None:
         help="measure a ring",
         description="""\
 Measure a ring, as corosync's cpgflood does. Start one for each node: each joins
-GROUP and waits for MEMBERS processes; then every sender multicasts messages of
-SIZE bytes for SECONDS, as fast as it may, or RATE a second (then each delivery
-is timed from its send, so all must share one machine's clock). It ends with one
-line of JSON: what this process was delivered, how fast, a digest of the order
-(equal wherever the same sequence was seen), and the changes of membership
-meanwhile, which must be 0 for the figures to count.""",
+GROUP and waits for MEMBERS processes. Then every sender multicasts messages of
+SIZE bytes for SECONDS, as fast as possible, or RATE a second (then each delivery
+is timed from its send, so all must share one machine's clock). It prints one
+line of JSON: the messages delivered here, their rate, a digest of the order
+(equal wherever the same sequence was seen), and the number of changes of
+membership meanwhile, which must be 0 for the figures to count.""",
         epilog="""\
 examples:
   cpg flood -g bench -n 3                                   one of three, each on its machine
-  cpg flood -g bench -n 3 -q                                only listens
-  cpg flood -g bench -n 3 -r 200                            tells latencies
+  cpg flood -g bench -n 3 -q                                only listen
+  cpg flood -g bench -n 3 -r 200                            with latencies
   cpg flood -g bench -n 3 -c ring.conf --node 1             as a node, without a daemon
-  cpg flood -g bench -n 3 --corosync                        as cpgflood does, with which it may share a group""",
+  cpg flood -g bench -n 3 --corosync                        as cpgflood, with which it may share a group""",
     )
     flood_parser.add_argument("-g", "--group", required=True, type=_group_name, metavar="GROUP", help="the group")
     flood_parser.add_argument("-n", "--members", required=True, type=integer(1, 1000), metavar="MEMBERS")
@@ -279,7 +281,7 @@ def _add_ring_options(command: argparse.ArgumentParser, *, corosync: bool = True
         "--socket",
         type=path,
         metavar="PATH",
-        help=f"the daemon that listens there (default: $CPGD_SOCKET, else {usual_socket('cpgd')})",
+        help=f"the socket of the daemon (default: $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
     if corosync:
         which.add_argument(
@@ -290,7 +292,7 @@ def _add_ring_options(command: argparse.ArgumentParser, *, corosync: bool = True
     command.add_argument(
         "--node",
         metavar="ID",
-        help="which node of the ring to be, by id or name (default: the one whose address is this machine's); without "
+        help="the node of the ring to be, by id or name (default: the one whose address is this machine's); without "
         f"-c, of {DEFAULT_CONFIG}",
     )
 
@@ -308,7 +310,7 @@ def _group_name(text: str) -> bytes:
 
 
 def _seconds(text: str) -> float:
-    """Read a length of time that is one."""
+    """Read a positive length of time."""
     value = number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")

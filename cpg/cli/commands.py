@@ -22,7 +22,7 @@ from cpg.payloads import Guarantee
 from totem.text import printable
 
 SAMPLE = 1.0
-"""Seconds between two looks at the counters, for rates."""
+"""Seconds between two samples of the counters, for rates."""
 
 
 async def run_demo(options: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
-"""`cpg demo`: some node processes on this machine, one of them killed and brought back, and the same order everywhere.
+"""`cpg demo`: some node processes on this machine, one of them killed and restarted, and the same order everywhere.
 
-Three parts. A *member* is the process of one node (`python -m cpg.cli.demo FILE ID COMPANY`): a small program as a user
-would write it, which joins a group, says what it reads from its standard input and prints what it is told. The *play*
-starts members, has them talk, kills one and brings it back, and at the end compares what each was told from its own
-join on. The *stage* (`cpg.cli.demo_display`) shows it.
+It has three parts. A *member* is the process of one node (`python -m cpg.cli.demo FILE ID COMPANY`): a small program as
+a user would write it, which joins a group, sends the lines of its standard input and prints its events. The *play*
+starts members, has them talk, kills one and restarts it, and at the end compares the events of each from its own join
+on. The *stage* (`cpg.cli.demo_display`) shows it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from totem.store import words
 
 GROUP = "demo"
 TOKEN_MS = 1000
-"""Short, so that a dead node is noticed soon; long enough for a machine that is busy with other things."""
+"""Short, so that a dead node is noticed soon; long enough for a machine that is busy."""
 PACE = 0.12
 """Seconds between two messages of one node, on average."""
 PATIENCE = 30.0
-"""Seconds after which the play is given up."""
+"""Seconds after which the play is abandoned."""
 
 FAREWELL = "good night"
 WORDS = (
@@ -70,14 +70,14 @@ NODE = """\
 
 
 class DemoFailed(Exception):
-    """The play could not be played to its end."""
+    """The play could not be completed."""
 
 
 # ---- a member: the process of one node
 
 
 async def member(path: str, node: int, company: int) -> None:
-    """Join the group when `company` nodes are there, and say the lines of standard input until it ends."""
+    """Join the group when `company` nodes are there, and send the lines of standard input until it ends."""
     async with open_ring(path, node) as ring:
         await ring.wait_members(company)
         async with ring.join(GROUP) as group, trio.open_nursery() as nursery:
@@ -106,45 +106,45 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
 
 @dataclass(eq=False)
 class DemoProcess:
-    """One process of a node, from its start to its end, and what it was told."""
+    """One process of a node, from its start to its end, and its events."""
 
     node: int
     number: int
     """1 for a node's first process."""
     process: trio.Process
     state: str = "starting"
-    """Then `here`, at last `killed` or `gone`."""
-    told: list[dict[str, Any]] = field(default_factory=list)
-    """Everything, as `cpg listen --json` prints it."""
+    """Then `here`, and in the end `killed` or `gone`."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """All events, as `cpg listen --json` prints them."""
     story: list[str] = field(default_factory=list)
-    """Messages and membership changes: what must be the same everywhere."""
+    """Messages and membership changes, which must be the same everywhere."""
     members: int = 0
     farewells: int = 0
 
     @property
     def name(self) -> str:
-        """What people read."""
-        return f"node {self.node}" if self.number == 1 else f"node {self.node} (back again)"
+        """The name that people read."""
+        return f"node {self.node}" if self.number == 1 else f"node {self.node} (restarted)"
 
 
 class Stage(Protocol):
-    """Where the play is shown."""
+    """The display of the play."""
 
     def narrate(self, text: str) -> None:
-        """Say what happens."""
+        """Show what happens."""
 
-    def judge(self, text: str, *, good: bool) -> None:
-        """Say how it has ended."""
+    def conclude(self, text: str, *, good: bool) -> None:
+        """Show how the play has ended."""
 
     def enter(self, life: DemoProcess) -> None:
-        """A process starts."""
+        """Show that a process starts."""
 
-    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
-        """A process was told something."""
+    def show(self, life: DemoProcess, event: dict[str, Any]) -> None:
+        """Show an event of a process."""
 
 
 class Play:
-    """The scenes, and the processes that play them."""
+    """The scenes, and the processes in them."""
 
     def __init__(self, nodes: int, stage: Stage, folder: Path) -> None:
         self.lives: list[DemoProcess] = []
@@ -157,7 +157,7 @@ class Play:
         self._nursery: trio.Nursery
 
     async def run(self) -> bool:
-        """Play it all; say whether everybody was told the same."""
+        """Run the play; return whether all processes got the same events."""
         self._write_config()
         try:
             async with trio.open_nursery() as self._nursery:
@@ -189,11 +189,11 @@ class Play:
             await self._start(node)
         await self._until(lambda: all(life.members == count for life in self._cast()))
 
-        narrate("All talk at once, and everybody is told everything in the same order.")
+        narrate("All send at once, and everybody gets everything in the same order.")
         async with self._talk():
             await trio.sleep(2.5)
             victim = self.lives[-1]
-            narrate(f"{victim.name} is killed with SIGKILL. Nobody is told.")
+            narrate(f"{victim.name} is killed with SIGKILL. Nobody is informed.")
             killed = trio.current_time()
             victim.state = "killed"
             victim.process.kill()
@@ -203,12 +203,12 @@ class Play:
             narrate(f"{victim.name} starts again.")
             await self._start(victim.node)
             await self._until(lambda: all(life.members == count for life in self._cast()))
-            narrate("It is back, and is told from its join on what the others are told.")
+            narrate("It is back, and from its join on it gets what the others get.")
             await trio.sleep(2.5)
 
-        narrate("All take their leave.")
+        narrate("All leave.")
         for life in self._cast():
-            await self._say(life, FAREWELL)
+            await self._send(life, FAREWELL)
         await self._until(lambda: all(life.farewells == count for life in self._cast()))
 
     def _cast(self) -> list[DemoProcess]:
@@ -243,14 +243,14 @@ class Play:
             async for line in lines:
                 try:
                     self._note(life, json.loads(line))
-                except BrokenPipeError as gone:  # nobody looks at the stage any more
+                except BrokenPipeError as gone:  # nobody reads the output any more
                     self._fail(gone)
         if life.state != "killed":
             log = self._folder / f"node{life.node}.{life.number}.log"
             self._fail(DemoFailed(f"{life.name} ended too early:\n{log.read_text()[-2000:]}"))
 
     def _note(self, life: DemoProcess, event: dict[str, Any]) -> None:
-        life.told.append(event)
+        life.events.append(event)
         if life.state == "starting":
             life.state = "here"
         if event["event"] == "confchg":
@@ -259,7 +259,7 @@ class Play:
             life.farewells += text_of(event) == FAREWELL
         if event["event"] in ("confchg", "message"):
             life.story.append(json.dumps(event))
-        self._stage.tell(life, event)
+        self._stage.show(life, event)
         self._changed.unpark_all()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -267,16 +267,16 @@ class Play:
             while not condition():
                 await self._changed.park()
             return
-        raise DemoFailed(f"nothing comes any more, after {PATIENCE:.0f} s")
+        raise DemoFailed(f"no event any more, after {PATIENCE:.0f} s")
 
-    async def _say(self, life: DemoProcess, text: str) -> None:
+    async def _send(self, life: DemoProcess, text: str) -> None:
         assert life.process.stdin is not None
         with suppress(trio.BrokenResourceError):  # its end is noticed elsewhere
             await life.process.stdin.send_all(text.encode() + b"\n")
 
     @asynccontextmanager
     async def _talk(self) -> AsyncGenerator[None, None]:
-        """Have those who are there talk for the time of a block."""
+        """Make the running processes talk for the time of a block."""
         talking = trio.CancelScope()
         self._nursery.start_soon(partial(self._talk_in, talking))
         yield
@@ -290,7 +290,7 @@ class Play:
                 await trio.sleep(self._dice.expovariate(len(cast) / PACE))
                 life = self._dice.choice(cast)
                 if life.state == "here":
-                    await self._say(life, f"{number} {self._dice.choice(words)}")
+                    await self._send(life, f"{number} {self._dice.choice(words)}")
 
     # ---- the verdict
 
@@ -298,36 +298,36 @@ class Play:
         reference = max(self._cast(), key=lambda life: len(life.story))
         complaints = [text for life in self.lives if (text := difference(reference, life))]
         for text in complaints:
-            self._stage.judge(text, good=False)
+            self._stage.conclude(text, good=False)
         if not complaints:
-            total = sum(event["event"] == "message" for event in reference.told)
+            total = sum(event["event"] == "message" for event in reference.events)
             text = f"All saw the same sequence: {total} messages and every change of the group."
-            self._stage.judge(text, good=True)
+            self._stage.conclude(text, good=True)
         return not complaints
 
 
 def difference(reference: DemoProcess, life: DemoProcess) -> str:
-    """Compare what two processes were told while both were there; empty if there is no difference."""
+    """Compare the events of two processes while both were there; return an empty text if there is no difference."""
     ours, theirs = reference.story, life.story
     if ours[0] in theirs:
         theirs = theirs[theirs.index(ours[0]) :]
     elif theirs and theirs[0] in ours:
         ours = ours[ours.index(theirs[0]) :]
     else:
-        return f"{reference.name} and {life.name} do not know of each other's join."
+        return f"{reference.name} and {life.name} did not see each other's join."
     same = next((k for k, (one, other) in enumerate(zip(ours, theirs, strict=False)) if one != other), None)
     if same is None:
         same = min(len(ours), len(theirs))
     rest = theirs[same:]
     wrong: object = rest or same < len(ours)
     if life.state == "killed":
-        # What it alone was told at its very end is no promise (AGREED), but it must not be in another order.
+        # Events that it alone got at its very end are no violation (AGREED), but their order must be the same.
         wrong = set(rest) & set(ours)
     return f"{life.name} differs from {reference.name} after {same} events of {len(ours)}." if wrong else ""
 
 
 def text_of(event: dict[str, Any]) -> str:
-    """Give the text of a message event."""
+    """Return the text of a message event."""
     return b64decode(event["data"]).decode()
 
 
@@ -344,7 +344,7 @@ def free_ports(count: int) -> list[int]:
 
 
 async def demo(nodes: int, stage: Stage) -> bool:
-    """Play the demo with so many nodes; say whether all saw the same sequence."""
+    """Run the demo with so many nodes; return whether all saw the same sequence."""
     with tempfile.TemporaryDirectory(prefix="cpg-demo-") as folder:
         return await Play(nodes, stage, Path(folder)).run()
 

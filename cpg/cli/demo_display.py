@@ -1,4 +1,4 @@
-"""Where the demo is shown: columns that scroll in a terminal, or plain lines where the output goes elsewhere."""
+"""The display of the demo: columns that scroll in a terminal, or plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cpg.cli.demo import DemoProcess, text_of
 from totem.streams import standard_stream
 
 ROWS = 14
-"""Of a column, where the terminal is high enough."""
+"""Rows of a column, where the terminal is high enough."""
 NARRATION = 9
 NARROWEST = 14
 FRAMES_A_SECOND = 25
@@ -24,17 +24,17 @@ SPEAKERS = tuple(f"\x1b[38;5;{colour}m" for colour in (75, 214, 120, 213, 87, 22
 
 
 def stage_for(out: TextIO) -> PlainStage | TerminalStage:
-    """Choose the stage that suits where the output goes."""
+    """Return the display that suits the output."""
     return TerminalStage(out) if is_terminal(out) else PlainStage(out)
 
 
 def is_terminal(out: TextIO) -> bool:
-    """Whether the output goes to a terminal where one can draw."""
+    """Return whether the output goes to a terminal where drawing works."""
     return out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class PlainStage:
-    """One line for each thing that happens, with the time since the beginning."""
+    """One line for each event, with the time since the start."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -44,19 +44,19 @@ class PlainStage:
         """Print what happens."""
         self._print(f"== {text}")
 
-    def judge(self, text: str, *, good: bool) -> None:
-        """Print how it has ended."""
+    def conclude(self, text: str, *, good: bool) -> None:
+        """Print how the play has ended."""
         self._print(f"== {text}")
 
     def enter(self, life: DemoProcess) -> None:
-        """Nothing is shown of a process that has not been told anything."""
+        """Print nothing: a process has no events at its start."""
 
-    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
-        """Print what a process was told."""
+    def show(self, life: DemoProcess, event: dict[str, Any]) -> None:
+        """Print an event of a process."""
         self._print(f"{life.name + ':':22} {describe(event)[1]}")
 
     def close(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing."""
 
     def _print(self, text: str) -> None:
         with standard_stream("standard output"):
@@ -64,7 +64,7 @@ class PlainStage:
 
 
 class TerminalStage:
-    """A column for each node, the latest at the bottom, so that what is the same stands side by side."""
+    """A column for each node, the latest event at the bottom, so that equal events stand side by side."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -80,8 +80,8 @@ class TerminalStage:
             self._narration.append(f"{DIM}{time.monotonic() - self._start:5.1f} s{RESET}  {line}")
         self._draw()
 
-    def judge(self, text: str, *, good: bool) -> None:
-        """Add how it has ended."""
+    def conclude(self, text: str, *, good: bool) -> None:
+        """Add how the play has ended."""
         self.narrate(f"{BOLD}{GREEN if good else RED}{text}{RESET}")
 
     def enter(self, life: DemoProcess) -> None:
@@ -89,14 +89,14 @@ class TerminalStage:
         self._columns[life.node] = _Column(life)
         self._draw()
 
-    def tell(self, life: DemoProcess, event: dict[str, Any]) -> None:
+    def show(self, life: DemoProcess, event: dict[str, Any]) -> None:
         """Add a line to the column of the process's node."""
         self._columns[life.node].add(event)
         if time.monotonic() - self._drawn > 1 / FRAMES_A_SECOND:
             self._draw()
 
     def close(self) -> None:
-        """Draw the last state, and give the cursor back."""
+        """Draw the last state, and show the cursor again."""
         self._draw()
         self._out.write("\x1b[?25h")
         self._out.flush()
@@ -121,7 +121,7 @@ class TerminalStage:
 
 
 class _Column:
-    """What one process was told."""
+    """The events of one process."""
 
     def __init__(self, life: DemoProcess) -> None:
         self.life = life
@@ -133,7 +133,7 @@ class _Column:
         self._lines.append(describe(event))
 
     def picture(self, rows: int, width: int) -> list[str]:
-        """Draw the column: a head, `rows` lines, a foot."""
+        """Return the column: a head, `rows` lines, a foot."""
         life = self.life
         dead = life.state == "killed"
         mark = f"{RED}✕" if dead else f"{GREEN}●"
@@ -148,7 +148,7 @@ class _Column:
 
 
 def describe(event: dict[str, Any]) -> tuple[str, str]:
-    """Give colour and text of what a process was told."""
+    """Return colour and text of an event."""
     match event:
         case {"event": "message", "sender": [node, _]}:
             return speaker(node), f"{node}: {text_of(event)}"
@@ -159,16 +159,16 @@ def describe(event: dict[str, Any]) -> tuple[str, str]:
         case {"event": "ring", "members": members}:
             return DIM, f"○ ring of {' '.join(map(str, members))}"
         case {"event": "transitional", "members": members}:
-            return YELLOW, f"~ {' '.join(map(str, members))} go on together"
+            return YELLOW, f"~ {' '.join(map(str, members))} stay together"
         case _:
             return DIM, event["event"]
 
 
 def speaker(node: int) -> str:
-    """Give a node's colour."""
+    """Return a node's colour."""
     return SPEAKERS[(node - 1) % len(SPEAKERS)]
 
 
 def fit(text: str, width: int) -> str:
-    """Cut or fill to a width."""
+    """Cut or fill a text to a width."""
     return text.ljust(width) if len(text) <= width else text[: width - 1] + "…"

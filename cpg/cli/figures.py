@@ -1,4 +1,4 @@
-"""Formats a node's status (`cpg.status`) for people: the ring, its traffic, its members."""
+"""Format a node's status (`cpg.status`) for people: the ring, its traffic, its members."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CLIENT_COLUMNS: Final = ("pid", "uid", "sent/s", "received/s", "sent", "receive
 
 
 class Rates(NamedTuple):
-    """What happens in a second, by two looks at one node."""
+    """Rates per second, from two reports of one node."""
 
     rotations: float
     """Visits of the token."""
     messages: float
-    """Delivered by the ring."""
+    """Messages delivered by the ring."""
     sent: float
     """Messages of this node."""
     bytes_sent: float
@@ -30,14 +30,14 @@ class Rates(NamedTuple):
     """Messages sent and received, by the client's number."""
 
     def as_dict(self) -> dict[str, float]:
-        """Those of the ring."""
+        """Return the ring's rates."""
         values = self._asdict()
         del values["clients"]
         return values
 
 
 def rates(before: Status, after: Status) -> Rates:
-    """Reckon what has happened in a second between two looks."""
+    """Compute the rates between two reports."""
     seconds = max(after["uptime"] - before["uptime"], 1e-9)
     counted, earlier = after["counters"], before["counters"]
     known = {client["number"]: client for client in before.get("clients", ())}
@@ -58,7 +58,7 @@ def rates(before: Status, after: Status) -> Rates:
 
 
 def one_line(status: Status, measured: Rates) -> str:
-    """Write the most important on a line."""
+    """Return the most important figures on one line."""
     counted = status["counters"]
     words = [
         f"ring {RingId(*status['ring'])}",
@@ -68,7 +68,7 @@ def one_line(status: Status, measured: Rates) -> str:
         f"{measured.messages:.0f} messages/s",
         f"{measured.sent:.0f} sent/s",
         f"{counted['queued_messages']} queued",
-        f"{counted['retransmits_requested']} asked again",
+        f"{counted['retransmits_requested']} requested again",
         _number(len(status["groups"]), "group"),
     ]
     if "clients" in status:
@@ -77,7 +77,7 @@ def one_line(status: Status, measured: Rates) -> str:
 
 
 def ring_lines(status: Status, measured: Rates) -> list[str]:
-    """Write all that is told."""
+    """Return all figures as lines."""
     return [
         *_ring(status),
         *_traffic(status, measured),
@@ -111,7 +111,7 @@ def _ring(status: Status) -> list[str]:
     if status["silent"]:
         lines.append(f"sync waits for {nodes(tuple(status['silent']))}")
     if status["standstill"]:
-        lines.append(f"the ring stands still: {status['standstill']}")
+        lines.append(f"the ring makes no progress: {status['standstill']}")
     for absent in status["left_out"]:
         who = "this node" if absent["node"] == status["node"] else f"node {absent['node']}"
         lines.append(f"{who} is left out for another {absent['seconds']:.0f} s: {absent['reason']}")
@@ -139,7 +139,7 @@ def _traffic(status: Status, measured: Rates) -> list[str]:
 def _trouble(status: Status) -> list[str]:
     counted = status["counters"]
     lines = [
-        f"again: {_number(counted['retransmits_requested'], 'frame')} asked for, {counted['retransmits_sent']} sent; "
+        f"again: {_number(counted['retransmits_requested'], 'frame')} requested, {counted['retransmits_sent']} sent; "
         f"{_number(counted['token_retransmits'], 'token')} sent"
     ]
     if counted["pauses"]:
@@ -163,7 +163,7 @@ def _groups(status: Status) -> list[str]:
 
 def _clients(status: Status, measured: Rates) -> list[str]:
     clients = sorted(status["clients"], key=lambda client: (-sum(measured.clients[client["number"]]), client["number"]))
-    put_out = f", {status['dropped']} put out since they did not read" if status["dropped"] else ""
+    put_out = f", {status['dropped']} disconnected since they did not read" if status["dropped"] else ""
     return [
         f"clients: {len(clients)}{put_out}",
         *_table([["", *_CLIENT_COLUMNS], *(_client(client, measured.clients[client["number"]]) for client in clients)]),
@@ -182,7 +182,7 @@ def _number(count: int, noun: str) -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Write rows with their columns aligned: numbers to the right."""
+    """Return rows with aligned columns, numbers to the right."""
     rows = list(rows)
     if not rows:
         return []

@@ -1,9 +1,10 @@
 """`cpg flood`: measure a ring as corosync's cpgflood does through libcpg, so that the two compare and may share a ring.
 
-Each process joins a group and waits for its company; then every sender multicasts messages for some seconds, as fast
-as it may or at a rate (then each delivery is timed from its send: all must share one machine's clock). A message is a
-stamp and padding; the last of a sender carries `END` instead of a number. The digest of the order is computed from the
-stamps once the clock has stopped: equal digests mean the same sequence, wherever and by whatever program it was seen.
+Each process joins a group and waits for the other members. Then every sender multicasts messages for some seconds, as
+fast as possible or at a rate. With a rate each delivery is timed from its send: all processes must share one machine's
+clock. A message is a stamp and padding; the last one of a sender carries `END` instead of a number. The digest of the
+order is computed from the stamps once the clock has stopped. Equal digests mean the same sequence, wherever and by
+whatever program it was seen.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from cpg.group import Group
 from cpg.payloads import Guarantee
 
 STAMP = struct.Struct("<QII")
-"""When it was sent (monotonic nanoseconds), by which node, its number there."""
+"""Time of the send (monotonic nanoseconds), node of the sender, number there."""
 END = 0xFFFF_FFFF
 """The number of a sender's last message."""
 _END = END.to_bytes(4, "little")
@@ -42,7 +43,7 @@ _LEVELS = ("agreed", "transitional", "safe")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one process does."""
+    """The part of one process."""
 
     members: int
     """Processes to wait for."""
@@ -50,14 +51,14 @@ class Plan:
     size: int = 64
     """Bytes of a message; at least those of a stamp."""
     rate: float = 0.0
-    """Messages a second; 0: as many as go, and no latencies."""
+    """Messages a second; 0: as many as possible, without latencies."""
     quiet: bool = False
     """Only listen."""
     guarantee: Guarantee = Guarantee.AGREED
 
 
 class NoCompany(Exception):
-    """Not as many members came as were asked for."""
+    """Fewer members came than were requested."""
 
 
 @dataclass(slots=True)
@@ -73,12 +74,12 @@ class Tally:
     confchgs: int = 0
     """Membership changes before the last end; must be 0 for the figures to count."""
     finished: int = 0
-    """Ends that have come."""
+    """Number of ends that have arrived."""
     levels: set[str] = field(default_factory=set)
     latencies: list[int] = field(default_factory=list)
 
     def take(self, batch: list[Event], now: int, *, timed: bool) -> None:
-        """Count a batch that came at `now` (monotonic nanoseconds). Hot: it must not cost what it measures."""
+        """Count a batch that arrived at `now` (monotonic nanoseconds). Hot: it must not cost what it measures."""
         order, before = self.order, len(self.order)
         for event in batch:
             if type(event) is Message:
@@ -100,7 +101,7 @@ class Tally:
 
     @property
     def delivered(self) -> int:
-        """Messages, ends not counted."""
+        """Messages without ends."""
         return len(self.order) // 8
 
     def digest(self) -> int:
@@ -112,7 +113,7 @@ class Tally:
 
 
 async def flood(group: Group, plan: Plan) -> dict[str, object]:
-    """Run one process's part of a flood in a group just joined; return its report, cpgflood's keys and `level`."""
+    """Run one process's part of a flood in a group just joined; return its report, with cpgflood's keys and `level`."""
     await _wait_company(group, plan)
     tally, sent = Tally(plan.members), 0
     async with trio.open_nursery() as nursery:
@@ -142,12 +143,12 @@ async def _receive(group: Group, plan: Plan, tally: Tally) -> None:
 
 
 def message(size: int, node_id: int, seq: int) -> bytes:
-    """Build a message of so many bytes that is sent now."""
+    """Build a message of this size that is sent now."""
     return STAMP.pack(time.monotonic_ns(), node_id, seq) + bytes(size - STAMP.size)
 
 
 async def _send_fast(group: Group, plan: Plan) -> int:
-    """Send lists, as fast as the send queue takes them."""
+    """Send lists, as fast as the send queue accepts them."""
     node_id, padding, pack = group.member.node_id, bytes(plan.size - STAMP.size), STAMP.pack
     count = max(1, LIST // plan.size)
     sent, end = 0, time.monotonic() + plan.seconds
@@ -176,7 +177,7 @@ def _beats(begin: float, plan: Plan) -> Iterator[float]:
 
 
 def report(node_id: int, sent: int, tally: Tally) -> dict[str, object]:
-    """Say what a node has seen, with cpgflood's keys and `level`."""
+    """Return a node's report, with cpgflood's keys and `level`."""
     seconds = (tally.last - tally.first) / 1e9
     said: dict[str, object] = {
         "node": node_id,

@@ -1,4 +1,4 @@
-"""Standard input and output of the commands: neither stops the node when the other side is slow."""
+"""Standard input and output of the commands: neither blocks the node when the other side is slow."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ READ_SIZE: Final = 65536
 
 
 async def read() -> bytes:
-    """Read what standard input has next, in a thread; nothing at its end. Raises `StreamFailed`."""
+    """Read the next bytes of standard input, in a thread; empty at its end. Raises `StreamFailed`."""
     with standard_stream("standard input"):
         return await trio.to_thread.run_sync(os.read, 0, READ_SIZE, abandon_on_cancel=True)
 
 
 async def standard_input() -> AsyncGenerator[list[bytes], None]:
-    """Read lines as they come, those that come together in one list."""
+    """Read lines as they arrive; lines that arrive together come in one list."""
     rest = b""
     while chunk := await read():
         *lines, rest = (rest + chunk).split(b"\n")
         yield lines
-        if len(rest) > LARGEST_MESSAGE:  # not to be kept in memory until its end comes, if ever
+        if len(rest) > LARGEST_MESSAGE:  # do not keep it in memory until its end, which may never come
             raise MessageTooLong(
                 f"a line of standard input is longer than {LARGEST_MESSAGE} bytes, the most of a message"
             )
@@ -42,5 +42,5 @@ async def print_lines(lines: Iterable[str]) -> None:
 
 
 async def write(text: str) -> None:
-    """Write text in a thread, so that a reader that is slow does not stop the node."""
+    """Write text in a thread, so that a slow reader does not block the node."""
     await trio.to_thread.run_sync(write_now, text, abandon_on_cancel=True)

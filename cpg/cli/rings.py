@@ -1,4 +1,4 @@
-"""On which ring a command runs: the daemon's, one of which it is a node itself, or that of this machine's Corosync."""
+"""The ring of a command: the daemon's, one of which it is a node itself, or that of this machine's Corosync."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from cpg.status import ring_status
 from totem.streams import complain
 
 COMPANY_HINT: Final = 3.0
-"""Seconds of waiting for a majority after which a person is told what is waited for."""
+"""Seconds of waiting for a majority after which the user is told what the command waits for."""
 _GLANCE: Final = 0.1
-"""Seconds between two looks at a ring that is being formed."""
+"""Seconds between two checks of a ring that is being formed."""
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
 
 
 def check(options: argparse.Namespace) -> str | None:
-    """Tell what is wrong with options that exclude each other."""
+    """Return what is wrong with options that exclude each other."""
     if options.node is None:
         return None
     if options.corosync:
@@ -55,7 +55,7 @@ def own_ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[Embe
 
 
 async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
-    """Wait for a majority of the nodelist, or for quorum: what is sent to nobody is of no use."""
+    """Wait for a majority of the nodelist, or for quorum: a message that nobody receives is useless."""
     if options.alone:
         return
     listed = await _nodes_that_count(ring)
@@ -74,7 +74,7 @@ async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
 
 
 async def _nodes_that_count(ring: AnyRing) -> int | None:
-    """How many nodes the nodelist has; None where it is votes that count."""
+    """Return the number of nodes in the nodelist; None where votes count."""
     if isinstance(ring, CorosyncRing):
         return None
     status = await status_source(ring)()
@@ -94,7 +94,7 @@ async def is_quorate(ring: AnyRing) -> bool:
 
 
 async def groups_of(ring: AnyRing) -> dict[bytes, tuple[Member, ...]]:
-    """Ask who is in which group."""
+    """Return the members of all groups."""
     if isinstance(ring, DaemonRing):
         return await CPGD.answered(ring.list_groups, partial(complain, "cpg"), ring.path)
     return await ring.list_groups()
@@ -105,7 +105,7 @@ async def _answer(ring: DaemonRing, question: str) -> Any:
 
 
 async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
-    """Ask for the figures; None where there are none: without a quorum provider, and from Corosync."""
+    """Return the figures of quorum; None without a quorum provider, and from Corosync."""
     if isinstance(ring, EmbeddedRing):
         return ring.quorum
     if isinstance(ring, CorosyncRing):
@@ -115,7 +115,7 @@ async def quorum_status(ring: AnyRing) -> QuorumStatus | None:
 
 
 def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dict[str, Any]]]:
-    """Make what asks the node how it is (`cpg.status`)."""
+    """Return a function that reads the node's status (`cpg.status`)."""
     if isinstance(ring, DaemonRing):
         return partial(_answer, ring, "status")
     started = trio.current_time()

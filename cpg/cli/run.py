@@ -1,4 +1,4 @@
-"""From the command line to an exit code: signals, and errors as people read them."""
+"""From the command line to an exit code: signals, and errors as text for people."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def until_signal(options: argparse.Namespace, command: Callable[[argparse.Namespace], Awaitable[int]]) -> int:
-    """Run a command, and cancel it when a signal comes; `options.signalled` is the exit code then, if it is one."""
+    """Run a command, and cancel it when a signal comes. Then `options.signalled` is the exit code, if it is one."""
     code = DONE
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
@@ -62,18 +62,18 @@ async def _report_errors(options: argparse.Namespace) -> int:
 
 
 def _explain(error: BaseException, options: argparse.Namespace) -> int:
-    """Say in one line what went wrong; return the exit code. Raises what is a bug."""
+    """Print in one line what went wrong; return the exit code. Raises what is a bug."""
     code, hint = FAILED, ""
     match error:
         case BrokenPipeError():
-            return DONE  # who read our output has seen enough
+            return DONE  # the reader of our output has ended
         case ConfigError():
             code, text = MISUSED, str(error)
             hint = " (--node)" if error.setting == "node" else ""
         case TotemError() | NoCompany() | DemoFailed():
             text = str(error)
         case StreamFailed():
-            give_up("stdout")  # what is buffered would fail once more
+            give_up("stdout")  # buffered output would fail once more
             text = words(error)
         case OSError():
             text = words(error)

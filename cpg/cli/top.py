@@ -1,4 +1,4 @@
-"""`cpg top`: the ring, its groups and the daemon's clients, looked at each second; lines where that is no terminal."""
+"""`cpg top`: the ring, its groups and the daemon's clients, each second; lines where the output is no terminal."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from cpg.cli.rings import own_ring_of, status_source
 from cpg.local.program import DONE, write_now
 
 INTERVAL: Final = 1.0
-"""Seconds between two looks."""
+"""Seconds between two reports."""
 
 _ENTER: Final = "\x1b[?1049h\x1b[?25l"
-"""The other screen, no cursor."""
+"""Switch to the other screen, without a cursor."""
 _LEAVE: Final = "\x1b[?25h\x1b[?1049l"
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
@@ -33,7 +33,7 @@ _BOLD, _RESET = "\x1b[1m", "\x1b[0m"
 
 async def top(options: argparse.Namespace) -> int:
     """`cpg top`."""
-    async with own_ring_of(options) as ring, aclosing(_looks(status_source(ring))) as looks:
+    async with own_ring_of(options) as ring, aclosing(_reports(status_source(ring))) as looks:
         if is_terminal(sys.stdout):
             await _show_live(looks)
         else:
@@ -42,8 +42,8 @@ async def top(options: argparse.Namespace) -> int:
     return DONE
 
 
-async def _looks(ask: Callable[[], Awaitable[dict[str, Any]]]) -> AsyncGenerator[tuple[Status, Rates], None]:
-    """Look each second, with the rates since the look before."""
+async def _reports(ask: Callable[[], Awaitable[dict[str, Any]]]) -> AsyncGenerator[tuple[Status, Rates], None]:
+    """Yield a report each second, with the rates since the last one."""
     before = await ask()
     while True:
         await trio.sleep(INTERVAL)
@@ -56,7 +56,7 @@ async def _show_live(looks: AsyncGenerator[tuple[Status, Rates], None]) -> None:
     with _screen():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_q, nursery.cancel_scope)
-            await write(f"{_HOME}{_REST_OF_SCREEN}looking for a second …")
+            await write(f"{_HOME}{_REST_OF_SCREEN}sampling for a second …")
             async for status, measured in looks:
                 await write(picture(ring_lines(status, measured), shutil.get_terminal_size()))
 
@@ -73,7 +73,7 @@ async def _until_q(scope: trio.CancelScope) -> None:
 
 @contextmanager
 def _screen() -> Generator[None, None, None]:
-    """Have the screen, and single keys from the keyboard, for the time of a block."""
+    """Use the screen, and single keys of the keyboard, for the time of a block."""
     keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
     manners = termios.tcgetattr(keyboard) if keyboard is not None else None
     try:
@@ -88,7 +88,7 @@ def _screen() -> Generator[None, None, None]:
 
 
 def picture(lines: list[str], size: tuple[int, int]) -> str:
-    """Draw lines over what is on the screen, cut to its width and height; titles bold."""
+    """Return lines that overwrite the screen, cut to its width and height; titles bold."""
     width, height = size
     if len(lines) > height - 1:
         lines = [*lines[: height - 2], f"  … and {len(lines) - height + 2} lines more: cpg status"]

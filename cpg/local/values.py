@@ -1,4 +1,4 @@
-"""Readers of values on command lines, and what is wrong with a line before argparse sees it."""
+"""Readers of values on command lines, and a check of the line before argparse sees it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ _ANYWHERE: Final = ("-h", "--help", "--version")
 
 
 def option_before_command(program: str, arguments: Sequence[str]) -> str | None:
-    """Say so where the line begins with an option of a command, whose value argparse would take for the command."""
+    """Return an error where the line begins with an option of a command, whose value argparse would take for the
+    command.
+    """
     first = arguments[0].partition("=")[0] if arguments else ""
     if not first.startswith("-") or any(option.startswith(first) for option in _ANYWHERE):
         return None
@@ -19,14 +21,14 @@ def option_before_command(program: str, arguments: Sequence[str]) -> str | None:
 
 
 def path(text: str) -> str:
-    """Read a path; an empty one is mostly a variable that is not set."""
+    """Read a path; an empty one usually is an unset variable."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty: leave the option out for the usual one")
     return text
 
 
 def number(text: str) -> float:
-    """Read a number; what is none becomes nan, which is in no range."""
+    """Read a number; anything else becomes nan, which is in no range."""
     try:
         return float(text)
     except ValueError:
@@ -34,7 +36,7 @@ def number(text: str) -> float:
 
 
 def integer(lowest: int, highest: int) -> Callable[[str], int]:
-    """Make the reader of a whole number between two bounds."""
+    """Return a reader of whole numbers within these limits."""
 
     def read(text: str) -> int:
         try:
@@ -49,7 +51,7 @@ def integer(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 def seconds(lowest: float, highest: float = math.inf) -> Callable[[str], float]:
-    """Make the reader of a length of time."""
+    """Return a reader of lengths of time."""
 
     def read(text: str) -> float:
         value = number(text)

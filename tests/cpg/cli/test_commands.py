@@ -149,7 +149,7 @@ async def test_status_tells_who_does_not_receive(voting):
     told = ring_status(ring, now, now + 3)
     assert told["left_out"] == [{"node": 1, "seconds": 7, "reason": "what it did"}]
     text = "\n".join(ring_lines(told | {"waiting": 0}, rates(told, told)))
-    assert "\nthe ring stands still: node 2 gets nothing\n" in text
+    assert "\nthe ring makes no progress: node 2 gets nothing\n" in text
     assert "\nthis node is left out for another 7 s: what it did\n" in text
 
 
@@ -183,7 +183,7 @@ async def test_status_shows_what_is_wrong(daemon):
     assert "pauses: 2, the longest 1.2 s\n" in text
     assert "dropped: 77\n  70  foreign magic\n   7  unlisted address\n" in text
     assert "with nodes of another make\n" in text
-    assert "3 put out since they did not read" in text
+    assert "3 disconnected since they did not read" in text
     assert "\x1b" not in text
 
 

@@ -210,7 +210,7 @@ async def test_a_paced_flood_tells_latencies(tmp_path):
     [
         (["listen", "chat", "-c", "/no/such/ring.conf"], 2, "/no/such/ring.conf: No such file.*-c"),
         (["listen", "chat", "-c", "{config}", "--node", "9"], 2, "node 9 is not in the nodelist.*--node"),
-        (["listen", "chat", "-c", "{config}"], 2, "say which.*--node"),
+        (["listen", "chat", "-c", "{config}"], 2, "name one.*--node"),
         (["listen", "", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name has 1 to 128 bytes, this one has 0"),
         (["send", "\N{SNOWMAN}" * 43, "hi", "-c", "{config}", "--node", "1"], 2, "GROUP: a group name.*has 129"),
         (["listen"], 2, "GROUP"),

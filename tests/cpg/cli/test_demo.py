@@ -18,7 +18,7 @@ async def test_the_demo_ends_with_the_same_sequence_everywhere():
     assert re.fullmatch(r"All saw the same sequence: \d+ messages and every change of the group\.", narration[-1])
     assert re.search(r"node 1: +- node 3 \(nodedown\)", out)
     assert re.search(r"node 2: +\+ node 3 \(join\)", out)
-    assert "node 3 (back again):" in out
+    assert "node 3 (restarted):" in out
 
 
 def life(node, story, state="here"):
@@ -66,8 +66,8 @@ def test_plain_lines():
     player = DemoProcess(2, 1, FakeProcess())
     stage.enter(player)
     for event in EVENTS:
-        stage.tell(player, event)
-    stage.judge("All is well.", good=True)
+        stage.show(player, event)
+    stage.conclude("All is well.", good=True)
     stage.close()
     lines = [line[10:] for line in out.getvalue().splitlines()]
     assert lines == [
@@ -75,7 +75,7 @@ def test_plain_lines():
         "node 2:                + node 1 (join)",
         "node 2:                ○ ring of 1 2",
         "node 2:                1: hello",
-        "node 2:                ~ 1 go on together",
+        "node 2:                ~ 1 stay together",
         "node 2:                - node 2 (nodedown)",
         "== All is well.",
     ]
@@ -91,7 +91,7 @@ def test_columns_in_a_terminal(monkeypatch):
         player = DemoProcess(node, 1, FakeProcess(), "killed" if node == 2 else "here")
         stage.enter(player)
         for event in EVENTS:
-            stage.tell(player, event)
+            stage.show(player, event)
     stage.close()
     frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue().split("\x1b[J")[-2])
     lines = frame.splitlines()
