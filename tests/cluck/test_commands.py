@@ -36,7 +36,7 @@ from cluck.state.application import CODEC
 from cpg.replication.electorate import ChangeVoters, Electorate
 from cpg.replication.identities import ServerId
 from cpg.replication.wire import Commands, MalformedMessage
-from tests.cluck.server.values import Maker, Spoiler
+from tests.cpg.replication.values import Maker, Spoiler
 
 encode, decode = CODEC.encode, CODEC.decode
 CLIENT = ClientId(ServerId(1, 2), 3)

@@ -22,8 +22,8 @@ from cpg.replication.identities import ServerId
 from cpg.replication.replica import PATIENCE
 from cpg.replication.wire import Commands, Exclude, Forgive, Report, Round, RoundId, Snapshot
 from tests.cluck.server.orders import decode, encode, started
-from tests.cluck.server.values import Beyond, Spoiler
 from tests.cluck.state.invariants import check
+from tests.cpg.replication.values import Beyond, Spoiler
 
 NAMES = [b"honest1", b"honest2", b"honest3", b"x", b"y", b"head", b"other"]
 LEASE = 86400.0

@@ -1,26 +1,25 @@
-"""Real lock servers in an order of random changes: configured differently, cut off at any step, with other voters.
+"""Servers in an order of random changes: configured differently, cut off at any step, with other voters.
 
-Somebody who can be granted a lock is granted one after each step: tokens grow over everything, so that two parts that
-both decide, or a table that is lost, are found at once.
+After each step every server that decides sets a key. Versions grow over everything, so two parts that both decide, or a
+state that is lost, are found at once.
 """
 
 from random import Random
 
 import pytest
 
-from cluck.protocol import LockHeld
 from cpg.events import Reason
-from cpg.replication.electorate import ChangeVoters, Electorate
+from cpg.replication.electorate import Electorate
 from cpg.replication.view_decision import ViewDecision
-from tests.cluck.server.orders import Order
+from tests.cpg.replication.orders import Order
 
 STEPS = 60
-LEASE_OVER = 12.0
-"""Seconds after which nobody relies on what was granted before a birth."""
+PROMISE_OVER = 12.0
+"""Seconds after which nobody relies on a promise of a former state."""
 
 
 class World:
-    """Lock servers, what was told of them, and what happens to them."""
+    """Servers, what they have reported, and what happens to them."""
 
     def __init__(self, seed):
         self.dice = dice = Random(seed)
@@ -30,9 +29,9 @@ class World:
         self.order = Order(safe=dice.random() < 0.6, electorate=self.configured[-1], survivors=True, in_process=False)
         self.latest = 0
         self.born = 0
-        """The epoch in which the table was born of which tokens were told last."""
-        self.held = []
-        """Tokens that are held still, as no time has passed since."""
+        """The epoch of birth of the state that has reported a version last."""
+        self.promised = []
+        """Versions that must still be there, as no time has passed since."""
         self.versions = set()
         self.ends = dice.choice((0, 3, 9))
         """How often servers end of which the nodes stay."""
@@ -73,7 +72,7 @@ class World:
         server = self.order[node]
         if server.ready and node in self.order.rings:
             voters = server.state.voters
-            server.say(ChangeVoters(voters.version + 1, self.others(voters.electorate)))
+            server.change_voters(self.others(voters.electorate))
             if self.dice.random() < 0.5:
                 self.cut(node)
             elif self.dice.random() < 0.5:
@@ -145,48 +144,49 @@ class World:
             self.order.ring([*ring, node])
 
     def wait(self):
-        """Leases end."""
-        self.order.pass_time(LEASE_OVER, step=1.0)
-        self.held.clear()
+        """Let all promises end."""
+        self.order.pass_time(PROMISE_OVER, step=1.0)
+        self.promised.clear()
 
     # ---- what must be
 
     def probe(self):
-        """Have whoever can be granted a lock be granted one."""
+        """Have every server that decides set a key."""
         order = self.order
         if self.dice.random() < 0.6:
             order.settle()
         for node in list(order.rings):
             server = order[node]
             if server.ready:
-                request = server.acquire(b"lock %d" % self.latest)
+                request = server.put(f"key {self.latest}")
                 for _ in range(4):
                     for other in order.rings[node]:
                         order.deliver(order.said(other), order.rings[node])
                 self.judge(server, request)
 
     def judge(self, server, request):
-        tokens = [held.token for held in server.of(LockHeld) if held.request == request]
-        if not tokens:
-            return  # the view has ended meanwhile
-        assert tokens[0] > self.latest, f"node {server.node_id} was granted {tokens[0]}, after {self.latest}"
-        born = server.service.replica.lineage.epoch
-        assert born == self.born or not self.held, f"{self.held} are held, and another table was born"
-        self.latest, self.born = tokens[0], born
-        self.held.append(self.latest)
-        known = {ticket.token for ticket in server.state.table.tickets()}
-        assert known.issuperset(self.held), f"node {server.node_id} does not know of {set(self.held) - known}"
+        versions = [answer.version for answer in server.told if answer.number == request and answer.version]
+        if not versions:
+            return  # the view has ended meanwhile, or another request has set the key, unheard
+        (version,) = versions
+        assert version > self.latest, f"node {server.node_id} has set version {version}, after {self.latest}"
+        born = server.replica.lineage.epoch
+        assert born == self.born or not self.promised, f"{self.promised} are promised, and another state was born"
+        self.latest, self.born = version, born
+        self.promised.append(version)
+        known = {version for _, version in server.state.items.values()}
+        assert known.issuperset(self.promised), f"node {server.node_id} has lost {set(self.promised) - known}"
 
     def heal(self):
-        """With all there, and all leases over, somebody decides, unless the first start never came to be."""
+        """With all there, and all promises over, somebody decides, unless the first start never came to be."""
         for server in self.order.servers.values():
             server.writes = True
         self.order.ring(list(self.nodes))
         self.order.settle()
         self.wait()
         for node in self.nodes:
-            ready, why = self.order[node].service.readiness
-            assert ready or "a first start needs lock servers that agree" in why, f"node {node}: {why}"
+            server = self.order[node]
+            assert server.ready or "a first start needs servers that agree" in server.why, f"node {node}: {server.why}"
         if self.order[1].state is not None:
             assert len({self.order[node].state.voters for node in self.nodes}) == 1
             assert self.order[1].state.voters.former is None
