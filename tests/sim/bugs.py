@@ -799,26 +799,25 @@ BUGS = [
     Bug(
         "choose windows with one of theirs in the ring",
         "D4",
-        [
-            Change(
-                Recovery,
-                "_install",
-                "min(hellos[member].window for member in new.members) if new.pure else 0",
-                "min(hello.window for hello in hellos.values())",
-            )
-        ],
+        [instead(Recovery, "_chosen_window", lambda self, hellos: min(hello.window for hello in hellos.values()))],
         scenarios.windows_are_as_configured_unless_all_choose,
     ),
     Bug(
         "choose windows where a member's are configured",
         "D4",
-        [Change(Recovery, "_install", "min(hellos[member].window for", "max(hellos[member].window for")],
+        [instead(Recovery, "_chosen_window", lambda self, hellos: max(hello.window for hello in hellos.values()))],
         scenarios.windows_are_as_configured_unless_all_choose,
     ),
     Bug(
         "go by my own receive buffer alone",
         "D4",
-        [Change(Recovery, "_install", "new.flow.choose(window,", "new.flow.choose(processor.own_window,")],
+        [
+            Wrong(
+                Recovery,
+                "_chosen_window",
+                lambda right: lambda self, hellos: right(self, hellos) and self.processor.own_window,
+            )
+        ],
         scenarios.who_falls_behind_loses_nothing,
     ),
     Bug(

@@ -289,10 +289,15 @@ class Recovery(Ordering):
             )
         )
         pauses = (hellos[member].largest_pause_ms for member in new.members if member in hellos)
-        window = min(hellos[member].window for member in new.members) if new.pure else 0
+        window = self._chosen_window(hellos)
         if window:
             new.flow.choose(window, len(new.members))
         processor.install(new, max(pauses, default=0) / 1000, now)
+
+    def _chosen_window(self, hellos: dict[int, Hello]) -> int:
+        """Return the smallest window of the members; 0 where one has configured windows or is a Corosync node (D4)."""
+        members = self.new_ring.members
+        return min(hellos[member].window for member in members) if hellos.keys() >= set(members) else 0
 
     def _deliver_old_messages(self, hellos: dict[int, Hello], obliged: set[int]) -> None:
         """Deliver up to the first gap or unsafe message in the old configuration, the rest after the transitional one
