@@ -201,8 +201,6 @@ class Replica(Generic[State]):
         """Somebody was told to call a round since the last change."""
         self._round_began = -math.inf
         """When the present round was heard of."""
-        self._is_open = True
-        """The present round is not over yet."""
         self._is_call_void = False
         """The round that this server has called last counts for nothing."""
         self._limits = RoundLimits()
@@ -275,7 +273,7 @@ class Replica(Generic[State]):
 
     @property
     def record_to_store(self) -> DurableRecord | None:
-        """What is to be made durable; then `stored` is to be called."""
+        """Return what is to be made durable; then call `stored`."""
         return self._records.to_store
 
     def stored(self, record: DurableRecord) -> None:
@@ -339,34 +337,34 @@ class Replica(Generic[State]):
 
     @property
     def deadline(self) -> float:
-        """When `advance` wants to be called."""
+        """Return when to call `advance`."""
         return min(self._due, self._forgive_at)
 
     @property
     def is_primary(self) -> bool:
-        """Whether commands are applied as they come."""
+        """Return whether commands are applied as they come."""
         return self.phase is Phase.PRIMARY
 
     @property
     def lineage(self) -> Lineage | None:
-        """How far its state has come, as far as that counts; None: it has none."""
+        """Return how far its state has come, as far as that counts; None: it has none."""
         return self._finality.lineage if self._finality is not None else None
 
     @property
     def voters(self) -> Voters | None:
-        """Who decides, as far as this server knows; None: it knows nothing but its configuration."""
+        """Return who decides, as far as this server knows; None: it knows nothing but its configuration."""
         if self.state is not None:
             return self.state.voters
         return self._records.on_disk.voters if self._records.on_disk is not None else None
 
     @property
     def view_id(self) -> RoundId | None:
-        """The view's name: the round that made it."""
+        """Return the view's name: the round that made it."""
         return self._round.id if self._round is not None else None
 
     @property
     def is_busy(self) -> bool:
-        """In a primary view: whether it waits for a disk, or for its own acknowledgement."""
+        """Return whether, in a primary view, it waits for a disk, or for its own acknowledgement."""
         is_ack_under_way = self._finality is not None and self._finality.is_ack_under_way
         return self.record_to_store is not None or is_ack_under_way
 
@@ -411,7 +409,6 @@ class Replica(Generic[State]):
         self._decision = None
         self._round_is_due = False
         self._stated = None
-        self._is_open = True
         self._parts = []
         self._records.forget_view()
         self._enter(Phase.ROUND, why)
@@ -584,9 +581,13 @@ class Replica(Generic[State]):
             if owner == self.member:
                 self._call_round()
 
+    @property
+    def _is_open(self) -> bool:
+        """Return whether the present round is not over yet."""
+        return self._decision is None
+
     def _conclude(self, present: RoundReports, now: float) -> None:
         """Go on as all do, since nobody is waited for any more, or one does not count any more."""
-        self._is_open = False
         self._decision = decision = present.decision(self.member)
         self._parts = []
         self._take_over(present, decision)
