@@ -26,8 +26,8 @@ from cluck.commands import (
     Withdraw,
 )
 from cluck.errors import LockTimeout
-from cluck.protocol import Failed, Held, Malformed, Pong, Readiness
-from cluck.server.leases import DRIFT
+from cluck.protocol import Failed, LockHeld, Malformed, Pong, Readiness
+from cluck.state.application import DRIFT
 from cpg.replication.replica import Phase
 from cpg.testing import World
 from tests.cluck.server.orders import Order, started
@@ -54,7 +54,7 @@ def test_what_is_left_out_has_the_default():
     order = started()
     order[1].acquire()
     order.settle()
-    assert order[1].of(Held)[0].deadline == pytest.approx(order.now + 5.0, rel=0.01)
+    assert order[1].of(LockHeld)[0].deadline == pytest.approx(order.now + 5.0, rel=0.01)
 
 
 def test_the_kind_of_a_lock_counts():
@@ -325,7 +325,7 @@ def test_what_fails_is_one_request_and_not_the_process():
     assert len(order[1].of(Failed)) == 1
     order.ring([1, 2, 3])
     order.settle()
-    assert order[1].of(Held)[-1].request == waiting
+    assert order[1].of(LockHeld)[-1].request == waiting
 
 
 def test_one_thread_may_ask_for_several_locks():

@@ -42,9 +42,10 @@ from cluck.protocol import (
 )
 from cluck.server.election_rounds import PATIENCE, ElectionRounds
 from cluck.server.housekeeping import PING, RESUME, TICK
-from cluck.server.leases import DRIFT, STANDBY, usable
+from cluck.server.leases import STANDBY, usable
 from cluck.server.replies import MOST_LATE, SILENCE, UNHEARD
 from cluck.state import elections
+from cluck.state.application import DRIFT
 from cluck.state.elections import Stage
 from cluck.state.tokens import RESERVE, TOKENS_OF_AN_EPOCH
 from cpg.events import Reason
