@@ -1,12 +1,12 @@
-"""What the replica needs to know of the state that it replicates: a machine, and how its words travel.
+"""What the replica needs to know of the state that it replicates: a state machine, and the encoding of its commands.
 
-The machine is a function of the commands that were applied to it, in their order: it reads no clock, draws no random
-number and asks nobody. Then all servers have the same state, and the same image of it.
+The state must be a function of the commands that were applied, in their order. So `apply` and `keep` read no clock and
+draw no random numbers. Then all servers have the same state, and the same image of it.
 
 Three fields of the machine belong to replication, and are part of its image (rulings E5, E6 and E9):
 
 - `voters`: who decides. The replica changes it, by ordered commands (`ChangeVoters`) and at each primary view.
-- `epoch`: a majority's disks know of it. It grows with each birth of a state, and when the application asks for it.
+- `epoch`: a majority's disks know of it. It grows with each birth of a state, and with `Replica.begin_epoch`.
 - `longest_promise`: how long programs may rely on what the state has promised them, such as a lease, whatever becomes
   of the state. A majority's disks know of it before anything is promised for so long. A birth waits until it is over.
   An application that promises nothing leaves it at 0.

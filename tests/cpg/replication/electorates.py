@@ -1,9 +1,9 @@
-"""A small model of a cluster whose electorate changes (ruling E9), without anything else of a lock server.
+"""A small model of a cluster whose electorate changes (ruling E9), without anything else of a server.
 
 Servers vote, crash, lose their state, and keep a disk. A ring's order is a list; each member has delivered some of it,
-and what it said itself before it leaves. What is told is what majorities have acknowledged in a view, which is the
-harder rule (E4). A `Wrong` is raised where something that was told is not in the state of a later view, or a state is
-born while somebody is still told of grants. Each of `MISTAKES` is a rule that is wrong in one sentence of E9.
+and what it said itself before it leaves. What majorities have acknowledged in a view is reported, which is the harder
+rule (E4). A `Wrong` is raised in two cases: something that was reported is not in the state of a later view, or a state
+is born while promises are still reported. Each of `MISTAKES` is a rule that is wrong in one sentence of E9.
 """
 
 import random
@@ -18,7 +18,7 @@ MISTAKES = {
     "undo whatever disks say": 258,
     "change what is changing": 560,
 }
-"""And the first world in which each loses something."""
+"""With the first world in which each loses something."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class View:
 
 
 class World:
-    """One random course of things."""
+    """One random course of events."""
 
     def __init__(self, seed, mistake=None):
         self.dice = dice = random.Random(seed)
         self.mistake = mistake
         self.now = 0
         self.told = []
-        """What was told: what, and in which view."""
+        """What was reported, and in which view."""
         self.latest_epoch = 0
         self.marks = {"changed": 0, "undone": 0, "born": 0}
         count = dice.choice((3, 4, 5, 6))
@@ -141,7 +141,7 @@ class World:
             self.form(part)
 
     def leave(self, server):
-        """Deliver what one has said itself; what is said from then on is for another ring."""
+        """Deliver what a server has said itself; what is said from then on is for another ring."""
         view = server.view
         own = [place for place, (_, node, _) in enumerate(view.order) if node == server.node] if view else []
         while own and server.place <= own[-1]:
@@ -204,7 +204,7 @@ class World:
             self.settle(server)
 
     def be_born(self, view):
-        """The longest lease is over in which nobody had the state; whoever is in an older view has noticed."""
+        """End the longest promise of a state that nobody has any more; servers in an older view have noticed."""
         part = [server for server in self.servers.values() if server.is_up and server.view is view]
         if {server.node for server in part} != view.members:
             return
@@ -254,7 +254,7 @@ class World:
             self.settle(server)
 
     def settle(self, server):
-        """Those who are to decide do, once both majorities' disks know: all in the view have the state."""
+        """Let the next voters decide, once both majorities' disks know: all in the view have the state."""
         known = server.known
         if known.former is None:
             return
@@ -269,7 +269,7 @@ class World:
             server.known = server.to_write = replace(known, former=None)
 
     def tell(self, server):
-        """Tell what majorities have acknowledged, this server among them."""
+        """Report what majorities have acknowledged, this server among them."""
         view, mine = server.view, server.acknowledged.get(server.node, 0)
         reached = {min(mine, count) for count in server.acknowledged.values()}
         for count in sorted(reached, reverse=True):
@@ -332,7 +332,7 @@ class World:
                 self.deliver(server)
 
     def others(self, known):
-        """Draw who is to decide next."""
+        """Draw the next voters."""
         dice, votes = self.dice, dict(known.votes)
         if known.former is not None and dice.random() < 0.5:
             return known.former

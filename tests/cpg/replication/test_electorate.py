@@ -1,4 +1,4 @@
-"""The electorate is state: ruling E9, one sentence after the other."""
+"""The electorate is part of the state: ruling E9, one sentence after the other."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ FIVE = of(1, 2, 3, 4, 5)
 
 
 def in_ring(order, *nodes):
-    """Have these nodes in one ring, until all is said."""
+    """Have these nodes in one ring, until everything is said."""
     order.ring(list(nodes))
     order.settle()
 
@@ -111,7 +111,7 @@ def test_two_sets_of_servers_that_do_not_overlap_give_no_birth_beside_each_other
 
 
 def test_a_first_state_is_on_all_disks_before_it_is_used():
-    """Server 3, whose disk stands still, ends just then, and is configured otherwise when it starts again."""
+    """The disk of server 3 hangs. If it ended just then, it could be configured otherwise when it starts again."""
     order = Order(3)
     order[3].writes = False
     in_ring(order, 1, 2, 3)
@@ -138,7 +138,7 @@ def test_a_first_state_that_was_prepared_needs_all_disks_still():
 
 
 def test_what_is_prepared_later_takes_the_place_of_what_a_disk_was_to_store():
-    """Server 1 prepares a first state, and begins anew without a record while the disk of 2 stands still."""
+    """Server 1 prepares a first state, and restarts without a record while the disk of 2 hangs."""
     order = Order(2)
     order[1].writes = order[2].writes = False
     in_ring(order, 1, 2)
@@ -161,7 +161,7 @@ def test_disks_that_know_of_different_clusters_that_were_prepared_begin_one():
 
 
 def test_a_configuration_that_differs_later_is_named_and_changes_nothing():
-    """Three have a table; one of them, and two that come, are configured with five."""
+    """Three servers decide; one of them, and two that come, are configured with five."""
     order = started()
     order[1].put()
     order.settle()
@@ -345,7 +345,7 @@ def ask(order, node, electorate, version=None):
 
 
 def change(order, node, electorate):
-    """Have others decide."""
+    """Change the voters."""
     ask(order, node, electorate)
     order.settle()
     assert order[node].state.voters.former is None
@@ -369,7 +369,7 @@ def test_no_state_is_born_while_a_client_of_who_does_not_vote_may_rely_on_a_prom
 
 
 def begin_change(order, nodes, electorate, stored=()):
-    """Apply a change in a ring of these nodes, of whose disks only some have it, as nobody has heard yet."""
+    """Apply a change in a ring of these nodes; only some of their disks have it, and nobody has heard of these yet."""
     for node in nodes:
         order[node].writes = node in stored
     ask(order, nodes[0], electorate)
@@ -379,7 +379,7 @@ def begin_change(order, nodes, electorate, stored=()):
 
 
 def turn(order, nodes, stored=()):
-    """Deliver what these have to say in turn; of their disks only some write."""
+    """Deliver what these have to say in turn; only some of their disks write."""
     for node in nodes:
         order[node].writes = node in stored
         order.deliver(order.said(node), nodes)
@@ -400,7 +400,7 @@ def holding(nodes=3, **options):
 
 
 def come(order, node, *others, **settings):
-    """Have a node that was never there begin its server, in a ring with the others."""
+    """Have a new node begin its server, in a ring with the others."""
     order.restart(node, **settings)
     in_ring(order, *others, node)
 
@@ -591,7 +591,7 @@ def test_a_server_that_was_away_while_it_was_removed_learns_of_it():
 
 
 def test_a_change_that_was_given_up_while_a_server_was_away_binds_nobody():
-    """Server 3 has heard of a change alone, with its disk; the others have gone on without, and change otherwise."""
+    """Server 3 alone has heard of a change, and has it on disk; the others continue without, and change otherwise."""
     order, _ = holding()
     for node in (4, 5):
         come(order, node, *range(1, node))
@@ -602,7 +602,7 @@ def test_a_change_that_was_given_up_while_a_server_was_away_binds_nobody():
     order.settle()
     assert order[3].record.voters.former is not None
     assert order[1].state.voters.version == 1
-    order.ring([1, 2], [3, 4, 5])  # 4 and 5 would do for what 3 knows
+    order.ring([1, 2], [3, 4, 5])  # 4 and 5 would be enough by what 3 knows
     order.settle()
     assert [order[node].ready for node in (1, 4)] == [True, False]
     order.restart(3)

@@ -1,4 +1,4 @@
-"""What a member of the servers' group says that is none of them, or has another's number: it does nothing."""
+"""What members of the servers' group say that are no servers, or have another server's number: it has no effect."""
 
 import random
 from itertools import count
@@ -33,7 +33,7 @@ NEIGHBOUR = Member(1, 9)
 """A second process on the node of a server that votes."""
 SERVER = Member(2, 1)
 STOLEN = Put(ServerId(9, 9), 1, "stolen")
-"""In nobody's name."""
+"""In no server's name."""
 
 
 def cluster():
@@ -147,7 +147,7 @@ LISTENERS = [Member(1, 9), Member(2, 9)]
 
 
 def change(order, joined=(), left=()):
-    """Others come and go in the group, and their nodes stay."""
+    """Have others come and go in the group while their nodes stay."""
     members = sorted({*(order[node].member for node in (1, 2, 3)), *joined} - set(left))
     for node in (1, 2, 3):
         order[node].hear(Confchg(tuple(members), dict.fromkeys(left, Reason.LEAVE), dict.fromkeys(joined, Reason.JOIN)))
@@ -184,7 +184,7 @@ def test_who_is_known_has_the_whole_patience():
     order, _ = cluster()
     order.ring([1, 2, 3])
     change(order, joined=LISTENERS)
-    order.rings[3] = []  # it stands still
+    order.rings[3] = []  # it hangs
     order.rings[1] = order.rings[2] = [1, 2]
     order.pass_time(2 * HASTE)
     assert not order[1].ready
@@ -203,7 +203,7 @@ def test_who_is_known_has_the_whole_patience():
     ids=["not quorate", "far ahead", "to be born"],
 )
 def test_what_who_does_not_vote_reports_changes_nothing(false):
-    """But that it is there, if that can be: it may be a server without a vote."""
+    """Only that it is there is believed, if that can be: it may be a server without a vote."""
     order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
@@ -239,7 +239,7 @@ def report_in_round(order, sender, rounds, **false):
 
 
 def further(order, views=7):
-    """A state that has come further than that of the servers."""
+    """Return the lineage of a state that has come further than that of the servers."""
     lineage = order[1].replica.lineage
     return lineage._replace(ring_seq=lineage.ring_seq + 1, view=views)
 
@@ -304,7 +304,9 @@ def test_nobody_gives_up_its_state_for_one_that_cannot_be_read(false, body, chec
 )
 @pytest.mark.parametrize("sender", [STRANGER, NEIGHBOUR], ids=["stranger", "neighbour"])
 def test_who_reports_what_cannot_be_does_not_count(sender, false):
-    """Nor with the same state as all: what follows from such a number could not be read, or never be outdone."""
+    """Not even with the state that all have: what follows from such a number could not be decoded, or never be
+    exceeded.
+    """
     order, version = cluster()
     if "version" in false:
         voters = order[1].state.voters
@@ -323,7 +325,7 @@ def test_who_reports_what_cannot_be_does_not_count(sender, false):
 
 
 def test_no_state_is_born_instead_of_one_that_cannot_be_read():
-    """Node 1 has the state besides, and counts when who lies on it has gone."""
+    """Node 1 has the state, too, and counts when the member that lies on it has gone."""
     order, version = cluster()
     order.ring([1, 2], [3])
     order.settle()
@@ -457,7 +459,7 @@ def test_nobody_forgives_itself():
 
 
 def test_a_server_whose_round_was_void_calls_another_one_in_time():
-    """One that stands still again and again is left out, and comes back."""
+    """A server that hangs again and again is left out, and comes back."""
     order, _ = cluster()
 
     def stand_still():
@@ -509,7 +511,7 @@ def test_rounds_count_anew_on_another_ring_and_when_a_server_comes():
 
 @pytest.mark.parametrize("seed", range(60))
 def test_all_members_count_alike_whoever_comes_and_goes(seed):
-    """As soon as they have called a round themselves; else some would begin one that others do not."""
+    """That is as soon as they have called a round themselves. Otherwise some would begin a round that others do not."""
     dice, now = random.Random(seed), {}
     numbers = count(1)
     for _ in range(400):
@@ -545,7 +547,7 @@ def test_all_members_count_alike_whoever_comes_and_goes(seed):
 
 
 def test_one_alone_excludes_nobody_where_the_others_decide():
-    """It reports first, and calls all others silent before they could."""
+    """It reports first, and calls all others silent before they could report."""
     order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])
@@ -561,7 +563,7 @@ def test_one_alone_excludes_nobody_where_the_others_decide():
 
 
 def test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come():
-    """No order says that the others are left out, since this one alone may not."""
+    """No order says that the others are left out, since this server alone may not."""
     order, version = cluster()
     order.ring([1, 2, 3])
     order.deliver(order.said(1), [1, 2, 3])

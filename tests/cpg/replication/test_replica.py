@@ -17,7 +17,7 @@ USUAL = 10.0
 
 
 def led_by_the_first():
-    """Servers that have begun, 1 being the first leader."""
+    """Return servers that have begun, of which 1 is the first leader."""
     order = Order()
     order[1].replica.settings = replace(order[1].replica.settings, priority=1)
     order.ring([1, 2, 3])
@@ -40,7 +40,7 @@ def test_a_minority_decides_nothing():
 
 
 def test_those_who_have_lost_their_memory_are_no_majority_for_a_state():
-    """Servers 2 and 3 start anew while 1, cut off, keeps a promise: they must not decide at once what 1 has decided."""
+    """Servers 2 and 3 restart while 1, cut off, keeps a promise: they must not decide at once what 1 has decided."""
     order = started()
     order[1].put()
     order[1].replica.promise(65.0)
@@ -196,7 +196,7 @@ def test_a_server_that_does_not_report_is_left_out_by_order():
 
 
 def test_a_server_that_does_not_hand_over_its_state_is_left_out():
-    """Server 1 reports that it has the base of all, and stands still."""
+    """Server 1 reports that it has the base of all, and hangs."""
     order = led_by_the_first()
     order.ring([1, 2], [3])
     order.settle()
@@ -209,7 +209,7 @@ def test_a_server_that_does_not_hand_over_its_state_is_left_out():
             break
     assert order[2].replica.phase is Phase.LOADING
     awake = [2, 3]
-    order.said(1)  # and it never comes
+    order.said(1)  # and it never arrives
 
     def turn():
         order.deliver(order.said(*awake), awake)
@@ -243,7 +243,7 @@ def test_a_server_that_was_left_out_asks_to_be_counted_again():
     for _ in range(6):
         turn()
     assert order[1].ready
-    order.deliver(everything, [3])  # it wakes
+    order.deliver(everything, [3])  # it continues
     assert not order[3].ready
     order.settle()
     assert all(order[node].ready for node in (1, 2, 3))
@@ -253,7 +253,7 @@ def test_a_server_that_was_left_out_asks_to_be_counted_again():
 
 
 def ended(order, *nodes, reason=Reason.PROCDOWN):
-    """End servers whose nodes stay in the ring; who is left is told of each."""
+    """End servers whose nodes stay in the ring; the others are told of each."""
     servers = []
     for node in nodes:
         servers.append(order[node])
@@ -296,7 +296,7 @@ def test_all_that_end_in_sight_before_the_next_view_decides_were_with_the_state_
 
 
 def test_a_state_of_which_one_was_cut_off_may_not_be_the_last():
-    """Servers 2 and 3 go on without 1, decide, and end; then they begin in the sight of 1."""
+    """Servers 2 and 3 continue without 1, decide, and end; then they begin in the sight of 1."""
     order = started()
     two, three = order[2], order[3]
     two.writes = three.writes = False
@@ -319,7 +319,7 @@ def test_a_state_of_which_one_was_cut_off_may_not_be_the_last():
 
 
 def test_a_state_of_which_others_were_cut_off_between_two_views_may_not_be_the_last():
-    """Server 1 sees 5 end, and loses 2, 3 and 4 before the next view; these go on, decide, and end."""
+    """Server 1 sees 5 end, and loses 2, 3 and 4 before the next view; these continue, decide, and end."""
     order = started(5)
     for node in (2, 3, 4):
         order[node].writes = False
@@ -373,7 +373,7 @@ def test_nothing_is_told_that_is_not_known_to_be_everywhere():
 
 
 def test_what_somebody_could_tell_is_done_by_all_that_get_it_late():
-    """Server 1 has it as safe and tells; 2 and 3 get it in their transitional configuration only."""
+    """Server 1 has it as safe and reports it; 2 and 3 get it in their transitional configuration only."""
     order = started()
     order[1].put()
     messages = order.said(1)
@@ -402,7 +402,7 @@ def test_tails_that_nobody_was_told_of_merge_in_any_way(parts):
 
 
 def test_what_a_view_begins_with_is_told_when_its_beginning_is_safe():
-    """Server 1 has done more than was told, and is the base; it may be alone in knowing that the view has begun."""
+    """Server 1 has done more than was reported, and is the base; it may be alone in knowing that the view has begun."""
     order = started()
     order[1].put()
     order.ring([1], [2, 3], tails=[(order.said(1), [1])])
@@ -451,12 +451,12 @@ def test_acknowledgements_of_another_view_are_void():
         order.deliver(order.said(1, 2), [1, 2])
     request = order[1].put("other")
     order.deliver(order.said(1), [1])  # and nobody else
-    order.deliver(mine + late, [1])  # they say of the view before what is needed in this one
+    order.deliver(mine + late, [1])  # they say of the view before what this one needs
     assert [answer for answer in order[1].told if answer.number == request] == []
 
 
 def test_the_mark_is_what_was_acknowledged_and_not_what_was_applied():
-    """Server 3 has applied a command that it got past a gap; its state is no base for what 1 was told."""
+    """Server 3 has applied a command that it got past a gap; its state is no base for what 1 has reported."""
     order = agreed()
     order[3].put("tail")
     order.deliver(order.said(3), [3])
@@ -490,7 +490,7 @@ def test_one_server_without_safe_makes_the_rule_that_of_all():
 
 
 def first_voters(order):
-    """Who decides in a cluster that is born now."""
+    """Return the voters of a cluster that is born now."""
     return Voters(order[1].replica.server.start, 1, order.electorate)
 
 
@@ -520,7 +520,7 @@ def test_all_that_start_again_begin_with_another_epoch():
 
 @pytest.mark.parametrize("survivors", [True, False])
 def test_all_that_start_again_wait_for_the_longest_promise(survivors):
-    """Also where nobody's clients have survived: servers that do not vote may have had some."""
+    """Also where no server's clients have survived: servers that do not vote may have had some."""
     order = started()
     for node in (1, 2, 3):
         order.restart(node, survivors=survivors)
