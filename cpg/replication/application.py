@@ -7,8 +7,8 @@ Three fields of the machine belong to replication, and are part of its image (ru
 
 - `voters`: who decides. The replica changes it, by ordered commands (`ChangeVoters`) and at each primary view.
 - `epoch`: a majority's disks know of it. It grows with each birth of a state, and with `Replica.begin_epoch`.
-- `longest_promise`: how long programs may rely on what the state has promised them, such as a lease, whatever becomes
-  of the state. A majority's disks know of it before anything is promised for so long. A birth waits until it is over.
+- `longest_promise`: how long programs may rely on what the state has promised them, whatever becomes of the state.
+  A majority's disks know of it before anything is promised for so long. A birth waits until it is over.
   An application that promises nothing leaves it at 0.
 """
 
