@@ -120,8 +120,8 @@ def status_source(ring: EmbeddedRing | DaemonRing) -> Callable[[], Awaitable[dic
         return partial(_answer, ring, "status")
     started = trio.current_time()
 
-    async def tell() -> dict[str, Any]:
+    async def read() -> dict[str, Any]:
         await trio.lowlevel.checkpoint()
         return ring_status(ring, started, trio.current_time())
 
-    return tell
+    return read

@@ -477,7 +477,7 @@ class _DaemonConnection:
     @property
     def is_behind(self) -> bool:
         """Whether something waits for the socket."""
-        return self._records.is_behind
+        return self._records.unsent is not None or self.session.writer.has_records()
 
     def exchange(self) -> None:
         """Write and read what is possible now.

@@ -109,7 +109,7 @@ class LocalMembership:
         except MessageTooLong:
             chunks = self._chunks(payloads, guarantee)
             self._engine.check_room(sum(map(len, payloads)))
-            self._put(chunks)
+            self._queue(chunks)
 
     def leave(self, reason: Reason = Reason.LEAVE) -> None:
         """Leave behind all that was sent: never refused, waits for room by itself. A second call does nothing.
@@ -118,15 +118,15 @@ class LocalMembership:
         """
         if not self.leaving:
             self.leaving = True
-            self._put([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED, None)])
+            self._queue([([Procleave(self.name, self.member.pid, reason).encode()], Guarantee.AGREED, None)])
 
     # For the engine.
 
     def enter(self) -> None:
         """Announce the join."""
-        self._put([([Procjoin(self.name, self.member.pid).encode()], Guarantee.AGREED, None)])
+        self._queue([([Procjoin(self.name, self.member.pid).encode()], Guarantee.AGREED, None)])
 
-    def _put(self, messages: Iterable[_Waiting]) -> None:
+    def _queue(self, messages: Iterable[_Waiting]) -> None:
         self._outbox.extend(messages)
         self._engine.wait_for_room(self)
 

@@ -32,7 +32,7 @@ class Daemon:
                 yield self
 
     def connect(self):
-        """A client in this process."""
+        """Return a client in this process, which ends with the daemon."""
         return cpg.connect(self.path, reconnect=False)
 
 

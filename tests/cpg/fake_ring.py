@@ -1,4 +1,4 @@
-"""A backend of groups without a ring: all of them live in this program, a list gives the order."""
+"""A backend of groups without a ring: all groups live in this program, and a list gives the order."""
 
 from __future__ import annotations
 

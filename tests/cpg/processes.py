@@ -1,4 +1,4 @@
-"""Node processes on loopback for tests: configuration files, commands, members that say what they are told to."""
+"""Node processes on loopback for tests: configuration files, commands, members under the test's control."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def _kill(process):
 
 
 def members(count):
-    """Whether the last change of the group left so many members."""
+    """Return whether the last change of the group left so many members."""
 
     def condition(events):
         changes = [event for event in events if event["event"] == "confchg"]
@@ -139,7 +139,7 @@ def members(count):
 
 
 def holds(kind, **fields):
-    """Whether there is an event of this kind with these fields."""
+    """Return whether there is an event of this kind with these fields."""
 
     def condition(events):
         return any(event["event"] == kind and fields.items() <= event.items() for event in events)

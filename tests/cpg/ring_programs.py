@@ -1,6 +1,6 @@
 """What a program may do on any kind of ring: the same programs run embedded, on a fake libcpg and on a real Corosync.
 
-Each takes `open_ring`, which opens the ring of one node, and raises where the ring is not as promised.
+Each gets `open_ring`, which opens the ring of one node, and raises where the ring breaks a promise.
 """
 
 # ruff: noqa: PT012 - the block that raises is the block under test
@@ -20,7 +20,7 @@ def program(function):
 
 
 async def messages(group, count):
-    """Read so many messages, and what is between them."""
+    """Read so many messages, and the events between them."""
     found = []
     while len(found) < count:
         event = await anext(group)

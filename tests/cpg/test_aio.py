@@ -1,4 +1,4 @@
-"""Programs on asyncio: the same ring and groups, in asyncio's manner, with no trio in the process."""
+"""Programs on asyncio: the same ring and groups, with no trio in the process."""
 
 import asyncio
 import subprocess

@@ -1,4 +1,4 @@
-"""What is wrong with an argument is told where it comes in, with what would be right."""
+"""A wrong argument is reported where it is passed, with what would be right."""
 
 import math
 from fractions import Fraction

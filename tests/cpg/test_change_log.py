@@ -1,4 +1,4 @@
-"""The log tells what becomes of a ring: one line for each change, in virtual time."""
+"""The log of a ring's changes: one line for each, in virtual time."""
 
 import logging
 import re
@@ -46,7 +46,7 @@ async def come_and_die(world, caplog):
 
 
 def told(caplog, node):
-    """What a node has logged since the last time: levels, and texts with `T` for times."""
+    """Return what a node has logged since the last call: levels, and texts with `T` for times."""
     own = [(record.levelname, record.getMessage()) for record in caplog.records]
     caplog.clear()
     prefix = f"node {node}: "
@@ -58,7 +58,7 @@ def told(caplog, node):
 
 
 def told_to_programs(caplog, node):
-    """The events that a node has logged since the last time, without the seconds, which must be some."""
+    """Return the events that a node has logged since the last call, without the seconds, which must be positive."""
     own = [dict(fields_of(record)) for record in caplog.records]
     caplog.clear()
     events = [fields for fields in own if fields.pop("node", None) == node]
@@ -199,7 +199,7 @@ def test_what_is_told_of_a_ring_does_not_end_with_the_sync_of_one_that_was_left(
 
 
 async def test_a_ring_that_breaks_all_the_time_does_not_fill_the_log(autojump_clock, world, caplog):
-    """What it came to in the end is told nevertheless, and how much was not."""
+    """The last line is logged nevertheless, with the number of those that were not."""
     await trio.sleep(INTERVAL)
     caplog.clear()
     for _ in range(3 * MOST):

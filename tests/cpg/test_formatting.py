@@ -1,4 +1,4 @@
-"""One line for each event: the JSON of the documentation, and what people read."""
+"""One line for each event: the JSON of the documentation, and the text for people."""
 
 import json
 

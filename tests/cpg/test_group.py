@@ -1,4 +1,4 @@
-"""The manners of a group, on a backend that is only a list (`fake_ring`), in virtual time."""
+"""A group on a backend that is only a list (`fake_ring`), in virtual time."""
 
 # ruff: noqa: PT012 - the block that raises is the block under test
 

@@ -1,4 +1,4 @@
-"""What the tests with real nodes compare: good records pass, and each kind of mistake is found."""
+"""The comparison of the tests with real nodes: good records pass, and each kind of mistake is found."""
 
 from tests.interop.records import differences
 
@@ -136,7 +136,7 @@ def test_who_joins_a_group_lacks_what_came_before():
 
 
 def test_who_came_to_the_next_ring_by_another_way_may_lack_the_message():
-    """A real node that stood still with half of a message sent goes on alone, and meets the others in a new ring."""
+    """A real node that hung with half of a message sent continues alone, and meets the others in a new ring."""
     a, b = messages(A, "half", "whole")
     apart = change(A, left=[down(B)])
     again = change(A, B, joined=[[*B, "nodeup"]])

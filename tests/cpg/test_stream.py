@@ -1,4 +1,4 @@
-"""A stream by itself: order, bounds, callbacks against iteration, and what an exception leaves behind."""
+"""A stream by itself: order, bounds, callbacks against iteration, and the state after an exception."""
 
 import random
 
@@ -71,7 +71,7 @@ def test_a_batch_is_bounded():
 
 @pytest.mark.parametrize("is_called", [False, True])
 def test_who_is_behind_is_given_more_at_a_time_and_catches_up(is_called):
-    """A ring that brings twice a turn's worth in each turn leaves nobody behind for good."""
+    """A ring that brings two turns' worth in each turn leaves no program behind for good."""
     stream = Stream(ME)
     if is_called:
         stream.register(Message, lambda sender, data: None)

@@ -1,4 +1,4 @@
-"""What a node remembers of expected votes, on a disk that may be full."""
+"""The file of a node's expected votes, on a disk that may be full."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""The replicated dictionary in virtual time: the same everywhere, and what was taken as safe is never lost."""
+"""The replicated dictionary in virtual time: the same everywhere, and a safe key is never lost."""
 
 import json
 import random
@@ -16,7 +16,7 @@ VOTES = Quorum(provider="corosync_votequorum")
 
 
 class Watched:
-    """A group whose own messages are noted when they come as safe, in a ring that is quorate."""
+    """A group whose own messages are noted when they arrive as safe, in a quorate ring."""
 
     def __init__(self, group, safe):
         self.member = group.member
@@ -57,7 +57,7 @@ class Member:
 
 
 async def settle(world, members):
-    """Wait until all are together, and all that they say has come."""
+    """Wait until all are together, and all their messages have arrived."""
     world.heal()
     with trio.fail_after(600):
         while any(len(member.members()) < len(members) for member in members):
@@ -91,7 +91,7 @@ async def test_who_comes_gets_what_is_there_while_others_go_on_setting(autojump_
 
 
 async def test_another_member_sends_the_snapshot_if_the_first_goes_away(autojump_clock, nursery):
-    """Each member is cut off at some time, the newcomer waits no longer than for the next ring."""
+    """Each member is cut off once; the newcomer waits no longer than for the next ring."""
     world = World(4, seed=2, config=Config.for_nodes(4))
     members = [await nursery.start(Member(world, node).live) for node in (1, 2, 3)]
     await trio.sleep(5)
@@ -153,7 +153,7 @@ JOIN, LEAVE = cpg.Reason.JOIN, cpg.Reason.LEAVE
 
 
 class Told:
-    """A group of which a test says what happens in it; what the copy sends stands in `sent`."""
+    """A group whose events a test makes; `sent` has what the copy sends."""
 
     member = ME
 

@@ -1,4 +1,4 @@
-"""What the tutorial shows is in the programs, or runs as it stands."""
+"""The code in the tutorial is in the programs, or runs as it is."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ WHOLE = [text for text in SHOWN if text.startswith(("import", "with"))]
 
 
 def essence(text):
-    """Lines without annotations and docstrings, which the tutorial leaves out."""
+    """Return lines without annotations and docstrings, which the tutorial leaves out."""
     tree = ast.parse(textwrap.dedent(text))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -1,4 +1,4 @@
-"""The commands of `cpg` against a daemon: what they print, and what they say when there is none."""
+"""The commands of `cpg` against a daemon: their output, and their errors without one."""
 
 import json
 import os
@@ -35,7 +35,7 @@ async def voting(make_daemon, config):
 
 
 async def on(daemon, *arguments, stdin=b""):
-    """Run a command at this daemon; its output."""
+    """Run a command at this daemon; return its output."""
     code, out, err = await run(*arguments, "--socket", str(daemon.path), stdin=stdin)
     assert code == 0, err
     return out
@@ -90,7 +90,7 @@ async def test_quorum_has_the_figures_of_the_node(voting):
 
 
 async def test_a_ring_that_never_forms_is_not_quorate(voting, monkeypatch):
-    """Whatever the last one was: it orders nothing."""
+    """A ring that is being formed is not quorate, whatever the last one was."""
     monkeypatch.setattr(rings, "COMPANY_HINT", 0.3)
     monkeypatch.setattr(Gather, "enter", lambda room, now: None)  # nobody is heard, and no timeout comes
     voting.ring._shell.processor.gather(Cause.TOKEN_LOST, trio.current_time())
@@ -128,7 +128,7 @@ async def test_status(voting):
 
 
 async def test_a_ring_that_is_being_formed_is_not_quorate(voting, monkeypatch):
-    """It orders nothing, whatever the last one was; the status tells since when."""
+    """It orders nothing, whatever the last one was; the status says since when."""
     ring = voting.ring
     now = trio.current_time()
     assert (ring_status(ring, now, now)["state"], ring_status(ring, now, now)["quorate"]) == ("operational", True)
@@ -195,7 +195,7 @@ async def test_status_of_an_embedded_node(config, daemon):
 
 
 async def test_top_in_a_terminal_ends_with_q(daemon):
-    """It has the other screen and single keys, and gives both back."""
+    """It uses the other screen and single keys, and restores both."""
     ours, theirs = pty.openpty()
     manners = settings(theirs)
     command = [sys.executable, "-m", "cpg", "top", "--socket", str(daemon.path)]

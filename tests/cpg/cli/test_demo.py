@@ -1,4 +1,4 @@
-"""The demo: its play on real processes, its verdict, and how it is shown."""
+"""The demo: its play on real processes, its verdict, and its display."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Real processes on loopback through crashes, pauses and returns, while all of them talk all the time."""
+"""Real processes on loopback through crashes, pauses and restarts, while all of them send all the time."""
 
 import signal
 
@@ -8,7 +8,7 @@ from cpg.cli.demo import DemoProcess, difference, text_of
 from tests.cpg.processes import Program, members, write_config
 
 TOKEN = 600
-"""Milliseconds; a dead node is out after 2.2 of them."""
+"""Milliseconds; a dead node leaves the ring after 2.2 times as long."""
 
 
 def member(config, node, company):
@@ -16,7 +16,7 @@ def member(config, node, company):
 
 
 def life(program, node, *, killed=False):
-    """The program's story, as the demo compares it."""
+    """Return the program's story, as the demo compares it."""
     story = [repr(event) for event in program.events if event["event"] in ("message", "confchg")]
     return DemoProcess(node, 1, program.process, "killed" if killed else "here", story=story)
 
@@ -28,7 +28,7 @@ def since_all_are_back(program, count):
 
 
 def said(events, text):
-    """Whether a message with this text was delivered."""
+    """Return whether a message with this text was delivered."""
     return any(event["event"] == "message" and text_of(event) == text for event in events)
 
 

@@ -1,4 +1,4 @@
-"""The flood's book-keeping; whole floods are in `test_commands`."""
+"""The flood's counting; whole floods are in `test_commands`."""
 
 from cpg.cli.flood import END, STAMP, Tally
 from cpg.events import Confchg, Member, Message

@@ -1,4 +1,4 @@
-"""Programs on trio and asyncio at a daemon: what they may do at any moment, and what becomes of it."""
+"""Programs on trio and asyncio at a daemon, cancelled at any moment."""
 
 import asyncio
 import os
@@ -75,7 +75,7 @@ async def test_an_answer_that_nobody_waits_for_is_not_kept(daemon):
 
 
 async def life(ring, seen):
-    """All that a program may wait for."""
+    """Everything that a program may wait for."""
     async with ring.join("chat") as group:
         await group.send([bytes(10_000)] * 300)
         await group.flush()
@@ -92,7 +92,7 @@ async def life(ring, seen):
 
 
 class CancelAt(trio.abc.Instrument):
-    """Cancels a scope when its task comes to its n-th rest."""
+    """Cancel a scope when its task waits for the n-th time."""
 
     def __init__(self, number, scope):
         self.task = trio.lowlevel.current_task()
@@ -147,11 +147,11 @@ async def test_connections_cancelled_at_every_rest(daemon):
 
 
 def cancelled_on_asyncio(daemon, *, twice):
-    """Run programs on asyncio whose task is cancelled (perhaps again) at its n-th rest, for all n."""
+    """Run programs on asyncio whose task is cancelled (perhaps again) at its n-th wait, for all n."""
     rings = []
 
     class Counted:
-        """Drives a coroutine, and has its task cancelled when it rests for the n-th time."""
+        """Drive a coroutine, and cancel its task at its n-th wait."""
 
         def __init__(self, coroutine, number):
             self._coroutine, self._number = coroutine, number

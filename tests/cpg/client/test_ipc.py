@@ -1,4 +1,4 @@
-"""Items and records: what is written is read again, and what is not right is named."""
+"""Items and records: written ones are read again, and wrong ones are refused by name."""
 
 import random
 

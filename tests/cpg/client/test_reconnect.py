@@ -1,4 +1,4 @@
-"""A daemon that is restarted, and programs that asked to be connected again."""
+"""A daemon that is restarted, and programs that connect again."""
 
 import asyncio
 import select
@@ -11,7 +11,7 @@ import cpg.aio
 
 
 class Restarts:
-    """A daemon that runs, is ended, and runs again, at the test's word."""
+    """A daemon that the test starts and stops."""
 
     def __init__(self, make_daemon, nursery):
         self._make = make_daemon
@@ -95,7 +95,7 @@ async def test_a_sender_waits_and_a_flush_that_cannot_know_says_so(restarts, nur
 
 
 class Gate:
-    """A member that ends the daemon at the first message, before its clients are told of it."""
+    """A member that ends the daemon at the first message, before its clients get it."""
 
     def __init__(self, restarts, nursery):
         self._restarts, self._nursery = restarts, nursery

@@ -22,7 +22,7 @@ async def beside(daemon, program, *arguments):
 
 
 def collected(chat):
-    """Everything that is dispatched to an object, from now on."""
+    """Return everything that is dispatched to an object, from now on."""
     seen = []
     chat.on_message(lambda sender, data: seen.append((sender, data)))
     chat.on_confchg(lambda *change: seen.append(change))
@@ -133,7 +133,7 @@ async def test_many_threads_send_while_one_dispatches(daemon):
 
 
 async def test_a_program_that_only_sends_does_not_stop_itself(daemon):
-    """What comes back is read while it waits for room."""
+    """Own messages that come back are read while it waits for room."""
 
     def program(path):
         with cpg.CPG("chat", path=path) as chat:
@@ -272,7 +272,7 @@ async def test_what_comes_while_an_event_is_dispatched_shows_at_the_descriptor(d
 
 
 class Silent:
-    """A member that listens to nothing."""
+    """A member that ignores all events."""
 
     def messages(self, sender, level, payloads):
         pass

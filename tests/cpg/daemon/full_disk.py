@@ -1,4 +1,4 @@
-"""Daemons whose folder for what must be durable is a disk of its own, which a test can fill."""
+"""Daemons whose folder for durable files is a disk of its own, which a test can fill."""
 
 import os
 import shlex
@@ -9,20 +9,20 @@ PAGE = 4096
 
 
 def can_mount():
-    """Whether this process may have a disk of its own."""
+    """Return whether this process may have a disk of its own."""
     return (
         os.geteuid() == 0 and not subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode
     )
 
 
 def on_own_disk(folder):
-    """A prefix for a command: it runs as the same process, with a small disk in the place of a folder."""
+    """Return a prefix for a command: it runs as the same process, with a small disk in the place of a folder."""
     script = f'mount -t tmpfs -o size={16 * PAGE} none {shlex.quote(str(folder))} && exec "$@"'
     return ("unshare", "-m", "--", "sh", "-c", script, "sh")
 
 
 def fill(process, folder):
-    """Leave no room on the disk of a process."""
+    """Fill the disk of a process."""
     with open(_seen_by(process, folder) / "full", "wb", buffering=0) as file:
         try:
             while True:
@@ -32,7 +32,7 @@ def fill(process, folder):
 
 
 def empty(process, folder):
-    """Give the room back."""
+    """Free the disk again."""
     (_seen_by(process, folder) / "full").unlink()
 
 

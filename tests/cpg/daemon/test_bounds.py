@@ -1,4 +1,4 @@
-"""What clients may have together, and each user of it: places, groups, room for what they send, what waits for them."""
+"""The limits of all clients together, and of each user: places, groups, room for requests, waiting bytes."""
 
 import contextlib
 import random
@@ -28,7 +28,7 @@ ROOT = 0
 
 @pytest.fixture
 def access():
-    """Let all users in."""
+    """Allow all users."""
     return Access([UserRule(uid=uid) for uid in USERS])
 
 
@@ -115,7 +115,7 @@ def test_who_may_not_connect_takes_no_place(access):
 
 
 def joins(client, names):
-    """Ask for groups; the answers to those that are refused."""
+    """Join groups; return the refusals."""
     client.receive(b"\0" + b"".join(head(Kind.JOIN, handle, len(name)) + name for handle, name in names))
     while client.work() is not None:
         pass
@@ -168,7 +168,7 @@ def test_a_join_that_is_refused_takes_no_share(access):
 
 
 def test_where_too_much_waits_the_user_with_most_is_put_out(access):
-    """Not the one client for which most waits, since a user may have many clients."""
+    """It is not the one client with the most waiting bytes, since a user may have many clients."""
     hub = Hub(Port(), access=access, client_limit=10_000, total_limit=4500)
     many = [hub.connect(pid, USERS[0], 0) for pid in range(10)]
     one = hub.connect(50, USERS[1], 0)
@@ -199,7 +199,7 @@ def long_records(size=LONG):
 
 
 def begin(client, records):
-    """Have a client send so many records, as the server does it; how many were taken in."""
+    """Make a client send so many records, as the server does it; return how many were accepted."""
     for number, record in enumerate(records):
         if not client.admit(0.0):
             return number
@@ -270,7 +270,7 @@ def test_records_that_wait_for_the_ring_are_bounded(access):
 
 
 async def test_sixty_clients_half_way_through_a_message_harm_nobody(daemon, monkeypatch):
-    """Their memory stays bounded, others are served, and one that goes on in time gets through."""
+    """Their memory stays bounded, others are served, and a client that continues in time succeeds."""
     monkeypatch.setattr(servers, "ITEM_PATIENCE", 0.2)
     daemon.hub.incoming.total = 32 << 20
     records = long_records(16 << 20)

@@ -37,12 +37,12 @@ class Cpgd:
         )
 
     async def notice(self):
-        """What the service manager is told next."""
+        """Return the next notification of the service manager."""
         await trio.lowlevel.wait_readable(self.notices)
         return self.notices.recv(1000).decode()
 
     async def end(self, number=signal.SIGTERM):
-        """Send it a signal; its exit code and all it has logged."""
+        """Send it a signal; return its exit code and its log."""
         self.process.send_signal(number)
         return await trio.to_thread.run_sync(self._ended)
 

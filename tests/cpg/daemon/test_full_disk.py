@@ -1,4 +1,4 @@
-"""A node whose disk is full lives, stays out of rings that it could not remember, and comes back."""
+"""A node whose disk is full stays alive, stays out of rings that it could not store, and comes back."""
 
 from contextlib import ExitStack
 

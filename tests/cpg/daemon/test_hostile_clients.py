@@ -1,6 +1,6 @@
-"""Allowed clients that do whatever they can, beside programs whose service must go on: all of it, in order.
+"""Allowed clients that do whatever they can, beside programs whose service must go on: everything, in order.
 
-Without sockets, on rings in virtual time: the same seed is the same story.
+There are no sockets; the rings run in virtual time, and the same seed gives the same course.
 """
 
 import random
@@ -36,7 +36,7 @@ class Hostile:
         self.farewells = farewells
         self.reads = dice.random() < 0.5
         self.is_rude = dice.random() < 0.5
-        """It does not keep to the protocol; others stay longer, and take what they can."""
+        """Return whether it breaks the protocol; others stay longer, and take what they can."""
         self.is_stuck = False
         """In the middle of a long message."""
         self.client = hub.connect(pid, HOSTILE, HOSTILE)
@@ -90,7 +90,7 @@ class Hostile:
         self.is_stuck = bool(records[-1][0] & 2)
 
     def act(self, now):
-        """Do something, or go and come again."""
+        """Do something, or disconnect and connect again."""
         dice = self.dice
         if self.client.farewell:
             self.farewells[self.client.farewell[0]] += 1
@@ -196,7 +196,7 @@ def stream(record, last):
 
 
 async def carry(one, two, wires):
-    """Have the rings go on, and well-behaved programs send and read."""
+    """Run the rings, and let well-behaved programs send and read."""
     one._send_soon()
     two._send_soon()
     await trio.sleep(0.05)

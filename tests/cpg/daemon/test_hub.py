@@ -22,7 +22,7 @@ NAMES = [b"a", b"b"]
 
 
 class Record:
-    """What one membership is told, message by message (an inbox)."""
+    """The events of one membership, message by message (an inbox)."""
 
     def __init__(self):
         self.events = []
@@ -35,7 +35,7 @@ class Record:
 
 
 class Wire:
-    """A session and its client at the hub, with records going between them at the test's word."""
+    """A session and its client at the hub; the test carries the records between them."""
 
     def __init__(self, hub, pid, uid=0):
         self.session = Session()
@@ -45,7 +45,7 @@ class Wire:
         self.waits = False
 
     def move(self):
-        """Carry all records there are, both ways; a request that waits is tried again the next time."""
+        """Carry all records, both ways; a request that waits is tried again the next time."""
         while self.session.writer.has_records() and not self.waits:
             self.client.receive(self.session.writer.record())
             self.waits = self.client.work() is not None
@@ -55,7 +55,7 @@ class Wire:
             self.session.receive(self.client.record())
 
     def cut(self):
-        """The connection is gone."""
+        """End the connection."""
         self.hub.disconnect(self.client)
 
 
@@ -77,7 +77,7 @@ class Machine:
             ring._admit(name, number, record)
 
     def act(self):
-        """Do one thing that programs do."""
+        """Do one of the things that programs do."""
         match self.dice.randrange(20):
             case 0 | 1 | 2 if len(self.wires) < 6:
                 self.pids += 1
@@ -104,7 +104,7 @@ class Machine:
         self.ring._send_soon()
 
     def judge(self):
-        """Each client was told what the witness of its group was, from its own join to its own leave."""
+        """Each client got what the witness of its group got, from its own join to its own leave."""
         for pid, name, record, wire in self.records:
             member = cpg.Member(self.node, pid)
             stream = self.witnesses[name].events
@@ -121,7 +121,7 @@ class Machine:
 
 
 def ring_at(stream):
-    """What a program is told of the ring at its join: what was told last, in its order."""
+    """Return the events of the ring that a program gets at its join: the last ones, in their order."""
     ring = []
     for event in stream:
         match event:
@@ -135,7 +135,7 @@ def ring_at(stream):
 
 
 def place_of(stream, change, member):
-    """Where a member joined or left."""
+    """Return the place where a member joined or left."""
     return next(
         (place for place, e in enumerate(stream) if type(e) is cpg.Confchg and member in getattr(e, change)), None
     )
@@ -182,7 +182,7 @@ async def world_of_clients(seed):
 
 
 class Port:
-    """A ring on which every membership is let in and told nothing."""
+    """A ring on which every membership is accepted and gets no events."""
 
     node_id = 1
 
@@ -474,7 +474,7 @@ async def world_of_returns(seed):
 
 
 async def carried(wire, ring):
-    """Have the ring go on until all that a client has asked for is done."""
+    """Run the ring until all requests of a client are done."""
     with trio.fail_after(60):
         wire.move()
         while wire.waits or wire.session.writer.has_records():

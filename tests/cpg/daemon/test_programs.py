@@ -41,7 +41,7 @@ async def test_two_daemons_and_their_programs_are_one_ring(make_daemon):
 
 
 async def until(group, data):
-    """Events up to a message."""
+    """Return events up to a message."""
     async for event in group:
         yield event
         if type(event) is cpg.Message and event.data == data:
@@ -80,7 +80,7 @@ async def test_a_daemon_that_ends_tells_its_clients_why(make_daemon, nursery):
 
 
 async def stay(daemon, there):
-    """Be a client until something ends it."""
+    """Be a client until the daemon ends it."""
     async with daemon.connect():
         there.set()
         await trio.sleep_forever()

@@ -1,4 +1,4 @@
-"""What local programs may do to a daemon's socket: nothing that harms it, or anybody else."""
+"""Local programs that misuse a daemon's socket harm neither the daemon nor anybody else."""
 
 import contextlib
 import gc
@@ -30,7 +30,7 @@ def descriptors():
 
 
 def memory():
-    """Bytes of this process's memory."""
+    """Return the bytes of this process's memory."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -64,7 +64,7 @@ def connected(path):
 
 
 async def exchange(daemon):
-    """A program that is well behaved is served as ever."""
+    """A well-behaved program is served as usual."""
     async with daemon.connect() as ring, ring.join("well") as group:
         group.on_message(lambda sender, data: None)
         await group.send([b"behaved"] * 10)
@@ -92,7 +92,7 @@ async def test_spoiled_records_and_what_they_leave_behind(daemon):
 
 
 def knock(path, times):
-    """Connect, be told goodbye, and come again."""
+    """Connect, be sent goodbye, and connect again."""
     for _ in range(times):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.connect(str(path))
@@ -118,7 +118,7 @@ async def test_who_comes_again_and_again_does_not_fill_the_log(daemon, caplog):
 
 
 def vanish(path, dice, times):
-    """Connect, begin something, and be gone."""
+    """Connect, begin something, and disconnect."""
     for number in range(times):
         with connected(path) as sock, contextlib.suppress(OSError):
             if number % 4:
@@ -142,7 +142,7 @@ async def test_clients_that_vanish(daemon):
 
 
 async def test_many_programs_at_once(daemon):
-    """Each in a group of its own; each hears itself and nobody else."""
+    """Each is in a group of its own, and gets only its own messages."""
     heard = []
 
     async def program(number):
@@ -163,7 +163,7 @@ async def test_many_programs_at_once(daemon):
 
 
 def talk_and_not_listen(path):
-    """Send to a group until the daemon reads no more, then be gone."""
+    """Send to a group until the daemon reads no more, then disconnect."""
     with connected(path) as sock:
         sock.send(b"\0" + GOOD[1])
         packed = pack([bytes(60_000)])
@@ -174,7 +174,7 @@ def talk_and_not_listen(path):
 
 
 class Witness:
-    """A member that keeps who has left."""
+    """A member that notes who has left."""
 
     def __init__(self):
         self.left = {}

@@ -1,7 +1,7 @@
-"""A Corosync that is only a list, behind the functions of libcpg and libquorum: what ctypes calls, and calls back with.
+"""A Corosync that is only a list, behind the functions of libcpg and libquorum that ctypes calls, and their callbacks.
 
-One node, whose clients are the connections of this process. Every call goes through `FakeCorosync.answer`, where a test
-has it fail, stop, or the daemon die.
+It has one node, whose clients are the connections of this process. Every call goes through `FakeCorosync.answer`, where
+a test makes it fail or hang, or makes the daemon crash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Connection:
             self.theirs.send(b"\0")
 
     def release(self):
-        """Show all that was queued while this was `held`."""
+        """Show everything that was queued while this was `held`."""
         self.held = False
         self.theirs.send(bytes(len(self.events)))
 
@@ -55,7 +55,7 @@ class FakeCorosync:
         self.ring = (1, 4), (1,)
         self.quorum = True
         self.answers = defaultdict(deque)
-        """Codes to be returned by the next calls of a function, instead of a deed."""
+        """Codes for the next calls of a function, which then does nothing."""
         self.slow = {}
         """Seconds that calls of a function take."""
         self.calls = Counter()
@@ -189,7 +189,7 @@ class FakeCorosync:
     # ---- what happens in the ring
 
     def add(self, group, member, reason):
-        """Have a process join; those of other nodes have no connection here."""
+        """Make a process join; processes of other nodes have no connection here."""
         members = sorted([*self.groups[group], member])
         self.groups[group] = members
         self.tell(group, ("confchg", members, [], [(*member, reason)]))
@@ -209,7 +209,7 @@ class FakeCorosync:
         self.tell(group, ("deliver", sender, payload))
 
     def change(self, seq, nodes, quorate, *, quorum_first=False):
-        """Have sync of a new ring come to its end, seen by the two services one after the other."""
+        """Complete the sync of a new ring, seen by the two services one after the other."""
         self.ring = (nodes[0], seq), tuple(nodes)
         self.quorum = quorate
         if quorum_first:
@@ -272,7 +272,7 @@ class FakeCorosync:
         tracker.model.on_quorum(tracker.handle, quorate, _RingId(*ring_id), len(nodes), _ids(nodes))
 
     def _call_raw(self, connection, function, *arguments):
-        """What no correct library calls back with."""
+        """Make a callback that no correct library makes."""
         getattr(connection.model, function)(connection.handle, *arguments)
 
 

@@ -251,7 +251,7 @@ async def test_what_is_refused_is_sent_again_in_its_place(daemon, code, sizes):
 
 
 def refusing(call, codes):
-    """Refuse with these codes first, and do what is asked at each OK."""
+    """Refuse with these codes first, and act at each OK."""
 
     def refuse(*arguments):
         code = codes.pop(0) if codes else Code.OK

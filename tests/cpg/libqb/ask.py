@@ -1,6 +1,7 @@
-"""Ask a service of this place, in bytes: python -m tests.cpg.libqb.ask SERVICE < requests, as hex, one a line.
+"""Send requests to a service of this place, in bytes: python -m tests.cpg.libqb.ask SERVICE < requests, as hex, one a
+line.
 
-A line that begins with `!` has no answer; `?` reads an event instead. Prints answers and events as hex.
+A line that begins with `!` has no answer; `?` reads an event instead. It prints answers and events as hex.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""A libqb client that says what it is told to: what the library does on sockets, without its courtesy."""
+"""A libqb client under a test's control: what the library does on sockets, without its checks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ PATIENCE = 20
 
 
 def request(number, body=b""):
-    """A request: header, and what follows it."""
+    """Return a request: header, and body."""
     return struct.pack("<i4xi4x", number, 16 + len(body)) + body
 
 
 def name(text):
-    """A mar_cpg_name_t."""
+    """Return a mar_cpg_name_t."""
     return struct.pack("<I4x128s", len(text), text)
 
 
@@ -60,7 +60,7 @@ class RawClient:
         return b"\0" + (self._prefix + name).encode().ljust(107, b"\0")
 
     async def connect(self):
-        """Say hello, and take part."""
+        """Send the request to connect, and connect the sockets."""
         try:
             await self._connect()
         except BaseException:
@@ -100,7 +100,7 @@ class RawClient:
         await self.requests.send(datagram)
 
     async def ask(self, datagram):
-        """Send a request and return its answer: id, error, and what follows the header."""
+        """Send a request and return its answer: id, error, and body."""
         await self.requests.send(datagram)
         with trio.fail_after(PATIENCE):
             return _parsed(await self.requests.recv(1 << 21))
@@ -131,7 +131,7 @@ class RawClient:
             return CONTROL.unpack(file.read())[1]
 
     def close(self):
-        """Go without a word."""
+        """Disconnect without a leave."""
         for each in self._sockets:
             each.close()
 

@@ -37,7 +37,7 @@ def reason_to_skip():
 
 @pytest.fixture(scope="session")
 def has_libraries():
-    """Skip where real clients cannot be had."""
+    """Skip where there are no real clients."""
     reason = reason_to_skip()
     if reason:
         pytest.skip(reason)

@@ -1,11 +1,11 @@
-"""Rings as the tests with real nodes have them, with daemons of ours that answer libqb's clients for the real ones."""
+"""Rings like those of the tests with real nodes, whose daemons of ours answer libqb's clients."""
 
 import sys
 
 from tests.interop.ring import PATIENCE, MixedRing
 
 GUEST = 65533
-"""A user who is let in beside root."""
+"""A user who is allowed beside root."""
 SECTIONS = f"cpgd {{\n    libqb: yes\n}}\nuidgid {{\n    uid: {GUEST}\n}}\n"
 
 
@@ -35,7 +35,7 @@ class RingOfOurs(MixedRing):
         return [line for line in self.log(k) if " ERROR " in line or "Traceback" in line]
 
     def close(self):
-        """End all nodes, and see that nothing is left of them."""
+        """End all nodes, and check that nothing is left of them."""
         ours = [k for k in self.corosyncs if k not in self._real]
         try:
             for k in ours:

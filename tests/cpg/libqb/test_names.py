@@ -1,4 +1,4 @@
-"""Somebody else has the names of libqb's services before the daemon comes."""
+"""Somebody else has the names of libqb's services before the daemon starts."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def prefix(monkeypatch):
 
 
 def holder(prefix, uid, then):
-    """Start a process of a user that has the name of a service; "listens" there or not."""
+    """Start a process of a user that has the name of a service, and listens there or not."""
     text = HOLDER.format(uid=uid, address=layout.address(prefix + "cpg"), then=then)
     process = subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
@@ -91,7 +91,7 @@ async def test_a_foreign_user_is_named_and_outwaited(tmp_path, prefix, caplog, t
 
 @pytest.mark.parametrize("libqb", [True, None])
 async def test_a_corosync_keeps_its_names_unless_they_are_wanted(tmp_path, prefix, caplog, libqb):
-    """One that starts again must find them."""
+    """A Corosync that starts again must find them."""
     state = LibqbState()
     with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as other:
         other.bind(layout.address(prefix + "cpg"))

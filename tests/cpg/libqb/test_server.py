@@ -1,4 +1,4 @@
-"""The server on real sockets: who is let in, what calls return, and what no client can do to others."""
+"""The server on real sockets: who is allowed, what calls return, and what no client can do to others."""
 
 import contextlib
 import gc
@@ -81,7 +81,7 @@ async def settled(condition):
 
 
 def members(body):
-    """Of a confchg: members, left, joined."""
+    """Return members, left and joined of a confchg."""
     counts = [struct.unpack_from("<I", body, offset)[0] for offset in (136, 144, 152)]
     addresses = list(struct.iter_unpack("<I4xI4xI4x", body[160:]))
     assert len(addresses) == sum(counts)
@@ -145,7 +145,7 @@ async def test_a_long_message_is_told_in_pieces(node, connect, size):
 
 
 async def taken(client):
-    """Put a message together as the library does."""
+    """Assemble a message as the library does."""
     number, _, body = await client.event()
     if number == DELIVER:
         return body[160:]
@@ -398,7 +398,7 @@ async def test_the_flow_is_open_when_a_connection_ends(node, connect, monkeypatc
 
 
 async def test_one_that_sends_and_does_not_read_is_taken_up_to_its_bound(node, connect, monkeypatch, caplog):
-    """As by Corosync: a program that tries again until it is through would do so for ever else."""
+    """As in Corosync: otherwise a program that retries until it succeeds would do so for ever."""
     monkeypatch.setattr(server, "EVENTS_ENOUGH", 1 << 18)
     monkeypatch.setattr(server, "EVENT_LIMIT", 4 << 20)
     monkeypatch.setattr(server, "READ_PATIENCE", 0.05)
@@ -633,7 +633,7 @@ async def test_five_thousand_requests_of_noise(node, connect, service, seed, cap
 
 
 async def be_hostile(connect, dice, until):
-    """Connect again and again, also into the group of others, and do whatever comes to mind."""
+    """Connect again and again, also into the group of others, and do anything."""
     while not until.is_set():
         service = dice.choice(["cpg", "cpg", *SERVICES])
         with contextlib.suppress(OSError, Refused, trio.TooSlowError):
@@ -654,7 +654,7 @@ async def be_hostile(connect, dice, until):
 
 @pytest.mark.parametrize("seed", range(2))
 async def test_whatever_clients_do_others_are_served(node, connect, seed, monkeypatch):
-    """Their messages come, each sender's in its order, in one order for all, and their memberships last."""
+    """Their messages arrive, each sender's in its order, in one order for all, and their memberships last."""
     monkeypatch.setattr(server, "EVENT_LIMIT", 16 << 20)
     monkeypatch.setattr(server, "EVENTS_OF_ALL", 24 << 20)
     monkeypatch.setattr(server, "KEPT_FOR_ALL", 8 << 20)
@@ -697,7 +697,7 @@ async def test_whatever_clients_do_others_are_served(node, connect, seed, monkey
 
 
 def sender(pid):
-    """Of a delivered message: nodeid, pid."""
+    """Return nodeid and pid of a delivered message."""
     return struct.pack("<I4xI4x", 1, pid)
 
 

@@ -1,4 +1,4 @@
-"""Sessions without sockets: what real libraries send, what waits when the ring is full, what clients cannot be told."""
+"""Sessions without sockets: requests of real libraries, a full ring, and events that clients cannot get."""
 
 import struct
 from collections import Counter
@@ -29,7 +29,7 @@ RECORDED = [line.split() for line in (Path(__file__).parent / "requests.txt").re
 
 
 class FakeMembership:
-    """What was sent, and whether there is room."""
+    """A membership that notes its messages; it may have no room."""
 
     def __init__(self, name, pid, inbox):
         self.name, self.member, self.inbox = name, Member(1, pid), inbox
@@ -93,7 +93,7 @@ class FakeNode:
 
 
 class FakeClient:
-    """What it was told, and whether it was put out."""
+    """A client that notes its events, and whether it was disconnected."""
 
     buffers = None
 

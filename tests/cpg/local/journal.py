@@ -1,4 +1,4 @@
-"""A journal as systemd's, as far as programs see one: its native socket, and what systemd says of the other one."""
+"""A journal like systemd's, as programs see it: its native socket, and what systemd says about the other one."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def listening(path):
-    """Have a socket for datagrams at a path."""
+    """Open a socket for datagrams at a path."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(path))
         journal.settimeout(10)
@@ -16,7 +16,7 @@ def listening(path):
 
 
 def entry(datagram):
-    """All fields of an entry in the journal's native protocol, in their order."""
+    """Return all fields of an entry in the journal's native protocol, in their order."""
     fields = []
     while datagram:
         line, _, rest = datagram.partition(b"\n")
@@ -32,6 +32,6 @@ def entry(datagram):
 
 
 def stream_of(descriptor):
-    """What systemd puts into JOURNAL_STREAM where the journal reads from a descriptor."""
+    """Return the value of JOURNAL_STREAM for a descriptor that the journal reads."""
     file = os.fstat(descriptor)
     return f"{file.st_dev}:{file.st_ino}"

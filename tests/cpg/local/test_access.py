@@ -1,4 +1,4 @@
-"""Who may join which groups: of users whom the daemon lets in, some only."""
+"""Access to groups: of the users who may connect, only some may join reserved ones."""
 
 import os
 import signal

@@ -15,7 +15,7 @@ from cpg.local.client_socket import LocalDaemon
 
 @pytest.fixture
 def deaf(tmp_path):
-    """A socket whose daemon takes in nobody."""
+    """Return a socket whose daemon accepts no connection."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()

@@ -1,4 +1,4 @@
-"""The daemons' log, for people and programs: on a disk that is full, beside a syslog or journal that is away."""
+"""The daemons' log, for people and programs: on a full disk, and without syslog or journal."""
 
 import errno
 import io
@@ -50,7 +50,7 @@ def test_a_full_disk_is_told_once_and_what_is_missing_behind_it(said, tmp_path, 
 
 @contextmanager
 def full(path):
-    """A file cannot grow."""
+    """Limit the size of files to zero."""
     usual, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
     try:
@@ -151,11 +151,11 @@ async def test_a_node_lives_with_a_full_disk_under_its_log(tmp_path):
 
 
 HOSTILE = 'a\nINFO cpgd: forged\r\n\x1b[2J\u2028{"event": "forged"}\nTOTEM_EVENT=forged\nPRIORITY=0\n\n'
-"""What somebody may have called a lock."""
+"""A name that somebody may have given a lock."""
 
 
 def written(tmp_path, formatter):
-    """The text in a file of a record with a hostile name."""
+    """Return the text in a file for a record with a hostile name."""
     handler = LogFile(str(tmp_path / "log"))
     handler.setFormatter(formatter)
     with closing(handler):
@@ -228,19 +228,19 @@ class Stderr:
         self._there.close()
 
     def start(self, **settings):
-        """Begin to log as a daemon does; a logger. Only a running test has its own standard error."""
+        """Start logging as a daemon does; return a logger. Only a running test has its own standard error."""
         self._patch.setattr("sys.stderr", self)
         start_logging("cpgd", Logging(**settings))
         return logging.getLogger("tests.daemon.daemon")
 
     def heard(self):
-        """What came since the last time."""
+        """Return what has arrived since the last call."""
         with suppress(BlockingIOError):
             return self._here.recv(1 << 20, socket.MSG_DONTWAIT).decode()
         return ""
 
     def fill(self):
-        """Leave no room."""
+        """Fill the socket."""
         with suppress(BlockingIOError):
             while True:
                 self._there.send(b"x" * 1000, socket.MSG_DONTWAIT)

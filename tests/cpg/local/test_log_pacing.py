@@ -1,4 +1,4 @@
-"""What others can cause in the log: a line a minute for each cause, with a count."""
+"""Log lines that others can cause: one a minute for each cause, with a count."""
 
 import logging
 

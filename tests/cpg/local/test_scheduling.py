@@ -1,4 +1,4 @@
-"""A daemon in real time: what it asks the system for, what is refused, and that it never holds a processor for long."""
+"""A daemon in real time: its requests to the system, refusals, and that it never holds a processor for long."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ HIGHEST = os.sched_get_priority_max(os.SCHED_RR)
 
 
 class System:
-    """What the system is asked for, and grants."""
+    """The requests to the system, and what it grants."""
 
     def __init__(self, monkeypatch):
         self.asked = []

@@ -1,4 +1,4 @@
-"""A daemon starts on a machine whose network is not there yet: it waits, says so once, and can be told to end."""
+"""A daemon starts on a machine without a network yet: it waits, logs that once, and can be ended."""
 
 import errno
 import os
@@ -19,11 +19,11 @@ from totem.log_fields import fields_of
 
 UNKNOWN = "not-there-yet.invalid"
 LATE = "192.0.2.77"
-"""Of the range for documentation: no machine has it."""
+"""An address of the range for documentation: no machine has it."""
 
 
 class Network:
-    """What a start finds, one after the other."""
+    """The results of a start's steps, one after the other."""
 
     def __init__(self, monkeypatch, *found):
         self.found = list(found)
@@ -76,7 +76,7 @@ async def test_what_does_not_come_by_itself_is_not_waited_for(autojump_clock, mo
 
 
 def without(config, address):
-    """Put what is not there in the place of a node's address."""
+    """Replace a node's address by one that is not there."""
     with open(config, encoding="utf-8") as file:
         text = file.read()
     with open(config, "w", encoding="utf-8") as file:

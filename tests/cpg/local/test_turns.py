@@ -1,4 +1,4 @@
-"""Users are served in turn, however many clients one has and whatever they ask for."""
+"""Users are served in turn, whatever the number of their clients and requests."""
 
 import contextlib
 import fcntl
@@ -28,7 +28,7 @@ class Clock:
 
 
 async def serve(turns, uid, cost, served):
-    """Serve a client that always asks for something, as a server does."""
+    """Serve a client that always has requests, as a server does."""
     for _ in range(5):
         if turns.is_over(uid):
             await turns.next(uid)
@@ -85,7 +85,7 @@ async def test_no_client_of_a_user_is_left_behind_by_its_others():
 
 
 def greeted(path, stack):
-    """A client that has said hello."""
+    """Return a client that was welcomed."""
     sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
     sock.connect(str(path))
     sock.setblocking(False)
@@ -102,12 +102,12 @@ def flood(sock):
 
 
 def is_read(sock):
-    """Whether the other side has taken all."""
+    """Return whether the other side has read everything."""
     return not struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]
 
 
 async def test_a_flood_of_requests_leaves_the_ring_and_others_their_turns(daemon):
-    """Without that, the node's ring has one turn for hundreds of records: one or two messages get through meanwhile."""
+    """Without turns, the node's ring has one turn for hundreds of records: one or two messages pass meanwhile."""
     with contextlib.ExitStack() as stack:
         async with cpg.open_ring(daemon.config, 2) as other, other.join("well") as group:
             group.on_message(lambda sender, data: None)

@@ -92,7 +92,7 @@ class Node:
         return self.ring is not None and self.position < len(self.ring.log)
 
     def originate(self, count: int) -> None:
-        """Put the next messages into the ring's order."""
+        """Add the next messages to the ring's order."""
         assert self.ring is not None
         for _ in range(count):
             if self.sync_queue:
@@ -136,14 +136,14 @@ class Node:
         self.engine.deliver([Messages(sender, self.ring.ring_id, self.position, level, messages, label)])
 
     def catch_up(self, end: int) -> None:
-        """Deliver the log up to there."""
+        """Deliver the log up to a place."""
         assert self.ring is not None
         start, self.position = self.position, end
         self.hand_over(self.ring.log[start:end])
 
 
 class World:
-    """Nodes and their rings. `pure` is what the next configurations say; with `compact`, pure rings know labels."""
+    """Nodes and their rings. `pure`: of the next configurations; with `compact`, pure rings know labels."""
 
     def __init__(self, seed: int = 0, *, queue_limit: int = 4 << 20, pure: bool = True, compact: bool = True) -> None:
         self.dice = random.Random(seed)
@@ -157,7 +157,7 @@ class World:
         return self.nodes[node_id]
 
     def start(self, *node_ids: int) -> None:
-        """New processes at these nodes, in no ring yet; what ran there before has died."""
+        """Start new processes at these nodes, in no ring yet; the former ones have crashed."""
         for node_id in node_ids:
             self.nodes[node_id] = Node(self, node_id)
 
@@ -166,7 +166,7 @@ class World:
             del self.nodes[node_id]
 
     def reform(self, *components: Iterable[int]) -> None:
-        """End all rings of these nodes; each component becomes a ring of its own. Who died must be gone before."""
+        """End all rings of these nodes; each component becomes a ring of its own. Crashed nodes must be gone before."""
         rings = []
         for component in components:
             members = tuple(sorted(component))
@@ -214,7 +214,7 @@ class World:
             node.hand_over(rest, transitional=True)
 
     def step(self) -> bool:
-        """One draw: some node originates something or is handed something; False if there is nothing to do."""
+        """Make one draw: some node sends or gets something; return False if there is nothing to do."""
         senders = [node for node in self.nodes.values() if node.ring is not None and node.has_something_to_send]
         receivers = [node for node in self.nodes.values() if node.behind]
         if not senders and not receivers:
@@ -228,7 +228,7 @@ class World:
         return True
 
     def run(self, steps: int | None = None) -> None:
-        """So many draws, or until all is quiet."""
+        """Make so many draws, or until all is quiet."""
         while steps is None or steps > 0:
             if not self.step():
                 # A large message goes on when its node's driver has had a turn.

@@ -1,4 +1,4 @@
-"""The engine on a perfect ring: what programs are told, and in which order."""
+"""The engine on a perfect ring: the events that programs get, and their order."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def world_of(*node_ids, seed=1, **options):
 
 
 def join(world, node_id, pid=7, name=b"g"):
-    """A program joins: its membership, and the record of what it is told."""
+    """Join a program; return its membership, and the record of its events."""
     record = Record(name, Member(node_id, pid))
     return world[node_id].engine.join(name, pid, record), record
 

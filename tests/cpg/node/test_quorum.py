@@ -1,4 +1,4 @@
-"""The count of the votes by itself, against figures reckoned by hand from the rules of Corosync's votequorum(5)."""
+"""The count of the votes by itself, against figures computed by hand from the rules of Corosync's votequorum(5)."""
 
 import itertools
 import math
@@ -21,7 +21,7 @@ def config_of(*votes, **section):
 
 
 class Cluster:
-    """The counts of all nodes, which tell each other what they would tell in rings."""
+    """The counts of all nodes, which exchange the messages that they would send in rings."""
 
     def __init__(self, *votes, **section):
         self.config = config_of(*votes, **section)
@@ -29,7 +29,7 @@ class Cluster:
         self.nodes = {}
 
     def __getitem__(self, node_id):
-        """A node, which is started if it is down."""
+        """Return a node, which is started if it is down."""
         if node_id not in self.nodes:
             rules, _ = Rules.of(self.config, node_id)
             self.nodes[node_id] = Votequorum(
@@ -65,13 +65,13 @@ class Cluster:
             self[member].on_reconfigure(Reconfigure(node_id, value, param))
 
     def wait(self, *members, now=100.0, seconds=10.0):
-        """Let the window of last_man_standing begin and end."""
+        """Begin and end the window of last_man_standing."""
         for node_id in members:
             self[node_id].advance(now)
             self[node_id].advance(now + seconds)
 
     def shows(self, quorate, expected, total, quorum, *members):
-        """Compare what all of these show: the first four figures of corosync-quorumtool."""
+        """Compare the figures of all nodes: the first four of corosync-quorumtool."""
         for node_id in members:
             status = self[node_id].status()
             shown = (status.quorate, status.highest_expected, status.total_votes, status.quorum)
@@ -249,7 +249,7 @@ def test_an_unknown_node_and_an_unknown_change_change_nothing():
 
 
 def test_two_rings_are_quorate_where_an_odd_cluster_parts_twice():
-    """As at Corosync: the two that break the tie know nothing of node 1, which makes the others the majority."""
+    """As in Corosync: the two that break the tie know nothing of node 1, which makes the others the majority."""
     cluster = Cluster(1, 1, 1, 1, 1, wait_for_all=True, auto_tie_breaker=True, auto_tie_breaker_node="highest")
     for members in ((1, 2, 3, 4, 5), (1,), (2, 3, 4, 5), (4, 5), (1, 2, 3)):
         cluster.ring(*members)
@@ -259,7 +259,9 @@ def test_two_rings_are_quorate_where_an_odd_cluster_parts_twice():
 
 @pytest.mark.parametrize(("breaker", "stale", "other"), [("lowest", 1, 3), ("highest", 4, 2)])
 def test_who_was_alone_breaks_ties_by_what_it_remembers(breaker, stale, other):
-    """As at Corosync: it takes itself for the tie breaker of old, and is quorate in a ring whose other node is not."""
+    """As in Corosync: the node takes itself for the former tie breaker, and is quorate in a ring whose other node is
+    not.
+    """
     cluster = Cluster(1, 1, 1, 1, auto_tie_breaker=True, auto_tie_breaker_node=breaker)
     cluster.ring(1, 2, 3, 4)
     rest = sorted({1, 2, 3, 4} - {stale})
@@ -439,7 +441,7 @@ def test_sections_that_cannot_be(votes, section, words):
 
 
 class Life:
-    """A cluster that falls apart and comes together at random; nodes crash, come back, and are given other votes."""
+    """A cluster that splits and merges at random; nodes crash, restart, and get other votes."""
 
     def __init__(self, seed):
         self.dice = dice = random.Random(seed)
@@ -451,7 +453,7 @@ class Life:
         self.rings = []
 
     def step(self):
-        """Another partition of those who are up."""
+        """Form another partition of the running nodes."""
         nodes = list(range(1, len(self.cluster.config.nodes) + 1))
         crashed = {node_id for node_id in nodes if self.dice.random() < 0.1}
         self.cluster.kill(*crashed)
@@ -464,7 +466,7 @@ class Life:
             self.cluster.ring(*members)
 
     def quorate(self, members):
-        """What each of these says of its ring."""
+        """Return each node's view of its ring."""
         return {self.cluster[node_id].quorate for node_id in members}
 
 
@@ -484,7 +486,7 @@ def test_members_of_a_ring_agree_and_no_two_rings_are_quorate(seed):
 
 
 def test_who_loses_one_and_gets_another_at_once_waits_again_and_the_other_does_not():
-    """So it is at Corosync: node 1 hears its own votes first, which are too few, and then waits for all."""
+    """As in Corosync: node 1 gets its own votes first, which are too few, and then waits for all."""
     cluster = Cluster(1, 1, 1, wait_for_all=True)
     cluster.ring(1, 2, 3)
     cluster.kill(3)

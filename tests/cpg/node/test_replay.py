@@ -1,8 +1,8 @@
-"""The engine in the place of each real node of the captures: it says in sync what the real node said.
+"""The engine in the place of each real node of the captures: it sends in sync what the real node sent.
 
-The order of messages, the configurations and who came along with whom are taken from the captures. What an engine is
-asked for is its own node's downlist and joinlist, so this judges the process list over starts, crashes, returns,
-partitions and merges by what Corosync's list was.
+The order of messages, the configurations and the transitional sets come from the captures. The engine's output is its
+own node's downlist and joinlist. So this compares the process list with Corosync's over starts, crashes, restarts,
+partitions and merges.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from totem.wire import codec
 from totem.wire.messages import CommitToken
 
 THROW_AWAY_NODE = {"12": 3, "13": 1, "14": 2}
-"""Captures with a node of another make, which says nothing true in its downlists."""
+"""Captures with a node of another make, whose downlists are wrong."""
 
 LEFT_ALONE = {("08", RingId(1, 13)): {1: RingId(1, 9)}}
 """Rings of one that a node did not start with: their commit tokens do not show."""
@@ -80,7 +80,7 @@ def only(kind, nouns):
 
 
 class Recorded:
-    """A processor that only listens to what the engine says in sync."""
+    """A processor that only notes what the engine sends in sync."""
 
     def __init__(self, node_id):
         self.node_id = node_id
@@ -98,7 +98,7 @@ class Recorded:
 
 
 def replay(story, node, rings):
-    """Run an engine through a life; for each ring, what it said in sync."""
+    """Run an engine through one life of a node; return what it sent in sync, by ring."""
     processor = Recorded(node)
     engine = Engine(processor)
     for ring_id, along in rings:

@@ -11,7 +11,7 @@ OLD_RING = RingId(1, 4)
 
 
 class Bench:
-    """A sync machine with what it did, in order; services say their names as messages."""
+    """A sync machine and its actions, in order; the services' messages are their names."""
 
     def __init__(self, *services, limit=1.0):
         self.done = []

@@ -1,4 +1,4 @@
-"""The exec messages of real nodes are understood, rebuilt, and written with the same bytes; hostile ones are named."""
+"""The exec messages of real nodes are read, rebuilt, and written with the same bytes; hostile ones are refused."""
 
 from collections import Counter
 
@@ -39,7 +39,7 @@ GROUP_HEADERS = {b"a": GROUP_A, b"sync": GROUP_SYNC}
 
 
 def exec_messages(path):
-    """Sender and bytes of every exec message of a capture, as totem delivers them."""
+    """Return sender and bytes of every exec message of a capture, as totem delivers them."""
     return [(message.sender, GROUP_HEADERS[message.group] + message.data) for message in group_messages(path)]
 
 
@@ -52,7 +52,9 @@ def build(packet, message):
 
 
 def without_ignored(packet):
-    """What was parsed, with zero in all padding, in the pointer of the source, and behind a name and a list's end."""
+    """Return the parsed message with zero in all padding, in the pointer of the source, and behind a name and a list's
+    end.
+    """
     if isinstance(packet, ListContainer):
         return ListContainer(map(without_ignored, packet))
     if not isinstance(packet, Container):
@@ -183,7 +185,7 @@ def test_random_labels(label):
 
 
 def patched(noun, offset, value):
-    """The message with a 32-bit field overwritten; `offset` counts from the exec header."""
+    """Return the message with a 32-bit field overwritten; `offset` counts from the exec header."""
     message = bytearray(encode(noun, 3))
     at = len(GROUP_SYNC if message.startswith(GROUP_SYNC) else GROUP_A) + offset
     message[at : at + 4] = value.to_bytes(4, "little")

@@ -1,4 +1,4 @@
-"""The checkers are checked: clean records pass, and each thing that can be wrong is found under its name."""
+"""The checkers are checked: clean records pass, and each violation is found under its name."""
 
 import copy
 
@@ -14,7 +14,7 @@ A, B, C = Member(1, 7), Member(2, 7), Member(3, 7)
 
 @pytest.fixture(scope="module")
 def clean():
-    """Three members through a crash and a return: records of A, B, and the two lives of C."""
+    """Return records of three members through a crash and a restart: A, B, and C twice."""
     world = world_of(1, 2, 3)
     pairs = [join(world, node_id) for node_id in (1, 2, 3)]
     world.run()

@@ -15,7 +15,7 @@ from totem.errors import RingLost
 
 
 class Program:
-    """A program on one node: joins a group when the company is there, and writes down its events."""
+    """A program on one node: joins a group when the other nodes are there, and notes its events."""
 
     def __init__(self, world, node_id, company):
         self.world, self.node_id, self.company = world, node_id, company
@@ -54,7 +54,7 @@ async def start_three(world, nursery):
 
 
 def told_after_joins(program):
-    """Messages and changes of the group from the moment when all three are in it."""
+    """Return messages and changes of the group from the moment when all three are in it."""
     start = next(k for k, e in enumerate(program.events) if isinstance(e, Confchg) and len(e.members) == 3)
     return [event for event in program.events[start:] if isinstance(event, Message | Confchg)]
 

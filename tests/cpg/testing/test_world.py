@@ -1,4 +1,4 @@
-"""Random worlds on a perfect ring: whatever happens, groups keep what they promise, and all becomes quiet."""
+"""Random worlds on a perfect ring: groups keep their promises, and everything becomes quiet."""
 
 import pytest
 
@@ -39,7 +39,7 @@ class Life:
         del self.memberships[node_id]
 
     def act(self):
-        """One random deed of a program."""
+        """Do one random thing as a program."""
         node_id = self.dice.choice(list(self.memberships))
         memberships = self.memberships[node_id]
         memberships[:] = [entry for entry in memberships if not entry[0].left]
@@ -73,7 +73,7 @@ class Life:
         record.sent += payloads
 
     def reform(self):
-        """Some nodes die, some start, and the living come together in rings at random."""
+        """Crash and start nodes at random, and join the running ones in rings."""
         for node_id in self.ids:
             fate = self.dice.random()
             if node_id in self.memberships and fate < 0.15:
@@ -100,7 +100,7 @@ class Life:
 
 
 def judge(life):
-    """Everything that is wrong with a world that has come to rest."""
+    """Return everything that is wrong with a world that has come to rest."""
     wrong = [str(violation) for violation in check(life.records)]
     nodes = [life.world[node_id] for node_id in life.ids]
     wrong += [f"node {node.node_id} waits for sync" for node in nodes if not node.engine.synced]
