@@ -260,7 +260,7 @@ def leave_overtakes_what_waits(patch):
         if not self.leaving:
             self.leaving = True
             self._outbox.appendleft(([Procleave(self.name, self.member.pid).encode()], Guarantee.AGREED, None))
-            self._put([])
+            self._queue([])
 
     patch(LocalMembership, "leave", leave)
 
