@@ -27,11 +27,10 @@ from cluck.client.requests import Leader, OnQueued, Role, RoleCursor
 from cluck.client.steps import BaseClient, Countdown, Progress, Result, Steps, Until
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LeadershipLost, LockError
-from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, pathname, patience
 from cpg.block import Waiters
 from cpg.errors import raise_instead
-from cpg.local.client_socket import own_name
+from cpg.local.client_socket import default_socket, own_name
 from cpg.loop_errors import current_task
 from totem.text import quoted
 
@@ -506,7 +505,7 @@ async def connect(
     """Be a client of this machine's lock server `cluckd`: `async with cluck.connect() as locks`, on trio or asyncio.
 
     Args:
-        socket: The path of the daemon's socket, if it is not `default_socket()` (`$CLUCKD_SOCKET`).
+        socket: The path of the daemon's socket, if it is not the usual one (`$CLUCKD_SOCKET`, else /run/cluckd/socket).
         reconnect: Whether to wait for a daemon that has ended. Meanwhile locks and leaderships stay good until their
             deadlines, and requests go on waiting. Without it the block ends with `ConnectionLost`.
 
@@ -515,6 +514,6 @@ async def connect(
             that starts takes up to ten, until it knows whether it has a ring.
     """
     flag("reconnect", reconnect)
-    transport = SocketTransport(pathname("socket", socket) if socket is not None else default_socket())
+    transport = SocketTransport(pathname("socket", socket) if socket is not None else default_socket("cluckd"))
     async with over(transport, reconnect=reconnect, program=own_name()) as locks:
         yield locks

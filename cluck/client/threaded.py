@@ -37,10 +37,9 @@ from cluck.client.transport import CLUCKD
 from cluck.clock import boot_time
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LockError
-from cluck.socket_path import default_socket
 from cpg.arguments import callback, flag, pathname, patience
 from cpg.client.threaded import longest_rest
-from cpg.local.client_socket import SILENCE
+from cpg.local.client_socket import SILENCE, default_socket
 
 _log = logging.getLogger(__name__)
 
@@ -331,7 +330,7 @@ def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = T
     """Be a client of this machine's lock server `cluckd`: `with cluck.blocking.connect() as locks`.
 
     Args:
-        socket: The path of the daemon's socket, if it is not `default_socket()` (`$CLUCKD_SOCKET`).
+        socket: The path of the daemon's socket, if it is not the usual one (`$CLUCKD_SOCKET`, else /run/cluckd/socket).
         reconnect: Whether to wait for a daemon that has ended, as `cluck.connect` does. Without it everything raises
             `ConnectionLost`.
 
@@ -339,4 +338,6 @@ def connect(socket: str | os.PathLike[str] | None = None, *, reconnect: bool = T
         DaemonUnavailable: No daemon runs, or it refuses this user, or it does not answer within 30 seconds.
     """
     flag("reconnect", reconnect)
-    return ThreadedLocks(pathname("socket", socket) if socket is not None else default_socket(), reconnect=reconnect)
+    return ThreadedLocks(
+        pathname("socket", socket) if socket is not None else default_socket("cluckd"), reconnect=reconnect
+    )

@@ -9,11 +9,13 @@ place. What it holds stays its own until the lease ends, as with every connectio
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cluck.protocol import Downward, Farewell, Goodbye, records
-from cpg.local.access import Access, no_place
-from cpg.local.shares import furthest_behind
+from cpg.local.shares import furthest_behind, no_place
+
+if TYPE_CHECKING:
+    from cpg.local.access import Access
 
 CLIENT_LIMIT: Final = 16 << 20
 """Bytes that may wait for a client."""
@@ -27,14 +29,14 @@ class Hub:
 
     def __init__(
         self,
-        access: Access | None = None,
+        access: Access,
         *,
         most_clients: int = MOST_CLIENTS,
         client_limit: int = CLIENT_LIMIT,
         total_limit: int = TOTAL_LIMIT,
     ) -> None:
         """`access`: who may connect. Limits in bytes."""
-        self._access = access or Access()
+        self._access = access
         self._places = self._access.shares(most_clients)
         self.clients: set[Client] = set()
         self.client_limit = client_limit

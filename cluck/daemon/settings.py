@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cluck.server.host import GROUP
-from cluck.socket_path import default_socket
+from cpg.local.client_socket import default_socket
 from cpg.node.wire import LARGEST_NAME
 from totem.config import Logging, Scheduling, UserRule
 from totem.corosync_conf import Section, load_section, number, one_of, switch
@@ -77,7 +77,7 @@ def read(options: argparse.Namespace) -> Settings:
         cpg_socket=said.get("cpg_socket", ""),
         servers=said.get("servers", ()),
         priority=said.get("priority", DEFAULT_PRIORITY),
-        socket=Path(said.get("socket") or default_socket()),
+        socket=Path(said.get("socket") or default_socket("cluckd")),
         state_dir=said.get("state_dir") or default_directory(),
         tie_breaker=said.get("tie_breaker"),
         unsafe_half=said.get("unsafe_half", False),

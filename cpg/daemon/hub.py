@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cpg.client.ipc import (
     VERSION,
@@ -40,13 +40,15 @@ from cpg.client.ipc import (
 from cpg.contracts import Inbox
 from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
 from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
-from cpg.local.access import Access, no_place
-from cpg.local.shares import furthest_behind
+from cpg.local.shares import furthest_behind, no_place
 from cpg.node.membership import LocalMembership
 from cpg.payloads import BATCH_BYTES, MESSAGE_COST
 from totem.config import CLIENT_QUEUE
 from totem.configuration import Level
 from totem.errors import MessageTooLong, QueueFull, RingLost
+
+if TYPE_CHECKING:
+    from cpg.local.access import Access
 
 TOTAL_LIMIT: Final = 512 << 20
 """Bytes that may wait for all clients."""
@@ -81,7 +83,7 @@ class Hub:
         self,
         ring: Port,
         *,
-        access: Access | None = None,
+        access: Access,
         most_clients: int = MOST_CLIENTS,
         client_limit: int = CLIENT_QUEUE,
         total_limit: int = TOTAL_LIMIT,
@@ -89,7 +91,7 @@ class Hub:
     ) -> None:
         """`access`: who may connect, and join which groups. Limits in bytes."""
         self.ring = ring
-        self.access = access or Access()
+        self.access = access
         self._places = self.access.shares(most_clients)
         self.incoming = self.access.shares(incoming_limit)
         """Bytes of requests, complete or begun, that are not done."""

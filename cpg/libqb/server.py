@@ -49,9 +49,9 @@ from cpg.libqb.names import NameTaken, owner_of
 from cpg.libqb.quorum import Quorums
 from cpg.libqb.session import LibqbSession, Service
 from cpg.libqb.votequorum import Votes
-from cpg.local.access import Access, no_place
+from cpg.local.access import Access
 from cpg.local.lifecycle import descriptors_for_clients
-from cpg.local.shares import furthest_behind
+from cpg.local.shares import furthest_behind, no_place
 from cpg.local.turns import Turns
 from totem.errors import RingLost
 from totem.log_fields import event_fields

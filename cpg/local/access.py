@@ -92,11 +92,3 @@ class Access:
             f"daemon's user (uid {os.geteuid()}), or let the user in with `reserved {{ group: {group} uid: {uid} }}` "
             "in section cpgd of the daemon's configuration, each word on its line, and SIGHUP"
         )
-
-
-def no_place(places: Shares, uid: int) -> str:
-    """Return the text for a user that has as many programs at the daemon as it may have."""
-    return (
-        f"the daemon serves {places.taken} programs, {places.of(uid)} of them of the user with uid {uid}, who may have "
-        "no more: end some, or try again later"
-    )

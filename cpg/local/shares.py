@@ -83,3 +83,11 @@ class Shares:
         self._of[uid] -= amount
         if not self._of[uid]:
             del self._of[uid]  # users come and go
+
+
+def no_place(places: Shares, uid: int) -> str:
+    """Return the text for a user that has as many programs at the daemon as it may have."""
+    return (
+        f"the daemon serves {places.taken} programs, {places.of(uid)} of them of the user with uid {uid}, who may have "
+        "no more: end some, or try again later"
+    )

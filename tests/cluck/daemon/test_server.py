@@ -590,7 +590,7 @@ def test_one_user_takes_neither_all_places_nor_the_room_of_others():
 
 
 def test_who_does_not_read_is_put_out_with_a_goodbye():
-    hub = Hub(client_limit=1000, total_limit=1500)
+    hub = Hub(Access(), client_limit=1000, total_limit=1500)
     slow, other = hub.connect(1, 0, 0), hub.connect(2, 0, 0)
     for _ in range(100):
         slow.put(Readiness(False, "x" * 8))

@@ -13,6 +13,7 @@ from cpg.client.ipc import Kind, Packed, Reader, event_of, head, pack, send_head
 from cpg.client.session import Session
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing
+from cpg.local.access import Access
 from cpg.payloads import split
 from cpg.testing import World
 from totem.configuration import Guarantee
@@ -66,7 +67,7 @@ class Machine:
         self.ring = ring
         self.node = node
         self.dice = dice
-        self.hub = Hub(ring)
+        self.hub = Hub(ring, access=Access())
         ring._observe(self.hub.ring_event)
         self.wires = []
         self.records = []
@@ -215,7 +216,7 @@ class Membership:
 
 @pytest.fixture
 def hub():
-    return Hub(Port())
+    return Hub(Port(), access=Access())
 
 
 HELLO = head(Kind.HELLO, 0, 0, a=1)
@@ -282,7 +283,7 @@ def test_a_client_that_is_gone_leaves_as_down(hub):
 
 
 def test_of_many_slow_clients_the_slowest_goes():
-    hub = Hub(Port(), client_limit=10_000, total_limit=1000)
+    hub = Hub(Port(), access=Access(), client_limit=10_000, total_limit=1000)
     slow, slower = hub.connect(7, 0, 0), hub.connect(8, 0, 0)
     slower.send(head(Kind.ASK, 0, 600), bytes(600))
     slow.send(head(Kind.ASK, 0, 500), bytes(500))
@@ -403,7 +404,7 @@ def test_long_messages_that_wait_are_bounded_together():
 async def world_of_long_messages():
     world = World(2, seed=1)
     async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
-        hub = Hub(one)
+        hub = Hub(one, access=Access())
         one._observe(hub.ring_event)
         wire = Wire(hub, 100)
         records = [Record() for _ in range(8)]
@@ -445,7 +446,7 @@ def test_who_leaves_and_joins_again_waits_for_no_more_than_the_ring(seed):
 async def world_of_returns(seed):
     world = World(2, seed=seed)
     async with world.open_ring(1, ServedRing) as one, world.open_ring(2, ServedRing):
-        hub = Hub(one)
+        hub = Hub(one, access=Access())
         one._observe(hub.ring_event)
         wire = Wire(hub, 100)
         records = [Record() for _ in range(12)]
