@@ -37,8 +37,12 @@ class Server:
         self.numbers = 0
 
     @property
+    def replica(self):
+        return self.service.replica
+
+    @property
     def state(self):
-        return self.service.replica.state
+        return self.replica.state
 
     @property
     def ready(self):
@@ -131,3 +135,8 @@ class Order(replicas.Order):
 def started(nodes=3, **options):
     """Return lock servers all of which are in one ring, and grant."""
     return replicas.started(nodes, order=Order, **options)
+
+
+def led_by_the_first():
+    """Return lock servers that have begun, of which 1 is the first leader."""
+    return replicas.led_by_the_first(Order)

@@ -1,24 +1,11 @@
 """Leases (ruling E7), and what a change of the servers does to what clients have and asked for."""
 
-from dataclasses import replace
-
 import pytest
 
 from cluck.commands import Commit, Ended, Leadership, Owner, Refused, RequestId, Stand, Why
 from cluck.protocol import Failed, Leads, LockHeld, Observe, Renounced
 from cpg.replication.wire import DurableRecord
-from tests.cluck.server.orders import Order, decode, started
-
-
-def led_by_the_first():
-    """Servers that have begun, 1 being the first leader."""
-    order = Order()
-    order[1].service.replica.settings = replace(order[1].service.replica.settings, priority=1)
-    order.ring([1, 2, 3])
-    order.settle()
-    assert order[3].service.replica.leaders[0] == order[1].member
-    return order
-
+from tests.cluck.server.orders import decode, led_by_the_first, started
 
 # ---- what is said again
 

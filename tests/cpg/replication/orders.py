@@ -5,6 +5,7 @@ delivered that there is to say, as a calm ring would. `said` and `deliver` take 
 """
 
 import random
+from dataclasses import replace
 from itertools import count
 
 from cpg.events import Confchg, Member, Message, Reason, TotemConfchg, Transitional
@@ -274,4 +275,14 @@ def started(nodes=3, *, order=Order, **options):
     order.ring(list(order.servers))
     order.settle()
     assert all(server.ready for server in order.servers.values())
+    return order
+
+
+def led_by_the_first(order=Order):
+    """Return servers that have begun, of which 1 is the first leader."""
+    order = order()
+    order[1].replica.settings = replace(order[1].replica.settings, priority=1)
+    order.ring([1, 2, 3])
+    order.settle()
+    assert order[3].replica.leaders[0] == order[1].member
     return order

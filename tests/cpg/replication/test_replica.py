@@ -1,7 +1,5 @@
 """Whose state is the base of all, what is final, and where a state is born: rulings E1 to E6, one by one."""
 
-from dataclasses import replace
-
 import pytest
 
 from cpg.events import Reason
@@ -9,21 +7,11 @@ from cpg.replication.electorate import Electorate, Voters
 from cpg.replication.replica import PATIENCE, Phase
 from cpg.replication.wire import Ack, DurableRecord, Report
 from tests.cpg.replication.dictionary import VERSIONS_OF_AN_EPOCH
-from tests.cpg.replication.orders import Order, decode, started
+from tests.cpg.replication.orders import Order, decode, led_by_the_first, started
 from totem.configuration import Level
 
 USUAL = 10.0
 """Seconds of the longest promise at first."""
-
-
-def led_by_the_first():
-    """Return servers that have begun, of which 1 is the first leader."""
-    order = Order()
-    order[1].replica.settings = replace(order[1].replica.settings, priority=1)
-    order.ring([1, 2, 3])
-    order.settle()
-    assert order[3].replica.leaders[0] == order[1].member
-    return order
 
 
 # ---- E1: who decides
