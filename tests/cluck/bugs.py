@@ -1,4 +1,4 @@
-"""Planted bugs of the replicated state: the same machine with one mistake in it, and the test that kills it."""
+"""Planted bugs of locks: the same machine with one mistake in it, and the test that kills it."""
 
 import tempfile
 from contextlib import contextmanager
@@ -64,18 +64,18 @@ def by(test, *arguments):
 
 
 def watched(test):
-    """Run one that puts something of its own into the machine."""
+    """Run a test that puts something of its own into the machine."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         test(Bench(), monkeypatch)
 
 
 def others(kind):
-    """What is done in a client's name, but for this kind."""
+    """Return the kinds of commands in a client's name, but for this one."""
     return " | ".join(other.__name__ for other in get_args(OfClient) if other is not kind)
 
 
 def watched_alone(test):
-    """Run one that changes a bound, and needs no bench."""
+    """Run a test that changes a bound, and needs no bench."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         test(monkeypatch)
 

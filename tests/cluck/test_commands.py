@@ -1,4 +1,4 @@
-"""The nouns of the lock floor: an example of each, and the limits that all of them are held to."""
+"""The commands of locks: an example of each, and the limits that all of them are held to."""
 
 import random
 from typing import get_args
@@ -44,7 +44,7 @@ REQUEST = RequestId(Owner(CLIENT, 4), 5)
 
 
 def examples():
-    """One command of each kind."""
+    """Return one command of each kind."""
     return [
         Acquire(REQUEST, b"lock"),
         Withdraw(REQUEST),
@@ -80,7 +80,7 @@ def test_there_is_an_example_of_each():
 
 @pytest.mark.parametrize("kind", get_args(Command), ids=name)
 def test_what_is_within_the_limits_is_read_by_every_server(kind):
-    """So nothing that a lock server makes from what it has read can be malformed to another one."""
+    """So nothing that a lock server makes from what it has decoded can be malformed to another one."""
     maker = Maker(random.Random(kind.__name__))
     for _ in range(100):
         said = Commands(1, 2, [maker.make(kind)])

@@ -14,7 +14,7 @@ encode, decode, freeze = CODEC.encode, CODEC.decode, CODEC.freeze
 
 
 class Server:
-    """A lock server and one client of it, and what that was told."""
+    """A lock server, one client of it, and what that client was told."""
 
     def __init__(self, order, node_id, record=None, pid=1, **settings):
         self.order = order
@@ -64,11 +64,11 @@ class Server:
         return request
 
     def lose(self, *, dead=False):
-        """The connection of its client ends."""
+        """End the connection of its client."""
         self.connection.lost(self.order.now, dead=dead)
 
     def come_back(self, secret=None, former=None):
-        """The client connects again; with another secret than its own nobody needs to believe it.
+        """Connect the client again; with another secret than its own no server needs to believe it.
 
         `former`: an earlier life of this server, whose client it is.
         """
@@ -86,11 +86,11 @@ class Server:
         self.say(Renew(self.granted(token), token))
 
     def granted(self, token):
-        """The request that the client was told to be granted this token."""
+        """Return the request that was granted this token, as the client was told."""
         return next(said.request for said in self.of(LockHeld) if said.token == token)
 
     def renew_lead(self):
-        """Renew what its client was told last that it leads."""
+        """Renew the leadership that its client was told last."""
         told = self.of(Leads)
         if told and told[-1].token:
             self.say(Renew(told[-1].candidate, told[-1].token))
@@ -106,7 +106,7 @@ class Server:
         self.service.advance(self.order.now)
 
     def said(self):
-        """What it has to say to the group; its disk is quick, or stands still."""
+        """Return what it has to say to the group; its disk is quick, or hangs."""
         while self.writes and self.service.record_to_store is not None:
             self.record = self.service.record_to_store
             self.service.stored(self.record)
@@ -120,7 +120,7 @@ class Server:
 
     @property
     def held(self):
-        """The tokens that the client was told it holds, and does not know to be lost."""
+        """Return the tokens that the client was told it holds, and does not know to be lost."""
         tokens = [said.token for said in self.of(LockHeld)]
         lost = {said.token for said in self.told if isinstance(said, Ended | Renounced)}
         return [token for token in dict.fromkeys(tokens) if token not in lost]

@@ -1,10 +1,10 @@
-"""How much is done, counted in lines of Python that are run, the turns of loops and comprehensions among them."""
+"""The amount of work, counted in lines of Python that are run, with the turns of loops and comprehensions."""
 
 import sys
 
 
 def steps(call):
-    """Run something; how many lines that took."""
+    """Run something; return the number of lines that took."""
     count = 0
 
     def trace(frame, event, argument):

@@ -1,4 +1,4 @@
-"""Which run of which machine this is, as the system says, and where it does not."""
+"""Which run of which machine this is, where the system says so, and where it does not."""
 
 import pytest
 
@@ -11,7 +11,7 @@ MACHINE = "3d1219c7c4c5404aaa1f6d2a48adfda4"
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """What the system says, where that is not the machine's own."""
+    """Return what the system says, where that is not the machine's own."""
 
     def say(machine, run):
         for name, text in ("_MACHINE_ID", machine), ("_BOOT_ID", run):

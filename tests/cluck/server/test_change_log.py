@@ -1,4 +1,4 @@
-"""The log tells who decides about locks: one line for each change, in virtual time."""
+"""The log says who decides about locks: one line for each change, in virtual time."""
 
 import logging
 import re
@@ -34,7 +34,7 @@ async def world(caplog):
 
 
 def told(caplog, node):
-    """What a lock server has logged since the last time: levels, and texts with `T` for times."""
+    """Return what a lock server has logged since the last time: levels, and texts with `T` for times."""
     own = [record for record in caplog.records if record.name == "cluck.server.host"]
     caplog.clear()
     prefix = f"node {node}: "
@@ -46,7 +46,7 @@ def told(caplog, node):
 
 
 def told_to_programs(caplog, node):
-    """The events that a lock server has logged since the last time, without the seconds, which must be some."""
+    """Return the events that a lock server has logged since the last time, without the seconds, which must be there."""
     own = [dict(fields_of(record)) for record in caplog.records if record.name == "cluck.server.host"]
     caplog.clear()
     events = [fields for fields in own if fields.pop("node") == node]
@@ -227,12 +227,12 @@ async def answer_pings(talker):
 
 
 def elections_for_programs(caplog):
-    """The same for programs; `elections` forgets them."""
+    """Return the same for programs; `elections` forgets them."""
     return [fields_of(record) for record in caplog.records if record.getMessage().startswith("election ")]
 
 
 def elections(caplog):
-    """What was logged of elections since the last time."""
+    """Return what was logged of elections since the last time."""
     texts = [text for text in caplog.messages if text.startswith("election ")]
     caplog.clear()
     return texts

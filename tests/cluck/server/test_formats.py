@@ -14,7 +14,7 @@ VOTERS = Voters(0xC1, 1, Electorate({1: 1, 2: 2}, 2), view=View(1, 2, 3))
 
 
 def written(disk, content):
-    """Have the file say this, whatever wrote it."""
+    """Write this into the file, whatever wrote it before."""
     body = encode(content)
     disk.path.write_bytes(zlib.crc32(body).to_bytes(4, "little") + body)
 

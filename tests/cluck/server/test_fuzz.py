@@ -1,7 +1,7 @@
-"""An allowed client that says anything, and members of the servers' group that do: what others have stays theirs.
+"""An allowed client that says anything, and members of the servers' group that do: others keep what they have.
 
-Not that nothing is raised is looked at, but that the state is one that can be, the same at all servers, and that
-honest clients hold and lead what they did.
+It is not enough that nothing is raised. The state must be a possible one, and the same at all servers. Honest clients
+must hold and lead what they did.
 """
 
 import random
@@ -55,7 +55,7 @@ class Honest:
         assert self.leader.leader in self.standing.values()
 
     def check(self):
-        """What they had they have, at every server, and nobody was told otherwise."""
+        """Assert that they have what they had, at every server, and that nobody was told otherwise."""
         order = self.order
         images = {packed(order[node].state.image()) for node in (1, 2, 3)}
         assert len(images) == 1, "the servers have come apart"
@@ -79,7 +79,7 @@ class Known:
         self.dice = dice
         self.order = order
         self.client = client
-        """Returns in whose name to speak, mostly."""
+        """Returns the client in whose name to speak, mostly."""
         self.numbers = count(1)
 
     @property
@@ -91,7 +91,7 @@ class Known:
         return self.dice.choice([self.client(), *clients, None])
 
     def request(self):
-        """Of this client, old or new; sometimes of somebody else."""
+        """Return a request of this client, old or new; sometimes of another one."""
         state = self.order[2].state
         if self.dice.random() < 0.05:
             known = [*state.table._tickets, *state.elections._places._names, *state.conditions._waiters]
@@ -100,7 +100,7 @@ class Known:
         return RequestId(Owner(self.client(), self.dice.randrange(2)), number)
 
     def settle(self, command):
-        """Have fields mean something that are no nouns of their own: names, tokens, and what is settled."""
+        """Give fields a meaning that are no nouns of their own: names, tokens, and what is settled."""
         state = self.order[2].state
         choices = {}
         for field in command.__struct_fields__:
@@ -129,10 +129,10 @@ class Known:
 
 
 class Mallory:
-    """A client that may connect, and no administrator."""
+    """A client that may connect, and is no administrator."""
 
     def __init__(self, order, dice, kinds):
-        """`kinds`: of what it says, mostly."""
+        """`kinds`: of its commands, mostly."""
         self.order = order
         self.dice = dice
         self.kinds = kinds
@@ -171,7 +171,7 @@ class Mallory:
             self.connect()
 
     def theft(self, kind):
-        """Speak for somebody else, of what it has, as it would itself."""
+        """Return what another client could say of something that it has."""
         state = self.order[2].state
         if kind is EndWait:
             return EndWait(self.dice.choice(list(state.conditions._waiters)))
@@ -189,7 +189,7 @@ class Mallory:
 
 
 def hunt_as_a_client(seed, kinds=KINDS):
-    """Play an allowed client, which says these kinds of commands mostly; returns it."""
+    """Play an allowed client, which says these kinds of commands mostly; return it."""
     dice, order = random.Random(seed), started()
     honest = Honest(order)
     mallory = Mallory(order, dice, kinds)
@@ -216,7 +216,7 @@ def test_an_allowed_client_says_anything(seed):
 
 
 def test_what_an_allowed_client_says_comes_to_something():
-    """Else it would be no hunt."""
+    """Otherwise it would be no hunt."""
     heard = Counter()
     for seed in range(12):
         heard += hunt_as_a_client(seed).heard
@@ -229,7 +229,7 @@ STRANGERS = [Member(4, 9), Member(1, 9), Member(2, 9)]
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_member_that_is_no_server_says_anything(seed):
-    """But that it is one: who may join the group is for its node to say."""
+    """Except that it is one: its node decides who may join the group."""
     dice, order = random.Random(seed), started()
     honest = Honest(order)
     sender = dice.choice(STRANGERS)
@@ -258,7 +258,7 @@ def test_a_member_that_is_no_server_says_anything(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_member_reports_anything(seed):
-    """But that others decide, or that no ring is quorate: it calls rounds, and hands over whatever is no state."""
+    """Except that others decide, or that no ring is quorate: it calls rounds, and hands over what is no state."""
     dice, order = random.Random(seed), started()
     honest = Honest(order)
     sender = dice.choice(STRANGERS)
@@ -300,7 +300,7 @@ def test_a_member_reports_anything(seed):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_server_says_any_commands(seed):
-    """It may end what others have; but all servers do the same, and what they have is a state that can be."""
+    """It may end what others have. But all servers do the same, and the state remains a possible one."""
     dice, order = random.Random(seed), started()
     Honest(order)
     start = order[2].service.server.start

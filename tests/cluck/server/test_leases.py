@@ -1,4 +1,4 @@
-"""Leases (ruling E7), and what a change of the servers does to what clients have and asked for."""
+"""Leases (ruling E7), and the effect of a change of the servers on what clients have and requested."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_what_was_asked_for_during_a_change_is_done_after_it():
 
 
 def test_what_is_said_again_keeps_its_order():
-    """A task gives a lock back and asks for it again; both are lost with the ring."""
+    """A task releases a lock and requests it again; both are lost with the ring."""
     order = started()
     order[1].acquire()
     order.settle()
@@ -100,7 +100,7 @@ def test_a_waiter_that_has_not_said_so_renews_before_it_begins():
 
 
 def test_a_grant_that_never_was_says_nothing_of_the_lease_of_another_one_with_its_token():
-    """Server 1, which proposes what is due, did for itself alone what the others did later for somebody else."""
+    """Server 1, which proposes what is due, did for itself alone what the others did later for another client."""
     order = led_by_the_first()
     order[1].acquire(lease=5.0, grace=0.0)
     order.ring([1], [2, 3], tails=[(order.said(1), [1])])
@@ -228,7 +228,9 @@ def test_a_request_that_is_withdrawn_before_it_was_given_to_the_group_is_gone():
 
 
 def test_what_was_given_back_during_a_change_is_not_told_as_lost():
-    """The release is applied before what the view began with is final: it is told when it is, and as what it was."""
+    """The release is applied before what the view began with is final. It is reported when it is final, and as a
+    release.
+    """
     order = started(5, safe=False)
     order[2].acquire()
     order.settle()
@@ -248,7 +250,7 @@ def test_who_leads_is_told_behind_a_change_only_when_it_is_final():
         messages = order.said(1, 2, 3, 4, 5)
         held_back = [message for message in messages if _commits(message[1])]
         order.deliver([message for message in messages if message not in held_back], [1, 2, 3, 4, 5])
-    order.ring([1, 2, 3, 4, 5])  # and it is said again
+    order.ring([1, 2, 3, 4, 5])  # and it is submitted again
     final = []
     watched, on_final = order[2].service, order[2].service.on_final
 

@@ -22,7 +22,7 @@ from tests.cluck.server.orders import started
 
 
 def with_locks(count):
-    """A client of server 1 holds so many locks, with long names."""
+    """Return an order in which a client of server 1 holds this many locks, with long names."""
     order = started()
     for number in range(count):
         order[1].acquire(b"%04d" % number + bytes(900))
@@ -35,7 +35,7 @@ def ask(server, *numbers, question="tickets"):
 
 
 def take(server, turns=1):
-    """What was answered in so many turns."""
+    """Return what was answered in this many turns."""
     before = len(server.of(Answer))
     for _ in range(turns):
         server.service.take(server.order.now)

@@ -1,4 +1,4 @@
-"""Whose a command may be: what a client says is done in its own name alone, and by every lock server alike."""
+"""Rights: what a client says is done in its own name alone, and by every lock server alike."""
 
 from typing import get_args
 
@@ -49,7 +49,7 @@ class Scene:
         self.other_token = granted[0].token
 
     def command(self, kind):
-        """One that A, B or C may give."""
+        """Return a command that A, B or C may give."""
         new = self.bench.request("A")
         return {
             Acquire: Acquire(new, b"new"),
@@ -81,7 +81,7 @@ def test_what_comes_in_a_clients_name_from_another_node_is_void(kind):
 
 @pytest.mark.parametrize("kind", [Release, Renew])
 def test_a_token_that_is_known_or_guessed_is_no_right(kind):
-    """Whoever looks at the table sees tokens, and knows those that come next."""
+    """Anybody who looks at the table sees tokens, and knows those that come next."""
     scene = Scene()
     before = scene.image
     mallory = scene.bench.request("M")

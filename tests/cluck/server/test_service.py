@@ -56,18 +56,18 @@ from tests.cluck.server.steps import steps
 
 
 def commands(messages, *kinds):
-    """The commands of these kinds in messages."""
+    """Return the commands of these kinds in messages."""
     said = [command for _, data in messages for command in getattr(decode(data), "commands", ())]
     return [command for command in said if isinstance(command, kinds)]
 
 
 def leader(order, node=1):
-    """Who leads, as a server knows it."""
+    """Return who leads, as a server knows it."""
     return order[node].state.elections.of(b"head").leader
 
 
 def answer_pings(order, seconds, *nodes):
-    """Let time pass in which only the clients of these answer, and go on leading."""
+    """Let time pass in which only the clients of these servers answer, and lead on."""
     for _ in range(int(seconds / PING)):
         order.pass_time(PING)
         for node in nodes:
@@ -77,7 +77,7 @@ def answer_pings(order, seconds, *nodes):
 
 
 def deliver_up_to(order, *kinds):
-    """Say and deliver, up to messages with such commands; those are handed over instead."""
+    """Deliver everything, up to messages with such commands; those are returned instead."""
     nodes = list(order.rings)
     for _ in range(100):
         messages = order.said(*nodes)
@@ -113,7 +113,7 @@ def stood_in_turn(order, *nodes):
 
 
 def test_who_does_not_answer_pings_is_not_chosen_and_not_waited_for_long():
-    """3 has stood for longer than 2, and would be preferred."""
+    """3 has been a candidate for longer than 2, and would be preferred."""
     order = started()
     first, _, second = stood_in_turn(order, 1, 3, 2)
     answer_pings(order, 4, 1, 2)
@@ -126,7 +126,7 @@ def test_who_does_not_answer_pings_is_not_chosen_and_not_waited_for_long():
 
 
 def test_a_winner_that_does_not_come_is_replaced():
-    """Its connection is lost when it has given its status and does not know yet that it has won."""
+    """Its connection is lost after it has given its status, before it knows that it has won."""
     order = started()
     first, _, second = stood_in_turn(order, 1, 3, 2)
     order[1].withdraw(first)
@@ -178,7 +178,7 @@ def test_a_leader_that_comes_back_is_told_that_it_leads_when_it_has_renewed():
 
 
 def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
-    """The fourth server proposes nothing, and nothing of what it hears piles up there."""
+    """The fourth server proposes nothing, and nothing that it hears accumulates there."""
     order = started(4)
     (fourth,) = {server.node_id for server in order.servers.values()} - {
         member.node_id for member in order[1].service.replica.leaders
@@ -196,7 +196,7 @@ def test_a_server_that_hurries_nobody_remembers_no_elections_that_are_over():
 
 
 def stand_still(order, stopped, seconds, *, step=0.25):
-    """Let time pass in which one server does nothing; the clients of the others answer, and go on leading."""
+    """Let time pass in which one server does nothing; the clients of the others answer, and lead on."""
     others = [node for node in order.rings if node != stopped]
     end = order.now + seconds
     while order.now < end:
@@ -225,7 +225,7 @@ def test_a_leader_counts_from_when_its_server_asked():
 
 
 def test_what_a_leader_publishes_is_no_renewal():
-    """Its server tells it behind a change, with what was published, that it leads still."""
+    """Its server tells it after a change, with what was published, that it still leads."""
     order = started(safe=False)
     candidate = order[1].stand()
     order.settle()
@@ -235,7 +235,7 @@ def test_what_a_leader_publishes_is_no_renewal():
     order[1].told.clear()
     order[1].say(Publish(candidate._replace(number=2), b"head", token, b"plan"))
     order.ring([1, 2, 3])
-    for _ in range(10):  # what all say at once, so that it is done before the view's beginning is final
+    for _ in range(10):  # all say that at once, so that it is done before the view's beginning is final
         order.deliver(order.said(1, 2, 3), [1, 2, 3])
     assert order[1].state.elections.of(b"head").blob == b"plan"
     assert order[1].of(Leads) == [Leads(candidate, token, 0.0)]
@@ -386,7 +386,7 @@ def test_a_client_that_is_lost_while_it_leads_leads_to_the_end_of_its_lease():
 
 
 def test_a_round_goes_on_whatever_the_leader_publishes():
-    """It is one for a successor, and somebody does not answer in it."""
+    """The round is one for a successor, and somebody does not answer in it."""
     order = started()
     stood_in_turn(order, 1, 2, 3)
     order.pass_time(2)
@@ -620,7 +620,7 @@ def test_what_a_client_asks_again_after_its_goodbye_is_nobodys():
 
 @pytest.mark.parametrize("again", [0, 1, 2])
 def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
-    """However often its client came back and said it again."""
+    """However often its client came back and requested it again."""
     order = started()
     order[1].acquire(b"held")
     order.settle()
@@ -639,7 +639,7 @@ def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
 
 
 def test_the_group_hears_of_no_client_that_asked_it_for_nothing():
-    """Else those that come and go while this server is cut off would pile up."""
+    """Otherwise clients that come and go while this server is cut off would accumulate."""
     order = started()
     order.ring([1], [2, 3])
     order.settle()
@@ -699,7 +699,7 @@ def test_what_is_said_of_a_lock_that_was_lost_meanwhile_is_answered(say):
 
 
 def test_a_candidate_that_renews_a_leadership_that_is_over_stands_on():
-    """Also where another state is born, of which its server has to tell it again."""
+    """Also where another state is born, which its server has to tell it again."""
     order = started()
     request = order[1].stand()
     order.settle()
@@ -731,7 +731,7 @@ def test_a_withdrawal_is_answered_whatever_there_was():
 
 
 def have_clients(order, count):
-    """So many clients of the first server come, each of which stands in an election of its own, and observes it."""
+    """Have this many clients of the first server, each a candidate in an election of its own, and an observer of it."""
     for number in range(count):
         heard = []
         connection = order[1].service.connect(heard.append)
@@ -743,8 +743,8 @@ def have_clients(order, count):
 
 
 def test_a_change_of_who_leads_is_no_matter_of_other_elections():
-    """What is to be done for it does not grow with the clients that are in others, nor what a view begins with with
-    the square of them.
+    """The work for one election does not grow with the clients that are in others. The work at a view's beginning does
+    not grow with the square of them.
     """
 
     def cost(count):
@@ -774,7 +774,7 @@ def test_to_observe_costs_the_same_however_much_is_not_final_yet():
 
 
 def test_who_hears_nothing_of_what_it_says_is_not_ready():
-    """The daemon of its ring stands still, say: the view is what it was, and nobody tells that it is of no use."""
+    """For example, the daemon of its ring hangs: the view is what it was, and nobody says that it is of no use."""
     order = started()
     server = order[1]
 

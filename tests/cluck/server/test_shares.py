@@ -25,7 +25,7 @@ class Program:
         self.order.settle()
 
     def name(self, number):
-        """One that no other program has."""
+        """Return a name that no other program has."""
         return b"%d of %d" % (number, self.owner.client.number)
 
     def of(self, kind):

@@ -1,4 +1,4 @@
-"""What a lock server keeps on disk: who may read it, and what becomes of it where the disk fails."""
+"""What a lock server keeps on disk: who may read it, and what happens where the disk fails."""
 
 import fcntl
 import os

@@ -152,7 +152,7 @@ def test_what_is_long_takes_more_room():
 
 
 def _all_said(order):
-    """Everything that is said from now on, until nothing more is."""
+    """Return everything that is said from now on, until nothing more is."""
     said = []
     while messages := order.said(1, 2, 3):
         said += messages

@@ -1,4 +1,4 @@
-"""A replicated state on the bench, and short words for what clients A, B, C … ask of it."""
+"""A replicated state on the bench, and short names for the commands of clients A, B, C …."""
 
 from cluck.commands import (
     Acquire,
@@ -79,7 +79,7 @@ class Bench:
         return request
 
     def notify(self, condition="condition", **options):
-        """Without the answer to who notifies."""
+        """Return the outcomes without the answer to the client that notifies."""
         *outcomes, notified = self.apply(Notify(self.request("N"), condition.encode(), **options))
         assert notified.request.owner.client.number == ord("N")
         return outcomes
@@ -103,7 +103,7 @@ class Bench:
         return self.apply(Commit(b"election", round, candidate))
 
     def elect(self, candidate, round=1):
-        """All that are left to do when the others have answered."""
+        """Give the commands that remain when the others have answered."""
         self.status(candidate, round, running=1e6)
         self.close(round)
         self.next(candidate, round)

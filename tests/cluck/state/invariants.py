@@ -1,4 +1,6 @@
-"""What holds of every state, whatever anybody has said: nothing lost, nothing twice, nothing without a bound."""
+"""What is true of every state, whatever anybody has said: nothing is lost, nothing is there twice, everything has a
+bound.
+"""
 
 from itertools import pairwise
 
@@ -12,7 +14,7 @@ from cluck.state.tokens import TOKENS_OF_AN_EPOCH
 
 
 def check(state):
-    """Raise AssertionError where a state is not one that can be."""
+    """Raise AssertionError where a state is not a possible one."""
     check_locks(state)
     check_conditions(state)
     check_elections(state)

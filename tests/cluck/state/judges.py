@@ -1,4 +1,4 @@
-"""Judges: dumb models that believe outcomes alone, and complain when those cannot be."""
+"""Judges: simple models that believe outcomes alone, and complain about impossible ones."""
 
 import re
 from functools import cmp_to_key
@@ -38,7 +38,7 @@ from cluck.commands import (
 
 
 class TicketJudge:
-    """Who holds what."""
+    """Knows who holds what."""
 
     def __init__(self):
         self.held = {}
@@ -78,7 +78,7 @@ class TicketJudge:
 
 
 def deadlocked(table):
-    """Owners of locks in a circle of waiting, found by trying what could still end."""
+    """Return the owners of locks in a circle of waiting, found by trying what could still end."""
     alive = {ticket.request.owner for ticket in table.tickets()}
     waits = {}
     for lock in table.locks.values():
@@ -97,18 +97,18 @@ def deadlocked(table):
 
 
 class ConditionJudge:
-    """Who waits, and who is to be woken by what: each once, in order, none of the dead."""
+    """Knows who waits, and who must be woken by what: each once, in order, no client that has ended."""
 
     def __init__(self):
         self.waiting = {}
-        """By condition: requests with the lock that they gave back."""
+        """By condition: requests with the lock that they released."""
 
     def drop(self, is_dropped):
         for name, waiters in list(self.waiting.items()):
             self.waiting[name] = [waiter for waiter in waiters if not is_dropped(waiter[0])]
 
     def expected(self, command, tickets):
-        """Whom a new command wakes; of one that waits, its answer."""
+        """Return whom a new command wakes; of a waiting one, its answer."""
         match command:
             case Wait(request, condition, lock, token):
                 waiters = self.waiting.setdefault(condition, [])
@@ -134,7 +134,7 @@ class ConditionJudge:
         return []
 
     def judge(self, state, command, outcomes, tickets):
-        """What a command that came for the first time has brought about; before the judge of tickets."""
+        """Judge the outcomes of a command that came for the first time; before the judge of tickets does."""
         expected = self.expected(command, tickets)
         mine = (Waiting, Woken, Notified)
         assert [o for o in outcomes if isinstance(o, mine)] == [o for o in expected if isinstance(o, mine)]
@@ -158,30 +158,31 @@ class Standings:
         self.standing = {}
         self.round = 0
         self.asked = None
-        """While a round is open: what each has answered."""
+        """While a round is open: the answer of each."""
         self.winner = self.named = self.leader = self.lately = None
         self.token = self.version = self.renewals = 0
         self.lasts = False
-        """Something may be done by the leadership with this token, which was the one of `lately` or `leader`."""
+        """Something may be done by the leadership with this token, which was that of `lately` or `leader`."""
 
 
 class Restarted(NamedTuple):
-    """Machines were started anew: in the place of a command."""
+    """Machines were restarted: in the place of a command."""
 
     clients: list
-    """Those that have ended with them."""
+    """The clients that have ended with them."""
 
 
 class ElectionJudge:
-    """At most one leader, chosen by the rules, and none while the one before may act; events in pairs; no election that
-    nothing could move on."""
+    """There is at most one leader, chosen by the rules, and none while the one before may act. Events come in pairs,
+    and something can move every election on.
+    """
 
     def __init__(self):
         self.elections = {}
         self.last_token = 0
 
     def drop(self, is_dropped):
-        """Those who stand no more; the end of a leadership is to be told for it."""
+        """The candidates that withdrew; the end of a leadership is to be reported for it."""
         for election in self.elections.values():
             election.standing = {r: c for r, c in election.standing.items() if not is_dropped(r)}
             if election.asked is not None:
@@ -271,7 +272,7 @@ class ElectionJudge:
 
     @staticmethod
     def _best(election, answered):
-        """As FastDFS has it: sorted with a comparator, the last one wins."""
+        """As FastDFS does it: sorted with a comparator, the last one wins."""
 
         def compare(a, b):
             (one, (address, port)), (other, (other_address, other_port)) = (

@@ -1,4 +1,4 @@
-"""Conditions: who is woken, in which order, with which lock, and what becomes of waiters that go."""
+"""Conditions: who is woken, in which order, with which lock, and what happens to waiters that go."""
 
 import pytest
 from msgspec.msgpack import encode
@@ -192,7 +192,7 @@ def test_to_wait_needs_the_lock(bench, how):
 
 
 def test_another_task_of_the_client_may_wait_with_the_lock(bench):
-    """A program may hand what it holds from one of its tasks to another."""
+    """A program may hand a lock from one of its tasks to another."""
     bench.acquire("A", task=1)
     w, outcomes = bench.wait("A", FIRST)
     assert outcomes[-1] == Waiting(w)

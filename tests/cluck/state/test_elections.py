@@ -1,4 +1,4 @@
-"""Elections: rounds, their winners, who leads and until when, and what those who observe are told."""
+"""Elections: rounds, their winners, who leads and until when, and what observers are told."""
 
 import pytest
 from msgspec.msgpack import encode
@@ -473,7 +473,7 @@ def test_a_leader_that_stands_no_more_renews_nothing(bench):
 
 
 def test_a_leader_that_stands_again_and_renews_in_time_leads_on(bench):
-    """Its lock server was restarted, say; somebody else is to lead already."""
+    """For example, its lock server was restarted; another candidate is to lead already."""
     a, b, _ = led_by_first(bench)
     bench.publish("A", FIRST, b"plan")
     bench.apply(Stand(b, E), THERE)
@@ -598,7 +598,7 @@ def test_a_lease_must_be_on_record(bench):
 
 @pytest.mark.parametrize("is_last", [False, True], ids=["first", "last"])
 def test_a_machine_that_runs_anew_ends_nothing_at_another_node(bench, is_last):
-    """Whose machine is a copy of the former one, to the name."""
+    """Its machine is a copy of the former one, even in its name."""
     bench.acquire("A")
     a, _ = led_by_first(bench, "B")
     former, anew = ServerId(2, 5), ServerId(2, 6)
@@ -653,7 +653,7 @@ def test_to_publish_needs_the_present_token(bench):
 
 
 def test_to_publish_takes_the_client_that_leads(bench):
-    """All that observe know the token."""
+    """All observers know the token."""
     led_by_first(bench, "B")
     p, outcomes = bench.publish("B", FIRST)
     assert outcomes == [Refused(p, Why.NOT_HELD)]

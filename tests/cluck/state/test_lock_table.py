@@ -1,4 +1,4 @@
-"""The table of tickets: queues, modes, tokens, requests that come again, deadlocks, and what always holds."""
+"""The table of tickets: queues, modes, tokens, requests that come again, deadlocks, and what is always true."""
 
 import random
 
@@ -74,7 +74,7 @@ def test_a_late_release_touches_nobody(bench):
 
 
 def test_a_late_release_touches_no_later_grant_of_the_same_request(bench):
-    """The state has forgotten its client in between, which asked again."""
+    """The state has forgotten its client in between, which requested it again."""
     a, _ = bench.acquire("A")
     bench.apply(Gone(a.owner.client))
     assert bench.apply(Acquire(a, b"lock")) == [Granted(a, FIRST + 1)]
@@ -287,7 +287,7 @@ def test_a_chain_of_waiting_may_be_long(bench):
 
 
 def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench, monkeypatch):
-    """Who waits in the same queue further ahead is not followed again from each place: that would take for ever."""
+    """A ticket further ahead in the same queue is not followed again from each place: that would take for ever."""
     followed = []
     all_ahead = lock_table.Lock.all_ahead
     bench.acquire("A", "x")
@@ -302,7 +302,7 @@ def test_a_deadlock_behind_a_long_queue_is_seen_at_once(bench, monkeypatch):
 
 
 def test_a_search_for_a_deadlock_has_an_end(bench, monkeypatch):
-    """Readers are followed from each place: what one of them is behind, another one need not be."""
+    """Readers are followed from each place: one of them may be behind a ticket that another one is not behind."""
     monkeypatch.setattr(lock_table, "MOST_STEPS", 100)
     looked_at = []
     all_ahead = lock_table.Lock.all_ahead
@@ -349,7 +349,7 @@ def test_as_many_locks_are_held_as_may(bench, monkeypatch):
 
 
 def test_what_is_remembered_of_a_client_has_a_bound(bench):
-    """It says itself what is settled, and need not."""
+    """The client says what is settled, and need not."""
     client = ClientId(HERE, 1)
     for number in range(1, 5 * MOST_UNSETTLED):
         request = RequestId(Owner(client, 0), number)
@@ -455,7 +455,7 @@ def test_an_open_request_is_answered_also_where_later_ones_are_settled(bench):
 
 
 def test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is(bench):
-    """As of a lock that was held and then lost, while its client was away."""
+    """For example of a lock that was held and then lost, while its client was away."""
     a, _ = bench.acquire("A")
     bench.acquire("A", "x", settled=1)
     bench.apply(Force(b"lock", FIRST))
@@ -504,7 +504,7 @@ def test_a_deadlock_is_seen_also_where_only_the_queue_is_in_the_way(bench):
 
 @pytest.mark.parametrize("where", ["at the end", "in the middle"])
 def test_permits_make_no_circle(bench, where):
-    """Any holder's may come free."""
+    """Any holder's permit may come free."""
     bench.acquire("A", "permits", permits=1)
     bench.acquire("B", "lock")
     waits = [lambda: bench.acquire("A", "lock"), lambda: bench.acquire("B", "permits", permits=1)]
@@ -533,7 +533,7 @@ def test_a_ticket_is_found_in_the_longest_queue_in_a_few_steps(bench, monkeypatc
 
 
 def test_what_waits_for_a_token_is_granted_when_there_is_another_epoch(bench):
-    """Of a released lock, and of one that is wanted again behind a condition (ruling E6)."""
+    """The token of a released lock, and of one that is requested again after a condition (ruling E6)."""
     state = bench.state
     w = bench.acquire_and_wait("W", lock="other")
     a, _ = bench.acquire("A")

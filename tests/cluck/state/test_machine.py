@@ -1,4 +1,4 @@
-"""The replicated state under random commands: dumb judges watch it, and a twin made of its image does the same."""
+"""The replicated state under random commands: simple judges watch it, and a twin made of its image does the same."""
 
 import random
 
@@ -45,16 +45,16 @@ ELECTIONS = [b"one", b"two"]
 
 
 class World:
-    """A state, the clients that ask of it at random, and its judges."""
+    """A state, the clients that give it random commands, and its judges."""
 
     def __init__(self, seed):
         self.dice = random.Random(seed)
         self.bench = Bench()
         self.tickets, self.conditions, self.elections = TicketJudge(), ConditionJudge(), ElectionJudge()
         self.asked = []
-        """All requests that may come again."""
+        """Return all requests that may come again."""
         self.counts = {}
-        """How often which outcome came."""
+        """The number of outcomes of each kind."""
         self.twin = LockState.of(decode(encode(self.state.image()), type=LockImage))
 
     @property
@@ -62,7 +62,7 @@ class World:
         return self.bench.state
 
     def compare_twin(self):
-        """It was made of an image some time ago, and has done the same since; at times another one is made."""
+        """It was made of an image some time ago, and has done the same since; now and then another one is made."""
         if self.dice.random() < 0.1:
             image = encode(self.state.image())
             assert encode(self.twin.image()) == image
@@ -108,7 +108,7 @@ class World:
         self.elections.drop(is_dropped)
 
     def keep(self, servers):
-        """Others are gone; sometimes since their machine has been started anew."""
+        """Have other servers gone; sometimes since their machine was restarted."""
         runs = {node: self.dice.randrange(3) for node in {server.node_id for server in servers}}
         boots = {server: Boot("machine", str(runs[server.node_id])) for server in servers if self.dice.random() < 0.8}
         ended = self.state._ended_with_machines(boots)
@@ -125,12 +125,12 @@ class World:
             assert ticket.token or ticket.request.owner.client not in stranded
 
     def parts(self):
-        """All but what is remembered of clients, which also has through whom they spoke last."""
+        """Return all but what is remembered of clients, which includes through whom they spoke last."""
         image = self.state.image()
         return encode([image.drawn, image.locks, image.conditions, image.elections])
 
     def is_known(self, command):
-        """Whether this is to be answered, and to change nothing."""
+        """Return whether this is to be answered, and to change nothing."""
         if not isinstance(command, Request | Withdraw):
             return False
         history = self.state.requests.histories.get(command.request.owner.client)
@@ -148,7 +148,7 @@ class World:
         return max(0, request.number - self.dice.randrange(1, 8)) if self.dice.random() < 0.1 else 0
 
     def is_busy(self, owner):
-        """Who waits does nothing else."""
+        """A client that waits does nothing else."""
         waiting = [w.ticket for c in self.state.conditions.by_name.values() for w in c.waiters]
         return any(not t.token and t.request.owner == owner for t in [*self.state.table.tickets(), *waiting])
 
@@ -226,7 +226,7 @@ class World:
         return Stand(request, self.dice.choice(ELECTIONS), address, port, self.settled(request))
 
     def election(self):
-        """Mostly what the stage asks for, of the right one, for the right round."""
+        """Return mostly what the stage asks for, of the right candidate, for the right round."""
         name = self.dice.choice(ELECTIONS)
         election = self.state.elections.by_name.get(name)
         if election is None:
@@ -277,7 +277,7 @@ def test_what_always_holds(seed):
 
 
 def test_random_worlds_see_everything():
-    """What a hunt does not meet it cannot judge."""
+    """A hunt cannot judge what it does not meet."""
     world = World(0)
     world.run(3000)
     rare = {

@@ -1,4 +1,4 @@
-"""Histories of clients of one lock: valid ones from a model that is dice and a clock, and a dumb twin of the check."""
+"""Histories of clients of one lock: valid ones by a model with dice and a clock, and a simple twin of the check."""
 
 import heapq
 from collections import defaultdict
@@ -12,7 +12,7 @@ LEASE = 5.0
 
 
 class Model:
-    """A lock, its clients, and what they write down. All happens where the dice say, at the time of the model."""
+    """A lock, its clients, and their records. Everything happens where the dice say, at the time of the model."""
 
     def __init__(self, dice, kinds=(EXCLUSIVE,), clients=4, trouble=0.1):
         """`trouble`: how often an outcome is unknown, or a client ends."""
@@ -120,7 +120,7 @@ KINDS = {
 
 
 def spoil(dice, operations):
-    """Change one of the operations a little; perhaps it is a history still."""
+    """Change one of the operations a little; the history may still be valid."""
     place = dice.randrange(len(operations))
     one = operations[place]
     tokens = [other.token for other in operations if other.token]
@@ -141,7 +141,7 @@ def spoil(dice, operations):
 
 
 def is_history(operations, died):
-    """Whether one lock could have said so: by trying everything at every place. For a few operations."""
+    """Return whether one lock could have said so, by trying everything at every place. For a few operations."""
     told = {}
     for number, one in enumerate(operations):
         if one.what is What.ACQUIRE and one.outcome is Outcome.OK and told.setdefault(one.token, number) != number:

@@ -1,4 +1,4 @@
-"""Simulated clients write down what they were told as it may have been, and no more than that."""
+"""Simulated clients record what they were told as it may have been, and no more than that."""
 
 from cluck.testing.actors import Actor, Forced
 from cluck.testing.checkers import Run, Waited, check
@@ -7,7 +7,7 @@ from tests.cluck.server.orders import started
 
 
 class Clients:
-    """One simulated client at each server of an order, and what they write down."""
+    """One simulated client at each server of an order, and its records."""
 
     def __init__(self, order):
         self.order = order
@@ -22,7 +22,7 @@ class Clients:
         return self.actors[node]
 
     def hear(self):
-        """Let everything be said, and all clients hear it."""
+        """Deliver everything, to all clients, too."""
         for _ in range(3):
             self.order.settle()
             for actor in self.actors.values():
@@ -40,7 +40,7 @@ class Clients:
 
 
 def test_a_lock_that_was_granted_unheard_and_asked_for_again_makes_a_lock_busy_for_others():
-    """The servers that stay know of the grant, and not that nobody was told; then they forget who asked."""
+    """The servers that stay know of the grant, and not that it was never reported; then they forget the client."""
     order = started()
     clients = Clients(order)
     clients.hear()
@@ -71,7 +71,7 @@ def test_a_lock_that_was_granted_unheard_and_asked_for_again_makes_a_lock_busy_f
 
 
 class Dice:
-    """They always fall alike."""
+    """They always come out alike."""
 
     choice = staticmethod(lambda choices: choices[0])
     random = staticmethod(lambda: 0.5)

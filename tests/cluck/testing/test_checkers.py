@@ -1,4 +1,4 @@
-"""Each checker finds what was planted for it, and passes what dice make without fault."""
+"""Each checker finds the fault that was planted for it, and passes random histories without fault."""
 
 import random
 from dataclasses import replace
@@ -128,7 +128,7 @@ class Service:
     def __init__(self, seed):
         self.dice = random.Random(seed)
         self.log = []
-        """All that became final, with the state behind it."""
+        """Everything that became final, with the state after it."""
         self.orders = [Order(number) for number in range(3)]
         self.places = [0] * 3
         self.now = 0.0
@@ -257,7 +257,7 @@ def test_tokens_of_those_who_may_hold_together_have_no_order():
 @settings(max_examples=40, deadline=None)
 @SEEDS
 def test_holdings_by_dice(seed):
-    """Without fault; and where one goes on for longer than it may, unless all share."""
+    """Without fault; and where one client continues for longer than it may, unless all share."""
     dice = random.Random(seed)
     holdings, now = [], 0.0
     for turn in range(50):
@@ -367,7 +367,7 @@ def test_what_observers_see():
 @settings(max_examples=40, deadline=None)
 @SEEDS
 def test_leaders_by_dice(seed):
-    """Without fault; and with one event gone, or told once more."""
+    """Without fault; and with one event missing, or reported once more."""
     dice = random.Random(seed)
     roles, now = [], 0.0
     for token in range(1, 30):
@@ -440,7 +440,7 @@ def test_who_does_not_reacquire_has_nothing_to_settle():
 
 
 def wakeups(dice):
-    """A condition by dice: waits and notifies, each with its effect somewhere between call and return."""
+    """A condition by dice: waits and notifications, each with its effect somewhere between call and return."""
     queue, waits, notifies, now = [], [], [], 0.0
     for number in range(60):
         now += 1
@@ -466,7 +466,7 @@ def wakeups(dice):
 @settings(max_examples=60, deadline=None)
 @SEEDS
 def test_wakeups_by_dice(seed):
-    """Without fault; and where one says one more than it woke, and all is known."""
+    """Without fault; and where one says that it woke one more than it did, and all is known."""
     waits, notifies = wakeups(random.Random(seed))
     assert not list(check_wakeups(waits, notifies))
     place = random.Random(seed).randrange(len(notifies))

@@ -1,4 +1,4 @@
-"""The check of clients' histories: valid ones pass, broken ones do not, and a dumb twin says the same of small ones."""
+"""The check of clients' histories: valid ones pass, broken ones do not, and a simple twin agrees on small ones."""
 
 import random
 from dataclasses import replace

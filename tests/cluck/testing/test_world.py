@@ -1,4 +1,4 @@
-"""What lock servers of random worlds write down, and what is found in them at the end."""
+"""What lock servers of random worlds record, and what is found in it at the end."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from tests.cluck.server import orders
 
 @pytest.fixture
 def locks(monkeypatch):
-    """What the servers of an order write down."""
+    """The records of the servers of an order."""
     locks = SimulatedLocks()
 
     def begin(*arguments, **options):

@@ -40,7 +40,7 @@ def test_two_nodes_keep_them_too(seed):
 
 
 def test_rare_things_happen():
-    """What worlds are to try comes to pass in some of them, or the dice have to be loaded anew."""
+    """Everything that worlds are to try happens in some of them, or the dice have to be loaded anew."""
     marks = Counter()
     for seed in range(100, 160):
         locks = SimulatedLocks()
@@ -52,7 +52,7 @@ def test_rare_things_happen():
 
 
 def test_a_world_goes_the_same_way_in_each_process():
-    """Whatever the hashes of names are there; else a seed could not be replayed."""
+    """Whatever the hashes of names are there; otherwise a seed could not be replayed."""
     ways = [
         subprocess.run(
             [sys.executable, "-c", TELL, "3", "5", "10"],
