@@ -23,8 +23,9 @@ from cluck.server.host import Host
 from cluck.server.queries import text as shown
 from cluck.server.replies import LeadershipNews
 from cpg.local.access import Access
+from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN
 from cpg.local.lifecycle import descriptors_for_clients
-from cpg.local.server_socket import Connection, Peer, accept
+from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept
 from cpg.local.turns import Turns
 from totem.errors import TotemError
 from totem.log_fields import event_fields, extra
@@ -32,14 +33,8 @@ from totem.text import printable
 
 _log = logging.getLogger(__name__)
 
-READ_TURN: Final = 16
-"""Records taken from one client before others get a turn."""
-BEHIND_INTERVAL: Final = 0.05
-"""Seconds between two looks whether a client that is behind has read."""
 GOODBYE_PATIENCE: Final = 60.0
 """Seconds that a goodbye waits for a client that does not read."""
-FAREWELL_PATIENCE: Final = 1.0
-"""Seconds that clients have to take their goodbye when the daemon ends."""
 START_PATIENCE: Final = 10.0
 """Seconds that a client waits for a daemon that was started just now to know whether it has a ring."""
 DESCRIPTORS: Final = 3

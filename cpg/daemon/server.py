@@ -17,22 +17,17 @@ import trio
 from cpg.client.ipc import RECORD, Farewell
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
-from cpg.local.server_socket import Connection, Peer, accept
+from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN
+from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept
 from cpg.local.turns import Turns
 from cpg.ring import live
 from totem.configuration import Delivery
 from totem.errors import RingLost
 
-READ_TURN: Final = 16
-"""Records read from one client before others get a turn."""
-BEHIND_INTERVAL: Final = 0.05
-"""Seconds between two checks whether a client that is behind has read."""
 ITEM_PATIENCE: Final = 10.0
 """Seconds in which a long message must arrive, where others wait for room."""
 GOODBYE_PATIENCE: Final = 600.0
 """Seconds that a goodbye waits for a client that does not read."""
-FAREWELL_PATIENCE: Final = 1.0
-"""Seconds that clients have to read their goodbye when the daemon ends."""
 
 _SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
 """Reasons that do not concern one client, or have a log line of their own."""

@@ -30,7 +30,7 @@ SILENCE: Final = 3.0
 WELCOME_PATIENCE: Final = 30.0
 """Seconds without an answer after which a client gives up."""
 FAREWELL_PATIENCE: Final = 1.0
-"""Seconds that the last records of a client may take."""
+"""Seconds that the last records of a client, or of a daemon that ends, may take."""
 
 Answer = TypeVar("Answer")
 

@@ -25,6 +25,8 @@ from totem.errors import ConfigError
 LONGEST_PATH: Final = 107
 """Largest number of bytes of a socket's path in the kernel."""
 BACKLOG: Final = 1024
+BEHIND_INTERVAL: Final = 0.05
+"""Seconds between two checks whether a client that is behind has read."""
 ACCEPT_PAUSE: Final = 0.1
 """Seconds before the next try when there are no descriptors left."""
 _NO_DESCRIPTORS: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

@@ -8,6 +8,8 @@ import trio
 from cluck.commands import Acquire, Ended, Owner, Release, RequestId
 from cluck.protocol import VERSION, Hello, LockHeld, Readiness, Renounced, Welcome
 from cluck.server.host import Host
+from cpg.events import Confchg, Reason
+from cpg.local.program import sole
 from cpg.replication.electorate import Electorate
 from cpg.replication.replica import ReplicaSettings
 from cpg.testing import World
@@ -144,3 +146,14 @@ async def test_the_whole_cluster_starts_again_with_larger_tokens(autojump_clock,
             a.acquire(b"lock")
             tokens.append((await a.hear(LockHeld)).token)
     assert tokens[1] >> 32 > tokens[0] >> 32
+
+
+async def test_a_server_ends_where_its_own_leave_comes(autojump_clock, disks):
+    """A ring that connects to its daemon again reports it: the messages in between are unknown."""
+    async with World(3).open_ring(1) as ring, ring.join("cluck") as group:
+        host = Host(group, SETTINGS, disks[1], clock=trio.current_time)
+        group._stream.event(Confchg((), {group.member: Reason.NODEDOWN}, {}))
+        with pytest.raises(ExceptionGroup) as failed:
+            await host.run()
+        assert "the connection to the daemon was lost" in str(sole(failed.value))
+        assert isinstance(sole(failed.value), RingLost)
