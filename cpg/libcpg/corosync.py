@@ -100,21 +100,21 @@ async def _close(connection: Cpg | QuorumService) -> None:
 class _RingsDelivered:
     """The rings, and their quorum, that one stream has got, each once and in its place."""
 
-    def __init__(self, tell: Callable[[RingEvent], None]) -> None:
+    def __init__(self, deliver: Callable[[RingEvent], None]) -> None:
         self.ring: TotemConfchg | None = None
         self.quorum: Quorum | None = None
         """The quorum of that ring; None until it arrives."""
-        self._tell = tell
+        self._deliver = deliver
 
     def on_ring(self, ring: TotemConfchg) -> None:
         if ring != self.ring:
             self.ring, self.quorum = ring, None
-            self._tell(ring)
+            self._deliver(ring)
 
     def on_quorum(self, quorum: Quorum) -> None:
         if quorum != self.quorum:
             self.quorum = quorum
-            self._tell(quorum)
+            self._deliver(quorum)
 
 
 class CorosyncRing(Ring):
@@ -129,7 +129,7 @@ class CorosyncRing(Ring):
         super().__init__(member)
         self._libraries = libraries
         self._quorum_service = quorum_service
-        self._told = _RingsDelivered(self._on_ring)
+        self._delivered = _RingsDelivered(self._on_ring)
         self._quorums: dict[RingId, Quorum] = {}
         """The last quorum of the latest rings."""
         self._memberships: set[_CorosyncMembership] = set()
@@ -142,17 +142,17 @@ class CorosyncRing(Ring):
     @property
     def ring_id(self) -> RingId:
         """The present ring: its representative and its sequence number."""
-        return self._told.ring.ring_id if self._told.ring else NO_RING
+        return self._delivered.ring.ring_id if self._delivered.ring else NO_RING
 
     @property
     def node_ids(self) -> tuple[int, ...]:
         """The nodes of the present ring, ascending."""
-        return self._told.ring.node_ids if self._told.ring else ()
+        return self._delivered.ring.node_ids if self._delivered.ring else ()
 
     @property
     def quorate(self) -> bool:
         """Whether the present ring has the votes to act for the cluster, as far as Corosync has reported."""
-        return self._told.quorum is not None and self._told.quorum.quorate
+        return self._delivered.quorum is not None and self._delivered.quorum.quorate
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
         """Return the members of all groups of the ring, by name in ascending order."""
@@ -188,7 +188,7 @@ class CorosyncRing(Ring):
             if error.code == Code.ACCESS and is_open:
                 raise GroupReserved(
                     f"the group {quoted(name)} is reserved, and the user with uid {os.geteuid()} may not join "
-                    "it: the node's log tells what to do"
+                    "it: the node's log says what to do"
                 ) from None
             raise _lost(error) from None
         membership = _CorosyncMembership(self, connection, name, inbox)
@@ -203,7 +203,7 @@ class CorosyncRing(Ring):
     # ---- the memberships' side
 
     def _take_room(self, size: int, *, alone: bool) -> None:
-        """Count so many bytes in the queue. Raises QueueFull. `alone`: one message, which an empty queue accepts."""
+        """Count `size` bytes in the queue. Raises QueueFull. `alone`: one message, which an empty queue accepts."""
         if self._queued + size > SEND_QUEUE and not (alone and not self._queued):
             raise QueueFull(f"no room for {size} bytes: {self._queued} wait for Corosync")
         self._queued += size
@@ -223,11 +223,11 @@ class CorosyncRing(Ring):
         """Process the events of the quorum service."""
         for event in self._quorum_service.dispatch(RECEIVE_TURN):
             if type(event) is TotemConfchg:
-                self._told.on_ring(event)
+                self._delivered.on_ring(event)
             else:
                 self._note(event)
-            for told in (self._told, *(membership.told for membership in self._memberships)):
-                self._place_quorum(told)
+            for delivered in (self._delivered, *(membership.delivered for membership in self._memberships)):
+                self._place_quorum(delivered)
         self._wake()
 
     def _note(self, said: QuorumAt) -> None:
@@ -235,10 +235,10 @@ class CorosyncRing(Ring):
         if len(self._quorums) > KNOWN_RINGS:
             del self._quorums[next(iter(self._quorums))]
 
-    def _place_quorum(self, told: _RingsDelivered) -> None:
+    def _place_quorum(self, delivered: _RingsDelivered) -> None:
         """Give a stream the quorum of its present ring, if it is known."""
-        if told.ring is not None and (quorum := self._quorum_of(told.ring)) is not None:
-            told.on_quorum(quorum)
+        if delivered.ring is not None and (quorum := self._quorum_of(delivered.ring)) is not None:
+            delivered.on_quorum(quorum)
 
     def _lose(self, failure: Exception) -> None:
         """End the ring: the connection to Corosync is lost."""
@@ -270,7 +270,7 @@ class CorosyncRing(Ring):
         return [*super()._jobs(), self._probe]
 
     def _is_complete(self) -> bool:
-        return self._told.quorum is not None
+        return self._delivered.quorum is not None
 
 
 class _CorosyncMembership:
@@ -279,7 +279,7 @@ class _CorosyncMembership:
     def __init__(self, ring: CorosyncRing, connection: Cpg, name: bytes, inbox: Inbox) -> None:
         self.scope = trio.CancelScope(shield=True)
         """The scope that ends it, in order or not."""
-        self.told = _RingsDelivered(inbox.event)
+        self.delivered = _RingsDelivered(inbox.event)
         self._ring = ring
         self._connection = connection
         self._name = name
@@ -336,7 +336,7 @@ class _CorosyncMembership:
 
     def _on_messages(self, run: ReceivedRun) -> None:
         """Deliver a run of messages. Hot: once for each sender of a turn."""
-        if self.told.quorum is None:
+        if self.delivered.quorum is None:
             self._ring._read_quorum()  # it has arrived, and its place is here
         self._inbox.messages(run.sender, Level.AGREED, run.payloads)
 
@@ -344,7 +344,7 @@ class _CorosyncMembership:
         own = self._ring.member
         if own in confchg.left:
             if not self._leaving:
-                raise ValueError(f"this process was put out of group {quoted(self._name)}")
+                raise ValueError(f"this process was removed from group {quoted(self._name)}")
             self._own_leave = confchg
             self.scope.cancel()
             return
@@ -360,8 +360,8 @@ class _CorosyncMembership:
         if not self._joined:
             self._early = ring
             return
-        self.told.on_ring(ring)
-        self._ring._place_quorum(self.told)
+        self.delivered.on_ring(ring)
+        self._ring._place_quorum(self.delivered)
 
     # ---- out
 
@@ -404,8 +404,8 @@ def _cost(payload: bytes) -> int:
 
 def _lost(failure: Exception) -> RingLost:
     return RingLost(
-        f"the connection to Corosync on this machine is lost ({failure}): Corosync has ended, or has put this program "
-        "out; its log tells why. Open the ring again when it runs"
+        f"the connection to Corosync on this machine is lost ({failure}): Corosync has ended, or has "
+        "disconnected this program; its log says why. Open the ring again when it runs"
     )
 
 

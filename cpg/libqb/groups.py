@@ -402,7 +402,7 @@ class GroupSession(LibqbSession):
             return
         heads = self._heads.get(sender)
         if heads is None:
-            assert self._membership is not None, "only members are told messages"
+            assert self._membership is not None, "only members get messages"
             if len(self._heads) >= KNOWN_HEADS:
                 self._heads.clear()
             heads = self._heads[sender] = _Heads(self._membership.name, sender)
@@ -425,7 +425,7 @@ class GroupSession(LibqbSession):
 
     def _on_confchg(self, confchg: Confchg) -> None:
         membership = self._membership
-        assert membership is not None, "only members are told changes"
+        assert membership is not None, "only members get changes"
         if max(len(confchg.members), len(confchg.joined), len(confchg.left)) > MOST_MEMBERS:
             count = len(confchg.members)
             self.client.end(

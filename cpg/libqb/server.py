@@ -393,7 +393,7 @@ class _Connection:
         return True
 
     def keep(self, size: int) -> bool:
-        """Keep so many bytes more for it; return False where its user has as many as it may have."""
+        """Keep `size` bytes more for it; return False where its user has as many as it may have."""
         if not self._server.kept.take(self.uid, size):
             self._server.drop_unfinished()
             return False
@@ -403,7 +403,7 @@ class _Connection:
         return True
 
     def drop(self, size: int) -> None:
-        """Keep so many bytes less."""
+        """Keep `size` bytes less."""
         self._kept -= size
         self._server.kept.give(self.uid, size)
 

@@ -91,10 +91,10 @@ class LibqbClient(Protocol):
         """Count it as a member no more."""
 
     def keep(self, size: int) -> bool:
-        """Keep so many bytes more for it; return False where its user has as many as it may have."""
+        """Keep `size` bytes more for it; return False where its user has as many as it may have."""
 
     def drop(self, size: int) -> None:
-        """Keep so many bytes less."""
+        """Keep `size` bytes less."""
 
     def send(self, events: Sequence[bytes]) -> None:
         """Queue events, in order."""

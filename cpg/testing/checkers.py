@@ -190,7 +190,7 @@ class _Walk:
         if self.along is not None:
             lost = [m for m in self.members if m.node_id not in self.along and m not in self.up]
             if lost:
-                yield "cpg place", f"{lost} are of nodes that did not come along, and have not been told as left"
+                yield "cpg place", f"{lost} are of nodes that did not come along, and are not in left"
 
 
 def _check_majority(record: Record, voters: int) -> Iterator[Violation]:
@@ -212,7 +212,7 @@ def _check_own(record: Record) -> Iterator[Violation]:
     last = record.events[-1]
     if isinstance(last, Confchg) and record.member in last.left:
         if own != record.sent:
-            yield Violation("cpg own", f"{record}: told {len(own)} own messages, not the {len(record.sent)} sent")
+            yield Violation("cpg own", f"{record}: got {len(own)} own messages, not the {len(record.sent)} sent")
     elif own != record.sent[: len(own)]:
         yield Violation("cpg own", f"{record}: the own messages are not those sent")
 
@@ -340,6 +340,6 @@ def _difference(line: _RingHistory, other: _RingHistory) -> Violation:
     )
     return Violation(
         "cpg together",
-        f"ring {line.ring_id}: {line.record} and {other.record} were told different things, "
+        f"ring {line.ring_id}: {line.record} and {other.record} got different events, "
         f"from event {place} of {len(line.events)} and {len(other.events)} on",
     )

@@ -560,7 +560,7 @@ def test_an_interrupt_in_a_callback_is_not_lost(daemon, monkeypatch):
 
 
 async def test_a_process_that_is_put_out_is_told(daemon):
-    with pytest.raises(cpg.RingLost, match="put out of group 'chat'"):
+    with pytest.raises(cpg.RingLost, match="removed from group 'chat'"):
         async with cpg.open_corosync() as ring, ring.join("chat"):
             daemon.remove(b"chat", ring.member, PROCDOWN)
             await trio.sleep(PATIENCE)
