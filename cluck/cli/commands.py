@@ -168,7 +168,7 @@ async def voters(options: argparse.Namespace) -> int:
 
 async def _change_voters(locks: asynchronous.Locks, options: argparse.Namespace, status: dict[str, Any]) -> None:
     known = status["voters"]
-    votes = dict(Electorate.of(known).votes)
+    votes = dict(Electorate.from_dict(known).votes)
     if options.change == "add":
         votes[options.node] = options.votes
     else:
@@ -188,7 +188,7 @@ async def tie_breaker(options: argparse.Namespace) -> int:
     """`cluck tie-breaker`: have an exact half with one node be enough, or any, or none."""
     node = options.half if isinstance(options.half, int) else None
     async with asynchronous.connect(options.socket) as locks:
-        votes = Electorate.of((await _ask(locks, "status"))["voters"]).votes
+        votes = Electorate.from_dict((await _ask(locks, "status"))["voters"]).votes
         if node is not None:
             _check_voter(node, votes)
         await locks.change_voters(votes, tie_breaker=node, unsafe_half=options.half == "any")

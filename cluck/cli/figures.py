@@ -31,11 +31,11 @@ def status_lines(status: Shown) -> list[str]:
 def voters_lines(voters: Shown) -> Iterator[str]:
     """Write who decides, and what is under way."""
     if not voters["version"]:
-        yield f"voters, once there is a cluster: {Electorate.of(voters)}"
+        yield f"voters, once there is a cluster: {Electorate.from_dict(voters)}"
         return
-    yield f"voters: {Electorate.of(voters)}; version {voters['version']} of cluster {voters['cluster']}"
+    yield f"voters: {Electorate.from_dict(voters)}; version {voters['version']} of cluster {voters['cluster']}"
     if voters["former"] is not None:
-        former = Electorate.of(voters["former"])
+        former = Electorate.from_dict(voters["former"])
         yield f"until majorities of both know of them, one is needed of the former ones, too: {former}"
 
 

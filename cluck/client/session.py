@@ -268,7 +268,7 @@ class Session:
         if not status["ready"]:
             raise NotReady(f"the lock servers decide nothing now: {status['why']}")
         if known["former"] is not None:
-            raise NotReady(f"another change is under way, to {Electorate.of(known)}; look at the status again")
+            raise NotReady(f"another change is under way, to {Electorate.from_dict(known)}; look at the status again")
         if not wanted.is_quorum(present):
             missing = ", ".join(map(str, sorted(wanted.votes.keys() - present)))
             raise NotReady(f"too few of those are there that are to decide: nothing from node {missing}")

@@ -20,7 +20,7 @@ from cluck.daemon.hub import MOST_CLIENTS, Client, Hub
 from cluck.daemon.processes import Process
 from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator, Upward, upward
 from cluck.server.host import Host
-from cluck.server.queries import text as shown
+from cluck.server.queries import name_as_text
 from cluck.server.replies import LeadershipNews
 from cpg.local.access import Access
 from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN
@@ -213,7 +213,7 @@ class Server:
         if isinstance(command, Force):
             done = f"lock {printable(command.name)} is taken by force from the holder of token {command.token}"
             forbidden = "may not take locks by force: run as root, or as the daemon's user"
-            lock, token = shown(command.name), command.token
+            lock, token = name_as_text(command.name), command.token
             fields = event_fields("force_request", lock=lock, token=token, allowed=allowed, pid=pid, uid=uid)
         else:
             done = f"version {command.version} of the electorate is asked for, {command.electorate}"

@@ -18,7 +18,7 @@ from cluck.commands import Force
 from cluck.protocol import Downward
 from cluck.server.change_log import ChangeLog
 from cluck.server.connection import Connection
-from cluck.server.queries import text as shown
+from cluck.server.queries import name_as_text
 from cluck.server.replies import LeadershipNews
 from cluck.server.service import Service
 from cpg.block import Waiters
@@ -137,7 +137,7 @@ class Host:
         _log.info("election %s: %s", printable(news.election), news.text, extra=extra(news.fields))
 
     def _log_force(self, force: Force, server: ServerId) -> None:
-        node_id, lock = self.service.replica.member.node_id, shown(force.name)
+        node_id, lock = self.service.replica.member.node_id, name_as_text(force.name)
         fields = event_fields("lock_forced", node=node_id, lock=lock, token=force.token, by_node=server.node_id)
         _log.warning(
             "node %d: lock %s was taken by force from the holder of token %d, by an administrator at node %d",

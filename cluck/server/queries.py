@@ -146,8 +146,8 @@ def status(service: Service) -> dict[str, Any]:
         "voters": {
             "cluster": f"{voters.cluster:x}",
             "version": voters.version,
-            **electorate.shown(),
-            "former": voters.former.shown() if voters.former is not None else None,
+            **electorate.to_dict(),
+            "former": voters.former.to_dict() if voters.former is not None else None,
         },
         "differences": list(replica.differences),
         "epoch": state.tokens.epoch if state is not None else 0,
@@ -161,7 +161,7 @@ def status(service: Service) -> dict[str, Any]:
 
 def _lock(service: Service, name: bytes, lock: Lock) -> Iterator[bytes]:
     """Return a lock with its holders and waiters."""
-    yield b'{"name":%b,"permits":%d,"holders":' % (json.encode(text(name)), lock.permits)
+    yield b'{"name":%b,"permits":%d,"holders":' % (json.encode(name_as_text(name)), lock.permits)
     yield from _array([json.encode(_holder(service, ticket))] for ticket in tuple(lock.holders))
     yield b',"waiting":'
     yield from _array(
@@ -190,11 +190,11 @@ def leaders(service: Service) -> list[dict[str, Any]]:
 def _election(service: Service, election: Election) -> dict[str, Any]:
     """Return an election with its candidates and its leader."""
     return {
-        "name": text(election.name),
+        "name": name_as_text(election.name),
         "round": election.round,
         **_leader(service, election.tenure),
         "candidates": [
-            {**who(candidate.request), "address": text(candidate.address), "port": candidate.port}
+            {**who(candidate.request), "address": name_as_text(candidate.address), "port": candidate.port}
             for candidate in election.candidates
         ],
     }
@@ -214,8 +214,8 @@ def _leader(service: Service, tenure: Tenure | None) -> dict[str, Any]:
 def _condition(name: bytes, condition: ConditionQueue) -> dict[str, Any]:
     """Return a condition with its waiters."""
     return {
-        "name": text(name),
-        "lock": text(condition.lock),
+        "name": name_as_text(name),
+        "lock": name_as_text(condition.lock),
         "waiting": [who(waiter.ticket.request) for waiter in condition.waiters],
     }
 
@@ -226,6 +226,6 @@ def who(request: RequestId) -> dict[str, Any]:
     return {"node": client.server.node_id, "client": client.number, "task": request.owner.task}
 
 
-def text(name: bytes) -> str:
+def name_as_text(name: bytes) -> str:
     """Return a name as text, whatever its bytes are."""
     return name.decode(errors="backslashreplace")

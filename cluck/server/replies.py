@@ -37,7 +37,7 @@ from cluck.commands import (
 from cluck.protocol import Failed, Leads, LockHeld, Readiness, Renounced
 from cluck.server.leases import usable
 from cluck.server.local_clients import Audience, Audiences, LocalClient, PendingReply
-from cluck.server.queries import text as shown
+from cluck.server.queries import name_as_text
 from cluck.server.submissions import Submissions
 from cluck.state.elections import Tenure
 from cluck.state.lock_table import Ticket
@@ -364,7 +364,7 @@ class Replies:
         fields = event_fields(
             "leadership",
             node=self._replica.member.node_id,
-            election=shown(election),
+            election=name_as_text(election),
             leads=leads,
             client=client.client.number,
             client_program=client.program,

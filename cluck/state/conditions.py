@@ -103,7 +103,7 @@ class Conditions:
 
     def _remember(self, waiter: Waiter, name: bytes) -> None:
         self._waiters[waiter.ticket.request] = waiter
-        self._places.put(waiter.ticket.request, name)
+        self._places.add(waiter.ticket.request, name)
 
     # ---- waiting
 

@@ -191,14 +191,14 @@ class Elections:
         for election in elections:
             self.by_name[election.name] = election
             if election.tenure is not None:
-                self._tenures.put(election.tenure.request, election.name)
+                self._tenures.add(election.tenure.request, election.name)
                 self._published += len(election.tenure.blob)
             for candidate in election.candidates:
                 self._remember(candidate, election.name)
             self._missing[election.name] = len(election.missing())
 
     def _remember(self, candidate: ElectionCandidate, name: Name) -> None:
-        self._places.put(candidate.request, name)
+        self._places.add(candidate.request, name)
         self._standing[candidate.request] = candidate
 
     def present(self, request: RequestId) -> list[LeaderOutcome]:
@@ -414,7 +414,7 @@ class Elections:
             election.stage = Stage.LED
             token = self._tokens.draw()
             election.tenure = Tenure(leader.request, election.name, leader.lease, leader.grace, token)
-            self._tenures.put(leader.request, election.name)
+            self._tenures.add(leader.request, election.name)
             yield self._due(election)
 
     def depose(self, command: Depose) -> Iterator[LeaderOutcome]:

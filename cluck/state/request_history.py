@@ -150,7 +150,7 @@ class Places:
         """Return the number of a client's requests."""
         return len(self._requests.get(client, ()))
 
-    def put(self, request: RequestId, name: bytes) -> None:
+    def add(self, request: RequestId, name: bytes) -> None:
         """Add an open request at a place."""
         self._names[request] = name
         self._requests.setdefault(request.owner.client, set()).add(request)

@@ -73,20 +73,20 @@ class Electorate(Struct, frozen=True, array_like=True):
             return self.unsafe_half or self.tie_breaker in node_ids
         return twice > everything
 
-    def shown(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         votes = [{"node": node, "votes": votes} for node, votes in self.votes.items()]
         return {"votes": votes, "tie_breaker": self.tie_breaker, "unsafe_half": self.unsafe_half}
 
     @classmethod
-    def of(cls, shown: Mapping[str, Any]) -> Electorate:
-        """Return the electorate that `shown` describes."""
-        votes = {one["node"]: one["votes"] for one in shown["votes"]}
-        return cls(votes, shown["tie_breaker"], shown["unsafe_half"])
+    def from_dict(cls, values: Mapping[str, Any]) -> Electorate:
+        """Return the electorate that `to_dict` has described."""
+        votes = {one["node"]: one["votes"] for one in values["votes"]}
+        return cls(votes, values["tie_breaker"], values["unsafe_half"])
 
-    def is_in_force(self, shown: Mapping[str, Any]) -> bool:
-        """Return whether these alone decide, where `shown` is what `status` reports of the voters."""
-        return shown["former"] is None and Electorate.of(shown) == self
+    def is_in_force(self, voters: Mapping[str, Any]) -> bool:
+        """Return whether these alone decide, where `voters` is what `status` reports of them."""
+        return voters["former"] is None and Electorate.from_dict(voters) == self
 
     def __str__(self) -> str:
         votes = ", ".join(f"{node}" if n == 1 else f"{node} ({n} votes)" for node, n in self.votes.items())
