@@ -50,7 +50,7 @@ async def daemons(folder: Path) -> AsyncGenerator[tuple[list[Path], list[Any]], 
             programs.append(await Program(command).start(nursery))
             while not path.exists():
                 await trio.sleep(0.05)
-        async with cpg.connect(paths[0]) as ring:
+        async with cpg.connect(paths[0], reconnect=False) as ring:
             await ring.wait_members(3)
         yield paths, programs
         nursery.cancel_scope.cancel()
@@ -70,7 +70,7 @@ async def many(path: Path, pid: int, count: int) -> dict[str, float]:
 
     async def client(number: int) -> None:
         nonlocal joined, exchanged
-        async with cpg.connect(path) as ring, ring.join(f"group {number}") as group:
+        async with cpg.connect(path, reconnect=False) as ring, ring.join(f"group {number}") as group:
             group.on_message(lambda sender, data: None)
             joined += 1
             if joined == count:
@@ -107,7 +107,7 @@ async def latency(path: Path, seconds: float) -> tuple[float, int]:
     times: list[float] = []
     changes = -1  # the first is the own join
     rings = -1
-    async with cpg.connect(path) as ring, ring.join("quick") as group:
+    async with cpg.connect(path, reconnect=False) as ring, ring.join("quick") as group:
         group.on_message(lambda sender, data: times.append(time.perf_counter() - float(data)))
 
         @group.on_totem_confchg
@@ -132,7 +132,7 @@ async def latency(path: Path, seconds: float) -> tuple[float, int]:
 @asynccontextmanager
 async def flood(path: Path, readers: int) -> AsyncGenerator[None, None]:
     """A program sends as much in all runs; beside it are so many that do not read, until they are put out."""
-    async with trio.open_nursery() as nursery, cpg.connect(path) as ring, ring.join("flood") as group:
+    async with trio.open_nursery() as nursery, cpg.connect(path, reconnect=False) as ring, ring.join("flood") as group:
         gone = 0
 
         @group.on_confchg

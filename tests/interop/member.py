@@ -106,7 +106,9 @@ def opened(options):
     """The ring that the options name."""
     if options.corosync:
         return cpg.open_corosync()
-    return cpg.connect(options.socket) if options.socket else cpg.open_ring(options.config, options.node)
+    return (
+        cpg.connect(options.socket, reconnect=False) if options.socket else cpg.open_ring(options.config, options.node)
+    )
 
 
 async def main():
