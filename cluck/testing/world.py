@@ -284,8 +284,17 @@ class SimulatedLocks:
                 if ready:
                     yield from life.unanswered()
                     yield from self._waiting_in_vain(life.service)
-                elif not any(reason in why for reason in FORGIVEN):
+                elif not any(reason in why for reason in FORGIVEN) and not self._has_prepared_another(life):
                     yield f"node {life.node.node_id}: {life.service.replica.phase}, {why}"
+
+    def _has_prepared_another(self, life: NodeLocks) -> bool:
+        """Return whether a node's disk knows of a first birth of another cluster than the one that was born.
+
+        It may have been born where this node does not see it, so the node joins no other; an operator is told (E9b).
+        """
+        record = self.disks.get(life.node.node_id)
+        prepared = record.voters if record is not None else None
+        return prepared is not None and not prepared.is_born and prepared.cluster not in self.clusters
 
     def _waiting_in_vain(self, service: WatchedService) -> Iterable[str]:
         """Find locks that nobody holds and somebody waits for, and elections that nobody wins."""
