@@ -14,7 +14,7 @@ import cluck
 import cpg
 from cluck.cli.arguments import EXIT_CODES
 from cluck.cli.arguments import parser as cluck_parser
-from cluck.cli.common import Exit
+from cluck.cli.exit_codes import Exit
 from cluck.daemon.command import parser as cluckd_parser
 from cluck.daemon.settings import READERS
 from cluck.state.application import CODEC

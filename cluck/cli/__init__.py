@@ -6,6 +6,6 @@
 (`common`).
 """
 
-from cluck.cli.run import main
+from cluck.cli.entry_point import main
 
 __all__ = ["main"]

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from cluck.cli import commands, run_command
-from cluck.cli.common import Exit
+from cluck.cli.exit_codes import Exit
 from cluck.client import session_elections
 from cluck.commands import LARGEST_NAME, LONGEST_LEASE
 from cpg.local.client_socket import usual_socket
+from cpg.local.command_line import CommandParser, integer, option_before_command, path, seconds
 from cpg.local.program import own_version
-from cpg.local.values import integer, option_before_command, path, seconds
 from cpg.replication.electorate import MOST_VOTES
 
 EXIT_CODES: Final = """\
@@ -77,11 +77,8 @@ def _without(unknown: Sequence[str], before: Sequence[str]) -> list[str]:
     return understood[::-1]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose help shows examples as they were written, and whose exit code is none of a command's."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
+class _Parser(CommandParser):
+    """A parser whose exit code for wrong usage is not one that the command to be run is likely to have."""
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and end."""

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 import trio
 
-from cluck.cli.common import CommandFailed, Exit
-from cluck.cli.figures import change_line, leader_lines, lock_lines, status_lines, voters_lines
-from cluck.cli.welcome import connected
+from cluck.cli.connect import connected
+from cluck.cli.exit_codes import CommandFailed, Exit
+from cluck.cli.status_text import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.client import asynchronous
 from cluck.client.session_locks import ANSWER_PATIENCE
 from cluck.client.transport import CLUCKD
-from cpg.cli.output import print_lines, read
+from cpg.local.standard_io import print_lines, read
 from cpg.replication.electorate import Electorate
 from totem.streams import complain
 from totem.text import quoted

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 
 import trio
 
-from cluck.cli.common import CommandFailed, Exit
-from cluck.cli.guarded import FORWARDED, Guarded, Overdue, guarded
-from cluck.cli.welcome import connected
+from cluck.cli.connect import connected
+from cluck.cli.exit_codes import CommandFailed, Exit
+from cluck.cli.supervised_command import FORWARDED, Guarded, Overdue, guarded
 from cluck.client import asynchronous
 from cluck.client.requests import Leader
 from cluck.clock import boot_time

@@ -29,26 +29,16 @@ from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.formatting import nodes
 from cpg.local.access import Access
 from cpg.local.client_socket import usual_socket
-from cpg.local.lifecycle import (
-    EXIT_CODES,
-    SIGNALS,
-    Life,
-    explain,
-    follow_signals,
-    guard_files,
-    notify,
-    raise_file_limit,
-)
-from cpg.local.log import set_level, start_logging
-from cpg.local.program import DONE, FAILED, own_version, sole
+from cpg.local.command_line import CommandParser, path
+from cpg.local.lifecycle import EXIT_CODES, Life, live, notify, prepare_process, reload_settings, run_daemon
+from cpg.local.program import DONE, own_version, sole
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
-from cpg.local.values import path
 from cpg.replication.replica import ReplicaSettings
-from totem.errors import ConfigError, RingLost
+from totem.config import Logging
+from totem.errors import RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import words
-from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -60,18 +50,12 @@ _LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit code."""
-    with standard_streams("cluckd", FAILED):
-        options = parser().parse_args(arguments)
-        logging.basicConfig(format="cluckd: %(message)s", level=logging.INFO)
-        try:
-            return trio.run(_run, options)
-        except Exception as error:
-            return explain(error, options.config)
+    return run_daemon(parser(), _run, arguments)
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    whole = argparse.ArgumentParser(
+    whole = CommandParser(
         prog="cluckd",
         description="""\
 Run the lock server of this machine, until SIGTERM. Settings stand in the
@@ -83,7 +67,6 @@ examples:
   cluckd -c ring.conf --node 2 --socket /tmp/locks2 --state-dir /tmp/state2
 
 {EXIT_CODES}""",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument(
         "-c",
@@ -138,24 +121,21 @@ def _add(whole: argparse.ArgumentParser, name: str, metavar: str, text: str) -> 
 
 async def _run(options: argparse.Namespace) -> int:
     settings = reading.read(options)
-    start_logging("cluckd", settings.logging)
+    prepare_process("cluckd", settings.logging)
     for warning in settings.warnings:
         _log.warning("%s", warning)
-    raise_file_limit()
-    guard_files()
-    scheduler = Scheduler(settings.scheduling, below=1)
-    scheduler.begin()
     access = Access(settings.user_rules)
-    life = Life()
-    with trio.open_signal_receiver(*SIGNALS) as signals, listening(settings.socket) as listener:
-        server = Server(access)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(scheduler.watch)
-            nursery.start_soon(follow_signals, signals, life, partial(_reload, options, access))
-            nursery.start_soon(server.accept, listener)
-            with life.starting:
-                await _serve(settings, options, server, life)
-            nursery.cancel_scope.cancel()
+
+    async def body(life: Life) -> None:
+        with listening(settings.socket) as listener:
+            server = Server(access)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.accept, listener)
+                with life.starting:
+                    await _serve(settings, options, server, life)
+                nursery.cancel_scope.cancel()
+
+    await live(Scheduler(settings.scheduling, below=1), partial(_reload, options, access), body)
     _log.info("the lock server has ended")
     return DONE
 
@@ -217,12 +197,9 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
 
 
 async def _reload(options: argparse.Namespace, access: Access) -> None:
-    try:
+    async def read() -> Logging:
         settings = reading.read(options)
-    except (ConfigError, OSError) as error:
-        why = words(error) if isinstance(error, OSError) else error
-        _log.error("not reloaded, the former configuration stays in force: %s", why)
-        return
-    access.rules = settings.user_rules
-    set_level(settings.logging)
-    _log.info("reloaded: who may connect, and what is logged; all else needs a restart")
+        access.rules = settings.user_rules
+        return settings.logging
+
+    await reload_settings(read, "who may connect, and what is logged")

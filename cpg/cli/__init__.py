@@ -8,6 +8,6 @@ module each. `rings` opens the ring that a command runs on. `figures` formats wh
 An error becomes one line that names the thing, the place and what to do, and an exit code.
 """
 
-from cpg.cli.run import main
+from cpg.cli.entry_point import main
 
 __all__ = ["main"]

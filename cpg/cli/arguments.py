@@ -11,8 +11,8 @@ from cpg.cli import commands as run
 from cpg.cli.flood import STAMP
 from cpg.cli.top import top
 from cpg.local.client_socket import usual_socket
+from cpg.local.command_line import CommandParser, integer, number, path
 from cpg.local.program import DEFAULT_CONFIG, DONE, own_version
-from cpg.local.values import integer, number, path
 from cpg.node.wire import LARGEST_NAME
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ exit codes:
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    whole = _Parser(
+    whole = CommandParser(
         prog="cpg",
         description="Closed process groups on a Totem ring: the same messages and changes everywhere, in one order.",
         epilog=f"""\
@@ -63,14 +63,7 @@ examples:
     return whole
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose help shows examples as they were written."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-
-class _TextParser(_Parser):
+class _TextParser(CommandParser):
     """A parser that accepts TEXT also behind options: `send chat --node 2 hello`."""
 
     _intermixed = False

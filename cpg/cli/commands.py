@@ -11,13 +11,13 @@ import trio
 
 from cpg.cli.demo import demo
 from cpg.cli.demo_display import stage_for
-from cpg.cli.figures import rates, ring_lines
 from cpg.cli.flood import Plan, flood
-from cpg.cli.output import print_lines, standard_input
 from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
+from cpg.cli.status_text import rates, ring_lines
 from cpg.events import Quorum
 from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
 from cpg.local.program import DONE, FAILED
+from cpg.local.standard_io import print_lines, standard_input
 from cpg.payloads import Guarantee
 from totem.text import printable
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 import trio
 
 from cpg.cli.demo_display import is_terminal
-from cpg.cli.figures import Rates, Status, one_line, rates, ring_lines
-from cpg.cli.output import print_lines, write
 from cpg.cli.rings import own_ring_of, status_source
+from cpg.cli.status_text import Rates, Status, one_line, rates, ring_lines
 from cpg.local.program import DONE, write_now
+from cpg.local.standard_io import print_lines, write
 
 INTERVAL: Final = 1.0
 """Seconds between two reports."""

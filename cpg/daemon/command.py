@@ -23,30 +23,28 @@ from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, replies
 from cpg.embedded import prepare_ring
 from cpg.formatting import nodes
-from cpg.local import values
 from cpg.local.access import Access
 from cpg.local.client_socket import default_socket, usual_socket
+from cpg.local.command_line import CommandParser, path
 from cpg.local.lifecycle import (
     EXIT_CODES,
-    SIGNALS,
     Life,
     descriptors_for_clients,
-    explain,
-    follow_signals,
-    guard_files,
+    live,
     notify,
-    raise_file_limit,
+    prepare_process,
+    reload_settings,
+    run_daemon,
 )
-from cpg.local.log import set_level, start_logging
-from cpg.local.program import DEFAULT_CONFIG, DONE, FAILED, own_version, write_now
+from cpg.local.program import DEFAULT_CONFIG, DONE, own_version, write_now
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
 from totem.addresses import is_local, resolve
+from totem.config import Logging
 from totem.corosync_conf import Resolve, load, load_section, own_node
-from totem.errors import AddressUnavailable, ConfigError
-from totem.store import check_folder, default_directory, words
-from totem.streams import standard_streams
+from totem.errors import AddressUnavailable
+from totem.store import check_folder, default_directory
 
 _log = logging.getLogger(__name__)
 
@@ -56,27 +54,20 @@ NAMES_PAUSE: Final = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; return its exit code."""
-    with standard_streams("cpgd", FAILED):
-        options = parser().parse_args(arguments)
-        logging.basicConfig(format="cpgd: %(message)s", level=logging.INFO)
-        try:
-            return trio.run(_run, options)
-        except Exception as error:
-            return explain(error, options.config)
+    return run_daemon(parser(), _run, arguments)
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
-    whole = argparse.ArgumentParser(
+    whole = CommandParser(
         prog="cpgd",
         description="Run a node of a ring for the programs of this machine, until SIGTERM.",
         epilog=f"examples:\n  cpgd\n  cpgd -c ring.conf --node 2 --socket /tmp/node2\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     whole.add_argument(
         "-c",
         "--config",
-        type=values.path,
+        type=path,
         default=DEFAULT_CONFIG,
         metavar="FILE",
         help=f"the ring's configuration, in corosync.conf's format (default {DEFAULT_CONFIG})",
@@ -84,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--node", metavar="ID", help="the node to be (default: the one whose address is this machine's)")
     whole.add_argument(
         "--socket",
-        type=values.path,
+        type=path,
         metavar="PATH",
         help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
@@ -97,22 +88,16 @@ async def _run(options: argparse.Namespace) -> int:
     if options.check:
         return _check(options)
     section = load_section(options.config, "cpgd", {"socket": str})  # this resolves no name
-    start_logging("cpgd", section.logging)
-    raise_file_limit()
-    guard_files()
-    scheduler = Scheduler(section.scheduling)
-    scheduler.begin()
+    prepare_process("cpgd", section.logging)
     path = Path(options.socket or section.values.get("socket") or default_socket("cpgd"))
     access = Access(section.user_rules)
     known = cache(resolve)  # a reload resolves no name again
-    life = Life()
-    with trio.open_signal_receiver(*SIGNALS) as signals:
-        async with trio.open_nursery() as watchers:
-            watchers.start_soon(scheduler.watch)
-            watchers.start_soon(follow_signals, signals, life, partial(_reload, options.config, access, known))
-            with life.starting:
-                await _live(options, path, access, known, life)
-            watchers.cancel_scope.cancel()
+
+    async def body(life: Life) -> None:
+        with life.starting:
+            await _live(options, path, access, known, life)
+
+    await live(Scheduler(section.scheduling), partial(_reload, options.config, access, known), body)
     return DONE
 
 
@@ -196,13 +181,10 @@ async def _begin_libqb(
 
 
 async def _reload(path: str, access: Access, known: Resolve) -> None:
-    try:
-        read = partial(load, path, resolve=known)
-        config, _ = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-    except (ConfigError, OSError) as error:
-        why = words(error) if isinstance(error, OSError) else error
-        _log.error("not reloaded, the former configuration stays in force: %s", why)
-        return
-    access.rules, access.reserved = config.user_rules, config.daemon.reserved
-    set_level(config.logging)
-    _log.info("reloaded: who may connect and join which groups, and what is logged; all else needs a restart")
+    async def read() -> Logging:
+        load_again = partial(load, path, resolve=known)
+        config, _ = await trio.to_thread.run_sync(load_again, abandon_on_cancel=True)
+        access.rules, access.reserved = config.user_rules, config.daemon.reserved
+        return config.logging
+
+    await reload_settings(read, "who may connect and join which groups, and what is logged")

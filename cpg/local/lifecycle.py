@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
+from cpg.local.log import set_level, start_logging
 from cpg.local.program import FAILED, MISUSED, sole
+from cpg.local.scheduling import Scheduler
+from totem.config import Logging
 from totem.errors import ConfigError, TotemError
 from totem.store import words
+from totem.streams import standard_streams
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +35,7 @@ _STAYS_WRONG: Final = {
 }
 """Errors of a file that does not exist, at least not for this user."""
 
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 DESCRIPTORS_FOR_OTHERS: Final = 128
 """Descriptors that no client gets."""
@@ -72,7 +77,60 @@ class Life:
             self.starting.cancel()
 
 
-async def follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], Awaitable[None]]) -> None:
+def run_daemon(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], Awaitable[int]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a daemon from its command line to its end; return its exit code."""
+    with standard_streams(parser.prog, FAILED):
+        options = parser.parse_args(arguments)
+        logging.basicConfig(format=f"{parser.prog}: %(message)s", level=logging.INFO)
+        try:
+            return trio.run(run, options)
+        except Exception as error:
+            return explain(error, options.config)
+
+
+def prepare_process(program: str, settings: Logging) -> None:
+    """Start the log, raise the limit of descriptors, and set the umask."""
+    start_logging(program, settings)
+    _raise_file_limit()
+    _guard_files()
+
+
+async def live(
+    scheduler: Scheduler, reload: Callable[[], Awaitable[None]], body: Callable[[Life], Awaitable[None]]
+) -> None:
+    """Run the body of a daemon, beside what watches its scheduling and its signals."""
+    scheduler.begin()
+    life = Life()
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scheduler.watch)
+            nursery.start_soon(_follow_signals, signals, life, reload)
+            await body(life)
+            nursery.cancel_scope.cancel()
+
+
+async def reload_settings(read: Callable[[], Awaitable[Logging]], what: str) -> None:
+    """Reload settings; where they cannot be used, log why and keep the former ones.
+
+    Args:
+        read: Reads the settings, applies them, and returns those of the log.
+        what: The settings that are applied, for the log.
+    """
+    try:
+        logging_settings = await read()
+    except (ConfigError, OSError) as error:
+        why = words(error) if isinstance(error, OSError) else error
+        _log.error("not reloaded, the former configuration stays in force: %s", why)
+        return
+    set_level(logging_settings)
+    _log.info("reloaded: %s; all else needs a restart", what)
+
+
+async def _follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], Awaitable[None]]) -> None:
     """Reload for SIGHUP, and end the daemon for all other signals."""
     async for number in signals:
         if number == signal.SIGHUP:
@@ -106,12 +164,12 @@ def explain(error: BaseException, config: str | None) -> int:
     return code
 
 
-def guard_files() -> None:
+def _guard_files() -> None:
     """Set the umask so that no other user can write a file of this daemon, whatever it was started with."""
     os.umask(os.umask(0o077) | 0o022)
 
 
-def raise_file_limit() -> None:
+def _raise_file_limit() -> None:
     """Raise the limit of descriptors as far as the system allows: each client takes one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from cluck.cli import guardian, run_command
-from cluck.cli.common import Exit
-from cluck.cli.guarded import Guarded, Overdue
-from cluck.cli.welcome import connected
+from cluck.cli import run_command, supervisor
+from cluck.cli.connect import connected
+from cluck.cli.exit_codes import Exit
+from cluck.cli.supervised_command import Guarded, Overdue
 from cluck.client import asynchronous
 from tests.cluck.cli.fake_locks import TOKEN, Locks, running
 
@@ -402,7 +402,7 @@ async def test_a_cgroup_is_removed(hiding):
 
 def cgroup_of(guard):
     """The folder of the cgroup that a guardian has made for its command; None where it could not."""
-    made = guardian._make_cgroup()
+    made = supervisor._make_cgroup()
     if made is None:
         return None
     os.rmdir(made)
@@ -444,7 +444,7 @@ async def test_who_may_not_be_signalled_is_waited_for_where_the_lock_is_lost(run
 
 @only_root
 async def test_a_cgroup_ends_who_may_not_be_signalled(run, foreign):
-    folder = guardian._make_cgroup()
+    folder = supervisor._make_cgroup()
     if folder is None:
         pytest.skip("no cgroup (v2) can be made here")
     try:

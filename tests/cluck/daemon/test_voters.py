@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from cluck.cli.figures import voters_lines
+from cluck.cli.status_text import voters_lines
 from tests.cluck.cli.test_whole import Cluster, ended, line
 from tests.cluck.daemon.processes import Cluckd
 

@@ -13,7 +13,7 @@ import trio
 
 import cpg
 from cpg.cli import rings
-from cpg.cli.figures import rates, ring_lines
+from cpg.cli.status_text import rates, ring_lines
 from cpg.cli.top import picture
 from cpg.node.quorum import QuorumStatus
 from cpg.status import ring_status

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from cluck.cli import commands
-from cluck.cli.common import CommandFailed, Exit
+from cluck.cli.exit_codes import CommandFailed, Exit
 from cluck.client import asynchronous
 from cluck.errors import DaemonUnavailable
 

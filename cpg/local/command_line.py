@@ -1,13 +1,20 @@
-"""Readers of values on command lines, and a check of the line before argparse sees it."""
+"""Command lines: the parser of all commands, readers of values, and a check before argparse sees the line."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 _ANYWHERE: Final = ("-h", "--help", "--version")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose help keeps the line breaks of descriptions and examples."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def option_before_command(program: str, arguments: Sequence[str]) -> str | None:

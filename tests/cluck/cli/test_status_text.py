@@ -1,6 +1,6 @@
 """What people read of locks and elections."""
 
-from cluck.cli.figures import change_line, leader_lines, lock_lines
+from cluck.cli.status_text import change_line, leader_lines, lock_lines
 
 HOLDER = {"node": 1, "client": 2, "task": 3, "mode": "exclusive", "token": 7, "left": 4.26, "unlocking": False}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 import trio
 
 from cluck.cli.arguments import parse
-from cluck.cli.common import CommandFailed, Exit
+from cluck.cli.exit_codes import CommandFailed, Exit
 from cluck.errors import (
     ConnectionLost,
     DaemonUnavailable,
@@ -21,8 +20,7 @@ from cluck.errors import (
     NotReady,
     OutcomeUnknown,
 )
-from cpg.cli.run import until_signal
-from cpg.local.program import sole
+from cpg.local.program import run_command, run_until_signal
 from totem.errors import TotemError
 from totem.store import words
 from totem.streams import complain, standard_streams
@@ -33,17 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with standard_streams("cluck", Exit.FAILED):
         options = parse(sys.argv[1:] if arguments is None else arguments)
         logging.basicConfig(format="cluck: %(message)s", level=logging.WARNING)
-        if options.runs_a_command:
-            return trio.run(_report_errors, options)
-        return trio.run(until_signal, options, _report_errors)
-
-
-async def _report_errors(options: argparse.Namespace) -> int:
-    try:
-        code: int = await options.command(options)
-    except Exception as error:
-        return _explain(sole(error))
-    return code
+        run = run_command if options.runs_a_command else run_until_signal  # `cluck run` has its own use for signals
+        return trio.run(run, options, _explain)
 
 
 def _explain(error: BaseException) -> Exit:

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import trio
 
-from cluck.cli import guardian
-from cluck.cli.common import CommandFailed, Exit
+from cluck.cli import supervisor
+from cluck.cli.exit_codes import CommandFailed, Exit
 from cluck.clock import boot_time
 
 FORWARDED: Final = (
@@ -30,7 +30,7 @@ FORWARDED: Final = (
     signal.SIGUSR2,
     signal.SIGWINCH,
 )
-BACKSTOP_SHARE: Final = (1 + guardian.GRACE_SHARE) / 2
+BACKSTOP_SHARE: Final = (1 + supervisor.GRACE_SHARE) / 2
 """Of the grace: until then a guardian is to say that all is over. Else it is stopped itself, or stuck."""
 END_PATIENCE: Final = 1.0
 """Seconds that a guardian which has nothing to guard any more takes to end."""
@@ -124,7 +124,7 @@ class Guarded:
         """Wait for what the guardian says next; where that has been killed, kill the command."""
         await trio.lowlevel.wait_readable(self._control)
         try:
-            record = self._control.recv(guardian.RECORD)
+            record = self._control.recv(supervisor.RECORD)
         except ConnectionResetError:  # it has not read all that it was told
             record = b""
         if not record:
@@ -146,12 +146,12 @@ class Guarded:
         self._process.kill()
         with trio.CancelScope(shield=True):
             await self._process.wait()
-            family = guardian.Family(self._session, self._cgroup)  # by now what descends from this process
+            family = supervisor.Family(self._session, self._cgroup)  # by now what descends from this process
             while not family.is_gone():
                 family.kill()
                 for _ in family.bury():
                     continue
-                await trio.sleep(guardian.KILL_INTERVAL)
+                await trio.sleep(supervisor.KILL_INTERVAL)
             family.forget()
         if self.runs:
             self._code = Exit.SIGNALLED + signal.SIGKILL
@@ -162,7 +162,7 @@ async def _start_guardian(command: Sequence[str], grace: float, which: str) -> t
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         try:
-            python = [sys.executable, "-I", "-S", str(Path(guardian.__file__))]
+            python = [sys.executable, "-I", "-S", str(Path(supervisor.__file__))]
             arguments = [str(there.fileno()), str(grace), which, *command]
             process = await trio.lowlevel.open_process(
                 [*python, *arguments], pass_fds=(there.fileno(),), start_new_session=True
@@ -201,10 +201,10 @@ async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool)
 
     Raises `CommandFailed` where the system does not tell which children a process has, or starts no guardian.
     """
-    if not guardian.sees_children():
+    if not supervisor.sees_children():
         text = "/proc does not tell of a process's children, so no command can be guarded"
         raise CommandFailed(text, Exit.CANNOT_RUN)
-    guardian.adopt_orphans()  # those of a guardian that is killed
+    supervisor.adopt_orphans()  # those of a guardian that is killed
     try:
         here, process = await _start_guardian(command, grace, "session" if leaves_daemons else "all")
     except OSError as error:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from cluck.cli.common import CommandFailed, Exit
+from cluck.cli.exit_codes import CommandFailed, Exit
 from cluck.client import asynchronous
 from cluck.client.session_locks import ANSWER_PATIENCE
 from cluck.client.transport import CLUCKD

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import trio
 
@@ -14,8 +14,8 @@ from cpg.cli.arguments import parser
 from cpg.cli.demo import DemoFailed
 from cpg.cli.flood import NoCompany
 from cpg.cli.rings import check
-from cpg.local.program import DONE, FAILED, MISUSED, SIGNALLED, sole
-from cpg.local.values import option_before_command
+from cpg.local.command_line import option_before_command
+from cpg.local.program import DONE, FAILED, MISUSED, run_until_signal
 from totem.errors import ConfigError, TotemError
 from totem.store import words
 from totem.streams import StreamFailed, complain, give_up, standard_streams
@@ -32,36 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wrong := check(options):
             whole.error(wrong)
         logging.basicConfig(format="cpg: %(message)s", level=logging.WARNING)
-        return trio.run(until_signal, options, _report_errors)
+        return trio.run(run_until_signal, options, partial(_explain, options))
 
 
-async def until_signal(options: argparse.Namespace, command: Callable[[argparse.Namespace], Awaitable[int]]) -> int:
-    """Run a command, and cancel it when a signal comes. Then `options.signalled` is the exit code, if it is one."""
-    code = DONE
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                nonlocal code
-                async for number in signals:
-                    code = options.signalled if options.signalled is not None else SIGNALLED + number
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            code = await command(options)
-            nursery.cancel_scope.cancel()
-    return code
-
-
-async def _report_errors(options: argparse.Namespace) -> int:
-    try:
-        code: int = await options.command(options)
-    except Exception as error:
-        return _explain(sole(error), options)
-    return code
-
-
-def _explain(error: BaseException, options: argparse.Namespace) -> int:
+def _explain(options: argparse.Namespace, error: BaseException) -> int:
     """Print in one line what went wrong; return the exit code. Raises what is a bug."""
     code, hint = FAILED, ""
     match error:

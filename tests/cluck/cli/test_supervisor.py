@@ -10,13 +10,13 @@ from collections import Counter
 
 import pytest
 
-from cluck.cli import guardian
-from cluck.cli.common import CommandFailed, Exit
-from cluck.cli.guarded import guarded
+from cluck.cli import supervisor
+from cluck.cli.exit_codes import CommandFailed, Exit
+from cluck.cli.supervised_command import guarded
 
 FAMILY = r"""
 import os, signal, sys
-from cluck.cli.guardian import Family, adopt_orphans
+from cluck.cli.supervisor import Family, adopt_orphans
 
 HEARD, END = signal.SIGRTMIN, signal.SIGRTMIN + 1  # which are queued, however often they come
 signal.pthread_sigmask(signal.SIG_BLOCK, {HEARD, END})
@@ -73,7 +73,7 @@ async def test_a_guardian_that_cannot_be_run(tmp_path, monkeypatch, attribute, t
     place.touch(0o600)
     if attribute == "guardian.__file__":
         place.write_text("import sys; sys.exit('so it is')")
-    monkeypatch.setattr(f"cluck.cli.guarded.{attribute}", str(place))
+    monkeypatch.setattr(f"cluck.cli.supervised_command.{attribute}", str(place))
     with pytest.raises(CommandFailed) as failed:  # noqa: PT012
         async with guarded(["true"], 1.0, leaves_daemons=False) as one:
             one.keep(0)
@@ -104,7 +104,7 @@ while True:
 def test_what_ends_is_told_so_once():
     """The guardian ends it by the clock, and is told to by `cluck run` behind that."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, guardian.__file__, str(there.fileno()), "1000", "all", sys.executable, "-c"]
+    command = [sys.executable, supervisor.__file__, str(there.fileno()), "1000", "all", sys.executable, "-c"]
     with (
         here,
         subprocess.Popen([*command, TELLS_SIGNALS], pass_fds=[there.fileno()], stdout=subprocess.PIPE) as process,
@@ -118,5 +118,5 @@ def test_what_ends_is_told_so_once():
         here.send(json.dumps({"until": now}).encode())
         here.send(json.dumps({"signal": signal.SIGWINCH}).encode())
         assert process.stdout.read() == b"WINCH\n"
-        assert json.loads(here.recv(guardian.RECORD))["started"]
-        assert json.loads(here.recv(guardian.RECORD)) == {"ended": 6, "overdue": True}
+        assert json.loads(here.recv(supervisor.RECORD))["started"]
+        assert json.loads(here.recv(supervisor.RECORD)) == {"ended": 6, "overdue": True}
