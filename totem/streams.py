@@ -1,12 +1,17 @@
-"""Standard streams as a program finds them: closed, on a full disk, or without a reader."""
+"""Standard streams as a program finds them: closed, on a full disk, or without a reader; and the end by Ctrl-C."""
 
 from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from typing import Final
+
+INTERRUPTED: Final = 128 + signal.SIGINT
+"""The exit code of a program that SIGINT has ended, as shells count."""
 
 
 class StreamFailed(OSError):
@@ -32,25 +37,38 @@ def standard_stream(name: str) -> Generator[None, None, None]:
 def standard_streams(program: str, failed: int) -> Generator[None, None, None]:
     """Run a program, from its command line on; at the end write what it has printed, or report that this failed.
 
+    A `KeyboardInterrupt`, also one in a group, ends the program with `INTERRUPTED` and without a traceback.
+
     Args:
         program: Its name, for the report.
         failed: The exit code if standard output does not take all of it. Python's own would be 120.
     """
     _hold_places()
+    is_interrupted = False
     try:
-        yield
-    finally:
         try:
-            with standard_stream("standard output"):
-                sys.stdout.flush()
-        except BrokenPipeError:
-            give_up("stdout")
-        except StreamFailed as error:
-            give_up("stdout")
-            complain(program, f"{error.filename}: {error.strerror}")
-            raise SystemExit(failed) from None
+            yield
         finally:
-            _flush_errors()
+            _flush_output(program, failed)
+    except* KeyboardInterrupt:  # raising here would raise a group
+        is_interrupted = True
+    if is_interrupted:
+        give_up("stdout")  # what is left of it had no reader in time
+        raise SystemExit(INTERRUPTED)
+
+
+def _flush_output(program: str, failed: int) -> None:
+    try:
+        with standard_stream("standard output"):
+            sys.stdout.flush()
+    except BrokenPipeError:
+        give_up("stdout")
+    except StreamFailed as error:
+        give_up("stdout")
+        complain(program, f"{error.filename}: {error.strerror}")
+        raise SystemExit(failed) from None
+    finally:
+        _flush_errors()
 
 
 def give_up(name: str) -> None:

@@ -1,6 +1,7 @@
 """Programs whose standard streams are closed, or on a full disk: reported in one line, with an exit code of its own."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,22 @@ def test_a_command_gets_no_connection_as_its_closed_output():
     script = 'import os, sys; print(os.readlink("/proc/self/fd/0"), os.readlink("/proc/self/fd/1"), file=sys.stderr)'
     code, out, err = shell(f"{sys.executable} -m tests.cluck.cli.fake_locks run x -- python3 -c '{script}' <&- >&-")
     assert (code, out, err) == (0, "", "/dev/null /dev/null\ngiven back\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["totem dump FILE", "cpg.daemon -c FILE", "cpg.daemon --check -c FILE", "cluck.daemon -c FILE"]
+)
+def test_a_program_that_sigint_ends_shows_no_traceback(tmp_path, line):
+    """Here while it opens a file, before it handles signals itself."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    command = [sys.executable, "-m", *line.replace("FILE", str(path)).split()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        writer = os.open(path, os.O_WRONLY)  # returns once the program has opened it
+        process.send_signal(signal.SIGINT)
+        try:
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            os.close(writer)
+    assert (process.returncode, out) == (130, b"")

@@ -27,7 +27,6 @@ from totem.dump.text import Writer
 from totem.streams import StreamFailed, complain, give_up, standard_stream, standard_streams
 
 DONE, FAILED, MISUSED = 0, 1, 2
-INTERRUPTED = 128 + signal.SIGINT
 DEFAULT_PORTS = (5404, 5405)
 ANY = ""
 """The name that stands for all interfaces."""
@@ -85,8 +84,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             give_up("stdout")
             complain("totem", f"{error.filename}: {error.strerror}")
             return FAILED
-        except KeyboardInterrupt:
-            return INTERRUPTED
 
 
 def installed_layers() -> list[Layer]:
