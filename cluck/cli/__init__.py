@@ -1,9 +1,9 @@
 """The command `cluck`: run, elect, lock, unlock, wait, list, status, leaders, info.
 
-`arguments` describes the command line; `under` has `run` and `elect`, which run something: `guarded` is their hand on a
-`guardian`, the process that ends the command when it must. `commands` are the others, `figures` writes what they show,
-`welcome` connects those that have so much time and no more, `run` goes from the command line to an exit code
-(`common`).
+`arguments` describes the command line. `run_command` has `run` and `elect`. They run a program through
+`supervised_command`, which controls a `supervisor`: the process that ends the program in time. `commands` has the other
+commands, and `status_text` writes what they print. `connect` connects commands with a timeout. `entry_point` leads from
+the command line to an exit code (`exit_codes`).
 """
 
 from cluck.cli.entry_point import main

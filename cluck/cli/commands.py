@@ -1,4 +1,4 @@
-"""The commands that run nothing themselves: small trio programs on the public API, each to its exit code."""
+"""The commands that run no other program: small trio programs on the public API, each with its exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import trio
 
-from cluck.cli.connect import connected
+from cluck.cli.connect import connect_in_time
 from cluck.cli.exit_codes import CommandFailed, Exit
 from cluck.cli.status_text import change_line, leader_lines, lock_lines, status_lines, voters_lines
 from cluck.client import asynchronous
@@ -22,14 +22,14 @@ from cpg.replication.electorate import Electorate
 from totem.streams import complain
 from totem.text import quoted
 
-LOOK: Final = 0.5
-"""Seconds between two looks at a lock that is waited for to change hands."""
-QUESTIONS: Final = ("status", "tickets", "leaders", "elections", "conditions")
+POLL_INTERVAL: Final = 0.5
+"""Seconds between two queries of a lock whose change is waited for."""
+QUERIES: Final = ("status", "tickets", "leaders", "elections", "conditions")
 
 
 async def lock(options: argparse.Namespace) -> int:
-    """`cluck lock`: held until standard input ends."""
-    async with connected(options.socket, options.timeout) as (locks, timeout):
+    """`cluck lock`: hold a lock until standard input ends."""
+    async with connect_in_time(options.socket, options.timeout) as (locks, timeout):
         kind = locks.shared if options.shared else locks.lock
         async with kind(options.name, timeout=timeout, grace=options.grace) as held:
             name = os.fsdecode(options.name)
@@ -39,14 +39,14 @@ async def lock(options: argparse.Namespace) -> int:
     return Exit.DONE
 
 
-async def _ask(locks: asynchronous.Locks, question: str) -> Any:
-    return await CLUCKD.answered(partial(locks.query, question), partial(complain, "cluck"))
+async def _query(locks: asynchronous.Locks, name: str) -> Any:
+    return await CLUCKD.answered(partial(locks.query, name), partial(complain, "cluck"))
 
 
 async def unlock(options: argparse.Namespace) -> int:
-    """`cluck unlock --force`: of all holders, or of one."""
+    """`cluck unlock --force`: take a lock from all holders, or from one."""
     async with asynchronous.connect(options.socket) as locks:
-        status = await _ask(locks, "status")
+        status = await _query(locks, "status")
         if not status["ready"]:
             raise CommandFailed(_undecided(status), Exit.NOT_READY)
         found = await _lock_of(locks, options.name)
@@ -64,8 +64,8 @@ async def unlock(options: argparse.Namespace) -> int:
 
 
 async def wait(options: argparse.Namespace) -> int:
-    """`cluck wait --change`."""
-    async with connected(options.socket, options.timeout) as (locks, timeout):
+    """`cluck wait`: wait until a lock or a leadership changes hands."""
+    async with connect_in_time(options.socket, options.timeout) as (locks, timeout):
         with trio.move_on_after(timeout if timeout is not None else float("inf")):
             changed = await (_new_leader if options.leader else _new_holders)(locks, options.name)
             await print_lines([json.dumps(changed) if options.json else change_line(changed)])
@@ -81,13 +81,13 @@ async def wait(options: argparse.Namespace) -> int:
 async def _new_holders(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
     before = now = await _known(locks, name)
     while _tokens(now) == _tokens(before):
-        await trio.sleep(LOOK)
+        await trio.sleep(POLL_INTERVAL)
         now = await _known(locks, name)
     return {"name": os.fsdecode(name), "holders": now.get("holders", [])}
 
 
 async def _known(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
-    """Look at a lock where that is decided: a server that was cut off shows what was before."""
+    """Query a lock while the server decides: one that was cut off shows the former state."""
     await locks.wait_ready()
     return await _lock_of(locks, name)
 
@@ -105,13 +105,13 @@ async def _new_leader(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
                     "port": leadership.port,
                 }
             before = now
-    raise AssertionError("what is observed has no end")
+    raise AssertionError("an observation has no end")
 
 
 async def _lock_of(locks: asynchronous.Locks, name: bytes) -> dict[str, Any]:
-    """Everything about one lock; nothing where nobody holds it or waits."""
+    """Return what is known of a lock; empty if it has neither holders nor waiters."""
     shown = name.decode(errors="backslashreplace")
-    for known in await _ask(locks, "tickets"):
+    for known in await _query(locks, "tickets"):
         if known["name"] == shown:
             return dict(known)
     return {}
@@ -124,8 +124,8 @@ def _tokens(known: dict[str, Any]) -> list[int]:
 async def list_locks(options: argparse.Namespace) -> int:
     """`cluck list`."""
     async with asynchronous.connect(options.socket) as locks:
-        status = await _ask(locks, "status")
-        found = [await _lock_of(locks, options.name)] if options.name else await _ask(locks, "tickets")
+        status = await _query(locks, "status")
+        found = [await _lock_of(locks, options.name)] if options.name else await _query(locks, "tickets")
     if options.json:
         await print_lines(json.dumps(known) for known in found if known)
     else:
@@ -134,7 +134,7 @@ async def list_locks(options: argparse.Namespace) -> int:
 
 
 def _code(status: dict[str, Any]) -> Exit:
-    """Say so where the lock server does not decide: what it shows may have changed since."""
+    """Return the exit code for a status; warn if the lock server does not decide, since its reply may be outdated."""
     if status["ready"]:
         return Exit.DONE
     complain("cluck", _undecided(status))
@@ -142,26 +142,26 @@ def _code(status: dict[str, Any]) -> Exit:
 
 
 def _undecided(status: dict[str, Any]) -> str:
-    return f"this lock server does not decide now, others may hold what it shows: {status['why']}"
+    return f"this lock server does not decide now, and what it shows may be outdated: {status['why']}"
 
 
 async def status(options: argparse.Namespace) -> int:
     """`cluck status`."""
     async with asynchronous.connect(options.socket) as locks:
-        known = await _ask(locks, "status")
+        known = await _query(locks, "status")
     await print_lines([json.dumps(known)] if options.json else status_lines(known))
     return Exit.DONE if known["ready"] else Exit.NOT_READY
 
 
 async def voters(options: argparse.Namespace) -> int:
-    """`cluck voters`: list them, or change them by one."""
+    """`cluck voters`: print the voters, or add, change or remove one."""
     if options.change is not None and options.node is None:
         raise CommandFailed(f"which node? cluck voters {options.change} NODE", Exit.MISUSED)
     async with asynchronous.connect(options.socket) as locks:
-        status = await _ask(locks, "status")
+        status = await _query(locks, "status")
         if options.change is not None:
             await _change_voters(locks, options, status)
-            status = await _ask(locks, "status")
+            status = await _query(locks, "status")
     await print_lines([json.dumps(status["voters"])] if options.json else voters_lines(status["voters"]))
     return _code(status)
 
@@ -179,34 +179,34 @@ async def _change_voters(locks: asynchronous.Locks, options: argparse.Namespace,
     if options.change == "add" and options.node not in {server["node"] for server in status["servers"]}:
         complain(
             "cluck",
-            f"no lock server of node {options.node} is there: its votes are missing until it is started, or "
-            f"cluck voters remove {options.node}",
+            f"node {options.node} has no lock server now: its votes are missing until one is started there; to undo "
+            f"this: cluck voters remove {options.node}",
         )
 
 
 async def tie_breaker(options: argparse.Namespace) -> int:
-    """`cluck tie-breaker`: have an exact half with one node be enough, or any, or none."""
+    """`cluck tie-breaker`: set whether an exact half of the votes is enough: with one node, always, or never."""
     node = options.half if isinstance(options.half, int) else None
     async with asynchronous.connect(options.socket) as locks:
-        votes = Electorate.from_dict((await _ask(locks, "status"))["voters"]).votes
+        votes = Electorate.from_dict((await _query(locks, "status"))["voters"]).votes
         if node is not None:
             _check_voter(node, votes)
         await locks.change_voters(votes, tie_breaker=node, unsafe_half=options.half == "any")
-        known = (await _ask(locks, "status"))["voters"]
+        known = (await _query(locks, "status"))["voters"]
     await print_lines([json.dumps(known)] if options.json else voters_lines(known))
     return Exit.DONE
 
 
 def _check_voter(node: int, votes: Collection[int]) -> None:
     if node not in votes:
-        raise CommandFailed(f"node {node} is none of the voters: {', '.join(map(str, votes))}", Exit.REFUSED)
+        raise CommandFailed(f"node {node} is not a voter; the voters are {', '.join(map(str, votes))}", Exit.REFUSED)
 
 
 async def leaders(options: argparse.Namespace) -> int:
     """`cluck leaders`."""
     async with asynchronous.connect(options.socket) as locks:
-        status = await _ask(locks, "status")
-        known = {"leaders": await _ask(locks, "leaders"), "elections": await _ask(locks, "elections")}
+        status = await _query(locks, "status")
+        known = {"leaders": await _query(locks, "leaders"), "elections": await _query(locks, "elections")}
     await print_lines([json.dumps(known)] if options.json else leader_lines(known))
     return _code(status)
 
@@ -214,6 +214,6 @@ async def leaders(options: argparse.Namespace) -> int:
 async def info(options: argparse.Namespace) -> int:
     """`cluck info`."""
     async with asynchronous.connect(options.socket) as locks:
-        known = {question: await _ask(locks, question) for question in QUESTIONS}
+        known = {name: await _query(locks, name) for name in QUERIES}
     await print_lines([json.dumps(known)])
     return _code(known["status"])

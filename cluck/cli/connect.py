@@ -1,4 +1,4 @@
-"""A client of the lock server, for commands that have so much time and no more."""
+"""A client of the lock server, for commands with a timeout."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cluck.client.transport import CLUCKD
 
 
 @asynccontextmanager
-async def connected(
+async def connect_in_time(
     socket: str | None, timeout: float | None
 ) -> AsyncGenerator[tuple[asynchronous.Locks, float | None], None]:
-    """Be a client for the time of a block, with what is left of a time behind the welcome; None is for ever.
+    """Connect for the time of a block; yield the client, and what is left of the timeout. None: no timeout.
 
-    The first second does not count: a lock server that runs welcomes within it, and where nobody waits that is seen.
-    Raises `CommandFailed` where none has in that time.
+    The first second does not count. A lock server that runs answers within it, so a timeout of 0 can be used too.
+    Raises `CommandFailed` if the lock server has not answered in time.
     """
     begun = trio.current_time()
     longest = math.inf if timeout is None else max(timeout, ANSWER_PATIENCE)

@@ -1,4 +1,4 @@
-"""From the command line to an exit code: signals, and errors as people read them."""
+"""From the command line to an exit code, with errors in one line for people."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: BaseException) -> Exit:
-    """Say in one line what went wrong."""
+    """Report the error in one line; return the exit code. Raises what is a bug."""
     match error:
         case BrokenPipeError():
-            return Exit.DONE  # who read our output has seen enough
+            return Exit.DONE  # the reader of the output has seen enough
         case CommandFailed():
             code = error.code
         case LockLost():

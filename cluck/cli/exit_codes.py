@@ -1,4 +1,4 @@
-"""What all commands share: exit codes."""
+"""The exit codes of `cluck`, and the error that ends a command with one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 
 
 class Exit(enum.IntEnum):
-    """How `cluck` ends. From 119 on, so that what `cluck run` says is not taken for what its command said."""
+    """The exit codes. They begin at 119, so that those of `cluck run` are rarely those of its command."""
 
     DONE = 0
     MISUSED = 119
@@ -15,19 +15,19 @@ class Exit(enum.IntEnum):
     """The lock was lost; the command was ended."""
     DEADLOCK = 121
     NOT_READY = 122
-    """The lock servers are not ready, and were not in the given time."""
+    """The lock servers are not ready, and did not become so in the given time."""
     REFUSED = 123
-    """Not possible with what there is: another number of permits, as many wait as may, nobody holds it."""
+    """Refused as things are: another number of permits, too many waiters, no holder."""
     TIMEOUT = 124
-    """The lock was held by others for the given time."""
+    """Others held the lock for the given time."""
     FAILED = 125
-    """No daemon, or the connection was lost; standard input or output cannot be used."""
+    """There is no daemon, the connection was lost, or standard input or output cannot be used."""
     CANNOT_RUN = 126
-    """The command is there and cannot be run, or not guarded."""
+    """The command exists and cannot be run, or cannot be supervised."""
     NO_COMMAND = 127
     """There is no such command."""
     SIGNALLED = 128
-    """And the signal's number: of the command, or of `cluck` while it waits."""
+    """Plus the number of the signal that ended the command, or `cluck` while it waited."""
 
 
 class CommandFailed(Exception):

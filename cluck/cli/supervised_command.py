@@ -1,4 +1,4 @@
-"""A command under a guardian, as `cluck run` and `cluck elect` hold it."""
+"""A command under a supervisor, as `cluck run` and `cluck elect` see it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ FORWARDED: Final = (
     signal.SIGWINCH,
 )
 BACKSTOP_SHARE: Final = (1 + supervisor.GRACE_SHARE) / 2
-"""Of the grace: until then a guardian is to say that all is over. Else it is stopped itself, or stuck."""
+"""The share of the grace in which a supervisor reports the end. One that does not is stopped itself, or stuck."""
 END_PATIENCE: Final = 1.0
-"""Seconds that a guardian which has nothing to guard any more takes to end."""
+"""Seconds that a supervisor may take to end when its command has ended."""
 
 
 class Overdue(CommandFailed):
-    """The command was ended since its time was over."""
+    """The command was ended because its time was over."""
 
 
-class Guarded:
-    """The one command of a guardian."""
+class SupervisedCommand:
+    """The command of one supervisor."""
 
     def __init__(
         self, control: socket.socket, process: trio.Process, command: str, grace: float, *, leaves_daemons: bool
@@ -56,58 +56,58 @@ class Guarded:
         self._until = math.inf
         self._code: int | None = None
         self._waits = False
-        """The guardian waits for a process that it may not signal."""
+        """Whether the supervisor waits for a process that it may not signal."""
         self._patience = trio.CancelScope()
-        """In which the guardian is to say that all has ended, once it was told to end it."""
+        """Limits the wait for the report of the end, after the request to end."""
 
     @property
-    def runs(self) -> bool:
-        """Whether the command has been started, perhaps this moment, and has not ended."""
+    def is_running(self) -> bool:
+        """Whether the start was requested and no end was reported."""
         return self._is_started and self._code is None
 
     def start(self, environment: Mapping[str, str], until: float = math.inf) -> None:
-        """Start the command, with this in its environment; it may run until this boot-time."""
+        """Start the command with these variables added to its environment; it may run until this boot-time."""
         self._is_started = True
         self._until = until
-        self._say(start=dict(environment), until=until)
+        self._send(start=dict(environment), until=until)
 
     def extend(self, until: float) -> None:
-        """The command may run on until this boot-time."""
+        """Let the command run until this boot-time."""
         self._until = until
-        self._say(until=until)
+        self._send(until=until)
 
     def keep(self, descriptor: int) -> None:
-        """Have a copy of this connection to the lock server kept open until the command has ended; of no former one."""
+        """Have the supervisor keep a copy of this connection, in place of the former, until the command has ended."""
         with suppress(OSError):
             socket.send_fds(self._control, [b"{}"], [descriptor])
 
     def forward(self, number: int) -> None:
-        """Send a signal to the command and all that descends from it."""
-        self._say(signal=number)
+        """Send a signal to the command and all its descendants."""
+        self._send(signal=number)
 
     async def ended(self) -> int:
-        """Wait for the end of the command and all that descends from it; return its exit code.
+        """Wait until the command and all its descendants have ended; return its exit code.
 
-        Raises `Overdue` where it was ended since its time was over, `CommandFailed` where it cannot be run, or was
-        killed since its guardian was.
+        Raises `Overdue` if it was ended because its time was over. Raises `CommandFailed` if it cannot be run, or was
+        killed because its supervisor was.
         """
         while self._code is None:
-            said = await self._hear()
-            self._cgroup = said.get("cgroup", self._cgroup)
-            self._code = said.get("ended")
-            if "waits" in said:
+            report = await self._receive()
+            self._cgroup = report.get("cgroup", self._cgroup)
+            self._code = report.get("ended")
+            if "waits" in report:
                 self._waits, self._patience.deadline = True, math.inf
-            if number := said.get("failed"):
+            if number := report.get("failed"):
                 self._is_started = False
                 code = Exit.NO_COMMAND if number == errno.ENOENT else Exit.CANNOT_RUN
                 raise CommandFailed(f"{self._command}: {os.strerror(number)}{_advice(self._command, code)}", code)
-            if said.get("overdue"):
-                raise Overdue("the lease ended without renewal, and the command with it", Exit.LOST)
+            if report.get("overdue"):
+                raise Overdue("the lease ended without renewal, so the command was ended", Exit.LOST)
         return self._code
 
     async def end(self) -> None:
-        """End it: SIGTERM, after the grace SIGKILL. Not cancelled on the way."""
-        if not self.runs:
+        """End the command: SIGTERM, then SIGKILL before the grace is over. This cannot be cancelled."""
+        if not self.is_running:
             return
         now = boot_time()
         self.extend(min(now, self._until))
@@ -120,45 +120,46 @@ class Guarded:
                 return
             await self.take_over()
 
-    async def _hear(self) -> dict[str, Any]:
-        """Wait for what the guardian says next; where that has been killed, kill the command."""
+    async def _receive(self) -> dict[str, Any]:
+        """Wait for the next report of the supervisor; if that was killed, kill the command."""
         await trio.lowlevel.wait_readable(self._control)
         try:
             record = self._control.recv(supervisor.RECORD)
-        except ConnectionResetError:  # it has not read all that it was told
+        except ConnectionResetError:  # it has not read all records
             record = b""
         if not record:
             await self.take_over()
             if (self._process.returncode or 0) > 0:
-                text = "the process that guards the command has failed, with what stands above; the command was killed"
+                text = "the process that supervises the command has failed, see the error above; the command was killed"
                 raise CommandFailed(text, Exit.CANNOT_RUN)
-            raise CommandFailed("the process that guards the command was killed, so the command was too", Exit.FAILED)
-        said: dict[str, Any] = json.loads(record)
-        return said
+            text = "the process that supervises the command was killed, so the command was killed too"
+            raise CommandFailed(text, Exit.FAILED)
+        report: dict[str, Any] = json.loads(record)
+        return report
 
-    def _say(self, **said: Any) -> None:
-        """Tell the guardian; one that does not listen keeps to what it was told before, which is the stricter."""
+    def _send(self, **fields: Any) -> None:
+        """Send a record to the supervisor. One that does not read keeps its former deadline, which is earlier."""
         with suppress(OSError):
-            self._control.send(json.dumps(said).encode())
+            self._control.send(json.dumps(fields).encode())
 
     async def take_over(self) -> None:
-        """Kill the guardian and all that it has guarded, and wait for their end. Not cancelled on the way."""
+        """Kill the supervisor and all its descendants, and wait for their end. This cannot be cancelled."""
         self._process.kill()
         with trio.CancelScope(shield=True):
             await self._process.wait()
-            family = supervisor.Family(self._session, self._cgroup)  # by now what descends from this process
-            while not family.is_gone():
-                family.kill()
-                for _ in family.bury():
+            tree = supervisor.ProcessTree(self._session, self._cgroup)  # by now they are descendants of this process
+            while not tree.has_ended():
+                tree.kill()
+                for _ in tree.reap():
                     continue
                 await trio.sleep(supervisor.KILL_INTERVAL)
-            family.forget()
-        if self.runs:
+            tree.remove_cgroup()
+        if self.is_running:
             self._code = Exit.SIGNALLED + signal.SIGKILL
 
 
-async def _start_guardian(command: Sequence[str], grace: float, which: str) -> tuple[socket.socket, trio.Process]:
-    """Start a guardian; return the socket to it, which does not block. Raises OSError."""
+async def _start_supervisor(command: Sequence[str], grace: float, which: str) -> tuple[socket.socket, trio.Process]:
+    """Start a supervisor; return its process and the non-blocking socket to it. Raises OSError."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with there:
         try:
@@ -175,46 +176,48 @@ async def _start_guardian(command: Sequence[str], grace: float, which: str) -> t
 
 
 def _advice(command: str, code: Exit) -> str:
-    """Say what to do where a whole line of a shell was taken for the name of a command."""
+    """Return advice for a command line that was given as one word."""
     if code is Exit.NO_COMMAND and " " in command.strip():
-        return f": that is one word, for a shell's line say -- sh -c {shlex.quote(command)}"
+        return f": this is one word; to run a line of a shell, use -- sh -c {shlex.quote(command)}"
     return ""
 
 
-def _unguarded(error: OSError) -> str:
-    """Say why there is no guardian, and what to do."""
+def _no_supervisor(error: OSError) -> str:
+    """Return the error that no supervisor can be started, with advice."""
     if error.errno in (errno.EACCES, errno.ENOENT, errno.EPERM):
         advice = "install the package where this user may run its Python"
     else:
-        advice = "look at this user's limits, and at the machine's memory"
-    return f"the process that is to guard the command, {sys.executable}, cannot be started: {error.strerror}: {advice}"
+        advice = "check this user's limits, and the machine's memory"
+    return f"the process that supervises the command, {sys.executable}, cannot be started: {error.strerror}: {advice}"
 
 
 @asynccontextmanager
-async def guarded(command: Sequence[str], grace: float, *, leaves_daemons: bool) -> AsyncGenerator[Guarded, None]:
-    """Have a guardian ready for a command; what still runs at the end of the block is killed.
+async def supervised(
+    command: Sequence[str], grace: float, *, leaves_daemons: bool
+) -> AsyncGenerator[SupervisedCommand, None]:
+    """Start a supervisor for a command; what still runs at the end of the block is killed.
 
     Args:
-        command: What is to be run, and its arguments.
-        grace: Seconds that it is given to end, once it has to.
-        leaves_daemons: Whether what has begun a session of its own is let go.
+        command: The command and its arguments.
+        grace: Seconds that the command has to end after its deadline.
+        leaves_daemons: Whether processes that have begun a session of their own are left alone.
 
-    Raises `CommandFailed` where the system does not tell which children a process has, or starts no guardian.
+    Raises `CommandFailed` if the system does not list the children of a process, or no supervisor can be started.
     """
     if not supervisor.sees_children():
-        text = "/proc does not tell of a process's children, so no command can be guarded"
+        text = "/proc does not list the children of processes, so no command can be supervised"
         raise CommandFailed(text, Exit.CANNOT_RUN)
-    supervisor.adopt_orphans()  # those of a guardian that is killed
+    supervisor.adopt_orphans()  # those of a supervisor that is killed
     try:
-        here, process = await _start_guardian(command, grace, "session" if leaves_daemons else "all")
+        here, process = await _start_supervisor(command, grace, "session" if leaves_daemons else "all")
     except OSError as error:
-        raise CommandFailed(_unguarded(error), Exit.CANNOT_RUN) from None
+        raise CommandFailed(_no_supervisor(error), Exit.CANNOT_RUN) from None
     with here:
-        one = Guarded(here, process, command[0], grace, leaves_daemons=leaves_daemons)
+        one = SupervisedCommand(here, process, command[0], grace, leaves_daemons=leaves_daemons)
         try:
             yield one
         finally:
-            here.close()  # by which the guardian kills what still runs
+            here.close()  # the supervisor then kills what still runs
             with trio.move_on_after(END_PATIENCE, shield=True):
                 await process.wait()
             if process.returncode is None:

@@ -1,32 +1,33 @@
-"""Stands between `cluck run` and its command, so that the command ends when it must, whatever becomes of `cluck run`.
+"""The process between `cluck run` and its command: it ends the command in time, even where `cluck run` cannot.
 
-A small process of its own, of the standard library alone, that is ready while the lock is still waited for. It starts
-the command, and is told until when that may run. At that time all that descends from the command gets SIGTERM, and
-SIGKILL when the grace behind it is over: so a `cluck run` that is stopped, or hangs, leaves no command at work under a
-lock that is somebody else's. When `cluck run` has died, all is killed at once; and before that is done the lock server
-does not see that death, since this process has a copy of the connection.
+It is a small process of its own, which uses the standard library alone. It is ready while `cluck run` still waits for
+the lock. It starts the command, and learns until when the command may run. At that time every descendant of the
+command gets SIGTERM, and SIGKILL before the grace is over. So a `cluck run` that is stopped, or hangs, leaves no
+command running while somebody else holds the lock. When `cluck run` dies, the supervisor kills everything at once.
+Until then the lock server does not notice that death, because the supervisor has a copy of the connection.
 
-What descends from the command stays within reach, whatever it does with process groups, sessions and parents: this
-process adopts all that loses its parents (PR_SET_CHILD_SUBREAPER), so its children are none exactly when nothing is
-left. Where this user may make a cgroup (v2) below its own, the command is in one, which is killed in one step, other
-users' processes too. Without it a process of another user may be out of reach (sudo); then it is waited for.
+Descendants stay within reach whatever they do with process groups, sessions and parents. The supervisor adopts every
+process that loses its parent (PR_SET_CHILD_SUBREAPER), so it has no children exactly when nothing is left. If this user
+may make a cgroup (v2) below its own, the command runs in one. A cgroup is killed in one step, together with the
+processes of other users in it. Without a cgroup a process of another user may be out of reach (sudo); the supervisor
+then waits for it.
 
-If this process is killed itself, the kernel kills the command (PR_SET_PDEATHSIG, which goes by the thread that has
-made a process: here there is one), and `cluck run` adopts the others, and kills them.
+If the supervisor itself is killed, the kernel kills the command (PR_SET_PDEATHSIG). That signal depends on the thread
+that made the process; the supervisor has only one. `cluck run` then adopts the other descendants, and kills them.
 
-What the command has left running when it ends is given the grace to end as well, then it is killed: the lock is not
-given back before. Only where that is wanted is let go what has begun a session of its own, as daemons do.
+Processes that outlive the command get the grace to end, and are then killed. The lock is not released before that. Only
+on request are processes left alone that have begun a session of their own, as daemons do.
 
-Started as `python guardian.py DESCRIPTOR GRACE all|session COMMAND…`; the descriptor is a socket of whole records of
-JSON:
+It is started as `python supervisor.py DESCRIPTOR GRACE all|session COMMAND…`. The descriptor is a socket of whole
+records of JSON:
 
-    down  {"start": {"NAME": "value", …}, "until": time}      what the environment has more
+    down  {"start": {"NAME": "value", …}, "until": time}      variables to add to the environment
           {"until": time}, {"signal": number}                 times on the boot-time clock
-          {}, and with it the connection to the lock server, to be kept open
+          {}, with a connection to the lock server attached, which is to be kept open
     up    {"started": process id, "cgroup": path or null}
           {"failed": errno}
           {"waits": true}                                     for a process that it may not signal
-          {"ended": exit code, "overdue": whether its time was over}      128 + N where signal N has ended it
+          {"ended": exit code, "overdue": whether its time was over}      128 + N if signal N ended it
 """
 
 from __future__ import annotations
@@ -46,37 +47,37 @@ from typing import Any, Final, NoReturn
 
 RECORD: Final = 16384
 GRACE_SHARE: Final = 0.9
-"""Of the grace: then it is killed, so that it is dead when the grace is over."""
+"""The share of the grace after which SIGKILL is sent, so that the command is dead when the grace is over."""
 LONGEST_REST: Final = 0.5
-"""Seconds between two looks at the clock, which goes on while the machine is suspended; poll's does not."""
+"""Seconds between two looks at the clock. This clock counts while the machine is suspended, that of poll does not."""
 KILL_INTERVAL: Final = 0.05
-"""Seconds between two rounds of SIGKILL, for what was forked in the first."""
+"""Seconds between two rounds of SIGKILL; the second is for processes that were forked during the first."""
 MOST_ROUNDS: Final = 10
-"""Looks for descendants that were forked while the others were signalled."""
+"""Number of looks for descendants that were forked while the others were signalled."""
 CGROUP_PATIENCE: Final = 1
-"""Seconds that the kernel may take to see that a cgroup is empty, when all its processes are buried."""
-_SHIELDED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+"""Seconds that the kernel may take to report that a cgroup is empty, once all its processes are reaped."""
+_IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def adopt_orphans() -> None:
-    """Make orphans among the descendants of this process its children, and not those of init."""
+    """Make orphaned descendants of this process its own children, instead of those of init."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def sees_children() -> bool:
-    """Whether this system tells which children a process has (CONFIG_PROC_CHILDREN)."""
+    """Return whether this system lists the children of a process (CONFIG_PROC_CHILDREN)."""
     return os.access(f"/proc/self/task/{os.getpid()}/children", os.R_OK)
 
 
-class Family:
-    """What descends from this process.
+class ProcessTree:
+    """The descendants of this process.
 
     Args:
-        session: Those of this session alone; None: all.
-        cgroup: The folder of the cgroup in which all of them are, if they are.
+        session: The session to which the tree is limited; None: all sessions.
+        cgroup: The folder of the cgroup in which all of them run; None if there is none.
     """
 
     def __init__(self, session: int | None, cgroup: str | None) -> None:
@@ -84,7 +85,7 @@ class Family:
         self._cgroup = cgroup
 
     def signal(self, number: int) -> set[int]:
-        """Signal each of them once, also those that are forked meanwhile; return who is out of reach."""
+        """Signal each process once, also those forked meanwhile; return the processes that are out of reach."""
         reached: set[int] = set()
         refused: set[int] = set()
         for _ in range(MOST_ROUNDS):
@@ -102,32 +103,32 @@ class Family:
         return {pid for pid in refused if not self._is_in_cgroup(pid)}
 
     def kill(self) -> set[int]:
-        """Kill all that may be; return who may not. What is forked meanwhile is left for the next time."""
+        """Kill every process that may be signalled; return the others. The next call kills what is forked meanwhile."""
         if self._cgroup is not None:
             with suppress(OSError), open(f"{self._cgroup}/cgroup.kill", "w", encoding="ascii") as file:
                 file.write("1")
         return self.signal(signal.SIGKILL)
 
-    def bury(self) -> Iterator[tuple[int, int]]:
-        """Reap who has ended; give process id and exit code."""
+    def reap(self) -> Iterator[tuple[int, int]]:
+        """Reap the processes that have ended; yield process id and exit code of each."""
         with suppress(ChildProcessError):
             while dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
                 has_exited = dead.si_code == os.CLD_EXITED
                 yield dead.si_pid, dead.si_status if has_exited else 128 + dead.si_status
 
-    def is_gone(self) -> bool:
-        """Whether nothing of it is left."""
+    def has_ended(self) -> bool:
+        """Return whether no process is left."""
         try:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
-            return True  # who has lost its parents would be a child of this process
+            return True  # a process that has lost its parents would be a child of this one
         if self._session is None:
             return False
-        # Below those that were let go somebody may be born while one looks elsewhere, so one looks twice.
+        # A process may be forked below the daemons that are left alone, while this looks elsewhere: so it looks twice.
         return not any(map(_is_alive, self._members())) and not any(map(_is_alive, self._members()))
 
-    def forget(self) -> None:
-        """Remove its cgroup, and what was made below that, when all have ended."""
+    def remove_cgroup(self) -> None:
+        """Remove the cgroup and those below it, once all processes have ended."""
         if self._cgroup is None:
             return
         with suppress(OSError), open(f"{self._cgroup}/cgroup.events", encoding="ascii") as events:
@@ -140,7 +141,7 @@ class Family:
                 os.rmdir(folder)
 
     def _is_in_cgroup(self, pid: int) -> bool:
-        """Whether a process ends with the cgroup; one may be moved elsewhere."""
+        """Return whether a process ends with the cgroup. Processes can be moved to another one."""
         if self._cgroup is None:
             return False
         try:
@@ -155,7 +156,7 @@ class Family:
 
 def _descendants(root: int) -> Iterator[int]:
     found = _children(root)
-    for pid in found:  # to which more are added on the way
+    for pid in found:  # which grows meanwhile
         yield pid
         found += _children(pid)
 
@@ -179,7 +180,7 @@ def _session(pid: int) -> int | None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process has not ended; a zombie has."""
+    """Return whether a process has not ended. A zombie has."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
@@ -188,7 +189,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _user(pid: int) -> str:
-    """Name the user of a process."""
+    """Return a name for the user of a process."""
     try:
         uid = os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -200,7 +201,7 @@ def _user(pid: int) -> str:
 
 
 def _make_cgroup() -> str | None:
-    """Make a cgroup below that of this process; None where that cannot be."""
+    """Make a cgroup below that of this process; return None if that is impossible."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8") as file:
             mounts = [line.split() for line in file]
@@ -209,7 +210,7 @@ def _make_cgroup() -> str | None:
             own = next(line[3:].rstrip("\n") for line in file if line.startswith("0::"))
         folder = os.path.join(place, os.path.relpath(own, root), f"cluck-{os.getpid()}")
         with suppress(FileNotFoundError):
-            os.rmdir(folder)  # of a guardian with this process id that was killed; where it is not empty, there is none
+            os.rmdir(folder)  # left by a killed supervisor of this process id; if it is not empty, mkdir fails
         os.mkdir(folder)
         if os.path.exists(f"{folder}/cgroup.kill"):
             return folder
@@ -219,160 +220,163 @@ def _make_cgroup() -> str | None:
     return None
 
 
-class Guardian:
-    """The life of one command."""
+class Supervisor:
+    """Starts one command, and ends it."""
 
     def __init__(self, control: socket.socket, grace: float, command: list[str], *, leaves_daemons: bool) -> None:
         self._control = control
         self._control.set_inheritable(False)
         self._grace = grace
         self._command = command
-        self._manners = {number: signal.getsignal(number) for number in _SHIELDED}
-        """What the command inherits: nohup(1) has SIGHUP ignored, for instance."""
+        self._dispositions = {number: signal.getsignal(number) for number in _IGNORED}
+        """The dispositions of signals that the command inherits: nohup(1) ignores SIGHUP, for instance."""
         self._cgroup = None if leaves_daemons else _make_cgroup()
-        self._family = Family(os.getsid(0) if leaves_daemons else None, self._cgroup)
+        self._tree = ProcessTree(os.getsid(0) if leaves_daemons else None, self._cgroup)
         self._pid = 0
-        """Of the command."""
+        """The process id of the command; 0 before its start."""
         self._code: int | None = None
         """Its exit code."""
         self._until = float("inf")
         self._kill_at = float("inf")
-        self._kept: int | None = None
-        """A copy of the connection to the lock server: as long as it is open, `cluck run` is not taken for dead."""
+        self._connection: int | None = None
+        """A copy of the connection to the lock server. While it is open, `cluck run` counts as alive there."""
         self._is_overdue = False
-        """It was ended since its time was over."""
+        """Whether the command was ended because its time was over."""
         self._out_of_reach: set[int] = set()
-        """Processes of which was said that they may not be signalled."""
+        """Processes already reported as out of reach."""
         self._is_over = False
 
     def run(self) -> None:
-        """Guard until the command and all that descends from it has ended, or `cluck run` is gone before it began."""
+        """Run until the command and all its descendants have ended, or `cluck run` is gone before the start."""
         adopt_orphans()
-        for number in _SHIELDED:  # a service manager sends them to all processes; the command gets them passed on
+        for (
+            number
+        ) in _IGNORED:  # a service manager sends them to all processes; `cluck run` forwards them to the command
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
-        news, waker = os.pipe()
+        wakeups, waker = os.pipe()
         os.set_blocking(waker, False)
-        os.set_blocking(news, False)
+        os.set_blocking(wakeups, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         poll = select.poll()
-        poll.register(news, select.POLLIN)
+        poll.register(wakeups, select.POLLIN)
         poll.register(self._control, select.POLLIN)
         while not self._is_over:
-            for descriptor, _ in poll.poll(self._rest()):
-                if descriptor == news:
-                    os.read(news, RECORD)
-                elif not self._listen():
+            for descriptor, _ in poll.poll(self._timeout()):
+                if descriptor == wakeups:
+                    os.read(wakeups, RECORD)
+                elif not self._receive():
                     poll.unregister(self._control)
             if self._pid and not self._is_over:
                 self._reap()
                 self._keep_time()
-        self._family.forget()
+        self._tree.remove_cgroup()
 
-    def _rest(self) -> float | None:
-        """Milliseconds until there is something to be done."""
+    def _timeout(self) -> float | None:
+        """Return the milliseconds until something has to be done; None before the start."""
         if not self._pid:
             return None
         return max(0.0, min(min(self._until, self._kill_at) - _now(), LONGEST_REST)) * 1000
 
-    # ---- what it is told
+    # ---- records of `cluck run`
 
-    def _listen(self) -> bool:
-        """Do what `cluck run` says; whether it is still there."""
+    def _receive(self) -> bool:
+        """Follow the next record of `cluck run`; return whether `cluck run` is still there."""
         try:
             record, descriptors, _, _ = socket.recv_fds(self._control, RECORD, 1)
         except OSError:
             record, descriptors = b"", []
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
-            if self._kept is not None:
-                os.close(self._kept)
-            self._kept = descriptor
+            if self._connection is not None:
+                os.close(self._connection)
+            self._connection = descriptor
         if not record:
             self._is_over = not self._pid
             self._kill_at = 0.0
             return False
-        said = json.loads(record)
-        if not self._is_overdue:  # what ends is not told so a second time, which many take as "at once"
-            self._until = said.get("until", self._until)
-        if "start" in said:
-            self._start({**os.environ, **said["start"]})
-        if "signal" in said and self._pid:
-            self._signal(said["signal"])
+        request = json.loads(record)
+        if not self._is_overdue:  # many programs take a second SIGTERM as "at once"
+            self._until = request.get("until", self._until)
+        if "start" in request:
+            self._start({**os.environ, **request["start"]})
+        if "signal" in request and self._pid:
+            self._signal(request["signal"])
         return True
 
-    def _tell(self, **said: Any) -> None:
-        with suppress(OSError):  # it is gone, which is seen in `_listen`
-            self._control.send(json.dumps(said).encode())
+    def _send(self, **fields: Any) -> None:
+        with suppress(OSError):  # `cluck run` is gone, which `_receive` notices
+            self._control.send(json.dumps(fields).encode())
 
     # ---- the command
 
     def _start(self, environment: dict[str, str]) -> None:
-        """Start the command, when `cluck run` has been told its process id: so there is always one who can kill it."""
-        errors, told = os.pipe()  # closed by a successful exec
+        """Start the command, once `cluck run` knows its process id: so there is always a process that can kill it."""
+        errors, report = os.pipe()  # a successful exec closes it
         ready, go = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             os.close(go)
-            self._become(environment, ready, told)
+            self._become(environment, ready, report)
         os.close(ready)
-        os.close(told)
-        self._tell(started=self._pid, cgroup=self._cgroup)
+        os.close(report)
+        self._send(started=self._pid, cgroup=self._cgroup)
         os.write(go, b"!")
         os.close(go)
         with open(errors, "rb") as file:
             failure = file.read()
         if failure:
             os.waitpid(self._pid, 0)
-            self._tell(failed=int(failure))
+            self._send(failed=int(failure))
             self._is_over = True
 
-    def _become(self, environment: dict[str, str], ready: int, told: int) -> NoReturn:
-        """Be the command, in the process that was made for it."""
+    def _become(self, environment: dict[str, str], ready: int, report: int) -> NoReturn:
+        """Become the command, in the process forked for it."""
         try:
             os.setpgid(0, 0)
             _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.read(ready, 1):  # else the guardian has died
+            if os.read(ready, 1):  # else the supervisor has died
                 if self._cgroup is not None:
                     with suppress(OSError), open(f"{self._cgroup}/cgroup.procs", "w", encoding="ascii") as file:
                         file.write("0")
                 for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
                     signal.signal(number, signal.SIG_DFL)
-                for number, manner in self._manners.items():
-                    signal.signal(number, manner)
+                for number, disposition in self._dispositions.items():
+                    signal.signal(number, disposition)
                 os.execvpe(self._command[0], self._command, environment)
         except OSError as error:
-            os.write(told, b"%d" % (error.errno or 0))
+            os.write(report, b"%d" % (error.errno or 0))
         finally:
             os._exit(127)
 
     def _signal(self, number: int) -> None:
-        self._wait_for(self._family.signal(number))
+        self._wait_for(self._tree.signal(number))
 
     def _wait_for(self, refused: set[int]) -> None:
-        """Say once of each process that it is out of reach: the lock is kept until it ends."""
+        """Report once of each process that it is out of reach. The lock is kept until it ends."""
         for pid in sorted(refused - self._out_of_reach):
             with suppress(OSError):
                 print(
-                    f"cluck: process {pid} of {_user(pid)} may not be signalled: it is waited for",
+                    f"cluck: process {pid} of {_user(pid)} cannot be signalled: waiting until it ends",
                     file=sys.stderr,
                     flush=True,
                 )
-            self._tell(waits=True)
+            self._send(waits=True)
         self._out_of_reach |= refused
 
     def _reap(self) -> None:
-        """Bury who has ended; when the command has, give the others the grace."""
-        for pid, code in self._family.bury():
+        """Reap the processes that have ended. When the command has, give the others the grace."""
+        for pid, code in self._tree.reap():
             if pid == self._pid:
                 self._code = code
                 self._until = float("inf")
                 self._kill_at = min(self._kill_at, _now() + self._grace * GRACE_SHARE)
-        if self._code is not None and self._family.is_gone():
-            self._tell(ended=self._code, overdue=self._is_overdue)
+        if self._code is not None and self._tree.has_ended():
+            self._send(ended=self._code, overdue=self._is_overdue)
             self._is_over = True
 
     def _keep_time(self) -> None:
+        """End the command at its deadline, and kill what is left after the grace."""
         now = _now()
         if self._is_over:
             return
@@ -383,7 +387,7 @@ class Guardian:
             self._signal(signal.SIGTERM)
             self._signal(signal.SIGCONT)
         if now >= self._kill_at:
-            refused = self._family.kill()
+            refused = self._tree.kill()
             self._kill_at = now + (LONGEST_REST if refused else KILL_INTERVAL)
             self._wait_for(refused)
 
@@ -393,10 +397,10 @@ def _now() -> float:
 
 
 def main() -> None:
-    """Read the arguments, and guard."""
+    """Read the arguments, and run the command."""
     descriptor, grace, which, *command = sys.argv[1:]
     control = socket.socket(fileno=int(descriptor))
-    Guardian(control, float(grace), command, leaves_daemons=which == "session").run()
+    Supervisor(control, float(grace), command, leaves_daemons=which == "session").run()
 
 
 if __name__ == "__main__":

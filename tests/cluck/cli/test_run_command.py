@@ -15,9 +15,9 @@ import pytest
 import trio
 
 from cluck.cli import run_command, supervisor
-from cluck.cli.connect import connected
+from cluck.cli.connect import connect_in_time
 from cluck.cli.exit_codes import Exit
-from cluck.cli.supervised_command import Guarded, Overdue
+from cluck.cli.supervised_command import Overdue, SupervisedCommand
 from cluck.client import asynchronous
 from tests.cluck.cli.fake_locks import TOKEN, Locks, running
 
@@ -127,9 +127,7 @@ async def test_a_command_that_cannot_be_run(run, command, code):
 async def test_a_line_of_a_shell_is_no_command(run):
     result, _, err = await run(["echo hi"]).ended()
     assert result == 127
-    assert (
-        "cluck: echo hi: No such file or directory: that is one word, for a shell's line say -- sh -c 'echo hi'" in err
-    )
+    assert "cluck: echo hi: No such file or directory: this is one word; to run a line of a shell, use -- sh -c" in err
 
 
 @pytest.mark.parametrize(
@@ -179,7 +177,7 @@ async def test_a_leadership_that_is_lost_is_told_and_that_it_is_won_again(run):
 async def test_a_right_and_its_command_that_end_in_one_moment():
     """The command's end is nothing then: it was lost, and may be had again."""
 
-    class Guard(Guarded):
+    class Command(SupervisedCommand):
         def __init__(self):
             pass
 
@@ -196,9 +194,9 @@ async def test_a_right_and_its_command_that_end_in_one_moment():
         async def end(self):
             pass
 
-    right = run_command._Right({}, lambda: 0.0, trio.sleep_forever, 1000.0)
+    lease = run_command._Lease({}, lambda: 0.0, trio.sleep_forever, 1000.0)
     with trio.CancelScope() as scope:
-        await run_command._run_under(right, Locks(), run_command._Runner(), Guard())
+        await run_command._run_with_lease(lease, Locks(), run_command._SignalTarget(), Command())
     assert scope.cancelled_caught
 
 
@@ -208,7 +206,7 @@ async def test_a_leadership_whose_lease_ends_while_cluck_elect_stands_still_is_t
     one.process.send_signal(signal.SIGSTOP)
     await trio.to_thread.run_sync(wait_for_children_to_end, one.process.pid)
     one.process.send_signal(signal.SIGCONT)
-    lost = "the lease ended without renewal, and the command with it"
+    lost = "the lease ended without renewal, so the command was ended"
     assert await one.complaint() == f"cluck: election 'backup', leadership with token {TOKEN}: {lost}"
     one.lose()
     assert await one.complaint() == f"cluck: election 'backup': this candidate leads again, with token {TOKEN + 1}"
@@ -229,7 +227,7 @@ async def test_a_lease_that_is_not_renewed_ends_the_command(run):
     one.process.send_signal(signal.SIGCONT)
     code, _, err = await one.ended()
     assert code == 120
-    assert err.endswith("cluck: the lease ended without renewal, and the command with it\n")
+    assert err.endswith("cluck: the lease ended without renewal, so the command was ended\n")
 
 
 def wait_for_children_to_end(pid):
@@ -264,16 +262,16 @@ async def test_all_is_killed_where_cluck_run_is(run):
     assert (code, out) == (-signal.SIGKILL, "")
 
 
-async def test_all_is_killed_where_the_guardian_is(run):
+async def test_all_is_killed_where_the_supervisor_is(run):
     one = run('trap "" TERM HUP; echo $PPID; sleep 1000 & sleep 1000; sleep 1000')
-    guardian = int(await one.line())
-    os.kill(guardian, signal.SIGKILL)
+    supervisor_id = int(await one.line())
+    os.kill(supervisor_id, signal.SIGKILL)
     code, _, err = await one.ended()
     assert code == 125
-    assert "the process that guards the command was killed" in err
+    assert "the process that supervises the command was killed" in err
 
 
-async def test_a_guardian_that_is_stopped_is_not_waited_for(run):
+async def test_a_supervisor_that_is_stopped_is_not_waited_for(run):
     one = run("echo $PPID; exec sleep 1000", "--grace", "0.1")
     os.kill(int(await one.line()), signal.SIGSTOP)
     one.lose()
@@ -346,11 +344,11 @@ async def hiding(run, request):
     script = f"echo $$ $PPID; {' '.join(HIDING.values())} wait" if as_nobody else ALL
     prefix = (*AS_NOBODY, *READS_ALL) if as_nobody else ()
     one = run(["bash", "-c", script], "--grace", "0.2", prefix=prefix)
-    command, guard = map(int, (await one.line()).split())
+    command, supervisor_id = map(int, (await one.line()).split())
     for _ in range(script.count("echo up")):
         assert await one.line() == "up"
     assert len(one.running()) > script.count("echo up")
-    return one, command, guard
+    return one, command, supervisor_id
 
 
 async def test_nothing_is_left_where_the_signal_comes(hiding):
@@ -383,30 +381,30 @@ async def test_nothing_is_left_where_cluck_run_is_killed(hiding):
     assert not one.running()
 
 
-async def test_nothing_is_left_where_the_guardian_is_killed(hiding):
-    one, _, guard = hiding
-    os.kill(guard, signal.SIGKILL)
+async def test_nothing_is_left_where_the_supervisor_is_killed(hiding):
+    one, _, supervisor_id = hiding
+    os.kill(supervisor_id, signal.SIGKILL)
     code, _, err = await one.ended()
     assert code == 125
-    assert "the process that guards the command was killed" in err
+    assert "the process that supervises the command was killed" in err
     assert err.splitlines()[0] == "given back"  # in the moment in which it was, nothing else ran
 
 
 async def test_a_cgroup_is_removed(hiding):
-    one, _, guard = hiding
-    folder = cgroup_of(guard)
+    one, _, supervisor_id = hiding
+    folder = cgroup_of(supervisor_id)
     one.process.terminate()
     await one.ended()
     assert folder is None or not folder.exists()
 
 
-def cgroup_of(guard):
-    """The folder of the cgroup that a guardian has made for its command; None where it could not."""
+def cgroup_of(supervisor_id):
+    """The folder of the cgroup that a supervisor has made for its command; None where it could not."""
     made = supervisor._make_cgroup()
     if made is None:
         return None
     os.rmdir(made)
-    folder = Path(made).with_name(f"cluck-{guard}")
+    folder = Path(made).with_name(f"cluck-{supervisor_id}")
     return folder if folder.exists() else None
 
 
@@ -425,7 +423,7 @@ async def test_who_may_not_be_signalled_keeps_the_lock(run, foreign):
     one = run(f"{foreign} & read -r go_on; exit 3", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
     pid = int(await one.line())
     one.go_on()
-    assert await one.complaint() == f"cluck: process {pid} of user root may not be signalled: it is waited for"
+    assert await one.complaint() == f"cluck: process {pid} of user root cannot be signalled: waiting until it ends"
     assert state(pid) in "SR"
     os.kill(pid, signal.SIGKILL)
     code, _, err = await one.ended()
@@ -437,7 +435,7 @@ async def test_who_may_not_be_signalled_is_waited_for_where_the_lock_is_lost(run
     one = run(f"{foreign} & wait", "--grace", "0.1", prefix=(*AS_NOBODY, *READS_ALL))
     pid = int(await one.line())
     one.lose()
-    assert "may not be signalled" in await one.complaint()
+    assert "cannot be signalled" in await one.complaint()
     os.kill(pid, signal.SIGKILL)
     assert (await one.ended())[0] == 120
 
@@ -472,12 +470,12 @@ async def test_daemons_are_let_go_where_that_is_wanted(run):
     os.kill(pid, signal.SIGKILL)
 
 
-async def test_daemons_are_let_go_also_where_the_guardian_is_killed(run):
+async def test_daemons_are_let_go_also_where_the_supervisor_is_killed(run):
     daemon = "setsid --fork sh -c 'echo $$; exec sleep 1000 >/dev/null 2>&1'"
     one = run(f"echo $PPID; {daemon}; timeout 1000 {UP} & wait", "--leave-daemons")
-    guard = int(await one.line())
+    supervisor_id = int(await one.line())
     pid = int(sorted([await one.line(), await one.line()])[0])
-    os.kill(guard, signal.SIGKILL)
+    os.kill(supervisor_id, signal.SIGKILL)
     code, _, err = await one.ended()
     assert (code, err.splitlines()[0]) == (125, "given back sleep 1000")
     assert state(pid) in "SR"
@@ -506,7 +504,7 @@ async def test_a_lock_that_is_lost_while_it_is_held_on(run):
     one.lose()
     code, _, err = await one.ended()
     assert code == 3
-    assert err.endswith("cluck: it was lost, before --hold-at-least was over: others may run it too\n")
+    assert err.endswith("cluck: it was lost, before --hold-at-least was over: others may run the command too\n")
 
 
 async def test_a_command_that_cannot_be_run_here_may_be_run_elsewhere_at_once(run):
@@ -530,15 +528,18 @@ async def test_streams_that_cannot_be_used_are_named(streams, text):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["run", "backup"], "what is to be run is missing"),
-        (["run", "backup", "--"], "what is to be run is missing"),
+        (["run", "backup"], "the command to be run is missing"),
+        (["run", "backup", "--"], "the command to be run is missing"),
         (["run", "backup", "echo", "hi"], "before it: cluck run backup -- echo hi\n"),
         (["run", "x", "echo", "hi", "--socket", "P"], "before it: cluck run x --socket P -- echo hi\n"),
         (["run", "my lock", "echo", "it's"], """before it: cluck run 'my lock' -- echo 'it'"'"'s'\n"""),
         (["run", "echo", "--grace", "3", "echo", "-n"], "before it: cluck run echo --grace 3 -- echo -n\n"),
-        (["elect", "boss", "serve"], "cluck elect: error: what is to be run stands behind --"),
+        (["elect", "boss", "serve"], "cluck elect: error: the command to be run stands after --"),
         (["run", "backup", "--tmeout", "3", "--", "true"], "cluck run: error: unrecognized arguments: --tmeout 3"),
-        (["run", "my", "lock", "--", "true"], "unrecognized arguments: lock (what has blanks in it, as a NAME may"),
+        (
+            ["run", "my", "lock", "--", "true"],
+            "unrecognized arguments: lock (a NAME that contains blanks must be",
+        ),
         (["run", "x", "--duration", "5m", "--", "true"], "--duration: 5m is not a number of seconds, 1 to 604800"),
         (["elect", "x", "--port", "http", "--", "true"], "http is not a whole number between 0 and 65535"),
         (["list", "--socket", ""], "--socket: the path is empty: leave the option out for the usual one"),
@@ -597,6 +598,6 @@ async def test_a_lock_server_that_welcomes_late_leaves_less_time_for_the_lock(
         yield "locks"
 
     monkeypatch.setattr(asynchronous, "connect", connect)
-    async with connected(None, timeout) as (locks, found):
+    async with connect_in_time(None, timeout) as (locks, found):
         assert (locks, found) == ("locks", left and pytest.approx(left))
         await trio.sleep(100)

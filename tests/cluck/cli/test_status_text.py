@@ -33,6 +33,6 @@ def test_an_election():
         "leaders of the lock service: none",
         "head: 1:2.1 leads, token 7, 2.0 s left; candidates: none",
         "tail: nobody leads; candidates: 1:2.1",
-        "tail: nobody leads, for 2.5 s more at most: 1:2.1 did, and may not know that it does not; candidates: 1:2.1",
-        "tail: nobody leads, for 0.0 s more at most: 1:2.1 did, and may not know that it does not; candidates: 1:2.1",
+        "tail: nobody leads, for at most 2.5 s more: 1:2.1 led, and may not know of its end; candidates: 1:2.1",
+        "tail: nobody leads, for at most 0.0 s more: 1:2.1 led, and may not know of its end; candidates: 1:2.1",
     ]

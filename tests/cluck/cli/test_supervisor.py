@@ -12,11 +12,11 @@ import pytest
 
 from cluck.cli import supervisor
 from cluck.cli.exit_codes import CommandFailed, Exit
-from cluck.cli.supervised_command import guarded
+from cluck.cli.supervised_command import supervised
 
-FAMILY = r"""
+PROCESS_TREE = r"""
 import os, signal, sys
-from cluck.cli.supervisor import Family, adopt_orphans
+from cluck.cli.supervisor import ProcessTree, adopt_orphans
 
 HEARD, END = signal.SIGRTMIN, signal.SIGRTMIN + 1  # which are queued, however often they come
 signal.pthread_sigmask(signal.SIG_BLOCK, {HEARD, END})
@@ -43,18 +43,18 @@ if not os.fork():
 told = os.fdopen(heard)
 for _ in range(7):
     print(told.readline(), end="")
-family = Family(None, None)
-assert not family.signal(HEARD)
-assert not family.signal(END)
-while not family.is_gone():
-    list(family.bury())
+tree = ProcessTree(None, None)
+assert not tree.signal(HEARD)
+assert not tree.signal(END)
+while not tree.has_ended():
+    list(tree.reap())
 os.close(hears)
 print(told.read(), end="")
 """
 
 
 def test_each_is_signalled_once():
-    done = subprocess.run([sys.executable, "-c", FAMILY], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", PROCESS_TREE], capture_output=True, text=True, check=True, timeout=30)
     told = Counter(done.stdout.splitlines())
     living = [line.removeprefix("lives ") for line in told if line.startswith("lives ")]
     assert len(living) == 7
@@ -64,18 +64,18 @@ def test_each_is_signalled_once():
 @pytest.mark.parametrize(
     ("attribute", "text"),
     [
-        ("sys.executable", "the process that is to guard the command, {place}, cannot be started: Permission denied: "),
-        ("guardian.__file__", "the process that guards the command has failed, with what stands above"),
+        ("sys.executable", "the process that supervises the command, {place}, cannot be started: Permission denied: "),
+        ("supervisor.__file__", "the process that supervises the command has failed, see the error above"),
     ],
 )
-async def test_a_guardian_that_cannot_be_run(tmp_path, monkeypatch, attribute, text):
+async def test_a_supervisor_that_cannot_be_run(tmp_path, monkeypatch, attribute, text):
     place = tmp_path / "python"
     place.touch(0o600)
-    if attribute == "guardian.__file__":
+    if attribute == "supervisor.__file__":
         place.write_text("import sys; sys.exit('so it is')")
     monkeypatch.setattr(f"cluck.cli.supervised_command.{attribute}", str(place))
     with pytest.raises(CommandFailed) as failed:  # noqa: PT012
-        async with guarded(["true"], 1.0, leaves_daemons=False) as one:
+        async with supervised(["true"], 1.0, leaves_daemons=False) as one:
             one.keep(0)
             one.start({})
             await one.ended()
@@ -102,7 +102,7 @@ while True:
 
 
 def test_what_ends_is_told_so_once():
-    """The guardian ends it by the clock, and is told to by `cluck run` behind that."""
+    """The supervisor ends it by the clock, and is told to by `cluck run` behind that."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, supervisor.__file__, str(there.fileno()), "1000", "all", sys.executable, "-c"]
     with (

@@ -148,15 +148,15 @@ async def test_the_next_one_goes_on_where_the_holder_is_killed(cluster):
 
 
 async def test_a_lock_is_not_passed_on_before_the_group_is_dead(cluster):
-    """Here the guardian takes its time."""
+    """Here the supervisor takes its time."""
     one = cluster.run(1, "--duration", "600", then="echo $PPID; exec sleep 1000")
     assert await line(one) == "up"
-    guardian = int(await line(one))
-    os.kill(guardian, signal.SIGSTOP)
+    supervisor = int(await line(one))
+    os.kill(supervisor, signal.SIGSTOP)
     one.kill()
     one.wait()
     assert (await ended(cluster.run(2, "--timeout", "0")))[0] == 124
-    os.kill(guardian, signal.SIGCONT)
+    os.kill(supervisor, signal.SIGCONT)
     assert (await ended(cluster.run(2, "--timeout", "20", then="exit 3")))[0] == 3
 
 
@@ -222,7 +222,7 @@ async def test_a_minority_grants_nothing_and_ends_what_runs(cluster):
     for command in ("list", "leaders", "info", "voters"):
         code, out, err = await cluster.cluck(1, command)
         assert code == 122
-        assert err.startswith("cluck: this lock server does not decide now, others may hold what it shows: too few")
+        assert err.startswith("cluck: this lock server does not decide now, and what it shows may be outdated: too few")
     code, _, err = await cluster.cluck(1, "unlock", "--force", "backup")
     assert (code, err.startswith("cluck: this lock server does not decide now")) == (122, True)
     code, _, err = await cluster.cluck(1, "wait", "backup", "--timeout", "0.1")
@@ -339,7 +339,7 @@ async def test_candidates_take_turns(cluster):
 
 
 async def test_another_one_leads_when_the_leaders_machine_stands_still_and_not_before_its_command_has_ended(cluster):
-    """Its daemon and `cluck` are stopped; its guardian has ended the command when the lease was over."""
+    """Its daemon and `cluck` are stopped; its supervisor has ended the command when the lease was over."""
     one = cluster.elect(1, *SHORT)
     assert await line(one) == "up"
     two = cluster.elect(2, *SHORT)

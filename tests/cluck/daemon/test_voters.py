@@ -91,13 +91,13 @@ async def test_nodes_come_and_go_by_the_book_and_nobody_loses_a_lock(tmp_path):
 async def test_what_cannot_be_changed_is_refused_with_the_reason(five):
     code, _, err = await five.cluck(1, "voters", "add", "4")
     assert code == 0, err  # one of four may be away
-    told = "no lock server of node 4 is there: its votes are missing until it is started, or cluck voters remove 4"
-    assert err == f"cluck: {told}\n"
+    told = "node 4 has no lock server now: its votes are missing until one is started there; to undo this: "
+    assert err == f"cluck: {told}cluck voters remove 4\n"
     code, _, err = await five.cluck(1, "voters", "add", "5", "--votes", "9")
     assert code == 122
     assert "too few of those are there that are to decide: nothing from node 4, 5" in err
     code, _, err = await five.cluck(1, "voters", "remove", "7")
-    assert (code, "node 7 is none of the voters: 1, 2, 3, 4" in err) == (123, True)
+    assert (code, "node 7 is not a voter; the voters are 1, 2, 3, 4" in err) == (123, True)
     code, _, err = await five.cluck(1, "voters", "add")
     assert (code, "which node? cluck voters add NODE" in err) == (119, True)
     code, _, err = await five.cluck(1, "tie-breaker", "7")
@@ -152,7 +152,7 @@ def test_what_is_under_way_is_printed():
     shown = {"cluster": "c1", "version": 2, **now, "former": {**now, "tie_breaker": 1}}
     assert list(voters_lines(shown)) == [
         "voters: 1, 2 (2 votes); version 2 of cluster c1",
-        "until majorities of both know of them, one is needed of the former ones, too: 1, 2 (2 votes); "
+        "a majority of the former voters is needed too, until majorities of both know the new ones: 1, 2 (2 votes); "
         "a half with 1 is enough",
     ]
-    assert list(voters_lines({**shown, "version": 0})) == ["voters, once there is a cluster: 1, 2 (2 votes)"]
+    assert list(voters_lines({**shown, "version": 0})) == ["voters when the cluster begins: 1, 2 (2 votes)"]
