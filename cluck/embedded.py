@@ -162,6 +162,9 @@ class _Link:
         """Wait for ever: `send` delivers at once."""
         await anyio.sleep_forever()
 
+    def abandon(self) -> None:
+        """Do nothing: there is no descriptor."""
+
     async def close(self) -> None:
         """End the connection; what is still held is free."""
         if not self._has_ended:

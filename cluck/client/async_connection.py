@@ -14,7 +14,7 @@ import anyio.lowlevel
 from cluck.client.links import Link, Transport
 from cluck.client.session import Session
 from cluck.client.steps import LONGEST_REST
-from cluck.client.transport import CLUCKD
+from cluck.client.transport import CLUCKD, process_check
 from cluck.errors import ConnectionLost, LockError
 from cpg.block import Waiters
 from cpg.local.client_socket import FAREWELL_PATIENCE, NoDaemon, reconnect_pauses
@@ -52,6 +52,7 @@ class AsyncConnection:
         self._fail = fail
         self._reconnect = reconnect
         self._program = program
+        self._is_own = process_check()
         self._keeping = anyio.CancelScope(shield=True)
 
     async def open(self) -> None:
@@ -78,6 +79,10 @@ class AsyncConnection:
         """Send the last records, as far as the server takes them in time, and close."""
         with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
             await self.link.close()
+
+    def abandon(self) -> None:
+        """Close what a forked process has inherited, before `stop`."""
+        self.link.abandon()
 
     async def _welcomed(self) -> Link:
         link, session = await self._transport.open(), self._session
@@ -119,7 +124,9 @@ class AsyncConnection:
             self.submit()
             try:
                 while session.failure is None:
-                    session.receive(await self.link.receive())
+                    received = await self.link.receive()
+                    await self._stay_out_of_forks()
+                    session.receive(received)
                     self.submit()
                 failure = session.failure
             except LockError as error:
@@ -127,10 +134,16 @@ class AsyncConnection:
             tasks.cancel_scope.cancel()
         return failure
 
+    async def _stay_out_of_forks(self) -> None:
+        """Do nothing more in a forked process: the connection is the parent's."""
+        if not self._is_own():
+            await anyio.sleep_forever()
+
     async def _connect_again(self) -> None:
         await self.link.close()
         pauses = reconnect_pauses()
         while True:
+            await self._stay_out_of_forks()
             try:
                 self.link = await self._welcomed()
                 break
@@ -141,6 +154,7 @@ class AsyncConnection:
     async def _watch_the_clock(self) -> None:
         session = self._session
         while True:
+            await self._stay_out_of_forks()
             rest = session.deadline - self._transport.clock()
             if rest > 0:
                 with anyio.move_on_after(None if rest == math.inf else min(rest, LONGEST_REST)):

@@ -25,6 +25,7 @@ from cluck.client.links import SocketLink, SocketTransport, Transport
 from cluck.client.lock_steps import BaseCondition, BaseHeld, Submit
 from cluck.client.requests import Leader, OnQueued, Role, RoleCursor
 from cluck.client.steps import BaseClient, Countdown, Progress, Result, Steps, Until
+from cluck.client.transport import process_check
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LeadershipLost, LockError
 from cpg.arguments import callback, flag, pathname, patience
@@ -66,10 +67,20 @@ async def _holds(until: Until) -> None:
         await signal.wait()
 
 
-async def _call(steps: Steps[Result]) -> Result:
-    """Run the steps of a call that is always a checkpoint."""
-    await anyio.lowlevel.checkpoint()
-    return await run(steps)
+def _left_behind(
+    scope: anyio.CancelScope,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    traceback: TracebackType | None,
+) -> bool:
+    """Leave the scope of a block in a forked process, where nothing else of the block is to end.
+
+    Trio expects that each scope is left. On asyncio no scope can be left: no event loop runs in a forked process.
+    """
+    try:
+        return bool(scope.__exit__(kind, error, traceback))
+    except RuntimeError:
+        return False
 
 
 class Held(BaseHeld):
@@ -77,6 +88,8 @@ class Held(BaseHeld):
 
     A lock that is lost cancels the body of its block, and `LockLost` comes out of the block as it is.
     """
+
+    _client: Locks
 
     def __init__(
         self, client: BaseClient, name: bytes, submit: Submit, timeout: float | None, on_queued: OnQueued | None
@@ -87,20 +100,22 @@ class Held(BaseHeld):
         self._unlocking: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
-        await run(self._acquire())
+        await self._client._run(self._acquire())
         self._body.__enter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        if not self._client._is_own:
+            return _left_behind(self._body, kind, error, traceback)
         outcome = error
         try:
             if self._body.__exit__(kind, error, traceback):
                 outcome = None
         except BaseException as rest:  # what is left of a group of exceptions
             outcome = rest
-        await run(self._release(outcome))
+        await self._client._run(self._release(outcome))
         if outcome is not None and outcome is not error:
             raise outcome
         return outcome is None
@@ -114,7 +129,7 @@ class Held(BaseHeld):
         Returns:
             This lock, which is held. Raises what entering a block raises (`Locks.lock`).
         """
-        await run(self._acquire())
+        await self._client._run(self._acquire())
         return self
 
     async def release(self) -> None:
@@ -123,7 +138,7 @@ class Held(BaseHeld):
         Raises:
             LockLost: The lock was lost before.
         """
-        await run(self._release())
+        await self._client._run(self._release())
 
     async def renew(self) -> None:
         """Hold the lock for another `duration` from now on.
@@ -131,11 +146,11 @@ class Held(BaseHeld):
         Raises:
             LockLost: It is too late for that.
         """
-        await _call(self._renew())
+        await self._client._call(self._renew())
 
     @property
     def lost(self) -> anyio.Event:
-        """Set when the lock is lost."""
+        """Set when the lock is lost; never in a forked process."""
         if self._lost is None:
             self._lost = anyio.Event()
             self._show_acquired()
@@ -169,6 +184,8 @@ class Held(BaseHeld):
 class Condition(BaseCondition[Held]):
     """A condition variable, for a program that holds its lock. Made by `Locks.condition`."""
 
+    _client: Locks
+
     async def __aenter__(self) -> Self:
         if self._owns_lock:
             await self.held.__aenter__()
@@ -199,7 +216,7 @@ class Condition(BaseCondition[Held]):
             OutcomeUnknown: Without `reacquire`, the lock server has not answered for five seconds after `timeout`.
                 Another waiter is notified if this one was.
         """
-        return await _call(self._wait(timeout, reacquire))
+        return await self._client._call(self._wait(timeout, reacquire))
 
     async def wait_for(self, predicate: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until a predicate holds.
@@ -233,15 +250,17 @@ class Condition(BaseCondition[Held]):
             OutcomeUnknown: The lock server was restarted before it answered; waiters may have been woken.
             LockLost: The lock was lost before the answer came; waiters may have been woken.
         """
-        return await run(self._notify(n, everyone=False, priority=priority))
+        return await self._client._run(self._notify(n, everyone=False, priority=priority))
 
     async def notify_all(self, *, priority: bool = False) -> int:
         """Wake all that wait; otherwise like `notify`."""
-        return await run(self._notify(1, everyone=True, priority=priority))
+        return await self._client._run(self._notify(1, everyone=True, priority=priority))
 
 
 class Candidate(BaseCandidate):
     """A candidate in an election, for the time of a block. Made by `Locks.candidate`."""
+
+    _client: Locks
 
     def __init__(self, client: BaseClient, stand: Stand) -> None:
         super().__init__(client, stand)
@@ -249,13 +268,14 @@ class Candidate(BaseCandidate):
         """What runs while this candidate leads, under which token."""
 
     async def __aenter__(self) -> Self:
-        await run(self._enter())
+        await self._client._run(self._enter())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await run(self._step_back(error))
+        if self._client._is_own:
+            await self._client._run(self._step_back(error))
 
     def roles(self) -> Roles:
         """Iterate over its roles, the present one first: `async for role in candidate.roles()`.
@@ -277,7 +297,7 @@ class Candidate(BaseCandidate):
         Raises:
             LeadershipLost: This candidate does not lead, or does not any more; it may have been published then.
         """
-        return await _call(self._publish(blob))
+        return await self._client._call(self._publish(blob))
 
     async def resign(self, to: RequestId | None = None) -> None:
         """Give up the leadership and remain a candidate. Does nothing where it does not lead.
@@ -304,7 +324,7 @@ class Candidate(BaseCandidate):
         """
         callback("fn", fn)
         while True:
-            if not await _call(self._wait_leader()):
+            if not await self._client._call(self._wait_leader()):
                 election = quoted(self._candidacy.command.election)
                 raise LeadershipLost(f"election {election}: the candidate's block has ended")
             leader = self.role
@@ -318,8 +338,9 @@ class Candidate(BaseCandidate):
                     return await fn(leader)
             finally:
                 del self._runs[scope]
-                self._client._session.elections.end_work(self._candidacy)
-                self._client._submit()
+                if self._client._is_own:
+                    self._client._session.elections.end_work(self._candidacy)
+                    self._client._submit()
 
     def _on_change(self) -> None:
         for scope, token in self._runs.items():
@@ -339,7 +360,7 @@ class Roles:
         return self
 
     async def __anext__(self) -> Role:
-        role = await _call(self._candidate._next_role(self._cursor))
+        role = await self._candidate._client._call(self._candidate._next_role(self._cursor))
         if role is None:
             raise StopAsyncIteration
         return role
@@ -347,6 +368,8 @@ class Roles:
 
 class Leaderships(BaseLeaderships):
     """The leaderships of an election: `async for leadership in leaderships`. Made by `Locks.observe`."""
+
+    _client: Locks
 
     async def __aenter__(self) -> Self:
         self._begin()
@@ -359,7 +382,24 @@ class Leaderships(BaseLeaderships):
         return self
 
     async def __anext__(self) -> Leadership:
-        return await _call(self._next())
+        return await self._client._call(self._next())
+
+
+class _Body:
+    """The body of a client's block, which is cancelled when there is no connection any more."""
+
+    def __init__(self, client: Locks) -> None:
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._client._body.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not self._client._is_own:
+            return _left_behind(self._client._body, kind, error, traceback)
+        return bool(self._client._body.__exit__(kind, error, traceback))
 
 
 class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
@@ -381,8 +421,8 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
             lock=nullcontext(),
             new_signal=Waiters,
             warn=_log.warning,
+            is_own=process_check(),
         )
-        self._process = os.getpid()
         self._body = anyio.CancelScope()
         self._connection = AsyncConnection(
             transport, self._session, self._signal, self._fail, reconnect=reconnect, program=program
@@ -401,7 +441,7 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
 
     async def wait_ready(self) -> None:
         """Wait until the lock servers decide."""
-        await _call(self._wait_ready())
+        await self._call(self._wait_ready())
 
     async def status(self) -> Any:
         """Return what the lock server reports of itself: whether it is ready, why not, its leaders, the quorum."""
@@ -417,7 +457,7 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
         Args:
             question: "status", "tickets", "leaders", "elections" or "conditions".
         """
-        return await run(self._query(question))
+        return await self._run(self._query(question))
 
     async def force(self, name: str | bytes, token: int) -> None:
         """Take a lock from whoever holds it with this token, as an administrator: the holder loses it.
@@ -427,7 +467,7 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
         Raises:
             OutcomeUnknown: That is not seen within five seconds.
         """
-        await run(self._force(name, token))
+        await self._run(self._force(name, token))
 
     async def change_voters(
         self, votes: Mapping[int, int], *, tie_breaker: int | None = None, unsafe_half: bool = False
@@ -447,16 +487,23 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
             NotReady: Too few of them are present.
             OutcomeUnknown: It is not seen in force within five seconds, or another change is under way.
         """
-        await run(self._change_voters(votes, tie_breaker, unsafe_half))
+        await self._run(self._change_voters(votes, tie_breaker, unsafe_half))
 
     # ---- the shell's side
 
     def _task(self) -> int:
         return self._tasks.number(current_task())
 
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            raise RuntimeError("this connection belongs to the process that was forked: connect anew in this one")
+    async def _run(self, steps: Steps[Result]) -> Result:
+        """Run steps in this task. Raise `RuntimeError` in a forked process."""
+        self._check_process()
+        return await run(steps)
+
+    async def _call(self, steps: Steps[Result]) -> Result:
+        """Run the steps of a call that is always a checkpoint."""
+        self._check_process()
+        await anyio.lowlevel.checkpoint()
+        return await run(steps)
 
     def _submit(self) -> None:
         self._connection.submit()
@@ -472,19 +519,27 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
     async def _live(self) -> AsyncGenerator[Self, None]:
         await self._connection.open()
         outcome: BaseException | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._connection.keep)
-            try:
-                with self._body:
-                    yield self
-            except BaseException as error:
-                outcome = error  # not through the task group, which would wrap it
-            try:
-                await run(self._close(outcome))
-            except BaseException as error:
-                outcome = error
-            self._connection.stop()
-        await self._connection.close()
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._connection.keep)
+                try:
+                    with _Body(self):
+                        yield self
+                except BaseException as error:
+                    outcome = error  # not through the task group, which would wrap it
+                if self._is_own:
+                    try:
+                        await run(self._close(outcome))
+                    except BaseException as error:
+                        outcome = error
+                else:
+                    self._connection.abandon()
+                self._connection.stop()
+        except RuntimeError:  # asyncio: no event loop runs in a forked process, and no task group can end
+            if self._is_own:
+                raise
+        if self._is_own:
+            await self._connection.close()
         if self._failure is not None:
             raise_instead(self._failure, outcome)
         if outcome is not None:

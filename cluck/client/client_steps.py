@@ -38,9 +38,10 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
         lock: AbstractContextManager[object],
         new_signal: Callable[[], Signal],
         warn: Callable[[str], None],
+        is_own: Callable[[], bool],
     ) -> None:
         """Begin without a connection. The classes are those of the shell; the rest is what `BaseClient` takes."""
-        super().__init__(clock=clock, now=now, lock=lock, new_signal=new_signal, warn=warn)
+        super().__init__(clock=clock, now=now, lock=lock, new_signal=new_signal, warn=warn, is_own=is_own)
         self._held = held
         self._condition = condition
         self._candidate = candidate

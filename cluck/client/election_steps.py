@@ -41,12 +41,14 @@ class BaseCandidate:
 
     @property
     def role(self) -> Role:
-        """A `Leader` or a `Follower`, by the clock of this moment."""
+        """A `Leader` or a `Follower`, by the clock of this moment. In a forked process it raises `RuntimeError`."""
+        self._client._check_process()
         return self._candidacy.role
 
     @property
     def is_leader(self) -> bool:
-        """Whether it leads, by the clock of this moment."""
+        """Whether it leads, by the clock of this moment. In a forked process it raises `RuntimeError`."""
+        self._client._check_process()
         return self._candidacy.token != 0
 
     @property
@@ -148,9 +150,10 @@ class BaseLeaderships:
             self._client._submit()
 
     def _end(self) -> None:
-        with self._client._using() as session:
-            session.elections.ignore(self._observation)
-            self._client._submit()
+        if self._client._is_own:
+            with self._client._using() as session:
+                session.elections.ignore(self._observation)
+                self._client._submit()
 
     def _next(self) -> Steps[Leadership]:
         observation = self._observation

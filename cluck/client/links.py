@@ -12,7 +12,7 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from cluck.client.transport import CLUCKD, DaemonSocket
+from cluck.client.transport import CLUCKD, DaemonSocket, process_check
 from cluck.clock import boot_time
 from cluck.protocol import Downward, Upward
 from cpg.block import Waiters
@@ -35,6 +35,9 @@ class Link(Protocol):
 
     async def carry(self) -> None:
         """Send what `send` had no room for, until cancelled."""
+
+    def abandon(self) -> None:
+        """Close what a forked process has inherited of the connection, and send nothing."""
 
     async def close(self) -> None:
         """Send what the server still takes, and close. The caller bounds how long that takes."""
@@ -78,6 +81,7 @@ class SocketLink:
 
     def __init__(self, records: DaemonSocket) -> None:
         self._records = records
+        self._is_own = process_check()
         self._behind = Waiters()
         self._turn = 0
 
@@ -99,6 +103,7 @@ class SocketLink:
             await anyio.lowlevel.checkpoint()
         while (received := self._records.read()) is None:
             await anyio.wait_readable(self._records.sock)
+            await self._stay_out_of_forks()
         return received
 
     async def carry(self) -> None:
@@ -107,7 +112,21 @@ class SocketLink:
             while not self._records.is_behind:
                 await self._behind.wait()
             await anyio.wait_writable(self._records.sock)
+            await self._stay_out_of_forks()
             self._records.write()
+
+    async def _stay_out_of_forks(self) -> None:
+        """Read and write nothing in a forked process: what comes is for the parent."""
+        if not self._is_own():
+            await anyio.sleep_forever()
+
+    def abandon(self) -> None:
+        """Close the descriptor.
+
+        The event loop's selector is the parent's, too. It would lose the socket if a wait for the open descriptor were
+        cancelled here.
+        """
+        self._records.close()
 
     async def close(self) -> None:
         """Write what is left, and close the socket."""

@@ -64,7 +64,12 @@ class BaseHeld(ABC):
         return self._ticket.deadline
 
     def remaining(self) -> float:
-        """Return the seconds until the deadline; 0 where the lock is not held."""
+        """Return the seconds until the deadline; 0 where the lock is not held.
+
+        Raises:
+            RuntimeError: This is a forked process, which hears nothing of the lock.
+        """
+        self._client._check_process()
         left = self._ticket.deadline - self._client._clock()
         return max(left, 0.0) if self._ticket.is_held else 0.0
 

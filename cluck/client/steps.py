@@ -115,6 +115,7 @@ class BaseClient(ABC):
         lock: AbstractContextManager[object],
         new_signal: Callable[[], Signal],
         warn: Callable[[str], None],
+        is_own: Callable[[], bool],
     ) -> None:
         """Begin without a connection.
 
@@ -124,7 +125,9 @@ class BaseClient(ABC):
             lock: Entered while the session is used.
             new_signal: Makes a signal of the shell's kind.
             warn: Called with what the program's log is to report.
+            is_own: Returns whether this process has opened the client, and was not forked since.
         """
+        self._is_here = is_own
         self._clock = clock
         self._now = now
         self._lock = lock
@@ -148,11 +151,21 @@ class BaseClient(ABC):
     def _task(self) -> int:
         """Return the number of the task or thread that runs: an owner of locks, for deadlocks to be detected."""
 
-    @abstractmethod
+    # ---- what all have
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether this process has opened the client, and was not forked since.
+
+        Nothing of the client belongs to a forked process: every call raises `RuntimeError` there, and the ends of
+        blocks send nothing.
+        """
+        return self._is_here()
+
     def _check_process(self) -> None:
         """Raise `RuntimeError` in a process that was forked after this client was opened."""
-
-    # ---- what all have
+        if not self._is_own:
+            raise RuntimeError("this connection belongs to the process that was forked: connect anew in this one")
 
     def _on_change(self) -> None:
         self._signal.wake()

@@ -33,7 +33,7 @@ from cluck.client.lock_steps import BaseCondition, BaseHeld, Submit
 from cluck.client.requests import OnQueued, Role, RoleCursor
 from cluck.client.steps import BaseClient, Countdown, Progress, Result, Steps, Until
 from cluck.client.thread_connection import ThreadConnection
-from cluck.client.transport import CLUCKD
+from cluck.client.transport import CLUCKD, process_check
 from cluck.clock import boot_time
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LockError
@@ -175,8 +175,7 @@ class ThreadedLeaderships(BaseLeaderships):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._client._is_own:
-            self._end()
+        self._end()
 
     def __iter__(self) -> Self:
         return self
@@ -205,9 +204,9 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
             lock=lock,
             new_signal=lambda: Bell(lock),
             warn=_log.warning,
+            is_own=process_check(),
         )
         self._path = path
-        self._process = os.getpid()
         self._connection = ThreadConnection(
             path, self._session, clock, lock, has_ended=self._has_ended, fail=self._fail, reconnect=reconnect
         )
@@ -300,15 +299,6 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
                 return False
             bell.wait(longest_rest() if rest.left is None else min(rest.left, longest_rest()))
         return True
-
-    @property
-    def _is_own(self) -> bool:
-        """Whether this process has opened the client, and was not forked since."""
-        return self._process == os.getpid()
-
-    def _check_process(self) -> None:
-        if not self._is_own:
-            raise RuntimeError("this connection belongs to the process that was forked: connect anew in this one")
 
     def _task(self) -> int:
         return self._tasks.number(threading.current_thread())

@@ -282,6 +282,9 @@ class HandedLink:
     async def carry(self):
         await anyio.sleep_forever()
 
+    def abandon(self):
+        pass
+
     async def close(self):
         self.cut()
 

@@ -1,6 +1,7 @@
 """What only programs on trio and on asyncio have: cancellation, bodies that are cancelled, and virtual time."""
 
 import errno
+import inspect
 import os
 import socket
 
@@ -63,6 +64,58 @@ async def test_a_forked_process_cannot_tell_whether_it_holds_the_lock(cluster):
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
         held.check()
+
+
+class ChildEndsError(Exception):
+    pass
+
+
+async def result(call):
+    found = call()
+    return await found if inspect.isawaitable(found) else found
+
+
+async def refused(*calls):
+    """Check that each call is refused in a forked process."""
+    for call in calls:
+        with pytest.raises(RuntimeError, match="belongs to the process that was forked"):
+            await result(call)
+
+
+@on_both_loops
+async def test_a_forked_process_leaves_everything_to_its_parent(cluster, tmp_path):
+    own, status = os.getpid(), 1
+    with SocketServer(tmp_path / "socket", cluster) as server:
+        try:
+            async with (
+                connect(server.path) as locks,
+                locks.lock("backup", duration=60) as held,
+                locks.condition("filled", lock="queue") as filled,
+                locks.candidate("scheduler") as me,
+                locks.observe("scheduler") as leaderships,
+            ):
+                await until(lambda: me.is_leader)
+                acquired = await locks.lock("another").acquire()
+                said = cluster.kinds_said
+                child = os.fork()
+                if not child:
+                    await refused(held.check, held.remaining, held.renew, held.release, acquired.release)
+                    await refused(locks.lock("third").acquire, filled.wait, filled.notify, filled.notify_all)
+                    await refused(lambda: me.role, lambda: me.is_leader, lambda: me.publish(b""), me.resign)
+                    await refused(leaderships.__anext__, me.roles().__anext__, locks.wait_ready, locks.status)
+                    raise ChildEndsError
+                assert os.waitpid(child, 0)[1] == 0
+                assert [kind for kind in cluster.kinds_said[len(said) :] if kind not in ("Renew", "Pong")] == []
+                with anyio.fail_after(10):
+                    await held.renew()
+                    await acquired.release()
+                assert cluster.holders(b"backup") == [held.token]
+                assert me.is_leader
+        except ChildEndsError:
+            status = 0
+        finally:
+            if os.getpid() != own:
+                os._exit(status)
 
 
 # ---- in virtual time
