@@ -1,6 +1,6 @@
 """A program that is a lock server itself: `async with cluck.open(ring) as locks`.
 
-Its locks end with it: when the program leaves, or its process ends while its node runs on, they are free at once.
+Its locks end with it: they are released at once when the program leaves, or when its process ends while its node runs.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ async def open(
     Args:
         ring: A ring of any kind: `cpg.open_ring`, `cpg.connect`, `cpg.open_corosync`, or a virtual one.
         servers: The node ids of all lock servers, or a mapping with the votes of each. More than half of the votes
-            decide. It must be the same at all servers when the cluster begins. Later they know who decides
-            (`Locks.change_voters`), and this changes nothing. None: the whole nodelist of `cpg.open_ring`'s
+            decide. It must be the same at all servers when the cluster begins. Later the servers know the voters
+            (`Locks.change_voters`), and this argument has no effect. None: the whole nodelist of `cpg.open_ring`'s
             configuration, with its votes.
         priority: The server's rank as a leader of the service, 1 first, up to 14; 0: never a leader.
         group: The name of the servers' group.
-        store: The folder for what must outlive restarts: epochs of tokens, and who decides. None: the folder of ring
+        store: The folder for what must outlive restarts: epochs of tokens, and the voters. None: the folder of ring
             sequences. It may also be a `cluck.server.host.Store`; one that forgets makes each restart a new server,
             for tests.
         clock: The clock of leases, in seconds; `trio.current_time` in virtual time.
@@ -55,7 +55,7 @@ async def open(
     Raises:
         ValueError: `servers` is missing.
         OSError: Nothing can be stored.
-        RingLost: The ring is lost. Other errors that a group's block raises come out, too.
+        RingLost: The ring is lost. Other errors of a group's block are raised too.
     """
     whole("priority", priority, 0, 14)
     callback("clock", clock)
@@ -115,7 +115,7 @@ class _Server:
                 link.end()
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop serving clients."""
         self._serving.cancel()
 
     def clock(self) -> float:
@@ -135,13 +135,13 @@ class _Link:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._received: list[Downward] = []
-        self._news = Waiters()
+        self._arrived = Waiters()
         self._has_ended = False
         self._connection = host.connect(self._deliver)
 
     def _deliver(self, record: Downward) -> None:
         self._received.append(record)
-        self._news.wake()
+        self._arrived.wake()
 
     def send(self, records: Sequence[Upward]) -> None:
         """Send these to the server."""
@@ -154,19 +154,19 @@ class _Link:
         while not self._received:
             if self._has_ended:
                 raise ConnectionLost("the lock server of this process has ended")
-            await self._news.wait()
+            await self._arrived.wait()
         received, self._received = self._received, []
         return received
 
     async def carry(self) -> None:
-        """Wait for ever: `send` delivers at once."""
+        """Wait for ever: `send` delivers at once, so there is nothing to do."""
         await anyio.sleep_forever()
 
     def abandon(self) -> None:
         """Do nothing: there is no descriptor."""
 
     async def close(self) -> None:
-        """End the connection; what is still held is free."""
+        """End the connection; the server releases what is still held."""
         if not self._has_ended:
             self._connection.receive([Bye()], self._host.clock())
             self._host.work()
@@ -174,4 +174,4 @@ class _Link:
     def end(self) -> None:
         """Note that the server has ended."""
         self._has_ended = True
-        self._news.wake()
+        self._arrived.wake()

@@ -1,5 +1,5 @@
 """The daemon `cluckd`: the lock server of its machine, for any number of programs.
 
-`settings` are what files and options say; `backends` the kinds of ring that it stands on; `server` has the sockets,
-with `hub` for what waits for whom, and `processes` for whether a program has ended; `command` is the program.
+`settings` reads files and options. `backends` has the kinds of ring that it can use. `server` has the sockets. `hub`
+has what waits for each client, and `processes` reports the end of programs. `command` is the program.
 """

@@ -1,4 +1,4 @@
-"""The rings that a lock server may stand on, and which nodes decide there."""
+"""The rings that a lock server can use, and the nodes that decide there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
 
 @asynccontextmanager
 async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRing, None]:
-    """Take part in the ring; `node`: which one to be, where the lock server is a node itself."""
+    """Take part in the ring. `node`: the node to be, if the lock server is a node itself."""
     match settings.backend:
         case Backend.CPGD:
             async with _ring_of_cpgd(settings.cpg_socket) as ring:
@@ -39,7 +39,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
 
 @asynccontextmanager
 async def _ring_of_cpgd(path: str) -> AsyncGenerator[DaemonRing, None]:
-    """Take part in the ring of the daemon that listens there. Raises `ConfigError` where that is another program."""
+    """Take part in the ring of the daemon that listens there. Raises `ConfigError` if that is another program."""
     try:
         async with connect(path or None, reconnect=False) as ring:
             yield ring
@@ -48,21 +48,21 @@ async def _ring_of_cpgd(path: str) -> AsyncGenerator[DaemonRing, None]:
 
 
 async def electorate_of(ring: AnyRing, settings: Settings) -> Electorate:
-    """Which nodes decide: those that are named, with a vote each, else all of the nodelist with theirs.
+    """Return the nodes that decide: those in the settings, with a vote each, or else the nodelist with its votes.
 
     Raises `ConfigError`.
     """
     votes = dict.fromkeys(settings.servers, 1) or await _nodelist(ring, settings)
     if settings.tie_breaker is not None and settings.tie_breaker not in votes:
         servers = ", ".join(map(str, votes))
-        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is none of the lock servers: {servers}")
+        raise ConfigError(f"tie_breaker: node {settings.tie_breaker} is not one of the lock servers: {servers}")
     return Electorate(votes, settings.tie_breaker, settings.unsafe_half)
 
 
 async def is_reserved(ring: AnyRing, group: str) -> bool:
-    """Whether users cannot join a group, as far as a configuration could say so: a Corosync's cannot.
+    """Return whether the configuration keeps users from joining a group. Corosync has no such setting: then True.
 
-    What stands in this node's file counts for the others, too: it is to be the same everywhere.
+    This node's file stands for those of all nodes, since they should be the same.
     """
     if isinstance(ring, EmbeddedRing):
         return group in Access(reserved=ring.config.daemon.reserved).reserved_groups
@@ -78,4 +78,6 @@ async def _nodelist(ring: AnyRing, settings: Settings) -> Mapping[int, int]:
         return {node["node"]: node["votes"] for node in (await ring.query("status"))["nodes"]}
     if settings.votes:
         return settings.votes
-    raise ConfigError("which nodes are lock servers? Say it with --servers, or name Corosync's configuration: -c FILE")
+    raise ConfigError(
+        "which nodes are lock servers? Name them with --servers, or give Corosync's configuration: -c FILE"
+    )

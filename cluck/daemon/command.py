@@ -1,11 +1,11 @@
 """The command `cluckd`: the lock server of its machine.
 
-It runs in the foreground, as service managers want it: SIGTERM and SIGINT end it in order (clients are told, the group
-is left), SIGHUP reads again what can be read again: who may connect, and how much is logged.
+It runs in the foreground, as service managers expect. SIGTERM and SIGINT end it in order (clients are informed, the
+group is left). SIGHUP reloads what can be reloaded: who may connect, and how much is logged.
 
-Where its ring is another daemon's and that ends, the lock server has lost its place in the order, so all that it knew
-counts for nothing: it begins anew as soon as there is a ring again, and gets the state from the others. Its clients are
-told goodbye, and come back by themselves; until there is a ring they are told why there is none.
+If the ring belongs to another daemon and that ends, the lock server has lost its place in the order. All that it knew
+is void then. It starts anew as soon as there is a ring again, and gets the state from the others. It sends its clients
+goodbye; they reconnect by themselves. Until there is a ring they get the reason why there is none.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 PAUSE: Final = 1.0
 """Seconds between two tries to find a ring again."""
 _LOST: Final = (RingLost, SlowConsumer, DaemonUnavailable, CorosyncUnavailable, OSError)
-"""What may be over in a while: there is no ring, or what the disk remembers cannot be had."""
+"""Errors that may go away by themselves: there is no ring, or the disk cannot be read or written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,12 +58,12 @@ def parser() -> argparse.ArgumentParser:
     whole = CommandParser(
         prog="cluckd",
         description="""\
-Run the lock server of this machine, until SIGTERM. Settings stand in the
-section cluckd of a file, under the names of the options; options win.""",
+Run the lock server of this machine, until SIGTERM. Section cluckd of a file has
+the settings, under the names of the options; options take precedence.""",
         epilog=f"""\
 examples:
   cluckd                                        on the ring of this machine's cpgd
-  cluckd --backend corosync --servers 1,2,3     on that of its Corosync
+  cluckd --backend corosync --servers 1,2,3     on the ring of its Corosync
   cluckd -c ring.conf --node 2 --socket /tmp/locks2 --state-dir /tmp/state2
 
 {EXIT_CODES}""",
@@ -73,34 +73,39 @@ examples:
         "--config",
         type=path,
         metavar="FILE",
-        help=f"where the section cluckd stands (default {DEFAULT_FILE}, if it exists). If that is a ring's "
-        "configuration, the lock server is a node of the ring, unless --backend says otherwise",
+        help=f"the file with section cluckd (default {DEFAULT_FILE}, if it exists). If that is a ring's configuration, "
+        "the lock server is a node of the ring, unless --backend names another",
     )
-    _add(whole, "backend", "WHICH", f"what it stands on: {', '.join(Backend)}, a node of its own (default: see -c)")
-    whole.add_argument("--node", metavar="ID", help="which node of the ring to be, if it is a node itself")
-    _add(whole, "cpg_socket", "PATH", "where cpgd listens, if not at its usual place")
+    _add(whole, "backend", "WHICH", f"the ring to use: {', '.join(Backend)}, a node of its own (default: see -c)")
+    whole.add_argument("--node", metavar="ID", help="the node of the ring to be, if it is a node itself")
+    _add(whole, "cpg_socket", "PATH", "the socket of cpgd, if it is not the usual one")
     _add(
         whole,
         "servers",
         "IDS",
         "nodes with a lock server, the same everywhere: 1,2,3 (default: all of the nodelist); later `cluck voters`",
     )
-    _add(whole, "priority", "1..14|off", "as a leader of the lock service, the lowest first (default 14); off: none")
+    _add(
+        whole,
+        "priority",
+        "1..14|off",
+        "rank as leader of the lock service, the lowest first (default 14); off: never",
+    )
     _add(
         whole,
         "socket",
         "PATH",
         f"where programs connect (default: as configured, else $CLUCKD_SOCKET, else {usual_socket('cluckd')})",
     )
-    _add(whole, "state_dir", "FOLDER", "for what must outlive restarts: which tokens there have been")
+    _add(whole, "state_dir", "FOLDER", "for what must outlive restarts: epochs of tokens")
     _add(whole, "tie_breaker", "ID", "the node with which an exact half of the lock servers is enough")
-    _add(whole, "unsafe_half", "yes|no", "let any exact half grant locks: two halves may both, and tokens repeat")
-    _add(whole, "group", "NAME", "of the lock servers, the same everywhere (default cluck)")
+    _add(whole, "unsafe_half", "yes|no", "let any exact half grant locks: both halves may do so, and tokens may repeat")
+    _add(whole, "group", "NAME", "the lock servers' group, the same everywhere (default cluck)")
     whole.add_argument(
         "--force-birth",
         action="store_true",
-        help="begin with no locks as soon as a majority is there, without waiting for leases of an earlier life: you "
-        "know that nobody holds one",
+        help="begin without locks as soon as a majority is present, without waiting for the end of former leases: use "
+        "it if you know that nobody holds a lock",
     )
     whole.add_argument("--version", action="version", version=f"cluckd {own_version()}")
     return whole
@@ -141,16 +146,16 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 async def _serve(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
-    """Be a lock server, anew each time that there is a ring again, until the end of the life."""
+    """Serve until the end of the daemon's life, anew each time that there is a ring again."""
     while True:
         try:
-            await _stand(settings, options, server, life)
+            await _serve_ring(settings, options, server, life)
             return
         except Exception as error:
             lost = sole(error)
             if settings.backend is Backend.RING or not isinstance(lost, _LOST):
                 raise
-            if life.is_over:  # both were told to end, and the ring was faster
+            if life.is_over:  # both were to end, and the ring was faster
                 return
             if isinstance(lost, OSError):
                 text, why = "no lock server until its disk can be used: %s", words(lost)
@@ -158,12 +163,12 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
                 text, why = "no lock server until there is a ring: %s", str(lost)
             if server.why != why:
                 _log.warning(text, why, extra=extra(event_fields("waiting", why=text % why)))
-            server.lacks(why)
+            server.set_unavailable(why)
         await trio.sleep(PAUSE)
 
 
-async def _stand(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
-    """Be a lock server, as long as there is a ring."""
+async def _serve_ring(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
+    """Serve as long as there is a ring."""
     async with ring_of(settings, options.node) as ring:
         disk = Disk(settings.state_dir, ring.node_id, settings.group)
         known = ReplicaSettings(
@@ -177,16 +182,16 @@ async def _stand(settings: Settings, options: argparse.Namespace, server: Server
         )
         if not await is_reserved(ring, settings.group):
             _log.warning(
-                "the lock servers' group %s is open to all users whom the ring's daemons let in: reserve it at all "
-                "nodes with `reserved { group: %s }` in section cpgd, each word on its line",
+                "all users whom the ring's daemons let in may join the lock servers' group %s: reserve it at all nodes "
+                "with `reserved { group: %s }` in section cpgd, each word on its line",
                 settings.group,
                 settings.group,
             )
         async with ring.join(settings.group) as group, trio.open_nursery() as nursery:
             host = Host(group, known, disk, clock=boot_time, key=disk.key())
             nursery.start_soon(host.run)
-            options.force_birth = False  # it was said of this beginning, not of a later one
-            async with server.standing(host):
+            options.force_birth = False  # the option is for this start, not for later ones
+            async with server.serving(host):
                 voters = host.service.replica.voters
                 servers = nodes(tuple(voters.electorate.votes if voters is not None else known.electorate.votes))
                 _log.info("node %d serves programs at %s; lock servers: %s", ring.node_id, settings.socket, servers)

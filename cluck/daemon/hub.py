@@ -1,9 +1,10 @@
-"""The daemon's clients, without I/O: what waits for each, and when one has to go.
+"""The daemon's clients, without I/O: what waits for each, and when one is disconnected.
 
-What a client is told waits until the end of the turn, and then goes into as few records as there can be. A client that
-does not read is first not read from any more (`is_behind`); when more waits than `client_limit`, or than `total_limit`
-for all and most of it for this one, it is put out: what waits is thrown away, and a goodbye with the reason takes its
-place. What it holds stays its own until the lease ends, as with every connection that is lost.
+Messages to a client wait until the end of the turn, and then go into as few records as possible. A client that does not
+read is handled in two steps. First the daemon reads no more requests from it (`is_behind`). Then it is disconnected:
+when more than `client_limit` waits for it, or more than `total_limit` for all clients and most of it for this one. What
+waits is discarded, and a goodbye with the reason takes its place. The client keeps its locks until the lease ends, as
+with every lost connection.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 CLIENT_LIMIT: Final = 16 << 20
 """Bytes that may wait for a client."""
 TOTAL_LIMIT: Final = 256 << 20
-"""Bytes that may wait for all of them."""
+"""Bytes that may wait for all clients."""
 MOST_CLIENTS: Final = 8192
 
 
@@ -41,14 +42,15 @@ class Hub:
         self.clients: set[Client] = set()
         self.client_limit = client_limit
         self.dropped = 0
-        """Clients that were put out since they did not read."""
+        """Clients that were disconnected since they did not read."""
         self.waiting = 0
-        """Bytes that wait for all."""
+        """Bytes that wait for all clients."""
         self._total_limit = total_limit
-        self._told: set[Client] = set()
+        self._written: set[Client] = set()
+        """Clients for which something was queued since `take_written`."""
 
     def connect(self, pid: int, uid: int, gid: int) -> Client:
-        """A process has connected."""
+        """Add a client: a process has connected."""
         client = Client(self, pid, uid, gid)
         self.clients.add(client)
         if not self._access.allows(uid, gid):
@@ -60,97 +62,97 @@ class Hub:
         return client
 
     def disconnect(self, client: Client) -> None:
-        """A connection has ended."""
+        """Remove a client: its connection has ended."""
         client.ended = True
         client.discard()
         if client.has_place:
             client.has_place = False
             self._places.give(client.uid)
         self.clients.discard(client)
-        self._told.discard(client)
+        self._written.discard(client)
 
     def dismiss_all(self, text: str) -> None:
-        """The daemon ends, or is no lock server any more."""
+        """Send all clients goodbye: the daemon ends, or has no lock server any more."""
         for client in list(self.clients):
             client.dismiss(Farewell.ENDING, text)
 
     def take_written(self) -> list[Client]:
-        """Those that were told something since the last time, with what waits for them as records."""
-        told, self._told = self._told, set()
-        for client in told:
+        """Return the clients for which something was queued, once, with their messages packed into records."""
+        written, self._written = self._written, set()
+        for client in written:
             client.pack()
         while self.waiting > self._total_limit and (slowest := furthest_behind(self.clients)):
             self._drop(slowest, f"more than {self._total_limit} bytes waited for all clients, most of them for it")
-            told.add(slowest)
-        return list(told)
+            written.add(slowest)
+        return list(written)
 
-    def told(self, client: Client) -> None:
-        """Something is to be written for a client."""
-        self._told.add(client)
+    def queued(self, client: Client) -> None:
+        """Note that something was queued for a client."""
+        self._written.add(client)
 
     def check(self, client: Client) -> None:
-        """Put a client out for which too much waits."""
+        """Disconnect a client for which too much waits."""
         if client.size > self.client_limit:
             self._drop(client, f"more than {self.client_limit} bytes waited for it")
 
     def _drop(self, client: Client, why: str) -> None:
         self.dropped += 1
-        client.dismiss(Farewell.SLOW, f"process {client.pid} did not read what it was told: {why}")
+        client.dismiss(Farewell.SLOW, f"process {client.pid} did not read its messages: {why}")
 
 
 class Client:
-    """One connection: what waits for it (a `cpg.local.client_socket.Outbox`)."""
+    """One connection, with the messages that wait for it (a `cpg.local.client_socket.Outbox`)."""
 
     def __init__(self, hub: Hub, pid: int, uid: int, gid: int) -> None:
         self.pid = pid
         self.uid = uid
         self.gid = gid
         self.ended = False
-        """It has been told goodbye, or is gone: nothing is done for it any more."""
+        """Whether it was sent goodbye, or is gone: nothing is done for it any more."""
         self.farewell: Goodbye | None = None
-        """Why it was told goodbye."""
+        """The goodbye that was sent."""
         self.has_place = False
-        """It counts among those who are served."""
+        """Whether it has one of the places for clients."""
         self.size = 0
-        """Bytes in records that wait."""
+        """Bytes of the records that wait."""
         self._hub = hub
-        self._said: list[Downward] = []
+        self._messages: list[Downward] = []
         self._records: deque[bytes] = deque()
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits for it that it should read before it asks for more."""
+        """Whether so much waits that the client must read before its next request is read."""
         return self.size > self._hub.client_limit // 4
 
-    def put(self, said: Downward) -> None:
-        """Tell it something. Hot: once for each outcome."""
+    def send(self, message: Downward) -> None:
+        """Queue a message. Hot: once for each outcome."""
         if self.ended:
             return
-        self._said.append(said)
-        if type(said) is Goodbye:
+        self._messages.append(message)
+        if type(message) is Goodbye:
             self.ended = True
-            self.farewell = said
-        self._hub.told(self)
+            self.farewell = message
+        self._hub.queued(self)
 
     def dismiss(self, why: Farewell, text: str) -> None:
-        """Tell it goodbye, instead of all that waits."""
+        """Send goodbye, instead of everything that waits."""
         if not self.ended:
             self.discard()
-            self.put(Goodbye(why, text))
+            self.send(Goodbye(why, text))
             self.pack()
 
     def pack(self) -> None:
-        """Make records of what it was told."""
-        if self._said:
-            said, self._said = self._said, []
-            for record in records(said):
+        """Pack the messages into records."""
+        if self._messages:
+            messages, self._messages = self._messages, []
+            for record in records(messages):
                 self._count(len(record))
                 self._records.append(record)
             if not self.ended:
                 self._hub.check(self)
 
     def has_records(self) -> bool:
-        """Whether something waits."""
+        """Return whether a record waits."""
         return bool(self._records)
 
     def record(self) -> bytes:
@@ -161,7 +163,7 @@ class Client:
 
     def discard(self) -> None:
         """Discard what waits."""
-        self._said.clear()
+        self._messages.clear()
         self._records.clear()
         self._count(-self.size)
 

@@ -1,7 +1,8 @@
-"""Whether the process behind a connection has ended: by a descriptor that stands for this process, not for its number.
+"""Reports whether the process behind a connection has ended, by a descriptor of this process rather than its id.
 
-The kernel gives it with the connection (SO_PEERPIDFD, Linux 6.5); an older one by the process id, at once behind the
-accept, when that cannot have been used again but by a program that connects and ends within that moment.
+The kernel returns the descriptor for the connection (SO_PEERPIDFD, Linux 6.5). An older kernel returns it for the
+process id. The request follows the accept at once, so the id belongs to another process only if the program connected
+and ended within that moment.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _SO_PEERPIDFD: Final = 77
 
 
 class Process:
-    """The process that has connected."""
+    """A process that has connected."""
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self._descriptor = _descriptor(connection, pid)
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is known to have ended."""
+        """Whether the process is known to have ended."""
         if self._descriptor is None:
             return False
         poll = select.poll()
@@ -32,14 +33,14 @@ class Process:
         return bool(poll.poll(0))
 
     async def ended(self) -> None:
-        """Wait until it has ended; for ever where that cannot be known."""
+        """Wait until the process has ended; for ever if that cannot be known."""
         if self._descriptor is None:
             await trio.sleep_forever()
         else:
             await trio.lowlevel.wait_readable(self._descriptor)
 
     def close(self) -> None:
-        """Look at it no more."""
+        """Close the descriptor."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -53,4 +54,4 @@ def _descriptor(connection: socket.socket, pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
     except (OSError, ValueError):
-        return None  # it is of another container, or has ended and was buried
+        return None  # it is in another container, or has ended and was reaped

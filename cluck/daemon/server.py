@@ -1,7 +1,7 @@
-"""The daemon's sockets: who connects, what they say and what they are told, between the lock server and the kernel.
+"""The daemon's sockets: connections, requests and replies, between the lock server and the kernel.
 
-A connection that ends is told to the lock server at once; that its process has ended, too, as soon as that is known,
-and then its locks are free. For a process that goes on without its connection, they are kept until the lease ends.
+The lock server learns of the end of a connection at once. It learns of the end of the process as soon as that is known,
+and then releases its locks. A process that runs on without its connection keeps them until the lease ends.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _log = logging.getLogger(__name__)
 GOODBYE_PATIENCE: Final = 60.0
 """Seconds that a goodbye waits for a client that does not read."""
 START_PATIENCE: Final = 10.0
-"""Seconds that a client waits for a daemon that was started just now to know whether it has a ring."""
+"""Seconds that a client waits for a starting daemon until that knows whether it has a ring."""
 DESCRIPTORS: Final = 3
-"""Of each client: its connection and its process, and one more process whose connection is gone."""
+"""Descriptors for each client: its connection, its process, and one more process whose connection is gone."""
 MOST_WATCHED: Final = 1024
-"""Processes without their connections whose end is waited for."""
+"""Processes without a connection whose end is waited for."""
 MOST_OF_ELECTIONS: Final = 10
-"""Lines a minute about the leaderships of one user's clients."""
+"""Log lines a minute about the leaderships of one user's clients."""
 
-_SAID_ELSEWHERE: Final = (Farewell.ENDING, Farewell.ACCESS)
-"""What is no news of one client, or has a line of its own."""
+_NOT_LOGGED: Final = (Farewell.ENDING, Farewell.ACCESS)
+"""Reasons that do not concern one client, or have a log line of their own."""
 
 
 class Server:
@@ -53,21 +53,21 @@ class Server:
 
     def __init__(self, access: Access) -> None:
         self.why = "it is starting"
-        """Why there is no lock server now: see `lacks`."""
+        """The reason why there is no lock server now: see `set_unavailable`."""
         self._host: Host | None = None
         self._has_started = trio.Event()
         self._access = access
         self._connections: dict[Client, Connection] = {}
         self._turns = Turns()
-        self._listening: dict[Client, trio.CancelScope] = {}
-        """To those who have not been told goodbye."""
+        self._reading: dict[Client, trio.CancelScope] = {}
+        """The scopes that read requests, of clients that were not sent goodbye."""
         descriptors = descriptors_for_clients()
         self._watched = access.shares(min(MOST_WATCHED, descriptors // DESCRIPTORS))
         self.hub = Hub(access, most_clients=min(MOST_CLIENTS, descriptors // DESCRIPTORS))
 
     @asynccontextmanager
-    async def standing(self, host: Host) -> AsyncGenerator[None, None]:
-        """Serve clients by this lock server for the time of a block; others are told goodbye, with the reason."""
+    async def serving(self, host: Host) -> AsyncGenerator[None, None]:
+        """Serve clients with this lock server for the time of a block; at its end send them goodbye."""
         self._host = host
         host.worked = self.write
         host.log_of_election = self._log_of_election
@@ -76,18 +76,18 @@ class Server:
             yield
         finally:
             self._host = None
-            self.lacks("it ends")
+            self.set_unavailable("it ends")
             await self._farewell("the lock server has ended, or its ring")
 
     def _log_of_election(self, news: LeadershipNews) -> None:
-        """Log that a leadership has begun or ended: clients can have that as often as they like."""
+        """Log that a leadership has begun or ended, paced: clients can cause that as often as they like."""
         cause, name, text = ("election", news.user), printable(news.election), "election %s: %s"
         self._access.paced_log.log(
             logging.INFO, cause, text, name, news.text, fields=news.fields, most=MOST_OF_ELECTIONS
         )
 
-    def lacks(self, why: str) -> None:
-        """There is no lock server for now, and why."""
+    def set_unavailable(self, why: str) -> None:
+        """Note that there is no lock server now, and the reason."""
         self.why = why
         self._has_started.set()
 
@@ -104,10 +104,10 @@ class Server:
             if connection is not None:
                 connection.write()
                 if client.ended:
-                    self._listening[client].cancel()
+                    self._reading[client].cancel()
 
     async def _farewell(self, text: str) -> None:
-        """Tell all clients that this is no lock server any more, and wait for those that read."""
+        """Send all clients goodbye, and wait for those that read."""
         self.hub.dismiss_all(text)
         self.write()
         with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
@@ -118,53 +118,53 @@ class Server:
         process = Process(sock, peer.pid)
         client = self.hub.connect(*peer)
         connection = self._connections[client] = Connection(sock, client, LARGEST_RECORD)
-        listening = self._listening[client] = trio.CancelScope()
-        line: Line | None = None
+        reading = self._reading[client] = trio.CancelScope()
+        link: HostLink | None = None
         try:
             if not client.ended:
                 host = await self._started()
                 if host is None:
                     client.dismiss(Farewell.ENDING, f"this machine's lock server has no ring: {self.why}")
                 else:
-                    line = Line(host, client, may_force=peer.uid in self._access.trusted)
+                    link = HostLink(host, client, may_force=peer.uid in self._access.trusted)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.write_on)
-                if line is not None:
-                    with listening:
-                        await self._read(connection, client, line)
-                await self._see_off(connection, client, line)
+                if link is not None:
+                    with reading:
+                        await self._read(connection, client, link)
+                await self._see_off(connection, client, link)
                 nursery.cancel_scope.cancel()
         finally:
-            del self._connections[client], self._listening[client]
+            del self._connections[client], self._reading[client]
             self.hub.disconnect(client)
             sock.close()
-            if line is not None:
-                line.lost(dead=process.has_ended)
-            if line is None or not line.is_open:
+            if link is not None:
+                link.lost(dead=process.has_ended)
+            if link is None or not link.is_open:
                 process.close()
-        if line is not None and line.is_open:
-            await self._watch(process, line, peer.uid)
+        if link is not None and link.is_open:
+            await self._watch(process, link, peer.uid)
 
-    async def _watch(self, process: Process, line: Line, uid: int) -> None:
-        """Tell when a process that has lost its connection has ended."""
+    async def _watch(self, process: Process, link: HostLink, uid: int) -> None:
+        """Wait until a process that has lost its connection has ended, and tell the lock server."""
         try:
             if self._watched.take(uid):
                 try:
                     await process.ended()
                 finally:
                     self._watched.give(uid)
-                line.lost(dead=True)
+                link.lost(dead=True)
         finally:
             process.close()
 
     async def _started(self) -> Host | None:
-        """The lock server, if there is one; a daemon that is just starting has a moment to make it."""
+        """Return the lock server, if there is one; wait for it while the daemon is starting."""
         with trio.move_on_after(START_PATIENCE):
             await self._has_started.wait()
         return self._host
 
-    async def _read(self, connection: Connection, client: Client, line: Line) -> None:
-        """Hand on what the client says until it is gone, or is told goodbye."""
+    async def _read(self, connection: Connection, client: Client, link: HostLink) -> None:
+        """Process the client's requests until it is gone, or was sent goodbye."""
         turns = self._turns
         while not client.ended:
             for _ in range(READ_TURN):
@@ -176,39 +176,39 @@ class Server:
                     break
                 if not record:
                     return
-                self._say(client, line, record)
+                self._receive(client, link, record)
                 turns.charge(client.uid, begun)
-            while (client.is_behind or line.is_behind) and not client.ended:
+            while (client.is_behind or link.is_behind) and not client.ended:
                 await trio.sleep(BEHIND_INTERVAL)
             if record is not None or client.ended:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(connection.sock)
 
-    async def _see_off(self, connection: Connection, client: Client, line: Line | None) -> None:
-        """Let a client that was told goodbye read that."""
+    async def _see_off(self, connection: Connection, client: Client, link: HostLink | None) -> None:
+        """Let a client read its goodbye."""
         if (goodbye := client.farewell) is not None:
-            if goodbye.why not in _SAID_ELSEWHERE:
-                reason, why, program = str(goodbye.why), goodbye.text, line.program if line is not None else ""
+            if goodbye.why not in _NOT_LOGGED:
+                reason, why, program = str(goodbye.why), goodbye.text, link.program if link is not None else ""
                 self._access.log_goodbye(logging.INFO, reason, why, pid=client.pid, uid=client.uid, program=program)
             self.write()
             with trio.move_on_after(GOODBYE_PATIENCE):
                 await connection.written()
 
-    def _say(self, client: Client, line: Line, record: bytes) -> None:
+    def _receive(self, client: Client, link: HostLink, record: bytes) -> None:
         try:
-            said = list(upward(record))
-            for one in said:
-                if isinstance(one, OfAdministrator):
-                    self._record_administrator(client, one, allowed=line.may_force)
-            line.say(said)
+            requests = list(upward(record))
+            for request in requests:
+                if isinstance(request, OfAdministrator):
+                    self._log_administrator(client, request, allowed=link.may_force)
+            link.receive(requests)
         except Malformed as malformed:
             client.dismiss(Farewell.MALFORMED, f"process {client.pid} sent {malformed}")
         except _Forbidden as forbidden:
             client.dismiss(Farewell.ACCESS, str(forbidden))
 
-    def _record_administrator(self, client: Client, command: OfAdministrator, *, allowed: bool) -> None:
-        """Log who does what only administrators may. Raises `_Forbidden`, before anything was done."""
+    def _log_administrator(self, client: Client, command: OfAdministrator, *, allowed: bool) -> None:
+        """Log a command for administrators, with its client. Raises `_Forbidden` before anything is done."""
         pid, uid = client.pid, client.uid
         if isinstance(command, Force):
             done = f"lock {printable(command.name)} is taken by force from the holder of token {command.token}"
@@ -216,8 +216,8 @@ class Server:
             lock, token = name_as_text(command.name), command.token
             fields = event_fields("force_request", lock=lock, token=token, allowed=allowed, pid=pid, uid=uid)
         else:
-            done = f"version {command.version} of the electorate is asked for, {command.electorate}"
-            forbidden = "may not change who decides: run as root, or as the daemon's user"
+            done = f"version {command.version} of the electorate is requested, {command.electorate}"
+            forbidden = "may not change the voters: run as root, or as the daemon's user"
             version, voters = command.version, str(command.electorate)
             fields = event_fields("voters_request", version=version, voters=voters, allowed=allowed, pid=pid, uid=uid)
         text, who = "%s, by process %d of the user with uid %d", (done, pid, uid)
@@ -228,43 +228,43 @@ class Server:
 
 
 class _Forbidden(Exception):
-    """What a client asks for is not for its user."""
+    """The user of a client may not do what it requests."""
 
 
-class Line:
-    """A connection, as the lock server has it."""
+class HostLink:
+    """The link between a client and the lock server."""
 
     def __init__(self, host: Host, client: Client, *, may_force: bool) -> None:
         self.may_force = may_force
         self._host = host
         user = 0 if may_force else client.uid
-        self._line = host.connect(client.put, may_force=may_force, user=user, is_behind=lambda: client.is_behind)
+        self._connection = host.connect(client.send, may_force=may_force, user=user, is_behind=lambda: client.is_behind)
 
     @property
     def program(self) -> str:
-        """What the client calls itself; empty where it has not said that."""
-        local = self._line.local
+        """The client's own name; empty if it has not sent one."""
+        local = self._connection.local
         return local.program if local is not None else ""
 
     @property
     def is_behind(self) -> bool:
-        """Whether what clients say has to wait for room in the ring."""
+        """Whether requests of clients have to wait for room in the ring."""
         return self._host.is_behind
 
     @property
     def is_open(self) -> bool:
-        """Whether the lock server keeps something for this client, who has lost its connection."""
-        local = self._line.local
+        """Whether the lock server keeps something for this client, whose connection is lost."""
+        local = self._connection.local
         return local is not None and local.send is None and self._host.service.clients.get(local.client) is local
 
-    def say(self, said: Sequence[Upward]) -> None:
-        """Take what the client says. Raises Malformed."""
-        self._line.receive(said, self._host.clock())
+    def receive(self, requests: Sequence[Upward]) -> None:
+        """Process requests of the client. Raises Malformed."""
+        self._connection.receive(requests, self._host.clock())
         self._work()
 
     def lost(self, *, dead: bool) -> None:
-        """The connection has ended; again with `dead` once the client's process is known to have ended, too."""
-        self._line.lost(self._host.clock(), dead=dead)
+        """Report that the connection has ended; again with `dead`, once the client's process is known to have ended."""
+        self._connection.lost(self._host.clock(), dead=dead)
         self._work()
 
     def _work(self) -> None:

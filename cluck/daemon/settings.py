@@ -1,7 +1,7 @@
-"""What a lock server is told: by the section cluckd of a file in corosync.conf's format, and by options, which win.
+"""The settings of a lock server: section cluckd of a file in corosync.conf's format, overridden by options.
 
-One file is enough: a ring's configuration may have the section beside its own, and a machine whose ring is another
-daemon's has a small file with nothing else.
+One file is enough. A ring's configuration may have this section beside its own. A machine whose ring belongs to another
+daemon has a small file with nothing else.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from totem.store import default_directory
 
 DEFAULT_FILE: Final = "/etc/cluckd.conf"
 DEFAULT_PRIORITY: Final = 14
-NOTHING: Final = Section({}, Logging(to_syslog=False), Scheduling(), (), {}, is_ring=False, warnings=())
-"""What there is to say without a file."""
+NO_FILE: Final = Section({}, Logging(to_syslog=False), Scheduling(), (), {}, is_ring=False, warnings=())
+"""The section where there is no file."""
 
 
 class Backend(enum.StrEnum):
-    """What kind of ring the lock server stands on."""
+    """The kind of ring that the lock server uses."""
 
     CPGD = "cpgd"
-    """That of this machine's cpgd."""
+    """The ring of this machine's cpgd."""
     COROSYNC = "corosync"
-    """That of this machine's Corosync."""
+    """The ring of this machine's Corosync."""
     RING = "ring"
-    """It is a node itself."""
+    """The lock server is a node itself."""
 
 
 class Settings(NamedTuple):
-    """Everything, with its defaults."""
+    """All settings, with defaults filled in."""
 
     backend: Backend
     cpg_socket: str
-    """Of cpgd; empty: the usual one."""
+    """The socket of cpgd; empty: the usual one."""
     servers: tuple[int, ...]
     """Node ids; empty: all of the nodelist."""
     priority: int
-    """As a leader of the service, 1 to 14; 0: not to be one."""
+    """The rank as a leader of the service, 1 to 14; 0: never a leader."""
     socket: Path
     state_dir: str
     tie_breaker: int | None
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
     config: str | None
     """The file; None where there is none."""
     votes: Mapping[int, int]
-    """By node id, of the file's nodelist."""
+    """The votes of the file's nodelist, by node id."""
     logging: Logging
     scheduling: Scheduling
     user_rules: tuple[UserRule, ...]
@@ -64,24 +64,24 @@ class Settings(NamedTuple):
 
 
 def read(options: argparse.Namespace) -> Settings:
-    """Read the file that the options name, or the usual one if it exists, and let options win.
+    """Read the file that the options name, or the usual one if it exists, and apply the options to it.
 
-    `ConfigError` names file and line, an unreadable file is an `OSError`.
+    Raises `ConfigError` with file and line, and `OSError` for an unreadable file.
     """
     path = options.config or (DEFAULT_FILE if os.path.exists(DEFAULT_FILE) else None)
-    section = load_section(path, "cluckd", READERS) if path is not None else NOTHING
-    said = dict(section.values)
-    said |= {name: value for name in READERS if (value := getattr(options, name)) is not None}
+    section = load_section(path, "cluckd", READERS) if path is not None else NO_FILE
+    values = dict(section.values)
+    values |= {name: value for name in READERS if (value := getattr(options, name)) is not None}
     settings = Settings(
-        backend=said.get("backend", Backend.RING if section.is_ring else Backend.CPGD),
-        cpg_socket=said.get("cpg_socket", ""),
-        servers=said.get("servers", ()),
-        priority=said.get("priority", DEFAULT_PRIORITY),
-        socket=Path(said.get("socket") or default_socket("cluckd")),
-        state_dir=said.get("state_dir") or default_directory(),
-        tie_breaker=said.get("tie_breaker"),
-        unsafe_half=said.get("unsafe_half", False),
-        group=said.get("group", GROUP),
+        backend=values.get("backend", Backend.RING if section.is_ring else Backend.CPGD),
+        cpg_socket=values.get("cpg_socket", ""),
+        servers=values.get("servers", ()),
+        priority=values.get("priority", DEFAULT_PRIORITY),
+        socket=Path(values.get("socket") or default_socket("cluckd")),
+        state_dir=values.get("state_dir") or default_directory(),
+        tie_breaker=values.get("tie_breaker"),
+        unsafe_half=values.get("unsafe_half", False),
+        group=values.get("group", GROUP),
         config=path,
         votes=section.votes,
         logging=section.logging,
@@ -102,17 +102,17 @@ def backend(text: str) -> Backend:
 
 
 def node_ids(text: str) -> tuple[int, ...]:
-    """Read ids of nodes."""
+    """Read node ids."""
     ids = tuple(number(part) for part in text.replace(",", " ").split())
     if not ids or len(set(ids)) < len(ids):
-        raise ValueError("ids of nodes, each once, with commas or spaces between")
+        raise ValueError("node ids, each once, separated by commas or spaces")
     return ids
 
 
 def path(text: str) -> str:
     """Read a path."""
     if not text:
-        raise ValueError("a path; without the setting it is the usual one")
+        raise ValueError("a path; leave the setting out for the usual one")
     return text
 
 

@@ -320,10 +320,10 @@ async def test_an_answer_comes_in_parts(cluckd):
         (("-c", "/nowhere/ring.conf"), "/nowhere/ring.conf: No such file"),
         (("-c", "CONFIG", "--node", "9"), "node 9 is not in the nodelist"),
         (("--priority", "15"), "argument --priority: '15' is wrong, it must be 1 to 14, or off"),
-        (("--servers", "1,1"), "it must be ids of nodes, each once"),
+        (("--servers", "1,1"), "it must be node ids, each once"),
         (("--backend", "zookeeper"), "it must be one of cpgd, corosync, ring"),
         (("--backend", "ring"), "name the ring's configuration"),
-        (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is none of the lock servers: 1"),
+        (("-c", "CONFIG", "--tie-breaker", "3"), "tie_breaker: node 3 is not one of the lock servers: 1"),
         (("--node", "1"), "--node is for a lock server that is a node itself (-c FILE), not on cpgd"),
         (("--state-dir", ""), "argument --state-dir: '' is wrong, it must be a path"),
         (("--cpg-socket", ""), "argument --cpg-socket: '' is wrong, it must be a path"),
@@ -420,7 +420,7 @@ async def test_a_disk_that_cannot_be_used_is_waited_for(autojump_clock, monkeypa
         if len(tries) < 5:
             raise ExceptionGroup("", [OSError(errno.ENOSPC, "No space left on device", "/state/cluck_1.key")])
 
-    monkeypatch.setattr(command, "_stand", stand)
+    monkeypatch.setattr(command, "_serve_ring", stand)
     await command._serve(SimpleNamespace(backend=Backend.CPGD), None, Server(Access()), Life())
     assert set(tries[1:]) == {"/state/cluck_1.key: No space left on device"}
     text = "no lock server until its disk can be used: /state/cluck_1.key: No space left on device"
@@ -448,7 +448,7 @@ async def ring_ends_with(life):
 
 @pytest.mark.parametrize("stand", [ring_ends_behind, ring_ends_with])
 async def test_it_ends_also_where_its_ring_ends_with_it(autojump_clock, monkeypatch, stand):
-    monkeypatch.setattr(command, "_stand", lambda settings, options, server, life: stand(life))
+    monkeypatch.setattr(command, "_serve_ring", lambda settings, options, server, life: stand(life))
     life = Life()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -578,9 +578,9 @@ def test_one_user_takes_neither_all_places_nor_the_room_of_others():
     for client in hub.clients:
         while client.has_records():
             client.record()
-    other.put(Readiness(False, "x" * 500))
+    other.send(Readiness(False, "x" * 500))
     for client in of_one[:7]:
-        client.put(Readiness(False, "x" * 300))
+        client.send(Readiness(False, "x" * 300))
     hub.take_written()
     assert not other.ended
     assert any(client.ended for client in of_one[:7])
@@ -593,17 +593,17 @@ def test_who_does_not_read_is_put_out_with_a_goodbye():
     hub = Hub(Access(), client_limit=1000, total_limit=1500)
     slow, other = hub.connect(1, 0, 0), hub.connect(2, 0, 0)
     for _ in range(100):
-        slow.put(Readiness(False, "x" * 8))
-    other.put(Ping())
+        slow.send(Readiness(False, "x" * 8))
+    other.send(Ping())
     assert set(hub.take_written()) == {slow, other}
     assert (slow.ended, other.ended, hub.dropped) == (True, False, 1)
     assert "more than 1000 bytes waited for it" in slow.farewell.text
-    slow.put(Ping())
+    slow.send(Ping())
     slow.record()
     assert not slow.has_records()
     for _ in range(8):
         third = hub.connect(3, 0, 0)
-        third.put(Readiness(False, "x" * 900))
+        third.send(Readiness(False, "x" * 900))
         hub.take_written()
     assert hub.waiting <= 1500
     assert any(client.farewell and "all clients, most of them for it" in client.farewell.text for client in hub.clients)

@@ -109,7 +109,7 @@ async def test_what_cannot_be_changed_is_refused_with_the_reason(five):
     assert (code, json.loads(out)["unsafe_half"], json.loads(out)["tie_breaker"]) == (0, True, None)
     code, out, _ = await five.cluck(1, "tie-breaker", "none")
     assert out.startswith("voters: 1, 2, 3, 4; version 5 of cluster ")
-    assert "version 5 of the electorate is asked for, 1, 2, 3, 4, by process" in five.daemons[1].logged()
+    assert "version 5 of the electorate is requested, 1, 2, 3, 4, by process" in five.daemons[1].logged()
 
 
 CHANGING = """
@@ -142,7 +142,7 @@ async def test_who_decides_is_for_administrators(tmp_path):
         await daemon.speaker().greet()
         text = CHANGING.format(path=daemon.path)
         done = await trio.run_process([sys.executable, "-c", text], capture_stdout=True)
-        assert b"the user with uid 65534 may not change who decides: run as root" in done.stdout
+        assert b"the user with uid 65534 may not change the voters: run as root" in done.stdout
         _, log = await daemon.end()
         assert "of the user with uid 65534: refused" in log
 
