@@ -1,10 +1,10 @@
 """The command `cpg`: demo, listen, send, members, groups, quorum, status, top, flood.
 
 `arguments` describes the command line. `commands` are small trio programs on the public API; `demo` and `flood` have a
-module each. `rings` opens the ring that a command runs on. `figures` formats what a node reports about itself, and
-`top` shows it live. `output` reads standard input and writes standard output.
+module each. `rings` opens the ring that a command runs on. `status_text` formats what a node reports about itself,
+and `top` shows it live.
 
-`run` goes from the command line to an exit code. A signal cancels a command, so that groups and ring are left in order.
+`entry_point` leads from the command line to an exit code. A signal cancels a command, so that groups and ring are left in order.
 An error becomes one line that names the thing, the place and what to do, and an exit code.
 """
 

@@ -10,9 +10,9 @@ from contextlib import aclosing
 import trio
 
 from cpg.cli.demo import demo
-from cpg.cli.demo_display import stage_for
+from cpg.cli.demo_display import display_for
 from cpg.cli.flood import Plan, flood
-from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_company
+from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_for_majority
 from cpg.cli.status_text import rates, ring_lines
 from cpg.events import Quorum
 from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
@@ -27,11 +27,11 @@ SAMPLE = 1.0
 
 async def run_demo(options: argparse.Namespace) -> int:
     """`cpg demo`."""
-    stage = stage_for(sys.stdout)
+    display = display_for(sys.stdout)
     try:
-        return DONE if await demo(options.nodes, stage) else FAILED
+        return DONE if await demo(options.nodes, display) else FAILED
     finally:
-        stage.close()
+        display.close()
 
 
 async def listen(options: argparse.Namespace) -> int:
@@ -47,7 +47,7 @@ async def send(options: argparse.Namespace) -> int:
     """`cpg send`."""
     guarantee = _guarantee(options)
     async with ring_of(options) as ring:
-        await wait_company(ring, options)
+        await wait_for_majority(ring, options)
         async with ring.join(options.group) as group:
             group.on_message(lambda sender, data: None)
             if options.text:
@@ -63,7 +63,7 @@ async def send(options: argparse.Namespace) -> int:
 async def members(options: argparse.Namespace) -> int:
     """`cpg members`."""
     async with ring_of(options) as ring:
-        await wait_company(ring, options)
+        await wait_for_majority(ring, options)
         groups = await groups_of(ring)
         if options.json:
             await print_lines([json.dumps({"event": "ring", "ring": ring.ring_id, "members": ring.node_ids})])
@@ -80,7 +80,7 @@ async def members(options: argparse.Namespace) -> int:
 async def groups(options: argparse.Namespace) -> int:
     """`cpg groups`."""
     async with ring_of(options) as ring:
-        await wait_company(ring, options)
+        await wait_for_majority(ring, options)
         sizes = {name: len(members) for name, members in (await groups_of(ring)).items()}
     if options.json:
         await print_lines(

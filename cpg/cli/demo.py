@@ -1,9 +1,9 @@
 """`cpg demo`: some node processes on this machine, one of them killed and restarted, and the same order everywhere.
 
-It has three parts. A *member* is the process of one node (`python -m cpg.cli.demo FILE ID COMPANY`): a small program as
-a user would write it, which joins a group, sends the lines of its standard input and prints its events. The *play*
+It has three parts. A *member* is the process of one node (`python -m cpg.cli.demo FILE ID MEMBERS`): a small program as
+a user would write it, which joins a group, sends the lines of its standard input and prints its events. The *run*
 starts members, has them talk, kills one and restarts it, and at the end compares the events of each from its own join
-on. The *stage* (`cpg.cli.demo_display`) shows it.
+on. The *display* (`cpg.cli.demo_display`) shows it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TOKEN_MS = 1000
 PACE = 0.12
 """Seconds between two messages of one node, on average."""
 PATIENCE = 30.0
-"""Seconds after which the play is abandoned."""
+"""Seconds after which the run is abandoned."""
 
 FAREWELL = "good night"
 WORDS = (
@@ -70,16 +70,16 @@ NODE = """\
 
 
 class DemoFailed(Exception):
-    """The play could not be completed."""
+    """The demo could not be completed."""
 
 
 # ---- a member: the process of one node
 
 
-async def member(path: str, node: int, company: int) -> None:
-    """Join the group when `company` nodes are there, and send the lines of standard input until it ends."""
+async def member(path: str, node: int, members: int) -> None:
+    """Join the group when `members` nodes are there, and send the lines of standard input until it ends."""
     async with open_ring(path, node) as ring:
-        await ring.wait_members(company)
+        await ring.wait_members(members)
         async with ring.join(GROUP) as group, trio.open_nursery() as nursery:
             nursery.start_soon(_print_events, group)
             async with aclosing(_lines(trio.lowlevel.FdStream(os.dup(0)))) as lines:
@@ -101,7 +101,7 @@ async def _lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[bytes, None]:
             yield line
 
 
-# ---- the play
+# ---- the run
 
 
 @dataclass(eq=False)
@@ -127,14 +127,14 @@ class DemoProcess:
         return f"node {self.node}" if self.number == 1 else f"node {self.node} (restarted)"
 
 
-class Stage(Protocol):
-    """The display of the play."""
+class Display(Protocol):
+    """The display of the run."""
 
     def narrate(self, text: str) -> None:
         """Show what happens."""
 
     def conclude(self, text: str, *, good: bool) -> None:
-        """Show how the play has ended."""
+        """Show how the run has ended."""
 
     def enter(self, life: DemoProcess) -> None:
         """Show that a process starts."""
@@ -143,13 +143,13 @@ class Stage(Protocol):
         """Show an event of a process."""
 
 
-class Play:
-    """The scenes, and the processes in them."""
+class DemoRun:
+    """One run of the demo: its steps, and its processes."""
 
-    def __init__(self, nodes: int, stage: Stage, folder: Path) -> None:
-        self.lives: list[DemoProcess] = []
+    def __init__(self, nodes: int, display: Display, folder: Path) -> None:
+        self.processes: list[DemoProcess] = []
         self._nodes = nodes
-        self._stage = stage
+        self._display = display
         self._folder = folder
         self._dice = random.Random()
         self._changed = trio.lowlevel.ParkingLot()
@@ -157,12 +157,12 @@ class Play:
         self._nursery: trio.Nursery
 
     async def run(self) -> bool:
-        """Run the play; return whether all processes got the same events."""
+        """Run the demo; return whether all processes got the same events."""
         self._write_config()
         try:
             async with trio.open_nursery() as self._nursery:
                 try:
-                    await self._scenes()
+                    await self._steps()
                 except (DemoFailed, BrokenPipeError) as failure:
                     self._fail(failure)
                 self._nursery.cancel_scope.cancel()
@@ -174,7 +174,7 @@ class Play:
 
     async def _end_all(self) -> None:
         with trio.CancelScope(shield=True):
-            for life in self.lives:
+            for life in self.processes:
                 life.process.kill()
                 await life.process.wait()
 
@@ -182,8 +182,8 @@ class Play:
         self._failure = self._failure or failure
         self._nursery.cancel_scope.cancel()
 
-    async def _scenes(self) -> None:
-        count, narrate = self._nodes, self._stage.narrate
+    async def _steps(self) -> None:
+        count, narrate = self._nodes, self._display.narrate
         narrate(f"{count} processes start, each a node of one ring.")
         for node in range(1, count + 1):
             await self._start(node)
@@ -192,7 +192,7 @@ class Play:
         narrate("All send at once, and everybody gets everything in the same order.")
         async with self._talk():
             await trio.sleep(2.5)
-            victim = self.lives[-1]
+            victim = self.processes[-1]
             narrate(f"{victim.name} is killed with SIGKILL. Nobody is informed.")
             killed = trio.current_time()
             victim.state = "killed"
@@ -212,7 +212,7 @@ class Play:
         await self._until(lambda: all(life.farewells == count for life in self._cast()))
 
     def _cast(self) -> list[DemoProcess]:
-        return [life for life in self.lives if life.state in ("starting", "here")]
+        return [life for life in self.processes if life.state in ("starting", "here")]
 
     def _write_config(self) -> None:
         nodes = "".join(NODE.format(node=node, port=port) for node, port in enumerate(free_ports(self._nodes), 1))
@@ -220,7 +220,7 @@ class Play:
         (self._folder / "ring.conf").write_text(config)
 
     async def _start(self, node: int) -> None:
-        number = 1 + sum(life.node == node for life in self.lives)
+        number = 1 + sum(life.node == node for life in self.processes)
         arguments = [str(self._folder / "ring.conf"), str(node), str(self._nodes)]
         with open(self._folder / f"node{node}.{number}.log", "wb") as log:
             try:
@@ -233,8 +233,8 @@ class Play:
             except OSError as error:
                 raise DemoFailed(f"the process of node {node} cannot be started: {words(error)}") from None
         life = DemoProcess(node, number, process)
-        self.lives.append(life)
-        self._stage.enter(life)
+        self.processes.append(life)
+        self._display.enter(life)
         self._nursery.start_soon(self._follow, life)
 
     async def _follow(self, life: DemoProcess) -> None:
@@ -259,7 +259,7 @@ class Play:
             life.farewells += text_of(event) == FAREWELL
         if event["event"] in ("confchg", "message"):
             life.story.append(json.dumps(event))
-        self._stage.show(life, event)
+        self._display.show(life, event)
         self._changed.unpark_all()
 
     async def _until(self, condition: Callable[[], bool]) -> None:
@@ -296,13 +296,13 @@ class Play:
 
     def _verdict(self) -> bool:
         reference = max(self._cast(), key=lambda life: len(life.story))
-        complaints = [text for life in self.lives if (text := difference(reference, life))]
+        complaints = [text for life in self.processes if (text := difference(reference, life))]
         for text in complaints:
-            self._stage.conclude(text, good=False)
+            self._display.conclude(text, good=False)
         if not complaints:
             total = sum(event["event"] == "message" for event in reference.events)
             text = f"All saw the same sequence: {total} messages and every change of the group."
-            self._stage.conclude(text, good=True)
+            self._display.conclude(text, good=True)
         return not complaints
 
 
@@ -343,10 +343,10 @@ def free_ports(count: int) -> list[int]:
             sock.close()
 
 
-async def demo(nodes: int, stage: Stage) -> bool:
-    """Run the demo with so many nodes; return whether all saw the same sequence."""
+async def demo(nodes: int, display: Display) -> bool:
+    """Run the demo with this number of nodes; return whether all saw the same sequence."""
     with tempfile.TemporaryDirectory(prefix="cpg-demo-") as folder:
-        return await Play(nodes, stage, Path(folder)).run()
+        return await DemoRun(nodes, display, Path(folder)).run()
 
 
 if __name__ == "__main__":

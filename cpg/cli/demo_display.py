@@ -23,9 +23,9 @@ SPEAKERS = tuple(f"\x1b[38;5;{colour}m" for colour in (75, 214, 120, 213, 87, 22
 """One colour for each node."""
 
 
-def stage_for(out: TextIO) -> PlainStage | TerminalStage:
+def display_for(out: TextIO) -> PlainDisplay | TerminalDisplay:
     """Return the display that suits the output."""
-    return TerminalStage(out) if is_terminal(out) else PlainStage(out)
+    return TerminalDisplay(out) if is_terminal(out) else PlainDisplay(out)
 
 
 def is_terminal(out: TextIO) -> bool:
@@ -33,7 +33,7 @@ def is_terminal(out: TextIO) -> bool:
     return out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
-class PlainStage:
+class PlainDisplay:
     """One line for each event, with the time since the start."""
 
     def __init__(self, out: TextIO) -> None:
@@ -45,7 +45,7 @@ class PlainStage:
         self._print(f"== {text}")
 
     def conclude(self, text: str, *, good: bool) -> None:
-        """Print how the play has ended."""
+        """Print how the run has ended."""
         self._print(f"== {text}")
 
     def enter(self, life: DemoProcess) -> None:
@@ -63,7 +63,7 @@ class PlainStage:
             print(f"{time.monotonic() - self._start:6.2f} s  {text}", file=self._out, flush=True)
 
 
-class TerminalStage:
+class TerminalDisplay:
     """A column for each node, the latest event at the bottom, so that equal events stand side by side."""
 
     def __init__(self, out: TextIO) -> None:
@@ -81,7 +81,7 @@ class TerminalStage:
         self._draw()
 
     def conclude(self, text: str, *, good: bool) -> None:
-        """Add how the play has ended."""
+        """Add how the run has ended."""
         self.narrate(f"{BOLD}{GREEN if good else RED}{text}{RESET}")
 
     def enter(self, life: DemoProcess) -> None:

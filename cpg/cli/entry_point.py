@@ -12,7 +12,7 @@ import trio
 
 from cpg.cli.arguments import parser
 from cpg.cli.demo import DemoFailed
-from cpg.cli.flood import NoCompany
+from cpg.cli.flood import MembersMissing
 from cpg.cli.rings import check
 from cpg.local.command_line import option_before_command
 from cpg.local.program import DONE, FAILED, MISUSED, run_until_signal
@@ -44,7 +44,7 @@ def _explain(options: argparse.Namespace, error: BaseException) -> int:
         case ConfigError():
             code, text = MISUSED, str(error)
             hint = " (--node)" if error.setting == "node" else ""
-        case TotemError() | NoCompany() | DemoFailed():
+        case TotemError() | MembersMissing() | DemoFailed():
             text = str(error)
         case StreamFailed():
             give_up("stdout")  # buffered output would fail once more

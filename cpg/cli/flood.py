@@ -28,7 +28,7 @@ _END = END.to_bytes(4, "little")
 
 SETTLE = 0.3
 """Seconds between the arrival of the last member and the start."""
-COMPANY_PATIENCE = 30.0
+MEMBERS_PATIENCE = 30.0
 """Seconds to wait for the members."""
 END_PATIENCE = 60.0
 """Seconds to wait for the others' ends after the own one."""
@@ -57,7 +57,7 @@ class Plan:
     guarantee: Guarantee = Guarantee.AGREED
 
 
-class NoCompany(Exception):
+class MembersMissing(Exception):
     """Fewer members came than were requested."""
 
 
@@ -114,7 +114,7 @@ class Tally:
 
 async def flood(group: Group, plan: Plan) -> dict[str, object]:
     """Run one process's part of a flood in a group just joined; return its report, with cpgflood's keys and `level`."""
-    await _wait_company(group, plan)
+    await _wait_for_members(group, plan)
     tally, sent = Tally(plan.members), 0
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_receive, group, plan, tally)
@@ -127,12 +127,12 @@ async def flood(group: Group, plan: Plan) -> dict[str, object]:
     return report(group.member.node_id, sent, tally)
 
 
-async def _wait_company(group: Group, plan: Plan) -> None:
-    with trio.move_on_after(COMPANY_PATIENCE):
+async def _wait_for_members(group: Group, plan: Plan) -> None:
+    with trio.move_on_after(MEMBERS_PATIENCE):
         async for _ in group:
             if len(group.members) >= plan.members:
                 return
-    raise NoCompany(f"only {len(group.members)} of {plan.members} members came in {COMPANY_PATIENCE:.0f} s")
+    raise MembersMissing(f"only {len(group.members)} of {plan.members} members came in {MEMBERS_PATIENCE:.0f} s")
 
 
 async def _receive(group: Group, plan: Plan, tally: Tally) -> None:

@@ -21,7 +21,7 @@ from cpg.node.quorum import QuorumStatus
 from cpg.status import ring_status
 from totem.streams import complain
 
-COMPANY_HINT: Final = 3.0
+HINT_DELAY: Final = 3.0
 """Seconds of waiting for a majority after which the user is told what the command waits for."""
 _GLANCE: Final = 0.1
 """Seconds between two checks of a ring that is being formed."""
@@ -54,7 +54,7 @@ def own_ring_of(options: argparse.Namespace) -> AbstractAsyncContextManager[Embe
     return open_ring(options.config or DEFAULT_CONFIG, options.node)
 
 
-async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
+async def wait_for_majority(ring: AnyRing, options: argparse.Namespace) -> None:
     """Wait for a majority of the nodelist, or for quorum: a message that nobody receives is useless."""
     if options.alone:
         return
@@ -66,7 +66,7 @@ async def wait_company(ring: AnyRing, options: argparse.Namespace) -> None:
         majority = listed // 2 + 1
         wait, wanted = partial(ring.wait_members, majority), str(majority)
         there = f"{len(ring.node_ids)} of the nodelist's {listed} nodes"
-    with trio.move_on_after(COMPANY_HINT):
+    with trio.move_on_after(HINT_DELAY):
         await wait()
         return
     complain("cpg", f"{there} here, waiting for {wanted} (--alone does not wait)")
@@ -83,7 +83,7 @@ async def _nodes_that_count(ring: AnyRing) -> int | None:
 
 async def is_quorate(ring: AnyRing) -> bool:
     """Wait a moment for quorum, in a ring that orders messages: one that is being formed does not."""
-    with trio.move_on_after(COMPANY_HINT):
+    with trio.move_on_after(HINT_DELAY):
         await ring.wait_quorate()
         if not isinstance(ring, CorosyncRing):
             ask = status_source(ring)

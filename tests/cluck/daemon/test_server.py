@@ -489,7 +489,9 @@ async def test_a_group_that_everybody_may_join_is_warned_of(tmp_path, config, be
             with closing(daemon):
                 await daemon.start().running()
                 _, log = await daemon.end()
-                assert ("the lock servers' group mine is open to all users" in log) is is_open
+                assert (
+                    "all users whom the ring's daemons let in may join the lock servers' group mine" in log
+                ) is is_open
     finally:
         if behind_cpgd:
             cpgd.kill()

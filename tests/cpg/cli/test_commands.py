@@ -63,7 +63,7 @@ async def first_message(group):
 
 
 async def test_send_and_members_wait_for_a_majority_of_the_nodelist(daemon, make_daemon):
-    """A ring of one is no company, though without a quorum provider every ring is quorate."""
+    """A ring of one is no majority, though without a quorum provider every ring is quorate."""
     assert await on(daemon, "members", "--alone")
     printed = []
 
@@ -91,7 +91,7 @@ async def test_quorum_has_the_figures_of_the_node(voting):
 
 async def test_a_ring_that_never_forms_is_not_quorate(voting, monkeypatch):
     """A ring that is being formed is not quorate, whatever the last one was."""
-    monkeypatch.setattr(rings, "COMPANY_HINT", 0.3)
+    monkeypatch.setattr(rings, "HINT_DELAY", 0.3)
     monkeypatch.setattr(Gather, "enter", lambda room, now: None)  # nobody is heard, and no timeout comes
     voting.ring._shell.processor.gather(Cause.TOKEN_LOST, trio.current_time())
     async with voting.connect() as ring:

@@ -1,4 +1,4 @@
-"""The demo: its play on real processes, its verdict, and its display."""
+"""The demo: its run on real processes, its verdict, and its display."""
 
 import io
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 
 from cpg.cli.demo import DemoFailed, DemoProcess, demo, difference
-from cpg.cli.demo_display import PlainStage, TerminalStage, stage_for
+from cpg.cli.demo_display import PlainDisplay, TerminalDisplay, display_for
 from tests.cpg.processes import run
 
 
@@ -60,15 +60,15 @@ class FakeProcess:
 
 def test_plain_lines():
     out = io.StringIO()
-    stage = stage_for(out)
-    assert isinstance(stage, PlainStage)
-    stage.narrate("Something happens.")
-    player = DemoProcess(2, 1, FakeProcess())
-    stage.enter(player)
+    display = display_for(out)
+    assert isinstance(display, PlainDisplay)
+    display.narrate("Something happens.")
+    process = DemoProcess(2, 1, FakeProcess())
+    display.enter(process)
     for event in EVENTS:
-        stage.show(player, event)
-    stage.conclude("All is well.", good=True)
-    stage.close()
+        display.show(process, event)
+    display.conclude("All is well.", good=True)
+    display.close()
     lines = [line[10:] for line in out.getvalue().splitlines()]
     assert lines == [
         "== Something happens.",
@@ -85,14 +85,14 @@ def test_columns_in_a_terminal(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "24")
     out = io.StringIO()
-    stage = TerminalStage(out)
-    stage.narrate("Something happens.")
+    display = TerminalDisplay(out)
+    display.narrate("Something happens.")
     for node in (1, 2):
-        player = DemoProcess(node, 1, FakeProcess(), "killed" if node == 2 else "here")
-        stage.enter(player)
+        process = DemoProcess(node, 1, FakeProcess(), "killed" if node == 2 else "here")
+        display.enter(process)
         for event in EVENTS:
-            stage.show(player, event)
-    stage.close()
+            display.show(process, event)
+    display.close()
     frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue().split("\x1b[J")[-2])
     lines = frame.splitlines()
     assert re.match(r"● node 1 +pid 4711 +✕ node 2 +killed", lines[0])
@@ -106,4 +106,4 @@ async def test_a_demo_whose_processes_cannot_be_started(tmp_path, monkeypatch):
     place.touch(0o600)
     monkeypatch.setattr("cpg.cli.demo.sys.executable", str(place))
     with pytest.raises(DemoFailed, match=r"node 1 cannot be started: .*/python: Permission denied"):
-        await demo(2, stage_for(io.StringIO()))
+        await demo(2, display_for(io.StringIO()))

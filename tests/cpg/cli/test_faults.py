@@ -11,8 +11,8 @@ TOKEN = 600
 """Milliseconds; a dead node leaves the ring after 2.2 times as long."""
 
 
-def member(config, node, company):
-    return Program(["cpg.cli.demo", config, str(node), str(company)])
+def member(config, node, members):
+    return Program(["cpg.cli.demo", config, str(node), str(members)])
 
 
 def life(program, node, *, killed=False):
