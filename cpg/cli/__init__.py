@@ -4,8 +4,8 @@
 module each. `rings` opens the ring that a command runs on. `status_text` formats what a node reports about itself,
 and `top` shows it live.
 
-`entry_point` leads from the command line to an exit code. A signal cancels a command, so that groups and ring are left in order.
-An error becomes one line that names the thing, the place and what to do, and an exit code.
+`entry_point` leads from the command line to an exit code. A signal cancels a command, so that groups and ring are left
+in order. An error becomes one line that names the thing, the place and what to do, and an exit code.
 """
 
 from cpg.cli.entry_point import main
