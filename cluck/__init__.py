@@ -95,6 +95,10 @@ _LATER = {
 _ROOMS = ("aio", "blocking")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return import_module(f"cluck.{name}")

@@ -136,6 +136,10 @@ _LATER = {
 _MODULES = ("aio", "blocking", "testing")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"cpg.{name}")

@@ -76,6 +76,9 @@ class Shell(Protocol):
     async def run(self, deliver: Callable[[Iterator[Delivery]], None]) -> None:
         """Take part until cancelled, then announce the leave. Raises `RingLost` where the ring cannot go on."""
 
+    def abandon(self) -> None:
+        """Close the descriptors of a forked process, and send nothing."""
+
     def kick(self) -> None:
         """Run a turn soon: something was queued in the processor."""
 
@@ -242,6 +245,9 @@ class EmbeddedRing(Ring):
 
     async def _take_part(self) -> None:
         await self._shell.run(self._deliver)
+
+    def _abandon(self) -> None:
+        self._shell.abandon()
 
     async def _send_farewell(self) -> None:
         votes = self._votes

@@ -109,9 +109,12 @@ class Group(Block):
         return was_ours
 
     async def _leave(self) -> None:
-        """Announce the leave behind all that was sent, and wait for it in the stream; this is also the last flush."""
+        """Announce the leave behind all that was sent, and wait for it in the stream; this is also the last flush.
+
+        In a forked process it does neither: the group is its parent's.
+        """
         assert self._membership is not None
-        if not isinstance(self._failure, RingLost):
+        if self._is_own and not isinstance(self._failure, RingLost):
             self._membership.leave()
             self._backend._send_soon()
         try:
@@ -124,7 +127,7 @@ class Group(Block):
             self._wake()
 
     def _has_left(self) -> bool:
-        if isinstance(self._failure, RingLost):
+        if isinstance(self._failure, RingLost) or not self._is_own:
             return True
         wanted_by_callbacks = self._stream.has_callbacks and not self._over and self._failure is None
         return self._stream.left and not (wanted_by_callbacks and self._stream)
@@ -190,6 +193,7 @@ class Group(Block):
             await anyio.lowlevel.checkpoint()
 
     async def _arrival(self) -> None:
+        self._check_process()
         if self._ended():
             raise StopAsyncIteration
         if self._iterating:
@@ -210,6 +214,7 @@ class Group(Block):
         queued, and NotSupported for SAFE on a backend without it (`SAFE_OR_AGREED` accepts AGREED there).
         """
         payloads, wanted = payloads_of(data), ring_guarantee(guarantee, gives_safe=self._backend.gives_safe)
+        self._check_process()
         await anyio.lowlevel.checkpoint_if_cancelled()
         if not await self._send_at_once(payloads, wanted):
             async with self._sending:
@@ -251,11 +256,15 @@ class Group(Block):
             raise of_loop(QueueFull, str(full)) from None
 
     def _queue(self, payloads: Sequence[bytes], guarantee: configuration.Guarantee) -> None:
+        self._check_process()
         if self._failure is not None:
             self._raise_failure()
         if self._membership is None:
             raise of_loop(NotJoined, f"group {quoted(self.name)} is not joined: use `async with`")
-        self._membership.send(payloads, guarantee)
+        try:
+            self._membership.send(payloads, guarantee)
+        except NotJoined as left:
+            raise of_loop(NotJoined, str(left)) from None
         self._sent += len(payloads)
         self._backend._send_soon()
 
@@ -264,6 +273,7 @@ class Group(Block):
 
         Raises `OutcomeUnknown` where the connection to a daemon was lost before, and has been or will be made again.
         """
+        self._check_process()
         sent, stream = self._sent, self._stream
         await anyio.lowlevel.checkpoint()
         await self._until(

@@ -138,7 +138,8 @@ class Ring(Block, ABC):
         self._check()
 
     def _check(self) -> None:
-        """Raise if there is no ring any more."""
+        """Raise if there is no ring any more, or it belongs to the process before a fork."""
+        self._check_process()
         self._raise_failure()
         if self._over:
             raise RingLost("the ring has been left")
@@ -152,6 +153,13 @@ class Ring(Block, ABC):
     @abstractmethod
     def _is_complete(self) -> bool:
         """Return whether the present ring and its groups are known."""
+
+    @abstractmethod
+    def _abandon(self) -> None:
+        """Close the descriptors of a forked process, and write nothing: the ring is its parent's.
+
+        The loop's watch on a descriptor is shared with the parent, too. Of a closed one the loop cannot end it.
+        """
 
     async def _send_farewell(self) -> None:
         """Send what the others should know before this process leaves."""
@@ -210,8 +218,11 @@ async def live(ring: AnyRing) -> AsyncGenerator[AnyRing, None]:
             outcome = error  # not through the task group, which would wrap it
         ring._over = True
         ring._end_groups(RingLost("the ring has been left"))
-        with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
-            await ring._send_farewell()
+        if ring._is_own:
+            with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
+                await ring._send_farewell()
+        else:
+            ring._abandon()
         ring._driving.cancel()
         ring._tasks.cancel_scope.shield = True
         ring._tasks.cancel_scope.cancel()

@@ -20,6 +20,7 @@ without it.
 from __future__ import annotations
 
 import logging
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +32,7 @@ import trio
 
 from totem.config import Config
 from totem.configuration import Delivery
-from totem.errors import RingLost
+from totem.errors import RingLost, of_process_before_fork
 from totem.log_fields import event_fields, extra
 from totem.processor import Processor
 from totem.statistics import Statistics
@@ -90,6 +91,7 @@ class Node:
         self._endpoint = endpoint
         self._store = store
         self._deliver: Deliver
+        self._process = os.getpid()
         self._in_turn = True
         """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
@@ -165,6 +167,11 @@ class Node:
         """End `run` in good order."""
         self._life.cancel()
 
+    def abandon(self) -> None:
+        """Close the descriptors of a forked process, and send nothing: the node is its parent's."""
+        self._in_turn = self._finished = True
+        self._endpoint.close()
+
     def statistics(self) -> Statistics:
         """Return the processor's record, with what the sockets have dropped among its drops."""
         if not self._finished:
@@ -229,6 +236,10 @@ class Node:
     def _turn(self) -> None:
         """Run a turn. An error ends `run`, whichever task asked for the turn. Hot: once for each burst of datagrams."""
         if self._error is not None or self._unstored is not None:
+            return
+        if self._process != os.getpid():
+            self._error = of_process_before_fork()
+            self._life.cancel()
             return
         self._in_turn = True
         self._kicked_again = False
@@ -325,6 +336,9 @@ class Node:
             self._perform()
 
     def _finish(self) -> None:
+        if self._process != os.getpid():
+            self.abandon()
+            return
         self._in_turn = True
         if self._error is None:
             self.processor.leave(trio.current_time())

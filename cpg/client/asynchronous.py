@@ -36,7 +36,7 @@ from cpg.local.client_socket import (
 )
 from cpg.ring import Ring, live
 from totem.configuration import RingId
-from totem.errors import RingLost, TotemError
+from totem.errors import RingLost, of_process_before_fork
 
 _log = logging.getLogger(__name__)
 
@@ -83,17 +83,21 @@ class DaemonRing(Ring):
         return self._session.quorum is not None and self._session.quorum.quorate
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
-        """Return the members of all groups of the ring, by name in ascending order."""
+        """Return the members of all groups of the ring, by name in ascending order.
+
+        Raises `RingLost` if the connection is lost before the reply has come, with `reconnect` too.
+        """
         groups = await self.query("groups")
         return {name.encode("latin-1"): tuple(Member(*member) for member in members) for name, members in groups}
 
     async def query(self, what: str) -> Any:
         """Return the daemon's "groups", "quorum" or "status", as values of JSON.
 
-        Raises `RingLost` if the connection is lost before the reply has come.
+        Raises `RingLost` if the connection is lost before the reply has come, with `reconnect` too.
         """
         if not isinstance(what, str):
             raise TypeError(f'what={what!r}: a str, as "groups"')
+        self._check_process()
         session = self._session
         number = session.query(what)
         self._send_soon()
@@ -154,10 +158,15 @@ class DaemonRing(Ring):
         finally:
             self._records.close()
 
-    async def _read(self) -> TotemError:
+    def _abandon(self) -> None:
+        self._records.close()
+
+    async def _read(self) -> Exception:
         """Process what arrives until nothing more can; return why."""
         session, records = self._session, self._records
         while True:
+            if not self._is_own:
+                return of_process_before_fork()
             for _ in range(READ_TURN):
                 record = records.read()
                 if record is None:
@@ -187,6 +196,8 @@ class DaemonRing(Ring):
             while records.unsent is None:
                 await self._sending.wait()
             await anyio.wait_writable(records.sock)
+            if not self._is_own:
+                return
             records.write_now()
             self._wake_senders()
 

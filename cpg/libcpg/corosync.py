@@ -93,6 +93,9 @@ async def _open(connection: Cpg | QuorumService) -> None:
 
 
 async def _close(connection: Cpg | QuorumService) -> None:
+    if not connection.is_own:
+        connection.abandon()
+        return
     with trio.move_on_after(CLOSE_PATIENCE, shield=True):
         await _in_thread(connection.close)
 
@@ -156,6 +159,7 @@ class CorosyncRing(Ring):
 
     async def list_groups(self) -> dict[bytes, tuple[Member, ...]]:
         """Return the members of all groups of the ring, by name in ascending order."""
+        self._check_process()
         connection = Cpg(self._libraries.cpg)
         try:
             await _open(connection)
@@ -246,10 +250,15 @@ class CorosyncRing(Ring):
 
     # ---- the driver's side
 
+    def _abandon(self) -> None:
+        for connection in (self._quorum_service, *(membership.connection for membership in self._memberships)):
+            connection.abandon()
+
     async def _take_part(self) -> None:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._quorum_service.fd)
+                self._check_process()
                 self._read_quorum()
         except (CallFailed, ValueError) as failure:
             self._lose(failure)
@@ -262,9 +271,12 @@ class CorosyncRing(Ring):
         try:
             while True:
                 await trio.sleep(PROBE_INTERVAL)
+                self._check_process()
                 await _insist(self._quorum_service.probe)
         except CallFailed as failure:
             self._lose(failure)
+        except RuntimeError as failure:  # a forked process: the connection is its parent's
+            self._fail(failure)
 
     def _jobs(self) -> list[Callable[[], Coroutine[Any, Any, object]]]:
         return [*super()._jobs(), self._probe]
@@ -281,7 +293,7 @@ class _CorosyncMembership:
         """The scope that ends it, in order or not."""
         self.delivered = _RingsDelivered(inbox.event)
         self._ring = ring
-        self._connection = connection
+        self.connection = connection
         self._name = name
         self._inbox = inbox
         self._outbox: deque[bytes] = deque()
@@ -311,7 +323,7 @@ class _CorosyncMembership:
                 nursery.start_soon(self._guarded, self._send)
         self._ring._memberships.discard(self)
         self._ring._give_room(sum(map(_cost, self._outbox)))
-        await _close(self._connection)
+        await _close(self.connection)
         if self._own_leave is not None:
             self._inbox.event(self._own_leave)
 
@@ -320,13 +332,16 @@ class _CorosyncMembership:
             await task()
         except (CallFailed, ValueError) as failure:
             self._ring._lose(failure)
+        except RuntimeError as failure:  # a forked process: the connection is its parent's
+            self._ring._fail(failure)
 
     # ---- in
 
     async def _receive(self) -> None:
         while True:
-            await trio.lowlevel.wait_readable(self._connection.fd)
-            for event in self._connection.dispatch(RECEIVE_TURN):
+            await trio.lowlevel.wait_readable(self.connection.fd)
+            self._ring._check_process()
+            for event in self.connection.dispatch(RECEIVE_TURN):
                 if type(event) is ReceivedRun:
                     self._on_messages(event)
                 elif type(event) is Confchg:
@@ -371,12 +386,13 @@ class _CorosyncMembership:
             if not self._outbox:
                 await self._ring._idle.park()
                 continue
-            await trio.lowlevel.wait_writable(self._connection.fd)
+            await trio.lowlevel.wait_writable(self.connection.fd)
+            self._ring._check_process()
             if await self._send_turn():
                 pauses.reset()
             else:
                 await trio.sleep(pauses.next())
-        await _insist(self._connection.leave, self._name)
+        await _insist(self.connection.leave, self._name)
 
     async def _send_turn(self) -> bool:
         """Send until libcpg accepts no more, for one turn at most; return whether anything was sent."""
@@ -384,10 +400,10 @@ class _CorosyncMembership:
         try:
             for _ in range(min(len(outbox), SEND_TURN)):
                 payload = outbox[0]
-                if len(payload) <= self._connection.largest_atomic:
-                    self._connection.multicast(payload)
+                if len(payload) <= self.connection.largest_atomic:
+                    self.connection.multicast(payload)
                 else:
-                    await _in_thread(self._connection.multicast_fragments, payload)
+                    await _in_thread(self.connection.multicast_fragments, payload)
                 outbox.popleft()
                 sent += _cost(payload)
         except CallFailed as failure:

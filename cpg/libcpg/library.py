@@ -16,6 +16,7 @@ Which calls may block the program decides who may call them (read in libqb 2.0 a
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable
 from ctypes import CFUNCTYPE, POINTER, Structure, byref, c_char, c_int, c_size_t, c_uint, c_uint32, c_uint64, c_void_p
@@ -187,6 +188,7 @@ class _LibraryConnection:
 
     def __init__(self, library: Any, service: str) -> None:
         self.fd = -1
+        self._process = os.getpid()
         self._library = library
         self._service = service
         self._handle = c_uint64()
@@ -199,6 +201,18 @@ class _LibraryConnection:
         code = getattr(self._library, function)(*arguments)
         if code != Code.OK:
             raise CallFailed(function, code)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process has opened it, not the process before a fork."""
+        return self._process == os.getpid()
+
+    def abandon(self) -> None:
+        """Close the descriptor of a forked process. The library would end the parent's connection."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+        self._open = False
 
     def open(self) -> None:
         """Connect; blocking."""

@@ -228,6 +228,9 @@ class _Shell:
                 self._error = error
                 self.ended.set()
 
+    def abandon(self) -> None:
+        """Do nothing: a virtual node has no descriptors."""
+
     def kick(self) -> None:
         """Run a turn of the node, unless it is paused."""
         self.node.kick()

@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+
+import cluck
 import cpg
 from cpg.libcpg.corosync import CorosyncRing
 
@@ -48,6 +51,11 @@ async def test_rings_and_groups_show_what_programs_need(daemon, config):
     async with cpg.open_ring(config, 2) as ring:
         assert shown(ring) == RING | EMBEDDED
     assert shown(CorosyncRing) == RING - {"member"}
+
+
+@pytest.mark.parametrize("package", [cpg, cluck], ids=lambda package: package.__name__)
+def test_names_that_are_loaded_when_they_are_used_are_listed(package):
+    assert set(package.__all__) <= set(dir(package))
 
 
 def test_modules_are_loaded_when_they_are_used():

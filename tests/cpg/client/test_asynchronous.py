@@ -38,6 +38,18 @@ async def test_messages_of_all_sizes(daemon, size):
         assert seen == [payload, b"before", payload, b"behind"]
 
 
+async def test_a_group_that_was_left_is_closed_for_trio(daemon):
+    async with daemon.connect() as ring:
+        group = ring.join("chat")
+        for _ in range(2):
+            with pytest.raises(cpg.NotJoined) as before:
+                await group.send(b"before the block, and behind it")
+            assert isinstance(before.value, trio.ClosedResourceError)
+            if group._membership is None:
+                async with group:
+                    pass
+
+
 async def test_senders_that_wait_go_on_also_if_those_before_them_have_given_up(daemon):
     async with daemon.connect() as ring:
         unsent, ring._records.unsent = ring._records.unsent, b"\0"  # as if the socket were full
