@@ -12,9 +12,9 @@ from cluck.client.lock_steps import AnyHeld, BaseCondition, BaseHeld
 from cluck.client.requests import ClientTicket, OnQueued, name_of
 from cluck.client.session_locks import GRACE
 from cluck.client.steps import FIRST_LOOK, PATIENCE, BaseClient, Countdown, Signal, Steps, Until, settle
-from cluck.commands import Mode
+from cluck.commands import LARGEST_ADDRESS, LARGEST_PORT, LEAST_LEASE, LONGEST_AGE, LONGEST_LEASE, Mode
 from cluck.errors import OutcomeUnknown
-from cpg.arguments import flag, octets, patience, whole
+from cpg.arguments import flag, octets, patience, seconds, whole
 from cpg.replication.electorate import electorate_of
 from totem.text import quoted
 
@@ -148,6 +148,8 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
         on_queued: OnQueued | None,
     ) -> AnyHeld:
         wanted, longest = name_of(name), patience("timeout", timeout)
+        lease = None if duration is None else seconds("duration", duration, LEAST_LEASE, LONGEST_LEASE)
+        rest = seconds("grace", grace, 0.0, LONGEST_LEASE)
 
         def submit(task: int, changed: Callable[[], None]) -> ClientTicket:
             return self._session.locks.acquire(
@@ -156,8 +158,8 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
                 changed,
                 mode=mode,
                 permits=permits,
-                duration=duration,
-                grace=grace,
+                duration=lease,
+                grace=rest,
                 waits=longest != 0,
             )
 
@@ -217,6 +219,12 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
             grace: Seconds after the lease for the leader's work to end; then another candidate may lead.
         """
         wanted, where = name_of(name), octets("address", address)
+        if len(where) > LARGEST_ADDRESS:
+            raise ValueError(f"address={where!r}: {len(where)} bytes, and {LARGEST_ADDRESS} is the most")
+        whole("port", port, 0, LARGEST_PORT)
+        interval = seconds("restart_interval", restart_interval, 0.0, LONGEST_AGE)
+        lease = seconds("duration", duration, LEAST_LEASE, LONGEST_LEASE)
+        rest = seconds("grace", grace, 0.0, LONGEST_LEASE)
         return self._candidate(
             self,
             lambda task, changed: self._session.elections.stand(
@@ -225,9 +233,9 @@ class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLead
                 changed,
                 address=where,
                 port=port,
-                restart_interval=restart_interval,
-                duration=duration,
-                grace=grace,
+                restart_interval=interval,
+                duration=lease,
+                grace=rest,
             ),
         )
 

@@ -22,13 +22,8 @@ from msgspec.structs import replace
 from cluck.client.clock_comparison import Comparison
 from cluck.client.open_requests import OpenRequests
 from cluck.client.requests import ClientCandidacy, Observation, Publication, refusal
-from cluck.client.session_locks import checked
 from cluck.commands import (
-    LARGEST_ADDRESS,
     LARGEST_BLOB,
-    LARGEST_PORT,
-    LEAST_LEASE,
-    LONGEST_AGE,
     Leadership,
     Publish,
     Published,
@@ -43,7 +38,6 @@ from cluck.commands import (
 )
 from cluck.errors import LeadershipLost, LockError, Overflow
 from cluck.protocol import MOST_OBSERVED, Ignore, Leads, Observe, Ping, Pong
-from cpg.arguments import seconds, whole
 from totem.text import quoted
 
 LEASE: Final = 3.0
@@ -111,13 +105,10 @@ class ClientElections:
         grace: float = GRACE,
     ) -> ClientCandidacy:
         """Stand as a candidate. The arguments are those of `cluck.commands.Stand` (`duration` is its lease)."""
-        if len(address) > LARGEST_ADDRESS:
-            raise ValueError(f"address={address!r}: {len(address)} bytes, and {LARGEST_ADDRESS} is the most")
-        whole("port", port, 0, LARGEST_PORT)
-        interval = seconds("restart_interval", restart_interval, 0.0, LONGEST_AGE)
-        lease, grace = checked("duration", duration, LEAST_LEASE), checked("grace", grace, 0.0)
         request = self._requests.next_id(task)
-        command = Stand(request, election, address, port, restart_interval=interval, lease=lease, grace=grace)
+        command = Stand(
+            request, election, address, port, restart_interval=restart_interval, lease=duration, grace=grace
+        )
         candidacy = ClientCandidacy(command, changed, self._clock)
         return self._requests.begin(candidacy, self._stand(candidacy))
 

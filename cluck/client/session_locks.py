@@ -17,8 +17,6 @@ from cluck.client.clock_comparison import Comparison
 from cluck.client.open_requests import OpenRequests
 from cluck.client.requests import ClientTicket, Notice, Request, refusal
 from cluck.commands import (
-    LEAST_LEASE,
-    LONGEST_LEASE,
     Acquire,
     Ended,
     EndWait,
@@ -39,7 +37,6 @@ from cluck.commands import (
 )
 from cluck.errors import LockError, LockLost, OutcomeUnknown
 from cluck.protocol import LockHeld, Renounced
-from cpg.arguments import seconds, whole
 from totem.text import quoted
 
 LEASE: Final = 5.0
@@ -61,11 +58,6 @@ _OVER: Final = (Why.SETTLED, Why.WITHDRAWN)
 
 def _nobody() -> None:
     """Do nothing: nobody waits for the answer."""
-
-
-def checked(what: str, value: float, least: float) -> float:
-    """Return a number of seconds that a lease or a grace may have. Raises TypeError, ValueError."""
-    return seconds(what, value, least, LONGEST_LEASE)
 
 
 class ClientLocks:
@@ -143,13 +135,10 @@ class ClientLocks:
             waits: Whether to wait for others.
 
         Raises:
-            ValueError: An argument is out of range.
             Overflow: As many requests are open as may be.
             ConnectionLost: The session was closed.
         """
-        whole("permits", permits, 0)
-        lease = LEASE if duration is None else checked("duration", duration, LEAST_LEASE)
-        grace = checked("grace", grace, 0.0)
+        lease = LEASE if duration is None else duration
         request = self._requests.next_id(task)
         command = Acquire(request, name, mode, permits, lease, grace, waits, self._requests.settled)
         return self._requests.begin(ClientTicket(command, changed, lease, duration is None, None), command)

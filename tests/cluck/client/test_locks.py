@@ -129,9 +129,17 @@ async def test_wrong_arguments_are_refused_before_anything_is_said(shell):
             lambda: locks.lock("x", duration=0),
             lambda: locks.lock("x", duration=8 * 86400),
             lambda: locks.lock("x", grace=-1),
+            lambda: locks.condition("x", lock="y", duration=0),
+            lambda: locks.candidate("x", duration=0),
+            lambda: locks.candidate("x", duration=1e9),
+            lambda: locks.candidate("x", grace=-1),
+            lambda: locks.candidate("x", grace=float("nan")),
+            lambda: locks.candidate("x", port=-1),
+            lambda: locks.candidate("x", address="x" * 257),
+            lambda: locks.candidate("x", restart_interval=-1),
         ):
-            with pytest.raises(ValueError, match=r"name of|timeout=|duration=|grace="):
-                await wrong().acquire()
+            with pytest.raises(ValueError, match=r"name of|timeout=|duration=|grace=|port=|address=|restart_interval="):
+                wrong()
         with pytest.raises(ValueError, match="permits=0"):
             locks.semaphore("x", 0)
     await shell.until(lambda: shell.cluster.kinds_said == ["Hello", "Bye"])
