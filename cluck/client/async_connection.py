@@ -111,10 +111,10 @@ class AsyncConnection:
                     break
                 _log.warning("%s: reconnecting to %s", failure, self._transport)
                 await self._connect_again()
-            self._fail(failure)
         except LockError as error:
-            self._fail(error)
-        self._session.close()
+            failure = error
+        self._fail(failure)
+        self._session.close(failure)
 
     async def _hear_out(self) -> LockError:
         """Receive until the connection ends; return why it has."""

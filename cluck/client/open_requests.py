@@ -24,6 +24,8 @@ class OpenRequests:
         self.is_connected = False
         """Whether records go to a server. Open requests are submitted again with the next connection."""
         self.is_closed = False
+        self.why_closed = "the program has closed its connection to the lock server"
+        """Why no request can be answered, when it is closed."""
         self.outgoing: list[Upward] = []
         """The records that the shell has not taken."""
         self._number = 0
@@ -47,7 +49,7 @@ class OpenRequests:
             Overflow: As many requests are open as may be.
         """
         if self.is_closed:
-            raise ConnectionLost("the program has closed its connection to the lock server")
+            raise ConnectionLost(self.why_closed)
         if len(self._open) >= MOST_UNSETTLED:
             raise Overflow(f"this client has {MOST_UNSETTLED} requests open, which is as many as it may")
         return self.new_id(task)

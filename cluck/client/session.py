@@ -153,17 +153,32 @@ class Session:
         """Whether the client may end: the server hears of it, or need not."""
         return self.is_connected or self._requests.is_closed or not self.locks.are_owed
 
-    def close(self) -> None:
-        """End in order: the server frees what this client holds."""
+    def close(self, failure: LockError | None = None) -> None:
+        """End in order: the server frees what this client holds.
+
+        Args:
+            failure: Why there is no connection any more, and will be none; None: the program wants none.
+        """
         if self._requests.is_closed:
             return
         self._requests.is_closed = True
         self._requests.submit(Bye())
-        self.elections.close()
+        if failure is None:
+            self.elections.close("the client has ended")
+        else:
+            self._requests.why_closed = str(failure)
+            self.elections.close(str(failure))
         for request in self._requests.all(Request):
             if not request.is_over:
-                self._requests.fail(request, _closed(request))
+                self._requests.fail(request, self._closed(request))
         self._wake_all()
+
+    def _closed(self, request: Request) -> LockError:
+        """Build the error for a request that is open when the client ends."""
+        text = self._requests.why_closed
+        if isinstance(request, ClientTicket) and request.is_held:
+            return LockLost(f"lock {quoted(request.name)}: {text}")
+        return ConnectionLost(text)
 
     def _wake_all(self) -> None:
         changes = [request.changed for request in self._requests.all(Request)]
@@ -311,10 +326,3 @@ class Session:
         if answer.is_last:
             self._unanswered.discard(answer.number)
             self._send_questions()
-
-
-def _closed(request: Request) -> LockError:
-    text = "the program has closed its connection to the lock server"
-    if isinstance(request, ClientTicket) and request.is_held:
-        return LockLost(f"lock {quoted(request.name)}: {text}")
-    return ConnectionLost(text)

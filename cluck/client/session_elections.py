@@ -288,10 +288,10 @@ class ClientElections:
         for observation in self.observing():
             observation.lose_sight()
 
-    def close(self) -> None:
+    def close(self, why: str) -> None:
         """End with the client: no candidate leads any more."""
         for candidacy in self._requests.all(ClientCandidacy):
-            self._step_down(candidacy, "the client has ended")
+            self._step_down(candidacy, why)
         self.lose()
 
     def resume(self) -> None:

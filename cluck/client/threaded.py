@@ -312,7 +312,7 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
 
     def _fail(self, failure: LockError) -> None:
         self._failure = self._failure or failure
-        self._session.close()
+        self._session.close(self._failure)
         self._signal.wake()
 
 

@@ -476,12 +476,21 @@ async def test_without_reconnecting_the_block_ends(cluster):
     transport = Handed(cluster)
 
     async def program():
-        async with over(transport, reconnect=False) as locks, locks.lock("backup"):
+        nonlocal held, me
+        async with over(transport, reconnect=False) as locks, locks.lock("backup"), locks.candidate("scheduler") as me:
+            held = await locks.lock("another").acquire()
+            await until(lambda: me.is_leader)
             transport.cut()
             await anyio.sleep_forever()
 
+    held, me = None, None
     with pytest.raises(ConnectionLost, match="cut"):
         await program()
+    with loses("lock 'another': the connection was cut"):
+        held.check()
+    with loses("lock 'another': the connection was cut"):
+        await held.release()
+    assert me.why_ended == "the connection was cut"
 
 
 @on_both_loops

@@ -153,6 +153,23 @@ def test_without_reconnecting(server, connect):
         locks.lock("backup").__enter__()
 
 
+def test_without_reconnecting_everything_names_the_cause(server, connect, pool):
+    locks = connect(reconnect=False)
+    held = locks.lock("backup").acquire()
+    with connect().lock("queue"), locks.candidate("scheduler") as me:
+        assert me.wait_leader(PATIENCE)
+        waits = pool.submit(locks.lock("queue").acquire)
+        until(lambda: server.waiting(b"queue") == 1)
+        server.cut()
+        why = "the lock server has closed the connection"
+        with pytest.raises(ConnectionLost, match=why):
+            waits.result(PATIENCE)
+    for call in (held.check, held.renew, held.release):
+        with pytest.raises(LockLost, match=f"lock 'backup': {why}"):
+            call()
+    assert me.why_ended.startswith(why)
+
+
 def test_the_servers_are_waited_for_as_long_as_is_said(server, locks):
     server.cut_off()
     until(lambda: not locks.ready)
