@@ -30,7 +30,7 @@ The tour, from the top down:
 - A message that is sent with the `Guarantee` `SAFE` is delivered only when every node of the ring is known to have it.
   The `level` of a `Message` says what was reached (`Level`). `AGREED` is the default, `SAFE_OR_AGREED` accepts both.
 - Errors are `TotemError`s: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `QueueFull`, `MessageTooLong`, `ConfigError`,
-  ...
+  ... Only `open_ring` raises `OSError` too, where the node's address, port or state directory is not available.
 - `cpg.testing` has the same rings in virtual time and without sockets, to test programs with.
 
 Below is the package `totem`: one ring of processors, total order, membership, recovery.

@@ -274,7 +274,8 @@ async def open_ring(
 
     `config` is the path of a file in corosync.conf's format, or a `totem.Config`. `node` is an id or a name of its
     nodelist; without it, the node whose address is this machine's. Raises `ConfigError` (names file and line, or the
-    nodes in it) and `OSError` (the node's address or state directory is not available), later `RingLost`.
+    nodes in it), later `RingLost`. It raises `OSError`, which is no `TotemError`, where the node's address is not this
+    machine's, its port is taken, or its state directory cannot be used.
     """
     require_trio("cpg.open_ring")
     async with live(prepare_ring(EmbeddedRing, config, node)) as ring:

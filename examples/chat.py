@@ -3,8 +3,6 @@
 Usage: python examples/chat.py ROOM
 """
 
-import sys
-
 from keyboard import lines, run
 
 import cpg
@@ -17,7 +15,7 @@ async def main(room: str) -> None:
 
         @group.on_message
         def _(sender: cpg.Member, message: bytes) -> None:
-            print(f"{sender.node_id}:{sender.pid} says {message.decode()}", flush=True)
+            print(f"{sender.node_id}:{sender.pid} says {message.decode(errors='replace')}", flush=True)
 
         @group.on_confchg
         def _(
@@ -33,4 +31,4 @@ async def main(room: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main, sys.argv[1])
+    run(main, "python examples/chat.py ROOM")

@@ -6,7 +6,6 @@ A line KEY=VALUE sets a key, a line KEY prints its value.
 """
 
 import json
-import sys
 from typing import Any
 
 import trio
@@ -127,4 +126,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main, sys.argv[1])
+    run(main, "python examples/dictionary.py GROUP")

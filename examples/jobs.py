@@ -8,7 +8,6 @@ has reported the job as done, and if its own connection to the daemon is lost: a
 """
 
 import json
-import sys
 from typing import Any
 from zlib import crc32
 
@@ -72,4 +71,4 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main, sys.argv[1])
+    run(main, "python examples/jobs.py GROUP < JOBS")

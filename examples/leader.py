@@ -30,7 +30,12 @@ async def main(name: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python examples/leader.py GROUP", file=sys.stderr)
+        sys.exit(2)
     try:
         asyncio.run(main(sys.argv[1]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except cpg.TotemError as error:
+        sys.exit(str(error))

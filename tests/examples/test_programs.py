@@ -130,6 +130,26 @@ async def test_a_leader_on_asyncio(start):
 
 
 @pytest.mark.parametrize("name", ["chat", "jobs", "dictionary", "leader"])
+def test_wrong_use_is_one_line(tmp_path, name):
+    program, env = EXAMPLES / f"{name}.py", {**os.environ, "CPGD_SOCKET": str(tmp_path / "nothing")}
+    wrong = (((), 2, f"usage: python examples/{name}.py "), (("group",), 1, "no daemon listens at "))
+    for arguments, code, line in wrong:
+        command = [sys.executable, program, *arguments]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        assert done.returncode == code
+        assert re.fullmatch(f"{line}.*\n", done.stderr), done.stderr
+
+
+async def test_lines_that_are_not_utf_8(start):
+    one = await start("chat", "room")
+    await one.until(r".* is here, one of 1")
+    await one.process.stdin.send_all(b"caf\xe9\nmore\n")
+    await one.until(r".* says caf\ufffd")
+    await one.until(r".* says more")
+    assert await one.finish() == 0
+
+
+@pytest.mark.parametrize("name", ["chat", "jobs", "dictionary", "leader"])
 async def test_ctrl_c_ends_without_a_traceback(daemon, name):
     env = {**os.environ, "CPGD_SOCKET": str(daemon.path)}
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), "interrupted"]
