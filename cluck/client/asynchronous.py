@@ -135,10 +135,13 @@ class Held(BaseHeld):
     async def release(self) -> None:
         """Release the lock that `acquire` has acquired. Does nothing where it was not acquired, or is released.
 
+        An `acquire` of this object that still waits in another task raises `LockLost`.
+
         Raises:
             LockLost: The lock was lost before.
+            RuntimeError: Another task waits on a condition with this lock.
         """
-        await self._client._run(self._release())
+        await self._client._run(self._release_alone())
 
     async def renew(self) -> None:
         """Hold the lock for another `duration` from now on.
@@ -210,8 +213,8 @@ class Condition(BaseCondition[Held]):
             Whether it was notified. The lock has another token then.
 
         Raises:
-            LockLost: The lock was lost before, or cannot be acquired again. So it is where the lock server does not
-                answer for five seconds after `timeout`.
+            LockLost: The lock was lost before, or cannot be acquired again, or its block has ended. So it is where the
+                lock server does not answer for five seconds after `timeout`.
             WrongLock: Others wait with another lock. The lock is still held, as after `NotReady`.
             OutcomeUnknown: Without `reacquire`, the lock server has not answered for five seconds after `timeout`.
                 Another waiter is notified if this one was.

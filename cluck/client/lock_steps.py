@@ -35,6 +35,8 @@ class BaseHeld(ABC):
         self._timeout = timeout
         self._place = Place(on_queued)
         self._latest: ClientTicket | None = None
+        self._waits = False
+        """A wait on a condition has released the lock, and acquires it again."""
 
     def __repr__(self) -> str:
         return f"<Held: {self._latest or 'not asked for yet'}>"
@@ -99,7 +101,7 @@ class BaseHeld(ABC):
 
     def _is_decided(self) -> bool:
         self._place.report(self._ticket.ahead)
-        return self._ticket.is_held or self._ticket.is_over
+        return self._ticket.is_held or self._ticket.is_over or self._ticket.is_ending
 
     def _is_settled(self) -> bool:
         return self._ticket.is_settled or not self._client._session.ready
@@ -122,7 +124,7 @@ class BaseHeld(ABC):
             yield from self._withdraw()
             raise
         if not ticket.is_held:
-            failure = ticket.failure or session.timed_out(ticket, self._timeout)
+            failure = ticket.failure or _given_up(ticket) or session.timed_out(ticket, self._timeout)
             yield from self._withdraw()
             raise failure
 
@@ -138,6 +140,12 @@ class BaseHeld(ABC):
         if self._ticket.failure is not None and self._is_lost and not is_pressed(outcome):
             raise_instead(self._ticket.failure, outcome)
 
+    def _release_alone(self) -> Steps[None]:
+        """Release the lock, not at the end of a block."""
+        if self._waits:
+            raise RuntimeError("a wait on a condition has released this lock already: `release` it after the wait")
+        yield from self._release()
+
     def _withdraw(self) -> Steps[None]:
         """Give the lock up where no time is left: only the session hears a later answer."""
         self._give_up()
@@ -146,6 +154,7 @@ class BaseHeld(ABC):
     def _give_up(self) -> None:
         self._client._session.locks.give_up(self._ticket)
         self._client._submit()
+        self._signal.wake()
 
     def _renew(self) -> Steps[None]:
         self.check()
@@ -155,6 +164,13 @@ class BaseHeld(ABC):
         self._client._submit()
         yield Until(self._signal, lambda: ticket.leases > before or not ticket.is_held)
         self.check()
+
+
+def _given_up(ticket: ClientTicket) -> LockLost | None:
+    """Return the error of a call that waits for a lock which another task or thread gives up; None: nobody has."""
+    if not ticket.is_ending:
+        return None
+    return LockLost(f"{ticket.subject}: it was given up during the wait, by `release` or by the end of its block")
 
 
 AnyHeld = TypeVar("AnyHeld", bound=BaseHeld)
@@ -176,16 +192,19 @@ class BaseCondition(Generic[AnyHeld]):
         longest = patience("timeout", timeout)
         flag("reacquire", reacquire)
         client, held, locks = self._client, self.held, self._client._session.locks
+        if held._waits:
+            raise RuntimeError("another wait on a condition has released this lock already")
         held.check()
         former = held._ticket
         ticket = locks.wait(client._task(), former, self.name, held._on_change, reacquires=reacquire)
-        held._ticket = ticket
+        held._ticket, held._waits = ticket, True
         try:
             client._submit()
-            yield Until(held._signal, lambda: ticket.is_heard, longest)
-            locks.end_wait(ticket)
-            client._submit()
-            if (yield Until(held._signal, lambda: ticket.is_heard, PATIENCE)):
+            yield Until(held._signal, lambda: ticket.is_heard or ticket.is_ending, longest)
+            if not ticket.is_ending:
+                locks.end_wait(ticket)
+                client._submit()
+            if (yield Until(held._signal, lambda: ticket.is_heard or ticket.is_ending, PATIENCE)):
                 yield Until(held._signal, held._is_decided)
             else:
                 locks.lose_wait(ticket)
@@ -194,10 +213,11 @@ class BaseCondition(Generic[AnyHeld]):
             yield from self._leave(ticket)
             raise
         finally:
+            held._waits = False
             if former.is_held:
                 held._ticket = former
-        if ticket.failure is not None:
-            raise ticket.failure
+        if failure := ticket.failure or _given_up(ticket):
+            raise failure
         return bool(ticket.notified)
 
     def _leave(self, ticket: ClientTicket) -> Steps[None]:

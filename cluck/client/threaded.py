@@ -79,7 +79,7 @@ class ThreadedHeld(BaseHeld):
 
     def release(self) -> None:
         """Release the lock that `acquire` has acquired; as `cluck.Held.release`."""
-        self._client._run(self._release())
+        self._client._run(self._release_alone())
 
     def renew(self) -> None:
         """Hold the lock for another `duration` from now on; as `cluck.Held.renew`."""

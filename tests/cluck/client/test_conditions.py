@@ -84,6 +84,42 @@ async def test_a_condition_of_a_lock_that_was_acquired_without_a_block(shell):
 
 
 @on_all_shells
+async def test_a_lock_is_not_released_during_a_wait(shell):
+    async def wait():
+        assert await filled.wait()
+        held.check()
+
+    async with shell.connect() as locks, shell.connect() as others:
+        held = await locks.lock("queue").acquire()
+        filled = locks.condition("filled", lock=held)
+        async with shell.tasks() as tasks:
+            tasks.start_soon(wait)
+            await shell.until(waiters(shell.cluster, 1))
+            with pytest.raises(RuntimeError, match="`release` it after the wait"):
+                await held.release()
+            with pytest.raises(RuntimeError, match="another wait"):
+                await filled.wait()
+            async with others.condition("filled", lock="queue") as theirs:
+                assert await theirs.notify() == 1
+        await held.release()
+    assert shell.cluster.state.table.locks == {}
+
+
+@on_all_shells
+async def test_a_block_that_ends_during_a_wait_ends_the_wait(shell):
+    async def wait():
+        with pytest.raises(LockLost, match="by the end of its block"):
+            await filled.wait()
+
+    async with shell.connect() as locks, shell.tasks() as tasks, locks.lock("queue") as held:
+        filled = locks.condition("filled", lock=held)
+        tasks.start_soon(wait)
+        await shell.until(waiters(shell.cluster, 1))
+    assert shell.cluster.state.table.locks == {}
+    assert shell.cluster.waiters(b"filled") == []
+
+
+@on_all_shells
 async def test_two_conditions_of_one_lock(shell):
     async with shell.connect() as locks, shell.tasks() as tasks:
 

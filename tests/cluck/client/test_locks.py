@@ -176,6 +176,25 @@ async def test_a_lock_is_held_from_acquire_to_release(shell):
 
 
 @on_all_shells
+async def test_a_request_that_is_released_while_it_waits(shell):
+    lock = None
+
+    async def acquire():
+        with loses("lock 'backup': it was given up during the wait, by `release`"):
+            await lock.acquire()
+
+    async with shell.connect() as locks, shell.connect() as others, others.lock("backup") as held:
+        for timeout in (None, 20):
+            async with shell.tasks() as tasks:
+                lock = locks.lock("backup", timeout=timeout)
+                tasks.start_soon(acquire)
+                await shell.until(waits(shell.cluster, 1))
+                await lock.release()
+                assert shell.cluster.waiting(b"backup") == 0
+        assert shell.cluster.holders(b"backup") == [held.token]
+
+
+@on_all_shells
 async def test_a_lock_that_was_not_acquired(shell):
     async with shell.connect() as locks, shell.connect() as others, others.lock("backup"):
         lock = locks.lock("backup", timeout=0)
