@@ -241,7 +241,11 @@ class Replica(Generic[State]):
                 self._call_round()
 
     def submit(self, commands: list[Any]) -> int:
-        """Have commands ordered, as one message; return its serial number."""
+        """Have commands ordered, as one message; return its serial number.
+
+        They are void if the view is not primary when their message arrives: not applied, and not reported. Submit in
+        `Listener.on_primary` what was not reported as final. It may have been applied before, so it may come again.
+        """
         self._serial += 1
         self._send(Commands(self.server.start, self._serial, commands))
         return self._serial

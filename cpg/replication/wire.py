@@ -28,13 +28,11 @@ from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 from msgspec import Meta, Raw, Struct, ValidationError
 from msgspec.msgpack import Decoder, Encoder
 
-from cpg.replication.application import Application, State
+from cpg.replication.application import LARGEST_VERSION, Application, State
 from cpg.replication.electorate import Electorate, View, Voters
 from cpg.replication.identities import Boot, Epoch, Number
 from totem.errors import TotemError
 
-LARGEST_VERSION: Final = 31
-"""What begins with a larger byte, as text does, comes from no server of any version."""
 PART: Final = 256 * 1024
 """Bytes of a part of a snapshot."""
 MOST_PARTS: Final = 8192
@@ -332,5 +330,7 @@ class Codec(Generic[State]):
         except (ValidationError, ValueError) as error:
             raise MalformedMessage(f"{what}: {error}") from None
         if self.freeze(state) != frozen:
-            raise MalformedMessage(f"{what} that is not what a state looks like")
+            raise MalformedMessage(
+                f"{what} that is not what a state looks like: `restore` makes a state of another image"
+            )
         return state

@@ -1,13 +1,14 @@
 """What servers say to each other: its limits, and what becomes of bytes that are nothing of it."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
+from cpg.replication.application import LARGEST_VERSION
 from cpg.replication.electorate import Electorate, Voters
 from cpg.replication.identities import ServerId
 from cpg.replication.wire import (
-    LARGEST_VERSION,
     PART,
     Commands,
     MalformedMessage,
@@ -100,5 +101,11 @@ def test_an_image_that_a_state_would_not_make_is_none():
     image = state(2).image()
     image.items.reverse()
     frozen = CODEC._encoder.encode(image)
-    with pytest.raises(MalformedMessage, match="that is not what a state looks like"):
+    with pytest.raises(MalformedMessage, match="that is not what a state looks like: `restore`"):
         CODEC.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
+
+
+@pytest.mark.parametrize("version", [0, LARGEST_VERSION + 1, -1])
+def test_an_application_has_a_version_that_can_be_told_from_text(version):
+    with pytest.raises(ValueError, match=f"version={version}.*1.*{LARGEST_VERSION}"):
+        replace(CODEC.application, version=version)
