@@ -6,7 +6,7 @@ import os
 import pytest
 import trio
 
-from cpg.local.lifecycle import Life, explain, guard_files
+from cpg.local.lifecycle import Life, _guard_files, explain
 from totem.errors import AddressUnavailable, ConfigError, RingLost
 
 FILE = "/etc/ring.conf"
@@ -52,10 +52,10 @@ async def test_a_life_that_has_not_begun_is_broken_off():
 def test_files_are_not_writable_for_others():
     former = os.umask(0)
     try:
-        guard_files()
+        _guard_files()
         assert os.umask(0) == 0o022
         os.umask(0o077)
-        guard_files()
+        _guard_files()
         assert os.umask(0) == 0o077
     finally:
         os.umask(former)
