@@ -412,13 +412,13 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
     """
 
     _signal: Waiters
+    _held = Held
+    _condition = Condition
+    _candidate = Candidate
+    _leaderships = Leaderships
 
     def __init__(self, transport: Transport, *, reconnect: bool, program: str) -> None:
         super().__init__(
-            Held,
-            Condition,
-            Candidate,
-            Leaderships,
             clock=transport.clock,
             now=anyio.current_time,
             lock=nullcontext(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from typing import Any, Generic, TypeVar
 
 from cluck.client import session_elections
@@ -11,7 +10,7 @@ from cluck.client.election_steps import BaseCandidate, BaseLeaderships
 from cluck.client.lock_steps import AnyHeld, BaseCondition, BaseHeld
 from cluck.client.requests import ClientTicket, OnQueued, name_of
 from cluck.client.session_locks import GRACE
-from cluck.client.steps import FIRST_LOOK, PATIENCE, BaseClient, Countdown, Signal, Steps, Until, settle
+from cluck.client.steps import FIRST_LOOK, PATIENCE, BaseClient, Countdown, Steps, Until, settle
 from cluck.commands import LARGEST_ADDRESS, LARGEST_PORT, LEAST_LEASE, LONGEST_AGE, LONGEST_LEASE, Mode
 from cluck.errors import OutcomeUnknown
 from cpg.arguments import flag, octets, patience, seconds, whole
@@ -24,28 +23,12 @@ AnyLeaderships = TypeVar("AnyLeaderships", bound=BaseLeaderships)
 
 
 class BaseLocks(BaseClient, Generic[AnyHeld, AnyCondition, AnyCandidate, AnyLeaderships]):
-    """The client: what makes locks, conditions, candidates and observers."""
+    """The client: what makes locks, conditions, candidates and observers, of the classes that its shell names."""
 
-    def __init__(
-        self,
-        held: type[AnyHeld],
-        condition: type[AnyCondition],
-        candidate: type[AnyCandidate],
-        leaderships: type[AnyLeaderships],
-        *,
-        clock: Callable[[], float],
-        now: Callable[[], float],
-        lock: AbstractContextManager[object],
-        new_signal: Callable[[], Signal],
-        warn: Callable[[str], None],
-        is_own: Callable[[], bool],
-    ) -> None:
-        """Begin without a connection. The classes are those of the shell; the rest is what `BaseClient` takes."""
-        super().__init__(clock=clock, now=now, lock=lock, new_signal=new_signal, warn=warn, is_own=is_own)
-        self._held = held
-        self._condition = condition
-        self._candidate = candidate
-        self._leaderships = leaderships
+    _held: type[AnyHeld]
+    _condition: type[AnyCondition]
+    _candidate: type[AnyCandidate]
+    _leaderships: type[AnyLeaderships]
 
     # ---- readiness
 

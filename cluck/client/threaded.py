@@ -191,14 +191,14 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
     """
 
     _signal: Bell
+    _held = ThreadedHeld
+    _condition = ThreadedCondition
+    _candidate = ThreadedCandidate
+    _leaderships = ThreadedLeaderships
 
     def __init__(self, path: Path, *, reconnect: bool = True, clock: Callable[[], float] = boot_time) -> None:
         lock = threading.RLock()
         super().__init__(
-            ThreadedHeld,
-            ThreadedCondition,
-            ThreadedCandidate,
-            ThreadedLeaderships,
             clock=clock,
             now=time.monotonic,
             lock=lock,
