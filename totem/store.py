@@ -5,7 +5,7 @@ change between Corosync and this package in either direction. `ringid_N.check` h
 bytes alone cannot tell a sequence from garbage.
 
 Each file is replaced as a whole (temporary file, fsync, rename), and the folder is synced before a sequence counts as
-stored. So after a crash at any step each file holds the old sequence or the new one, and the larger of the two is never
+stored. So after a crash at any step each file holds the old sequence or the new one. The larger of the two is never
 less than what was reported as stored.
 
 Where nothing trustworthy is left, the seconds of the wall clock take its place. Over a node's life rings are far rarer
