@@ -10,7 +10,6 @@ objects work on trio and on asyncio alike.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from cpg.errors import raise_instead
 from cpg.events import Event
 from cpg.stream import Callback, Stream
 from totem.errors import of_process_before_fork
+from totem.process import process_check
 
 AnyCallback = TypeVar("AnyCallback", bound=Callback | None)
 
@@ -84,17 +84,13 @@ class Block(Body):
     def __init__(self, stream: Stream) -> None:
         super().__init__()
         self._stream = stream
-        self._process = os.getpid()
-
-    @property
-    def _is_own(self) -> bool:
-        """Whether this process has made it, not the process before a fork, whose connection must stay untouched."""
-        return self._process == os.getpid()
+        self._is_own = process_check()
+        """Returns whether this process has made it. The connection of the process before a fork stays untouched."""
 
     def _check_process(self) -> None:
         """Raise where this process was forked from the one that has made this object."""
-        if not self._is_own:
-            raise of_process_before_fork()
+        if not self._is_own():
+            raise of_process_before_fork("ring")
 
     def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
         self._stream.register(kind, callback)

@@ -114,7 +114,7 @@ class Group(Block):
         In a forked process it does neither: the group is its parent's.
         """
         assert self._membership is not None
-        if self._is_own and not isinstance(self._failure, RingLost):
+        if self._is_own() and not isinstance(self._failure, RingLost):
             self._membership.leave()
             self._backend._send_soon()
         try:
@@ -127,7 +127,7 @@ class Group(Block):
             self._wake()
 
     def _has_left(self) -> bool:
-        if isinstance(self._failure, RingLost) or not self._is_own:
+        if isinstance(self._failure, RingLost) or not self._is_own():
             return True
         wanted_by_callbacks = self._stream.has_callbacks and not self._over and self._failure is None
         return self._stream.left and not (wanted_by_callbacks and self._stream)

@@ -218,7 +218,7 @@ async def live(ring: AnyRing) -> AsyncGenerator[AnyRing, None]:
             outcome = error  # not through the task group, which would wrap it
         ring._over = True
         ring._end_groups(RingLost("the ring has been left"))
-        if ring._is_own:
+        if ring._is_own():
             with anyio.move_on_after(FAREWELL_PATIENCE, shield=True):
                 await ring._send_farewell()
         else:

@@ -22,6 +22,7 @@ DOORS = {"cpg.aio", "cpg.blocking", "cluck.aio", "cluck.blocking"} | {
 # Rooms with I/O, a clock or an event loop; all others but the doors are machines, wires or plain values.
 SHELLS = {
     "totem.node",
+    "totem.process",
     "totem.udp",
     "totem.store",
     "totem.streams",

@@ -48,6 +48,6 @@ class RingLost(TotemError):
     """This node's part in the ring has ended, for the reason that the text gives; start again to come back."""
 
 
-def of_process_before_fork() -> RuntimeError:
-    """Build the error of a process that uses the ring of the process it was forked from."""
-    return RuntimeError("this ring belongs to the process before the fork: open one of its own in this process")
+def of_process_before_fork(what: str) -> RuntimeError:
+    """Build the error for a process that uses what the process it was forked from has opened, such as "ring"."""
+    return RuntimeError(f"this {what} belongs to the process before the fork: open one of its own in this process")

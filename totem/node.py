@@ -20,7 +20,6 @@ without it.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +33,7 @@ from totem.config import Config
 from totem.configuration import Delivery
 from totem.errors import RingLost, of_process_before_fork
 from totem.log_fields import event_fields, extra
+from totem.process import process_check
 from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.store import LONGEST_PAUSE, SHORTEST_PAUSE, RingStore, default_directory, words
@@ -91,7 +91,7 @@ class Node:
         self._endpoint = endpoint
         self._store = store
         self._deliver: Deliver
-        self._process = os.getpid()
+        self._is_own = process_check()
         self._in_turn = True
         """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
@@ -237,8 +237,8 @@ class Node:
         """Run a turn. An error ends `run`, whichever task asked for the turn. Hot: once for each burst of datagrams."""
         if self._error is not None or self._unstored is not None:
             return
-        if self._process != os.getpid():
-            self._error = of_process_before_fork()
+        if not self._is_own():
+            self._error = of_process_before_fork("ring")
             self._life.cancel()
             return
         self._in_turn = True
@@ -336,7 +336,7 @@ class Node:
             self._perform()
 
     def _finish(self) -> None:
-        if self._process != os.getpid():
+        if not self._is_own():
             self.abandon()
             return
         self._in_turn = True

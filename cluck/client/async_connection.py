@@ -14,10 +14,11 @@ import anyio.lowlevel
 from cluck.client.links import Link, Transport
 from cluck.client.session import Session
 from cluck.client.steps import LONGEST_REST
-from cluck.client.transport import CLUCKD, process_check
+from cluck.client.transport import CLUCKD
 from cluck.errors import ConnectionLost, LockError
 from cpg.block import Waiters
 from cpg.local.client_socket import FAREWELL_PATIENCE, NoDaemon, reconnect_pauses
+from totem.process import process_check
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,6 @@ from cluck.client.links import SocketLink, SocketTransport, Transport
 from cluck.client.lock_steps import BaseCondition, BaseHeld, Submit
 from cluck.client.requests import Leader, OnQueued, Role, RoleCursor
 from cluck.client.steps import BaseClient, Countdown, Progress, Result, Steps, Until
-from cluck.client.transport import process_check
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LeadershipLost, LockError
 from cpg.arguments import callback, flag, pathname, patience
@@ -33,6 +32,7 @@ from cpg.block import Waiters
 from cpg.errors import raise_instead
 from cpg.local.client_socket import default_socket, own_name
 from cpg.loop_errors import current_task
+from totem.process import process_check
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)
@@ -100,14 +100,14 @@ class Held(BaseHeld):
         self._unlocking: anyio.Event | None = None
 
     async def __aenter__(self) -> Self:
-        await self._client._run(self._acquire())
+        await run(self._acquire())
         self._body.__enter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if not self._client._is_own:
+        if not self._client._is_own():
             return _left_behind(self._body, kind, error, traceback)
         outcome = error
         try:
@@ -115,7 +115,7 @@ class Held(BaseHeld):
                 outcome = None
         except BaseException as rest:  # what is left of a group of exceptions
             outcome = rest
-        await self._client._run(self._release(outcome))
+        await run(self._release(outcome))
         if outcome is not None and outcome is not error:
             raise outcome
         return outcome is None
@@ -277,7 +277,7 @@ class Candidate(BaseCandidate):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._client._is_own:
+        if self._client._is_own():
             await self._client._run(self._step_back(error))
 
     def roles(self) -> Roles:
@@ -341,7 +341,7 @@ class Candidate(BaseCandidate):
                     return await fn(leader)
             finally:
                 del self._runs[scope]
-                if self._client._is_own:
+                if self._client._is_own():
                     self._client._session.elections.end_work(self._candidacy)
                     self._client._submit()
 
@@ -400,7 +400,7 @@ class _Body:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        if not self._client._is_own:
+        if not self._client._is_own():
             return _left_behind(self._client._body, kind, error, traceback)
         return bool(self._client._body.__exit__(kind, error, traceback))
 
@@ -530,7 +530,7 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
                         yield self
                 except BaseException as error:
                     outcome = error  # not through the task group, which would wrap it
-                if self._is_own:
+                if self._is_own():
                     try:
                         await run(self._close(outcome))
                     except BaseException as error:
@@ -539,9 +539,9 @@ class Locks(BaseLocks[Held, Condition, Candidate, Leaderships]):
                     self._connection.abandon()
                 self._connection.stop()
         except RuntimeError:  # asyncio: no event loop runs in a forked process, and no task group can end
-            if self._is_own:
+            if self._is_own():
                 raise
-        if self._is_own:
+        if self._is_own():
             await self._connection.close()
         if self._failure is not None:
             raise_instead(self._failure, outcome)

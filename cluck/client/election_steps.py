@@ -150,7 +150,7 @@ class BaseLeaderships:
             self._client._submit()
 
     def _end(self) -> None:
-        if self._client._is_own:
+        if self._client._is_own():
             with self._client._using() as session:
                 session.elections.ignore(self._observation)
                 self._client._submit()

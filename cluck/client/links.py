@@ -12,11 +12,12 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from cluck.client.transport import CLUCKD, DaemonSocket, process_check
+from cluck.client.transport import CLUCKD, DaemonSocket
 from cluck.clock import boot_time
 from cluck.protocol import Downward, Upward
 from cpg.block import Waiters
 from cpg.local.client_socket import READ_TURN
+from totem.process import process_check
 
 
 class Link(Protocol):

@@ -21,6 +21,7 @@ from cluck.client.requests import Tasks
 from cluck.client.session import Session
 from cluck.errors import ConnectionLost, LockError
 from cpg.errors import raise_instead
+from totem.errors import of_process_before_fork
 
 Result = TypeVar("Result")
 
@@ -127,7 +128,9 @@ class BaseClient(ABC):
             warn: Called with what the program's log is to report.
             is_own: Returns whether this process has opened the client, and was not forked since.
         """
-        self._is_here = is_own
+        self._is_own = is_own
+        """Nothing of the client belongs to a forked process: every call raises `RuntimeError` there, and the ends of
+        blocks send nothing."""
         self._clock = clock
         self._now = now
         self._lock = lock
@@ -153,19 +156,10 @@ class BaseClient(ABC):
 
     # ---- what all have
 
-    @property
-    def _is_own(self) -> bool:
-        """Whether this process has opened the client, and was not forked since.
-
-        Nothing of the client belongs to a forked process: every call raises `RuntimeError` there, and the ends of
-        blocks send nothing.
-        """
-        return self._is_here()
-
     def _check_process(self) -> None:
         """Raise `RuntimeError` in a process that was forked after this client was opened."""
-        if not self._is_own:
-            raise RuntimeError("this connection belongs to the process that was forked: connect anew in this one")
+        if not self._is_own():
+            raise of_process_before_fork("connection")
 
     def _on_change(self) -> None:
         self._signal.wake()

@@ -33,13 +33,14 @@ from cluck.client.lock_steps import BaseCondition, BaseHeld, Submit
 from cluck.client.requests import OnQueued, Role, RoleCursor
 from cluck.client.steps import BaseClient, Countdown, Progress, Result, Steps, Until
 from cluck.client.thread_connection import ThreadConnection
-from cluck.client.transport import CLUCKD, process_check
+from cluck.client.transport import CLUCKD
 from cluck.clock import boot_time
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LockError
 from cpg.arguments import callback, flag, pathname, patience
 from cpg.client.threaded import longest_rest
 from cpg.local.client_socket import SILENCE, default_socket
+from totem.process import process_check
 
 _log = logging.getLogger(__name__)
 
@@ -238,7 +239,7 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
         self._end(None)
 
     def _end(self, outcome: BaseException | None) -> None:
-        if self._is_own:
+        if self._is_own():
             self._run(self._close(outcome))
             self._connection.stop()
         else:
@@ -287,7 +288,7 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
 
     def _run_own(self, steps: Steps[None]) -> None:
         """Run what ends a block: in a forked process, to which nothing of it belongs, that is nothing."""
-        if self._is_own:
+        if self._is_own():
             self._run(steps)
 
     def _met(self, until: Until) -> bool:

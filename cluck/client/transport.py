@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +21,6 @@ def _stranger(path: Path, record: bytes, malformed: Malformed) -> DaemonUnavaila
     return DaemonUnavailable(
         f"{whose} listens at {path}, not cluckd: name the socket of cluckd ({CLUCKD.socket_options})"
     )
-
-
-def process_check() -> Callable[[], bool]:
-    """Return a function that returns whether it is called in this process, not in one that was forked from it."""
-    own = os.getpid()
-    return lambda: os.getpid() == own
 
 
 class _Waiting(deque[bytes]):

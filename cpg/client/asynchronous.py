@@ -165,8 +165,8 @@ class DaemonRing(Ring):
         """Process what arrives until nothing more can; return why."""
         session, records = self._session, self._records
         while True:
-            if not self._is_own:
-                return of_process_before_fork()
+            if not self._is_own():
+                return of_process_before_fork("ring")
             for _ in range(READ_TURN):
                 record = records.read()
                 if record is None:
@@ -196,7 +196,7 @@ class DaemonRing(Ring):
             while records.unsent is None:
                 await self._sending.wait()
             await anyio.wait_writable(records.sock)
-            if not self._is_own:
+            if not self._is_own():
                 return
             records.write_now()
             self._wake_senders()

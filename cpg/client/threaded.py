@@ -51,7 +51,8 @@ from cpg.payloads import Guarantee, payloads_of, ring_guarantee, split
 from cpg.stream import DEFAULT_LIMIT, Callbacks, Stream
 from totem import configuration
 from totem.configuration import NO_RING, RingId
-from totem.errors import QueueFull, RingLost
+from totem.errors import QueueFull, RingLost, of_process_before_fork
+from totem.process import process_check
 from totem.text import quoted
 
 _log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class CPG:
             membership, self._membership, self.group = self._membership, None, None
             streams, self._streams = self._streams, deque()
             try:
-                if membership is not None and line.is_own:
+                if membership is not None and line.is_own():
                     membership.leave()
                     line.exchange_until(lambda: streams[-1].left, LEAVE_PATIENCE)
             finally:
@@ -364,8 +365,8 @@ class CPG:
     def _connected(self) -> _DaemonConnection:
         if self._line is None:
             raise NotJoined("not connected: connect or join first")
-        if not self._line.is_own:
-            raise RuntimeError("this connection belongs to the process before the fork: connect anew in this process")
+        if not self._line.is_own():
+            raise of_process_before_fork("connection")
         return self._line
 
     def _wait(self, condition: Callable[[], bool], patience: float | None = None) -> bool:
@@ -459,7 +460,8 @@ class _DaemonConnection:
         self._path = path
         self._records = RecordSocket(CPGD.open(path), self.session.writer, RECORD)
         self._pauses, self._next_try = reconnect_pauses(), 0.0
-        self._process = os.getpid()
+        self.is_own = process_check()
+        """Returns whether this process has opened it, not the process before a fork."""
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._has_news = False
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -468,11 +470,6 @@ class _DaemonConnection:
         for descriptor in (self._records.sock.fileno(), self._news, self._timer.descriptor):
             self._epoll.register(descriptor, select.EPOLLIN)
         self.descriptor = self._epoll.fileno()
-
-    @property
-    def is_own(self) -> bool:
-        """Whether this process has opened it, not the process before a fork."""
-        return self._process == os.getpid()
 
     @property
     def is_behind(self) -> bool:

@@ -93,7 +93,7 @@ async def _open(connection: Cpg | QuorumService) -> None:
 
 
 async def _close(connection: Cpg | QuorumService) -> None:
-    if not connection.is_own:
+    if not connection.is_own():
         connection.abandon()
         return
     with trio.move_on_after(CLOSE_PATIENCE, shield=True):

@@ -26,6 +26,7 @@ from cpg.errors import CorosyncUnavailable
 from cpg.events import Confchg, Member, Quorum, Reason, TotemConfchg
 from cpg.libcpg.codes import Code
 from totem.configuration import RingId
+from totem.process import process_check
 
 SEND_TURN: Final = 64
 """Number of messages that certainly fit into the socket of a writable connection."""
@@ -188,7 +189,8 @@ class _LibraryConnection:
 
     def __init__(self, library: Any, service: str) -> None:
         self.fd = -1
-        self._process = os.getpid()
+        self.is_own = process_check()
+        """Returns whether this process has opened it, not the process before a fork."""
         self._library = library
         self._service = service
         self._handle = c_uint64()
@@ -201,11 +203,6 @@ class _LibraryConnection:
         code = getattr(self._library, function)(*arguments)
         if code != Code.OK:
             raise CallFailed(function, code)
-
-    @property
-    def is_own(self) -> bool:
-        """Whether this process has opened it, not the process before a fork."""
-        return self._process == os.getpid()
 
     def abandon(self) -> None:
         """Close the descriptor of a forked process. The library would end the parent's connection."""

@@ -78,7 +78,7 @@ async def result(call):
 async def refused(*calls):
     """Check that each call is refused in a forked process."""
     for call in calls:
-        with pytest.raises(RuntimeError, match="belongs to the process that was forked"):
+        with pytest.raises(RuntimeError, match="belongs to the process before the fork"):
             await result(call)
 
 

@@ -413,7 +413,7 @@ async def test_a_process_that_was_forked_does_not_end_its_parents_connection(dae
     done = await trio.run_process(
         [sys.executable, "-c", textwrap.dedent(PROGRAM_THAT_FORKS), str(daemon.path)], capture_stdout=True
     )
-    assert b"connect anew in this" in done.stdout
+    assert b"open one of its own in this" in done.stdout
 
 
 async def test_finalize_returns_when_the_group_is_left(daemon):
