@@ -100,8 +100,9 @@ class BaseHeld(ABC):
         return isinstance(self._ticket.failure, LockLost)
 
     def _is_decided(self) -> bool:
-        self._place.report(self._ticket.ahead)
-        return self._ticket.is_held or self._ticket.is_over or self._ticket.is_ending
+        ticket = self._ticket
+        self._place.report(ticket.ahead)
+        return ticket.is_held or ticket.is_over or ticket.is_ending
 
     def _is_settled(self) -> bool:
         return self._ticket.is_settled or not self._client._session.ready

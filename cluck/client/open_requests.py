@@ -92,6 +92,7 @@ class OpenRequests:
         request.is_over = True
         request.close()
         request.changed()
+        request.changed = _nothing  # no circle with what waits for it, which only the garbage collector would free
 
     def fail(self, request: Request, failure: LockError) -> None:
         """Close a request that will not be granted. An earlier failure is kept."""
@@ -106,3 +107,7 @@ class OpenRequests:
     def all(self, kind: type[AnyRequest]) -> Iterator[AnyRequest]:
         """Return the open requests of a kind, in their order."""
         return (request for request in list(self._open.values()) if isinstance(request, kind))
+
+
+def _nothing() -> None:
+    """Do nothing: a request that is over does not change."""

@@ -1,5 +1,8 @@
 """Locks as programs see them, in tasks of trio and asyncio, and in threads."""
 
+import gc
+import weakref
+
 import pytest
 
 from cluck.client import client_steps
@@ -35,6 +38,20 @@ async def test_a_lock_is_held_for_the_time_of_a_block(shell):
         async with locks.lock(b"backup") as again:
             assert again.token > held.token
     await shell.until(lambda: not cluster.state.requests.histories)
+
+
+@on_all_shells
+async def test_a_released_lock_is_freed_without_the_garbage_collector(shell):
+    async with shell.connect() as locks:
+        gc.disable()
+        try:
+            held = locks.lock("backup")
+            async with held:
+                pass
+            held = weakref.ref(held)
+            await shell.until(lambda: held() is None)
+        finally:
+            gc.enable()
 
 
 @on_all_shells
