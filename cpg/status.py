@@ -53,14 +53,14 @@ def _nodes(ring: EmbeddedRing) -> list[dict[str, Any]]:
     """Return the nodelist, and whether each node is in the ring."""
     return [
         {
-            "node": node_id,
-            "name": name,
-            "address": address,
-            "port": port,
-            "votes": votes,
-            "member": node_id in ring.node_ids,
+            "node": node.node_id,
+            "name": node.name,
+            "address": node.address,
+            "port": node.port,
+            "votes": node.votes,
+            "member": node.node_id in ring.node_ids,
         }
-        for node_id, name, address, port, votes in ring.config.nodes
+        for node in ring.config.nodes
     ]
 
 

@@ -23,6 +23,8 @@ DOORS = {"cpg.aio", "cpg.blocking", "cluck.aio", "cluck.blocking"} | {
 SHELLS = {
     "totem.node",
     "totem.process",
+    "totem.knet",
+    "totem.sockets",
     "totem.udp",
     "totem.store",
     "totem.streams",
@@ -98,6 +100,7 @@ STRUCT_ROOMS = (
     "totem.wire",
     "totem.store",
     "totem.udp",
+    "totem.knet",
     "totem.dump",
     "totem.testing.corosync",
     "cpg.node.dump",

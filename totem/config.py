@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NoReturn
 
 from totem.errors import ConfigError
@@ -33,7 +33,7 @@ MAX_WINDOW = 4096
 REAL_REST_AFTER = 30
 """Visits without new messages after which Corosync's ring is idle (its seqno_unchanged_const)."""
 
-TRANSPORTS = ("udpu", "udp")
+TRANSPORTS = ("udpu", "udp", "knet")
 IP_VERSIONS = ("ipv4", "ipv6", "ipv4-6", "ipv6-4")
 
 # Corosync's, in milliseconds.
@@ -57,6 +57,92 @@ class NodeEntry(NamedTuple):
     port: int
     votes: int = 1
     """`quorum_votes`."""
+    further: tuple[tuple[int, str], ...] = ()
+    """Its addresses on further links (knet only), each behind the link's number: `ring1_addr` and so on."""
+
+    def address_on(self, link: int) -> str:
+        """Return the node's address on a link; empty if it has none."""
+        return dict(self.further).get(link, "") if link else self.address
+
+
+class LinkSettings(NamedTuple):
+    """One link of transport knet: an interface section, with what it leaves out. Times in seconds."""
+
+    number: int = 0
+    port: int = 0
+    """`mcastport`; default 5405 + number. Nodes may have one of their own for link 0."""
+    priority: int = 1
+    """`knet_link_priority`: in passive mode the link with the highest one is used."""
+    ping_interval: float = 0
+    """`knet_ping_interval`. Default token / (2 · pong_count)."""
+    ping_timeout: float = 0
+    """`knet_ping_timeout`. Default token / pong_count."""
+    pong_count: int = 2
+    """`knet_pong_count`: a link is up with the pong after so many."""
+    precision: int = 2048
+    """`knet_ping_precision`: pings over which the latency is smoothed."""
+
+
+LINK_MODES = ("passive", "active", "rr")
+CIPHERS = {"aes128": 16, "aes192": 24, "aes256": 32}
+"""Bytes of the key of each cipher: so many first ones of the key file."""
+CIPHER_BLOCK = 16
+HASHES = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
+"""Bytes of each hash."""
+MIN_KEY, MAX_KEY = 128, 4096
+"""Bytes of a key."""
+MOST_LINKS = 8
+MAX_KNET_NODE_ID = 65535
+MAX_KNET_PACKET = 65536
+KNET_HEADER = 26
+"""Bytes that real nodes leave free in each packet: those of the largest header."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knet:
+    """What transport knet has of its own."""
+
+    links: tuple[LinkSettings, ...] = (LinkSettings(),)
+    """By number, ascending; each node has an address on each."""
+    link_mode: str = "passive"
+    """How data uses several links: `passive` (the best one), `active` (all), `rr` (in turn)."""
+    cipher: str = "none"
+    """`crypto_cipher`."""
+    hash: str = "none"
+    """`crypto_hash`."""
+    key: bytes = field(default=b"", repr=False)
+    """The whole key; empty where nothing is sealed."""
+    key_source: str = ""
+    """Where the key comes from: the path of its file, or `totem.key`."""
+    mtu: int = 0
+    """`knet_mtu`: bytes of the largest IP packet; 0: it is found."""
+    mtu_interval: float = 30.0
+    """`knet_pmtud_interval`: seconds between two searches for the MTU."""
+    compression: str = "none"
+    """`knet_compression_model`: `none` or `zlib`."""
+    compression_threshold: int = 100
+    """`knet_compression_threshold`: longer packets are compressed."""
+    compression_level: int = -1
+    """`knet_compression_level`."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether packets are signed, or encrypted too."""
+        return self.hash != "none"
+
+    def packet_room(self, payload: int) -> int:
+        """Return the bytes of the largest packet that, sealed, leaves in a UDP payload of this size."""
+        if not self.is_sealed:
+            return payload
+        room = payload - HASHES[self.hash]
+        if self.cipher == "none":
+            return room
+        room -= CIPHER_BLOCK  # the salt
+        return room - room % CIPHER_BLOCK - 1  # and a padding of at least one byte
+
+    def user_data_room(self, payload: int) -> int:
+        """Return the bytes of user data in a packet that leaves in a UDP payload of this size."""
+        return self.packet_room(payload) - KNET_HEADER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +251,9 @@ class Config:
     """The nodelist, in ascending order of id."""
     cluster_name: str = ""
     transport: str = "udpu"
-    """`udpu` (one copy for each node) or `udp` (multicast)."""
+    """`udpu` (one copy for each node), `udp` (multicast) or `knet` (several links, encryption)."""
+    knet: Knet | None = None
+    """What transport knet has of its own; None with other transports, and for its defaults."""
     ip_version: str = ""
     """What host names resolve to: `ipv6-4` (default of udpu), `ipv4` (of udp), `ipv6`, `ipv4-6`."""
     port: int = DEFAULT_PORT
@@ -174,8 +262,9 @@ class Config:
     """The multicast group (udp only); the default is made from `cluster_name` as Corosync makes it."""
     ttl: int = 1
     """Number of routers that a multicast may pass (udp only)."""
-    netmtu: int = ETHERNET_MTU
-    """The largest IP packet that every link of the ring carries."""
+    netmtu: int = 0
+    """The largest IP packet that every link of the ring carries, 1500 by default. With knet, whose packets are cut to
+    what the links carry, the largest packet of totem: 65536 by default."""
     block_unlisted_ips: bool = True
     """Drop datagrams whose source address is not in the nodelist."""
 
@@ -232,6 +321,7 @@ class Config:
     def __post_init__(self) -> None:
         self._compute_addresses()
         self._compute_timeouts()
+        self._compute_knet()
         self._compute_windows()
         self._check_nodes()
         self._check_quorum()
@@ -267,9 +357,30 @@ class Config:
 
     @property
     def frame_size(self) -> int:
-        """Largest UDP payload of a plain multicast of this node: it stays in one piece with a recovery header before
-        it."""
-        return self.max_datagram - MCAST_HEADER
+        """Largest plain multicast of this node: it stays in one piece with a recovery header before it.
+
+        With knet that is one packet of the usual MTU, or of `knet_mtu`. Where a path carries less, knet cuts it.
+        """
+        if self.knet is None:
+            return self.max_datagram - MCAST_HEADER
+        payload = (self.knet.mtu or ETHERNET_MTU) - IP_UDP_HEADERS[6]
+        return min(self.knet.user_data_room(payload), self.netmtu - MCAST_HEADER) - MCAST_HEADER
+
+    @property
+    def usual_frame(self) -> int:
+        """The largest packet that comes from a node of this package with these settings."""
+        return self.max_frame if self.knet is None else self.frame_size + MCAST_HEADER
+
+    @property
+    def longest_packet(self) -> int:
+        """The largest packet of totem that the transport carries."""
+        return MAX_NETMTU if self.knet is None else MAX_KNET_PACKET
+
+    def place_on(self, node: NodeEntry, link: int) -> tuple[str, int]:
+        """Return a node's address and port on a link."""
+        if link == 0 or self.knet is None:
+            return node.address, node.port
+        return node.address_on(link), next(entry.port for entry in self.knet.links if entry.number == link)
 
     def node(self, node_id: int) -> NodeEntry:
         """Return the nodelist's entry; raise `KeyError` if there is none."""
@@ -306,6 +417,22 @@ class Config:
         if not self.consensus:
             # Corosync's (int)(float)(1.2 * token), without the rounding that the cast to float is there for.
             self._set("consensus", token_ms * 6 // 5 / 1000)
+
+    def _compute_knet(self) -> None:
+        if not self.netmtu:
+            self._set("netmtu", MAX_KNET_PACKET if self.transport == "knet" else ETHERNET_MTU)
+        if self.transport != "knet":
+            return
+        knet = self.knet or Knet()
+        links = tuple(
+            link._replace(
+                port=link.port or (self.port if link.number == 0 else DEFAULT_PORT + link.number),
+                ping_interval=link.ping_interval or int(milliseconds(self.token) / (2 * link.pong_count)) / 1000,
+                ping_timeout=link.ping_timeout or int(milliseconds(self.token) / link.pong_count) / 1000,
+            )
+            for link in sorted(knet.links)
+        )
+        self._set("knet", replace(knet, links=links))
 
     def _compute_windows(self) -> None:
         if not self.window_size and not self.max_messages:
@@ -361,11 +488,54 @@ class Config:
         _check_choice("transport", self.transport, TRANSPORTS)
         _check_choice("ip_version", self.ip_version, IP_VERSIONS)
         _check_range("ttl", self.ttl, 0, 255)
-        _check_range("netmtu", self.netmtu, MIN_NETMTU, MAX_NETMTU)
+        _check_range("netmtu", self.netmtu, MIN_NETMTU, self.longest_packet)
+        self._check_knet()
         if self.transport == "udp":
             self._check_mcastaddr()
         elif self.ttl != 1:
             _refuse("ttl", self.ttl, "left out: only transport udp can set it")
+
+    def _check_knet(self) -> None:
+        knet = self.knet
+        if knet is None:
+            return
+        if self.transport != "knet":
+            _refuse("knet", "given", f"left out: the transport is {self.transport}")
+        _check_choice("link_mode", knet.link_mode, LINK_MODES)
+        _check_choice("crypto_cipher", knet.cipher, ("none", *CIPHERS))
+        _check_choice("crypto_hash", knet.hash, ("none", *HASHES))
+        if knet.cipher != "none" and knet.hash == "none":
+            _refuse("crypto_hash", "none", f"a hash, because crypto_cipher is {knet.cipher}")
+        if knet.is_sealed:
+            _check_range(f"the key's length in bytes ({knet.key_source or 'key'})", len(knet.key), MIN_KEY, MAX_KEY)
+        if knet.mtu:
+            _check_range("knet_mtu", knet.mtu, MIN_NETMTU, 65535)
+        numbers = [link.number for link in knet.links]
+        if not 1 <= len(numbers) <= MOST_LINKS or 0 not in numbers or len(set(numbers)) < len(numbers):
+            _refuse("linknumber", numbers, f"of up to {MOST_LINKS} links, each once, link 0 among them")
+        for link in knet.links:
+            self._check_link(link)
+        for node in self.nodes:
+            _check_range("nodeid", node.node_id, 1, MAX_KNET_NODE_ID, node)
+
+    def _check_link(self, link: LinkSettings) -> None:
+        _check_range("linknumber", link.number, 0, MOST_LINKS - 1)
+        _check_range("mcastport", link.port, 1, 65535)
+        _check_range("knet_link_priority", link.priority, 0, 255)
+        _check_range("knet_pong_count", link.pong_count, 1, 255)
+        _check_range("knet_ping_precision", link.precision, 1, _UINT32)
+        for name in ("ping_interval", "ping_timeout"):
+            _check_at_least(f"knet_{name}", getattr(link, name), 1)
+        families = set()
+        for node in self.nodes:
+            if not node.address_on(link.number):
+                _refuse(f"ring{link.number}_addr", "missing", "there: each node needs an address on each link", node)
+            try:
+                families.add(ipaddress.ip_address(node.address_on(link.number)).version)
+            except ValueError:
+                _refuse(f"ring{link.number}_addr", node.address_on(link.number), "an IP address", node)
+        if len(families) > 1:
+            _refuse(f"ring{link.number}_addr", "IPv4 and IPv6", "of one kind at all nodes")
 
     def _check_mcastaddr(self) -> None:
         if not self.mcastaddr:

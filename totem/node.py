@@ -32,6 +32,7 @@ import trio
 from totem.config import Config
 from totem.configuration import Delivery
 from totem.errors import RingLost, of_process_before_fork
+from totem.knet import KnetEndpoint
 from totem.log_fields import event_fields, extra
 from totem.process import process_check
 from totem.processor import Processor
@@ -62,6 +63,16 @@ class Endpoint(Protocol):
 
     async def wait_readable(self) -> None:
         """Wait until there is something to drain."""
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+
+    def start(self, now: float) -> None:
+        """Begin to look for the other nodes."""
+
+    def advance(self, now: float) -> None:
+        """Do what is due."""
 
     def drain(self, limit: int) -> list[bytes]:
         """Receive what has arrived, about `limit` datagrams at most."""
@@ -118,7 +129,8 @@ class Node:
         store = RingStore(config.state_dir or default_directory(), node_id)
         # The sockets come first: they detect a node that is started twice before the second one touches the first one's
         # file.
-        endpoint = UdpEndpoint(config, node_id, trains=trains)
+        kind = KnetEndpoint if config.transport == "knet" else UdpEndpoint
+        endpoint = kind(config, node_id, trains=trains)
         try:
             processor = Processor(config, node_id, ring_seq=store.load(), dice=random.Random())
         except BaseException:
@@ -138,7 +150,9 @@ class Node:
         self._deliver = deliver
         try:
             with self._life:
-                self.processor.start(trio.current_time())
+                now = trio.current_time()
+                self._endpoint.start(now)
+                self.processor.start(now)
                 self._turn()
                 async with trio.open_nursery() as nursery:
                     for task in (self._listen, self._keep_time, self._follow_kicks, self._store_again):
@@ -194,12 +208,17 @@ class Node:
 
     async def _keep_time(self) -> None:
         while True:
-            with trio.CancelScope(deadline=self.processor.deadline) as self._sleep:
+            with trio.CancelScope(deadline=self._deadline) as self._sleep:
                 await trio.sleep_forever()
             if self._unstored is not None:
                 await self._until_stored()
-            if self.processor.deadline <= trio.current_time():
+            if self._deadline <= trio.current_time():
                 self._turn()
+
+    @property
+    def _deadline(self) -> float:
+        """When a turn is due: hot."""
+        return min(self.processor.deadline, self._endpoint.deadline)
 
     async def _follow_kicks(self) -> None:
         while True:
@@ -250,7 +269,7 @@ class Node:
             self._life.cancel()
         finally:
             self._in_turn = False
-        deadline = self.processor.deadline
+        deadline = self._deadline
         if deadline < self._sleep.deadline:  # noqa: PLR1730 - to set it costs more than to look
             self._sleep.deadline = deadline
 
@@ -262,7 +281,10 @@ class Node:
             limit = sys.maxsize
         else:
             limit = sys.maxsize if processor.overdue(now) else BURST
-        processor.receive_all(self._endpoint.drain(limit), now)
+        endpoint = self._endpoint
+        processor.receive_all(endpoint.drain(limit), now)
+        if endpoint.deadline <= now:
+            endpoint.advance(now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:
                 processor.advance(now)

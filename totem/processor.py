@@ -61,14 +61,10 @@ from totem.token_passing import TokenPassing
 from totem.transitions import TRANSITIONS, Cause, State
 from totem.wire import codec
 from totem.wire.codec import BEGINNING, MCAST_HEADER
-from totem.wire.layout import MAX_DATAGRAM
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
 
 FEATURES = Feature.COMPACT | Feature.ACCELERATED
 """Extensions of the protocol that this version has."""
-
-LONGEST_FRAME = MAX_DATAGRAM - MCAST_HEADER
-"""Bytes of the longest multicast that a Recovery can send again inside another one."""
 
 
 @dataclass(slots=True)
@@ -154,7 +150,9 @@ class Processor:
         """Something was queued that must not wait for the next datagram or timer."""
 
         # Receiving.
-        self._max_frame = min(config.max_frame, LONGEST_FRAME)
+        self._longest_frame = config.longest_packet - MCAST_HEADER
+        """Bytes of the longest multicast that a Recovery can send again inside another one."""
+        self._max_frame = min(config.max_frame, self._longest_frame)
         self._resuming = False
         """This process was paused, and has not heard yet what came meanwhile."""
         self.largest_pause = 0.0
@@ -210,7 +208,7 @@ class Processor:
         """Frames that may wait for this processor, for the hello; 0 if the windows are configured (D4)."""
         if self.config.windows_configured:
             return 0
-        return frames_that_fit(self.receive_buffer, self.config.max_frame)
+        return frames_that_fit(self.receive_buffer, self.config.usual_frame)
 
     @property
     def room(self) -> int:
@@ -451,7 +449,7 @@ class Processor:
             self.diagnostics.drop("multicast of a non-member")
             return
         is_encapsulated = codec.mcast_is_encapsulated(datagram)
-        if not is_encapsulated and len(datagram) > LONGEST_FRAME:
+        if not is_encapsulated and len(datagram) > self._longest_frame:
             self.diagnostics.drop("multicast too long to be sent again")
             return
         if len(datagram) > self.config.max_frame:

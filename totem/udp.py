@@ -23,13 +23,28 @@ import select
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 
 import trio
 
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
-from totem.wire.slices import equal_slices
+from totem.sockets import (
+    GRO_SPACE,
+    MAX_DATAGRAM,
+    NO_TRAINS,
+    UDP_GRO,
+    UDP_SEGMENT,
+    apart,
+    enlarge,
+    has_option,
+    open_socket,
+    overflows,
+    runs,
+    segments_of,
+    switch_on,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -38,23 +53,6 @@ ALL = 0
 
 BUFFER_BYTES = 16 * 136192
 """Requested for each direction, as Corosync does."""
-
-# Not in Python's socket module. <linux/udp.h>, <asm-generic/socket.h>
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
-_SO_MEMINFO = 55
-_SO_MEMINFO_DROPS = 8
-_FORCED = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
-_SYSCTL = {socket.SO_RCVBUF: "net.core.rmem_max", socket.SO_SNDBUF: "net.core.wmem_max"}
-_PRIORITY_INTERACTIVE = 6
-
-_MAX_DATAGRAM = 65535
-_MAX_TRAIN_BYTES = 65507
-_MAX_TRAIN_FRAMES = 64
-_GRO_SPACE = socket.CMSG_SPACE(4)
-
-# Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
-_NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
 
 
 class UdpEndpoint:
@@ -71,12 +69,14 @@ class UdpEndpoint:
         """Datagrams lost on the way out or refused on the way in, by cause; the counter may be shared with others."""
         self.notice: Callable[[str, str], None] = lambda cause, text: None
         """Called with what an operator should know, each time."""
+        self.deadline = inf
+        """Nothing is ever due."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram
         addresses = {sockaddr(node.address, 0)[1][0] for node in config.nodes}
         self._listed = addresses if config.block_unlisted_ips else None
-        self._socket = _open_own_socket(own)
+        self._socket = open_socket(own.node_id, own.address, own.port)
         self._own_place = self._socket.getsockname()
         self._sockets = [self._socket]
         self._group: socket.socket | None = None
@@ -88,10 +88,10 @@ class UdpEndpoint:
                 self.close()
                 raise
         for sock in self._sockets:
-            _enlarge(sock, socket.SO_RCVBUF)
-        _enlarge(self._socket, socket.SO_SNDBUF)
-        self.trains_out = trains and _has(self._socket, _UDP_SEGMENT)
-        self.trains_in = trains and all(_switch_on(sock, _UDP_GRO) for sock in self._sockets)
+            enlarge(sock, socket.SO_RCVBUF, BUFFER_BYTES)
+        enlarge(self._socket, socket.SO_SNDBUF, BUFFER_BYTES)
+        self.trains_out = trains and has_option(self._socket, UDP_SEGMENT)
+        self.trains_in = trains and all(switch_on(sock, UDP_GRO) for sock in self._sockets)
         self._read = self._read_trains if self.trains_in else self._read_plain
 
     def fileno(self) -> int:
@@ -101,6 +101,12 @@ class UdpEndpoint:
     async def wait_readable(self) -> None:
         """Wait until `drain` would return something."""
         await trio.lowlevel.wait_readable(self)
+
+    def start(self, now: float) -> None:
+        """Do nothing: all nodes of the nodelist are sent to."""
+
+    def advance(self, now: float) -> None:
+        """Do nothing."""
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send frames, in order, to one node or to `ALL` others."""
@@ -114,7 +120,7 @@ class UdpEndpoint:
         if not self.trains_out or len(train) == 1:
             self._send_plain(places, train)
             return
-        for run in _runs(train, self._largest_segment):
+        for run in runs(train, self._largest_segment):
             if len(run) == 1 or not self.trains_out:
                 self._send_plain(places, run)
             else:
@@ -135,9 +141,7 @@ class UdpEndpoint:
 
     def overflows(self) -> int:
         """Return the number of datagrams that the kernel dropped because a receive buffer was full."""
-        size = 4 * (_SO_MEMINFO_DROPS + 1)
-        figures = (sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size) for sock in self._sockets)
-        return sum(int.from_bytes(figure[-4:], sys.byteorder) for figure in figures)
+        return sum(map(overflows, self._sockets))
 
     def close(self) -> None:
         """Close all sockets."""
@@ -158,12 +162,12 @@ class UdpEndpoint:
                     self._count("not sent", error, 1)
 
     def _send_run(self, places: Sequence[tuple[object, ...]], run: list[bytes]) -> None:
-        segment = [(socket.SOL_UDP, _UDP_SEGMENT, len(run[0]).to_bytes(2, sys.byteorder))]
+        segment = segments_of(len(run[0]))
         for place in places:
             try:
                 self._socket.sendmsg(run, segment, 0, place)
             except OSError as error:
-                if error.errno in _NO_TRAINS:
+                if error.errno in NO_TRAINS:
                     _log.info("frames go out one by one: the kernel refuses trains (%s)", error.strerror)
                     self.trains_out = False
                     self._send_plain(places[places.index(place) :], run)
@@ -180,7 +184,7 @@ class UdpEndpoint:
         recvfrom = sock.recvfrom
         for _ in range(limit):
             try:
-                datagram, source = recvfrom(_MAX_DATAGRAM)
+                datagram, source = recvfrom(MAX_DATAGRAM)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -195,7 +199,7 @@ class UdpEndpoint:
         recvmsg = sock.recvmsg
         for _ in range(limit):
             try:
-                train, ancillary, _, source = recvmsg(_MAX_DATAGRAM, _GRO_SPACE)
+                train, ancillary, _, source = recvmsg(MAX_DATAGRAM, GRO_SPACE)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -204,11 +208,7 @@ class UdpEndpoint:
             if not self._is_welcome(source):
                 continue
             if ancillary:
-                size = int.from_bytes(ancillary[0][2], sys.byteorder)
-                whole = len(train) // size
-                datagrams += equal_slices(train, 0, size, whole)
-                if whole * size < len(train):
-                    datagrams.append(train[whole * size :])
+                datagrams += apart(train, ancillary[0][2])
             else:
                 datagrams.append(train)
             if len(datagrams) >= limit:
@@ -257,72 +257,3 @@ class UdpEndpoint:
         self._poll = select.epoll()
         for sock in self._sockets:
             self._poll.register(sock, select.EPOLLIN)
-
-
-def _open_own_socket(own: NodeEntry) -> socket.socket:
-    family, place = sockaddr(own.address, own.port)
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.bind(place)
-    except OSError as error:
-        sock.close()
-        hint = {
-            errno.EADDRNOTAVAIL: "this machine has no such address",
-            errno.EADDRINUSE: "another process uses it (was the same node started twice?)",
-        }.get(error.errno or 0, error.strerror)
-        text = f"node {own.node_id} cannot listen at {own.address} port {own.port}: {hint}"
-        raise OSError(error.errno, text) from None
-    sock.setblocking(False)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY_INTERACTIVE)
-    return sock
-
-
-def _enlarge(sock: socket.socket, option: int) -> None:
-    """Request a large buffer: beyond the system's limit where this process may, else up to it, with a warning."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _FORCED[option], BUFFER_BYTES)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-    granted = sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it for its own use
-    if granted < BUFFER_BYTES:
-        _log.warning(
-            "socket buffer of %d bytes instead of %d, bursts may be lost: set %s to %d (sysctl -w)",
-            granted,
-            BUFFER_BYTES,
-            _SYSCTL[option],
-            BUFFER_BYTES,
-        )
-
-
-def _has(sock: socket.socket, option: int) -> bool:
-    try:
-        sock.getsockopt(socket.SOL_UDP, option)
-    except OSError:
-        return False
-    return True
-
-
-def _switch_on(sock: socket.socket, option: int) -> bool:
-    try:
-        sock.setsockopt(socket.SOL_UDP, option, 1)
-    except OSError:
-        return False
-    return True
-
-
-def _runs(train: Sequence[bytes], largest: int) -> Iterator[list[bytes]]:
-    """Cut a train into what one call takes: frames of equal size, of which the last may be shorter.
-
-    A frame larger than `largest` goes alone, because IP never fragments segments (ruling D6).
-    """
-    start = 0
-    while start < len(train):
-        size = len(train[start])
-        most = min(_MAX_TRAIN_FRAMES, _MAX_TRAIN_BYTES // size) if size <= largest else 1
-        run = list(train[start : start + most])
-        sizes = list(map(len, run))
-        if sizes.count(size) < len(sizes):
-            equal = next(place for place, other in enumerate(sizes) if other != size)
-            del run[equal + (sizes[equal] < size) :]
-        yield run
-        start += len(run)

@@ -63,6 +63,7 @@ class FakeEndpoint:
         self.calls = calls
         self.waiting = []
         self.limits = []
+        self.deadline = inf
         self._readable = trio.lowlevel.ParkingLot()
 
     def arrive(self, *datagrams):
@@ -73,6 +74,13 @@ class FakeEndpoint:
         await trio.lowlevel.checkpoint()
         while not self.waiting:
             await self._readable.park()
+
+    def start(self, now):
+        pass
+
+    def advance(self, now):
+        self.calls.append(("endpoint advances", now))
+        self.deadline = inf
 
     def drain(self, limit):
         self.limits.append(limit)

@@ -124,7 +124,7 @@ FIRST = NodeEntry(1, "a", "127.0.0.1", 5405)
         ({"nodes": (FIRST, entry(address="0.0.0.0"))}, ["ring0_addr", "0.0.0.0", "one machine"]),
         ({"nodes": (FIRST, entry(address="224.0.0.1"))}, ["ring0_addr", "one machine"]),
         ({"nodes": (FIRST, entry(address="::1"))}, ["ring0_addr", "::1", "IPv4"]),
-        ({"transport": "knet"}, ["transport", "knet", "udpu, udp"]),
+        ({"transport": "tcp"}, ["transport", "tcp", "udpu, udp, knet"]),
         ({"ip_version": "ipv5"}, ["ip_version", "ipv5", "ipv6-4"]),
         ({"port": 65536}, ["mcastport", "65536", "1 to 65535"]),
         ({"ttl": 2}, ["ttl", "2", "udp"]),

@@ -7,16 +7,14 @@ from functools import partial
 import pytest
 
 from totem import Config, RingId, State
-from totem.config import MAX_NODES
+from totem.config import MAX_NETMTU, MAX_NODES
 from totem.configuration import NO_RING, Guarantee
-from totem.processor import LONGEST_FRAME
 from totem.ring_numbers import LIMIT, STEP, Claims
 from totem.sequence import MASK, RANGE
 from totem.testing.checkers import check
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.wire import codec
-from totem.wire.layout import MAX_DATAGRAM
 from totem.wire.messages import CommitEntry, CommitToken, Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
 NODES = (1, 2, 3)
@@ -203,10 +201,11 @@ def test_a_multicast_of_nobody_in_the_ring_is_refused_at_first(sender, origin, e
 
 
 def test_a_multicast_that_no_recovery_could_carry_is_refused_at_first():
-    cluster = formed(netmtu=MAX_DATAGRAM)
+    cluster = formed(netmtu=MAX_NETMTU)
     machine = cluster[1].machine
     seq = machine.ring.window.aru + 5
-    for size, held in ((LONGEST_FRAME + 1, False), (LONGEST_FRAME, True)):
+    longest = MAX_NETMTU - codec.MCAST_HEADER
+    for size, held in ((longest + 1, False), (longest, True)):
         lie = Mcast(2, 2, seq, machine.ring.id, data=bytes(size - codec.MCAST_HEADER))
         machine.receive(codec.encode(lie), cluster.now)
         assert (machine.ring.window.get(seq) is not None) is held

@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from tests.totem.places import at_addresses, at_ipv6, at_one_address
-from totem import addresses, udp
+from totem import addresses, sockets, udp
 from totem.config import Config, NodeEntry
-from totem.udp import ALL, UdpEndpoint, _runs
+from totem.udp import ALL, UdpEndpoint
 
 EVERYTHING = 10_000
 
@@ -142,11 +142,11 @@ def test_a_kernel_that_cannot_cut_trains_gets_frames_from_then_on(error, open_al
 )
 def test_runs(lengths, runs):
     train = [bytes(length) for length in lengths]
-    assert [list(map(len, run)) for run in _runs(train, 10)] == runs
+    assert [list(map(len, run)) for run in sockets.runs(train, 10)] == runs
 
 
 def test_a_run_is_no_longer_than_a_datagram():
-    assert [len(run) for run in _runs([bytes(1427)] * 64, 1472)] == [45, 19]
+    assert [len(run) for run in sockets.runs([bytes(1427)] * 64, 1472)] == [45, 19]
 
 
 def test_the_limit_leaves_the_rest_for_later(open_all):
@@ -281,8 +281,8 @@ def test_a_group_that_cannot_be_joined(monkeypatch):
 
 @pytest.mark.parametrize("trains", [True, False])
 def test_a_kernel_without_trains(trains, monkeypatch, open_all):
-    monkeypatch.setattr(udp, "_UDP_SEGMENT", 9999)
-    monkeypatch.setattr(udp, "_UDP_GRO", 9999)
+    monkeypatch.setattr(udp, "UDP_SEGMENT", 9999)
+    monkeypatch.setattr(udp, "UDP_GRO", 9999)
     nodes = open_all(at_one_address(2), trains)
     assert (nodes[1].trains_out, nodes[1].trains_in) == (False, False)
     nodes[1].send(ALL, TRAIN)
@@ -291,9 +291,8 @@ def test_a_kernel_without_trains(trains, monkeypatch, open_all):
 
 def test_small_buffers_are_warned_of(monkeypatch, caplog):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        monkeypatch.setattr(udp, "BUFFER_BYTES", 1 << 30)
-        monkeypatch.setattr(udp, "_FORCED", {socket.SO_RCVBUF: socket.SO_RCVBUF})  # as if without privileges
-        udp._enlarge(sock, socket.SO_RCVBUF)
+        monkeypatch.setattr(sockets, "_FORCED", {socket.SO_RCVBUF: socket.SO_RCVBUF})  # as if without privileges
+        sockets.enlarge(sock, socket.SO_RCVBUF, 1 << 30)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "net.core.rmem_max to 1073741824" in record.getMessage()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from totem.config import (
     DEFAULT_PORT,
+    MAX_KEY,
     TOKEN_COEFFICIENT_MS,
     TOKEN_MS,
     Config,
     Daemon,
+    Knet,
+    LinkSettings,
     Logging,
     NodeEntry,
     Quorum,
@@ -38,9 +42,11 @@ from totem.corosync_conf.vocabulary import (
     DAEMON,
     INTERFACE,
     KNET,
+    KNET_INTERFACE,
+    KNET_TOTEM,
     LOGGING,
-    OF_KNET,
     QUORUM,
+    RING_ADDR,
     SCHEDULING,
     SYSTEM,
     TOTEM_NUMBERS,
@@ -91,10 +97,14 @@ class ConfReader:
 
     def _config(self, root: SectionTree) -> Config:
         self._demand(root)
+        self._nodelists = list(root.named("nodelist"))
         totem = self._only(root, "totem")
-        self._refuse_secrets(totem)
         settings = self._read_totem(totem)
-        settings |= self._read_interface(totem, settings["transport"])
+        if settings["transport"] == KNET:
+            settings |= self._read_knet(totem)
+        else:
+            self._refuse_secrets(totem)
+            settings |= self._read_interface(totem, settings["transport"])
         settings["nodes"] = self._read_nodes(self._only(root, "nodelist"), totem, settings)
         settings |= self._read_token(totem, len(settings["nodes"]))
         settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), QUORUM))
@@ -228,13 +238,65 @@ class ConfReader:
         numbers = {name: value for name, value in self._read(totem, TOTEM_NUMBERS).items() if value}
         numbers |= self._read(totem, TOTEM_OURS)
         texts = self._read(totem, TOTEM_TEXTS)
-        if texts.get("transport", KNET) == KNET:
-            self._refuse(
-                self._lines.get(("transport", None), totem.line),
-                "totem.transport is knet (which is also what a missing line means): not supported yet,"
-                " write 'transport: udpu' at all nodes, or udp for multicast",
-            )
-        return {**numbers, **texts, "block_unlisted_ips": self._choice(totem, "block_unlisted_ips", default=True)}
+        return {
+            **numbers,
+            "transport": KNET,
+            **texts,
+            "block_unlisted_ips": self._choice(totem, "block_unlisted_ips", default=True),
+        }
+
+    def _read_knet(self, totem: SectionTree) -> dict[str, Any]:
+        """Read what transport knet has of its own, and the port of link 0."""
+        secauth = self._take(totem, "secauth", one_of("on", "off"), "off")
+        values = self._read(totem, KNET_TOTEM)
+        usual = ("aes256", "sha256") if secauth == "on" else ("none", "none")
+        cipher = values.get("crypto_cipher", usual[0])
+        hash_name = values.get("crypto_hash", usual[1])
+        key, source = self._read_key(values) if hash_name != "none" else (b"", "")
+        sections = list(totem.named("totem.interface"))
+        links = [self._read_link(section) for section in sections]
+        numbers = {link.number for link in links}
+        nodes = (node for nodelist in self._nodelists for node in nodelist.named("nodelist.node"))
+        others = {int(name[4:-5]) for node in nodes for name in node.values if RING_ADDR.fullmatch(name)} - numbers
+        names = {
+            "link_mode": "link_mode",
+            "knet_mtu": "mtu",
+            "knet_pmtud_interval": "mtu_interval",
+            "knet_compression_model": "compression",
+            "knet_compression_threshold": "compression_threshold",
+        }
+        # 0 asks for the default, as in Corosync.
+        given = {ours: values[theirs] for theirs, ours in names.items() if values.get(theirs)}
+        if level := int(values.get("knet_compression_level", 0)):
+            given["compression_level"] = level
+        every = (*links, *(LinkSettings(number) for number in others))
+        knet = Knet(links=every, cipher=cipher, hash=hash_name, key=key, key_source=source, **given)
+        return {"knet": knet, "port": next((link.port for link in links if not link.number), 0) or DEFAULT_PORT}
+
+    def _read_key(self, values: dict[str, Any]) -> tuple[bytes, str]:
+        if "keyfile" not in values and "key" in values:
+            return values["key"].encode(), "totem.key"
+        path = Path(values.get("keyfile") or Path(self.survey.path).parent / "authkey")
+        try:
+            return path.read_bytes()[:MAX_KEY], str(path)
+        except OSError as error:
+            line = self._lines.get(("keyfile", None), 1)
+            self._refuse(line, f"the key file {path} cannot be read: {error.strerror}")
+
+    def _read_link(self, section: SectionTree) -> LinkSettings:
+        names = {
+            "knet_link_priority": "priority",
+            "knet_ping_interval": "ping_interval",
+            "knet_ping_timeout": "ping_timeout",
+            "knet_pong_count": "pong_count",
+            "knet_ping_precision": "precision",
+        }
+        values = self._read(section, KNET_INTERFACE)
+        return LinkSettings(
+            number=self._take(section, "linknumber", small_number, 0),
+            port=self._take(section, "mcastport", number, 0),
+            **{ours: values[theirs] for theirs, ours in names.items() if theirs in values},
+        )
 
     def _read_interface(self, totem: SectionTree, transport: str) -> dict[str, Any]:
         for section in totem.named("totem.interface"):
@@ -263,16 +325,23 @@ class ConfReader:
         ip_version = settings.get("ip_version", default_version)
         port = settings["port"]
         return tuple(
-            self._read_node(node, ip_version, port, clear_high_bit) for node in nodelist.named("nodelist.node")
+            self._read_node(node, ip_version, port, clear_high_bit, is_knet=settings["transport"] == KNET)
+            for node in nodelist.named("nodelist.node")
         )
 
-    def _read_node(self, section: SectionTree, ip_version: str, port: int, clear_high_bit: bool) -> NodeEntry:
+    def _read_node(
+        self, section: SectionTree, ip_version: str, port: int, clear_high_bit: bool, *, is_knet: bool
+    ) -> NodeEntry:
         lines = {name: value.line for name, value in section.values.items()}
         if "ring0_addr" not in lines:
             self._refuse(section.line, "a node needs a ring0_addr")
+        further = []
         for name, line in lines.items():
-            if OF_KNET.match(name):
+            if not RING_ADDR.fullmatch(name) or name == "ring0_addr":
+                continue
+            if not is_knet:
                 self._refuse(line, "only ring0_addr is supported: several links need knet")
+            further.append((int(name[4:-5]), self._resolve(section, ip_version, name)))
         address = self._resolve(section, ip_version)
         node_id = self._take(section, "nodeid", number, 0)
         if not node_id:
@@ -283,17 +352,18 @@ class ConfReader:
             address=address,
             port=self._take(section, "ring0_port", number, port),
             votes=self._take(section, "quorum_votes", number, 1),
+            further=tuple(sorted(further)),
         )
         for name in ("nodeid", "name", "ring0_addr", "ring0_port", "quorum_votes"):
             self._lines[name, node] = lines.get(name, section.line)
         return node
 
-    def _resolve(self, section: SectionTree, ip_version: str) -> str:
-        host, line = section.values.pop("ring0_addr")
+    def _resolve(self, section: SectionTree, ip_version: str, name: str = "ring0_addr") -> str:
+        host, line = section.values.pop(name)
         try:
             return self._resolve_name(host, ip_version)
         except OSError as error:
-            text = f"ring0_addr: '{host}' is neither an address nor a host name: {error.strerror}"
+            text = f"{name}: '{host}' is neither an address nor a host name: {error.strerror}"
             if error.errno == errno.EINVAL:
                 self._refuse(line, text)
             raise AddressUnavailable(f"{self.survey.path}:{line}: {text}") from None

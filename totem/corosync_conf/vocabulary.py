@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from totem.config import IP_VERSIONS, TRANSPORTS
+from totem.config import CIPHERS, HASHES, IP_VERSIONS, LINK_MODES, TRANSPORTS
 from totem.corosync_conf.syntax import FILE_SECTIONS
 from totem.corosync_conf.values import (
     Readers,
@@ -23,14 +23,6 @@ from totem.corosync_conf.values import (
     switch,
 )
 
-
-def transport(text: str) -> str:
-    """Read a transport; knet is known, and refused later with what to do."""
-    if text not in (*TRANSPORTS, KNET):
-        raise ValueError(" or ".join(TRANSPORTS))
-    return text
-
-
 KNET = "knet"
 TOTEM_NUMBERS: Readers = {
     **dict.fromkeys(("token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck"), seconds),
@@ -43,10 +35,33 @@ TOTEM_OURS: Readers = {
 """Settings of this package alone, in which 0 is a value."""
 TOTEM_TEXTS: Readers = {
     "cluster_name": any_text,
-    "transport": transport,
+    "transport": one_of(*TRANSPORTS),
     "ip_version": one_of(*IP_VERSIONS),
     "compact_headers": switch,
 }
+KNET_TOTEM: Readers = {
+    "link_mode": one_of(*LINK_MODES),
+    "crypto_model": one_of("nss", "openssl"),
+    "crypto_cipher": one_of("none", *CIPHERS),
+    "crypto_hash": one_of("none", *HASHES),
+    "keyfile": any_text,
+    "key": any_text,
+    "knet_mtu": number,
+    "knet_pmtud_interval": number,
+    "knet_compression_model": one_of("none", "zlib"),
+    "knet_compression_threshold": number,
+    "knet_compression_level": any_text,
+}
+"""What transport knet has in the totem section."""
+KNET_INTERFACE: Readers = {
+    "knet_link_priority": small_number,
+    "knet_ping_interval": seconds,
+    "knet_ping_timeout": seconds,
+    "knet_pong_count": small_number,
+    "knet_ping_precision": number,
+    "knet_transport": one_of("udp"),
+}
+"""What transport knet has in an interface section."""
 INTERFACE: Readers = {
     "mcastaddr": any_text,
     "ttl": small_number,
@@ -147,6 +162,7 @@ WORDS = {
 
 
 OF_KNET = re.compile(r"knet_|ring[1-9][0-9]*_addr$")
+RING_ADDR = re.compile(r"ring[0-7]_addr")
 
 
 def near(word: str, known: Iterable[str]) -> str:

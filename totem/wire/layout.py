@@ -20,8 +20,8 @@ TYPE_HOLD_CANCEL: Final = 5
 MESSAGE_ENCAPSULATED: Final = 1
 MESSAGE_NOT_ENCAPSULATED: Final = 2
 
-MAX_DATAGRAM: Final = 65507
-"""Largest payload of a UDP datagram over IPv4."""
+MAX_DATAGRAM: Final = 65536
+"""Bytes of the largest packet: knet's. A UDP datagram over IPv4 has at most 65507."""
 MAX_PROCESSORS: Final = 384
 MAX_REQUESTS: Final = 30
 """Entries of a token's `rtr_list` (RETRANSMIT_ENTRIES_MAX)."""

@@ -48,7 +48,7 @@ def put(datagram: bytes, offset: int, data: bytes) -> bytes:
 MALFORMED = [
     ("short", b""),
     ("short", TOKEN[:12]),
-    ("too long", TOKEN.ljust(65508, b"\0")),
+    ("too long", TOKEN.ljust(65537, b"\0")),
     ("foreign magic", b"\0" * 60),
     ("swapped byte order", put(TOKEN, 0, b"\xc0\x70")),
     ("other version", put(TOKEN, 2, b"\x02")),

@@ -1,0 +1,303 @@
+"""The sockets of one node for transport knet, one for each link, and the machine that they serve (`totem.links`).
+
+What is read goes to the machine, and what it has to say to that, such as a pong, leaves at once. Packets of totem go to
+the node. A socket sends from the port of its link, to the configured place of the peer, wherever something came from.
+
+The kernel's refusals are asked for (IP_RECVERR). They say that a packet is too large for the way, or that nobody
+listens there; the machine finds out whether that is so.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+
+from totem.addresses import sockaddr
+from totem.config import Config
+from totem.links.crypto import seal_of
+from totem.links.machine import Departure, LinkChange, Links
+from totem.links.path import PathChange
+from totem.log_fields import event_fields, extra
+from totem.sockets import (
+    GRO_SPACE,
+    MAX_DATAGRAM,
+    NO_TRAINS,
+    UDP_GRO,
+    UDP_SEGMENT,
+    apart,
+    enlarge,
+    has_option,
+    open_socket,
+    overflows,
+    runs,
+    segments_of,
+    switch_on,
+)
+
+_log = logging.getLogger(__name__)
+
+BUFFER_BYTES = 8 << 20
+"""Requested for each direction, as libknet does: a visit of a real node's token is hundreds of packets."""
+PAUSE = 0.1
+"""Seconds by which a turn may be late before links get the time that this process did not listen."""
+
+# Not in Python's socket module. <linux/in.h>, <linux/in6.h>, <linux/errqueue.h>
+_IP_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_PMTUDISC_PROBE = 3
+_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+_IP_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, info, data
+_ERROR_SPACE = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)
+_MOST_ERRORS = 64
+"""Refusals that are read together."""
+
+
+class KnetEndpoint:
+    """The open sockets of the node `node_id` of a ring over knet.
+
+    Raises `OSError` if one of its addresses is not this machine's, or a port is taken.
+    """
+
+    def __init__(
+        self, config: Config, node_id: int, *, trains: bool = True, clock: Callable[[], float] = trio.current_time
+    ) -> None:
+        assert config.knet is not None
+        own = config.node(node_id)
+        self.links = Links(config, node_id, seal_of(config.knet, os.urandom))
+        self._node_id = node_id
+        self._clock = clock
+        self._sockets: dict[int, socket.socket] = {}
+        self._places: dict[tuple[int, int], tuple[object, ...]] = {}
+        """Where a link leads to, by link and node id."""
+        self._sources: dict[str, str] = {}
+        """The addresses of the configuration, as the kernel writes them."""
+        self._poll = select.epoll()
+        try:
+            for link in config.knet.links:
+                self._sockets[link.number] = sock = open_socket(node_id, *config.place_on(own, link.number))
+                self._prepare(sock)
+                for node in config.nodes:
+                    address, port = config.place_on(node, link.number)
+                    place = sockaddr(address, port)[1]
+                    self._places[link.number, node.node_id] = place
+                    self._sources[place[0]] = address
+        except OSError:
+            self.close()
+            raise
+        self.trains_out = trains and all(has_option(sock, UDP_SEGMENT) for sock in self._sockets.values())
+        self.trains_in = trains and all(switch_on(sock, UDP_GRO) for sock in self._sockets.values())
+
+    def _prepare(self, sock: socket.socket) -> None:
+        enlarge(sock, socket.SO_RCVBUF, BUFFER_BYTES)
+        enlarge(sock, socket.SO_SNDBUF, BUFFER_BYTES)
+        sock.setsockopt(*_IP_MTU_DISCOVER[sock.family], _PMTUDISC_PROBE)  # never cut by the kernel: probes would lie
+        sock.setsockopt(*_RECVERR[sock.family], 1)
+        self._poll.register(sock, select.EPOLLIN)
+
+    @property
+    def drops(self) -> Counter[str]:
+        """Datagrams lost on the way out or refused on the way in, by cause; the counter may be shared with others."""
+        return self.links.drops
+
+    @drops.setter
+    def drops(self, drops: Counter[str]) -> None:
+        self.links.drops = drops
+
+    @property
+    def notice(self) -> Callable[[str, str], None]:
+        """Called with what an operator should know, each time."""
+        return self.links.notice
+
+    @notice.setter
+    def notice(self, notice: Callable[[str, str], None]) -> None:
+        self.links.notice = notice
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+        return self.links.deadline
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when datagrams wait."""
+        return self._poll.fileno()
+
+    async def wait_readable(self) -> None:
+        """Wait until `drain` would return something."""
+        await trio.lowlevel.wait_readable(self)
+
+    def start(self, now: float) -> None:
+        """Begin to look for the other nodes."""
+        self.links.start(now)
+        self._flush(now)
+
+    def advance(self, now: float) -> None:
+        """Do what is due on the links."""
+        late = now - self.links.deadline
+        if late > PAUSE:
+            self.links.delay(late)
+        self.links.advance(now)
+        self._flush(now)
+
+    def send(self, target: int, train: Sequence[bytes]) -> None:
+        """Send packets, in order, to one node or to all others that can be reached."""
+        now = self._clock()
+        self.links.send(target, train, now)
+        self._flush(now)
+
+    def drain(self, limit: int) -> list[bytes]:
+        """Receive what has arrived, until about `limit` datagrams on each link."""
+        now = self._clock()
+        packets: list[bytes] = []
+        for link, sock in self._sockets.items():
+            for source, datagrams in self._read(link, sock, limit):
+                packets += self.links.receive(link, source, datagrams, now)
+        self._flush(now)
+        return packets
+
+    @property
+    def receive_buffer(self) -> int:
+        """The bytes that may wait to be received, as the kernel counts them."""
+        return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets.values())
+
+    def overflows(self) -> int:
+        """Return the number of datagrams that the kernel dropped because a receive buffer was full."""
+        return sum(map(overflows, self._sockets.values()))
+
+    def close(self) -> None:
+        """Close all sockets."""
+        self._poll.close()
+        for sock in self._sockets.values():
+            sock.close()
+
+    # Receiving.
+
+    def _read(self, link: int, sock: socket.socket, limit: int) -> Iterator[tuple[str, Sequence[bytes]]]:
+        """Yield what has come, by its source. Hot."""
+        recvmsg, sources = sock.recvmsg, self._sources
+        count = 0
+        while count < limit:
+            try:
+                train, ancillary, _, place = recvmsg(MAX_DATAGRAM, GRO_SPACE)
+            except BlockingIOError:
+                if not count:
+                    self._read_refusals(link, sock)  # what has woken this node may be one of these
+                return
+            except OSError:
+                if not self._read_refusals(link, sock):
+                    return
+                continue
+            datagrams = apart(train, ancillary[0][2]) if ancillary else (train,)
+            count += len(datagrams)
+            yield sources.get(place[0], place[0]), datagrams
+
+    # Sending.
+
+    def _flush(self, now: float) -> None:
+        """Send what the machine has ready, and tell it what the kernel says to that."""
+        while departures := self.links.take():
+            for departure in departures:
+                self._depart(departure, now)
+        for change in self.links.take_changes():
+            self._report(change)
+
+    def _depart(self, departure: Departure, now: float) -> None:
+        sock = self._sockets[departure.link]
+        place = self._places[departure.link, departure.node_id]
+        datagrams = departure.datagrams
+        if len(datagrams) == 1 or not self.trains_out:
+            for datagram in datagrams:
+                self._send_one(sock, departure, datagram, place, now)
+            return
+        for run in runs(datagrams, MAX_DATAGRAM):
+            if len(run) == 1 or not self.trains_out:
+                for datagram in run:
+                    self._send_one(sock, departure, datagram, place, now)
+                continue
+            try:
+                sock.sendmsg(run, segments_of(len(run[0])), 0, place)
+            except OSError as error:
+                if error.errno in NO_TRAINS and error.errno != errno.EMSGSIZE:
+                    _log.info("packets go out one by one: the kernel refuses trains (%s)", error.strerror)
+                    self.trains_out = False
+                for datagram in run:
+                    self._send_one(sock, departure, datagram, place, now)
+
+    def _send_one(
+        self, sock: socket.socket, departure: Departure, datagram: bytes, place: tuple[object, ...], now: float
+    ) -> None:
+        """Send a datagram; once more where the kernel has told of an earlier one instead of sending it."""
+        for _ in range(2):
+            try:
+                sock.sendto(datagram, place)
+                return
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:
+                    self._read_refusals(departure.link, sock)
+                    mtu = _mtu_to(place, sock.family)
+                    self.links.too_large(departure.link, departure.node_id, mtu, now)
+                    return
+                if not self._read_refusals(departure.link, sock):
+                    self.drops[f"not sent: {errno.errorcode.get(error.errno or 0, 'unknown')}"] += 1
+                    return
+
+    def _read_refusals(self, link: int, sock: socket.socket) -> bool:
+        """Read what the kernel tells of datagrams that were sent earlier; return whether there was any."""
+        now = self._clock()
+        nodes = {place[0]: node_id for (number, node_id), place in self._places.items() if number == link}
+        found = False
+        for _ in range(_MOST_ERRORS):
+            try:
+                _, ancillary, _, place = sock.recvmsg(1, _ERROR_SPACE, socket.MSG_ERRQUEUE)
+            except OSError:
+                break
+            found = True
+            node_id = nodes.get(place[0]) if place else None
+            for _, _, said in ancillary:
+                if len(said) < _EXTENDED_ERROR.size or node_id is None:
+                    continue
+                code, *_ = _EXTENDED_ERROR.unpack_from(said)
+                if code != errno.EMSGSIZE:
+                    self.links.unreachable(link, node_id, now)
+        return found
+
+    # What people read.
+
+    def _report(self, change: LinkChange) -> None:
+        what = {
+            PathChange.UP: "up",
+            PathChange.DOWN: "down",
+            PathChange.MTU: f"good for packets of {change.mtu} bytes" if change.mtu else "not good for any packets",
+        }[change.what]
+        since = "" if change.what is PathChange.MTU else f", after {change.lasted:.1f} s"
+        fields = event_fields(
+            "link", node=self._node_id, peer=change.node_id, link=change.link, state=change.what.value, mtu=change.mtu
+        )
+        level = logging.WARNING if change.what is PathChange.DOWN else logging.INFO
+        _log.log(
+            level,
+            "node %d: link %d to node %d is %s%s",
+            self._node_id,
+            change.link,
+            change.node_id,
+            what,
+            since,
+            extra=extra(fields),
+        )
+
+
+def _mtu_to(place: tuple[object, ...], family: int) -> int:
+    """Return the size of the largest IP packet that leaves this machine for a place; 0 where nobody can say."""
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(place)
+            return probe.getsockopt(*_IP_MTU[socket.AddressFamily(family)])
+        except OSError:
+            return 0

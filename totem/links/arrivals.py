@@ -1,0 +1,124 @@
+"""What comes from one other node: numbers, duplicates, and packets in fragments.
+
+A node numbers all its packets, to whomever they go, so there are gaps. 65,535 is followed by 1. The window is what
+libknet's is: 4,096 numbers back from the latest. A number further away begins a new window.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from totem.wire.knet import LARGEST_USER_DATA, MOST_FRAGMENTS, Fragment, Ping
+
+NUMBERS: Final = 1 << 16
+WINDOW: Final = 4096
+"""Numbers back from the latest one within which a packet is known to have come."""
+MOST_UNFINISHED: Final = 32
+"""Packets in fragments that may be incomplete, and how far back from the latest one they may begin."""
+
+
+class _Unfinished:
+    """A packet of which some fragments have come."""
+
+    __slots__ = ("compression", "count", "missing", "pieces", "size")
+
+    def __init__(self, said: Fragment) -> None:
+        self.count = said.fragments
+        self.compression = said.compression
+        self.pieces: list[bytes | None] = [None] * said.fragments
+        self.missing = said.fragments
+        self.size = 0
+
+
+class Arrivals:
+    """The packets of one other node."""
+
+    def __init__(self) -> None:
+        self._latest = 0
+        """The number up to which packets have come; 0: none has."""
+        self._marks = bytearray(WINDOW)
+        self._unfinished: dict[int, _Unfinished] = {}
+        """By number, in the order in which they began."""
+        self._forced: int | None = None
+        self._heard_since_forced = False
+
+    def forget(self) -> None:
+        """Forget all numbers: the node is out of reach, or has started again."""
+        self._latest = 0
+        self._marks = bytearray(WINDOW)
+        self._unfinished.clear()
+
+    def note_ping(self, said: Ping) -> None:
+        """Take the number that a ping tells: a node that starts again begins with 0."""
+        if said.timed:
+            if said.seq == 0:
+                self.forget()
+            return
+        if said.seq != self._forced and not self._heard_since_forced:
+            self.forget()
+        self._forced, self._heard_since_forced = said.seq, False
+        if said.seq:
+            self._is_new(said.seq)
+
+    def is_new(self, seq: int) -> bool:
+        """Return whether the packet of a number has not come yet; the number counts as come from now on. Hot."""
+        if not self._is_new(seq):
+            return False
+        self._marks[seq % WINDOW] = 1
+        self._heard_since_forced = True
+        return True
+
+    def _is_new(self, seq: int) -> bool:
+        """Move the window to a number ahead; return whether its packet has not come. Hot."""
+        latest = self._latest
+        ahead = (seq - latest) % NUMBERS
+        if ahead == 1:
+            self._latest = seq
+            self._marks[seq % WINDOW] = 0
+            return True
+        if ahead > NUMBERS - WINDOW or not ahead:
+            return not self._marks[seq % WINDOW]
+        if ahead >= WINDOW or not latest:
+            self._marks = bytearray(WINDOW)
+        else:
+            for number in range(latest + 1, latest + ahead + 1):
+                self._marks[number % NUMBERS % WINDOW] = 0
+        self._latest = seq
+        return True
+
+    def add(self, said: Fragment, data: bytes) -> bytes | None:
+        """Take a fragment; return the whole packet when it is complete.
+
+        A fragment that fits nowhere is dropped. The oldest incomplete packet is given up where there are too many, and
+        those far back.
+        """
+        if not 1 <= said.number <= said.fragments <= MOST_FRAGMENTS or not self._is_new(said.seq):
+            return None
+        self._heard_since_forced = True
+        unfinished = self._unfinished.get(said.seq)
+        if unfinished is None:
+            self._make_room()
+            unfinished = self._unfinished[said.seq] = _Unfinished(said)
+        if unfinished.count != said.fragments or unfinished.compression != said.compression:
+            return None
+        place = said.number - 1
+        if unfinished.pieces[place] is not None or unfinished.size + len(data) > LARGEST_USER_DATA:
+            return None
+        unfinished.pieces[place] = data
+        unfinished.size += len(data)
+        unfinished.missing -= 1
+        if unfinished.missing:
+            return None
+        self._give_up(said.seq)
+        return b"".join(piece for piece in unfinished.pieces if piece is not None)
+
+    def _make_room(self) -> None:
+        for seq in [seq for seq in self._unfinished if (self._latest - seq) % NUMBERS > MOST_UNFINISHED]:
+            self._give_up(seq)
+        if len(self._unfinished) >= MOST_UNFINISHED:
+            self._give_up(next(iter(self._unfinished)))
+
+    def _give_up(self, seq: int) -> None:
+        """Let nothing more be made of a number."""
+        del self._unfinished[seq]
+        self._marks[seq % WINDOW] = 1

@@ -1,0 +1,441 @@
+"""All links of a node over knet: where a packet goes, what has come, and who can be reached.
+
+    links.start(now)
+    packets = links.receive(link, source, datagrams, now)    # what the socket of a link has read
+    links.send(target, train, now)                           # what the processor sends
+    if links.deadline <= now:
+        links.advance(now)
+    for departure in links.take(): ...                       # what the sockets are to send
+    links.too_large(...), links.unreachable(...)             # what the kernel says to that
+
+A node is *reachable* over the paths that can be used (`path`). Only to those is data sent. Whatever comes is opened
+before anything in it is believed, and comes from the address that its sender has on a link.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from typing import Final, NamedTuple
+
+from totem.config import IP_UDP_HEADERS, Config
+from totem.links.arrivals import NUMBERS, Arrivals
+from totem.links.crypto import Seal
+from totem.links.decompression import MODELS, Unusable, decompress
+from totem.links.path import Path, PathChange
+from totem.outbox import ALL
+from totem.wire import knet
+from totem.wire.knet import Fragment, Ping
+
+FORCED_EVERY: Final = 8191
+"""Data packets after which pings tell the number to those that were sent none of them."""
+SMALLEST_ROOM: Final = 421
+"""Bytes of user data that a packet always has room for (IP packets of 576 bytes, sealed)."""
+_TARGET: Final = slice(9, 13)
+"""Position of the node that one of totem's packets is for."""
+_FOR_ALL: Final = bytes(4)
+_SHORTEST_PACKET: Final = 13
+"""Bytes of totem's header."""
+
+
+class Departure(NamedTuple):
+    """Datagrams that are to be sent over one path, in order."""
+
+    link: int
+    node_id: int
+    datagrams: Sequence[bytes]
+    probes: int = 0
+    """The IP packet's size where it is a probe for it."""
+
+
+class LinkChange(NamedTuple):
+    """What has become of a link to another node."""
+
+    node_id: int
+    link: int
+    what: PathChange
+    mtu: int
+    """Bytes of the largest IP packet that passes; 0: not known."""
+    lasted: float
+    """Seconds for which the state before has lasted."""
+
+
+class _Peer:
+    """Another node."""
+
+    __slots__ = ("arrivals", "chosen", "node_id", "paths", "turn")
+
+    def __init__(self, node_id: int, paths: dict[int, Path]) -> None:
+        self.node_id = node_id
+        self.paths = paths
+        """By the number of the link."""
+        self.chosen: tuple[int, ...] = ()
+        """The links over which data goes, in the order of turns for `rr`."""
+        self.turn = 0
+        self.arrivals = Arrivals()
+
+
+class Links:
+    """The links of one node. Nothing that comes from the network raises: it is counted by cause and dropped."""
+
+    def __init__(self, config: Config, node_id: int, seal: Seal) -> None:
+        """Begin with nobody reachable.
+
+        Args:
+            config: The ring's; its transport is knet.
+            node_id: This node.
+            seal: How packets are protected.
+        """
+        assert config.knet is not None
+        settings = config.knet
+        self.drops: Counter[str] = Counter()
+        """Datagrams refused, by cause; the counter may be shared with others."""
+        self.notice: Callable[[str, str], None] = lambda cause, text: None
+        """Called with what an operator should know, each time."""
+        self.deadline = inf
+        """When `advance` is due."""
+        self._node_id = node_id
+        self._settings = settings
+        self._seal = seal
+        self._headers = {entry.number: IP_UDP_HEADERS[_family(config, entry.number)] for entry in settings.links}
+        self._checks_source = config.block_unlisted_ips
+        self._peers = {
+            entry.node_id: _Peer(
+                entry.node_id,
+                {
+                    link.number: Path(
+                        link,
+                        fixed_mtu=settings.mtu,
+                        mtu_interval=settings.mtu_interval,
+                        patience=link.ping_timeout * (2 if settings.is_sealed else 1),
+                    )
+                    for link in settings.links
+                },
+            )
+            for entry in config.nodes
+            if entry.node_id != node_id
+        }
+        self._sources = {
+            (peer.node_id, link): config.node(peer.node_id).address_on(link)
+            for peer in self._peers.values()
+            for link in peer.paths
+        }
+        self._data = {knet.prefix(knet.DATA, node_id): peer for node_id, peer in self._peers.items()}
+        """The peers, by how their data packets begin."""
+        self._data_from: dict[str, dict[bytes, _Peer]] = {}
+        """The same, by the address from which the packets may come."""
+        for (node_id_, _), address in self._sources.items():
+            begin = knet.prefix(knet.DATA, node_id_)
+            self._data_from.setdefault(address, {})[begin] = self._data[begin]
+        self._own_target = node_id.to_bytes(4, "little")
+        self._seq = 0
+        self._room = SMALLEST_ROOM
+        """Bytes of user data in a packet, for all that are reachable."""
+        self._departures: list[Departure] = []
+        self._changes: list[LinkChange] = []
+
+    # ---- what is asked
+
+    def paths(self, node_id: int) -> dict[int, Path]:
+        """Return the paths to another node, by the number of the link."""
+        return self._peers[node_id].paths
+
+    def is_reachable(self, node_id: int) -> bool:
+        """Return whether data can be sent to another node."""
+        return bool(self._peers[node_id].chosen)
+
+    def take(self) -> list[Departure]:
+        """Return what is to be sent, and start afresh."""
+        departures, self._departures = self._departures, []
+        return departures
+
+    def take_changes(self) -> list[LinkChange]:
+        """Return what has become of links, and start afresh."""
+        changes, self._changes = self._changes, []
+        return changes
+
+    # ---- time
+
+    def start(self, now: float) -> None:
+        """Begin to ping all other nodes."""
+        for peer in self._peers.values():
+            for path in peer.paths.values():
+                path.start(now)
+        self.advance(now)
+
+    def advance(self, now: float) -> None:
+        """Do what is due: pings, lost links, searches for the MTU."""
+        for peer in self._peers.values():
+            for link, path in peer.paths.items():
+                if path.deadline <= now:
+                    self._note(peer, link, path.advance(now), now)
+                    if (asked := path.due_ping(now)) is not None:
+                        self._ping(peer, link, asked, timed=True)
+                    self._probe(peer, link, path, now)
+        self._set_deadline()
+
+    def delay(self, seconds: float) -> None:
+        """Wait longer for answers, because this process has not listened for a while."""
+        for peer in self._peers.values():
+            for path in peer.paths.values():
+                path.delay(seconds)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        self.deadline = min(
+            (path.deadline for peer in self._peers.values() for path in peer.paths.values()), default=inf
+        )
+
+    def _ping(self, peer: _Peer, link: int, moment: int, *, timed: bool) -> None:
+        packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), self._seq, timed))
+        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,))))
+
+    def _probe(self, peer: _Peer, link: int, path: Path, now: float) -> None:
+        size = path.due_probe()
+        if size is None:
+            return
+        path.sent_probe(now)
+        length = self._settings.packet_room(size - self._headers[link])
+        packet = knet.probe(self._node_id, link, size, length)
+        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,)), size))
+
+    def _note(self, peer: _Peer, link: int, change: PathChange | None, now: float) -> None:
+        """Act on a change of a path."""
+        if change is None:
+            return
+        path = peer.paths[link]
+        usable = [(-path.settings.priority, number) for number, path in peer.paths.items() if path.is_usable]
+        usable.sort()
+        numbers = tuple(number for _, number in usable)
+        peer.chosen = numbers[:1] if self._settings.link_mode == "passive" else numbers
+        if change is PathChange.DOWN and not any(path.is_up for path in peer.paths.values()):
+            peer.arrivals.forget()
+        rooms = [
+            self._settings.user_data_room(path.mtu - self._headers[number])
+            for other in self._peers.values()
+            for number, path in other.paths.items()
+            if path.is_usable
+        ]
+        self._room = max(min(rooms, default=SMALLEST_ROOM), 1)
+        self._changes.append(LinkChange(peer.node_id, link, change, path.mtu, path.lasted))
+
+    # ---- what the kernel says
+
+    def too_large(self, link: int, node_id: int, mtu: int, now: float) -> None:
+        """Note that packets of more than `mtu` bytes cannot leave for a node over a link."""
+        peer = self._peers[node_id]
+        path = peer.paths[link]
+        path.refused(mtu, now)
+        self._probe(peer, link, path, now)
+        self._set_deadline()
+
+    def unreachable(self, link: int, node_id: int, now: float) -> None:
+        """Note that the machine of a node, or one on the way, seems to refuse what is sent to it over a link."""
+        self._peers[node_id].paths[link].suspect(now)
+        self.advance(now)
+
+    # ---- sending
+
+    def send(self, target: int, train: Sequence[bytes], now: float) -> None:
+        """Send packets of totem to one node, or to `ALL` others that are reachable, in order."""
+        if target == ALL:
+            peers: Iterable[_Peer] = [peer for peer in self._peers.values() if peer.chosen]
+        else:
+            peer = self._peers.get(target)
+            if peer is None:
+                self.drops["unknown target"] += len(train)
+                return
+            peers = [peer] if peer.chosen else ()
+            whom = target.to_bytes(4, "little")
+            train = [frame[: _TARGET.start] + whom + frame[_TARGET.stop :] for frame in train]
+        if not peers:
+            return
+        before = self._seq
+        sealed = self._seal.seal(self._packets(train, for_all=target == ALL))
+        for peer in peers:
+            for link in self._ways(peer):
+                self._departures.append(Departure(link, peer.node_id, sealed))
+        if before // FORCED_EVERY != self._seq // FORCED_EVERY or self._seq < before:
+            self._tell_number(now)
+
+    def _ways(self, peer: _Peer) -> tuple[int, ...]:
+        if self._settings.link_mode != "rr" or len(peer.chosen) < 2:
+            return peer.chosen
+        peer.turn = (peer.turn + 1) % len(peer.chosen)
+        return (peer.chosen[peer.turn],)
+
+    def _packets(self, train: Sequence[bytes], *, for_all: bool) -> list[bytes]:
+        """Build the packets of user packets. Hot: most are whole, and all of one train."""
+        room = self._room
+        if self._settings.compression == "none" and len(max(train, key=len)) <= room:
+            headers = knet.whole_headers(self._node_id, self._next_seqs(len(train)), for_all=for_all)
+            return [header + frame for header, frame in zip(headers, train, strict=True)]
+        packets: list[bytes] = []
+        for seq, frame in zip(self._next_seqs(len(train)), train, strict=True):
+            data, compression = self._compressed(frame)
+            count = -(-len(data) // room)
+            for number in range(count):
+                said = Fragment(seq, compression, count, number + 1 if count > 1 else 0, 0)
+                piece = data[number * room : (number + 1) * room]
+                packets.append(knet.data_header(self._node_id, said, for_all=for_all) + piece)
+        return packets
+
+    def _compressed(self, frame: bytes) -> tuple[bytes, int]:
+        settings = self._settings
+        if settings.compression == "none" or len(frame) <= settings.compression_threshold:
+            return frame, 0
+        smaller = zlib.compress(frame, settings.compression_level)
+        return (smaller, MODELS[settings.compression]) if len(smaller) < len(frame) else (frame, 0)
+
+    def _next_seqs(self, count: int) -> list[int]:
+        """Return the next numbers of data packets; 0 is none."""
+        first = self._seq + 1
+        self._seq = last = first + count - 1
+        if last < NUMBERS:
+            return list(range(first, last + 1))
+        self._seq = last - NUMBERS + 1
+        return [*range(first, NUMBERS), *range(1, self._seq + 1)]
+
+    def _tell_number(self, now: float) -> None:
+        for peer in self._peers.values():
+            for link in peer.paths:
+                self._ping(peer, link, round(now * 1e9), timed=False)
+
+    # ---- receiving
+
+    def receive(self, link: int, source: str, datagrams: Sequence[bytes], now: float) -> list[bytes]:
+        """Take what has come to the socket of a link from one address; return totem's packets, in order. Hot."""
+        data = self._data_from.get(source) if self._checks_source else self._data
+        if data is None:
+            self.drops["unlisted address"] += len(datagrams)
+            self.notice(
+                "unlisted address",
+                f"datagrams come from {source}, which is not in the nodelist, and are dropped: "
+                f"add the node there to the nodelist of all nodes, or give it another port",
+            )
+            return []
+        packets: list[bytes] = []
+        own = self._own_target
+        for packet in self._seal.open(datagrams):
+            if packet is None:
+                self._drop_sealed(source)
+                continue
+            peer = data.get(packet[: knet.PREFIX_BYTES])
+            if peer is None:
+                self._receive_other(link, source, packet, now)
+                continue
+            if len(packet) <= knet.DATA_HEADER or packet[knet.CHANNEL_AT]:
+                self.drops["knet packet too short, or of another channel"] += 1
+                continue
+            if packet[knet.FRAGMENTS_AT] == 1 and not packet[knet.COMPRESSION_AT]:
+                if not peer.arrivals.is_new(int.from_bytes(packet[knet.SEQ_AT], "big")):
+                    self.drops["knet packet that has come before"] += 1
+                    continue
+                whole: bytes | None = packet[knet.DATA_HEADER :]
+            else:
+                whole = self._assemble(peer, packet)
+            if whole is None:
+                continue
+            if len(whole) < _SHORTEST_PACKET:
+                self.drops["knet packet too short, or of another channel"] += 1
+            elif whole[_TARGET] in (_FOR_ALL, own):
+                packets.append(whole)
+            else:
+                self.drops["packet for another node"] += 1
+        return packets
+
+    def _assemble(self, peer: _Peer, packet: bytes) -> bytes | None:
+        said = knet.read_fragment(packet)
+        data = packet[knet.DATA_HEADER :]
+        whole: bytes | None = None
+        if said.fragments > 1:
+            whole = peer.arrivals.add(said, data)
+        elif peer.arrivals.is_new(said.seq):
+            whole = data
+        if whole is None or not said.compression:
+            return whole
+        try:
+            return decompress(said.compression, whole)
+        except Unusable as error:
+            self.drops["knet packet that cannot be decompressed"] += 1
+            self.notice("compression", f"node {peer.node_id} sends what cannot be decompressed here: {error}")
+            return None
+
+    def _drop_sealed(self, source: str) -> None:
+        self.drops["sealed otherwise"] += 1
+        settings = self._settings
+        mine = f"crypto_cipher {settings.cipher}, crypto_hash {settings.hash}, the key of {settings.key_source}"
+        self.notice(
+            f"sealed otherwise by {source}",
+            f"datagrams from {source} do not open with what is configured here ({mine}), and are dropped: "
+            f"the two must be the same at all nodes; compare the key files (sha256sum)",
+        )
+
+    def _receive_other(self, link: int, source: str, packet: bytes, now: float) -> None:
+        """Take a packet that is no data of a peer."""
+        if len(packet) < knet.SHORTEST:
+            self.drops["knet packet too short"] += 1
+            return
+        version, kind, node_id = knet.PREFIX.unpack_from(packet)
+        peer = self._peers.get(node_id)
+        if version != knet.VERSION:
+            self.drops["knet packet of another version"] += 1
+            self.notice(
+                f"another version by {source}",
+                f"datagrams from {source} are not packets of knet as this node reads them, and are dropped: most "
+                f"likely it encrypts, while crypto_cipher is {self._settings.cipher} here: set the same at all nodes",
+            )
+        elif peer is None:
+            is_own = node_id == self._node_id
+            self.drops["knet packet of this node" if is_own else "knet packet of an unknown node"] += 1
+        elif kind == knet.DATA:
+            self.drops["address of another node"] += 1
+        elif kind in (knet.PING, knet.PONG) and len(packet) >= knet.PING_BYTES:
+            said = knet.read_ping(packet)
+            if self._is_path(peer, said.link, source):
+                self._on_ping(peer, said, packet, now) if kind == knet.PING else self._on_pong(peer, said, now)
+        elif kind in (knet.PROBE, knet.PROBE_REPLY) and len(packet) >= knet.PROBE_BYTES:
+            number, size = knet.read_probe(packet)
+            if self._is_path(peer, number, source):
+                if kind == knet.PROBE:
+                    self._answer(peer, number, knet.probe_reply(self._node_id, packet))
+                else:
+                    self._on_probe_reply(peer, number, size, now)
+        else:
+            self.drops["knet packet of an unknown kind"] += 1
+
+    def _is_path(self, peer: _Peer, link: int, source: str) -> bool:
+        expected = self._sources.get((peer.node_id, link))
+        if expected is None:
+            self.drops["knet packet of an unknown link"] += 1
+        elif self._checks_source and expected != source:
+            self.drops["address of another node"] += 1
+        else:
+            return True
+        return False
+
+    def _answer(self, peer: _Peer, link: int, packet: bytes) -> None:
+        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,))))
+
+    def _on_ping(self, peer: _Peer, said: Ping, packet: bytes, now: float) -> None:
+        self._answer(peer, said.link, knet.pong(self._node_id, packet))
+        peer.arrivals.note_ping(said)
+
+    def _on_pong(self, peer: _Peer, said: Ping, now: float) -> None:
+        path = peer.paths[said.link]
+        asked = knet.moment(said.time)
+        self._note(peer, said.link, path.on_pong(asked, now), now)
+        self._probe(peer, said.link, path, now)
+        self._set_deadline()
+
+    def _on_probe_reply(self, peer: _Peer, link: int, size: int, now: float) -> None:
+        path = peer.paths[link]
+        self._note(peer, link, path.on_probe_reply(size, now), now)
+        self._probe(peer, link, path, now)
+        self._set_deadline()
+
+
+def _family(config: Config, link: int) -> int:
+    return 6 if ":" in config.nodes[0].address_on(link) else 4

@@ -1,0 +1,262 @@
+"""A path: one link to one other node. Whether it works, how long packets take, and how large they may be.
+
+Pings go out at an interval, whatever the state. A path is up with the pong after `pong_count` timely ones, and down
+when none has come for the timeout, which is longer for a path that has just come up. It can be *used* when it is up and
+its MTU is known. These are libknet's rules, so that a node of another make agrees about who can be reached.
+
+The MTU is looked for with probes of a size, which the peer answers. The first one is as large as packets can be: the
+kernel refuses it, and names the size that leaves this machine. Where that does not reach the peer the smallest one is
+tried, so that the path can be used, and then what is between.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+from typing import Final, NamedTuple
+
+from totem.config import LinkSettings
+
+LARGEST_PACKET: Final = 65535
+"""Bytes of the largest IP packet."""
+SMALLEST_MTU: Final = 576
+"""What every IPv4 host takes."""
+ATTEMPTS: Final = 2
+"""Probes of one size, before it counts as too large."""
+FIRST_BACKOFF: Final = 10
+"""Multiple of the timeout after which a path is down that was configured or lost just now; one less each second."""
+RETRY: Final = 1.0
+"""Seconds until a search for the MTU that has found nothing begins again."""
+SUSPICION: Final = 0.2
+"""Seconds for the answer of a peer whose machine seems to refuse what is sent to it."""
+MOST_ASKED: Final = 32
+"""Pings that may still be answered."""
+
+
+class PathChange(Enum):
+    """What has become of a path."""
+
+    UP = "up"
+    DOWN = "down"
+    MTU = "mtu"
+
+
+class Attempt(NamedTuple):
+    """A probe that is not answered yet."""
+
+    size: int
+    number: int
+    """Which one of this size."""
+    until: float
+
+
+class Path:
+    """One link to one other node."""
+
+    def __init__(self, settings: LinkSettings, *, fixed_mtu: int, mtu_interval: float, patience: float) -> None:
+        """Begin with nothing known.
+
+        Args:
+            settings: The link's.
+            fixed_mtu: Bytes of the largest IP packet, where the configuration says so; 0: to be found.
+            mtu_interval: Seconds between two searches for the MTU.
+            patience: Seconds for the answer to a probe.
+        """
+        self.settings = settings
+        self.is_up = False
+        self.mtu = fixed_mtu
+        """Bytes of the largest IP packet that passes; 0: not known."""
+        self.latency = 0.0
+        """Smoothed seconds there and back."""
+        self.since = 0.0
+        """When it came up, or went down."""
+        self.lasted = 0.0
+        """Seconds for which it had been down, or up, before."""
+        self.pongs = 0
+        """Timely pongs since it went down."""
+        self._fixed = bool(fixed_mtu)
+        self._mtu_interval = mtu_interval
+        self._patience = patience
+        self._next_ping = -inf
+        self._asked: dict[int, float] = {}
+        """When pings were sent that are not answered, by the moment that they tell; oldest first."""
+        self._last_pong = 0.0
+        self._suspected_until = inf
+        self._trusted_until = -inf
+        self._begun = 0.0
+        """From when the backoff counts."""
+        self._samples = 0
+        self._good = 0
+        self._bad = LARGEST_PACKET + 1
+        self._attempt: Attempt | None = None
+        self._next_search = inf
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether data can be sent over it."""
+        return self.is_up and self.mtu > 0
+
+    def start(self, now: float) -> None:
+        """Begin to ping."""
+        self._next_ping = self.since = self._begun = now
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+        return min(
+            self._next_ping,
+            min(self._silent_until, self._suspected_until) if self.is_up else inf,
+            self._attempt.until if self._attempt is not None else self._next_search,
+        )
+
+    def delay(self, seconds: float) -> None:
+        """Wait longer for what is under way, because this process has not listened."""
+        self._last_pong += seconds
+        if self._attempt is not None:
+            self._attempt = self._attempt._replace(until=self._attempt.until + seconds)
+
+    # ---- pings
+
+    def due_ping(self, now: float) -> int | None:
+        """Return the moment that a ping is to tell, in nanoseconds, and count it as sent; None: none is due."""
+        if now < self._next_ping:
+            return None
+        self._next_ping = now + self.settings.ping_interval
+        asked = round(now * 1e9)
+        self._asked[asked] = now
+        if len(self._asked) > MOST_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return asked
+
+    def on_pong(self, asked: int, now: float) -> PathChange | None:
+        """Take the answer to the ping of a moment. What was not asked, or was answered, or is late, does not count."""
+        sent = self._asked.pop(asked, None)
+        if sent is None:
+            return None
+        seconds = now - sent
+        if seconds > self.settings.ping_timeout:
+            return None
+        self._last_pong, self._suspected_until = now, inf
+        weight = min(self._samples, self.settings.precision - 1)
+        self.latency = (self.latency * weight + seconds) / (weight + 1)
+        self._samples = weight + 1
+        self.pongs += 1
+        if self.is_up or self.pongs <= self.settings.pong_count:
+            return None
+        self.is_up, self.lasted, self.since = True, now - self.since, now
+        if not self._fixed:
+            self._search(now)
+        return PathChange.UP
+
+    def _backoff(self, now: float) -> int:
+        return max(1, FIRST_BACKOFF - int(now - self._begun))
+
+    @property
+    def _silent_until(self) -> float:
+        """When the path counts as down, if no pong comes."""
+        answered = self._last_pong + 2 * self.latency
+        for multiple in range(1, FIRST_BACKOFF):
+            end = answered + multiple * self.settings.ping_timeout
+            if self._backoff(end) <= multiple:
+                return end
+        return answered + FIRST_BACKOFF * self.settings.ping_timeout
+
+    def suspect(self, now: float) -> None:
+        """Ping at once, and expect the answer soon: a machine has refused what was sent over the path.
+
+        Such a refusal can be forged, so it is not believed where the peer answers.
+        """
+        if self.is_up and now >= self._trusted_until:
+            self._suspected_until = now + SUSPICION
+            self._trusted_until = now + 2 * SUSPICION
+            self._next_ping = now
+
+    def go_down(self, now: float) -> PathChange | None:
+        """Take the path for lost; None: it was down."""
+        self.pongs = 0
+        if not self.is_up:
+            return None
+        self.is_up, self.lasted, self.since = False, now - self.since, now
+        self._suspected_until = inf
+        self._begun = now
+        self._attempt, self._next_search = None, inf
+        if not self._fixed:
+            self.mtu = 0
+        return PathChange.DOWN
+
+    # ---- the MTU
+
+    def due_probe(self) -> int | None:
+        """Return the size of the IP packet that is to be tried now; None: none."""
+        attempt = self._attempt
+        return attempt.size if attempt is not None and attempt.until == -inf else None
+
+    def sent_probe(self, now: float) -> None:
+        """Note that the probe of `due_probe` has left, or was refused (`refused`)."""
+        assert self._attempt is not None
+        self._attempt = self._attempt._replace(until=now + self._patience)
+
+    def refused(self, mtu: int, now: float) -> None:
+        """Take what the kernel says: packets of more than `mtu` bytes do not leave this machine."""
+        if self._fixed or not self.is_up or not mtu:
+            return
+        if self._attempt is None:
+            self._search(now)
+        attempt = self._attempt
+        assert attempt is not None
+        self._bad = min(self._bad, mtu + 1)
+        if attempt.size >= self._bad:
+            self._try(mtu)
+
+    def on_probe_reply(self, size: int, now: float) -> PathChange | None:
+        """Take the answer to a probe."""
+        attempt = self._attempt
+        if attempt is None or attempt.size != size:
+            return None
+        self._good = size
+        return self._go_on(now)
+
+    def _search(self, now: float) -> None:
+        self._good, self._bad = 0, LARGEST_PACKET + 1
+        self._next_search = inf
+        self._try(LARGEST_PACKET)
+
+    def _try(self, size: int) -> None:
+        self._attempt = Attempt(size, 1, -inf)
+
+    def _go_on(self, now: float) -> PathChange | None:
+        """Try the next size, or end the search."""
+        before = self.mtu
+        if self._bad - self._good > 1:
+            if self._good:
+                self.mtu = max(self.mtu, self._good) if before < self._bad else self._good
+            self._try((self._good + self._bad) // 2 if self._good else min(SMALLEST_MTU, self._bad // 2))
+        else:
+            self.mtu, self._attempt = self._good, None
+            self._next_search = now + self._mtu_interval
+        return PathChange.MTU if self.mtu != before else None
+
+    def _give_up_size(self, now: float) -> PathChange | None:
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.number < ATTEMPTS:
+            self._attempt = Attempt(attempt.size, attempt.number + 1, -inf)
+            return None
+        self._bad = attempt.size
+        if attempt.size <= SMALLEST_MTU // 2:
+            before, self.mtu = self.mtu, 0
+            self._attempt, self._next_search = None, now + RETRY
+            return PathChange.MTU if before else None
+        return self._go_on(now)
+
+    # ---- time
+
+    def advance(self, now: float) -> PathChange | None:
+        """Do what is due but pings: lose a silent path, and go on with the search for the MTU."""
+        if self.is_up and now >= min(self._silent_until, self._suspected_until):
+            return self.go_down(now)
+        if self._attempt is not None and -inf < self._attempt.until <= now:
+            return self._give_up_size(now)
+        if now >= self._next_search:
+            self._search(now)
+        return None

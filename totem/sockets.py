@@ -1,0 +1,129 @@
+"""UDP sockets of a node, and trains of datagrams through them.
+
+Where the kernel can, datagrams of equal size (the last may be shorter) cross it in one call each way, by UDP_SEGMENT
+and UDP_GRO.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+from totem.addresses import sockaddr
+from totem.wire.slices import equal_slices
+
+_log = logging.getLogger(__name__)
+
+# Not in Python's socket module. <linux/udp.h>, <asm-generic/socket.h>
+UDP_SEGMENT = 103
+UDP_GRO = 104
+SO_MEMINFO = 55
+SO_MEMINFO_DROPS = 8
+_FORCED = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
+_SYSCTL = {socket.SO_RCVBUF: "net.core.rmem_max", socket.SO_SNDBUF: "net.core.wmem_max"}
+_PRIORITY_INTERACTIVE = 6
+
+MAX_DATAGRAM = 65535
+MAX_TRAIN_BYTES = 65507
+MAX_TRAIN_FRAMES = 64
+GRO_SPACE = socket.CMSG_SPACE(4)
+
+# Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
+NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
+
+
+def open_socket(node_id: int, address: str, port: int) -> socket.socket:
+    """Open the socket of a node at one of its addresses.
+
+    Raises `OSError` if the address is not this machine's, or the port is taken.
+    """
+    family, place = sockaddr(address, port)
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        sock.bind(place)
+    except OSError as error:
+        sock.close()
+        hint = {
+            errno.EADDRNOTAVAIL: "this machine has no such address",
+            errno.EADDRINUSE: "another process uses it (was the same node started twice?)",
+        }.get(error.errno or 0, error.strerror)
+        text = f"node {node_id} cannot listen at {address} port {port}: {hint}"
+        raise OSError(error.errno, text) from None
+    sock.setblocking(False)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _PRIORITY_INTERACTIVE)
+    return sock
+
+
+def enlarge(sock: socket.socket, option: int, size: int) -> None:
+    """Request a large buffer: beyond the system's limit where this process may, else up to it, with a warning."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _FORCED[option], size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+    granted = sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it for its own use
+    if granted < size:
+        _log.warning(
+            "socket buffer of %d bytes instead of %d, bursts may be lost: set %s to %d (sysctl -w)",
+            granted,
+            size,
+            _SYSCTL[option],
+            size,
+        )
+
+
+def has_option(sock: socket.socket, option: int) -> bool:
+    """Return whether the kernel knows an option of UDP sockets."""
+    try:
+        sock.getsockopt(socket.SOL_UDP, option)
+    except OSError:
+        return False
+    return True
+
+
+def switch_on(sock: socket.socket, option: int) -> bool:
+    """Switch an option of UDP sockets on; return whether the kernel knows it."""
+    try:
+        sock.setsockopt(socket.SOL_UDP, option, 1)
+    except OSError:
+        return False
+    return True
+
+
+def runs(train: Sequence[bytes], largest: int) -> Iterator[list[bytes]]:
+    """Cut a train into what one call takes: frames of equal size, of which the last may be shorter.
+
+    A frame larger than `largest` goes alone, because IP never fragments segments (ruling D6).
+    """
+    start = 0
+    while start < len(train):
+        size = len(train[start])
+        most = min(MAX_TRAIN_FRAMES, MAX_TRAIN_BYTES // size) if size <= largest else 1
+        run = list(train[start : start + most])
+        sizes = list(map(len, run))
+        if sizes.count(size) < len(sizes):
+            equal = next(place for place, other in enumerate(sizes) if other != size)
+            del run[equal + (sizes[equal] < size) :]
+        yield run
+        start += len(run)
+
+
+def segments_of(size: int) -> list[tuple[int, int, bytes]]:
+    """Return the ancillary data with which a train of datagrams of this size leaves."""
+    return [(socket.SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))]
+
+
+def apart(train: bytes, size_as_said: bytes) -> Sequence[bytes]:
+    """Return the datagrams of a train that came, whose size the kernel says. Hot."""
+    size = int.from_bytes(size_as_said, sys.byteorder)
+    whole = len(train) // size
+    datagrams = equal_slices(train, 0, size, whole)
+    return datagrams if whole * size == len(train) else (*datagrams, train[whole * size :])
+
+
+def overflows(sock: socket.socket) -> int:
+    """Return the number of datagrams that the kernel dropped because the receive buffer was full."""
+    figures = sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 4 * (SO_MEMINFO_DROPS + 1))
+    return int.from_bytes(figures[-4:], sys.byteorder)
