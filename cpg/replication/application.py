@@ -98,7 +98,7 @@ class Application(Generic[State]):
     """Makes the first state of an epoch."""
     restore: Callable[[Any], State]
     """Makes the state of an image. `restore(image).image()` must encode to the same bytes as the image, else the
-    snapshot is refused. A `ValueError` refuses it, too.
+    snapshot is refused. An exception refuses it, too, and is named. No server ends, and each keeps the state it has.
     """
     terms: Any
     """What must be equal at all servers. Those that differ do not count together, and are named."""

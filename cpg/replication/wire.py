@@ -327,9 +327,14 @@ class Codec(Generic[State]):
             raise MalformedMessage(f"{what} with a wrong checksum")
         try:
             state = self.application.restore(self._images.decode(frozen))
+            again = self.freeze(state)
         except (ValidationError, ValueError) as error:
             raise MalformedMessage(f"{what}: {error}") from None
-        if self.freeze(state) != frozen:
+        except MemoryError:  # of this server alone: the others may have room
+            raise
+        except Exception as error:  # it comes to all servers at one place of the order, and must not end them all
+            raise MalformedMessage(f"{what}: no state can be made of it: {type(error).__name__}: {error}") from error
+        if again != frozen:
             raise MalformedMessage(
                 f"{what} that is not what a state looks like: `restore` makes a state of another image"
             )

@@ -1,5 +1,6 @@
 """What members of the servers' group say that are no servers, or have another server's number: it has no effect."""
 
+import dataclasses
 import random
 from itertools import count
 
@@ -24,7 +25,7 @@ from cpg.replication.wire import (
     Stored,
     digest,
 )
-from tests.cpg.replication.dictionary import VERSION, Dictionary, Put
+from tests.cpg.replication.dictionary import CODEC, VERSION, Dictionary, Put
 from tests.cpg.replication.orders import decode, encode, freeze, started
 
 STRANGER = Member(4, 9)
@@ -322,6 +323,27 @@ def test_who_reports_what_cannot_be_does_not_count(sender, false):
     assert has_all(order, version)
     assert order[1].replica.lineage < (1, 4, 2, 0)
     assert max(order[node].record.epoch for node in (1, 2, 3)) == 1
+
+
+def test_an_error_in_restore_ends_no_server_and_loses_nothing(monkeypatch):
+    order, version = cluster()
+    order.ring([1, 2], [3])
+    order.settle()
+    order.restart(3)
+
+    def restore(image):
+        raise KeyError("gone")
+
+    monkeypatch.setattr(CODEC, "application", dataclasses.replace(CODEC.application, restore=restore))
+    order.ring([1, 2, 3])
+    order.pass_time(100)
+    for node in (1, 2, 3):
+        assert order[node].replica.phase is Phase.MINORITY
+        assert "its state cannot be read: a snapshot of " in named(order, node)
+        assert "bytes: no state can be made of it: KeyError: 'gone'" in named(order, node)
+    order.ring([1, 2], [3])
+    order.settle()
+    assert all(order[node].ready and order[node].has(version) for node in (1, 2)), "nobody has to load their state"
 
 
 def test_no_state_is_born_instead_of_one_that_cannot_be_read():

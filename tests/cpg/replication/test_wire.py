@@ -10,6 +10,7 @@ from cpg.replication.electorate import Electorate, Voters
 from cpg.replication.identities import ServerId
 from cpg.replication.wire import (
     PART,
+    Codec,
     Commands,
     MalformedMessage,
     NoServer,
@@ -68,6 +69,15 @@ def test_another_version_is_named(version):
 # ---- states in parts
 
 
+def broken_codec(error):
+    """Return a codec whose application cannot restore a state."""
+
+    def restore(image):
+        raise error
+
+    return Codec(replace(CODEC.application, restore=restore))
+
+
 def state(count=1):
     """Return a state with this many long keys."""
     made = Dictionary(3, Voters(1, 1, Electorate({1: 1})))
@@ -103,6 +113,32 @@ def test_an_image_that_a_state_would_not_make_is_none():
     frozen = CODEC._encoder.encode(image)
     with pytest.raises(MalformedMessage, match="that is not what a state looks like: `restore`"):
         CODEC.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
+
+
+def test_an_image_of_which_no_state_can_be_made_is_none():
+    codec = broken_codec(KeyError("gone"))
+    frozen = codec.freeze(state())
+    text = f"a snapshot of {len(frozen)} bytes: no state can be made of it: KeyError: 'gone'"
+    with pytest.raises(MalformedMessage, match=text):
+        codec.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
+
+
+def test_an_image_that_the_state_cannot_make_again_is_none():
+    class Incomplete(Dictionary):
+        def image(self):
+            raise AttributeError("items")
+
+    codec = Codec(replace(CODEC.application, restore=Incomplete.of))
+    frozen = codec.freeze(state())
+    with pytest.raises(MalformedMessage, match="no state can be made of it: AttributeError: items"):
+        codec.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
+
+
+def test_a_lack_of_memory_says_nothing_of_an_image():
+    codec = broken_codec(MemoryError())
+    frozen = codec.freeze(state())
+    with pytest.raises(MemoryError):
+        codec.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
 
 
 @pytest.mark.parametrize("version", [0, LARGEST_VERSION + 1, -1])
