@@ -58,6 +58,7 @@ SHELLS = {
     "cpg.local.server_socket",
     "cpg.local.start",
     "cpg.daemon.status",
+    "cpg.local.thread_waits",
     "cpg.local.timer",
     "cpg.local.turns",
     "cpg.libcpg.library",

@@ -16,7 +16,6 @@ from cluck.client.session import Session
 from cluck.client.steps import LONGEST_REST
 from cluck.client.transport import CLUCKD, DaemonSocket
 from cluck.errors import ConnectionLost, LockError
-from cpg.client.threaded import longest_rest
 from cpg.local.client_socket import (
     FAREWELL_PATIENCE,
     READ_TURN,
@@ -25,6 +24,7 @@ from cpg.local.client_socket import (
     own_name,
     reconnect_pauses,
 )
+from cpg.local.thread_waits import longest_wait
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ class ThreadConnection:
 
     def _rest(self) -> float:
         rest = self._session.deadline - self._clock()
-        rest = min(rest, LONGEST_REST) if rest < math.inf else longest_rest()
+        rest = min(rest, LONGEST_REST) if rest < math.inf else longest_wait()
         if self._records is None:
             rest = min(rest, self._next_try - time.monotonic())
         elif not self._session.is_connected:

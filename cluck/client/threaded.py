@@ -38,8 +38,8 @@ from cluck.clock import boot_time
 from cluck.commands import Leadership, RequestId
 from cluck.errors import LockError
 from cpg.arguments import callback, flag, pathname, patience
-from cpg.client.threaded import longest_rest
 from cpg.local.client_socket import SILENCE, default_socket
+from cpg.local.thread_waits import longest_wait
 from totem.process import process_check
 
 _log = logging.getLogger(__name__)
@@ -298,7 +298,7 @@ class ThreadedLocks(BaseLocks[ThreadedHeld, ThreadedCondition, ThreadedCandidate
         while not until.holds():
             if rest.left == 0:
                 return False
-            bell.wait(longest_rest() if rest.left is None else min(rest.left, longest_rest()))
+            bell.wait(longest_wait() if rest.left is None else min(rest.left, longest_wait()))
         return True
 
     def _task(self) -> int:

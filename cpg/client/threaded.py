@@ -46,6 +46,7 @@ from cpg.local.client_socket import (
     own_name,
     reconnect_pauses,
 )
+from cpg.local.thread_waits import longest_wait
 from cpg.local.timer import Timer
 from cpg.payloads import Guarantee, payloads_of, ring_guarantee, split
 from cpg.stream import DEFAULT_LIMIT, Callbacks, Stream
@@ -60,17 +61,8 @@ _log = logging.getLogger(__name__)
 AnyCallback = TypeVar("AnyCallback", bound=Callable[..., Any] | None)
 
 FOREVER = -1.0
-LONGEST_REST = 3600.0
-"""Seconds after which a longer wait checks again: the system's calls have limits."""
-LONGEST_DEAFNESS = 1.0
-"""The same in the main thread: a signal that comes just before a wait is handled only behind the wait."""
 LEAVE_PATIENCE = 5.0
 """Seconds that `finalize` waits for the own leave to come back."""
-
-
-def longest_rest() -> float:
-    """Return the seconds that this thread may wait before it checks its condition and signals again."""
-    return LONGEST_DEAFNESS if threading.current_thread() is threading.main_thread() else LONGEST_REST
 
 
 class CPG:
@@ -393,7 +385,7 @@ class CPG:
                 rest = deadline - time.monotonic() if deadline is not None else None
                 if rest is not None and rest <= 0:
                     return False
-                self._rest(line, longest_rest() if rest is None else min(rest, longest_rest()))
+                self._rest(line, longest_wait() if rest is None else min(rest, longest_wait()))
 
     def _connect_again(self, line: _DaemonConnection) -> None:
         """Report the lost connection to the group, once, and try to reach a daemon when it is time."""
