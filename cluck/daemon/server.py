@@ -23,9 +23,9 @@ from cluck.server.host import Host
 from cluck.server.queries import name_as_text
 from cluck.server.replies import LeadershipNews
 from cpg.local.access import Access
-from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN
+from cpg.local.client_socket import READ_TURN
 from cpg.local.lifecycle import descriptors_for_clients
-from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept
+from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept, all_written
 from cpg.local.turns import Turns
 from totem.errors import TotemError
 from totem.log_fields import event_fields, extra
@@ -110,9 +110,7 @@ class Server:
         """Send all clients goodbye, and wait for those that read."""
         self.hub.dismiss_all(text)
         self.write()
-        with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
-            for connection in list(self._connections.values()):
-                await connection.written()
+        await all_written(self._connections.values())
 
     async def _serve_one(self, sock: socket.socket, peer: Peer) -> None:
         process = Process(sock, peer.pid)

@@ -17,8 +17,8 @@ import trio
 from cpg.client.ipc import RECORD, Farewell
 from cpg.daemon.hub import Client, Hub
 from cpg.embedded import EmbeddedRing
-from cpg.local.client_socket import FAREWELL_PATIENCE, READ_TURN
-from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept
+from cpg.local.client_socket import READ_TURN
+from cpg.local.server_socket import BEHIND_INTERVAL, Connection, Peer, accept, all_written
 from cpg.local.turns import Turns
 from cpg.ring import live
 from totem.configuration import Delivery
@@ -80,13 +80,11 @@ class Server:
             if connection is not None:
                 connection.write()
 
-    async def farewell(self, text: str, patience: float) -> None:
-        """Send all clients the daemon's goodbye, and wait for those that read, for at most `patience` seconds."""
+    async def farewell(self, text: str) -> None:
+        """Send all clients goodbye, and wait for those that read."""
         self._hub.dismiss_all(text)
         self.write()
-        with trio.move_on_after(patience, shield=True):
-            for connection in list(self._connections.values()):
-                await connection.written()
+        await all_written(self._connections.values())
 
     async def _serve_one(self, sock: socket.socket, peer: Peer) -> None:
         client = self._hub.connect(*peer)
@@ -198,5 +196,5 @@ async def serve(listener: socket.socket, ring: ServedRing, hub: Hub) -> AsyncGen
     async with live(ring), trio.open_nursery() as nursery:
         nursery.start_soon(server.accept, listener)
         yield server
-        await server.farewell(f"the daemon of node {ring.node_id} has been told to end", FAREWELL_PATIENCE)
+        await server.farewell(f"the daemon of node {ring.node_id} has been told to end")
         nursery.cancel_scope.cancel()

@@ -11,14 +11,14 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import trio
 
-from cpg.local.client_socket import SEND_BUFFER, Outbox, RecordSocket, usual_socket
+from cpg.local.client_socket import FAREWELL_PATIENCE, SEND_BUFFER, Outbox, RecordSocket, usual_socket
 from cpg.local.log_pacing import PacedLog
 from totem.errors import ConfigError
 
@@ -116,6 +116,13 @@ class Connection(RecordSocket):
         """Wait until all that waited is in the kernel."""
         while self.unsent is not None:
             await self._news.park()
+
+
+async def all_written(connections: Iterable[Connection]) -> None:
+    """Wait until all clients that read have what waited for them, also where this is cancelled."""
+    with trio.move_on_after(FAREWELL_PATIENCE, shield=True):
+        for connection in list(connections):
+            await connection.written()
 
 
 @contextmanager
