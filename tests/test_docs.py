@@ -84,7 +84,7 @@ SEEN = [
 
 
 @pytest.mark.parametrize("text", SEEN)
-def test_what_operators_are_told_to_look_for_is_said_by_the_code(text):
+def test_messages_that_operators_look_for_are_in_the_code(text):
     for part in filter(None, map(str.strip, text.split("…"))):
         assert any(part in said for said in SAID), f"nothing says {part!r}"
 
@@ -100,7 +100,7 @@ def events():
     return found
 
 
-def test_the_events_of_the_log_are_all_told_of():
+def test_the_events_of_the_log_are_all_documented():
     table = OPERATING.split("| `event` | fields |")[1].split("\n\n")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
     told = {name: set(re.findall(r"`(\w+)`", fields)) - {"node"} for name, fields in rows.items()}
@@ -125,18 +125,18 @@ def options(parser):
 
 
 @pytest.mark.parametrize(("program", "parser"), [("cpg", cpg_parser()), ("cluck", cluck_parser())])
-def test_all_commands_are_told_of_and_no_others(program, parser):
+def test_all_commands_are_documented_and_no_others(program, parser):
     named = set(re.findall(rf"^{program} ([\w-]+)", (DOCS / "commands.md").read_text(), re.MULTILINE))
     assert named == set(choices(parser))
     for page in (OPERATING, LOCKS):
         assert set(re.findall(rf"^{program} ([\w-]+)", page, re.MULTILINE)) <= named
 
 
-def test_the_commands_for_locks_are_all_told_of():
+def test_the_commands_for_locks_are_all_documented():
     assert set(re.findall(r"^cluck ([\w-]+)", LOCKS, re.MULTILINE)) == set(choices(cluck_parser()))
 
 
-def test_the_options_of_cluck_are_all_told_of():
+def test_the_options_of_cluck_are_all_documented():
     told = set(re.findall(r"--[\w-]+", LOCKS)) | {"--help", "--version"}
     assert set(options(cluck_parser())) <= told
 
@@ -151,12 +151,12 @@ def test_the_options_that_are_shown_exist(page):
     assert shown <= known
 
 
-def test_the_settings_of_lock_servers_are_all_told_of():
+def test_the_settings_of_lock_servers_are_all_documented():
     table = LOCKS.split("| `cluckd` | default |")[1].split("\n\n")[0]
     assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(READERS)
 
 
-def test_the_exit_codes_of_cluck_are_all_told_of():
+def test_the_exit_codes_of_cluck_are_all_documented():
     table = LOCKS.split("### Exit codes")[1].split("\n\n")[1]
     codes = [code.value for code in Exit if code is not Exit.SIGNALLED]
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == codes
@@ -205,7 +205,7 @@ def test_the_reference_has_the_package(package):
 
 
 @pytest.mark.parametrize("public", [name for name in cluck.__all__ if name not in ("aio", "blocking")])
-def test_the_public_names_of_cluck_are_told_of(public):
+def test_the_public_names_of_cluck_are_documented(public):
     tutorial = (DOCS / "locks-tutorial.md").read_text()
     assert public in tutorial
     thing = getattr(cluck, public)

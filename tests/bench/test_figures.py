@@ -31,7 +31,7 @@ def test_figures_come_in_the_order_in_which_their_keys_came_first():
     assert [one.key for one in summarize(samples)] == [DELAY, RATE]
 
 
-def test_runs_with_a_flaw_are_left_out_and_told_of():
+def test_runs_with_a_flaw_are_left_out_and_reported():
     samples = [Sample(RATE, 10), Sample(RATE, 500, "membership changed"), Sample(RATE, 12)]
     (found,) = summarize(samples)
     assert (found.value, found.high, found.runs) == (11, 12, 3)

@@ -51,7 +51,7 @@ def test_a_part_shows_each_figure_beside_the_rivals_and_the_last_runs():
     assert section(PART, RUN, earlier()) == SECTION
 
 
-def test_a_part_tells_what_disturbed_it():
+def test_a_part_reports_what_disturbed_it():
     text = section(PART, replace(RUN, load=2.0, nice=19, rounds=1), None)
     assert "commit abc; one round. Processes that ran before it began: 2.0. Measured with nice 19.\n" in text
 

@@ -170,7 +170,7 @@ TICKETS = [
         "a permit more than there are",
         "E",
         [Change(Lock, "admits", "len(self.holders) < self.permits", "len(self.holders) <= self.permits")],
-        by(tickets.test_a_semaphore_has_so_many_permits),
+        by(tickets.test_a_semaphore_grants_as_many_permits_as_it_has),
     ),
     Bug(
         "tokens of each lock by itself",
@@ -867,7 +867,7 @@ LEASES = [
         "take a renewal that came back too late",
         "E10",
         [Change(ClientElections, "_on_leads", "if self._clock() >= candidacy.deadline:", "if False:")],
-        in_session(sessions.test_a_renewal_that_comes_back_too_late_is_none),
+        in_session(sessions.test_a_renewal_that_comes_back_too_late_does_not_count),
     ),
     Bug(
         "resign before all has ended",
@@ -1084,7 +1084,7 @@ CHANGES = [
         "a holder in the minority is told nothing",
         "E1",
         [instead(Replies, "renounce", nothing)],
-        leases.test_a_holder_in_the_minority_is_told_at_once,
+        leases.test_a_holder_in_the_minority_is_informed_at_once,
     ),
     Bug(
         "free what was granted by an earlier life of the server",
@@ -1163,7 +1163,7 @@ MINORITY = [
         "keep any number of words where nobody knows what matters",
         "E14",
         [Change(Submissions, "submit_followup", "len(kept) >= MOST_FOLLOWUPS", "False")],
-        minority.test_a_server_without_a_state_keeps_so_many_words_of_a_client,
+        minority.test_a_server_without_a_state_keeps_a_limited_number_of_words_of_a_client,
     ),
     Bug(
         "keep words where there is no room",
@@ -1199,7 +1199,7 @@ MINORITY = [
         "have any number of requests open",
         "E14",
         [Change(Service, "_request", "or len(local.open) >= MOST_UNSETTLED", "")],
-        minority.test_a_client_has_so_many_requests_open_whatever_it_calls_settled,
+        minority.test_a_client_has_a_limit_of_open_requests_whatever_it_calls_settled,
     ),
     Bug(
         "keep what the dead have asked for",
@@ -1217,13 +1217,13 @@ MINORITY = [
         "answer who does not read",
         "E14",
         [Change(queries.Queries, "advance", "if not local.is_behind():", "if True:")],
-        questions.test_who_does_not_read_is_told_nothing_more,
+        questions.test_a_client_that_does_not_read_is_sent_nothing_more,
     ),
     Bug(
         "take any number of questions",
         "E14",
         [Change(queries.Queries, "add", "len(waiting) >= MOST_QUESTIONS", "False")],
-        questions.test_a_client_has_so_many_questions_open,
+        questions.test_a_client_has_a_limit_of_open_questions,
     ),
 ]
 

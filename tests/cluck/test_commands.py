@@ -124,7 +124,7 @@ def test_messages_between_servers_have_limits_too(kind):
         assert malformed.value.rest is None
 
 
-def test_a_message_whose_head_is_malformed_is_none():
+def test_a_message_with_a_malformed_head_is_ignored():
     for head in ((-1, 2), (1, "2"), (1, 1 << 63)):
         with pytest.raises(MalformedMessage) as malformed:
             decode(encode(Commands(*head, examples())))

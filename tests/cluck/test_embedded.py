@@ -107,7 +107,7 @@ async def test_a_program_that_is_cancelled_gives_its_lock_back_first(autojump_cl
                 pass
 
 
-async def test_who_waits_is_told_how_many_are_ahead(autojump_clock, open_locks):
+async def test_a_waiter_learns_how_many_are_ahead(autojump_clock, open_locks):
     world, told = World(1), []
     async with world.open_ring(1) as ring, open_locks(ring) as locks, trio.open_nursery() as nursery:
 
@@ -122,7 +122,7 @@ async def test_who_waits_is_told_how_many_are_ahead(autojump_clock, open_locks):
             assert told == [2, 1]
 
 
-async def test_what_is_raised_on_being_told_ends_the_wait(autojump_clock, open_locks):
+async def test_an_exception_of_the_callback_for_places_ends_the_wait(autojump_clock, open_locks):
     def refuse(ahead):
         raise RuntimeError(f"{ahead} are too many")
 

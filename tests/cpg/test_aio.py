@@ -78,7 +78,7 @@ async def test_a_callback_that_raises_ends_the_block(daemon):
         await on_asyncio(program, daemon)
 
 
-async def test_a_full_queue_and_a_second_consumer_are_told_in_asyncios_manner(daemon):
+async def test_a_full_queue_and_a_second_consumer_raise_asyncios_errors(daemon):
     async def program(path):
         async with cpg.aio.connect(path) as ring, ring.join("chat") as group:
             for error in (cpg.QueueFull, asyncio.QueueFull):

@@ -36,7 +36,7 @@ def test_numbers_are_whole_and_in_their_range():
             whole("permits", value, 1)
 
 
-def test_a_number_that_is_too_large_is_told_how_large_it_may_be():
+def test_the_error_of_a_large_number_names_the_limit():
     with pytest.raises(ValueError, match=r"permits=\d+: 1 or more, up to 9223372036854775807"):
         whole("permits", 10**30, 1)
     with pytest.raises(ValueError, match=r"permits=0: 1 or more$"):

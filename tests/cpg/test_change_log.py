@@ -69,7 +69,7 @@ def told_to_programs(caplog, node):
 NO_CHANGE = {"lost": (), "left": (), "came": (), "came_back": (), "pause": 0.0}
 
 
-async def test_programs_are_told_the_same(autojump_clock, world, caplog):
+async def test_programs_get_the_same_as_fields(autojump_clock, world, caplog):
     votes = {"event": "quorum", "expected_votes": 3, "highest_expected": 3, "quorum": 2}
     came = {"event": "ring", "ring": "1.9", "members": (1, 2), **NO_CHANGE, "came": (2,), "cause": "join_received"}
     assert told_to_programs(caplog, 1) == [
@@ -187,7 +187,7 @@ def test_nobody_came_to_the_first_ring_of_a_node():
     assert Changes().ring(RingId(3, 4), (2, 3), (3,), cause)[:2] == (False, "ring 3.4 of nodes 2 3")
 
 
-def test_what_is_told_of_a_ring_does_not_end_with_the_sync_of_one_that_was_left():
+def test_the_log_of_a_ring_does_not_end_with_the_sync_of_one_that_was_left():
     cluster = Cluster(2)
     cluster.start()
     cluster.run_for(10)
@@ -216,7 +216,7 @@ async def test_a_ring_that_breaks_all_the_time_does_not_fill_the_log(autojump_cl
     )
 
 
-def test_one_change_that_was_not_told_is_counted_in_the_singular():
+def test_one_change_that_was_not_logged_is_counted_in_the_singular():
     pace = Pace()
     for _ in range(MOST + 2):
         pace.line(Line(False, "a change"), 0.0)
@@ -224,7 +224,7 @@ def test_one_change_that_was_not_told_is_counted_in_the_singular():
     assert pace.line(NOTHING, 2 * INTERVAL) is NOTHING
 
 
-async def test_a_sync_that_is_stuck_is_told_with_who_is_silent(autojump_clock, world, caplog, monkeypatch):
+async def test_a_sync_that_is_stuck_is_logged_with_the_silent_nodes(autojump_clock, world, caplog, monkeypatch):
     async with running(world, 3) as ring:
         statistics = replace(ring._engine_statistics(), syncs_overdue=1, silent=(1, 2))
         monkeypatch.setattr(ring._engine, "statistics", lambda: statistics)

@@ -259,7 +259,7 @@ async def test_leaving_is_bounded_in_time(ring, node, autojump_clock):
     assert trio.current_time() - start == pytest.approx(cpg.group.LEAVE_PATIENCE, abs=0.1)
 
 
-async def test_a_slow_consumer_is_put_out_in_order(ring, node, other, autojump_clock):
+async def test_a_slow_consumer_is_removed_in_order(ring, node, other, autojump_clock):
     async with Group(other, "chat") as fast:
         fast.on_message(lambda sender, message: None)
         with pytest.raises(SlowConsumer, match=r"'chat'.*5000 bytes"):
@@ -364,7 +364,7 @@ async def test_a_number_is_no_name(name, node, autojump_clock):
         Group(node, name)
 
 
-async def test_what_is_wrong_is_told_before_anything_is_done(node, autojump_clock):
+async def test_wrong_arguments_are_named_before_anything_is_done(node, autojump_clock):
     for limit, error in ((1.5, TypeError), (-1, ValueError), (None, TypeError)):
         with pytest.raises(error, match="limit="):
             Group(node, "chat", limit=limit)

@@ -69,7 +69,7 @@ def test_own_messages_out_of_turn_are_found():
     assert not found(one=[*START, *sent(A, "a", "b"), first, second])
 
 
-def test_a_join_or_leave_that_is_told_again_is_found():
+def test_a_join_or_leave_that_is_reported_again_is_found():
     assert found(one=[*START, change(A, B, joined=[[*B, "join"]])])
     assert found(one=[*START, change(A, left=[down(B)]), change(A, left=[down(B)])])
     assert not found(one=[*START, change(A, left=[down(B)]), change(A, B, joined=[[*B, "join"]])])

@@ -474,7 +474,7 @@ class TestMixedColumn:
         traces[1].events.remove(AB)
         assert broken_clauses(traces) == set()
 
-    def test_safe_may_be_told_as_agreed_in_a_transitional_configuration_only(self) -> None:
+    def test_safe_may_be_delivered_as_agreed_in_a_transitional_configuration_only(self) -> None:
         traces = story()
         foreign(traces, 2)
         events = traces[0].events

@@ -206,7 +206,7 @@ def test_the_assertion_of_a_foreign_node_ends_it_alone(cluster: Cluster, monkeyp
     assert cluster.failures == ["1*: a real node dies"]
 
 
-def test_the_application_sends_while_it_is_told(cluster: Cluster) -> None:
+def test_the_application_sends_between_deliveries(cluster: Cluster) -> None:
     """What it asks for between two deliveries takes effect before the next, and all is taken before the node waits."""
 
     class Eager(AnswerAtOnce):

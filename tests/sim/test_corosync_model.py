@@ -883,7 +883,7 @@ def test_a_multicast_without_room_for_a_second_header_kills_in_recovery() -> Non
 # Joins.
 
 
-def test_joins_that_tell_nothing_new_are_answered_at_once_but_not_for_ever() -> None:
+def test_joins_without_news_are_answered_at_once_but_not_for_ever() -> None:
     """Two nodes that do this to each other would never stop, and their consensus timers never expire."""
     model = _operational(members=(2,), seq=5)
     model.receive(codec.encode(Join(1, 1, 5, (1, 2, 3), (3,))), 0.0)

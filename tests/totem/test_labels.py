@@ -162,7 +162,7 @@ def test_frames_of_small_messages_are_full_and_equal():
     assert estimate == pytest.approx(len(frames), abs=1)
 
 
-def test_a_label_is_told_once():
+def test_a_label_is_sent_once():
     it = ring()
     for _ in range(100):
         it.packer.extend([b"x" * 50], Guarantee.AGREED, ENVELOPES[2])

@@ -266,7 +266,7 @@ def told_of(machine, text):
     return [notice for notice in machine.take().notices if text in notice]
 
 
-def test_strangers_cannot_use_up_what_an_administrator_is_told():
+def test_strangers_cannot_use_up_the_lines_for_an_administrator():
     """Of each cause one text a minute, then the number of the others; also a day later, and beside other causes."""
     machine = ring_of_one()
     machine.take()
@@ -431,7 +431,7 @@ def test_a_frame_that_came_with_a_token_is_not_missed(place):
     assert not ring.misses
 
 
-def test_features_that_only_others_know_are_nobodys():
+def test_features_that_only_others_know_are_not_used():
     cluster = Cluster(3)
     cluster.start()
     cluster[2].machine.own_features |= 1 << 63 | 1 << 40

@@ -233,7 +233,7 @@ def test_default_directory(uid, state_home, expected, monkeypatch):
     assert default_directory() == expected
 
 
-def test_a_user_without_a_home_is_told_what_to_do(monkeypatch):
+def test_a_user_without_a_home_learns_what_to_do(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where HOME is not set and no such user is known
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)

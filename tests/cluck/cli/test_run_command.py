@@ -163,7 +163,7 @@ async def test_a_lost_lock_ends_the_group_in_order(run):
 LOST = "it was lost, and the command was ended; no leader is chosen here now: nobody is here"
 
 
-async def test_a_leadership_that_is_lost_is_told_and_that_it_is_won_again(run):
+async def test_a_lost_leadership_is_reported_and_so_is_the_next_one(run):
     one = run("echo up; read -r go_on; exit 3", what="elect")
     assert await one.line() == "up"
     one.lose()
@@ -200,7 +200,7 @@ async def test_a_right_and_its_command_that_end_in_one_moment():
     assert scope.cancelled_caught
 
 
-async def test_a_leadership_whose_lease_ends_while_cluck_elect_stands_still_is_told(run):
+async def test_a_leadership_whose_lease_ends_while_cluck_elect_hangs_is_reported(run):
     one = run("echo up; exec sleep 1000", "--duration", "1", "--grace", "0.2", what="elect")
     assert await one.line() == "up"
     one.process.send_signal(signal.SIGSTOP)

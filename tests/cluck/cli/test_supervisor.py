@@ -101,7 +101,7 @@ while True:
 """
 
 
-def test_what_ends_is_told_so_once():
+def test_a_command_gets_one_signal_though_both_end_it():
     """The supervisor ends it by the clock, and is told to by `cluck run` behind that."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, supervisor.__file__, str(there.fileno()), "1000", "all", sys.executable, "-c"]

@@ -47,7 +47,7 @@ async def until(condition):
 
 
 @on_both_loops
-async def test_a_forked_process_cannot_tell_whether_it_holds_the_lock(cluster):
+async def test_a_forked_process_cannot_check_the_lock(cluster):
     async with to(cluster) as locks, locks.lock("backup") as held:
         child = os.fork()
         if not child:
@@ -153,7 +153,7 @@ def test_a_lease_without_duration_is_renewed_as_long_as_the_block_runs():
     in_virtual_time(program)
 
 
-def test_who_waits_while_nobody_decides_is_told_in_the_log(caplog):
+def test_a_wait_while_nobody_decides_is_logged(caplog):
     async def program(cluster):
         cluster.cut_off()
         async with to(cluster, trio.current_time) as locks, trio.open_nursery() as nursery:
@@ -588,7 +588,7 @@ def test_a_block_ends_where_the_lock_server_stands_still(hold):
 
 
 @pytest.mark.parametrize(("duration", "lease"), [(None, LEASE), (60, 60)])
-def test_a_lost_lock_is_told_at_its_deadline_where_the_lock_server_stands_still(duration, lease):
+def test_a_lost_lock_is_reported_at_its_deadline_where_the_lock_server_hangs(duration, lease):
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks:
             with Elapsed() as elapsed, loses(r"without renewal"):
@@ -629,7 +629,7 @@ def test_a_wait_on_a_condition_has_an_end_where_the_lock_server_stands_still(is_
     in_virtual_time(program)
 
 
-def test_another_waiter_is_notified_in_the_place_of_one_that_could_not_be_told():
+def test_another_waiter_is_notified_instead_of_one_that_cannot_be_reached():
     async def program(cluster):
         async with to(cluster, trio.current_time) as locks, trio.open_nursery() as nursery:
 

@@ -37,7 +37,7 @@ async def test_a_leader_and_those_who_look_at_it(shell):
 
 
 @on_all_shells
-async def test_roles_are_told_in_pairs_from_the_present_one_on(shell):
+async def test_roles_are_reported_in_pairs_from_the_present_one_on(shell):
     async with shell.connect() as locks:
         async with locks.candidate("scheduler") as me:
             await shell.until(lambda: me.is_leader)
@@ -143,7 +143,7 @@ async def test_a_slow_observer_misses_the_oldest_and_the_lost_know_nothing(shell
 
 
 @on_all_shells
-async def test_who_observes_hears_of_the_end_of_the_client(shell):
+async def test_an_observer_is_informed_of_the_end_of_the_client(shell):
     async with shell.connect() as locks, locks.observe("scheduler") as leaderships:
         assert (await anext(leaderships)).leader is None
     with pytest.raises(ConnectionLost, match="has been closed"):

@@ -119,7 +119,7 @@ async def test_a_timeout_means_what_it_says_and_leaves_nothing_behind(shell):
 
 
 @on_all_shells
-async def test_who_would_wait_for_itself_is_told_the_circle(shell):
+async def test_a_request_that_would_wait_for_itself_is_refused_with_the_circle(shell):
     """Each task and each thread is an owner of its own."""
     async with shell.connect() as locks, shell.tasks() as tasks, locks.lock("a"):
         with pytest.raises(DeadlockError) as caught:
@@ -461,7 +461,7 @@ async def test_a_program_that_ends_without_a_connection_waits_for_one_if_it_has_
 
 
 @on_all_shells
-async def test_who_waits_hears_of_the_end_of_the_client(shell):
+async def test_a_waiter_is_informed_of_the_end_of_the_client(shell):
     cluster = shell.cluster
 
     async def wait():

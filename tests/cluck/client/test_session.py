@@ -149,7 +149,7 @@ def pass_time(world, seconds):
 WAITS = "waits, since the lock servers are not ready: node 3 is missing; see cluck status"
 
 
-def test_a_wait_that_lasts_since_nobody_decides_is_told_once_and_its_end_too(world):
+def test_a_long_wait_for_a_decision_is_logged_once_and_so_is_its_end(world):
     world.hear(Readiness(False, "node 3 is missing"))
     world.acquire(b"backup")
     pass_time(world, 0.5)
@@ -163,14 +163,14 @@ def test_a_wait_that_lasts_since_nobody_decides_is_told_once_and_its_end_too(wor
     assert len(world.warnings) == 2
 
 
-def test_a_candidate_that_nobody_can_choose_is_told_too(world):
+def test_a_candidate_that_waits_for_a_decision_is_logged_too(world):
     candidacy = world.session.elections.stand(1, b"boss", world.change)
     world.hear(Standing(candidacy.id), Readiness(False, "node 3 is missing"))
     pass_time(world, 3)
     assert world.warnings == [f"election 'boss' {WAITS}"]
 
 
-def test_a_program_that_waits_for_nothing_else_is_told_too(world):
+def test_a_program_that_waits_for_readiness_alone_is_logged_too(world):
     world.hear(Readiness(False, "node 3 is missing"))
     with world.session.standstill.awaiting():
         pass_time(world, 60)
@@ -180,7 +180,7 @@ def test_a_program_that_waits_for_nothing_else_is_told_too(world):
     assert world.warnings[1:] == ["the lock servers are ready again"]
 
 
-def test_what_does_not_wait_is_told_nothing(world):
+def test_a_session_without_waiting_requests_logs_nothing(world):
     world.hold(b"held")
     world.hear(Readiness(False, "node 3 is missing"))
     pass_time(world, 2.5)
@@ -191,7 +191,7 @@ def test_what_does_not_wait_is_told_nothing(world):
     assert world.warnings == []
 
 
-def test_without_a_connection_another_line_tells(world):
+def test_a_wait_without_a_connection_is_not_logged_as_one_for_a_decision(world):
     world.acquire(b"backup")
     world.hear(Readiness(False, "node 3 is missing"))
     world.lose()
@@ -322,7 +322,7 @@ def test_a_lease_of_which_nothing_is_left_is_renewed_before_it_is_held(world):
     assert world.said() == []
 
 
-def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_lock_is_renewed_in_vain(world):
+def test_a_server_that_was_slow_to_welcome_reports_its_clock_again_before_a_lock_is_renewed_in_vain(world):
     """Else each lease would be taken for one that is over, and renewed as fast as the ring goes."""
     world.lose()
     world.connect(late=3.0)
@@ -338,7 +338,7 @@ def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_lock_i
     assert ticket.deadline == pytest.approx(world.now + 2 - 0.4)
 
 
-def test_a_clock_that_was_told_worse_than_before_changes_nothing(world):
+def test_a_later_and_worse_report_of_the_clock_changes_nothing(world):
     ticket = world.acquire(duration=2.0)
     world.hear(LockHeld(ticket.id, 11, 0.0))
     world.now += 5
@@ -678,7 +678,7 @@ def test_a_wait_that_was_withdrawn_before_it_began_gives_the_lock_back(world):
     assert world.said() == [Release(held.id, 11)]
 
 
-def test_while_the_wait_is_under_way_the_lease_is_nobodys_business(world):
+def test_no_lease_is_renewed_while_a_wait_is_under_way(world):
     held = world.hold()
     ticket = world.wait(held)
     world.said()
@@ -813,7 +813,7 @@ def test_a_leader_that_was_silent_never_leads_again_by_its_old_token(world):
     assert candidacy.token == 22
 
 
-def test_a_renewal_that_comes_back_too_late_is_none(world):
+def test_a_renewal_that_comes_back_too_late_does_not_count(world):
     """The clock has not been looked at since."""
     candidacy = world.lead()
     assert candidacy.why_ended == ""
@@ -837,7 +837,7 @@ def test_a_leader_whose_lease_has_nothing_left_renews_before_it_begins(world):
     assert world.said() == []
 
 
-def test_a_server_that_was_slow_to_welcome_tells_its_clock_again_before_a_leader_renews_in_vain(world):
+def test_a_server_that_was_slow_to_welcome_reports_its_clock_again_before_a_leader_renews_in_vain(world):
     world.lose()
     world.connect(late=4.0)
     candidacy = world.session.elections.stand(1, b"election", world.change)
@@ -960,7 +960,7 @@ def test_observers(world):
     assert world.said() == []
 
 
-def test_of_many_questions_so_many_are_asked_at_a_time(world):
+def test_questions_are_sent_a_limited_number_at_a_time(world):
     questions = [world.session.query("status", world.change) for _ in range(2 * MOST_QUESTIONS + 1)]
     numbers = [said.number for said in world.said()]
     assert len(numbers) == MOST_QUESTIONS
@@ -975,7 +975,7 @@ def test_of_many_questions_so_many_are_asked_at_a_time(world):
     assert again == [question.record.number for question in questions[MOST_QUESTIONS : 2 * MOST_QUESTIONS]]
 
 
-def test_a_client_observes_so_many_elections(world):
+def test_a_client_observes_a_limited_number_of_elections(world):
     observations = [world.session.elections.observe(b"%d" % number, world.change) for number in range(MOST_OBSERVED)]
     world.session.elections.observe(b"0", world.change)
     with pytest.raises(Overflow, match="1024 elections"):

@@ -40,7 +40,7 @@ def wait_twice(seen):
     return "done"
 
 
-def test_steps_are_told_whether_what_they_wait_for_has_come():
+def test_steps_learn_whether_what_they_wait_for_has_come():
     seen = []
     result, waits = drive(wait_twice(seen), True, False)
     assert (result, seen) == ("done", [True, False])

@@ -178,7 +178,7 @@ def test_the_servers_are_waited_for_as_long_as_is_said(server, locks):
     assert locks.wait_ready(PATIENCE)
 
 
-def test_who_waits_while_nobody_decides_is_told_in_the_log(server, connect, pool, caplog, monkeypatch):
+def test_a_wait_while_nobody_decides_is_logged(server, connect, pool, caplog, monkeypatch):
     monkeypatch.setattr("cluck.client.stalls.LOOK", 0.0)
     locks = connect()
     server.cut_off()

@@ -275,7 +275,7 @@ async def test_force_is_for_administrators(tmp_path, config):
         ([Hello(VERSION, "test"), Hello(VERSION)], Farewell.MALFORMED, "a second Hello"),
     ],
 )
-async def test_who_says_what_may_not_be_said_is_told_goodbye(cluckd, said, why, text):
+async def test_a_client_that_breaks_the_protocol_is_sent_goodbye(cluckd, said, why, text):
     other = await cluckd.speaker().greet()
     speaker = cluckd.speaker()
     if isinstance(said[0], bytes):
@@ -591,7 +591,7 @@ def test_one_user_takes_neither_all_places_nor_the_room_of_others():
     assert not hub.connect(60, 1001, 0).ended
 
 
-def test_who_does_not_read_is_put_out_with_a_goodbye():
+def test_a_client_that_does_not_read_is_disconnected_with_a_goodbye():
     hub = Hub(Access(), client_limit=1000, total_limit=1500)
     slow, other = hub.connect(1, 0, 0), hub.connect(2, 0, 0)
     for _ in range(100):

@@ -95,7 +95,7 @@ def walk(tmp_path):
     walk.close()
 
 
-async def test_the_walk_goes_as_it_is_told(walk):
+async def test_the_walk_goes_as_the_page_says(walk):
     (walk.folder / "ring.conf").write_text(walk.block("totem {"))
     lines = walk.block("cluckd").splitlines()
     while_two, with_three = re.search(r"The first two say `(.*?)`; with the third, `(.*?)`", SENTENCES).groups()

@@ -79,7 +79,7 @@ async def test_a_first_start(autojump_clock, world, caplog):
         assert told(caplog, 3) == []  # they are read once
 
 
-async def test_programs_are_told_the_same(autojump_clock, world, caplog):
+async def test_programs_get_the_same_as_fields(autojump_clock, world, caplog):
     few, all_needed = told_to_programs(caplog, 1)
     why = "too few lock servers are here: nothing from node 2, 3"
     assert few == {"event": "no_locks", "phase": "minority", "why": why}
@@ -132,7 +132,7 @@ async def test_a_node_is_cut_off(autojump_clock, world, caplog):
         assert told(caplog, 3) == [("INFO", f"{ALL_THREE}nothing was decided for T")]
 
 
-def test_a_view_that_does_not_come_to_decide_is_told_once():
+def test_a_view_that_does_not_come_to_decide_is_logged_once():
     """Nobody is missing, but something is not answered."""
     changes = ChangeLog(0.0)
     replica = SimpleNamespace(phase=Phase.ROUND, why="servers have not reported yet", differences=(), voters=None)
@@ -153,7 +153,7 @@ def texts(lines):
     return [line.text for line in lines]
 
 
-def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
+def test_a_ring_that_does_not_move_is_logged_once_and_then_for_how_long():
     changes, replica = ChangeLog(0.0), deciding(Electorate({1: 1}))
     decide = "the lock servers of node 1 decide; nothing was decided for "
     assert texts(changes.news(replica, None, 1.0)) == [f"{decide}1.000 s"]
@@ -163,7 +163,7 @@ def test_a_ring_that_does_not_move_is_told_once_and_how_long_that_was():
     assert not changes.news(replica, None, 1001.0)
 
 
-def test_who_votes_from_now_on_is_told_when_it_is_in_force():
+def test_a_change_of_voters_is_logged_when_it_is_in_force():
     changes, replica = ChangeLog(0.0), deciding(Electorate({1: 1, 2: 1}))
     assert len(changes.news(replica, None, 1.0)) == 1
     replica.voters = replica.voters.changing(Electorate({1: 1, 2: 1, 3: 1}))
@@ -188,7 +188,7 @@ async def test_who_is_configured_otherwise_is_named_once(autojump_clock, world, 
         assert told(caplog, 1) == []
 
 
-async def test_who_leads_is_told_where_its_client_is(autojump_clock, world, caplog):
+async def test_a_leadership_is_logged_at_the_server_of_its_client(autojump_clock, world, caplog):
     async with serving(world, 3, world.disks[3]) as three, trio.open_nursery() as nursery:
         await trio.sleep(PLENTY)
         one = Talker(three)
@@ -238,7 +238,7 @@ def elections(caplog):
     return texts
 
 
-async def test_what_is_taken_by_force_is_told_everywhere(autojump_clock, world, caplog):
+async def test_a_lock_taken_by_force_is_logged_at_every_server(autojump_clock, world, caplog):
     async with serving(world, 3, world.disks[3]) as three:
         await trio.sleep(PLENTY)
         one = Talker(three)

@@ -114,7 +114,7 @@ async def test_what_a_lost_node_held_is_free_after_its_lease(autojump_clock, dis
         assert trio.current_time() > tokens[0].deadline
 
 
-async def test_a_minority_grants_nothing_and_its_holders_are_told(autojump_clock, disks):
+async def test_a_minority_grants_nothing_and_informs_its_holders(autojump_clock, disks):
     world = World(3)
     async with serving(world, 1, disks[1]) as one, serving(world, 2, disks[2]) as two, serving(world, 3, disks[3]):
         a, b = Talker(one), Talker(two)

@@ -133,7 +133,7 @@ def test_a_renewal_in_time_keeps_the_lock():
 # ---- what is lost
 
 
-def test_a_holder_in_the_minority_is_told_at_once():
+def test_a_holder_in_the_minority_is_informed_at_once():
     order = started()
     order[1].acquire(lease=60.0)
     order.settle()
@@ -192,7 +192,7 @@ def test_a_connection_that_is_lost_frees_its_locks_with_their_leases():
     assert len(order[2].held) == 1
 
 
-def test_who_does_not_wait_is_told_that_nothing_is_decided_now():
+def test_a_request_that_does_not_wait_fails_while_nothing_is_decided():
     order = started()
     order.ring([1], [2, 3])
     order.settle()
@@ -227,7 +227,7 @@ def test_a_request_that_is_withdrawn_before_it_was_given_to_the_group_is_gone():
 # ---- what is told at the end of a change
 
 
-def test_what_was_given_back_during_a_change_is_not_told_as_lost():
+def test_a_release_during_a_change_is_not_reported_as_a_loss():
     """The release is applied before what the view began with is final. It is reported when it is final, and as a
     release.
     """
@@ -240,7 +240,7 @@ def test_what_was_given_back_during_a_change_is_not_told_as_lost():
     assert [ended.why for ended in order[2].of(Ended)] == [None]
 
 
-def test_who_leads_is_told_behind_a_change_only_when_it_is_final():
+def test_a_leader_is_reported_after_a_change_only_when_it_is_final():
     """The commit is applied before what the view began with is final: nobody hears of it until it is final, too."""
     order = started(5, safe=False)
     order[2].say(Stand(RequestId(Owner(order[2].client, 0), 1), b"head"))

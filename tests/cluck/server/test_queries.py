@@ -42,7 +42,7 @@ def take(server, turns=1):
     return server.of(Answer)[before:]
 
 
-def test_an_answer_is_made_as_it_is_told(monkeypatch):
+def test_an_answer_is_made_as_it_is_sent(monkeypatch):
     made = []
     holder = queries._holder
     monkeypatch.setattr(queries, "_holder", lambda *about: made.append(about) or holder(*about))
@@ -89,7 +89,7 @@ def test_clients_are_answered_in_turn():
     assert [part.number for part in other if isinstance(part, Answer)] == [1]
 
 
-def test_who_does_not_read_is_told_nothing_more():
+def test_a_client_that_does_not_read_is_sent_nothing_more():
     order = with_locks(200)
     one = order[1]
     local = one.service.clients[one.client]
@@ -102,7 +102,7 @@ def test_who_does_not_read_is_told_nothing_more():
     assert take(one)
 
 
-def test_a_client_has_so_many_questions_open():
+def test_a_client_has_a_limit_of_open_questions():
     order = with_locks(200)
     one = order[1]
     ask(one, *range(MOST_QUESTIONS))
@@ -138,7 +138,7 @@ def test_where_there_is_nothing_the_answer_is_a_list(question):
     assert isinstance(order[1].service.answer(question), list)
 
 
-def test_a_client_observes_so_many_elections():
+def test_a_client_observes_a_limited_number_of_elections():
     order = started()
     for number in range(MOST_OBSERVED):
         order[1].say(Observe(b"%d" % number))

@@ -90,7 +90,7 @@ def deliver_up_to(order, *kinds):
 # ---- elections
 
 
-def test_a_candidate_leads_and_all_that_observe_are_told():
+def test_a_candidate_leads_and_all_observers_are_informed():
     order = started()
     order[3].say(Observe(b"head"))
     candidate = order[1].stand()
@@ -159,7 +159,7 @@ def test_only_the_first_leader_of_the_service_hurries_elections():
     assert set(proposed) <= {order[1].service.replica.leaders[0]}
 
 
-def test_a_leader_that_comes_back_is_told_that_it_leads_when_it_has_renewed():
+def test_a_leader_that_comes_back_learns_that_it_leads_when_it_has_renewed():
     order = started()
     order[1].stand()
     order.settle()
@@ -275,7 +275,7 @@ def test_a_round_is_closed_although_the_first_leader_of_the_service_stands_still
     assert chosen.owner.client == order[second].client
 
 
-def test_a_leader_that_was_taken_for_lost_is_told_so_and_leads_again_under_another_token():
+def test_a_leader_that_was_taken_for_lost_learns_it_and_leads_again_under_another_token():
     order = started()
     order[3].stand()
     order.settle()
@@ -565,7 +565,7 @@ def test_a_client_that_asked_whether_it_still_holds_and_was_lost_unheard_holds()
     assert order[2].state.table.ticket(request) is not None
 
 
-def test_who_was_not_there_to_be_told_that_its_server_is_cut_off_holds():
+def test_a_client_that_was_away_while_its_server_was_cut_off_still_holds():
     order = started()
     request = order[1].acquire(lease=60.0)
     order.settle()
@@ -638,7 +638,7 @@ def test_what_was_withdrawn_before_the_group_heard_of_it_never_comes(again):
     assert order[2].state.table.ticket(request) is None
 
 
-def test_the_group_hears_of_no_client_that_asked_it_for_nothing():
+def test_a_client_without_requests_is_unknown_to_the_group():
     """Otherwise clients that come and go while this server is cut off would accumulate."""
     order = started()
     order.ring([1], [2, 3])
@@ -662,7 +662,7 @@ def test_nobody_is_asked_for_pongs_that_does_not_stand():
     assert not order[2].of(Ping)
 
 
-def test_the_place_in_a_queue_is_told_when_it_changes_and_not_again():
+def test_the_place_in_a_queue_is_reported_when_it_changes_and_not_again():
     order = started()
     order[2].acquire()
     order[3].acquire()
@@ -676,7 +676,7 @@ def test_the_place_in_a_queue_is_told_when_it_changes_and_not_again():
     assert [queued.ahead for queued in order[1].of(Queued)] == [2, 1]
 
 
-def test_a_client_is_told_the_clock():
+def test_a_client_gets_the_clock():
     order = started()
     order.now += 7
     order[1].say(ReadClock())
@@ -773,7 +773,7 @@ def test_to_observe_costs_the_same_however_much_is_not_final_yet():
     assert cost(1000) == cost(10)
 
 
-def test_who_hears_nothing_of_what_it_says_is_not_ready():
+def test_a_server_whose_messages_do_not_come_back_is_not_ready():
     """For example, the daemon of its ring hangs: the view is what it was, and nobody says that it is of no use."""
     order = started()
     server = order[1]
@@ -799,7 +799,7 @@ def test_who_hears_nothing_of_what_it_says_is_not_ready():
     assert len(server.held) == 1
 
 
-def test_who_observes_while_the_ring_stands_still_is_told_who_leads():
+def test_an_observer_learns_who_leads_while_the_ring_stands_still():
     order = started()
     order[1].stand()
     order.settle()

@@ -42,7 +42,7 @@ def test_nobody_else_can_read_the_key_at_any_moment(tmp_path, open_to_all, monke
     assert Disk(tmp_path, 1).key() == key
 
 
-def test_a_folder_that_is_made_is_told(tmp_path, caplog):
+def test_a_folder_that_is_made_is_logged(tmp_path, caplog):
     caplog.set_level("INFO")
     for _ in range(2):
         Disk(tmp_path / "deep" / "er", 1)

@@ -87,7 +87,7 @@ def test_a_candidate_that_the_group_may_have_heard_of_is_withdrawn_there():
     assert order[1].of(Refused)[-1].request == request
 
 
-def test_a_server_without_a_state_keeps_so_many_words_of_a_client():
+def test_a_server_without_a_state_keeps_a_limited_number_of_words_of_a_client():
     """It cannot know yet what matters: a former life may have granted it."""
     order = started(in_process=False, survivors=True)
     order.restart(1)
@@ -160,7 +160,7 @@ def _all_said(order):
     return said
 
 
-def test_a_client_has_so_many_requests_open_whatever_it_calls_settled():
+def test_a_client_has_a_limit_of_open_requests_whatever_it_calls_settled():
     order = started()
     cut_off(order)
     for number in range(1, 2 * MOST_UNSETTLED):

@@ -271,7 +271,7 @@ def test_a_request_waits_once_whatever_comes_in_its_name(bench):
     assert bench.apply(Notify(w, b"condition")) == [Woken(w, True), Granted(w, FIRST + 1)]
 
 
-def test_so_many_may_wait_on_a_condition(bench, monkeypatch):
+def test_waiters_on_a_condition_are_limited(bench, monkeypatch):
     monkeypatch.setattr(conditions, "MOST_WAITING", 1)
     a = bench.acquire_and_wait("A")
     b, _ = bench.acquire("B")
@@ -281,7 +281,7 @@ def test_so_many_may_wait_on_a_condition(bench, monkeypatch):
     assert bench.table.ticket(b).token, "the lock stays held"
 
 
-def test_so_many_may_wait_on_all_conditions(bench, monkeypatch):
+def test_waiters_on_all_conditions_are_limited(bench, monkeypatch):
     monkeypatch.setattr(conditions, "MOST_WAITERS", 1)
     bench.acquire_and_wait("A")
     bench.acquire("B")
@@ -292,7 +292,7 @@ def test_so_many_may_wait_on_all_conditions(bench, monkeypatch):
     assert Waiting(w) in outcomes, "it is those who wait now that count"
 
 
-def test_who_finds_the_queue_of_the_lock_full_when_woken_is_told(bench, monkeypatch):
+def test_a_woken_waiter_is_refused_where_the_queue_of_the_lock_is_full(bench, monkeypatch):
     monkeypatch.setattr(lock_table, "MOST_WAITING", 0)
     w = bench.acquire_and_wait("A")
     bench.acquire("B")

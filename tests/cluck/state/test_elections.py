@@ -625,7 +625,7 @@ def test_to_stand_again_changes_nothing(bench):
     assert encode(bench.state.image()) == before
 
 
-def test_what_a_leader_attaches_is_told_with_a_version(bench):
+def test_a_leaders_attachment_is_reported_with_a_version(bench):
     a, _ = led_by_first(bench, "B")
     p, outcomes = bench.publish("A", FIRST, b"x")
     assert outcomes == [Published(p, 1), Leadership(E, a, FIRST, version=1, blob=b"x")]
@@ -669,7 +669,7 @@ def test_to_publish_again_changes_nothing(bench):
 # ---- bounds
 
 
-def test_so_many_may_stand_in_an_election(bench, monkeypatch):
+def test_candidates_of_an_election_are_limited(bench, monkeypatch):
     monkeypatch.setattr(elections, "MOST_CANDIDATES", 1)
     bench.stand("A")
     b, outcomes = bench.stand("B")
@@ -677,7 +677,7 @@ def test_so_many_may_stand_in_an_election(bench, monkeypatch):
     assert len(bench.state.elections.by_name[E].candidates) == 1
 
 
-def test_so_many_elections_there_may_be(bench, monkeypatch):
+def test_elections_are_limited(bench, monkeypatch):
     monkeypatch.setattr(elections, "MOST_ELECTIONS", 1)
     bench.stand("A")
     other = bench.request("B")
@@ -685,7 +685,7 @@ def test_so_many_elections_there_may_be(bench, monkeypatch):
     assert list(bench.state.elections.by_name) == [E]
 
 
-def test_so_many_may_stand_in_all_elections(bench, monkeypatch):
+def test_candidates_of_all_elections_are_limited(bench, monkeypatch):
     monkeypatch.setattr(elections, "MOST_STANDING", 1)
     a, _ = bench.stand("A")
     b, outcomes = bench.stand("B")

@@ -118,7 +118,7 @@ def test_nobody_has_priority_for_a_permit(bench):
     assert [t.request for t in bench.table.locks[b"lock"].waiting] == [r, p]
 
 
-def test_a_semaphore_has_so_many_permits(bench):
+def test_a_semaphore_grants_as_many_permits_as_it_has(bench):
     a, b, c = (bench.acquire(who, permits=2) for who in "ABC")
     assert [type(outcomes[0]) for _, outcomes in (a, b, c)] == [Granted, Granted, Queued]
     assert bench.release(FIRST)[1:] == [Granted(c[0], FIRST + 2)]
@@ -363,7 +363,7 @@ def test_what_is_remembered_of_a_client_has_a_bound(bench):
     assert bench.state.requests._answers == len(history.ended)
 
 
-def test_of_clients_and_of_answers_there_are_so_many(bench, monkeypatch):
+def test_clients_and_answers_are_limited(bench, monkeypatch):
     monkeypatch.setattr("cluck.state.request_history.MOST_CLIENTS", 2)
     monkeypatch.setattr("cluck.state.request_history.MOST_ANSWERS", 3)
     for who in "AB":
@@ -466,7 +466,7 @@ def test_the_answer_to_what_was_settled_while_open_is_remembered_until_more_is(b
     assert bench.apply(Withdraw(a)) == [Refused(a, Why.SETTLED)]
 
 
-def test_so_many_may_wait_for_a_lock(bench, monkeypatch):
+def test_waiters_for_a_lock_are_limited(bench, monkeypatch):
     monkeypatch.setattr(lock_table, "MOST_WAITING", 1)
     bench.acquire("A")
     b, _ = bench.acquire("B")
@@ -475,7 +475,7 @@ def test_so_many_may_wait_for_a_lock(bench, monkeypatch):
     assert [t.request for t in bench.table.locks[b"lock"].waiting] == [b]
 
 
-def test_so_many_tickets_there_may_be(bench, monkeypatch):
+def test_tickets_are_limited(bench, monkeypatch):
     monkeypatch.setattr(lock_table, "MOST_TICKETS", 2)
     bench.acquire("A")
     bench.acquire("B", "other")

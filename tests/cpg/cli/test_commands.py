@@ -139,7 +139,7 @@ async def test_a_ring_that_is_being_formed_is_not_quorate(voting, monkeypatch):
     assert "gather for 0:00:05, not quorate\n" in "\n".join([*ring_lines(told | {"waiting": 0}, rates(told, told)), ""])
 
 
-async def test_status_tells_who_does_not_receive(voting):
+async def test_status_names_a_node_that_does_not_receive(voting):
     ring = voting.ring
     machine, now = ring._shell.processor, trio.current_time()
     assert (ring_status(ring, now, now)["standstill"], ring_status(ring, now, now)["left_out"]) == ("", [])
@@ -290,13 +290,13 @@ async def test_one_ring_is_to_be_named(arguments, text):
 
 @pytest.mark.parametrize(("to", "told"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")])
 @pytest.mark.parametrize("command", ["members", "quorum", "status", "listen chat"])
-async def test_what_cannot_be_printed_is_told_in_a_line(voting, command, to, told):
+async def test_an_output_error_ends_a_command_with_one_line(voting, command, to, told):
     line = f"exec {sys.executable} -m cpg {command} --socket {voting.path} {to}"
     done = await trio.run_process(["sh", "-c", line], capture_stderr=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (1, f"cpg: standard output: {told}\n")
 
 
-async def test_messages_that_cannot_be_read_are_told_in_a_line(voting):
+async def test_messages_that_cannot_be_read_end_a_command_with_one_line(voting):
     line = f"exec {sys.executable} -m cpg send chat --alone --socket {voting.path} <&-"
     done = await trio.run_process(["sh", "-c", line], capture_stderr=True, check=False)
     assert (done.returncode, done.stderr.decode()) == (1, "cpg: standard input: it is closed\n")

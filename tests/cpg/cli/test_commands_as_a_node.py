@@ -70,7 +70,7 @@ async def test_listen_and_send(config, nursery):
     assert await two.stop() == 0
 
 
-async def test_a_killed_listener_is_told_as_nodedown(config, nursery):
+async def test_a_killed_listener_is_reported_as_nodedown(config, nursery):
     one = await listen(config, 1).start(nursery)
     two = await listen(config, 2).start(nursery)
     await one.until(members(2))
@@ -109,7 +109,7 @@ async def test_a_reader_that_has_gone(config, nursery):
     assert b"Error" not in done.stderr
 
 
-async def test_sigint_leaves_in_order_and_tells_so(config, nursery):
+async def test_sigint_leaves_in_order_and_says_so(config, nursery):
     one = await listen(config, 1).start(nursery)
     two = await listen(config, 2).start(nursery)
     await one.until(members(2))
@@ -196,7 +196,7 @@ async def test_three_floods_agree(config):
     }
 
 
-async def test_a_paced_flood_tells_latencies(tmp_path):
+async def test_a_paced_flood_reports_latencies(tmp_path):
     config = write_config(tmp_path, 1)
     code, out, _ = await run("flood", "-g", "b", "-n", "1", "-t", "0.2", "-r", "100", "-c", config)
     report = json.loads(out)

@@ -188,7 +188,7 @@ async def test_what_was_not_back_is_not_known_without_an_event_loop(restarts, nu
     await trio.to_thread.run_sync(program, restarts.daemon.path)
 
 
-async def test_a_program_that_selects_hears_of_a_daemon_that_is_there_again(restarts):
+async def test_a_program_that_selects_is_woken_when_the_daemon_is_there_again(restarts):
     def program(path):
         with cpg.CPG("chat", path=path) as chat:
             seen = []

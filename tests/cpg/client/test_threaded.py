@@ -196,7 +196,7 @@ async def test_without_a_daemon(tmp_path):
         cpg.CPG(path=tmp_path / "nothing").dispatch()
 
 
-async def test_a_daemon_that_ends_is_told_behind_all_that_came(make_daemon):
+async def test_the_end_of_a_daemon_is_reported_after_all_that_came(make_daemon):
     daemon = make_daemon()
 
     def program(path, joined):

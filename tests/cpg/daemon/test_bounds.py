@@ -167,7 +167,7 @@ def test_a_join_that_is_refused_takes_no_share(access):
 # ---- what waits for clients
 
 
-def test_where_too_much_waits_the_user_with_most_is_put_out(access):
+def test_where_too_much_waits_the_user_with_most_is_disconnected(access):
     """It is not the one client with the most waiting bytes, since a user may have many clients."""
     hub = Hub(Port(), access=access, client_limit=10_000, total_limit=4500)
     many = [hub.connect(pid, USERS[0], 0) for pid in range(10)]
@@ -232,7 +232,7 @@ def test_long_messages_that_have_begun_are_bounded_for_all_and_for_a_user(access
     assert hub.incoming.taken == 0
 
 
-def test_who_does_not_end_a_message_is_put_out_when_others_wait(access):
+def test_a_client_that_does_not_end_a_message_is_disconnected_when_others_wait(access):
     hub = Hub(Port(), access=access, incoming_limit=16 * LONG)
     records = long_records()
     first, second, whole = (greeted(hub, pid, USERS[0]) for pid in (1, 2, 3))

@@ -143,7 +143,7 @@ def place_of(stream, change, member):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_clients_are_told_what_their_node_is_told(seed):
+def test_clients_get_what_their_node_is_delivered(seed):
     trio.run(world_of_clients, seed, clock=MockClock(autojump_threshold=0))
 
 
@@ -242,7 +242,7 @@ def items_for(client):
         (HELLO + b"garbage", "in place of an item's head"),
     ],
 )
-def test_who_does_not_keep_to_the_protocol_is_told_and_put_out(hub, record, text):
+def test_a_client_that_breaks_the_protocol_is_informed_and_disconnected(hub, record, text):
     client, other = hub.connect(7, 0, 0), hub.connect(8, 0, 0)
     client.receive(b"\0" + record)
     client.work()
@@ -255,7 +255,7 @@ def test_who_does_not_keep_to_the_protocol_is_told_and_put_out(hub, record, text
     assert hub.waiting == 0
 
 
-def test_another_version_is_told_which(hub):
+def test_a_client_of_another_version_learns_which(hub):
     client = hub.connect(7, 0, 0)
     client.receive(b"\0" + head(Kind.HELLO, 0, 0, a=99))
     client.work()

@@ -48,7 +48,7 @@ async def until(group, data):
             return
 
 
-async def test_a_program_that_is_killed_is_told_as_gone(daemon, nursery):
+async def test_a_program_that_is_killed_is_reported_as_gone(daemon, nursery):
     async with daemon.connect() as ring, ring.join("chat") as group:
         program = await Program((MEMBER, "chat", "--socket", daemon.path)).start(nursery)
         member = cpg.Member(1, program.process.pid)
@@ -64,7 +64,7 @@ async def test_a_program_that_is_killed_is_told_as_gone(daemon, nursery):
                 break
 
 
-async def test_a_daemon_that_ends_tells_its_clients_why(make_daemon, nursery):
+async def test_a_daemon_that_ends_sends_its_clients_the_reason(make_daemon, nursery):
     daemon = make_daemon()
     there, gone = trio.Event(), trio.Event()
 
@@ -86,7 +86,7 @@ async def stay(daemon, there):
         await trio.sleep_forever()
 
 
-async def test_a_ring_that_is_lost_is_told_with_its_reason(make_daemon, nursery):
+async def test_a_lost_ring_is_reported_with_its_reason(make_daemon, nursery):
     daemon = make_daemon()
     there, gone = trio.Event(), trio.Event()
 
@@ -107,7 +107,7 @@ async def test_a_ring_that_is_lost_is_told_with_its_reason(make_daemon, nursery)
     await gone.wait()
 
 
-async def test_a_user_who_may_not_connect_is_told_what_to_do(daemon):
+async def test_a_user_who_may_not_connect_learns_what_to_do(daemon):
     daemon.access.allows = lambda uid, gid: False
     with pytest.raises(cpg.DaemonUnavailable, match=rf"uid {os.getuid()}.*uidgid"):
         async with daemon.connect():
@@ -138,7 +138,7 @@ async def test_the_socket_of_a_dead_daemon_is_replaced(make_daemon):
         pass
 
 
-async def test_a_client_that_does_not_read_is_put_out_and_told_why(daemon, nursery, capfd):
+async def test_a_client_that_does_not_read_is_disconnected_with_the_reason(daemon, nursery, capfd):
     daemon.hub.client_limit = 1 << 20
     stopped = await Program((MEMBER, "chat", "--socket", daemon.path)).start(nursery)
     async with daemon.connect() as ring, ring.join("chat") as group:

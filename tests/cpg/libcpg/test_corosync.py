@@ -104,7 +104,7 @@ async def test_reasons_of_processes(daemon, own):
 
 
 @pytest.mark.parametrize("quorum_first", [False, True])
-async def test_quorum_stands_behind_its_ring_whoever_tells_first(daemon, quorum_first):
+async def test_quorum_stands_behind_its_ring_whichever_is_reported_first(daemon, quorum_first):
     async with cpg.open_corosync() as ring, ring.join("chat") as group:
         for seq in range(8, 64, 4):
             daemon.change(seq, (1, 2), seq % 8 == 0, quorum_first=quorum_first)
@@ -118,7 +118,7 @@ async def test_quorum_stands_behind_its_ring_whoever_tells_first(daemon, quorum_
             ]
 
 
-async def test_quorum_of_another_ring_is_not_told_here(daemon):
+async def test_quorum_of_another_ring_is_not_reported(daemon):
     async with cpg.open_corosync() as ring, ring.join("chat") as group:
         for client in daemon.clients.values():
             client.tell(("totem", (1, 8), (1, 2)))
@@ -131,7 +131,7 @@ async def test_quorum_of_another_ring_is_not_told_here(daemon):
         assert await read(group, 1) == [cpg.Quorum(True, (1, 2))]
 
 
-async def test_quorum_that_changes_within_a_ring_is_told_once(daemon):
+async def test_quorum_that_changes_within_a_ring_is_reported_once(daemon):
     told = []
     async with cpg.open_corosync() as ring, ring.join("chat") as group:
         ring.on_quorum(lambda *quorum: told.append(quorum))
@@ -189,7 +189,7 @@ async def test_callbacks_of_the_ring_begin_with_the_present_one(daemon):
     assert seen == [((1, 8), (1, 2)), (True, (1, 2)), ((1, 12), (1,)), (False, (1,))]
 
 
-async def test_a_ring_told_before_the_own_join_comes_behind_it(daemon, own):
+async def test_a_ring_reported_before_the_own_join_comes_behind_it(daemon, own):
     async with cpg.open_corosync() as ring:
         daemon.answers["cpg_join"] += [Code.TRY_AGAIN] * 4
         async with trio.open_nursery() as nursery:
@@ -559,7 +559,7 @@ def test_an_interrupt_in_a_callback_is_not_lost(daemon, monkeypatch):
     connection.close()
 
 
-async def test_a_process_that_is_put_out_is_told(daemon):
+async def test_a_process_that_is_disconnected_is_informed(daemon):
     with pytest.raises(cpg.RingLost, match="removed from group 'chat'"):
         async with cpg.open_corosync() as ring, ring.join("chat"):
             daemon.remove(b"chat", ring.member, PROCDOWN)

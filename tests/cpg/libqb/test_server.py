@@ -135,7 +135,7 @@ async def test_one_that_goes_without_a_word_goes_down_behind_its_messages(node, 
 
 
 @pytest.mark.parametrize("size", [65_536, 65_537, 400_000, PIECE_SIZE])
-async def test_a_long_message_is_told_in_pieces(node, connect, size):
+async def test_a_long_message_is_sent_in_pieces(node, connect, size):
     async with node(), connect() as one:
         await one.ask(join(b"chat", PID))
         await one.until(CONFCHG)
@@ -198,7 +198,7 @@ async def test_what_join_and_leave_return(node, connect):
         assert (await one.ask(request(raw.FINALIZE))) == (12, Code.OK, b"")
 
 
-async def test_a_reserved_group_is_joined_by_whom_a_rule_names(node, connect, caplog):
+async def test_only_users_named_by_a_rule_join_a_reserved_group(node, connect, caplog):
     uids = {os.geteuid()}
     async with node(may_join=lambda name, uid, gid: name != b"cluck" or uid in uids), connect() as one:
         assert (await one.ask(join(b"cluck", PID)))[1] == Code.OK
@@ -324,7 +324,7 @@ async def test_requests_that_are_not_known_are_refused(node, connect):
                 assert await one.ask(request(99, bytes(8))) == (0, Code.INVALID_PARAM, b"")
 
 
-async def test_a_client_that_does_not_read_its_events_is_put_out(node, connect, monkeypatch, caplog):
+async def test_a_client_that_does_not_read_its_events_is_disconnected(node, connect, monkeypatch, caplog):
     monkeypatch.setattr(server, "EVENT_LIMIT", 1 << 20)
     async with node(), connect() as one, connect() as deaf:
         await one.ask(join(b"chat", PID))
@@ -426,7 +426,7 @@ async def test_one_that_sends_and_does_not_read_is_taken_up_to_its_bound(node, c
         assert (await one.until(DELIVER))[2].endswith(b"still here")
 
 
-async def test_of_many_that_do_not_read_the_user_with_most_is_put_out(node, connect, monkeypatch, caplog):
+async def test_of_many_that_do_not_read_the_user_with_most_is_disconnected(node, connect, monkeypatch, caplog):
     monkeypatch.setattr(server, "EVENTS_OF_ALL", 1 << 20)
     async with node(), connect() as one:
         await one.ask(join(b"chat", PID))
@@ -498,7 +498,7 @@ async def test_memberships_are_shared_by_the_users(node, connect):
         await settled(lambda: not access.memberships.taken)  # also of one that goes without a word
 
 
-async def test_the_end_of_the_server_is_told(node, connect):
+async def test_the_end_of_the_server_is_reported(node, connect):
     one = connect()
     async with node():
         await one.connect()

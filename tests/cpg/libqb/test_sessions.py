@@ -301,7 +301,7 @@ def test_a_ring_that_has_more_nodes_than_libcpg_has_room_for(client, session):
 
 
 @pytest.mark.parametrize("flags", [0, 1])
-def test_the_first_ring_is_told_to_those_who_ask_for_it(node, client, session, flags):
+def test_the_first_ring_is_sent_to_clients_that_request_it(node, client, session, flags):
     session.take([join(b"chat", PID, flags)])
     node.members[0].enter()
     assert client.heard() == [4] + [13] * flags
@@ -309,7 +309,7 @@ def test_the_first_ring_is_told_to_those_who_ask_for_it(node, client, session, f
     assert client.heard() == []
 
 
-def test_one_that_goes_is_out_of_its_group_and_hears_no_more(client, session, membership):
+def test_one_that_goes_is_out_of_its_group_and_gets_no_more(client, session, membership):
     session.close()
     assert (membership.leaving, membership.reason) == (True, Reason.PROCDOWN)
     membership.inbox.messages(OWN, Level.AGREED, [b"late"])

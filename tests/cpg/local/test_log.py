@@ -32,7 +32,7 @@ def said():
             handler.close()
 
 
-def test_a_full_disk_is_told_once_and_what_is_missing_behind_it(said, tmp_path, capsys):
+def test_a_full_disk_is_logged_once_and_then_what_is_missing(said, tmp_path, capsys):
     said.addHandler(handler := LogFile("/dev/full"))
     for _ in range(3):
         said.warning("unheard")

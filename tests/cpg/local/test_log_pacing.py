@@ -93,7 +93,7 @@ def test_causes_are_bounded(clock, lines, monkeypatch):
     assert lines()[4:] == ["user 999 (996 times more in a minute)"]
 
 
-def test_a_count_is_told_though_nothing_follows(lines):
+def test_a_count_is_logged_though_nothing_follows(lines):
     async def main():
         paced_log = PacedLog(trio.current_time)
         async with trio.open_nursery() as nursery:

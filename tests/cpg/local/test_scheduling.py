@@ -58,7 +58,7 @@ def system(monkeypatch, caplog):
     return System(monkeypatch)
 
 
-def test_root_is_in_real_time_unless_told_otherwise(system, caplog):
+def test_root_is_in_real_time_unless_configured_otherwise(system, caplog):
     Scheduler(Scheduling()).begin()
     # The handler first: without it the limit would end the process.
     assert system.asked == [("signal", signal.SIGXCPU), ("scheduler", REAL_TIME), ("memory", 7)]

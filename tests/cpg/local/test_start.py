@@ -85,7 +85,7 @@ def without(config, address):
 
 
 @pytest.mark.parametrize("address", [UNKNOWN, LATE])
-async def test_daemons_that_wait_end_when_they_are_told_to(tmp_path, address):
+async def test_waiting_daemons_end_on_request(tmp_path, address):
     config = without(write_config(tmp_path, 1), address)
     cpgd = Cpgd(config, tmp_path)
     with trio.fail_after(60):

@@ -77,7 +77,7 @@ def came(record):
 # Joining and leaving.
 
 
-def test_the_first_that_a_member_is_told_is_its_join_and_the_ring():
+def test_the_first_events_of_a_member_are_its_join_and_the_ring():
     world = world_of(1, 2)
     _, first = join(world, 1)
     world.run()
@@ -107,7 +107,7 @@ def test_a_join_is_accepted_before_the_first_ring_and_delivered_after_its_sync()
     assert [type(event) for event in record.events] == [Confchg, TotemConfchg, Quorum, Message]
 
 
-def test_the_last_that_a_member_is_told_is_its_leave():
+def test_the_last_event_of_a_member_is_its_leave():
     world = world_of(1, 2)
     (leaver, record), (_, other) = programs(world, 1, 2)
     leaver.send([b"last words"])
@@ -122,7 +122,7 @@ def test_the_last_that_a_member_is_told_is_its_leave():
     assert not leaver.joined
 
 
-def test_a_process_that_has_ended_is_told_as_that():
+def test_a_process_that_has_ended_is_reported_as_ended():
     world = world_of(1, 2)
     (dead, _), (_, other) = programs(world, 1, 2)
     dead.send([b"last words"])
@@ -147,7 +147,7 @@ def test_a_process_is_in_a_group_once_and_may_come_again_when_its_leave_has_been
     assert came(record) == [{Member(1, 7): Reason.JOIN}]
 
 
-def test_processes_and_groups_of_one_node_are_told_apart():
+def test_processes_and_groups_of_one_node_are_kept_apart():
     world = world_of(1, 2)
     pairs = [join(world, 1, pid, name) for pid, name in [(7, b"g"), (8, b"g"), (7, b"h")]]
     world.run()
@@ -192,7 +192,7 @@ def test_what_a_corosync_node_cannot_stand_is_refused_while_one_is_in_the_ring()
 # Messages.
 
 
-def test_all_members_are_told_the_same_messages_in_one_order():
+def test_all_members_get_the_same_messages_in_one_order():
     world = world_of(1, 2, 3)
     pairs = programs(world, 1, 2, 3)
     for turn in range(50):
@@ -230,7 +230,7 @@ def test_a_frame_is_handed_to_an_inbox_in_one_call_for_each_sender(compact):
     assert calls == [(Member(1, 7), AGREED, [b"a", b"bb", b"a"])]
 
 
-def test_the_level_that_was_reached_is_told():
+def test_the_level_that_was_reached_is_reported():
     world = world_of(1, 2)
     pair, _ = programs(world, 1, 2)
     send(pair, b"agreed")
@@ -239,7 +239,7 @@ def test_the_level_that_was_reached_is_told():
     assert [(event.data, event.level) for event in pair[1].events] == [(b"agreed", AGREED), (b"safe", SAFE)]
 
 
-def test_a_member_that_comes_or_goes_in_the_middle_of_a_frame_is_told_its_part_of_it():
+def test_a_member_that_comes_or_goes_in_the_middle_of_a_frame_gets_its_part_of_it():
     world = world_of(1)
     (pair,) = programs(world, 1)
     other, record = Member(1, 8), Record(b"g", Member(1, 8))
@@ -273,7 +273,7 @@ def test_messages_of_a_node_without_a_process_in_the_group_are_dropped_and_count
     assert world[1].engine.statistics().unknown_senders == 3
 
 
-def test_a_full_queue_is_told_to_the_sender_before_anything_is_queued():
+def test_a_full_queue_is_reported_to_the_sender_before_anything_is_queued():
     world = world_of(1, queue_limit=2000)
     ((membership, record),) = programs(world, 1)
     membership.send([bytes(1000)])
@@ -303,7 +303,7 @@ def test_joins_and_leaves_wait_for_room_by_themselves():
 # Changes of ring (ruling C5).
 
 
-def test_a_crash_is_told_as_transitional_messages_left_over_nodedown_ring_new_messages():
+def test_a_crash_is_delivered_as_transitional_messages_left_over_nodedown_ring_new_messages():
     world = world_of(1, 2, 3)
     first, second, third = programs(world, 1, 2, 3)
     old_ring = world[1].ring.ring_id
@@ -330,7 +330,7 @@ def test_a_crash_is_told_as_transitional_messages_left_over_nodedown_ring_new_me
     ]
 
 
-def test_when_rings_meet_each_side_is_told_the_other_as_come():
+def test_when_rings_merge_each_side_sees_the_other_join():
     world = world_of(1, 2, 3, 4)
     pairs = programs(world, 1, 2, 3, 4)
     world.reform([1, 2], [3, 4])
@@ -348,7 +348,7 @@ def test_when_rings_meet_each_side_is_told_the_other_as_come():
     assert pairs[2][1].events == [Transitional((3, 4)), Confchg((a, b, c, d), {}, {a: up, b: up}), ring, quorum]
 
 
-def test_a_node_without_processes_is_told_by_the_ring_alone():
+def test_a_node_without_processes_is_reported_by_the_ring_alone():
     world = world_of(1)
     ((_, record),) = programs(world, 1)
     world.start(2)
@@ -395,7 +395,7 @@ def test_a_node_back_with_its_groups_already_joined_has_left_and_joined_in_one_s
     ]
 
 
-def test_who_joins_while_the_ring_is_going_is_told_that_too():
+def test_a_process_that_joins_while_the_ring_ends_sees_its_end_too():
     world = world_of(1, 2)
     _, old = join(world, 1)
     _, new = join(world, 2, pid=8)
@@ -423,7 +423,7 @@ def test_who_joins_while_the_ring_is_going_is_told_that_too():
     ]
 
 
-def test_programs_without_a_group_are_told_of_the_ring():
+def test_programs_without_a_group_are_informed_of_the_ring():
     told = []
     world = World()
     world.start(1)
@@ -624,7 +624,7 @@ def test_large_messages_of_several_members_do_not_mix_and_others_go_on():
     assert check([*(record for _, record in pairs[2:]), record]) == []
 
 
-def test_a_process_that_joins_in_the_middle_of_a_large_message_is_told_it():
+def test_a_process_that_joins_in_the_middle_of_a_large_message_gets_it():
     world = world_of(1, 2)
     (first,) = programs(world, 1)
     send(first, LARGE)
@@ -638,7 +638,7 @@ def test_a_process_that_joins_in_the_middle_of_a_large_message_is_told_it():
 
 @pytest.mark.parametrize("originated", range(4))
 @pytest.mark.parametrize("pure", [True, False])
-def test_a_large_message_across_a_change_of_ring_is_told_once(originated, pure):
+def test_a_large_message_across_a_change_of_ring_is_delivered_once(originated, pure):
     world = world_of(1, 2, 3, queue_limit=2 * LARGEST_PLAIN + 1000, pure=pure)
     first, second, _ = programs(world, 1, 2, 3)
     send(first, LARGE, b"behind")

@@ -53,7 +53,7 @@ def send(cluster, node_id, *payloads, guarantee=Guarantee.AGREED):
 A, B, C = Member(1, 7), Member(2, 7), Member(3, 7)
 
 
-def test_three_nodes_tell_the_same_story():
+def test_three_nodes_deliver_the_same_events():
     cluster = cluster_of(3)
     for node_id in (1, 2, 3):
         program(cluster, node_id).record.events.clear()

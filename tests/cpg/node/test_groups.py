@@ -37,7 +37,7 @@ def said(groups):
 # 10.3: the process list.
 
 
-def test_a_join_is_told_with_the_members_in_order():
+def test_a_join_is_reported_with_the_members_in_order():
     groups = joined(D, A)
     assert groups.on_procjoin(b"g", C) == Change(b"g", Confchg((A, C, D), {}, {C: Reason.JOIN}))
     assert groups.members(b"g") == (A, C, D)
@@ -49,7 +49,7 @@ def test_a_join_of_a_known_process_is_ignored():
 
 
 @pytest.mark.parametrize("reason", [Reason.LEAVE, Reason.PROCDOWN])
-def test_a_leave_is_told_with_its_reason_and_who_is_left(reason):
+def test_a_leave_is_reported_with_its_reason_and_the_members_left(reason):
     groups = joined(A, C)
     assert groups.on_procleave(b"g", C, reason) == Change(b"g", Confchg((A,), {C: reason}, {}))
 
@@ -60,7 +60,7 @@ def test_a_leave_of_an_unknown_process_is_ignored():
     assert groups.on_procleave(b"h", A, Reason.LEAVE) is None
 
 
-def test_groups_are_told_apart_by_all_bytes_of_their_names():
+def test_groups_differ_by_all_bytes_of_their_names():
     groups = joined(A)
     groups.on_procjoin(b"g\0", C)
     assert groups.members(b"g") == (A,)
@@ -100,13 +100,13 @@ def test_a_starting_node_has_no_members_of_before_and_no_processes():
     assert said(groups) == [Downlist(0, ())]
 
 
-def test_the_downlist_tells_the_ring_of_before_and_who_left_it():
+def test_the_downlist_has_the_former_ring_and_the_nodes_that_left_it():
     groups = joined()
     next_ring(groups, (1, 2, 4), (1, 2))
     assert said(groups) == [Downlist(3, (3,))]
 
 
-def test_the_joinlist_tells_own_processes_alone_by_pid():
+def test_the_joinlist_has_own_processes_alone_by_pid():
     groups = joined(B, A, C)
     groups.on_procjoin(b"f", B)
     assert said(groups)[1:] == [Joinlist((Process(b"g", 10), Process(b"f", 20), Process(b"g", 20)))]

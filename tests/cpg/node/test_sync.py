@@ -50,13 +50,13 @@ def started(*services, members=(1, 2), **options):
     return bench
 
 
-def test_a_new_ring_is_told_the_services_in_ascending_order():
+def test_the_services_of_a_new_ring_are_in_ascending_order():
     bench = Bench(5, 2)
     bench.sync.start(RING, (1, 2))
     assert bench.take() == [ServiceBuild(RING, (2, 5))]
 
 
-def test_the_first_turn_begins_when_all_members_have_told_theirs():
+def test_the_first_turn_begins_when_all_members_have_sent_theirs():
     bench = started(2)
     bench.build(2, of=1)
     assert bench.take() == []
@@ -167,7 +167,7 @@ def test_an_aborted_round_leaves_nothing_behind():
         assert bench.take() == []
 
 
-def test_who_is_silent_is_told_in_both_phases():
+def test_silent_members_are_known_in_both_phases():
     bench = started(2, members=(1, 2, 3))
     bench.build(2, of=2)
     assert bench.sync.silent == (1, 3)

@@ -33,7 +33,7 @@ VIEWS = [
         "tell before it is safe",
         "E3",
         [Change(Replica, "_on_message", "message.level is Level.SAFE and", "")],
-        replicas.test_nothing_is_told_that_is_not_known_to_be_everywhere,
+        replicas.test_nothing_is_reported_that_is_not_known_to_be_everywhere,
     ),
     Bug(
         "do nothing in a transitional configuration",
@@ -46,7 +46,7 @@ VIEWS = [
                 "if message.level is Level.TRANSITIONAL:\n        return\n    elif type(said) is Commands:",
             )
         ],
-        replicas.test_what_somebody_could_tell_is_done_by_all_that_get_it_late,
+        replicas.test_what_one_server_could_report_is_applied_by_all_that_get_it_late,
     ),
     Bug(
         "tell what this server alone has acknowledged",
@@ -352,7 +352,7 @@ MEMBERS = [
         "wait in silence for who does not report",
         "E2a",
         [Change(Replica, "_hurry", "if is_late:", "if False:")],
-        members.test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come,
+        members.test_a_server_that_waits_names_the_missing_ones_and_continues_when_they_come,
     ),
     Bug(
         "begin any number of rounds that one calls",

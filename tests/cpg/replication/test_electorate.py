@@ -249,7 +249,7 @@ def test_servers_with_other_terms_do_not_count():
     assert not order[2].ready
 
 
-def test_one_ring_that_does_not_tell_what_is_safe_is_named():
+def test_a_ring_that_does_not_report_what_is_safe_is_named():
     order = started()
     order.restart(3, safe=False)
     in_ring(order, 1, 2, 3)
@@ -294,7 +294,7 @@ def test_who_speaks_another_version_is_not_left_to_call_a_round():
     assert order.said(3) == []
 
 
-def test_versions_tell_each_other_of_themselves_once_in_a_while():
+def test_versions_name_themselves_to_each_other_once_in_a_while():
     order = started()
     foreign = (order[3].member, OTHER + b"whatever")
     order.deliver([foreign] * 3, [1])
@@ -474,7 +474,7 @@ def test_until_then_both_majorities_decide(parts):
     assert order[1].ready
 
 
-def test_a_majority_of_both_is_needed_for_what_is_told_without_safe():
+def test_a_majority_of_both_is_needed_to_report_without_safe():
     order = started(safe=False)
     for node in (4, 5):
         come(order, node, *range(1, node))

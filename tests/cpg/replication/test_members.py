@@ -125,7 +125,7 @@ def test_parts_of_a_state_come_from_who_has_it():
     assert order[3].has(version)
 
 
-def test_a_round_that_nobody_knows_is_nobodys():
+def test_messages_of_an_unknown_round_are_ignored():
     order, _ = cluster()
     say(order, STRANGER, Snapshot(RoundId(1, 2), 0, 1, 0, b""), Exclude(RoundId(1, 2), []))
     assert all(order[node].ready for node in (1, 2, 3))
@@ -584,7 +584,7 @@ def test_one_alone_excludes_nobody_where_the_others_decide():
     assert round_of(order) == view
 
 
-def test_who_waits_in_vain_says_for_whom_and_goes_on_when_they_come():
+def test_a_server_that_waits_names_the_missing_ones_and_continues_when_they_come():
     """No order says that the others are left out, since this server alone may not."""
     order, version = cluster()
     order.ring([1, 2, 3])

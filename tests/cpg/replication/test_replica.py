@@ -348,7 +348,7 @@ def test_a_state_is_not_the_last_where_no_majority_has_its_disks():
 # ---- E3: with SAFE
 
 
-def test_nothing_is_told_that_is_not_known_to_be_everywhere():
+def test_nothing_is_reported_that_is_not_known_to_be_everywhere():
     order = started()
     order[1].put()
     order.ring([1], [2, 3], tails=[(order.said(1), [1])])
@@ -360,7 +360,7 @@ def test_nothing_is_told_that_is_not_known_to_be_everywhere():
     assert order[1].versions == []
 
 
-def test_what_somebody_could_tell_is_done_by_all_that_get_it_late():
+def test_what_one_server_could_report_is_applied_by_all_that_get_it_late():
     """Server 1 has it as safe and reports it; 2 and 3 get it in their transitional configuration only."""
     order = started()
     order[1].put()
@@ -375,7 +375,7 @@ def test_what_somebody_could_tell_is_done_by_all_that_get_it_late():
 
 
 @pytest.mark.parametrize("parts", [([1, 2], [3]), ([1, 3], [2]), ([1, 2, 3],)])
-def test_tails_that_nobody_was_told_of_merge_in_any_way(parts):
+def test_tails_that_were_not_reported_merge_in_any_way(parts):
     order = started()
     order[1].put()
     order[2].put()
@@ -389,7 +389,7 @@ def test_tails_that_nobody_was_told_of_merge_in_any_way(parts):
     assert sum(len(order[node].versions) for node in (1, 2, 3)) == 1
 
 
-def test_what_a_view_begins_with_is_told_when_its_beginning_is_safe():
+def test_the_beginning_of_a_view_is_reported_when_it_is_safe():
     """Server 1 has done more than was reported, and is the base; it may be alone in knowing that the view has begun."""
     order = started()
     order[1].put()

@@ -94,20 +94,20 @@ def test_a_state_is_what_its_parts_say(count):
     assert CODEC.freeze(CODEC.thaw(parts, digest(frozen))) == frozen
 
 
-def test_a_state_without_one_of_its_parts_is_none():
+def test_a_state_without_one_of_its_parts_is_refused():
     frozen = CODEC.freeze(state(600))
     with pytest.raises(MalformedMessage, match="with a wrong checksum"):
         CODEC.thaw(cut(frozen, RoundId(1, 2))[1:], digest(frozen))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x90", encode(Stored((1, 2.0))), CODEC.freeze(state()) + b"\x00"])
-def test_what_is_no_state_is_none(garbage):
+def test_garbage_is_refused_as_a_state(garbage):
     parts = cut(garbage, RoundId(1, 2)) if garbage else []
     with pytest.raises(MalformedMessage, match="a snapshot of"):
         CODEC.thaw(parts, digest(garbage))
 
 
-def test_an_image_that_a_state_would_not_make_is_none():
+def test_an_image_that_a_state_would_not_make_is_refused():
     image = state(2).image()
     image.items.reverse()
     frozen = CODEC._encoder.encode(image)
@@ -115,7 +115,7 @@ def test_an_image_that_a_state_would_not_make_is_none():
         CODEC.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
 
 
-def test_an_image_of_which_no_state_can_be_made_is_none():
+def test_an_image_of_which_no_state_can_be_made_is_refused():
     codec = broken_codec(KeyError("gone"))
     frozen = codec.freeze(state())
     text = f"a snapshot of {len(frozen)} bytes: no state can be made of it: KeyError: 'gone'"
@@ -123,7 +123,7 @@ def test_an_image_of_which_no_state_can_be_made_is_none():
         codec.thaw(cut(frozen, RoundId(1, 2)), digest(frozen))
 
 
-def test_an_image_that_the_state_cannot_make_again_is_none():
+def test_an_image_that_the_state_cannot_make_again_is_refused():
     class Incomplete(Dictionary):
         def image(self):
             raise AttributeError("items")
@@ -142,6 +142,6 @@ def test_a_lack_of_memory_says_nothing_of_an_image():
 
 
 @pytest.mark.parametrize("version", [0, LARGEST_VERSION + 1, -1])
-def test_an_application_has_a_version_that_can_be_told_from_text(version):
+def test_an_application_has_a_version_that_no_text_begins_with(version):
     with pytest.raises(ValueError, match=f"version={version}.*1.*{LARGEST_VERSION}"):
         replace(CODEC.application, version=version)

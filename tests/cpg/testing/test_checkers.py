@@ -264,13 +264,13 @@ def test_together(records, damage, number):
     assert "together" in clauses(records)
 
 
-def test_one_that_died_may_have_been_told_less(records):
+def test_a_dead_member_may_have_got_less(records):
     while len(records[2].events) > 3:
         records[2].events.pop()
         assert check(records) == []
 
 
-def test_one_that_died_must_not_have_been_told_other_things(records):
+def test_a_dead_member_must_not_have_got_other_things(records):
     records[2].events[-1] = records[2].events[-1]._replace(data=b"?")
     assert clauses(records) & {"together", "own"}
 
@@ -293,7 +293,7 @@ def test_lists_of_different_members():
     assert clauses([one, two]) == {"lists"}
 
 
-def test_of_foreign_members_only_what_they_are_told_themselves_is_judged(records):
+def test_of_foreign_members_only_their_own_deliveries_are_judged(records):
     message_lost(records[1])
     first = find(records[0], Message)
     while records[0].events[first].sender != B:

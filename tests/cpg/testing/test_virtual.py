@@ -71,7 +71,7 @@ async def test_three_members_see_the_same(nursery, autojump_clock):
     nursery.cancel_scope.cancel()
 
 
-async def test_a_crash_is_told_in_the_documented_order(nursery, autojump_clock):
+async def test_a_crash_is_reported_in_the_documented_order(nursery, autojump_clock):
     world = World(3, seed=1)
     one, two, three = await start_three(world, nursery)
     seen = len(one.events)
@@ -146,7 +146,7 @@ async def test_a_pause_of_less_than_the_token_timeout_changes_nothing(nursery, a
     nursery.cancel_scope.cancel()
 
 
-async def test_safe_messages_tell_their_level(nursery, autojump_clock):
+async def test_safe_messages_have_their_level(nursery, autojump_clock):
     one, two, _ = await start_three(World(3, seed=6), nursery)
     await one.group.send(b"safe", Guarantee.SAFE)
     await one.group.send(b"agreed")
@@ -207,7 +207,7 @@ async def test_lossy_links_are_repaired(nursery, autojump_clock):
     nursery.cancel_scope.cancel()
 
 
-async def test_a_ring_tells_of_rings_without_a_group(nursery, autojump_clock):
+async def test_a_ring_reports_rings_without_a_group(nursery, autojump_clock):
     world = World(2, seed=9)
     seen = []
     async with world.open_ring(1) as one:

@@ -136,7 +136,7 @@ def test_a_damaged_file_is_shown_up_to_there(capsys, tmp_path):
     assert errors == f"totem: {path}: ends in the middle of a packet, at byte {path.stat().st_size}\n"
 
 
-def test_what_was_cut_or_lost_is_told(capsys, tmp_path):
+def test_cut_and_lost_packets_are_reported(capsys, tmp_path):
     token = ethernet(ipv4(udp(codec.encode(messages.Token(1, RingId(1, 13))))))
     part = ethernet(ipv4(udp(bytes(104)), more=True))
     path = tmp_path / "x.pcap"

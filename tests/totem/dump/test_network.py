@@ -108,7 +108,7 @@ def test_a_cut_fragment_leaves_what_is_before_it():
     assert datagram.length == 200
 
 
-def test_a_cut_packet_tells_its_length():
+def test_a_cut_packet_shows_its_length():
     data = ethernet(ipv4(udp(PAYLOAD)))
     (datagram,) = taken(packet(data[:100], length=len(data)))
     assert (datagram.payload, datagram.length) == (PAYLOAD[:58], 200)

@@ -148,7 +148,7 @@ def test_own_captures_have_trains_hellos_hints_and_safe_messages():
     assert any("after the crash" in line for line in lines)
 
 
-def test_retransmissions_are_told_from_copies():
+def test_retransmissions_are_distinguished_from_copies():
     (losses,) = (path for path in CAPTURES if path.name.startswith("06-"))
     kinds = Counter((record.kind, record.copy) for record in records(losses))
     assert kinds["mcast", "retransmission"] == 13  # as many as are asked for
@@ -191,7 +191,7 @@ def test_what_only_looks_like_a_train_is_one_packet():
 # ---- copies, order, fragments
 
 
-def test_a_packet_for_all_is_shown_once_and_its_copies_told():
+def test_a_packet_for_all_is_shown_once_with_its_copies():
     join = codec.encode(messages.Join(1, 1, 5, (1, 2), ()))
     reader = Reader({5405}, [LAYER])
     first = take(join, mcast(1, said(b"a")), reader=reader)
@@ -429,7 +429,7 @@ def test_the_size_and_pace_of_a_ring_show_at_one_node_too(node):
     assert ring.rotations_per_second == pytest.approx(57.7, abs=0.2)
 
 
-def test_messages_that_waited_tell_where_they_come_from():
+def test_messages_that_waited_show_where_they_come_from():
     reader = Reader({5405}, [LAYER])
     (*_, last) = take(mcast(1, said(b"1")), mcast(3, said(b"3"), sender=2), mcast(2, said(b"2")), reader=reader)
     lines = list(Writer().lines(last))
