@@ -7,17 +7,16 @@ Nothing names cipher, hash or key. What does not open is a stranger's, or damage
 own random salt. There is no protection against packets that are sent again but the numbers of data packets, and whoever
 has the key may be any node.
 
-`cryptography` is loaded where a cipher is configured, not before.
+`cryptography` is loaded where a key is configured, not before.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Callable, Sequence
+from hmac import compare_digest
 from typing import Final, Protocol
 
-from totem.config import CIPHER_BLOCK, CIPHERS, Knet
+from totem.config import CIPHER_BLOCK, CIPHERS, HASHES, Knet
 
 
 class Seal(Protocol):
@@ -46,14 +45,16 @@ class _Mac:
     """HMAC with one key."""
 
     def __init__(self, name: str, key: bytes) -> None:
-        self._keyed = hmac.new(key, digestmod=name)
-        self.size = hashlib.new(name).digest_size
+        from cryptography.hazmat.primitives import hashes, hmac  # noqa: PLC0415 - only where there is a key
+
+        self._keyed = hmac.HMAC(key, getattr(hashes, name.upper())())
+        self.size = HASHES[name]
 
     def digest(self, data: bytes) -> bytes:
         """Return the HMAC of data. Hot: a copy of the keyed state costs less than to begin with the key."""
         mac = self._keyed.copy()
         mac.update(data)
-        return mac.digest()
+        return mac.finalize()
 
 
 class Signed:
@@ -70,7 +71,7 @@ class Signed:
 
     def open(self, packets: Sequence[bytes]) -> Sequence[bytes | None]:
         """Return the packets that are signed, without their signatures."""
-        size, digest, equal = self._mac.size, self._mac.digest, hmac.compare_digest
+        size, digest, equal = self._mac.size, self._mac.digest, compare_digest
         opened: list[bytes | None] = []
         for packet in packets:
             said = packet[:-size]
@@ -88,7 +89,7 @@ class Sealed:
 
     def __init__(self, cipher: str, hash_name: str, key: bytes, random_bytes: Callable[[int], bytes]) -> None:
         """`key`: the whole key file."""
-        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes  # noqa: PLC0415 - only where there is a key
 
         self._mac = _Mac(hash_name, key)
         self._random_bytes = random_bytes
@@ -117,7 +118,7 @@ class Sealed:
 
     def open(self, packets: Sequence[bytes]) -> Sequence[bytes | None]:
         """Check and decrypt packets. Hot: all that are signed together."""
-        size, digest, equal = self._mac.size, self._mac.digest, hmac.compare_digest
+        size, digest, equal = self._mac.size, self._mac.digest, compare_digest
         opened: list[bytes | None] = [None] * len(packets)
         signed: list[tuple[int, bytes]] = []
         for place, packet in enumerate(packets):

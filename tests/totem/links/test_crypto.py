@@ -100,10 +100,10 @@ def test_packets_of_one_size_become_packets_of_one_size():
         assert len(sizes) == 1
 
 
-def test_the_library_is_loaded_for_a_cipher_alone():
+def test_the_library_is_loaded_for_a_key_alone():
     program = (
         "import sys; import totem.knet; from totem.config import Knet; from totem.links.crypto import seal_of;"
-        "seal_of(Knet(), bytes); seal_of(Knet(hash='sha256', key=bytes(128)), bytes);"
+        "seal_of(Knet(), bytes);"
         "assert 'cryptography' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
