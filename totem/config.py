@@ -363,8 +363,13 @@ class Config:
         """
         if self.knet is None:
             return self.max_datagram - MCAST_HEADER
-        payload = (self.knet.mtu or ETHERNET_MTU) - IP_UDP_HEADERS[6]
+        payload = self.packet_size - IP_UDP_HEADERS[6]
         return min(self.knet.user_data_room(payload), self.netmtu - MCAST_HEADER) - MCAST_HEADER
+
+    @property
+    def packet_size(self) -> int:
+        """Bytes of the largest IP packet that carries a frame of this node whole."""
+        return self.netmtu if self.knet is None else self.knet.mtu or ETHERNET_MTU
 
     @property
     def usual_frame(self) -> int:

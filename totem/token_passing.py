@@ -89,7 +89,7 @@ class TokenPassing:
         member. A switch's buffers are bytes, so frames larger than Ethernet's get a smaller window.
         """
         config = self._config
-        frames = config.accelerated_window * ETHERNET_MTU // max(ETHERNET_MTU, config.netmtu)
+        frames = config.accelerated_window * ETHERNET_MTU // max(ETHERNET_MTU, config.packet_size)
         return max(1, frames // max(1, len(ring.members) - 1))
 
     # The token.
