@@ -132,6 +132,12 @@ GOALS: Sequence[Goal] = (
     _rate("64 B through the daemon, three send", "daemon", ALL, 2.5, system=CPGD),
     *_delays("AGREED latency at 200/s", ONE, 200),
     *_delays("AGREED latency at 3 × 1,000/s", ALL, 3000),
+    *(
+        _rate(f"over knet, {how}, {size} B, {what}", "knet", f"{what}, {how}", least, at=size)
+        for how in ("in clear", "sealed")
+        for size, least in ((64, 5), (1024, 2))
+        for what in (ONE, ALL)
+    ),
     Goal("1 % random loss", "loss", Key(ANYTHING, 1, OURS.name, "messages/s"), share=0.7),
     Goal("5 % random loss", "loss", Key(ANYTHING, 5, OURS.name, "messages/s"), share=0.4),
     Goal("a replicated log, PySyncObj", "log", Key(ONE, None, OURS.name, "messages/s"), PYSYNCOBJ, least=20),

@@ -6,6 +6,8 @@ each other and are measured in turns, run by run; those that are not measured ar
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -160,6 +162,27 @@ async def idle(bench: Bench) -> None:
                 bench.note("a node", ring.name, "% of a core", (ring.cpu() - spent) / len(ring) / took * 100)
 
 
+async def knet(bench: Bench) -> None:
+    sizes = (64, 1024, 65536)
+    with tempfile.NamedTemporaryFile(prefix="bench-key-") as key:
+        key.write(os.urandom(256))
+        key.flush()
+        sealed = ("crypto_cipher: aes256", "crypto_hash: sha256", f"keyfile: {key.name}")
+        for how, totem in (("in clear", ()), ("sealed", sealed)):
+            cases = [
+                Case(f"{what}, {how}", senders, size, at=size)
+                for what, senders in ((ONE, 1), (ALL, 3))
+                for size in sizes
+            ]
+            async with AsyncExitStack() as stack:
+                members: list[Ring] = []
+                if bench.cpgflood:
+                    real = rings.corosync(bench.cpgflood, totem=totem, transport="knet")
+                    members.append(await stack.enter_async_context(real))
+                members.append(await stack.enter_async_context(rings.embedded(Setting(OURS.name, totem, "knet"))))
+                await compare(bench, cases, members)
+
+
 async def mixed(bench: Bench) -> None:
     if bench.cpgflood is None:
         return
@@ -206,6 +229,14 @@ Three nodes, MTU 1,500. Senders multicast as fast as they may; the rate is what 
 Three nodes, messages of 64 bytes, AGREED. From the send to the delivery, at the node where it takes longest.""",
         _on_trio(latency),
         axis="messages a second, all together",
+    ),
+    Part(
+        "knet",
+        "Over knet",
+        """\
+Three nodes, MTU 1,500, transport knet with one link, in clear and sealed with aes256 and sha256.""",
+        _on_trio(knet),
+        axis="bytes",
     ),
     Part(
         "loss",

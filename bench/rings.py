@@ -48,6 +48,7 @@ class Setting:
     name: str
     totem: Sequence[str] = ()
     """Lines of that section."""
+    transport: str = "udpu"
 
 
 OURS = Setting("ours")
@@ -281,9 +282,9 @@ class Real(Ring):
 
 
 @asynccontextmanager
-async def corosync(cpgflood: Path, count: int = 3) -> AsyncIterator[Ring]:
-    """Real nodes."""
-    async with places_of(count) as (places, _):
+async def corosync(cpgflood: Path, count: int = 3, **settings: Any) -> AsyncIterator[Ring]:
+    """Real nodes; `settings` are those of `MixedRing`."""
+    async with places_of(count, **settings) as (places, _):
         await places.start_corosync(*places.config)
         ring = Real(places, cpgflood)
         await ring.settle()
@@ -322,7 +323,7 @@ class Embedded(Ring):
 @asynccontextmanager
 async def embedded(setting: Setting = OURS, count: int = 3, *, opened: bool = True) -> AsyncIterator[Embedded]:
     """Ours, each in the program that floods. `opened`: whether the ring is formed already."""
-    async with places_of(count, totem=setting.totem) as (places, nursery):
+    async with places_of(count, totem=setting.totem, transport=setting.transport) as (places, nursery):
         drivers = {
             k: Driven(await places.start_program(nursery, k, "bench.node", "-c", config, "--node", k))
             for k, config in places.config.items()

@@ -673,3 +673,8 @@ def test_every_target_is_all_or_a_member():
 def test_what_may_wait_in_a_switch_is_bytes(netmtu, burst):
     machine = processor(netmtu=netmtu)
     assert machine.tokens.burst(machine.ring) == burst
+
+
+def test_over_knet_it_is_the_packets_of_a_link_that_count():
+    machine = processor(transport="knet")
+    assert machine.tokens.burst(machine.ring) == 128
