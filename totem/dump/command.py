@@ -9,25 +9,33 @@ import signal
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from io import BufferedReader, TextIOWrapper
 from typing import TextIO, cast
 
+from totem.config import CIPHERS, HASHES, MAX_KEY, MIN_KEY, MOST_LINKS, Config, Knet
+from totem.corosync_conf import load
 from totem.dump import captures
 from totem.dump.captures import BadCapture, Packet
 from totem.dump.filters import TYPES, Filter
 from totem.dump.jsonlines import to_json
+from totem.dump.knet import KnetReader
 from totem.dump.live import NoCapture, Sniffer
 from totem.dump.network import Reassembler
 from totem.dump.records import UNEXPLAINED, Layer, Reader, Record
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
+from totem.errors import ConfigError
+from totem.links.crypto import Seal, seal_of
 from totem.streams import StreamFailed, complain, give_up, standard_stream, standard_streams
 
 DONE, FAILED, MISUSED = 0, 1, 2
-DEFAULT_PORTS = (5404, 5405)
+DEFAULT_PORTS = range(5404, 5413)
+"""Corosync's: 5405 and the port before it, and with knet those behind it for further links."""
+REFUSED_BEFORE_COMPLAINT = 20
+"""Datagrams of which none opens, before that is reported while more are awaited."""
 ANY = ""
 """The name that stands for all interfaces."""
 
@@ -36,11 +44,12 @@ A line for each packet: time, source > destination, type, node (of a token: its
 last sender; of a multicast: its originator), ring, numbers. Ring ids are as in
 Corosync's log: "1.d" is ring d (hexadecimal) of representative 1. Below the line
 stands each message that the packet completes. Of a packet's copies for several
-destinations only the first is shown; tokens of an idle ring are one line with a
-count.
+destinations only the first is shown; tokens of an idle ring, pings that repeat,
+and fragments are one line with a count.
 
 types of packets:
   token mcast merge_detect join leave commit_token hold_cancel
+  ping pong probe probe_reply fragment (of knet)
   foreign (at a ring's port, but no packet of a ring), malformed, retransmission
 types of messages (the name of a service stands for all of its messages):
   {names}
@@ -48,8 +57,8 @@ types of messages (the name of a service stands for all of its messages):
 --json prints one object a line: time, source, destination, type, node, length;
 "packet" and each of "messages" with the fields that Corosync's structures have;
 bytes in hex. Only where they apply: "copy" ("copy" or "retransmission"), "train"
-(its place and the length), "hello", "hint", "faults" (why it is malformed),
-"notes"; "hex" of what cannot be read.
+(its place and the length), "knet" (what knet says around it), "hello", "hint",
+"faults" (why it is malformed), "notes"; "hex" of what cannot be read.
 
 examples:
   totem dump ring.pcap                               all packets
@@ -58,6 +67,7 @@ examples:
   totem dump ring.pcap --group chat --no-tokens
   totem dump ring.pcap --json | jq -c 'select(.type == "token").packet.aru'
   totem dump --live                                  packets as they pass, all interfaces
+  totem dump --live -c /etc/corosync/corosync.conf   an encrypted ring over knet, with its key
   ssh node tcpdump -U -w - udp port 5405 | totem dump -
 
 exit codes:
@@ -75,8 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         layers = installed_layers()
         options = parser(layers).parse_args(arguments)
         try:
+            opening = _opening(options)
+        except (ConfigError, OSError) as error:
+            return _complain(str(error))
+        try:
             with standard_stream("standard output"):
-                return _dump(options, _Output(options, layers))
+                return _dump(options, _Output(options, layers, *opening))
         except BrokenPipeError:
             give_up("stdout")  # who reads it has seen enough
             return DONE
@@ -131,24 +145,30 @@ def _complain(text: str) -> int:
 class _Output:
     """Turns packets into what is printed."""
 
-    def __init__(self, options: argparse.Namespace, layers: list[Layer]) -> None:
+    def __init__(
+        self, options: argparse.Namespace, layers: list[Layer], ports: Collection[int], knet: KnetReader
+    ) -> None:
         self.troubles: Counter[str] = Counter()
         """What was not captured or could not be read, by cause."""
         self._options = options
         self._network = Reassembler()
-        self._reader = Reader(options.port or DEFAULT_PORTS, layers, only_ports=bool(options.port))
+        self._knet = knet
+        self._key_is_wrong = False
+        """Whether that was reported."""
+        self._reader = Reader(ports, layers, only_ports=bool(options.port), knet=knet)
         self._summary = Summary()
         self._filter = Filter(
             types=options.type,
             nodes=options.node,
             groups=options.group,
+            links=options.link,
             copies=options.copies,
             tokens=not options.no_tokens,
         )
         self._writer = Writer(colour=_colours(sys.stdout), hexdump=options.hex, every_token=options.tokens)
-        streaming = options.live is not None or options.file == "-"
+        self._is_streaming = options.live is not None or options.file == "-"
         if isinstance(sys.stdout, TextIOWrapper):
-            sys.stdout.reconfigure(line_buffering=streaming, errors="backslashreplace")
+            sys.stdout.reconfigure(line_buffering=self._is_streaming, errors="backslashreplace")
 
     def show(self, packets: Iterable[Packet]) -> None:
         """Print what these packets say."""
@@ -156,6 +176,8 @@ class _Output:
             datagram = self._network.take(packet)
             if datagram is not None:
                 self._add(self._reader.take(datagram))
+                if self._is_streaming and self._knet.refused >= REFUSED_BEFORE_COMPLAINT:
+                    self._check_key()
 
     def finish(self) -> None:
         """Print what remains, and the summary or what should be known without one."""
@@ -163,6 +185,8 @@ class _Output:
         self._print(self._writer.finish())
         self.troubles.update(self._network.ignored)
         self.troubles["datagrams whose fragments did not all come"] += self._network.unfinished
+        self.troubles["packets of knet whose fragments did not all come"] += self._knet.unfinished
+        self._check_key()
         troubles = {what: count for what, count in self.troubles.items() if count}
         if not (self._options.summary or self._options.live is not None):
             for what, count in troubles.items():
@@ -171,6 +195,19 @@ class _Output:
             self._print([json.dumps(self._summary.as_dict(troubles))])
         else:
             self._print(self._summary.lines(troubles))
+
+    def _check_key(self) -> None:
+        """Report once that nothing opens with the key."""
+        if not self._knet.is_keyed or not self._knet.refused or self._knet.opened or self._key_is_wrong:
+            return
+        self._key_is_wrong = True
+        sys.stdout.flush()
+        complain(
+            "totem",
+            "no datagram opens with this key: they are sealed with another key, cipher or hash, or are not knet's; "
+            "compare the key file with that of a node of this ring (sha256sum), and crypto_cipher and crypto_hash "
+            "of its corosync.conf",
+        )
 
     def _add(self, records: Iterable[Record]) -> None:
         for record in records:
@@ -191,6 +228,33 @@ class _Output:
 
 def _colours(output: TextIO) -> bool:
     return output.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+
+
+# ---- what opens packets
+
+
+def _opening(options: argparse.Namespace) -> tuple[Collection[int], KnetReader]:
+    """Return the ports at which everything is a ring's, and the reader of knet. Raises ConfigError, OSError."""
+    if options.config is None:
+        seal = None if options.key is None else _seal(Knet(cipher=options.cipher, hash=options.hash, key=options.key))
+        return options.port or DEFAULT_PORTS, KnetReader(seal)
+    config = load(options.config).config
+    places = _places(config)
+    ports = {port for _, port in places}
+    if config.knet is None:
+        ports |= {port - 1 for port in ports}
+    seal = _seal(config.knet) if config.knet is not None and config.knet.is_sealed else None
+    return options.port or ports, KnetReader(seal, places)
+
+
+def _seal(settings: Knet) -> Seal:
+    return seal_of(settings, os.urandom)
+
+
+def _places(config: Config) -> dict[tuple[str, int], int]:
+    """Return the links of a configuration, by address and port."""
+    links = [link.number for link in config.knet.links] if config.knet is not None else [0]
+    return {config.place_on(node, link): link for node in config.nodes for link in links}
 
 
 # ---- the command line
@@ -214,7 +278,8 @@ def parser(layers: Iterable[Layer] = ()) -> argparse.ArgumentParser:
 Show what the nodes of a ring, Corosync's or this package's, send to each other:
 tokens, joins, process groups, sync, votes; each message also through packing,
 fragments and recovery. FILE is a capture by tcpdump or Wireshark (pcap or pcapng,
-also gzipped; - is standard input). Transports udp and udpu, without encryption.""",
+also gzipped; - is standard input). All transports; what knet encrypts is opened
+with the key.""",
         epilog=_EPILOG.format(names=textwrap.fill(" ".join(names), 76, subsequent_indent="  ")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -247,13 +312,33 @@ also gzipped; - is standard input). Transports udp and udpu, without encryption.
         help="show only messages about this process group (may be repeated)",
     )
     dump.add_argument(
+        "--link",
+        type=_numbers(0, MOST_LINKS - 1),
+        default=(),
+        metavar="NUMBER,…",
+        help="show only what passes over these links of knet",
+    )
+    dump.add_argument(
         "--port",
         type=_numbers(1, 65535),
         metavar="PORT,…",
-        help="read only these ports (default: 5404, 5405, and all other packets that begin as a ring's do)",
+        help=f"read only these ports (default: those of -c, else {DEFAULT_PORTS[0]} to {DEFAULT_PORTS[-1]}, and all "
+        "other packets that begin as a ring's do)",
     )
+    keys = dump.add_mutually_exclusive_group()
+    keys.add_argument(
+        "-c",
+        "--config",
+        metavar="CONF",
+        help="the ring's corosync.conf: its ports and links, and what opens encrypted packets",
+    )
+    keys.add_argument("--key", type=_key, metavar="KEYFILE", help="the key file that opens encrypted packets")
+    dump.add_argument(
+        "--cipher", choices=("none", *CIPHERS), default="aes256", help="with --key: crypto_cipher (default: aes256)"
+    )
+    dump.add_argument("--hash", choices=HASHES, default="sha256", help="with --key: crypto_hash (default: sha256)")
     tokens = dump.add_mutually_exclusive_group()
-    tokens.add_argument("--tokens", action="store_true", help="show each token, also of idle rings (as --json does)")
+    tokens.add_argument("--tokens", action="store_true", help="show each token, ping and fragment (as --json does)")
     tokens.add_argument("--no-tokens", action="store_true", help="show no token")
     dump.add_argument("--copies", action="store_true", help="show a packet once for each of its destinations")
     return whole
@@ -277,6 +362,18 @@ def _type_reader(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return types
 
     return read
+
+
+def _key(path: str) -> bytes:
+    """Read a key file, as much of it as nodes do."""
+    try:
+        with open(path, "rb") as file:
+            key = file.read(MAX_KEY)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    if len(key) < MIN_KEY:
+        raise argparse.ArgumentTypeError(f"{path} has {len(key)} bytes, a key has {MIN_KEY} to {MAX_KEY}")
+    return key
 
 
 def _numbers(lowest: int, highest: int) -> Callable[[str], tuple[int, ...]]:

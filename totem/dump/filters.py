@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
+from totem.dump import knet
 from totem.dump.order import WholeMessage
 from totem.dump.records import END, FOREIGN, KINDS, LEAVE, Explanation, Record
 
@@ -13,7 +14,7 @@ MALFORMED: Final = "malformed"
 """Everything that has a fault, its messages included."""
 RETRANSMISSION: Final = "retransmission"
 """Everything that was sent again."""
-TYPES: Final = frozenset({*KINDS.values(), LEAVE, FOREIGN, MALFORMED, RETRANSMISSION})
+TYPES: Final = frozenset({*KINDS.values(), *knet.KINDS, LEAVE, FOREIGN, MALFORMED, RETRANSMISSION})
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Filter:
     """Names of `TYPES`, of messages (`cpg.mcast`), or of their services (`cpg`)."""
     nodes: Collection[int] = ()
     groups: Collection[bytes] = ()
+    links: Collection[int] = ()
+    """Links of knet."""
     copies: bool = False
     """Whether to show a packet once for each destination."""
     tokens: bool = True
@@ -31,6 +34,8 @@ class Filter:
     def apply(self, record: Record) -> Record | None:
         """Return the record with the messages that match; None if nothing of it does."""
         if (record.copy == "copy" and not self.copies) or (record.kind == "token" and not self._wants_tokens(record)):
+            return None
+        if self.links and (record.knet is None or record.knet.link not in self.links):
             return None
         messages = [shown for shown in record.messages if self._shows_message(record, *shown)]
         of_itself = (

@@ -29,6 +29,9 @@ def to_json(record: Record, *, hexdump: bool = False) -> str:
         line["copy"] = record.copy
     if record.position[1] > 1:
         line["train"] = record.position
+    if record.knet is not None:
+        said = record.knet
+        line["knet"] = {"node": said.node, "link": said.link, "sealed": said.is_sealed, **said.values}
     if record.packet is not None:
         line["packet"] = _packet(record)
     for name, block in (("hello", record.hello), ("hint", record.hint)):
@@ -53,7 +56,7 @@ def to_json(record: Record, *, hexdump: bool = False) -> str:
         line["faults"] = record.faults
     if record.notes:
         line["notes"] = record.notes
-    if hexdump or record.packet is None:
+    if hexdump or (record.packet is None and (record.knet is None or record.faults)):
         line["hex"] = datagram.payload.hex()
     return json.dumps(line)
 

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 from construct import Construct, ConstructError, Container
 
 from totem.configuration import NO_RING, RingId
+from totem.dump import knet
+from totem.dump.knet import KnetPacket, KnetReader
 from totem.dump.network import Datagram
 from totem.dump.order import Copy, Order, WholeMessage, is_reset, runs
 from totem.errors import MalformedDatagram
@@ -29,7 +31,10 @@ KINDS: Final = {
 LEAVE: Final = "leave"
 """A join that announces that its sender leaves."""
 FOREIGN: Final = "foreign"
-"""A datagram at a ring's port that does not begin as a packet of a ring does."""
+"""A datagram at a ring's port that does not begin as a packet of a ring does, nor as one of knet."""
+SEALED: Final = "sealed or not knet"
+"""The fault of a foreign datagram where no key was given."""
+UNOPENED: Final = "does not open with the key"
 END: Final = "end"
 """Not a packet: the end of the capture, where messages that waited for others are returned."""
 
@@ -94,6 +99,8 @@ class Record:
     """Messages of the layers above that this packet completes, in the order of the ring."""
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    knet: KnetPacket | None = None
+    """What knet says around it, or for itself."""
     position: tuple[int, int] = (0, 1)
     """Its place among the frames of a train that was captured in one piece, and their number."""
 
@@ -110,7 +117,15 @@ class Reader:
     `only_ports` nowhere else.
     """
 
-    def __init__(self, ports: Iterable[int], layers: Iterable[Layer], *, only_ports: bool = False) -> None:
+    def __init__(
+        self,
+        ports: Iterable[int],
+        layers: Iterable[Layer],
+        *,
+        only_ports: bool = False,
+        knet: KnetReader | None = None,
+    ) -> None:
+        self.knet = knet or KnetReader()
         self._ports = frozenset(ports)
         self._only_ports = only_ports
         self._layers = tuple(layers)
@@ -121,7 +136,10 @@ class Reader:
     def take(self, datagram: Datagram) -> Iterator[Record]:
         """Return the records of a datagram: none if it is not a ring's, several if it is a train."""
         at_port = bool({datagram.source_port, datagram.destination_port} & self._ports)
-        if not at_port and (self._only_ports or not begins_a_packet(datagram.payload)):
+        if self._only_ports and not at_port:
+            return
+        if not begins_a_packet(datagram.payload):
+            yield from self._take_knet(datagram, is_expected=at_port)
             return
         self._last = datagram
         frames = train(datagram.payload)
@@ -132,6 +150,30 @@ class Reader:
             record.position = position, len(frames)
             yield record
 
+    def _take_knet(self, datagram: Datagram, *, is_expected: bool) -> Iterator[Record]:
+        """Return the records of what may be knet's; at a ring's port all else is foreign."""
+        packets = self.knet.take(datagram, is_expected=is_expected)
+        if packets or is_expected:
+            self._last = datagram
+        for packet in packets:
+            missing = datagram.length - len(datagram.payload)
+            yield self._read_knet(
+                datagram._replace(payload=packet.content, length=len(packet.content) + missing), packet
+            )
+        if is_expected and not packets:
+            yield self._read(datagram)
+
+    def _read_knet(self, datagram: Datagram, packet: KnetPacket) -> Record:
+        if packet.kind == knet.DATA and not packet.fault:
+            record = self._read(datagram, packet)
+        else:
+            kind = FOREIGN if packet.kind == knet.DATA else packet.kind
+            faults = [packet.fault] if packet.fault else []
+            record = Record(datagram, kind, packet.node, copy=packet.copy, faults=faults, knet=packet)
+            record.notes += _cut_note(datagram)
+        record.position = packet.position
+        return record
+
     def finish(self) -> Iterator[Record]:
         """Return the messages that still wait for packets that were not captured."""
         messages = self._order.finish()
@@ -140,15 +182,16 @@ class Reader:
             self._explain(record, messages)
             yield record
 
-    def _read(self, datagram: Datagram) -> Record:
+    def _read(self, datagram: Datagram, packet_of_knet: KnetPacket | None = None) -> Record:
         payload = datagram.payload
         if not begins_a_packet(payload):
-            record = Record(datagram, FOREIGN)
-            record.faults.append(_cause(codec.decode, payload))
+            record = Record(datagram, FOREIGN, knet=packet_of_knet)
+            record.faults.append(self._cause_of_foreign(payload, is_open=packet_of_knet is not None))
             return record
-        record = Record(datagram, KINDS[payload[3]], node=int.from_bytes(payload[5:9], "little"))
-        if datagram.length > len(payload):
-            record.notes.append(f"cut by the capture: {len(payload)} of {datagram.length} bytes")
+        node = int.from_bytes(payload[5:9], "little")
+        record = Record(datagram, KINDS[payload[3]], node, knet=packet_of_knet, notes=_cut_note(datagram))
+        if packet_of_knet is not None:
+            record.copy = packet_of_knet.copy
         try:
             record.packet = packet = schema.parse(payload)
         except ConstructError:
@@ -156,6 +199,8 @@ class Reader:
                 record.faults.append(_cause(codec.decode, payload))
             return record
         match record.kind:
+            case _ if record.copy:
+                self._read_copy(record, packet)
             case "mcast":
                 self._read_mcast(record, packet)
             case "join":
@@ -169,6 +214,19 @@ class Reader:
             record.notes.append(f"{len(packet.rest)} bytes behind it")
         return record
 
+    def _cause_of_foreign(self, payload: bytes, *, is_open: bool) -> str:
+        cause = _cause(codec.decode, payload)
+        if is_open or cause != "foreign magic":
+            return cause
+        return UNOPENED if self.knet.is_keyed else SEALED
+
+    @staticmethod
+    def _read_copy(record: Record, packet: Container) -> None:
+        """Read of a copy, which knet tells, only what it is."""
+        record.node = packet.get("system_from", record.node)
+        if record.kind == "join" and packet.header.nodeid == 0:
+            record.kind = LEAVE
+
     def _read_join(self, record: Record, packet: Container) -> None:
         record.copy = self._copy(record)
         record.node = packet.system_from
@@ -178,10 +236,10 @@ class Reader:
             record.hint = _parse(schema.Hint, packet.rest, record, "hint")
 
     def _read_mcast(self, record: Record, packet: Container) -> None:
-        datagram = record.datagram
         record.node = packet.system_from
         ring, seq = ring_id(packet.ring_id), packet.seq
-        record.copy = self._order.sighting(ring, seq, datagram.source, datagram.destination)
+        way = _way(record)
+        record.copy = self._order.sighting(ring, seq, *way)
         inner = packet.data if isinstance(packet.data, Container) else packet
         record.inner = inner
         if inner.header.encapsulated == layout.MESSAGE_ENCAPSULATED:
@@ -196,7 +254,7 @@ class Reader:
         messages = self._order.add(ring, seq, packet.system_from, frame if inner is packet else None)
         if inner is not packet and frame is not None:
             ring, seq = ring_id(inner.ring_id), inner.seq
-            if self._order.sighting(ring, seq, datagram.source, datagram.destination):
+            if self._order.sighting(ring, seq, *way):
                 record.notes.append("seen before")
             else:
                 messages += self._order.add(ring, seq, inner.system_from, frame)
@@ -217,8 +275,9 @@ class Reader:
 
     def _copy(self, record: Record) -> Copy:
         """Return whether this packet was seen a moment ago on its way to another node, or was sent again."""
-        source, source_port, destination = record.datagram[1:4]
-        key = (source, source_port if record.kind in {"token", "commit_token"} else 0, record.datagram.payload)
+        source, destination = _way(record)
+        port = record.datagram.source_port if record.kind in {"token", "commit_token"} else 0
+        key = (source, port, record.datagram.payload)
         time = record.datagram.time
         before = self._recent.get(key)
         if before is not None:
@@ -252,6 +311,18 @@ class Reader:
             return Explanation(UNEXPLAINED, f"{len(data)} bytes", None, fault="short group header")
         names = " ".join(repr(name)[1:] for name in fields.group_name)
         return Explanation(UNEXPLAINED, f"for {names}: {len(fields.message)} bytes", fields)
+
+
+def _way(record: Record) -> tuple[str, str]:
+    """Return source and destination. With knet they do not count: it tells copies by their numbers."""
+    if record.knet is not None:
+        return f"node {record.knet.node}", ""
+    return record.datagram.source, record.datagram.destination
+
+
+def _cut_note(datagram: Datagram) -> list[str]:
+    here, there = len(datagram.payload), datagram.length
+    return [f"cut by the capture: {here} of {there} bytes"] if here < there else []
 
 
 def begins_a_packet(payload: bytes) -> bool:

@@ -9,11 +9,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from totem.configuration import RingId
-from totem.dump.records import END, FOREIGN, Record
+from totem.dump import knet
+from totem.dump.knet import KnetPacket
+from totem.dump.records import END, SEALED, Record
 from totem.sequence import distance
 
 MOST_RINGS: Final = 64
 """Rings that are listed: the last ones."""
+MOST_WAYS: Final = 1024
+"""Links between two nodes that are listed."""
 MOST_NAMES: Final = 512
 """Nodes, types and causes that are counted separately; hostile ones have no end."""
 OTHERS: Final = "others"
@@ -65,6 +69,28 @@ class _RingFigures:
             self.token_time = self.token_time[0], time
 
 
+@dataclass(slots=True)
+class _WayFigures:
+    """What was seen of a link of knet from one node to another."""
+
+    pongs: int = 0
+    """Pings that were answered."""
+    total: float = 0.0
+    """Seconds until the answers, all together."""
+    longest: float = 0.0
+    mtu: int = 0
+    """Bytes of the largest IP packet that was answered."""
+
+    def add(self, packet: KnetPacket) -> None:
+        """Count an answer."""
+        if packet.kind == knet.PROBE_REPLY:
+            self.mtu = max(self.mtu, packet.values["size"])
+            return
+        self.pongs += 1
+        self.total += packet.values["after"]
+        self.longest = max(self.longest, packet.values["after"])
+
+
 class Summary:
     """Counts records."""
 
@@ -78,6 +104,8 @@ class Summary:
         self.faults: Counter[str] = Counter()
         self.cut = 0
         self.rings: OrderedDict[RingId, _RingFigures] = OrderedDict()
+        self.ways: dict[tuple[int, int, int], _WayFigures] = {}
+        """By link, the node that asks, and the one that answers."""
         self._span: tuple[float, float] | None = None
 
     def add(self, record: Record) -> None:
@@ -100,8 +128,15 @@ class Summary:
         _count(self.sent, (record.kind, record.node), (OTHERS, 0))
         if record.copy:
             self.retransmissions[record.kind] += 1
+        if record.knet is not None and "to" in record.knet.values:
+            self._add_answer(record.knet)
         if record.ring_id is not None:
             self._add_to_ring(self._ring(record.ring_id, time), record)
+
+    def _add_answer(self, packet: KnetPacket) -> None:
+        way = packet.link or 0, packet.values["to"], packet.node
+        if way in self.ways or len(self.ways) < MOST_WAYS:
+            self.ways.setdefault(way, _WayFigures()).add(packet)
 
     def _ring(self, ring_id: RingId, time: float) -> _RingFigures:
         ring = self.rings.get(ring_id)
@@ -140,6 +175,18 @@ class Summary:
                 "faults": dict(self.faults),
                 "cut": self.cut,
                 "troubles": troubles,
+                "links": [
+                    {
+                        "link": link,
+                        "from": asker,
+                        "to": answerer,
+                        "pongs": way.pongs,
+                        "mean": way.total / way.pongs if way.pongs else None,
+                        "longest": way.longest if way.pongs else None,
+                        "mtu": way.mtu or None,
+                    }
+                    for (link, asker, answerer), way in sorted(self.ways.items())
+                ],
                 "rings": [
                     {
                         "ring": ring_id,
@@ -168,6 +215,11 @@ class Summary:
             yield f"from {start}, {self._span[1] - self._span[0]:.3f} seconds"
         yield from _table("packets", self.sent)
         yield from _table("messages", self.said)
+        if self.ways:
+            yield ""
+            yield "links, as seen from where this was captured:"
+        for (link, asker, answerer), way in sorted(self.ways.items()):
+            yield _way_line(link, asker, answerer, way)
         if self.rings:
             yield ""
             yield "rings:"
@@ -183,8 +235,15 @@ class Summary:
         if any(counts.values()):
             yield ""
         yield from (f"{count} {what}" for what, count in counts.items() if count)
-        if any(kind == FOREIGN for kind, _ in self.sent):
-            yield "foreign: of a ring with transport knet, perhaps, or an encrypted one, which cannot be read"
+        if SEALED in self.faults:
+            yield f"{SEALED}: -c corosync.conf or --key opens what a ring over knet encrypts"
+
+
+def _way_line(link: int, asker: int, answerer: int, way: _WayFigures) -> str:
+    words = f"  link {link}, {asker} to {answerer}: {way.pongs} pongs"
+    if way.pongs:
+        words += f" after {way.total / way.pongs * 1000:.3f} ms, at most {way.longest * 1000:.3f} ms"
+    return words + (f"; packets of {way.mtu} bytes pass" if way.mtu else "")
 
 
 def _ring_lines(ring_id: RingId, ring: _RingFigures) -> Iterator[str]:

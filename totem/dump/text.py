@@ -12,6 +12,8 @@ from typing import Final
 
 from construct import Container
 
+from totem.dump import knet
+from totem.dump.knet import KnetPacket
 from totem.dump.order import Run, WholeMessage, runs
 from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
 from totem.text import printable
@@ -25,14 +27,31 @@ _COLOURS: Final = {
     "token": "2",
     "merge_detect": "2",
     "hold_cancel": "2",
+    knet.PING: "2",
+    knet.PONG: "2",
+    knet.PROBE: "2",
+    knet.PROBE_REPLY: "2",
+    knet.FRAGMENT: "2",
     "join": "33",
     "leave": "33",
     "commit_token": "33",
 }
 _FAULT: Final = "31"
 _MESSAGE: Final = "36"
-_NAMES: Final = {"commit_token": "commit token", "merge_detect": "merge detect", "hold_cancel": "hold cancel"}
-_PLURALS: Final = {"token": "tokens", "merge_detect": "merge detects", FOREIGN: "foreign datagrams"}
+_NAMES: Final = {
+    "commit_token": "commit token",
+    "merge_detect": "merge detect",
+    "hold_cancel": "hold cancel",
+    knet.PROBE_REPLY: "probe reply",
+}
+_PLURALS: Final = {
+    "token": "tokens",
+    "merge_detect": "merge detects",
+    FOREIGN: "foreign datagrams",
+    knet.PING: "pings",
+    knet.PONG: "pongs",
+    knet.FRAGMENT: "fragments",
+}
 
 
 class Writer:
@@ -49,7 +68,7 @@ class Writer:
         if self._run is not None and self._run.takes(record):
             return
         yield from self.finish()
-        if not self._every_token and (_is_idle(record) or record.kind == "merge_detect"):
+        if not self._every_token and (_is_idle(record) or record.kind in ("merge_detect", knet.FRAGMENT)):
             self._run = _Repetition(record)
         yield from self._record(record)
 
@@ -99,8 +118,12 @@ class _Repetition:
         """Count a record if it repeats the first one, as a merge detect does between the tokens of its idle ring."""
         first = self._first
         same = record.ring_id == first.ring_id and record.faults == first.faults
-        if first.kind == FOREIGN:
-            same = same and record.kind == FOREIGN
+        if _is_routine(record):
+            same = True
+        elif first.kind in (FOREIGN, knet.FRAGMENT) or record.kind == knet.FRAGMENT:
+            same = same and record.kind == first.kind and _number_of(record) == _number_of(first)
+        elif _is_routine(first):
+            same = False
         elif record.kind == "merge_detect":
             same = same and record.packet is not None
         else:
@@ -114,19 +137,28 @@ class _Repetition:
 
     def line(self) -> str:
         what = ", ".join(f"{count} more {_PLURALS[kind]}" for kind, count in self.counts.items())
-        idle = "" if self._first.kind == FOREIGN else f", ring {self._first.ring_id} idle"
+        idle = f", ring {self._first.ring_id} idle" if self._first.ring_id else ""
         return f"{clock(self._since)} … {what}{idle}, in {self._last - self._since:.3f} s"
 
 
 def _is_idle(record: Record) -> bool:
     """Return whether this is a token without news, or just another foreign datagram."""
     packet = record.packet
-    if record.kind == FOREIGN:
+    if record.kind == FOREIGN or _is_routine(record):
         return True
     if record.kind != "token" or packet is None or record.messages or record.notes or record.copy:
         return False
     busy = packet.rtr_list or packet.retrans_flg or packet.backlog or packet.fcc or packet.aru != packet.seq
     return not busy
+
+
+def _is_routine(record: Record) -> bool:
+    return record.knet is not None and record.knet.is_routine and not record.faults
+
+
+def _number_of(record: Record) -> object:
+    """Return the packet of knet that a fragment belongs to."""
+    return (record.knet.node, record.knet.values["seq"]) if record.knet and "seq" in record.knet.values else None
 
 
 def _seq(record: Record) -> object:
@@ -141,12 +173,35 @@ def _headline(record: Record) -> Iterator[str]:
         yield f"({record.copy})"
     if record.position[1] > 1:
         yield f"(train {record.position[0] + 1}/{record.position[1]})"
+    if record.knet is not None:
+        yield _knet(record.knet) + ("," if record.packet is not None else "")
     if record.packet is not None:
         yield _WORDS[record.kind](record, record.packet)
     if record.faults:
         yield f"malformed: {'; '.join(record.faults)} ({record.datagram.length} bytes)"
     if record.notes:
         yield f"[{'; '.join(record.notes)}]"
+
+
+def _knet(packet: KnetPacket) -> str:
+    """Return what knet says, for itself or around a packet of totem."""
+    said = packet.values
+    words = [f"link {'?' if packet.link is None else packet.link}"]
+    if packet.kind == knet.PING and said:
+        words.append(f"packets sent {said['seq']}{'' if said['timed'] else ', not timed'}")
+    elif "size" in said:
+        words.append(f"size {said['size']}")
+    elif "fragments" in said:
+        words.append(f"packet {said['seq']}")
+        if packet.kind == knet.FRAGMENT:
+            words.append(f"fragment {said['fragment']} of {said['fragments']}")
+        elif said["fragments"] > 1:
+            words.append(f"in {said['fragments']} fragments")
+        if "compression" in said:
+            words.append(str(said["compression"]))
+    text = " ".join(words)
+    asked = "ping" if packet.kind == knet.PONG else "probe"
+    return f"{text}, {said['after'] * 1000:.3f} ms after the {asked} of {said['to']}" if "after" in said else text
 
 
 def _token(record: Record, packet: Container) -> str:

@@ -117,7 +117,7 @@ def test_ports(capsys, tmp_path):
     assert kinds("--port", "7777") == ["token", "foreign"]
     assert kinds("--type", "malformed") == ["foreign"]
     lines, _ = dump(capsys, str(path), "--summary")
-    assert "1 malformed: foreign magic" in lines
+    assert "1 malformed: sealed or not knet" in lines
 
 
 def test_hex_shows_all_bytes(capsys):
@@ -319,3 +319,94 @@ def test_times_are_in_order():
     done = subprocess.run([*TOTEM, "dump", LOSSES, "--json"], capture_output=True, check=True)
     times = [json.loads(line)["time"] for line in done.stdout.splitlines()]
     assert all(one <= other for one, other in pairwise(times))
+
+
+# ---- knet and its keys
+
+KNET = CAPTURES / "knet"
+SEALED = str(KNET / "02-aes256-sha256.pcap.gz")
+KEY_A, KEY_B = (str(KNET / f"knet-test-{key}.key") for key in "AB")
+CONF = """\
+totem {
+  version: 2
+  transport: knet
+  crypto_cipher: aes256
+  crypto_hash: sha256
+  keyfile: %s
+  interface {
+    linknumber: 0
+    mcastport: 5405
+  }
+}
+nodelist {
+  node {
+    nodeid: 1
+    ring0_addr: 10.77.0.1
+  }
+  node {
+    nodeid: 2
+    ring0_addr: 10.77.0.2
+  }
+}
+"""
+
+
+def sent(capsys, *arguments):
+    (summary,) = as_json(capsys, *arguments, "--summary")
+    return summary["summary"]["sent"]
+
+
+def test_a_key_opens_what_is_sealed(capsys, tmp_path):
+    conf = tmp_path / "corosync.conf"
+    conf.write_text(CONF % KEY_A)
+    with_key = sent(capsys, SEALED, "--key", KEY_A)
+    assert with_key["ping"] == {"1": 21, "2": 15}
+    assert "foreign" not in with_key
+    assert sent(capsys, SEALED, "-c", str(conf)) == with_key
+    assert sent(capsys, SEALED, "--key", KEY_A, "--cipher", "aes256", "--hash", "sha256") == with_key
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--key", KEY_B], ["--key", KEY_A, "--hash", "md5"], ["--key", KEY_A, "--cipher", "none"]]
+)
+def test_a_wrong_key_is_reported_once_with_what_to_do(capsys, wrong):
+    lines, errors = dump(capsys, SEALED, *wrong)
+    assert errors.count("no datagram opens with this key") == 1
+    assert "sha256sum" in errors
+    assert "crypto_cipher" in errors
+    assert "does not open with the key" in lines[0]
+
+
+def test_without_a_key_the_summary_says_what_opens(capsys):
+    lines, _ = dump(capsys, SEALED, "--summary")
+    assert lines[-1] == "sealed or not knet: -c corosync.conf or --key opens what a ring over knet encrypts"
+
+
+def test_a_conf_names_the_ports(capsys, tmp_path):
+    conf = tmp_path / "corosync.conf"
+    conf.write_text((CONF % KEY_A).replace("mcastport: 5405", "mcastport: 7777"))
+    path = tmp_path / "x.pcap"
+    path.write_bytes(pcap(timed([ethernet(ipv4(udp(b"sealed", (port, port)))) for port in (5405, 7777)])))
+    assert [line["destination"] for line in as_json(capsys, str(path), "-c", str(conf))] == ["10.77.0.2:7777"]
+
+
+def test_links_and_kinds_of_knet(capsys):
+    found = as_json(capsys, str(KNET / "05-zlib.pcap.gz"), "--link", "0", "--type", "probe,mcast")
+    assert {line["type"] for line in found} == {"probe", "mcast"}
+    assert {line["knet"].get("compression") for line in found} == {"zlib", None}
+    assert as_json(capsys, str(KNET / "05-zlib.pcap.gz"), "--link", "1") == []
+
+
+def test_keys_and_confs_that_are_none(capsys, tmp_path):
+    short = tmp_path / "key"
+    short.write_bytes(bytes(127))
+    for arguments, text in (
+        (["--key", str(short)], "key has 127 bytes, a key has 128 to 4096"),
+        (["--key", str(tmp_path / "none")], "none: No such file or directory"),
+        (["--key", KEY_A, "-c", "x"], "not allowed with"),
+        (["--key", KEY_A, "--hash", "none"], "invalid choice"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["dump", SEALED, *arguments])
+        assert text in capsys.readouterr().err
+    assert "No such file or directory" in dump(capsys, SEALED, "-c", str(tmp_path / "none"), code=1)[1]

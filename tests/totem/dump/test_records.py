@@ -314,7 +314,7 @@ def test_a_message_without_end_is_given_up():
     ("payload", "kind", "cause"),
     [
         (b"", "foreign", "short"),
-        (b"knet data, or anything", "foreign", "foreign magic"),
+        (b"sealed, or anything", "foreign", "sealed or not knet"),
         (bytes.fromhex("c070030000000001") + bytes(60), "foreign", "swapped byte order"),
         (bytes.fromhex("70c00400") + bytes(60), "foreign", "other version"),
         (bytes.fromhex("70c00309") + bytes(60), "foreign", "unknown type"),

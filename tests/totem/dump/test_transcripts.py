@@ -16,6 +16,6 @@ def test_the_transcript_goes_as_it_is_written(path):
 def test_the_document_shows_what_is_printed():
     printed = {line for path in ALL for line in path.read_text().splitlines()}
     shown = re.findall(r"^```\n(.*?)^```", (ROOT / "docs" / "dump.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(shown) == 2
+    assert len(shown) == 3
     for block in shown:
         assert set(block.splitlines()) <= printed
