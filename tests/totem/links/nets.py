@@ -9,6 +9,7 @@ from totem.config import Config, Knet, LinkSettings, NodeEntry
 from totem.links.crypto import seal_of
 from totem.links.machine import Links
 from totem.links.path import PathChange
+from totem.testing.corosync.knet import KnetModel
 
 IP_UDP = 28
 
@@ -26,8 +27,8 @@ def config(count=2, links=1, **settings):
 class Net:
     """The links of all nodes, and what is between them."""
 
-    def __init__(self, config, *, delay=0.0005, seed=1, configs=None):
-        """`configs`: by node id, where nodes are configured differently."""
+    def __init__(self, config, *, delay=0.0005, seed=1, configs=None, models=()):
+        """`configs`: by node id, where nodes are configured differently. `models`: the nodes that are real ones."""
         self.config = config
         self.now = 0.0
         self.delay = delay
@@ -47,13 +48,15 @@ class Net:
         self.notices = []
         self.links = {}
         self._configs = configs or {}
+        self._models = models
         self._heap = []
         self._order = 0
 
     def start(self, *node_ids):
         for node_id in node_ids or self.received:
             chosen = self._configs.get(node_id, self.config)
-            links = self.links[node_id] = Links(chosen, node_id, seal_of(chosen.knet, os.urandom))
+            maker = KnetModel if node_id in self._models else Links
+            links = self.links[node_id] = maker(chosen, node_id, seal_of(chosen.knet, os.urandom))
             links.notice = lambda cause, text: self.notices.append(text)
             links.start(self.now)
             self.flush(node_id)
@@ -75,6 +78,8 @@ class Net:
             for departure in departures:
                 for datagram in departure.datagrams:
                     self._carry(node_id, departure, datagram)
+        if node_id in self._models:
+            return
         self.changes += [(round(self.now, 3), node_id, change) for change in links.take_changes()]
 
     def _carry(self, source, departure, datagram):
