@@ -11,17 +11,18 @@ import shutil
 import subprocess
 
 PORT = 5405
-IPV4, IPV6 = "10.77.0.{}", "fd77::{}"
-MAC = "02:00:00:00:00:{:02x}"
+"""Of link 0; each further link has the next one."""
+IPV4, IPV6 = "10.{}.0.{}", "fd{}::{}"
+FIRST = 77
+"""What link 0 has in these addresses; each further link has the next number."""
+MAC = "02:00:00:00:{:02x}:{:02x}"
 
 TYPES = {"token": 0, "mcast": 1, "merge": 2, "join": 3, "commit": 4, "cancel": 5}
 """Of totem's messages: the fourth byte of a datagram."""
-_HEADER = 8
+_UDP = 8
 """Bytes of UDP, from which on nftables counts (`@th`)."""
-_KINDS = {kind: f"@th,{8 * (_HEADER + 3)},8 {number}" for kind, number in TYPES.items()} | {
-    "barrier": f"udp length {_HEADER + 95} @th,{8 * (_HEADER + 59)},64 {int.from_bytes(b'sync' + bytes(4))}",
-}
-"""What tells a kind. A barrier of sync is told where it has a frame to itself: the name of its group, its id 0."""
+_KNET = 14
+"""Bytes of knet before totem's in a data packet, whose second byte is 0."""
 
 DIE_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 """Put before a command that is started by this thread: the signal comes when that ends, not only with the process."""
@@ -68,53 +69,69 @@ class Place:
 
 
 class Network:
-    """A switch and the places 1 to N that are cabled to it: 10.77.0.K or fd77::K on their `eth0`."""
+    """Places 1 to N, cabled to a switch for each link: link 0 with 10.77.0.K or fd77::K on their `eth0`, link 1 with
+    10.78.0.K or fd78::K on their `eth1`, and so on.
+    """
 
-    def __init__(self, count, *, ipv6=False, mtu=1500):
-        self.address = (IPV6 if ipv6 else IPV4).format
+    def __init__(self, count, *, ipv6=False, mtu=1500, links=1, knet=False):
+        """`knet`: what is sent is knet's, not sealed. It tells kinds of datagrams by their bytes (`drop`)."""
+        self.links = range(links)
+        self._addresses = IPV6 if ipv6 else IPV4
+        self._before = _UDP + (_KNET if knet else 0)
+        self._knet = knet
         self.places = {}
         self.switch = Place(mounts=False)
         try:
-            self._ip(
-                self.switch,
-                "link add br0 mtu {mtu} type bridge stp_state 0 mcast_snooping 0",
-                "link set br0 up",
-                mtu=mtu,
-            )
+            for link in self.links:
+                self._ip(
+                    self.switch,
+                    "link add br{link} mtu {mtu} type bridge stp_state 0 mcast_snooping 0",
+                    "link set br{link} up",
+                    link=link,
+                    mtu=mtu,
+                )
             for k in range(1, count + 1):
-                self._add_place(k, ipv6, mtu)
-            for k, place in self.places.items():
-                self._introduce(place, set(self.places) - {k})
+                self.places[k] = Place()
+                for link in self.links:
+                    self._cable(k, link, ipv6, mtu)
+            for place in self.places.values():
+                self._ip(place, "route add 224.0.0.0/4 dev eth0")
+            for k in self.places:
+                self._introduce(k, set(self.places) - {k})
         except BaseException:
             self.close()
             raise
 
-    def _add_place(self, k, ipv6, mtu):
-        place = self.places[k] = Place()
+    def address(self, k, link=0):
+        """The address of place K on a link."""
+        return self._addresses.format(FIRST + link, k)
+
+    def _cable(self, k, link, ipv6, mtu):
+        place = self.places[k]
+        names = {"port": _port(k, link), "link": link, "mtu": mtu}
         self._ip(
             self.switch,
-            "link add v{k} mtu {mtu} type veth peer name eth0 netns {pid}",
-            "link set v{k} master br0 up",
-            k=k,
-            mtu=mtu,
+            "link add {port} mtu {mtu} type veth peer name eth{link} netns {pid}",
+            "link set {port} master br{link} up",
             pid=place.holder.pid,
+            **names,
         )
         self._ip(
             place,
-            "link set eth0 mtu {mtu} address {mac}",
-            f"addr add {self.address(k)}/{64 if ipv6 else 24} dev eth0{' nodad' * ipv6}",
-            "link set eth0 up",
-            "route add 224.0.0.0/4 dev eth0",
-            mtu=mtu,
-            mac=MAC.format(k),
+            "link set eth{link} mtu {mtu} address {mac}",
+            f"addr add {self.address(k, link)}/{64 if ipv6 else 24} dev eth{link}{' nodad' * ipv6}",
+            "link set eth{link} up",
+            mac=MAC.format(link, k),
+            **names,
         )
 
-    def _introduce(self, place, others):
+    def _introduce(self, k, others):
         """Tell a place where the others are: what all namespaces find out for themselves has one bound in the kernel,
         of 1,024 neighbours, which two networks of 32 places are beyond.
         """
-        line = "neigh add {} lladdr {} dev eth0 nud permanent"
-        self._ip(place, *(line.format(self.address(k), MAC.format(k)) for k in others))
+        line = "neigh add {} lladdr {} dev eth{} nud permanent"
+        ways = ((other, link) for other in others for link in self.links)
+        self._ip(self.places[k], *(line.format(self.address(*way), MAC.format(*reversed(way)), way[1]) for way in ways))
 
     @staticmethod
     def _ip(place, *lines, **values):
@@ -128,18 +145,24 @@ class Network:
     # ---- faults
 
     def split(self, *parts):
-        """Cut the network into parts, each a set of places."""
-        for number, part in enumerate(parts):
-            bridge = f"br{number}"
-            if number and bridge not in self.switch.run("ip", "-o", "link", "show", "type", "bridge"):
-                self._ip(
-                    self.switch, f"link add {bridge} type bridge stp_state 0 mcast_snooping 0", f"link set {bridge} up"
-                )
-            self._ip(self.switch, *(f"link set v{k} master {bridge}" for k in part))
+        """Cut the network into parts, each a set of places, on all links."""
+        bridges = self.switch.run("ip", "-o", "link", "show", "type", "bridge")
+        for link in self.links:
+            for number, part in enumerate(parts):
+                bridge = f"br{link}.{number}" if number else f"br{link}"
+                if f"{bridge}:" not in bridges:
+                    self._ip(
+                        self.switch,
+                        f"link add {bridge} type bridge stp_state 0 mcast_snooping 0",
+                        f"link set {bridge} up",
+                    )
+                self._ip(self.switch, *(f"link set {_port(k, link)} master {bridge}" for k in part))
 
     def heal(self):
         """Join all parts, and end all drops."""
-        self._ip(self.switch, *(f"link set v{k} master br0" for k in self.places))
+        self._ip(
+            self.switch, *(f"link set {_port(k, link)} master br{link}" for k in self.places for link in self.links)
+        )
         for place in self.places.values():
             place.run("nft", "flush ruleset")
 
@@ -149,24 +172,52 @@ class Network:
 
         A train of frames (UDP_SEGMENT) is one packet here, and lost as a whole: see `one_by_one`.
         """
-        family = "ip6" if ":" in self.address(1) else "ip"
-        rule = [f"udp dport {PORT}"]
+        rule = [f"udp dport {PORT}-{PORT + self.links[-1]}"]
         if source is not None:
-            rule.append(f"{family} saddr {self.address(source)}")
-        if kind is not None:
-            rule.append(_KINDS[kind])
+            rule.append(self._from(source))
+        if self._knet and (kind or origin):
+            rule.append(self._byte_at(1 - _KNET, 8, 0))
+        if kind == "barrier":
+            # The name of its group, its id 0.
+            rule += [f"udp length {self._before + 95}", self._byte_at(59, 64, int.from_bytes(b"sync" + bytes(4)))]
+        elif kind is not None:
+            rule.append(self._byte_at(3, 8, TYPES[kind]))
         if origin is not None:
-            rule.append(f"@th,{8 * (_HEADER + 13)},32 {int.from_bytes(origin.to_bytes(4, 'little'))}")
+            rule.append(self._byte_at(13, 32, int.from_bytes(origin.to_bytes(4, "little"))))
         if percent < 100:
             rule.append(f"numgen random mod 100 < {percent}")
+        self._add_drop(k, *rule)
+
+    def cut(self, k, link, *, hears=False, is_heard=False):
+        """Have place K hear nobody on one link any more, and nobody hear it, but as said."""
+        if not hears:
+            self._add_drop(k, f"iifname eth{link}")
+        if not is_heard:
+            for other in set(self.places) - {k}:
+                self._add_drop(other, self._from(k, link))
+
+    def _add_drop(self, k, *rule):
         chain = "add table inet f; add chain inet f in { type filter hook input priority 0; }"
         self.places[k].run("nft", f"{chain}; add rule inet f in {' '.join(rule)} drop")
 
-    def narrow(self, k, mtu):
+    def _from(self, *way):
+        address = self.address(*way)
+        return f"{'ip6' if ':' in address else 'ip'} saddr {address}"
+
+    def _byte_at(self, place, bits, value):
+        """What tells that totem's packet has a value at one place."""
+        return f"@th,{8 * (self._before + place)},{bits} {value}"
+
+    def narrow(self, k, mtu, link=0):
         """Have the switch's port of place K carry no packets of more than `mtu` bytes; K itself knows nothing of it."""
-        self._ip(self.switch, f"link set v{k} mtu {mtu}")
+        self._ip(self.switch, f"link set {_port(k, link)} mtu {mtu}")
 
     def one_by_one(self):
         """Have trains of frames cut at their senders, so that each frame is a packet of its own."""
         for place in self.places.values():
-            place.run("ip", "link", "set", "eth0", "gso_max_segs", "1")
+            self._ip(place, *(f"link set eth{link} gso_max_segs 1" for link in self.links))
+
+
+def _port(k, link):
+    """The switch's end of the cable of place K on a link."""
+    return f"v{k}.{link}"
