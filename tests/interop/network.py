@@ -73,12 +73,13 @@ class Network:
     10.78.0.K or fd78::K on their `eth1`, and so on.
     """
 
-    def __init__(self, count, *, ipv6=False, mtu=1500, links=1, knet=False):
-        """`knet`: what is sent is knet's, not sealed. It tells kinds of datagrams by their bytes (`drop`)."""
+    def __init__(self, count, *, ipv6=False, mtu=1500, links=1, knet=False, sealed=False):
+        """`knet`: what is sent is knet's. `sealed`: it is encrypted, so kinds of datagrams cannot be told (`drop`)."""
         self.links = range(links)
         self._addresses = IPV6 if ipv6 else IPV4
         self._before = _UDP + (_KNET if knet else 0)
         self._knet = knet
+        self._sealed = sealed
         self.places = {}
         self.switch = Place(mounts=False)
         try:
@@ -175,6 +176,7 @@ class Network:
         rule = [f"udp dport {PORT}-{PORT + self.links[-1]}"]
         if source is not None:
             rule.append(self._from(source))
+        assert not (self._sealed and (kind or origin)), "what is encrypted looks all alike"
         if self._knet and (kind or origin):
             rule.append(self._byte_at(1 - _KNET, 8, 0))
         if kind == "barrier":

@@ -78,7 +78,7 @@ class MixedRing:
         """Whether programs on our nodes are behind `cpgd`."""
         self._sockets = tempfile.TemporaryDirectory(prefix="cpgd-")  # names of sockets must be short
         self.has_quorum = bool(quorum)
-        further = {"links": links, "knet": True} if transport == "knet" else {}
+        further = {"links": links, "knet": True, "sealed": bool(secrets)} if transport == "knet" else {}
         self.network = network(count, ipv6=ipv6, mtu=mtu, **further)
         self.corosyncs = {}
         """Real nodes that run, by place."""

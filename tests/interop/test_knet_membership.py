@@ -11,10 +11,8 @@ from tests.interop.test_membership import (  # noqa: F401
     test_a_ring_comes_together,
     test_five_nodes_come_and_go_for_two_minutes,
     test_messages_of_all_sizes,
-    test_nodes_join_a_ring_at_work_and_leave_it,
     test_one_of_ours_is_added_to_a_running_cluster,
     test_real_nodes_join_a_ring_of_ours_at_work,
-    test_what_a_lost_node_sent_is_recovered_from_those_who_have_it,
 )
 
 pytestmark = pytest.mark.long

@@ -77,7 +77,16 @@ async def test_real_nodes_join_a_ring_of_ours_at_work(mixed_ring, ours):
 
 
 @pytest.mark.parametrize(
-    ("transport", "real"), [("udpu", (1, 2)), ("udp", (1, 2)), long("udpu", (2, 3)), long("udp", (2, 3))], ids=str
+    ("transport", "real"),
+    [
+        ("udpu", (1, 2)),
+        ("udp", (1, 2)),
+        long("udpu", (2, 3)),
+        long("udp", (2, 3)),
+        long("knet", (1, 2)),
+        long("knet", (2, 3)),
+    ],
+    ids=str,
 )
 async def test_nodes_join_a_ring_at_work_and_leave_it(mixed_ring, transport, real):
     ring = mixed_ring(3, transport=transport)
@@ -167,13 +176,14 @@ async def test_a_partition_and_a_merge_with_messages_on_their_way(mixed_ring, pa
         await programs.check_health(1, 2, 3)
 
 
+@pytest.mark.parametrize("transport", ["udpu", long("knet")])
 @pytest.mark.parametrize(("lost", "poor"), [(1, 2), long(3, 2), (2, 1), long(2, 3)], ids=str)
-async def test_what_a_lost_node_sent_is_recovered_from_those_who_have_it(mixed_ring, lost, poor):
+async def test_what_a_lost_node_sent_is_recovered_from_those_who_have_it(mixed_ring, transport, lost, poor):
     """One node gets no messages, only tokens, and the sender dies: the third one has what it needs.
 
     No more than fit into one visit of the token: what the poor one asks for again takes the place of new frames.
     """
-    ring = mixed_ring(3, **QUICK)
+    ring = mixed_ring(3, transport=transport, **QUICK)
     rich = ({1, 2, 3} - {lost, poor}).pop()
     async with cast(ring, (1, 3)) as programs:
         await programs.start(1, 2, 3)
