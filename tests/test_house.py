@@ -23,6 +23,7 @@ DOORS = {"cpg.aio", "cpg.blocking", "cluck.aio", "cluck.blocking"} | {
 SHELLS = {
     "totem.node",
     "totem.process",
+    "totem.key_file",
     "totem.knet",
     "totem.sockets",
     "totem.udp",

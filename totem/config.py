@@ -11,6 +11,7 @@ corosync.conf; the fields hold it once the object is made.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -53,20 +54,24 @@ class NodeEntry(NamedTuple):
     name: str
     """`nodeN` where the configuration gives none."""
     address: str
-    """An IP address; host names are resolved by the reader of files."""
+    """An IP address; host names are resolved by the reader of files. With several links it is that on the first."""
     port: int
     votes: int = 1
     """`quorum_votes`."""
     further: tuple[tuple[int, str], ...] = ()
-    """Its addresses on further links (knet only), each behind the link's number: `ring1_addr` and so on."""
+    """Its addresses on links above 0 (knet only), each behind the link's number: `ring1_addr` and so on."""
 
     def address_on(self, link: int) -> str:
         """Return the node's address on a link; empty if it has none."""
         return dict(self.further).get(link, "") if link else self.address
 
 
+PONG_COUNT, PING_PRECISION = 2, 2048
+"""Corosync's; libknet alone has others."""
+
+
 class LinkSettings(NamedTuple):
-    """One link of transport knet: an interface section, with what it leaves out. Times in seconds."""
+    """One link of transport knet: an interface section. Times in seconds; 0 asks for a default."""
 
     number: int = 0
     port: int = 0
@@ -77,9 +82,9 @@ class LinkSettings(NamedTuple):
     """`knet_ping_interval`. Default token / (2 · pong_count)."""
     ping_timeout: float = 0
     """`knet_ping_timeout`. Default token / pong_count."""
-    pong_count: int = 2
+    pong_count: int = PONG_COUNT
     """`knet_pong_count`: a link is up with the pong after so many."""
-    precision: int = 2048
+    precision: int = PING_PRECISION
     """`knet_ping_precision`: pings over which the latency is smoothed."""
 
 
@@ -91,6 +96,10 @@ HASHES = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 """Bytes of each hash."""
 MIN_KEY, MAX_KEY = 128, 4096
 """Bytes of a key."""
+PMTUD_INTERVAL = 30.0
+COMPRESSION_THRESHOLD = 100
+COMPRESSIONS = {"zlib": (-1, 9), "bzip2": (0, 9), "lzma": (0, 6)}
+"""The models, and the levels of each. Receivers do not give lzma the memory that its levels above 6 need."""
 MOST_LINKS = 8
 MAX_KNET_NODE_ID = 65535
 MAX_KNET_PACKET = 65536
@@ -103,7 +112,7 @@ class Knet:
     """What transport knet has of its own."""
 
     links: tuple[LinkSettings, ...] = (LinkSettings(),)
-    """By number, ascending; each node has an address on each."""
+    """By number, ascending, with gaps if need be; each node has an address on each."""
     link_mode: str = "passive"
     """How data uses several links: `passive` (the best one), `active` (all), `rr` (in turn)."""
     cipher: str = "none"
@@ -113,22 +122,27 @@ class Knet:
     key: bytes = field(default=b"", repr=False)
     """The whole key; empty where nothing is sealed."""
     key_source: str = ""
-    """Where the key comes from: the path of its file, or `totem.key`."""
+    """Where the key comes from, for messages: the path of its file, or `totem.key`."""
     mtu: int = 0
     """`knet_mtu`: bytes of the largest IP packet; 0: it is found."""
-    mtu_interval: float = 30.0
+    mtu_interval: float = PMTUD_INTERVAL
     """`knet_pmtud_interval`: seconds between two searches for the MTU."""
     compression: str = "none"
-    """`knet_compression_model`: `none` or `zlib`."""
-    compression_threshold: int = 100
+    """`knet_compression_model`: `none`, `zlib`, `bzip2` or `lzma`. What others send is read whatever this is."""
+    compression_threshold: int = COMPRESSION_THRESHOLD
     """`knet_compression_threshold`: longer packets are compressed."""
-    compression_level: int = -1
-    """`knet_compression_level`."""
+    compression_level: int = 0
+    """`knet_compression_level`; 0: the model's default."""
 
     @property
     def is_sealed(self) -> bool:
         """Whether packets are signed, or encrypted too."""
         return self.hash != "none"
+
+    @property
+    def fingerprint(self) -> str:
+        """What names the key without telling it: the first 16 hexadecimal digits of its SHA-256; empty without key."""
+        return hashlib.sha256(self.key).hexdigest()[:16] if self.key else ""
 
     def packet_room(self, payload: int) -> int:
         """Return the bytes of the largest packet that, sealed, leaves in a UDP payload of this size."""
@@ -245,6 +259,9 @@ class Config:
     """All settings of a ring. All are keyword arguments, and only `nodes` has no default.
 
     `token` is the timeout itself: the reader of files adds `token_coefficient`, and so does the default.
+
+    `dataclasses.replace` keeps what was computed, as `consensus` from `token`: give such a field 0 to compute it anew.
+    The same goes for the intervals of `knet.links`.
     """
 
     nodes: tuple[NodeEntry, ...]
@@ -341,7 +358,7 @@ class Config:
 
     @property
     def ip_family(self) -> int:
-        """4 or 6: a ring has one family."""
+        """4 or 6: a ring has one family. With knet it is that of the first link."""
         return 6 if ":" in self.nodes[0].address else 4
 
     @property
@@ -429,15 +446,27 @@ class Config:
         if self.transport != "knet":
             return
         knet = self.knet or Knet()
-        links = tuple(
-            link._replace(
-                port=link.port or (self.port if link.number == 0 else DEFAULT_PORT + link.number),
-                ping_interval=link.ping_interval or int(milliseconds(self.token) / (2 * link.pong_count)) / 1000,
-                ping_timeout=link.ping_timeout or int(milliseconds(self.token) / link.pong_count) / 1000,
-            )
-            for link in sorted(knet.links)
+        self._set(
+            "knet",
+            replace(
+                knet,
+                links=tuple(self._complete(link) for link in sorted(knet.links)),
+                mtu_interval=knet.mtu_interval or PMTUD_INTERVAL,
+                compression_threshold=knet.compression_threshold or COMPRESSION_THRESHOLD,
+            ),
         )
-        self._set("knet", replace(knet, links=links))
+
+    def _complete(self, link: LinkSettings) -> LinkSettings:
+        """Return a link with the defaults of what it leaves out (Corosync's `totem_calc_knet_ping_timers`)."""
+        token, pongs = milliseconds(self.token), link.pong_count or PONG_COUNT
+        return link._replace(
+            port=link.port or (self.port if link.number == 0 else DEFAULT_PORT + link.number),
+            priority=link.priority or 1,
+            ping_interval=link.ping_interval or int(token / (2 * pongs)) / 1000,
+            ping_timeout=link.ping_timeout or int(token / pongs) / 1000,
+            pong_count=pongs,
+            precision=link.precision or PING_PRECISION,
+        )
 
     def _compute_windows(self) -> None:
         if not self.window_size and not self.max_messages:
@@ -464,14 +493,7 @@ class Config:
         _check_range("quorum_votes", node.votes, 0, _UINT32, node)
         if not node.name:
             _refuse("name", "''", "not empty", node)
-        try:
-            address = ipaddress.ip_address(node.address)
-        except ValueError:
-            _refuse("ring0_addr", node.address, "an IP address", node)
-        if address.is_unspecified or address.is_multicast:
-            _refuse("ring0_addr", node.address, "the address of one machine", node)
-        if address.version == 6 and address.is_link_local and not address.scope_id:
-            _refuse("ring0_addr", node.address, f"written with its interface, as {address}%eth0", node)
+        address = _check_address("ring0_addr", node.address, node)
         if address.version != self.ip_family:
             _refuse("ring0_addr", node.address, f"an IPv{self.ip_family} address, like the first node's", node)
 
@@ -503,44 +525,76 @@ class Config:
     def _check_knet(self) -> None:
         knet = self.knet
         if knet is None:
+            for node in self.nodes:
+                if node.further:
+                    _refuse(f"ring{node.further[0][0]}_addr", "given", "left out: several links need knet", node)
             return
         if self.transport != "knet":
             _refuse("knet", "given", f"left out: the transport is {self.transport}")
         _check_choice("link_mode", knet.link_mode, LINK_MODES)
+        self._check_crypto(knet)
+        if knet.mtu:
+            _check_range("knet_mtu", knet.mtu, MIN_NETMTU, 65535)
+        _check_range("knet_pmtud_interval", knet.mtu_interval, 1, 86400)
+        _check_choice("knet_compression_model", knet.compression, ("none", *COMPRESSIONS))
+        _check_range("knet_compression_threshold", knet.compression_threshold, 0, _UINT32)
+        if knet.compression != "none":
+            _check_range("knet_compression_level", knet.compression_level, *COMPRESSIONS[knet.compression])
+        for node in self.nodes:
+            _check_range("nodeid", node.node_id, 1, MAX_KNET_NODE_ID, node)
+        self._check_links(knet)
+
+    def _check_crypto(self, knet: Knet) -> None:
         _check_choice("crypto_cipher", knet.cipher, ("none", *CIPHERS))
         _check_choice("crypto_hash", knet.hash, ("none", *HASHES))
         if knet.cipher != "none" and knet.hash == "none":
             _refuse("crypto_hash", "none", f"a hash, because crypto_cipher is {knet.cipher}")
         if knet.is_sealed:
-            _check_range(f"the key's length in bytes ({knet.key_source or 'key'})", len(knet.key), MIN_KEY, MAX_KEY)
-        if knet.mtu:
-            _check_range("knet_mtu", knet.mtu, MIN_NETMTU, 65535)
+            source = f" ({knet.key_source})" if knet.key_source else ""
+            if not MIN_KEY <= len(knet.key) <= MAX_KEY:
+                right = f"{MIN_KEY} to {MAX_KEY} bytes long: totem keygen makes one"
+                _refuse("key", f"a key of {len(knet.key)} bytes{source}", right)
+        elif knet.key:
+            _refuse("key", "given", "left out: crypto_hash is none, so that nothing is signed or encrypted")
+
+    def _check_links(self, knet: Knet) -> None:
         numbers = [link.number for link in knet.links]
-        if not 1 <= len(numbers) <= MOST_LINKS or 0 not in numbers or len(set(numbers)) < len(numbers):
-            _refuse("linknumber", numbers, f"of up to {MOST_LINKS} links, each once, link 0 among them")
+        if not 1 <= len(numbers) <= MOST_LINKS or len(set(numbers)) < len(numbers):
+            _refuse("linknumber", numbers, f"of 1 to {MOST_LINKS} links, each once")
         for link in knet.links:
             self._check_link(link)
+        owners: dict[object, tuple[NodeEntry, int]] = {}
         for node in self.nodes:
-            _check_range("nodeid", node.node_id, 1, MAX_KNET_NODE_ID, node)
+            if node.address_on(numbers[0]) != node.address:
+                _refuse("address", node.address, f"that on link {numbers[0]}, which is the first", node)
+            for number, _ in node.further:
+                if number not in numbers:
+                    _refuse(f"ring{number}_addr", "given", f"left out: knet.links has no link {number}", node)
+            for number in numbers:
+                address, port = self.place_on(node, number)
+                owner, other = owners.setdefault((ipaddress.ip_address(address), port), (node, number))
+                if (owner, other) != (node, number):
+                    right = f"one link's of one node, but link {other} of {owner.name} has it too"
+                    _refuse(f"ring{number}_addr", f"{address} port {port}", right, node)
 
     def _check_link(self, link: LinkSettings) -> None:
-        _check_range("linknumber", link.number, 0, MOST_LINKS - 1)
-        _check_range("mcastport", link.port, 1, 65535)
-        _check_range("knet_link_priority", link.priority, 0, 255)
-        _check_range("knet_pong_count", link.pong_count, 1, 255)
-        _check_range("knet_ping_precision", link.precision, 1, _UINT32)
+        number = link.number
+        _check_range("linknumber", number, 0, MOST_LINKS - 1, number)
+        _check_range("mcastport", link.port, 1, 65535, number)
+        _check_range("knet_link_priority", link.priority, 0, 255, number)
+        _check_range("knet_pong_count", link.pong_count, 1, 255, number)
+        _check_range("knet_ping_precision", link.precision, 1, _UINT32, number)
         for name in ("ping_interval", "ping_timeout"):
-            _check_at_least(f"knet_{name}", getattr(link, name), 1)
-        families = set()
+            if milliseconds(getattr(link, name)) < 1:
+                _refuse(f"knet_{name}", f"{milliseconds(getattr(link, name))} ms", "at least 1 ms", number)
+        setting = f"ring{number}_addr"
+        versions = []
         for node in self.nodes:
-            if not node.address_on(link.number):
-                _refuse(f"ring{link.number}_addr", "missing", "there: each node needs an address on each link", node)
-            try:
-                families.add(ipaddress.ip_address(node.address_on(link.number)).version)
-            except ValueError:
-                _refuse(f"ring{link.number}_addr", node.address_on(link.number), "an IP address", node)
-        if len(families) > 1:
-            _refuse(f"ring{link.number}_addr", "IPv4 and IPv6", "of one kind at all nodes")
+            if not node.address_on(number):
+                _refuse(setting, "missing", "there: each node needs an address on each link", node)
+            versions.append(_check_address(setting, node.address_on(number), node).version)
+            if versions[-1] != versions[0]:
+                _refuse(setting, node.address_on(number), f"an IPv{versions[0]} address, like the first node's", node)
 
     def _check_mcastaddr(self) -> None:
         if not self.mcastaddr:
@@ -603,14 +657,37 @@ def _place(node: NodeEntry) -> str:
     return f"{ipaddress.ip_address(node.address)} port {node.port}"
 
 
-def _refuse(setting: str, value: object, right: str, node: NodeEntry | None = None) -> NoReturn:
-    where = f"{setting} of node {node.node_id}" if node else setting
-    raise ConfigError(f"{where}: {value} is wrong, it must be {right}", setting=setting, node=node)
+_Owner = NodeEntry | int | None
+"""Whose a setting is: a node's, a link's, or the whole ring's."""
 
 
-def _check_range(setting: str, value: int, low: int, high: int, node: NodeEntry | None = None) -> None:
+def _refuse(setting: str, value: object, right: str, owner: _Owner = None) -> NoReturn:
+    match owner:
+        case NodeEntry():
+            where = f"{setting} of node {owner.node_id}"
+        case int():
+            where = f"{setting} of link {owner}"
+        case None:
+            where = setting
+    raise ConfigError(f"{where}: {value} is wrong, it must be {right}", setting=setting, owner=owner)
+
+
+def _check_range(setting: str, value: float, low: int, high: int, owner: _Owner = None) -> None:
     if not low <= value <= high:
-        _refuse(setting, value, f"{low} to {high}", node)
+        _refuse(setting, value, f"{low} to {high}", owner)
+
+
+def _check_address(setting: str, text: str, node: NodeEntry) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return a node's address, which is one that a node can have."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        _refuse(setting, text, "an IP address", node)
+    if address.is_unspecified or address.is_multicast:
+        _refuse(setting, text, "the address of one machine", node)
+    if address.version == 6 and address.is_link_local and not address.scope_id:
+        _refuse(setting, text, f"written with its interface, as {address}%eth0", node)
+    return address
 
 
 def _check_unique(

@@ -30,11 +30,11 @@ class MessageTooLong(TotemError, ValueError):
 class ConfigError(TotemError, ValueError):
     """A setting is wrong; the text names the file, the line, the setting and what would be right."""
 
-    def __init__(self, text: str, *, setting: str = "", node: object = None) -> None:
+    def __init__(self, text: str, *, setting: str = "", owner: object = None) -> None:
         super().__init__(text)
         self.setting = setting
-        self.node = node
-        """The nodelist's entry, where the setting is a node's."""
+        self.owner = owner
+        """The nodelist's entry or the number of the link whose setting it is; None for those of the whole ring."""
 
 
 class AddressUnavailable(ConfigError):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from totem.config import Config, NodeEntry, default_mcastaddr, milliseconds
+from totem.config import Config, Knet, LinkSettings, NodeEntry, default_mcastaddr, milliseconds
 from totem.errors import ConfigError
 
 
@@ -158,6 +158,86 @@ def test_refused(settings, words):
         Config(**{"nodes": (FIRST,), **settings})
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert words[0].split(" ")[0] == caught.value.setting
+
+
+def knet(*links, **settings):
+    return {"transport": "knet", "knet": Knet(links=links or (LinkSettings(),), **settings)}
+
+
+def on_links(node_id, *links, address=""):
+    """A node with addresses on these links, and on the first with this one."""
+    places = [(link, f"10.0.{link}.{node_id}") for link in links]
+    return NodeEntry(node_id, f"n{node_id}", address or places[0][1], 5405, further=tuple(p for p in places if p[0]))
+
+
+ZERO, ONE = LinkSettings(), LinkSettings(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"knet": Knet()}, ["knet", "left out", "the transport is udpu"]),
+        ({"nodes": (on_links(1, 0, 1),)}, ["ring1_addr of node 1", "left out", "need knet"]),
+        (knet(link_mode="ring"), ["link_mode", "passive, active, rr"]),
+        (knet(cipher="aes", hash="md5", key=bytes(128)), ["crypto_cipher", "aes128, aes192, aes256"]),
+        (knet(hash="sha2"), ["crypto_hash", "sha256"]),
+        (knet(cipher="aes128", key=bytes(128)), ["crypto_hash", "none", "aes128"]),
+        (knet(hash="md5", key=bytes(127)), ["key", "127 bytes is wrong", "128 to 4096", "totem keygen"]),
+        (knet(hash="md5", key=bytes(4097), key_source="/k"), ["key", "4097 bytes (/k)"]),
+        (knet(key=bytes(128)), ["key", "left out", "crypto_hash is none"]),
+        (knet(mtu=575), ["knet_mtu", "576 to 65535"]),
+        (knet(mtu_interval=0.5), ["knet_pmtud_interval", "0.5", "1 to 86400"]),
+        (knet(compression="lz4"), ["knet_compression_model", "none, zlib, bzip2, lzma"]),
+        (knet(compression="lzma", compression_level=7), ["knet_compression_level", "0 to 6"]),
+        (knet(compression_threshold=-1), ["knet_compression_threshold", "-1"]),
+        ({"nodes": (on_links(65536, 0, address="10.0.0.1"),), **knet()}, ["nodeid of node 65536", "1 to 65535"]),
+        (knet(ZERO, ZERO), ["linknumber", "[0, 0]", "each once"]),
+        (knet(*(LinkSettings(k) for k in range(9))), ["linknumber", "1 to 8 links"]),
+        (knet(ZERO, LinkSettings(8)), ["linknumber of link 8", "0 to 7"]),
+        (knet(ZERO, LinkSettings(-1)), ["linknumber of link -1", "0 to 7"]),
+        (knet(LinkSettings(port=65536)), ["mcastport of link 0", "1 to 65535"]),
+        (knet(LinkSettings(priority=256)), ["knet_link_priority of link 0", "0 to 255"]),
+        (knet(LinkSettings(pong_count=-1)), ["knet_pong_count of link 0", "-1", "1 to 255"]),
+        (knet(LinkSettings(precision=-1)), ["knet_ping_precision of link 0"]),
+        (knet(LinkSettings(ping_timeout=0.0001)), ["knet_ping_timeout of link 0", "0 ms", "at least 1 ms"]),
+        (knet(LinkSettings(ping_interval=-1)), ["knet_ping_interval of link 0", "-1000 ms"]),
+        (knet(ZERO, ONE), ["ring1_addr of node 1", "missing", "each node"]),
+        ({"nodes": (on_links(1, 0, 2),), **knet()}, ["ring2_addr of node 1", "no link 2"]),
+        ({"nodes": (on_links(1, 1, address="10.0.0.9"),), **knet(ONE)}, ["address of node 1", "on link 1"]),
+        (
+            {"nodes": (on_links(1, 0, 1, address="10.0.1.1"),), **knet(ZERO, LinkSettings(1, 5405))},
+            ["ring1_addr of node 1", "10.0.1.1 port 5405", "link 0 of n1"],
+        ),
+        (
+            {"nodes": (on_links(1, 0, 1), on_links(2, 0)._replace(further=((1, "::1"),))), **knet(ZERO, ONE)},
+            ["ring1_addr of node 2", "::1", "IPv4"],
+        ),
+    ],
+)
+def test_refused_of_knet(settings, words):
+    with pytest.raises(ConfigError) as caught:
+        Config(**{"nodes": (FIRST,), **settings})
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert words[0].split(" ")[0] == caught.value.setting
+
+
+def test_zeros_ask_for_the_defaults_of_a_link():
+    zeros = knet(LinkSettings(0, 0, 0, 0, 0, 0, 0), mtu_interval=0, compression_threshold=0)
+    assert Config(nodes=(FIRST,), **zeros) == Config(nodes=(FIRST,), transport="knet")
+
+
+def test_replace_keeps_what_was_computed_until_it_is_zero():
+    first = Config(nodes=(FIRST,), transport="knet")
+    shorter = dataclasses.replace(first, token=1.0)
+    assert (shorter.consensus, shorter.knet.links[0].ping_timeout) == (3.6, 1.5)
+    assert dataclasses.replace(first, token=1.0, consensus=0, knet=None).knet.links[0].ping_timeout == 0.5
+
+
+def test_a_key_is_named_by_its_fingerprint_alone():
+    config = Config(nodes=(FIRST,), **knet(hash="md5", key=bytes(range(256))))
+    assert config.knet.fingerprint == "40aff2e9d2d8922e"
+    assert "x01" not in repr(config)
+    assert Config(nodes=(FIRST,), transport="knet").knet.fingerprint == ""
 
 
 def test_frozen():

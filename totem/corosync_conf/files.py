@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from totem.addresses import resolve
 from totem.config import Config, UserRule
-from totem.corosync_conf.reader import ConfReader, Resolve, Section
+from totem.corosync_conf.reader import ConfReader, ReadKey, Resolve, Section
 from totem.corosync_conf.syntax import decode
+from totem.key_file import read_key
 
 
 class Loaded(NamedTuple):
@@ -39,7 +40,7 @@ def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Cal
     understands. Raises `ConfigError`, which names file and line, and `OSError` for a file that cannot be read.
     """
     text = _read_text(Path(path))
-    reader = ConfReader(str(path), resolve)
+    reader = ConfReader(str(path), resolve, read_key)
     section = reader.read_section(text, name, dict(readers))
     rules, warnings = _rules_beside(Path(path))
     return section._replace(user_rules=(*section.user_rules, *rules), warnings=(*section.warnings, *warnings))
@@ -51,15 +52,15 @@ def _rules_beside(path: Path) -> tuple[tuple[UserRule, ...], tuple[str, ...]]:
     warnings: list[str] = []
     for file in sorted(path.parent.glob("uidgid.d/*")):
         if file.is_file():
-            reader = ConfReader(str(file), resolve)
+            reader = ConfReader(str(file), resolve, read_key)
             rules += reader.read_user_rules(_read_text(file))
             warnings += reader.survey.warnings
     return tuple(rules), tuple(warnings)
 
 
-def parse(text: str, path: str, *, resolve: Resolve = resolve) -> Loaded:
+def parse(text: str, path: str, *, resolve: Resolve = resolve, read_key: ReadKey = read_key) -> Loaded:
     """Read the text of a corosync.conf file; `path` is what errors and warnings call it."""
-    reader = ConfReader(path, resolve)
+    reader = ConfReader(path, resolve, read_key)
     return Loaded(reader.read(text), tuple(reader.survey.warnings))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import ipaddress
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from totem.config import (
     DEFAULT_PORT,
     MAX_KEY,
+    MOST_LINKS,
     TOKEN_COEFFICIENT_MS,
     TOKEN_MS,
     Config,
@@ -42,8 +42,10 @@ from totem.corosync_conf.vocabulary import (
     DAEMON,
     INTERFACE,
     KNET,
+    KNET_FIELDS,
     KNET_INTERFACE,
     KNET_TOTEM,
+    LINK_FIELDS,
     LOGGING,
     QUORUM,
     RING_ADDR,
@@ -60,6 +62,12 @@ _T = TypeVar("_T")
 
 Resolve = Callable[[str, str], str]
 """Returns the address of a host name, for an `ip_version`: `totem.addresses.resolve`."""
+ReadKey = Callable[[str], bytes]
+"""Returns the key in a file, perhaps with more than a key may have: `totem.key_file.read_key`."""
+DEFAULT_KEY_FILE = "/etc/corosync/authkey"
+"""Corosync's, wherever the configuration is."""
+LONGEST_LINE = 510
+"""Bytes that Corosync reads of a line."""
 
 
 class Section(NamedTuple):
@@ -80,11 +88,12 @@ class Section(NamedTuple):
 class ConfReader:
     """Reads one file; keeps the lines of what it read, and the warnings."""
 
-    def __init__(self, path: str, resolve: Resolve) -> None:
+    def __init__(self, path: str, resolve: Resolve, read_key: ReadKey) -> None:
         self.survey = Survey(path)
         self._resolve_name = resolve
+        self._read_key_file = read_key
         self._lines: dict[tuple[str, object], int] = {}
-        """Where a setting was given, by its name and, in the nodelist, its node."""
+        """Where a setting was given, by its name and its node or link, if it is one's."""
 
     def read(self, text: str) -> Config:
         """Read a whole file."""
@@ -97,15 +106,14 @@ class ConfReader:
 
     def _config(self, root: SectionTree) -> Config:
         self._demand(root)
-        self._nodelists = list(root.named("nodelist"))
-        totem = self._only(root, "totem")
+        totem, nodelist = self._only(root, "totem"), self._only(root, "nodelist")
         settings = self._read_totem(totem)
         if settings["transport"] == KNET:
-            settings |= self._read_knet(totem)
+            settings |= self._read_knet(totem, nodelist)
         else:
             self._refuse_secrets(totem)
             settings |= self._read_interface(totem, settings["transport"])
-        settings["nodes"] = self._read_nodes(self._only(root, "nodelist"), totem, settings)
+        settings["nodes"] = self._read_nodes(nodelist, totem, settings)
         settings |= self._read_token(totem, len(settings["nodes"]))
         settings["quorum"] = Quorum(**self._read(self._only(root, "quorum"), QUORUM))
         settings["logging"] = self._read_logging(root)
@@ -119,7 +127,7 @@ class ConfReader:
         try:
             return Config(**settings)
         except ConfigError as error:
-            line = self._lines.get((error.setting, error.node), totem.line)
+            line = self._lines.get((error.setting, error.owner), totem.line)
             self._refuse(line, str(error))
 
     def _demand(self, root: SectionTree) -> None:
@@ -140,6 +148,9 @@ class ConfReader:
     def _parse(self, text: str) -> SectionTree:
         if text.startswith(BYTE_ORDER_MARK):
             self.survey.warn(1, "the file begins with a byte order mark, which Corosync does not ignore")
+        for place, line in enumerate(text.split("\n"), start=1):
+            if len(line.encode()) > LONGEST_LINE:
+                self.survey.warn(place, f"Corosync refuses this line, which has more than {LONGEST_LINE} bytes")
         return parse_tree(text.removeprefix(BYTE_ORDER_MARK), self.survey.path)
 
     def read_section(self, text: str, name: str, readers: Readers) -> Section:
@@ -219,18 +230,23 @@ class ConfReader:
     def _refuse_secrets(self, totem: SectionTree) -> None:
         names = ("crypto_cipher", "crypto_hash")
         ciphers: dict[str, Value] = {name: totem.values.pop(name) for name in names if name in totem.values}
-        secauth = totem.values.pop("secauth", Value("off", 0))
         secrets = [(name, value, "none") for name, value in ciphers.items() if value.text != "none"]
-        if secauth.text == "on" and len(ciphers) < 2:
-            secrets.append(("secauth", secauth, "off"))
-        elif secauth.text not in ("on", "off"):
-            self.survey.slip(secauth.line, f"totem.secauth: '{secauth.text}' is read as off, as in Corosync")
+        if self._is_secauth_on(totem) and len(ciphers) < 2:
+            secrets.append(("secauth", Value("on", self._lines["secauth", None]), "off"))
         for name, value, plain in secrets:
             self._refuse(
                 value.line,
                 f"totem.{name}: '{value.text}' is not supported: udpu and udp travel in plain text, here and in"
                 f" Corosync. Write '{name}: {plain}', and use a private network",
             )
+
+    def _is_secauth_on(self, totem: SectionTree) -> bool:
+        """Return whether secauth is on. Corosync reads anything else as off."""
+        text, line = totem.values.pop("secauth", Value("off", 0))
+        self._lines["secauth", None] = line
+        if text not in ("on", "off"):
+            self.survey.slip(line, f"totem.secauth: '{text}' is read as off, as in Corosync")
+        return text == "on"
 
     def _read_totem(self, totem: SectionTree) -> dict[str, Any]:
         self._take(totem, "version", one_of("2"), "2")
@@ -245,58 +261,74 @@ class ConfReader:
             "block_unlisted_ips": self._choice(totem, "block_unlisted_ips", default=True),
         }
 
-    def _read_knet(self, totem: SectionTree) -> dict[str, Any]:
-        """Read what transport knet has of its own, and the port of link 0."""
-        secauth = self._take(totem, "secauth", one_of("on", "off"), "off")
+    def _read_knet(self, totem: SectionTree, nodelist: SectionTree) -> dict[str, Any]:
+        """Read what transport knet has of its own, and the port of its first link."""
         values = self._read(totem, KNET_TOTEM)
-        usual = ("aes256", "sha256") if secauth == "on" else ("none", "none")
-        cipher = values.get("crypto_cipher", usual[0])
-        hash_name = values.get("crypto_hash", usual[1])
-        key, source = self._read_key(values) if hash_name != "none" else (b"", "")
-        sections = list(totem.named("totem.interface"))
-        links = [self._read_link(section) for section in sections]
-        numbers = {link.number for link in links}
-        nodes = (node for nodelist in self._nodelists for node in nodelist.named("nodelist.node"))
-        others = {int(name[4:-5]) for node in nodes for name in node.values if RING_ADDR.fullmatch(name)} - numbers
-        names = {
-            "link_mode": "link_mode",
-            "knet_mtu": "mtu",
-            "knet_pmtud_interval": "mtu_interval",
-            "knet_compression_model": "compression",
-            "knet_compression_threshold": "compression_threshold",
-        }
+        self._complete_crypto(totem, values)
+        key, source = self._read_key(values) if values.get("crypto_hash", "none") != "none" else (b"", "")
+        if values.get("knet_compression_model") == "none":
+            line = self._lines["knet_compression_model", None]
+            self.survey.warn(line, "totem.knet_compression_model: Corosync refuses 'none', its default: leave it out")
+        sections = self._link_sections(totem, nodelist)
+        links = tuple(self._read_link(link, section) for link, section in sections.items())
         # 0 asks for the default, as in Corosync.
-        given = {ours: values[theirs] for theirs, ours in names.items() if values.get(theirs)}
-        if level := int(values.get("knet_compression_level", 0)):
-            given["compression_level"] = level
-        every = (*links, *(LinkSettings(number) for number in others))
-        knet = Knet(links=every, cipher=cipher, hash=hash_name, key=key, key_source=source, **given)
-        return {"knet": knet, "port": next((link.port for link in links if not link.number), 0) or DEFAULT_PORT}
+        given = {field: values[word] for word, field in KNET_FIELDS.items() if values.get(word)}
+        return {
+            "knet": Knet(links=links, key=key, key_source=source, **given),
+            "port": links[0].port or DEFAULT_PORT + links[0].number,
+            "ttl": max(self._take(section, "ttl", small_number, 1) for section in sections.values()),
+        }
+
+    def _complete_crypto(self, totem: SectionTree, values: dict[str, Any]) -> None:
+        """Add what secauth means, and where to look for what is missing."""
+        line = totem.line
+        if self._is_secauth_on(totem):
+            line = self._lines["secauth", None]
+            for name, value in (("crypto_cipher", "aes256"), ("crypto_hash", "sha256")):
+                values.setdefault(name, value)
+        line = self._lines.get(("crypto_cipher", None), line)
+        self._lines.setdefault(("crypto_hash", None), line)
 
     def _read_key(self, values: dict[str, Any]) -> tuple[bytes, str]:
-        if "keyfile" not in values and "key" in values:
-            return values["key"].encode(), "totem.key"
-        path = Path(values.get("keyfile") or Path(self.survey.path).parent / "authkey")
+        """Return the key, and where it comes from."""
+        name = next((name for name in ("keyfile", "key") if name in values), "crypto_hash")
+        self._lines["key", None] = line = self._lines[name, None]
+        if name == "key":
+            if "\ufffd" in values["key"]:
+                self._refuse(line, "totem.key: it must be text in UTF-8; other bytes belong in a keyfile")
+            return values["key"].encode() + b"\0", "totem.key"  # Corosync's key has the byte that ends a string in C
+        path = values.get("keyfile", DEFAULT_KEY_FILE)
         try:
-            return path.read_bytes()[:MAX_KEY], str(path)
-        except OSError as error:
-            line = self._lines.get(("keyfile", None), 1)
-            self._refuse(line, f"the key file {path} cannot be read: {error.strerror}")
+            key = self._read_key_file(path)
+        except ConfigError as error:
+            self._refuse(line, str(error))
+        if len(key) > MAX_KEY:
+            self.survey.warn(line, f"only the first {MAX_KEY} bytes of {path} are the key, as in Corosync")
+        return key[:MAX_KEY], path
 
-    def _read_link(self, section: SectionTree) -> LinkSettings:
-        names = {
-            "knet_link_priority": "priority",
-            "knet_ping_interval": "ping_interval",
-            "knet_ping_timeout": "ping_timeout",
-            "knet_pong_count": "pong_count",
-            "knet_ping_precision": "precision",
-        }
-        values = self._read(section, KNET_INTERFACE)
-        return LinkSettings(
-            number=self._take(section, "linknumber", small_number, 0),
-            port=self._take(section, "mcastport", number, 0),
-            **{ours: values[theirs] for theirs, ours in names.items() if theirs in values},
-        )
+    def _link_sections(self, totem: SectionTree, nodelist: SectionTree) -> dict[int, SectionTree]:
+        """Return the sections of all links, by number, ascending: those that nodes have addresses on."""
+        nodes = nodelist.named("nodelist.node")
+        links = {int(found[1]) for node in nodes for name in node.values if (found := RING_ADDR.fullmatch(name))}
+        sections = {link: SectionTree("totem.interface", totem.line) for link in sorted(links or {0})}
+        for section in list(totem.named("totem.interface")):
+            link = self._take(section, "linknumber", small_number, 0)
+            if link not in sections:
+                self._refuse(section.line, f"interface of link {link}: no node has a ring{link}_addr")
+            sections[link].values |= section.values  # several sections of a link are merged, as in Corosync
+        return sections
+
+    def _read_link(self, link: int, section: SectionTree) -> LinkSettings:
+        if self._choice(section, "broadcast", default=False):
+            line = self._lines["broadcast", None]
+            self._refuse(line, "totem.interface.broadcast: leave it out, with knet it only changes Corosync's ports")
+        if "mcastaddr" in section.values:
+            line = section.values["mcastaddr"].line
+            self.survey.warn(line, "totem.interface.mcastaddr has no effect with transport knet")
+        values = self._read(section, {**KNET_INTERFACE, "mcastport": number})
+        self._lines |= {(name, link): self._lines[name, None] for name in values}
+        given = {field: values[word] for word, field in LINK_FIELDS.items() if word in values}
+        return LinkSettings(link, **given)
 
     def _read_interface(self, totem: SectionTree, transport: str) -> dict[str, Any]:
         for section in totem.named("totem.interface"):
@@ -323,27 +355,23 @@ class ConfReader:
         clear_high_bit = self._choice(totem, "clear_node_high_bit", default=False)
         default_version = "ipv4" if settings["transport"] == "udp" else "ipv6-4"
         ip_version = settings.get("ip_version", default_version)
-        port = settings["port"]
+        knet = settings.get("knet")
         return tuple(
-            self._read_node(node, ip_version, port, clear_high_bit, is_knet=settings["transport"] == KNET)
+            self._read_node(node, ip_version, settings["port"], clear_high_bit, knet)
             for node in nodelist.named("nodelist.node")
         )
 
     def _read_node(
-        self, section: SectionTree, ip_version: str, port: int, clear_high_bit: bool, *, is_knet: bool
+        self, section: SectionTree, ip_version: str, port: int, clear_high_bit: bool, knet: Knet | None
     ) -> NodeEntry:
         lines = {name: value.line for name, value in section.values.items()}
-        if "ring0_addr" not in lines:
-            self._refuse(section.line, "a node needs a ring0_addr")
-        further = []
-        for name, line in lines.items():
-            if not RING_ADDR.fullmatch(name) or name == "ring0_addr":
-                continue
-            if not is_knet:
-                self._refuse(line, "only ring0_addr is supported: several links need knet")
-            further.append((int(name[4:-5]), self._resolve(section, ip_version, name)))
-        address = self._resolve(section, ip_version)
+        addresses = self._read_addresses(section, ip_version, knet)
+        address = next(iter(addresses.values()))
         node_id = self._take(section, "nodeid", number, 0)
+        if not node_id and knet:
+            self._refuse(lines.get("nodeid", section.line), "with knet each node needs a nodeid, 1 to 65535")
+        if len(addresses) > 1 and "name" not in lines:
+            self._refuse(section.line, "with several links each node needs a name")
         if not node_id:
             node_id = self._node_id_of(address, clear_high_bit, section.line)
         node = NodeEntry(
@@ -352,13 +380,37 @@ class ConfReader:
             address=address,
             port=self._take(section, "ring0_port", number, port),
             votes=self._take(section, "quorum_votes", number, 1),
-            further=tuple(sorted(further)),
+            further=tuple((link, address) for link, address in addresses.items() if link),
         )
-        for name in ("nodeid", "name", "ring0_addr", "ring0_port", "quorum_votes"):
+        words = ("nodeid", "name", "ring0_port", "quorum_votes", *(f"ring{link}_addr" for link in addresses))
+        for name in words:
             self._lines[name, node] = lines.get(name, section.line)
         return node
 
-    def _resolve(self, section: SectionTree, ip_version: str, name: str = "ring0_addr") -> str:
+    def _read_addresses(self, section: SectionTree, ip_version: str, knet: Knet | None) -> dict[int, str]:
+        """Return the addresses of a node, by the number of the link, ascending."""
+        links = [link.number for link in knet.links] if knet else [0]
+        for name, value in section.values.items():
+            found = RING_ADDR.fullmatch(name)
+            if found and int(found[1]) >= MOST_LINKS:
+                self._refuse(value.line, f"{name}: the number of a link is 0 to {MOST_LINKS - 1}")
+            if found and int(found[1]) not in links:
+                self._refuse(value.line, "only ring0_addr is supported: several links need knet")
+        addresses: dict[int, str] = {}
+        for link in links:
+            name = f"ring{link}_addr"
+            if name not in section.values:
+                why = ", because other nodes have one" if links != [0] else ""
+                self._refuse(section.line, f"a node needs a {name}{why}")
+            line = section.values[name].line
+            address = self._resolve(section, ip_version, name)
+            for other in (other for other, taken in addresses.items() if taken == address):
+                text = f"{section.name}.{name}: {address} is the address on link {other}, too: links need their own"
+                self.survey.warn(line, text)
+            addresses[link] = address
+        return addresses
+
+    def _resolve(self, section: SectionTree, ip_version: str, name: str) -> str:
         host, line = section.values.pop(name)
         try:
             return self._resolve_name(host, ip_version)

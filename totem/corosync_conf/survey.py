@@ -11,7 +11,7 @@ import re
 from typing import NoReturn
 
 from totem.corosync_conf.syntax import FILE_SECTIONS, SectionTree, Value
-from totem.corosync_conf.vocabulary import OF_KNET, WORDS, Words, near
+from totem.corosync_conf.vocabulary import WORDS, Words, near
 from totem.errors import ConfigError
 
 
@@ -41,7 +41,7 @@ class Survey:
                 self._check_value(place, value)
             elif key in words.undone:
                 self.warn(value.line, f"{place} has no effect here: {words.undone[key]}")
-            elif not OF_KNET.match(key) and key not in words.idle:
+            elif key not in words.idle:
                 self._check_unknown(place, key, value.line, words)
         for key, value in section.former:
             last = section.values[key].line
@@ -60,6 +60,8 @@ class Survey:
 
     def _check_value(self, place: str, value: Value) -> None:
         text = value.text
+        if place == "totem.key":
+            return  # no part of a key is for a log
         if comment := re.search(r"\s(#.*)", text):
             self.slip(
                 value.line,
@@ -103,4 +105,4 @@ class Survey:
         if not self._slips:
             raise error
         first = [text for _, text in sorted(self._slips)[:2]]
-        raise type(error)("; ".join([*first, str(error)]), setting=error.setting, node=error.node) from None
+        raise type(error)("; ".join([*first, str(error)]), setting=error.setting, owner=error.owner) from None

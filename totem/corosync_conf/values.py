@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from totem.config import CIPHERS, COMPRESSIONS
+
 Readers = dict[str, Callable[[str], Any]]
 """The keys of a section, and how their values are read."""
 
@@ -16,6 +18,13 @@ def number(text: str) -> int:
     """Read a number."""
     if not re.fullmatch(r"[+-]?0*[0-9]{1,10}", text, re.ASCII) or not 0 <= int(text) <= 2**32 - 1:
         raise ValueError("a number from 0 to 4294967295")
+    return int(text)
+
+
+def integer(text: str) -> int:
+    """Read a number of 32 bits, which may be negative."""
+    if not re.fullmatch(r"[+-]?0*[0-9]{1,10}", text, re.ASCII) or not -(2**31) <= int(text) < 2**31:
+        raise ValueError("a number from -2147483648 to 2147483647")
     return int(text)
 
 
@@ -66,8 +75,37 @@ def digit_switch(text: str) -> bool:
         raise ValueError("0 or 1") from None
 
 
+def whole_path(text: str) -> str:
+    """Read the path of a file. Corosync looks for others than whole ones in its state directory."""
+    if not text.startswith("/"):
+        raise ValueError("the whole path of a file, from / on")
+    return text
+
+
 def any_text(text: str) -> str:
     """Read any text."""
+    return text
+
+
+def cipher(text: str) -> str:
+    """Read a cipher of transport knet; the newest libknet has a second name for each."""
+    name = re.sub(r"^aes-(128|192|256)(-cbc)?$", r"aes\1", text)
+    if name not in ("none", *CIPHERS):
+        raise ValueError(f"one of none, {', '.join(CIPHERS)}")
+    return name
+
+
+def compression(text: str) -> str:
+    """Read a compression model of transport knet."""
+    if text in ("lz4", "lz4hc", "lzo2", "zstd"):
+        raise ValueError("zlib at all nodes, or left out: this package cannot read what others would send")
+    return one_of("none", *COMPRESSIONS)(text)
+
+
+def knet_transport(text: str) -> str:
+    """Read the protocol below knet."""
+    if text != "udp":
+        raise ValueError("udp, or left out: sctp is not supported")
     return text
 
 

@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-from totem.config import CIPHERS, HASHES, IP_VERSIONS, LINK_MODES, TRANSPORTS
+from totem.config import HASHES, IP_VERSIONS, LINK_MODES, MOST_LINKS, TRANSPORTS
 from totem.corosync_conf.syntax import FILE_SECTIONS
 from totem.corosync_conf.values import (
     Readers,
     any_text,
+    cipher,
+    compression,
     digit_switch,
+    integer,
+    knet_transport,
     log_switch,
     nice_value,
     number,
@@ -21,6 +25,7 @@ from totem.corosync_conf.values import (
     seconds,
     small_number,
     switch,
+    whole_path,
 )
 
 KNET = "knet"
@@ -41,27 +46,51 @@ TOTEM_TEXTS: Readers = {
 }
 KNET_TOTEM: Readers = {
     "link_mode": one_of(*LINK_MODES),
-    "crypto_model": one_of("nss", "openssl"),
-    "crypto_cipher": one_of("none", *CIPHERS),
+    "crypto_model": one_of("nss", "openssl", "gcrypt"),
+    "crypto_cipher": cipher,
     "crypto_hash": one_of("none", *HASHES),
-    "keyfile": any_text,
+    "keyfile": whole_path,
     "key": any_text,
     "knet_mtu": number,
     "knet_pmtud_interval": number,
-    "knet_compression_model": one_of("none", "zlib"),
+    "knet_compression_model": compression,
     "knet_compression_threshold": number,
-    "knet_compression_level": any_text,
+    "knet_compression_level": integer,
 }
-"""What transport knet has in the totem section."""
+"""What transport knet has in the totem section. The three crypto models make the same bytes."""
+KNET_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "link_mode": "link_mode",
+        "crypto_cipher": "cipher",
+        "crypto_hash": "hash",
+        "knet_mtu": "mtu",
+        "knet_pmtud_interval": "mtu_interval",
+        "knet_compression_model": "compression",
+        "knet_compression_threshold": "compression_threshold",
+        "knet_compression_level": "compression_level",
+    }
+)
+"""The fields of `Knet` for these words."""
 KNET_INTERFACE: Readers = {
     "knet_link_priority": small_number,
     "knet_ping_interval": seconds,
     "knet_ping_timeout": seconds,
-    "knet_pong_count": small_number,
+    "knet_pong_count": number,
     "knet_ping_precision": number,
-    "knet_transport": one_of("udp"),
+    "knet_transport": knet_transport,
 }
 """What transport knet has in an interface section."""
+LINK_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "mcastport": "port",
+        "knet_link_priority": "priority",
+        "knet_ping_interval": "ping_interval",
+        "knet_ping_timeout": "ping_timeout",
+        "knet_pong_count": "pong_count",
+        "knet_ping_precision": "precision",
+    }
+)
+"""The fields of `LinkSettings` for the words of an interface section."""
 INTERFACE: Readers = {
     "mcastaddr": any_text,
     "ttl": small_number,
@@ -106,7 +135,7 @@ class Words(NamedTuple):
     taken: frozenset[str]
     """Keys that have an effect here."""
     idle: frozenset[str] = frozenset()
-    """Corosync's keys that do not change what a ring does: ignored without a warning. Those of knet are, too."""
+    """Corosync's keys that do not change what a ring does: ignored without a warning."""
     undone: Mapping[str, str] = MappingProxyType({})
     """Corosync's keys and sections that have an effect there and none here, and why."""
     sections: frozenset[str] = frozenset()
@@ -124,9 +153,8 @@ WORDS = {
     ),
     "totem": Words(
         frozenset((*TOTEM_NUMBERS, *TOTEM_OURS, *TOTEM_TEXTS, "version", "token", "token_coefficient"))
-        | {"clear_node_high_bit", "block_unlisted_ips", "crypto_cipher", "crypto_hash", "secauth"},
-        frozenset(("config_version", "crypto_model", "keyfile", "key", "threads", "token_warning", "link_mode"))
-        | {"ip_dscp", "max_network_delay"},
+        | {"clear_node_high_bit", "block_unlisted_ips", "secauth", *KNET_TOTEM},
+        frozenset(("config_version", "cluster_uuid", "threads", "token_warning", "ip_dscp", "max_network_delay")),
         {
             "nodeid": "a node's id is set in the nodelist",
             "heartbeat_failures_allowed": "only the token detects failures",
@@ -135,13 +163,16 @@ WORDS = {
         frozenset(("interface",)),
     ),
     "totem.interface": Words(
-        frozenset((*INTERFACE, "linknumber", "mcastport", "broadcast")),
+        frozenset((*INTERFACE, *KNET_INTERFACE, "linknumber", "mcastport", "broadcast")),
         frozenset(("ringnumber",)),
         {"bindnetaddr": "a node binds to its ring0_addr"},
         frozenset(("member",)),
     ),
     "nodelist": Words(frozenset(), sections=frozenset(("node",))),
-    "nodelist.node": Words(frozenset(("ring0_addr", "ring0_port", "nodeid", "name", "quorum_votes"))),
+    "nodelist.node": Words(
+        frozenset(("ring0_port", "nodeid", "name", "quorum_votes"))
+        | {f"ring{number}_addr" for number in range(MOST_LINKS)}
+    ),
     "quorum": Words(
         frozenset(QUORUM), frozenset(("leaving_timeout", "votes")), {"device": "a quorum device gives no votes here"}
     ),
@@ -161,8 +192,7 @@ WORDS = {
 """The sections that are read, by their names. Others may have any words."""
 
 
-OF_KNET = re.compile(r"knet_|ring[1-9][0-9]*_addr$")
-RING_ADDR = re.compile(r"ring[0-7]_addr")
+RING_ADDR = re.compile(r"ring(0|[1-9][0-9]*)_addr")
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from totem.dump.network import Datagram
 from totem.dump.order import Copy
+from totem.links.compression import MODELS, Unusable, decompress
 from totem.links.crypto import Seal
-from totem.links.decompression import MODELS, Unusable, decompress
 from totem.wire import knet
 from totem.wire.knet import Fragment, Ping
 

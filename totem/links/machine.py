@@ -14,7 +14,6 @@ before anything in it is believed, and comes from the address that its sender ha
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
@@ -22,8 +21,8 @@ from typing import Final, NamedTuple
 
 from totem.config import IP_UDP_HEADERS, Config
 from totem.links.arrivals import NUMBERS, Arrivals
+from totem.links.compression import MODELS, Unusable, compress, decompress
 from totem.links.crypto import Seal
-from totem.links.decompression import MODELS, Unusable, decompress
 from totem.links.path import Path, PathChange
 from totem.outbox import ALL
 from totem.wire import knet
@@ -286,7 +285,7 @@ class Links:
         settings = self._settings
         if settings.compression == "none" or len(frame) <= settings.compression_threshold:
             return frame, 0
-        smaller = zlib.compress(frame, settings.compression_level)
+        smaller = compress(settings.compression, settings.compression_level, frame)
         return (smaller, MODELS[settings.compression]) if len(smaller) < len(frame) else (frame, 0)
 
     def _next_seqs(self, count: int) -> list[int]:

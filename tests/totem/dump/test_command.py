@@ -357,8 +357,10 @@ def sent(capsys, *arguments):
 
 
 def test_a_key_opens_what_is_sealed(capsys, tmp_path):
-    conf = tmp_path / "corosync.conf"
-    conf.write_text(CONF % KEY_A)
+    conf, key = tmp_path / "corosync.conf", tmp_path / "authkey"
+    key.write_bytes(Path(KEY_A).read_bytes())
+    key.chmod(0o400)
+    conf.write_text(CONF % key)
     with_key = sent(capsys, SEALED, "--key", KEY_A)
     assert with_key["ping"] == {"1": 21, "2": 15}
     assert "foreign" not in with_key
@@ -384,7 +386,8 @@ def test_without_a_key_the_summary_says_what_opens(capsys):
 
 def test_a_conf_names_the_ports(capsys, tmp_path):
     conf = tmp_path / "corosync.conf"
-    conf.write_text((CONF % KEY_A).replace("mcastport: 5405", "mcastport: 7777"))
+    clear = CONF.replace("aes256", "none").replace("sha256", "none")
+    conf.write_text((clear % KEY_A).replace("mcastport: 5405", "mcastport: 7777"))
     path = tmp_path / "x.pcap"
     path.write_bytes(pcap(timed([ethernet(ipv4(udp(b"sealed", (port, port)))) for port in (5405, 7777)])))
     assert [line["destination"] for line in as_json(capsys, str(path), "-c", str(conf))] == ["10.77.0.2:7777"]

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from tests.totem.wire.knet_captures import CAPTURES, FOREIGN, of_kind, packets, settings
 from totem.config import CIPHERS, HASHES
 from totem.links.arrivals import Arrivals
+from totem.links.compression import decompress
 from totem.links.crypto import Sealed
-from totem.links.decompression import decompress
 from totem.wire import codec, knet
 
 each_capture = pytest.mark.parametrize("name", CAPTURES)

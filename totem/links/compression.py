@@ -1,4 +1,4 @@
-"""User packets that came compressed. Each says by which model; this node need not be configured for it."""
+"""Compressed user packets. Each says by which model, so that nodes may be configured differently."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ class _Decompressor(Protocol):
     def eof(self) -> bool: ...
 
     def decompress(self, data: bytes, longest: int, /) -> bytes: ...
+
+
+def compress(model: str, level: int, data: bytes) -> bytes:
+    """Return a user packet, compressed. Level 0 is the model's default, but of lzma its fastest, as in libknet."""
+    if model == "zlib":
+        return zlib.compress(data, level or -1)
+    if model == "bzip2":
+        return bz2.compress(data, level or 9)
+    return lzma.compress(data, check=lzma.CHECK_NONE, preset=level)
 
 
 class Unusable(Exception):
