@@ -11,7 +11,8 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -27,14 +28,16 @@ from cpg.loop_errors import require_trio
 from cpg.node.engine import Engine, EngineStatistics, Transport
 from cpg.node.membership import LocalMembership
 from cpg.node.quorum import QuorumStatus, Rules, Votequorum
+from cpg.node.wire import KeyPhase, Reload
 from cpg.ring import Ring, live
-from totem.config import Config
+from totem.addresses import resolve
+from totem.config import Config, Knet
 from totem.configuration import Delivery, RingId
-from totem.corosync_conf import load, own_node
-from totem.errors import RingLost
+from totem.corosync_conf import Loaded, load, own_node
+from totem.errors import ConfigError, RingLost
 from totem.interruption import Interruption
 from totem.log_fields import event_fields, extra
-from totem.node import Node
+from totem.node import Keys, Node
 from totem.statistics import Statistics
 from totem.store import default_directory, words, write_durably
 
@@ -73,6 +76,10 @@ class Shell(Protocol):
     def processor(self) -> Machine:
         """The processor that it drives."""
 
+    @property
+    def keys(self) -> Keys | None:
+        """Where keys change; None where nothing is ever sealed."""
+
     async def run(self, deliver: Callable[[Iterator[Delivery]], None]) -> None:
         """Take part until cancelled, then announce the leave. Raises `RingLost` where the ring cannot go on."""
 
@@ -92,6 +99,8 @@ class EmbeddedRing(Ring):
     gives_safe = True
     _votes_file: VotesFile | None = None
     """Where the highest number of expected votes is kept."""
+    _reread: Callable[[], Loaded] | None = None
+    """Reads the configuration's file again; None where there is no file."""
 
     def __init__(self, config: Config, shell: Shell, *, pid: int, votes: Votequorum | None = None) -> None:
         """`votes`: the node's count of the cluster's votes, if a quorum provider is configured."""
@@ -101,7 +110,13 @@ class EmbeddedRing(Ring):
         self._shell = shell
         self._machine = machine
         self._votes = votes
-        self._engine = Engine(machine, sync_limit=SYNC_LIMIT * config.consensus, votes=votes, on_ring=self._on_ring)
+        self._engine = Engine(
+            machine,
+            sync_limit=SYNC_LIMIT * config.consensus,
+            votes=votes,
+            on_ring=self._on_ring,
+            on_order=self._on_order,
+        )
         self._noticed = (False, False, False)
         """After the last turn: whether the ring was synced, was quorate, and knew that this node leaves."""
         self._changes, self._pace = Changes(), Pace()
@@ -194,6 +209,36 @@ class EmbeddedRing(Ring):
         for observer in tuple(self._observers):
             observer(event)
 
+    def _on_order(self, sender: int, order: Reload | KeyPhase) -> None:
+        """Change keys as Corosync's nodes do: the file is read at one place of the order, and then its key is used."""
+        keys = self._shell.keys
+        if keys is None:
+            return
+        if isinstance(order, KeyPhase):
+            keys.use_accepted()
+            return
+        new = self._read_again(sender)
+        former = self.config.knet
+        if new is None or former is None or (new.cipher, new.hash, new.key) == (former.cipher, former.hash, former.key):
+            return
+        self.config = replace(self.config, knet=new)
+        keys.accept(new)
+        text = "node %d: keys change, as node %d has asked all: crypto_cipher %s, crypto_hash %s, the key of %s"
+        fields = event_fields("keys", node=self.node_id, source=sender, cipher=new.cipher, hash=new.hash)
+        _log.info(text, self.node_id, sender, new.cipher, new.hash, new.key_source or "nothing", extra=extra(fields))
+
+    def _read_again(self, sender: int) -> Knet | None:
+        """Return what the configuration says of transport knet now; what is wrong with it is logged."""
+        try:
+            if self._reread is None:
+                raise ConfigError("this program has made its configuration without a file")
+            loaded = self._reread()
+        except (ConfigError, OSError) as error:
+            text = "node %d: keys change, as node %d has asked all, but this node keeps its own, because %s"
+            _log.error(text, self.node_id, sender, error)
+            return None
+        return loaded.config.knet
+
     def _log_change(self) -> None:
         """Log a ring that is complete, and its votes. Its sync ends with this."""
         if not self._machine.is_operational:
@@ -278,14 +323,25 @@ async def open_ring(
     machine's, its port is taken, or its state directory cannot be used.
     """
     require_trio("cpg.open_ring")
-    async with live(prepare_ring(EmbeddedRing, config, node)) as ring:
+    async with live(prepare_ring(EmbeddedRing, config, node=node)) as ring:
         yield ring
 
 
-def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node: int | str | None) -> AnyRing:
-    """Make a ring of this kind, which `live` enters. Raises the same errors as `open_ring`."""
+def prepare_ring(
+    kind: type[AnyRing],
+    config: Config | str | PathLike[str],
+    reread: Callable[[], Loaded] | None = None,
+    *,
+    node: int | str | None,
+) -> AnyRing:
+    """Make a ring of this kind, which `live` enters. Raises the same errors as `open_ring`.
+
+    `reread` reads the configuration's file again, when keys change; it should resolve no new name, because the ring
+    waits meanwhile.
+    """
     if not isinstance(config, Config):
-        config, warnings = load(pathname("config", config))
+        reread = partial(load, pathname("config", config), resolve=cache(resolve))
+        config, warnings = reread()
         for warning in warnings:
             _log.warning("%s", warning)
     shell = Node.open(config, own_node(config, node))
@@ -293,6 +349,7 @@ def prepare_ring(kind: type[AnyRing], config: Config | str | PathLike[str], node
     votes_file = VotesFile(Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}"))
     ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))
     ring._votes_file = votes_file
+    ring._reread = reread
     return ring
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import trio
 
 from totem.addresses import sockaddr
-from totem.config import Config
+from totem.config import Config, Knet
 from totem.links.crypto import seal_of
 from totem.links.machine import Departure, LinkChange, Links
 from totem.links.path import PathChange
@@ -132,6 +132,16 @@ class KnetEndpoint:
     async def wait_readable(self) -> None:
         """Wait until `drain` would return something."""
         await trio.lowlevel.wait_readable(self)
+
+    def accept(self, settings: Knet) -> None:
+        """Accept packets of another key, cipher or hash, too (`Links.accept`)."""
+        self.links.accept(settings, seal_of(settings, os.urandom))
+
+    def use_accepted(self) -> None:
+        """Seal with them from now on."""
+        now = self._clock()
+        self.links.use_accepted(now)
+        self._flush(now)
 
     def start(self, now: float) -> None:
         """Begin to look for the other nodes."""

@@ -29,7 +29,7 @@ from typing import Protocol
 
 import trio
 
-from totem.config import Config
+from totem.config import Config, Knet
 from totem.configuration import Delivery
 from totem.errors import RingLost, of_process_before_fork
 from totem.knet import KnetEndpoint
@@ -87,6 +87,16 @@ class Endpoint(Protocol):
         """Release everything."""
 
 
+class Keys(Protocol):
+    """Where keys change: `totem.knet.KnetEndpoint`."""
+
+    def accept(self, settings: Knet) -> None:
+        """Open what is sealed as these settings say, too."""
+
+    def use_accepted(self) -> None:
+        """Seal so from now on."""
+
+
 class Store(Protocol):
     """Where the ring sequence is kept: `totem.store.RingStore`."""
 
@@ -101,6 +111,8 @@ class Node:
         self.processor = processor
         self._endpoint = endpoint
         self._store = store
+        self.keys: Keys | None = None
+        """Where keys change; None where packets are never sealed."""
         self._deliver: Deliver
         self._is_own = process_check()
         self._in_turn = True
@@ -139,7 +151,10 @@ class Node:
         endpoint.drops = processor.counters.drops
         endpoint.notice = processor.diagnostics.notice
         processor.receive_buffer = endpoint.receive_buffer
-        return cls(processor, endpoint, store)
+        node = cls(processor, endpoint, store)
+        if isinstance(endpoint, KnetEndpoint):
+            node.keys = endpoint
+        return node
 
     async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the ring until `leave` or cancellation; both announce the leave to the others.

@@ -34,6 +34,7 @@ from cpg.node.pieces import Assembler
 from cpg.node.quorum import Votequorum
 from cpg.node.sync import Sync, SyncService
 from cpg.node.wire import (
+    KEY_IN_USE,
     LARGEST_NAME,
     MCAST_PREFIX,
     MOST_PROCESSES,
@@ -44,6 +45,7 @@ from cpg.node.wire import (
     Downlist,
     ExecMessage,
     Joinlist,
+    KeyPhase,
     Killnode,
     Mcast,
     Nodeinfo,
@@ -51,6 +53,7 @@ from cpg.node.wire import (
     Procjoin,
     Procleave,
     Reconfigure,
+    Reload,
     ServiceBuild,
     decode,
     decode_label,
@@ -170,11 +173,13 @@ class Engine:
         sync_limit: float = math.inf,
         votes: Votequorum | None = None,
         on_ring: Callable[[RingEvent], None] = lambda event: None,
+        on_order: Callable[[int, Reload | KeyPhase], None] = lambda sender, order: None,
     ) -> None:
         """`sync_limit`: seconds after which sync counts as stuck (twice the consensus timeout, ruling C4).
 
         `votes`: this node's count of the cluster's votes; without one every ring is quorate. `on_ring` gets the ring's
-        events that every group gets, for programs without a group.
+        events that every group gets, for programs without a group. `on_order` gets an administrator's orders to all
+        nodes, with the node that has sent each.
         """
         self.node_id = processor.node_id
         self.failure: str | None = None
@@ -188,6 +193,7 @@ class Engine:
         self.multicast = processor.multicast
         self._processor = processor
         self._on_ring = on_ring
+        self._on_order = on_order
         self._votes = votes
         self._quorum: Quorum | None = None
         """The last reported quorum of this ring; None until its sync is complete."""
@@ -430,6 +436,10 @@ class Engine:
                 self._groups.on_joinlist(sender, message)
             case Killnode(node_id, reason) if node_id == self.node_id:
                 self.failure = f"an administrator at node {sender} ended this node: {reason}"
+            case Reload():
+                self._on_order(sender, message)
+            case KeyPhase(phase) if phase == KEY_IN_USE:
+                self._on_order(sender, message)
             case Nodeinfo() if self._votes is not None:
                 self._votes.on_nodeinfo(sender, message)
                 self._deliver_quorum()

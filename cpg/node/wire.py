@@ -20,6 +20,7 @@ GROUP_A: Final = bytes.fromhex("01 00 01 00 61")
 GROUP_SYNC: Final = bytes.fromhex("01 00 04 00") + b"sync"
 
 SERVICE_CFG: Final = 1
+KEY_IN_USE: Final = 1
 SERVICE_CPG: Final = 2
 SERVICE_VOTEQUORUM: Final = 5
 
@@ -42,6 +43,8 @@ _PARTIAL: Final = Struct("<i4xi4x I4x128s I4x I4x I4x I4x I4xQ")
 #   header, group_name, msglen, fraglen, pid, type, source: nodeid, conn
 _DOWNLIST: Final = Struct("<i4xi4x I4x I4x 384I")  # header, old_members, left_nodes, nodeids
 _KILLNODE: Final = Struct("<i4xi4x I4x H6x256s")  # header, nodeid, reason: length, value
+_RELOAD: Final = Struct("<i4xi4x I4xQ")  # header, source: nodeid, conn
+_KEY_PHASE: Final = Struct("<i4xi4x I4x")  # header, phase
 _NODEINFO: Final = Struct("<i4xi4x IIII")  # header, nodeid, votes, expected_votes, flags
 _RECONFIGURE: Final = Struct("<i4xi4x IIB7x")  # header, nodeid, value, param
 _BARRIER: Final = Struct("<i4xi4x IQ4x")  # header, ring_id
@@ -58,6 +61,8 @@ _JOINLIST_ID: Final = SERVICE_CPG << 16 | 2
 _MCAST_ID: Final = SERVICE_CPG << 16 | 3
 _DOWNLIST_ID: Final = SERVICE_CPG << 16 | 5
 _PARTIAL_ID: Final = SERVICE_CPG << 16 | 6
+_RELOAD_ID: Final = SERVICE_CFG << 16 | 3
+_KEY_PHASE_ID: Final = SERVICE_CFG << 16 | 4
 _KILLNODE_ID: Final = SERVICE_CFG << 16 | 1
 _NODEINFO_ID: Final = SERVICE_VOTEQUORUM << 16
 _RECONFIGURE_ID: Final = SERVICE_VOTEQUORUM << 16 | 1
@@ -202,6 +207,17 @@ class Killnode(NamedTuple):
     reason: str
 
 
+class Reload(NamedTuple):
+    """An administrator's order to all nodes, to read their configurations again. We obey it and never send it."""
+
+
+class KeyPhase(NamedTuple):
+    """A step of the change of keys behind a `Reload`. We obey it and never send it."""
+
+    phase: int
+    """`KEY_IN_USE`: the sender seals with the new key as soon as this comes back to it; 2: it drops the old one."""
+
+
 class Nodeinfo(NamedTuple):
     """A node's votes, or those of its quorum device (node id 0)."""
 
@@ -233,6 +249,8 @@ ExecMessage = (
     | ServiceBuild
     | Barrier
     | Killnode
+    | Reload
+    | KeyPhase
     | Nodeinfo
     | Reconfigure
 )
@@ -337,6 +355,14 @@ def _decode_killnode(body: bytes) -> Killnode:
     return Killnode(node_id, text[:length].rstrip(b"\0").decode("utf-8", "replace"))
 
 
+def _decode_reload(body: bytes) -> Reload:
+    return Reload()
+
+
+def _decode_key_phase(body: bytes) -> KeyPhase:
+    return KeyPhase(*_KEY_PHASE.unpack_from(body)[2:])
+
+
 def _decode_nodeinfo(body: bytes) -> Nodeinfo:
     return Nodeinfo(*_NODEINFO.unpack_from(body)[2:])
 
@@ -367,6 +393,8 @@ _DECODERS: Final[_Decoders] = {
     _DOWNLIST_ID: (_DOWNLIST, _decode_downlist),
     _PARTIAL_ID: (_PARTIAL, _decode_partial),
     _KILLNODE_ID: (_KILLNODE, _decode_killnode),
+    _RELOAD_ID: (_RELOAD, _decode_reload),
+    _KEY_PHASE_ID: (_KEY_PHASE, _decode_key_phase),
     _NODEINFO_ID: (_NODEINFO, _decode_nodeinfo),
     _RECONFIGURE_ID: (_RECONFIGURE, _decode_reconfigure),
 }

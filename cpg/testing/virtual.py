@@ -195,6 +195,8 @@ class World:
 class _Shell:
     """The driver of one virtual node: a `cpg.embedded.Shell`, and the application of a `totem.testing.cluster.Node`."""
 
+    keys = None
+
     def __init__(self, world: World, node: SimulatedNode) -> None:
         self.node = node
         self.processor = _Machine(node)

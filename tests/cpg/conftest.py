@@ -25,7 +25,7 @@ class Daemon:
     @asynccontextmanager
     async def running(self):
         with listening(self.path) as listener:
-            self.ring = prepare_ring(ServedRing, self.config, self.node)
+            self.ring = prepare_ring(ServedRing, self.config, node=self.node)
             self.hub = Hub(self.ring, access=self.access)
             self.hub.replies = replies(self.ring, self.hub, self.access, LibqbState())
             async with serve(listener, self.ring, self.hub):

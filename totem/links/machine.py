@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final, NamedTuple
 
-from totem.config import IP_UDP_HEADERS, Config
+from totem.config import IP_UDP_HEADERS, Config, Knet
 from totem.links.arrivals import NUMBERS, Arrivals
 from totem.links.compression import MODELS, Unusable, compress, decompress
-from totem.links.crypto import Seal
+from totem.links.crypto import Clear, Seal
 from totem.links.path import Path, PathChange
 from totem.outbox import ALL
 from totem.wire import knet
@@ -30,6 +31,8 @@ from totem.wire.knet import Fragment, Ping
 
 FORCED_EVERY: Final = 8191
 """Data packets after which pings tell the number to those that were sent none of them."""
+OVERLAP: Final = 2.0
+"""Seconds for which packets sealed as before are accepted, once this node seals otherwise."""
 SMALLEST_ROOM: Final = 421
 """Bytes of user data that a packet always has room for (IP packets of 576 bytes, sealed)."""
 _TARGET: Final = slice(9, 13)
@@ -98,6 +101,11 @@ class Links:
         self._node_id = node_id
         self._settings = settings
         self._seal = seal
+        self._coming: tuple[Knet, Seal] | None = None
+        """What is accepted already, and used as soon as another node does."""
+        self._former: Seal | None = None
+        """What was used before, and is still accepted."""
+        self._former_until = 0.0
         self._headers = {entry.number: IP_UDP_HEADERS[_family(config, entry.number)] for entry in settings.links}
         self._checks_source = config.block_unlisted_ips
         self._peers = {
@@ -211,14 +219,68 @@ class Links:
         peer.chosen = numbers[:1] if self._settings.link_mode == "passive" else numbers
         if change is PathChange.DOWN and not any(path.is_up for path in peer.paths.values()):
             peer.arrivals.forget()
+        self._set_room()
+        self._changes.append(LinkChange(peer.node_id, link, change, path.mtu, path.lasted))
+
+    def _set_room(self) -> None:
         rooms = [
             self._settings.user_data_room(path.mtu - self._headers[number])
-            for other in self._peers.values()
-            for number, path in other.paths.items()
+            for peer in self._peers.values()
+            for number, path in peer.paths.items()
             if path.is_usable
         ]
         self._room = max(min(rooms, default=SMALLEST_ROOM), 1)
-        self._changes.append(LinkChange(peer.node_id, link, change, path.mtu, path.lasted))
+
+    # ---- keys that change
+
+    def accept(self, settings: Knet, seal: Seal) -> None:
+        """Open what is sealed with another key, cipher or hash, too, and use them with the first packet that is.
+
+        All nodes must accept before one uses them: Corosync has a message for each, in total order.
+
+        Args:
+            settings: Those of the new configuration; only key, cipher and hash are taken from them.
+            seal: How packets are protected then.
+        """
+        now = self._settings
+        new = replace(now, cipher=settings.cipher, hash=settings.hash, key=settings.key, key_source=settings.key_source)
+        self._coming = new, seal
+
+    def use_accepted(self, now: float) -> None:
+        """Seal with what was accepted last, if that is not done yet. What was used before is accepted for a while."""
+        if self._coming is None:
+            return
+        self._former, self._former_until = self._seal, now + OVERLAP
+        (self._settings, self._seal), self._coming = self._coming, None
+        self._set_room()
+        for peer in self._peers.values():
+            for link, path in peer.paths.items():
+                path.search(now)
+                self._probe(peer, link, path, now)
+        self._set_deadline()
+
+    def _open(self, datagrams: Sequence[bytes], now: float) -> Sequence[bytes | None]:
+        """Return the packets, or None where one does not open. Hot: there is one seal but for moments."""
+        if self._former is not None and now >= self._former_until:
+            self._former = None
+        if self._coming is None and self._former is None:
+            return self._seal.open(datagrams)
+        return [self._open_with_any(datagram, now) for datagram in datagrams]
+
+    def _open_with_any(self, datagram: bytes, now: float) -> bytes | None:
+        coming = self._coming[1] if self._coming is not None else None
+        seals = [seal for seal in (coming, self._seal, self._former) if seal is not None]
+        seals.sort(key=lambda seal: isinstance(seal, Clear))  # in clear everything opens, so that comes last
+        for seal in seals:
+            (packet,) = seal.open((datagram,))
+            if packet is None:
+                continue
+            is_packet = packet[:1] == bytes((knet.VERSION,))
+            if seal is coming and is_packet:
+                self.use_accepted(now)
+            if is_packet or not isinstance(seal, Clear):
+                return packet
+        return None
 
     # ---- what the kernel says
 
@@ -317,7 +379,7 @@ class Links:
             return []
         packets: list[bytes] = []
         own = self._own_target
-        for packet in self._seal.open(datagrams):
+        for packet in self._open(datagrams, now):
             if packet is None:
                 self._drop_sealed(source)
                 continue

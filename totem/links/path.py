@@ -196,6 +196,11 @@ class Path:
         assert self._attempt is not None
         self._attempt = self._attempt._replace(until=now + self._patience)
 
+    def search(self, now: float) -> None:
+        """Look for the MTU anew, if the path is up: packets are sealed otherwise from now on."""
+        if self.is_up and not self._fixed:
+            self._search(now)
+
     def refused(self, mtu: int, now: float) -> None:
         """Take what the kernel says: packets of more than `mtu` bytes do not leave this machine."""
         if self._fixed or not self.is_up or not mtu:

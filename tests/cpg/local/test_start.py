@@ -32,7 +32,7 @@ class Network:
     def load(self, path, resolve):
         return self.meet(("config", ("strange",)))
 
-    def prepare(self, config):
+    def prepare(self, config, read):
         return self.meet("ring")
 
     def meet(self, result):

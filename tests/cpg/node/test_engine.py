@@ -1,6 +1,7 @@
 """The engine on a perfect ring: the events that programs get, and their order."""
 
 from functools import partial
+from struct import pack
 
 import pytest
 from hypothesis import given, settings
@@ -14,12 +15,14 @@ from cpg.node.wire import (
     LARGEST_PLAIN,
     Barrier,
     Joinlist,
+    KeyPhase,
     Killnode,
     Mcast,
     PartialMcast,
     Process,
     Procjoin,
     Procleave,
+    Reload,
     ServiceBuild,
     mcast_label,
 )
@@ -826,3 +829,13 @@ def test_caches_of_labels_are_bounded():
 
 def test_killnode_is_read_and_never_written():
     assert not hasattr(Killnode, "encode")
+
+
+def test_orders_to_all_nodes_are_handed_on_with_their_sender():
+    world, orders = World(), []
+    world.start(1)
+    world[1].engine = Engine(world[1], on_order=lambda sender, order: orders.append((sender, order)))
+    reload = GROUP_A + pack("<i4xi4x I4xQ", 1 << 16 | 3, 32, 2, 0)
+    phases = [GROUP_A + pack("<i4xi4x I4x", 1 << 16 | 4, 24, phase) for phase in (1, 2)]
+    world[1].hand_over(Entry(2, message, Guarantee.AGREED) for message in (reload, *phases))
+    assert orders == [(2, Reload()), (2, KeyPhase(1))]

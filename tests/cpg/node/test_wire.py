@@ -15,6 +15,7 @@ from cpg.node.wire import (
     Barrier,
     Downlist,
     Joinlist,
+    KeyPhase,
     Killnode,
     Mcast,
     PartialMcast,
@@ -22,6 +23,7 @@ from cpg.node.wire import (
     Procjoin,
     Procleave,
     Reconfigure,
+    Reload,
     ServiceBuild,
     decode,
     decode_label,
@@ -96,7 +98,7 @@ def test_the_codec_reads_what_the_schema_reads_and_writes_it_back_without_garbag
         packet = parse(message)
         if noun is None:
             assert packet.header.id >> 16 in {0, 1, 5}
-        elif not isinstance(noun, Killnode | Reconfigure):
+        elif not isinstance(noun, Killnode | Reconfigure | Reload):
             assert encode(noun, sender) == build(without_ignored(packet), message)
 
 
@@ -112,9 +114,17 @@ def test_the_captures_hold_every_message_that_nodes_send():
         "ServiceBuild",
         "Barrier",
         "Killnode",
+        "Reload",
         "Nodeinfo",
         "NoneType",
     }
+
+
+def test_an_order_to_change_keys():
+    phase = bytes.fromhex("0100010061 0400010000000000 1800000000000000 0100000000000000")
+    assert decode(phase) == KeyPhase(1)
+    with pytest.raises(MalformedDatagram):
+        decode(phase[:-1])
 
 
 def test_garbage_and_every_reason_to_leave_are_among_them():

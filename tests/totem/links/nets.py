@@ -3,6 +3,7 @@
 import heapq
 import os
 import random
+from dataclasses import replace
 from math import inf
 
 from totem.config import Config, Knet, LinkSettings, NodeEntry
@@ -61,6 +62,15 @@ class Net:
             links.start(self.now)
             self.flush(node_id)
         return self
+
+    def knet(self, **settings):
+        """The settings of the net, with other keys."""
+        return replace(self.config.knet, **{"cipher": "none", "hash": "none", "key": b"", **settings})
+
+    def accept(self, node_id, **settings):
+        """Have a node accept another key."""
+        chosen = self.knet(**settings)
+        self[node_id].accept(chosen, seal_of(chosen, os.urandom))
 
     def stop(self, node_id):
         del self.links[node_id]

@@ -202,6 +202,81 @@ def test_a_small_packet_does_not_become_a_huge_one():
     assert "more than 65536 bytes" in net.notices[0]
 
 
+# ---- keys that change
+
+OTHER = {"cipher": "aes128", "hash": "sha512", "key": KEY[::-1]}
+CHANGES = [
+    (SEALED, OTHER),
+    (SEALED, {}),
+    ({}, SEALED),
+    ({"hash": "sha1", "key": KEY}, SEALED),
+    (SEALED, {**SEALED, "key": KEY[::-1]}),
+]
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_all_go_on_with_a_new_key_and_nothing_is_lost(before, after):
+    net = formed(3, seconds=15, **before)
+    sent = []
+
+    def say(size):
+        for node_id in net.links:
+            net.send(node_id, 0, packet(size, fill=b"%d" % node_id))
+            sent.append(packet(size, fill=b"%d" % node_id))
+        net.run(0.01)
+
+    say(100)
+    for node_id in net.links:
+        net.accept(node_id, **after)
+        say(3000)
+    net[2].use_accepted(net.now)
+    for size in (200, 300, 1400):
+        say(size)
+    net.run(5)
+    say(500)
+    net.run(1)
+    for node_id in net.links:
+        assert sorted(net.received[node_id]) == sorted(told for told in sent if told[-1:] != b"%d" % node_id)
+        assert net.whats(node_id) == [(other, 0, PathChange.UP) for other in net.links if other != node_id]
+        assert net[node_id]._settings == net.knet(**after)
+    assert net.notices == []
+
+
+def test_the_former_key_opens_nothing_after_a_while():
+    net = formed(2, seconds=15, **SEALED)
+    old = [datagram for *_, target, _, datagram in net.wire if target == 1][-1]
+    for node_id in net.links:
+        net.accept(node_id, **OTHER)
+    net[1].use_accepted(net.now)
+    net.run(5)
+    net.deliver(1, 0, "10.0.0.2", old)
+    assert net[1].drops["sealed otherwise"] == 1
+
+
+def test_a_key_that_nobody_uses_is_accepted_and_not_used():
+    net = formed(2, seconds=15, **SEALED)
+    net.accept(1, **OTHER)
+    net.run(5)
+    assert net[1].is_reachable(2)
+    assert net[2].is_reachable(1)
+    net.wire.clear()
+    net.run(2)
+    assert all(net[2]._seal.open([datagram]) != [None] for _, source, *_, datagram in net.wire if source == 1)
+
+
+def test_a_node_that_has_not_the_new_key_is_left_behind_and_named():
+    net = formed(2, seconds=15, **SEALED)
+    net.accept(1, **OTHER)
+    net[1].use_accepted(net.now)
+    net.run(10)
+    assert not net[1].is_reachable(2)
+    assert any("10.0.0.2 do not open" in text for text in net.notices)
+    net.accept(2, **OTHER)
+    net.run(3)
+    assert net[1].is_reachable(2)
+    assert net[2].is_reachable(1)
+
+
 # ---- strangers
 
 
