@@ -31,6 +31,9 @@ from totem.wire.knet import Fragment, Ping
 
 FORCED_EVERY: Final = 8191
 """Data packets after which pings tell the number to those that were sent none of them."""
+STRANGE: Final = 3
+"""Packets in a row that do not open, from one address, until that is reported: a real node sends a damaged one when its
+key changes."""
 OVERLAP: Final = 2.0
 """Seconds for which packets sealed as before are accepted, once this node seals otherwise."""
 SMALLEST_ROOM: Final = 421
@@ -106,6 +109,8 @@ class Links:
         self._former: Seal | None = None
         """What was used before, and is still accepted."""
         self._former_until = 0.0
+        self._unopened: Counter[str] = Counter()
+        """Packets that did not open since the last one that did, by source."""
         self._headers = {entry.number: IP_UDP_HEADERS[_family(config, entry.number)] for entry in settings.links}
         self._checks_source = config.block_unlisted_ips
         self._peers = {
@@ -379,10 +384,12 @@ class Links:
             return []
         packets: list[bytes] = []
         own = self._own_target
+        has_opened = False
         for packet in self._open(datagrams, now):
             if packet is None:
                 self._drop_sealed(source)
                 continue
+            has_opened = True
             peer = data.get(packet[: knet.PREFIX_BYTES])
             if peer is None:
                 self._receive_other(link, source, packet, now)
@@ -405,6 +412,8 @@ class Links:
                 packets.append(whole)
             else:
                 self.drops["packet for another node"] += 1
+        if self._unopened and has_opened:
+            self._unopened.pop(source, None)
         return packets
 
     def _assemble(self, peer: _Peer, packet: bytes) -> bytes | None:
@@ -426,6 +435,9 @@ class Links:
 
     def _drop_sealed(self, source: str) -> None:
         self.drops["sealed otherwise"] += 1
+        self._unopened[source] += 1
+        if self._unopened[source] < STRANGE:
+            return
         settings = self._settings
         mine = f"crypto_cipher {settings.cipher}, crypto_hash {settings.hash}, the key of {settings.key_source}"
         self.notice(

@@ -832,10 +832,9 @@ def test_killnode_is_read_and_never_written():
 
 
 def test_orders_to_all_nodes_are_handed_on_with_their_sender():
-    world, orders = World(), []
-    world.start(1)
-    world[1].engine = Engine(world[1], on_order=lambda sender, order: orders.append((sender, order)))
+    world, orders = world_of(1, 2), []
+    world[1].engine._on_order = lambda sender, order: orders.append((sender, order))
     reload = GROUP_A + pack("<i4xi4x I4xQ", 1 << 16 | 3, 32, 2, 0)
     phases = [GROUP_A + pack("<i4xi4x I4x", 1 << 16 | 4, 24, phase) for phase in (1, 2)]
-    world[1].hand_over(Entry(2, message, Guarantee.AGREED) for message in (reload, *phases))
+    world[1].hand_over([Entry(2, message, Guarantee.AGREED) for message in (reload, *phases)])
     assert orders == [(2, Reload()), (2, KeyPhase(1))]

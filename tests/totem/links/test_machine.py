@@ -253,6 +253,18 @@ def test_the_former_key_opens_nothing_after_a_while():
     assert net[1].drops["sealed otherwise"] == 1
 
 
+def test_a_single_packet_that_does_not_open_is_no_news():
+    net = formed(2, seconds=15, **SEALED)
+    for _ in range(10):
+        net.deliver(1, 0, "10.0.0.2", b"damaged")
+        net.run(1)
+    assert net[1].drops["sealed otherwise"] == 10
+    assert net.notices == []
+    for _ in range(3):
+        net.deliver(1, 0, "10.0.0.2", b"damaged")
+    assert len(net.notices) == 1
+
+
 def test_a_key_that_nobody_uses_is_accepted_and_not_used():
     net = formed(2, seconds=15, **SEALED)
     net.accept(1, **OTHER)
