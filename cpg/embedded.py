@@ -36,6 +36,7 @@ from totem.configuration import Delivery, RingId
 from totem.corosync_conf import Loaded, load, own_node
 from totem.errors import ConfigError, RingLost
 from totem.interruption import Interruption
+from totem.links.machine import LinkState
 from totem.log_fields import event_fields, extra
 from totem.node import Keys, Node
 from totem.statistics import Statistics
@@ -91,6 +92,9 @@ class Shell(Protocol):
 
     def statistics(self) -> Statistics:
         """Return the counters of processor and network."""
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return the links to all other nodes, where the transport has links."""
 
 
 class EmbeddedRing(Ring):
@@ -159,6 +163,14 @@ class EmbeddedRing(Ring):
     def statistics(self) -> Statistics:
         """Return the counters of processor and network, and what the processor holds, frozen."""
         return self._shell.statistics()
+
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """The links to all other nodes, by node and number: up or down, since when, MTU, latency.
+
+        Empty with transports `udpu` and `udp`. Times are of the event loop's clock.
+        """
+        return self._shell.link_states()
 
     def on_transitional(self, callback: OnTransitional) -> OnTransitional:
         """Call `callback(node_ids)` when a change of ring begins. A decorator; None removes the callback."""

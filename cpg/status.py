@@ -11,6 +11,7 @@ from totem.transitions import State
 
 if TYPE_CHECKING:
     from cpg.embedded import EmbeddedRing
+    from totem.links.machine import LinkState
 
 _ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
 """Fields of the processor's record that are not counters."""
@@ -33,6 +34,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
         "ring": ring.ring_id,
         "members": ring.node_ids,
         "nodes": _nodes(ring),
+        "links": [_link(ring, state, now) for state in ring.links],
         "pure": counted.pure,
         "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,
         "quorum": figures(ring.quorum) if ring.quorum is not None else None,
@@ -62,6 +64,20 @@ def _nodes(ring: EmbeddedRing) -> list[dict[str, Any]]:
         }
         for node in ring.config.nodes
     ]
+
+
+def _link(ring: EmbeddedRing, state: LinkState, now: float) -> dict[str, Any]:
+    """Return the link to another node."""
+    return {
+        "node": state.node_id,
+        "link": state.link,
+        "address": ring.config.node(state.node_id).address_on(state.link),
+        "up": state.is_up,
+        "seconds": now - state.since,
+        "mtu": state.mtu,
+        "latency": state.latency,
+        "downs": state.downs,
+    }
 
 
 def _counters(counted: Statistics) -> dict[str, Any]:

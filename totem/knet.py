@@ -23,7 +23,7 @@ import trio
 from totem.addresses import sockaddr
 from totem.config import Config, Knet
 from totem.links.crypto import seal_of
-from totem.links.machine import Departure, LinkChange, Links
+from totem.links.machine import Departure, LinkChange, Links, LinkState
 from totem.links.path import PathChange
 from totem.log_fields import event_fields, extra
 from totem.sockets import (
@@ -176,6 +176,10 @@ class KnetEndpoint:
     def receive_buffer(self) -> int:
         """The bytes that may wait to be received, as the kernel counts them."""
         return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets.values())
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return the links to all other nodes, by node and number."""
+        return self.links.states()
 
     def overflows(self) -> int:
         """Return the number of datagrams that the kernel dropped because a receive buffer was full."""

@@ -33,6 +33,7 @@ from totem.config import Config, Knet
 from totem.configuration import Delivery
 from totem.errors import RingLost, of_process_before_fork
 from totem.knet import KnetEndpoint
+from totem.links.machine import LinkState
 from totem.log_fields import event_fields, extra
 from totem.process import process_check
 from totem.processor import Processor
@@ -79,6 +80,9 @@ class Endpoint(Protocol):
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send datagrams to one node or to all others (0); never raises for what the network does."""
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return the links to all other nodes, where the transport has links."""
 
     def overflows(self) -> int:
         """Return the number of datagrams lost because this node did not read fast enough."""
@@ -207,6 +211,10 @@ class Node:
             self._count_overflows()
         statistics = self.processor.statistics()
         return statistics if self._unstored is None else replace(statistics, state=STANDING_STILL)
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return the links to all other nodes, by node and number; none with transports `udpu` and `udp`."""
+        return self._endpoint.link_states()
 
     def _count_overflows(self) -> None:
         if overflows := self._endpoint.overflows():

@@ -30,6 +30,7 @@ import trio
 
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
+from totem.links.machine import LinkState
 from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
@@ -138,6 +139,10 @@ class UdpEndpoint:
     def receive_buffer(self) -> int:
         """The bytes that may wait to be received, as the kernel counts them."""
         return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return nothing: this transport has no links whose state is known."""
+        return ()
 
     def overflows(self) -> int:
         """Return the number of datagrams that the kernel dropped because a receive buffer was full."""

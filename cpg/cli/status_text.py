@@ -80,6 +80,7 @@ def ring_lines(status: Status, measured: Rates) -> list[str]:
     """Return all figures as lines."""
     return [
         *_ring(status),
+        *_links(status),
         *_traffic(status, measured),
         *_trouble(status),
         *(_clients(status, measured) if "clients" in status else ()),
@@ -118,6 +119,26 @@ def _ring(status: Status) -> list[str]:
     if status["quorum"] is None:
         return [*lines, "votes: not counted, no quorum provider is configured"]
     return [*lines, votes(_quorum_status(status["quorum"]))]
+
+
+def _links(status: Status) -> list[str]:
+    """Return a line for each link to another node."""
+    if not status["links"]:
+        return []
+    down = sum(not link["up"] for link in status["links"])
+    rows = [
+        [
+            "",
+            f"to node {link['node']}",
+            f"link {link['link']}",
+            link["address"],
+            f"{'up' if link['up'] else 'down'} for {timedelta(seconds=int(link['seconds']))}",
+            (f"packets of {link['mtu']} bytes" if link["mtu"] else "MTU not known") if link["up"] else "",
+            f"{1000 * link['latency']:.2f} ms" if link["up"] else "",
+        ]
+        for link in status["links"]
+    ]
+    return [f"links: {len(rows)}{f', {down} down' if down else ''}", *_table(rows)]
 
 
 def _quorum_status(values: Mapping[str, Any]) -> QuorumStatus:

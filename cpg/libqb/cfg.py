@@ -14,7 +14,7 @@ from cpg.events import RingEvent
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
-from totem.config import MCAST_HEADER
+from totem.config import MCAST_HEADER, NodeEntry
 
 _PLAIN: Final = Struct("<i4xi4x")  # header
 _NODE: Final = Struct("<i4xi4x I4x")  # header, nodeid
@@ -24,7 +24,10 @@ _RINGS: Final = Struct("<I4x 2048s 8192s")  # interface_count, interface_name: 1
 _STATUS: Final = Struct("<II 6B2x")
 #   struct corosync_cfg_node_status_v1: version, nodeid, reachable, remote, external, onwire_min, _max, _ver
 _LINK: Final = Struct("<3Bx I 256s256s")  # enabled, connected, dynconnected, mtu, src_ipaddr, dst_ipaddr
-_ADDRESSES: Final = Struct("<II 16s")  # family, num_addrs, the only one
+_ADDRESSES: Final = Struct("<II")  # family, num_addrs; the addresses follow
+_NAME_BYTES: Final = 128
+_STATUS_BYTES: Final = 512
+_ADDRESS_BYTES: Final = 16
 
 RING_STATUS, RING_REENABLE, KILL_NODE, TRY_SHUTDOWN, REPLY_TO_SHUTDOWN, GET_NODE_ADDRESSES = range(6)
 LOCAL_GET, RELOAD, REOPEN_LOGS, NODE_STATUS, TRACK_START, TRACK_STOP = range(6, 12)
@@ -42,6 +45,8 @@ NOT_SUPPORTED: Final = {
 
 VERSION: Final = 1  # CFG_NODE_STATUS_V1
 MOST_LINKS: Final = 8
+OWN_MTU: Final = 65535
+"""The MTU of a node's link to itself, in Corosync over knet."""
 FAMILIES: Final = {4: 2, 6: 10}  # AF_INET, AF_INET6
 
 
@@ -73,29 +78,65 @@ class CfgSession(LibqbSession):
         self._node = node
 
     def _on_ring_status(self) -> bytes:
-        address = self._node.config.node(self._node.node_id).address
-        return answer(ANSWER_RING_STATUS, _RINGS.pack(1, f"0 {address}".encode(), b"OK"))
+        numbers = self._numbers
+        own = self._node.config.node(self._node.node_id)
+        names = b"".join(f"{link} {own.address_on(link)}".encode().ljust(_NAME_BYTES, b"\0") for link in numbers)
+        status = b"".join(self._status(link).ljust(_STATUS_BYTES, b"\0") for link in numbers)
+        return answer(ANSWER_RING_STATUS, _RINGS.pack(len(numbers), names, status))
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The numbers of the links."""
+        knet = self._node.config.knet
+        return (0,) if knet is None else tuple(link.number for link in knet.links)
+
+    def _status(self, number: int) -> bytes:
+        """Return the state of a link: as Corosync over knet a character for each node, 1 enabled, 3 connected too."""
+        node = self._node
+        if node.config.knet is None:
+            return b"OK"
+        up = {link.node_id: link.is_up for link in node.links if link.link == number}
+        listed = sorted(entry.node_id for entry in node.config.nodes)
+        return b"".join(b"n" if node_id == node.node_id else b"3" if up[node_id] else b"1" for node_id in listed)
 
     def _on_node_status(self, node_id: int, version: int) -> bytes:
         if version != VERSION:
             return answer(ANSWER_NODE_STATUS, _UINT32.pack(version), Code.NOT_SUPPORTED)
-        node, config = self._node, self._node.config
+        config = self._node.config
         listed = [entry for entry in config.nodes if entry.node_id == node_id]
-        reachable = node_id in node.node_ids
+        if config.knet is not None:
+            links = {link: self._link(entry, link) for entry in listed for link in self._numbers}
+            reachable = any(is_up for is_up, _ in links.values())
+        else:
+            reachable = node_id in self._node.node_ids
+            # As Corosync over udpu: the one link comes from the requested node, and leads nowhere;
+            # and its MTU is without the bytes that frames need for themselves.
+            mtu = config.netmtu - 2 * MCAST_HEADER
+            only = [_LINK.pack(1, reachable, 0, mtu, entry.address.encode(), b"") for entry in listed]
+            links = dict(enumerate((reachable, link) for link in only))
         status = _STATUS.pack(VERSION, node_id, reachable, 0, 0, 0, 0, 0)
-        # As Corosync over udpu: the one link comes from the requested node, and leads nowhere;
-        # and its MTU is without the bytes that frames need for themselves.
-        mtu = config.netmtu - 2 * MCAST_HEADER
-        links = b"".join(_LINK.pack(1, reachable, 0, mtu, entry.address.encode(), b"") for entry in listed)
-        return answer(ANSWER_NODE_STATUS, status + links.ljust(MOST_LINKS * _LINK.size, b"\0"))
+        every = b"".join(links.get(link, (False, bytes(_LINK.size)))[1] for link in range(MOST_LINKS))
+        return answer(ANSWER_NODE_STATUS, status + every)
+
+    def _link(self, entry: NodeEntry, number: int) -> tuple[bool, bytes]:
+        """Return whether a link to a node is up, and what is answered of it."""
+        node = self._node
+        source = node.config.node(node.node_id).address_on(number).encode()
+        place = source, entry.address_on(number).encode()
+        if entry.node_id == node.node_id:
+            return True, _LINK.pack(1, 1, 0, OWN_MTU, *place)
+        state = next(state for state in node.links if (state.node_id, state.link) == (entry.node_id, number))
+        return state.is_up, _LINK.pack(1, state.is_up, 0, state.room, *place)
 
     def _on_get_node_addresses(self, node_id: int) -> bytes:
         try:
             entry = self._node.config.node(node_id or self._node.node_id)
         except KeyError:
-            return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(0, 0, b""), Code.NOT_EXIST)
-        address = ip_address(entry.address)
-        return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(FAMILIES[address.version], 1, address.packed))
+            return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(0, 0) + bytes(_ADDRESS_BYTES), Code.NOT_EXIST)
+        addresses = [ip_address(entry.address_on(link)) for link in self._numbers]
+        head = _ADDRESSES.pack(FAMILIES[addresses[0].version], len(addresses))
+        packed = b"".join(address.packed.ljust(_ADDRESS_BYTES, b"\0") for address in addresses)
+        return answer(ANSWER_GET_NODE_ADDRESSES, head + packed)
 
     def _on_local_get(self) -> bytes:
         return answer(ANSWER_LOCAL_GET, _UINT32.pack(self._node.node_id))

@@ -1,7 +1,8 @@
 """The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read, not written.
 
 It has the keys that Corosync's tools and programs around it read: those of the sections totem, nodelist and quorum,
-`runtime.members`, `runtime.config.totem` and `runtime.votequorum`, and `stats.srp` in the map of statistics. Keys of
+`runtime.members`, `runtime.config.totem` and `runtime.votequorum`, and `stats.srp` and `stats.knet` (the links to other
+nodes) in the map of statistics. Keys of
 the first map can be tracked; they change with the ring.
 """
 
@@ -16,7 +17,7 @@ from cpg.events import RingEvent, TotemConfchg
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
-from totem.config import milliseconds
+from totem.config import Knet, milliseconds
 
 MOST_ITERATIONS: Final = 64
 """Iterations that may be open on one connection, and as many tracks."""
@@ -138,11 +139,29 @@ class Cmap:
         yield "totem.transport", string(config.transport)
         yield "totem.ip_version", string(config.ip_version)
         yield "totem.netmtu", uint32(config.netmtu)
+        if config.knet is not None:
+            yield from self._knet(config.knet)
         times = ("token", "token_retransmit", "hold", "join", "send_join", "consensus", "merge", "downcheck")
         for name in times:
             yield f"runtime.config.totem.{name}", uint32(milliseconds(getattr(config, name)))
         for name in ("token_retransmits_before_loss_const", "window_size", "max_messages", "miss_count_const"):
             yield f"runtime.config.totem.{name}", uint32(getattr(config, name))
+
+    def _knet(self, settings: Knet) -> Iterator[tuple[str, Value]]:
+        own = self.node.config.node(self.node.node_id)
+        yield "totem.crypto_cipher", string(settings.cipher)
+        yield "totem.crypto_hash", string(settings.hash)
+        yield "totem.link_mode", string(settings.link_mode)
+        runtime = "runtime.config.totem."
+        yield runtime + "knet_mtu", uint32(settings.mtu)
+        yield runtime + "knet_pmtud_interval", uint32(round(settings.mtu_interval))
+        yield runtime + "knet_compression_model", string(settings.compression)
+        for link in settings.links:
+            prefix = f"totem.interface.{link.number}."
+            yield prefix + "bindnetaddr", string(own.address_on(link.number))
+            yield prefix + "mcastport", uint32(self.node.config.place_on(own, link.number)[1])
+            yield f"runtime.config.{prefix}knet_ping_interval", uint32(milliseconds(link.ping_interval))
+            yield f"runtime.config.{prefix}knet_ping_timeout", uint32(milliseconds(link.ping_timeout))
 
     def _nodelist(self) -> Iterator[tuple[str, Value]]:
         for position, entry in enumerate(self.node.config.nodes):
@@ -150,6 +169,8 @@ class Cmap:
             yield prefix + "nodeid", uint32(entry.node_id)
             yield prefix + "name", string(entry.name)
             yield prefix + "ring0_addr", string(entry.address)
+            for link, address in entry.further:
+                yield f"{prefix}ring{link}_addr", string(address)
             yield prefix + "quorum_votes", uint32(entry.votes)
             if entry.node_id == self.node.node_id:
                 yield "nodelist.local_node_pos", uint32(position)
@@ -168,11 +189,12 @@ class Cmap:
         yield "runtime.votequorum.two_node", uint8("two_node" in status.options)
 
     def _runtime(self) -> Iterator[tuple[str, Value]]:
-        addresses = {entry.node_id: entry.address for entry in self.node.config.nodes}
+        listed = {entry.node_id: ((0, entry.address), *entry.further) for entry in self.node.config.nodes}
         for node_id, joins in self._joins.items():
             prefix = f"runtime.members.{node_id}."
             yield prefix + "config_version", uint64(0)
-            yield prefix + "ip", string(f"r(0) ip({addresses.get(node_id, '')}) ")
+            places = listed.get(node_id, ((0, ""),))
+            yield prefix + "ip", string("".join(f"r({link}) ip({address}) " for link, address in places))
             yield prefix + "join_count", uint32(joins)
             yield prefix + "status", string("joined" if node_id in self._members else "left")
 
@@ -191,6 +213,18 @@ class Cmap:
             "operational_entered": counted.rings_installed,
         }.items():
             yield f"stats.srp.{name}", uint64(value)
+        yield from self._link_statistics()
+
+    def _link_statistics(self) -> Iterator[tuple[str, Value]]:
+        for state in self.node.links:
+            prefix = f"stats.knet.node{state.node_id}.link{state.link}."
+            yield prefix + "enabled", uint8(1)
+            yield prefix + "connected", uint8(state.is_up)
+            yield prefix + "mtu", uint32(state.room)
+            yield prefix + "latency_ave", uint32(round(state.latency * 1e6))
+            yield prefix + "latency_samples", uint32(state.samples)
+            yield prefix + "up_count", uint32(state.ups)
+            yield prefix + "down_count", uint32(state.downs)
 
 
 def _changes(old: _Map, new: _Map) -> Iterator[KeyChange]:

@@ -19,6 +19,7 @@ from cpg.node.membership import LocalMembership
 from cpg.node.quorum import QuorumStatus
 from totem.config import Config
 from totem.configuration import RingId
+from totem.links.machine import LinkState
 from totem.statistics import Statistics
 
 
@@ -50,6 +51,10 @@ class Node(Protocol):
     @property
     def groups(self) -> dict[bytes, tuple[Member, ...]]:
         """The members of all groups, by name in ascending order."""
+
+    @property
+    def links(self) -> tuple[LinkState, ...]:
+        """The links to all other nodes, with transport knet."""
 
     def statistics(self) -> Statistics:
         """Return the processor's counters."""

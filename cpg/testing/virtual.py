@@ -32,6 +32,7 @@ from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
 from totem.interruption import Interruption
 from totem.labels import Envelope
+from totem.links.machine import LinkState
 from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, SimulatedNode
@@ -241,6 +242,10 @@ class _Shell:
     def statistics(self) -> Statistics:
         """Return the processor's counters."""
         return self.processor.real.statistics()
+
+    def link_states(self) -> tuple[LinkState, ...]:
+        """Return nothing: a virtual network has no links whose state is known."""
+        return ()
 
 
 class _Machine:

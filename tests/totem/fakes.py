@@ -90,6 +90,9 @@ class FakeEndpoint:
     def send(self, target, train):
         self.calls.append(("send", target, list(train)))
 
+    def link_states(self):
+        return ()
+
     def overflows(self):
         return 7
 

@@ -67,6 +67,29 @@ class LinkChange(NamedTuple):
     """Seconds for which the state before has lasted."""
 
 
+class LinkState(NamedTuple):
+    """A link to another node, as it is now."""
+
+    node_id: int
+    link: int
+    is_up: bool
+    """Whether the node answers over it."""
+    since: float
+    """When it came up, went down, or was first tried: on the clock of `now`."""
+    mtu: int
+    """Bytes of the largest IP packet that passes; 0: not known."""
+    room: int
+    """Bytes of user data in such a packet: the MTU as Corosync shows it."""
+    latency: float
+    """Smoothed seconds there and back."""
+    samples: int
+    """Number of pings over which that is smoothed."""
+    ups: int
+    """Number of times that it came up."""
+    downs: int
+    """Number of times that it went down."""
+
+
 class _Peer:
     """Another node."""
 
@@ -153,6 +176,17 @@ class Links:
     def paths(self, node_id: int) -> dict[int, Path]:
         """Return the paths to another node, by the number of the link."""
         return self._peers[node_id].paths
+
+    def states(self) -> tuple[LinkState, ...]:
+        """Return the links to all other nodes, by node and number."""
+        return tuple(
+            self._state(peer.node_id, link, path) for peer in self._peers.values() for link, path in peer.paths.items()
+        )
+
+    def _state(self, node_id: int, link: int, path: Path) -> LinkState:
+        room = self._settings.user_data_room(path.mtu - self._headers[link]) if path.mtu else 0
+        numbers = (path.latency, path.samples, path.ups, path.downs)
+        return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *numbers)
 
     def is_reachable(self, node_id: int) -> bool:
         """Return whether data can be sent to another node."""

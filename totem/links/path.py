@@ -74,6 +74,8 @@ class Path:
         """Seconds for which it had been down, or up, before."""
         self.pongs = 0
         """Timely pongs since it went down."""
+        self.ups = self.downs = 0
+        """Number of times that it came up, and went down."""
         self._fixed = bool(fixed_mtu)
         self._mtu_interval = mtu_interval
         self._patience = patience
@@ -90,6 +92,11 @@ class Path:
         self._bad = LARGEST_PACKET + 1
         self._attempt: Attempt | None = None
         self._next_search = inf
+
+    @property
+    def samples(self) -> int:
+        """Number of pings over which the latency is smoothed."""
+        return self._samples
 
     @property
     def is_usable(self) -> bool:
@@ -144,6 +151,7 @@ class Path:
         if self.is_up or self.pongs <= self.settings.pong_count:
             return None
         self.is_up, self.lasted, self.since = True, now - self.since, now
+        self.ups += 1
         if not self._fixed:
             self._search(now)
         return PathChange.UP
@@ -177,6 +185,7 @@ class Path:
         if not self.is_up:
             return None
         self.is_up, self.lasted, self.since = False, now - self.since, now
+        self.downs += 1
         self._suspected_until = inf
         self._begun = now
         self._attempt, self._next_search = None, inf

@@ -187,6 +187,23 @@ async def test_status_shows_what_is_wrong(daemon):
     assert "\x1b" not in text
 
 
+async def test_status_shows_links(daemon):
+    async with daemon.connect() as ring:
+        told = await ring.query("status")
+    assert told["links"] == []
+    link = {"node": 2, "link": 0, "address": "10.77.0.2", "up": True, "seconds": 62.9, "mtu": 1500, "latency": 0.00021}
+    told["links"] = [link, link | {"link": 1, "address": "10.78.0.2", "up": False, "mtu": 0}]
+    text = "\n".join(ring_lines(told, rates(told, told)))
+    assert (
+        "\nlinks: 2, 1 down\n"
+        "  to node 2  link 0  10.77.0.2  up for 0:01:02    packets of 1500 bytes  0.21 ms\n"
+        "  to node 2  link 1  10.78.0.2  down for 0:01:02\n"
+    ) in text
+    assert "up for 0:01:02  MTU not known  0.21 ms" in "\n".join(
+        ring_lines(told | {"links": [link | {"mtu": 0}]}, rates(told, told))
+    )
+
+
 async def test_status_of_an_embedded_node(config, daemon):
     code, out, _ = await run("status", "-c", config, "--node", "2")
     assert code == 0

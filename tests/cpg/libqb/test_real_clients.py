@@ -15,6 +15,7 @@ from tests.cpg.libqb.conftest import HERE
 from tests.cpg.libqb.ring import GUEST, RingOfOurs
 from tests.cpg.processes import members
 from tests.cpg.ring_programs import PROGRAMS
+from tests.interop.ring import GLANCE
 from tests.interop.test_libcpg import whole
 
 PATIENCE = 60
@@ -47,6 +48,48 @@ def test_cfgtool(two_nodes):
     assert links.count("\tconnected") == 1
     assert "nodeid: 2 reachable" in place.run("corosync-cfgtool", "-n")
     assert place.run("corosync-cfgtool", "-a", "2") == "10.77.0.2\n"
+
+
+async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_path):
+    """Node 1 is ours, node 2 is a Corosync, node 3 is not there: the tools say the same on both, from either side."""
+    with RingOfOurs(tmp_path, 3, real=(2,), transport="knet", token=1000) as ring:
+        await ring.start_corosync(1, 2)
+        await ring.wait_ring(1, 2)
+
+        def expected(k, other):
+            link = f"LINK: 0 udp (10.77.0.{k}->10.77.0.{other}) enabled connected mtu: 1446"
+            states = {k: "localhost", other: "connected", 3: "disconnected"}
+            nodes = "".join(f"\t\tnodeid:          {node}:\t{state}\n" for node, state in sorted(states.items()))
+            return (
+                f"Local node ID {k}, transport knet\nnodeid: {other} reachable\n   {link}\n\n",
+                f"Local node ID {k}, transport knet\nLINK ID 0 udp\n\taddr\t= 10.77.0.{k}\n\tstatus:\n{nodes}",
+            )
+
+        def shown(k):
+            return tuple(ring.place(k).run("corosync-cfgtool", option) for option in ("-n", "-s"))
+
+        with trio.move_on_after(PATIENCE):  # until both have found the MTU
+            while (shown(1), shown(2)) != (expected(1, 2), expected(2, 1)):
+                await trio.sleep(GLANCE)
+        assert (shown(1), shown(2)) == (expected(1, 2), expected(2, 1))
+        assert "\tstatus\t= n31\n" in ring.place(1).run("corosync-cfgtool", "-s", "-b")
+        assert "\tstatus\t= 3n1\n" in ring.place(2).run("corosync-cfgtool", "-s", "-b")
+        assert ring.place(1).run("corosync-cfgtool", "-a", "2") == ring.place(2).run("corosync-cfgtool", "-a", "2")
+        ours, theirs = ring.cmap(1, "stats.knet.node", "stats"), ring.cmap(2, "stats.knet.node", "stats")
+        assert ours.keys() < {key.replace("node1", "node2") for key in theirs}
+        assert ours["stats.knet.node2.link0.mtu"] == theirs["stats.knet.node1.link0.mtu"]
+        assert ours["stats.knet.node2.link0.connected"] == "1"
+        assert ours["stats.knet.node3.link0.connected"] == "0"
+        for prefix in ("totem.", "nodelist.", "runtime.config.totem.interface.", "runtime.config.totem.knet"):
+            known, real = ring.cmap(1, prefix), ring.cmap(2, prefix)
+            common = known.keys() & real.keys() - {"nodelist.local_node_pos", "totem.interface.0.bindnetaddr"}
+            assert {key: known[key] for key in common} == {key: real[key] for key in common}
+            assert common
+        ring.kill_corosync(2)
+        with trio.fail_after(PATIENCE):
+            while "nodeid: 2" in ring.place(1).run("corosync-cfgtool", "-n"):
+                await trio.sleep(GLANCE)
+        assert "nodeid:          2:\tdisconnected" in ring.place(1).run("corosync-cfgtool", "-s")
 
 
 @pytest.mark.parametrize(

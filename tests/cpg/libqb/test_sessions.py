@@ -18,9 +18,10 @@ from cpg.libqb.votequorum import Votes
 from cpg.node.quorum import NodeVotes, QuorumStatus, State
 from tests.cpg.libqb import client as raw
 from tests.cpg.libqb.client import HEADER, join, leave, mcast, name, piece, request
-from totem.config import Config
+from totem.config import Config, Knet, LinkSettings, NodeEntry
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import QueueFull
+from totem.links.machine import LinkState
 from totem.statistics import Counters, Statistics
 
 PID = 7
@@ -61,6 +62,7 @@ class FakeNode:
     node_ids = (1, 2)
     quorate = True
     groups = {}  # noqa: RUF012
+    links = ()
     refuse = None
 
     def __init__(self):
@@ -402,6 +404,63 @@ def test_members_in_cmap(node):
     service.on_ring(TotemConfchg(RingId(1, 16), (1,)))
     assert service.values(0)["runtime.members.2.status"].data == b"left\0"
     assert Counter(key.partition(".")[0] for key in service.values(1)) == {"stats": 10}
+
+
+@pytest.fixture
+def knet(node):
+    """The node is one of three over knet, with two links; link 1 to node 2 and all to node 3 are down."""
+    nodes = tuple(NodeEntry(k, f"node{k}", f"10.77.0.{k}", 5405, further=((1, f"10.78.0.{k}"),)) for k in (1, 2, 3))
+    links = Knet(links=(LinkSettings(0), LinkSettings(1)))
+    node.config = Config(nodes=nodes, cluster_name="c", transport="knet", token=1.0, knet=links)
+    node.links = tuple(
+        LinkState(k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 7, 1, 0) for k in (2, 3) for link in (0, 1)
+    )
+    return node
+
+
+def strings(data, size):
+    return [data[start : start + size].rstrip(b"\0") for start in range(0, len(data), size)]
+
+
+def test_links_of_knet_in_cfg(knet, client):
+    session = Cfg(knet).open(client)
+    (rings,) = session.take([request(0)])
+    assert struct.unpack_from("<I", rings, 24) == (2,)
+    assert strings(rings[32 : 32 + 2048], 128)[:3] == [b"0 10.77.0.1", b"1 10.78.0.1", b""]
+    assert strings(rings[32 + 2048 :], 512)[:3] == [b"n31", b"n11", b""]
+    for node_id, expected in ((1, (1, (1, 1, 65535))), (2, (1, (1, 0, 1446))), (3, (0, (0, 0, 1446)))):
+        (status,) = session.take([request(9, struct.pack("<I4xI4x", node_id, 1))])
+        reachable, (first, second, mtu) = expected
+        assert struct.unpack_from("<IIB", status, 24) == (1, node_id, reachable)
+        for link, connected in enumerate((first, second)):
+            at = 40 + link * 520
+            assert struct.unpack_from("<3BxI", status, at) == (1, connected, 0, mtu)
+            places = strings(status[at + 8 : at + 520], 256)
+            assert places == [f"10.{77 + link}.0.1".encode(), f"10.{77 + link}.0.{node_id}".encode()]
+    (addresses,) = session.take([request(5, struct.pack("<I4x", 3))])
+    assert struct.unpack_from("<II", addresses, 24) == (2, 2)
+    assert strings(addresses[32:], 16) == [b"\x0a\x4d\0\3", b"\x0a\x4e\0\3"]
+
+
+def test_links_of_knet_in_cmap(knet):
+    service = Cmap(knet)
+    values, statistics = service.values(0), service.values(1)
+    assert values["totem.transport"].data == b"knet\0"
+    assert values["nodelist.node.2.ring1_addr"].data == b"10.78.0.3\0"
+    assert values["runtime.members.1.ip"].data == b"r(0) ip(10.77.0.1) r(1) ip(10.78.0.1) \0"
+    assert values["totem.interface.1.mcastport"].data == struct.pack("<I", 5406)
+    assert values["runtime.config.totem.interface.1.knet_ping_timeout"].data == struct.pack("<I", 500)
+    prefix = "stats.knet.node2.link0."
+    found = {key.removeprefix(prefix): value.data for key, value in statistics.items() if key.startswith(prefix)}
+    assert found == {
+        "enabled": b"\1",
+        "connected": b"\1",
+        "mtu": struct.pack("<I", 1446),
+        "latency_ave": struct.pack("<I", 321),
+        "latency_samples": struct.pack("<I", 7),
+        "up_count": struct.pack("<I", 1),
+        "down_count": struct.pack("<I", 0),
+    }
 
 
 def test_keys_that_are_tracked(node, client):

@@ -92,6 +92,25 @@ def test_a_quick_restart_is_noticed_by_the_numbers():
     assert net.received[1][-1] == packet(60)
 
 
+def test_the_state_of_each_link():
+    net = formed(count=3, links=2, seconds=15)
+    net.stop(3)
+    net.run(2)
+    states = net[1].states()
+    assert [(state.node_id, state.link, state.is_up) for state in states] == [
+        (2, 0, True),
+        (2, 1, True),
+        (3, 0, False),
+        (3, 1, False),
+    ]
+    up, *_, down = states
+    assert (up.mtu, up.room, up.ups, up.downs) == (1500, 1446, 1, 0)
+    assert up.latency == pytest.approx(2 * net.delay)
+    assert up.since < 2
+    assert down.since > 15
+    assert (down.mtu, down.room, down.ups, down.downs) == (0, 0, 1, 1)
+
+
 def test_a_path_that_carries_less_is_found_and_packets_are_cut_for_all():
     net = formed(3)
     net.carries = {(1, 2, 0): 1300, (2, 1, 0): 1300}
