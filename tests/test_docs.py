@@ -20,7 +20,7 @@ from cluck.daemon.settings import READERS
 from cluck.state.application import CODEC
 from cpg.cli.arguments import parser as cpg_parser
 from cpg.daemon.command import parser as cpgd_parser
-from totem.dump.command import parser as totem_parser
+from totem.cli.arguments import parser as totem_parser
 from totem.states import diagram
 
 ROOT = Path(__file__).parent.parent
@@ -124,7 +124,9 @@ def options(parser):
         yield from (option for option in action.option_strings if option.startswith("--"))
 
 
-@pytest.mark.parametrize(("program", "parser"), [("cpg", cpg_parser()), ("cluck", cluck_parser())])
+@pytest.mark.parametrize(
+    ("program", "parser"), [("cpg", cpg_parser()), ("cluck", cluck_parser()), ("totem", totem_parser())]
+)
 def test_all_commands_are_documented_and_no_others(program, parser):
     named = set(re.findall(rf"^{program} ([\w-]+)", (DOCS / "commands.md").read_text(), re.MULTILINE))
     assert named == set(choices(parser))

@@ -2,6 +2,6 @@
 
 import sys
 
-from totem.dump.command import main
+from totem.cli import main
 
 sys.exit(main())

@@ -96,6 +96,8 @@ HASHES = {"md5": 16, "sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64}
 """Bytes of each hash."""
 MIN_KEY, MAX_KEY = 128, 4096
 """Bytes of a key."""
+DEFAULT_KEY_FILE = "/etc/corosync/authkey"
+"""Corosync's, wherever the configuration is."""
 PMTUD_INTERVAL = 30.0
 COMPRESSION_THRESHOLD = 100
 COMPRESSIONS = {"zlib": (-1, 9), "bzip2": (0, 9), "lzma": (0, 6)}
@@ -141,8 +143,8 @@ class Knet:
 
     @property
     def fingerprint(self) -> str:
-        """What names the key without telling it: the first 16 hexadecimal digits of its SHA-256; empty without key."""
-        return hashlib.sha256(self.key).hexdigest()[:16] if self.key else ""
+        """What names the key; empty where there is none."""
+        return fingerprint(self.key) if self.key else ""
 
     def packet_room(self, payload: int) -> int:
         """Return the bytes of the largest packet that, sealed, leaves in a UDP payload of this size."""
@@ -632,6 +634,11 @@ class Config:
         _check_range("max_messages", self.max_messages, 1, MAX_WINDOW)
         _check_range("accelerated_window", self.accelerated_window, 0, MAX_WINDOW)
         _check_range("send_queue_bytes", self.send_queue_bytes, 1024 * 1024, 2**31)
+
+
+def fingerprint(key: bytes) -> str:
+    """Return what names a key without telling it: the first 16 hexadecimal digits of its SHA-256."""
+    return hashlib.sha256(key).hexdigest()[:16]
 
 
 def milliseconds(seconds: float) -> int:

@@ -1,12 +1,14 @@
-"""Key files of transport knet: read as Corosync reads them, but only where nobody else can read or change them."""
+"""Key files of transport knet: made, and read as Corosync does, but only where nobody else can read or change them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from totem.config import MAX_KEY
 from totem.errors import ConfigError
+from totem.store import sync_directory
 
 
 def read_key(path: str) -> bytes:
@@ -27,6 +29,25 @@ def read_key(path: str) -> bytes:
         ) from None
     except OSError as error:
         raise ConfigError(f"the key file {path} cannot be read: {error.strerror}") from None
+
+
+def write_key(path: str, key: bytes) -> None:
+    """Make a new file that only its owner can read; when this returns, no crash can take it back.
+
+    Raises `OSError`, and `FileExistsError` where there is anything: a key that nodes have is not overwritten.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    try:
+        try:
+            if os.write(descriptor, key) != len(key):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        sync_directory(os.path.dirname(path) or os.curdir)
+    except BaseException:
+        os.unlink(path)  # a part of a key is none
+        raise
 
 
 def _check_access(path: str, found: os.stat_result) -> None:

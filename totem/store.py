@@ -163,7 +163,7 @@ def write_durably(path: str, content: bytes, mode: int = 0o644) -> None:
     The file has this mode from its first moment. Raises an `OSError` that names the path.
     """
     _replace(path, content, mode)
-    _sync_directory(os.path.dirname(path) or os.curdir)
+    sync_directory(os.path.dirname(path) or os.curdir)
 
 
 @cache
@@ -218,7 +218,8 @@ def _replace(path: str, content: bytes, mode: int) -> None:
         raise
 
 
-def _sync_directory(path: str) -> None:
+def sync_directory(path: str) -> None:
+    """Make durable which files are in a folder. Raises an `OSError` that names it."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -10,6 +10,8 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+DONE: Final = 0
+FAILED: Final = 1
 INTERRUPTED: Final = 128 + signal.SIGINT
 """The exit code of a program that SIGINT has ended, as shells count."""
 

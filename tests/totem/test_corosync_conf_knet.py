@@ -6,9 +6,8 @@ import subprocess
 
 import pytest
 
-from totem.config import Knet, LinkSettings, milliseconds
+from totem.config import DEFAULT_KEY_FILE, Knet, LinkSettings, milliseconds
 from totem.corosync_conf import parse
-from totem.corosync_conf.reader import DEFAULT_KEY_FILE
 from totem.errors import ConfigError
 
 KEY = bytes(range(256))

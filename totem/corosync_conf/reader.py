@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from totem.config import (
+    DEFAULT_KEY_FILE,
     DEFAULT_PORT,
     MAX_KEY,
     MOST_LINKS,
@@ -64,8 +65,6 @@ Resolve = Callable[[str, str], str]
 """Returns the address of a host name, for an `ip_version`: `totem.addresses.resolve`."""
 ReadKey = Callable[[str], bytes]
 """Returns the key in a file, perhaps with more than a key may have: `totem.key_file.read_key`."""
-DEFAULT_KEY_FILE = "/etc/corosync/authkey"
-"""Corosync's, wherever the configuration is."""
 LONGEST_LINE = 510
 """Bytes that Corosync reads of a line."""
 

@@ -1,4 +1,4 @@
-"""The command `totem`, which has one subcommand: `totem dump`."""
+"""The command `totem dump`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, entry_points, version
 from io import BufferedReader, TextIOWrapper
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from totem.config import CIPHERS, HASHES, MAX_KEY, MIN_KEY, MOST_LINKS, Config, Knet
 from totem.corosync_conf import load
@@ -29,9 +28,11 @@ from totem.dump.summary import Summary
 from totem.dump.text import Writer
 from totem.errors import ConfigError
 from totem.links.crypto import Seal, seal_of
-from totem.streams import StreamFailed, complain, give_up, standard_stream, standard_streams
+from totem.streams import DONE, FAILED, complain, standard_stream
 
-DONE, FAILED, MISUSED = 0, 1, 2
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
 DEFAULT_PORTS = range(5404, 5413)
 """Corosync's: 5405 and the port before it, and with knet those behind it for further links."""
 REFUSED_BEFORE_COMPLAINT = 20
@@ -79,30 +80,13 @@ exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    with standard_streams("totem", FAILED):
-        layers = installed_layers()
-        options = parser(layers).parse_args(arguments)
-        try:
-            opening = _opening(options)
-        except (ConfigError, OSError) as error:
-            return _complain(str(error))
-        try:
-            with standard_stream("standard output"):
-                return _dump(options, _Output(options, layers, *opening))
-        except BrokenPipeError:
-            give_up("stdout")  # who reads it has seen enough
-            return DONE
-        except StreamFailed as error:
-            give_up("stdout")
-            complain("totem", f"{error.filename}: {error.strerror}")
-            return FAILED
-
-
-def installed_layers() -> list[Layer]:
-    """Return the installed layers above, by their entry points."""
-    return [entry.load() for entry in entry_points(group="totem.dump")]
+def dump(options: argparse.Namespace) -> int:
+    """Show the packets of a capture, or as they pass; return the exit code."""
+    try:
+        opening = _opening(options)
+    except (ConfigError, OSError) as error:
+        return _complain(str(error))
+    return _dump(options, _Output(options, options.layers, *opening))
 
 
 def _dump(options: argparse.Namespace, output: _Output) -> int:
@@ -260,18 +244,11 @@ def _places(config: Config) -> dict[tuple[str, int], int]:
 # ---- the command line
 
 
-def parser(layers: Iterable[Layer] = ()) -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def add_dump(commands: Commands, layers: Iterable[Layer]) -> None:
+    """Describe the command; the layers above totem have names for their messages."""
+    layers = list(layers)
     names = sorted({UNEXPLAINED, *(name for layer in layers for name in layer.names)})
-    whole = argparse.ArgumentParser(
-        prog="totem",
-        description="Totem rings on Corosync's wire.",
-        epilog="examples:\n  totem dump ring.pcap\n  totem dump --live\n  totem dump --help",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    whole.add_argument("--version", action="version", version=f"totem {_version()}")
-    commands = whole.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    dump = commands.add_parser(
+    command = commands.add_parser(
         "dump",
         help="show what Corosync's datagrams say, from a capture or as they pass",
         description="""\
@@ -283,7 +260,7 @@ with the key.""",
         epilog=_EPILOG.format(names=textwrap.fill(" ".join(names), 76, subsequent_indent="  ")),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = dump.add_mutually_exclusive_group(required=True)
+    what = command.add_mutually_exclusive_group(required=True)
     what.add_argument("file", nargs="?", metavar="FILE", help="the capture")
     what.add_argument(
         "--live",
@@ -292,18 +269,18 @@ with the key.""",
         metavar="INTERFACE",
         help="capture at INTERFACE, or at all, until SIGINT; then print the summary (needs CAP_NET_RAW; binds no port)",
     )
-    dump.add_argument(
+    command.add_argument(
         "--summary", action="store_true", help="print counts instead: of all packets, whatever is selected below"
     )
-    dump.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    dump.add_argument("--hex", action="store_true", help="print all bytes of each packet as well")
-    dump.add_argument(
+    command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    command.add_argument("--hex", action="store_true", help="print all bytes of each packet as well")
+    command.add_argument(
         "--type", type=_type_reader(names), default=(), metavar="TYPE,…", help="show only these types (see below)"
     )
-    dump.add_argument(
+    command.add_argument(
         "--node", type=_numbers(1, 2**32 - 1), default=(), metavar="ID,…", help="show only what these nodes send"
     )
-    dump.add_argument(
+    command.add_argument(
         "--group",
         type=os.fsencode,
         action="append",
@@ -311,21 +288,21 @@ with the key.""",
         metavar="NAME",
         help="show only messages about this process group (may be repeated)",
     )
-    dump.add_argument(
+    command.add_argument(
         "--link",
         type=_numbers(0, MOST_LINKS - 1),
         default=(),
         metavar="NUMBER,…",
         help="show only what passes over these links of knet",
     )
-    dump.add_argument(
+    command.add_argument(
         "--port",
         type=_numbers(1, 65535),
         metavar="PORT,…",
         help=f"read only these ports (default: those of -c, else {DEFAULT_PORTS[0]} to {DEFAULT_PORTS[-1]}, and all "
         "other packets that begin as a ring's do)",
     )
-    keys = dump.add_mutually_exclusive_group()
+    keys = command.add_mutually_exclusive_group()
     keys.add_argument(
         "-c",
         "--config",
@@ -333,22 +310,15 @@ with the key.""",
         help="the ring's corosync.conf: its ports and links, and what opens encrypted packets",
     )
     keys.add_argument("--key", type=_key, metavar="KEYFILE", help="the key file that opens encrypted packets")
-    dump.add_argument(
+    command.add_argument(
         "--cipher", choices=("none", *CIPHERS), default="aes256", help="with --key: crypto_cipher (default: aes256)"
     )
-    dump.add_argument("--hash", choices=HASHES, default="sha256", help="with --key: crypto_hash (default: sha256)")
-    tokens = dump.add_mutually_exclusive_group()
+    command.add_argument("--hash", choices=HASHES, default="sha256", help="with --key: crypto_hash (default: sha256)")
+    tokens = command.add_mutually_exclusive_group()
     tokens.add_argument("--tokens", action="store_true", help="show each token, ping and fragment (as --json does)")
     tokens.add_argument("--no-tokens", action="store_true", help="show no token")
-    dump.add_argument("--copies", action="store_true", help="show a packet once for each of its destinations")
-    return whole
-
-
-def _version() -> str:
-    try:
-        return version("totem-cpg")
-    except PackageNotFoundError:
-        return "from a source tree that is not installed"
+    command.add_argument("--copies", action="store_true", help="show a packet once for each of its destinations")
+    command.set_defaults(command=dump, layers=layers)
 
 
 def _type_reader(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -18,8 +18,9 @@ import pytest
 from cpg.node.dump import LAYER
 from cpg.node.wire import Mcast
 from tests.totem.dump.writing import ethernet, ipv4, pcap, timed, udp
+from totem.cli import main
+from totem.cli.arguments import parser
 from totem.configuration import RingId
-from totem.dump.command import main, parser
 from totem.wire import codec, messages
 
 CAPTURES = Path(__file__).parents[1] / "wire" / "captures"
@@ -215,7 +216,7 @@ def test_a_reader_that_has_seen_enough():
 
 
 def test_without_the_layers_above_messages_are_bytes(capsys, monkeypatch):
-    monkeypatch.setattr("totem.dump.command.installed_layers", list)
+    monkeypatch.setattr("totem.cli.entry_point.installed_layers", list)
     lines, _ = dump(capsys, JOINS, "--type", "message")
     assert "    message  for 'sync': 552 bytes" in lines
 
