@@ -1,7 +1,6 @@
 """Links of several nodes, joined by networks without sockets, in virtual time."""
 
 import heapq
-import os
 import random
 from dataclasses import replace
 from math import inf
@@ -57,7 +56,7 @@ class Net:
         for node_id in node_ids or self.received:
             chosen = self._configs.get(node_id, self.config)
             maker = KnetModel if node_id in self._models else Links
-            links = self.links[node_id] = maker(chosen, node_id, seal_of(chosen.knet, os.urandom))
+            links = self.links[node_id] = maker(chosen, node_id, seal_of(chosen.knet, self.dice.randbytes))
             links.notice = lambda cause, text: self.notices.append(text)
             links.start(self.now)
             self.flush(node_id)
@@ -70,7 +69,7 @@ class Net:
     def accept(self, node_id, **settings):
         """Have a node accept another key."""
         chosen = self.knet(**settings)
-        self[node_id].accept(chosen, seal_of(chosen, os.urandom))
+        self[node_id].accept(chosen, seal_of(chosen, self.dice.randbytes))
 
     def stop(self, node_id):
         del self.links[node_id]
