@@ -23,7 +23,7 @@ from cpg.arguments import pathname
 from cpg.change_log import NOTHING, Changes, Line, Pace
 from cpg.contracts import Inbox, OnTransitional
 from cpg.events import Member, Quorum, RingEvent, Transitional
-from cpg.formatting import nodes
+from cpg.formatting import nodes, transport, transport_figures
 from cpg.loop_errors import require_trio
 from cpg.node.engine import Engine, EngineStatistics, Transport
 from cpg.node.membership import LocalMembership
@@ -235,9 +235,16 @@ class EmbeddedRing(Ring):
             return
         self.config = replace(self.config, knet=new)
         keys.accept(new)
-        text = "node %d: keys change, as node %d has asked all: crypto_cipher %s, crypto_hash %s, the key of %s"
-        fields = event_fields("keys", node=self.node_id, source=sender, cipher=new.cipher, hash=new.hash)
-        _log.info(text, self.node_id, sender, new.cipher, new.hash, new.key_source or "nothing", extra=extra(fields))
+        fields = event_fields(
+            "keys",
+            node=self.node_id,
+            source=sender,
+            cipher=new.cipher,
+            hash=new.hash,
+            fingerprint=new.fingerprint,
+        )
+        text = "node %d: keys change, as node %d has asked all: %s"
+        _log.info(text, self.node_id, sender, transport(transport_figures(self.config)), extra=extra(fields))
 
     def _read_again(self, sender: int) -> Knet | None:
         """Return what the configuration says of transport knet now; what is wrong with it is logged."""
@@ -362,7 +369,21 @@ def prepare_ring(
     ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))
     ring._votes_file = votes_file
     ring._reread = reread
+    _log_transport(config, node_id)
     return ring
+
+
+def _log_transport(config: Config, node_id: int) -> None:
+    figures = transport_figures(config)
+    fields = event_fields(
+        "transport",
+        node=node_id,
+        transport=config.transport,
+        cipher=figures["cipher"],
+        hash=figures["hash"],
+        fingerprint=figures["fingerprint"],
+    )
+    _log.info("node %d: %s", node_id, transport(figures), extra=extra(fields))
 
 
 def _count_of_votes(config: Config, node_id: int, votes_file: VotesFile) -> Votequorum | None:

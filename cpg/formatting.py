@@ -8,10 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from totem.config import Knet
 from totem.text import printable
 
 if TYPE_CHECKING:
     from cpg.node.quorum import QuorumStatus
+    from totem.config import Config
 
 
 def to_json(event: Event) -> str:
@@ -60,6 +62,27 @@ def votes(status: QuorumStatus) -> str:
     highest = f", highest {status.highest_expected}" if status.highest_expected != status.expected_votes else ""
     expected = f"{status.expected_votes} expected{highest}"
     return f"votes: {status.total_votes} of {expected}, {status.quorum} needed{options}"
+
+
+def transport_figures(config: Config) -> dict[str, str]:
+    """Return what seals the ring's packets, and with which key, which is only named."""
+    knet = config.knet or Knet()
+    return {
+        "name": config.transport,
+        "cipher": knet.cipher,
+        "hash": knet.hash,
+        "fingerprint": knet.fingerprint,
+        "key_source": knet.key_source,
+    }
+
+
+def transport(figures: Mapping[str, str]) -> str:
+    """Return these figures as text."""
+    if figures["hash"] == "none":
+        return f"transport {figures['name']}, in plain text"
+    cipher = "in plain text" if figures["cipher"] == "none" else f"encrypted with {figures['cipher']}"
+    source = f" of {figures['key_source']}" if figures["key_source"] else ""
+    return f"transport {figures['name']}, {cipher}, signed with {figures['hash']}, key {figures['fingerprint']}{source}"
 
 
 def name(member: Member) -> str:

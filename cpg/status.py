@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
-from cpg.formatting import figures
+from cpg.formatting import figures, transport_figures
 from totem.statistics import Statistics
 from totem.transitions import State
 
@@ -34,6 +34,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
         "ring": ring.ring_id,
         "members": ring.node_ids,
         "nodes": _nodes(ring),
+        "transport": transport_figures(ring.config),
         "links": [_link(ring, state, now) for state in ring.links],
         "pure": counted.pure,
         "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, NamedTuple
 
-from cpg.formatting import nodes, votes
+from cpg.formatting import nodes, transport, votes
 from cpg.node.quorum import NodeVotes, QuorumStatus
 from totem.configuration import RingId
 from totem.text import printable
@@ -107,6 +107,7 @@ def _ring(status: Status) -> list[str]:
             for node in status["nodes"]
         ),
     ]
+    lines.append(printable(transport(status["transport"])))
     if lacks := status.get("libqb", {}).get("lacks"):
         lines.append(f"programs that use libcpg are not served: {lacks}")
     if status["silent"]:

@@ -22,7 +22,7 @@ from cpg.daemon.hub import MOST_CLIENTS, Hub
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, replies
 from cpg.embedded import prepare_ring
-from cpg.formatting import nodes
+from cpg.formatting import nodes, transport, transport_figures
 from cpg.local.access import Access
 from cpg.local.client_socket import default_socket, usual_socket
 from cpg.local.command_line import CommandParser, path
@@ -41,7 +41,7 @@ from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
 from totem.addresses import is_local, resolve
-from totem.config import Logging
+from totem.config import LinkSettings, Logging
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import AddressUnavailable
 from totem.store import check_folder, default_directory
@@ -119,11 +119,16 @@ def _check(options: argparse.Namespace) -> int:
     node = config.node(own_node(config, options.node))
     for warning in warnings:
         _log.warning("%s", warning)
-    if not is_local(node.address):
-        raise AddressUnavailable(f"node {node.node_id}: this machine has no address {node.address}", setting="node")
+    for link in config.knet.links if config.knet is not None else (LinkSettings(),):
+        address, _ = config.place_on(node, link.number)
+        if not is_local(address):
+            raise AddressUnavailable(f"node {node.node_id}: this machine has no address {address}", setting="node")
     check_folder(config.state_dir or default_directory())
     listed = nodes(tuple(entry.node_id for entry in config.nodes))
-    write_now(f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed}\n")
+    write_now(
+        f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed};"
+        f" {transport(transport_figures(config))}\n"
+    )
     return DONE
 
 

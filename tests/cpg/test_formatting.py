@@ -5,7 +5,8 @@ import json
 import pytest
 
 from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
-from cpg.formatting import to_json, to_text
+from cpg.formatting import to_json, to_text, transport, transport_figures
+from totem.config import Config, Knet
 from totem.configuration import Level, RingId
 
 ONE, TWO = Member(1, 11), Member(2, 22)
@@ -60,3 +61,20 @@ def test_lines(event, data, text):
     assert json.loads(to_json(event)) == data
     assert "\n" not in to_json(event)
     assert to_text(event) == text
+
+
+SEALED = Config.for_nodes(
+    1,
+    transport="knet",
+    knet=Knet(cipher="aes256", hash="sha256", key=bytes(range(256)), key_source="/etc/corosync/authkey"),
+)
+
+
+def test_what_seals_a_ring():
+    figures = transport_figures(SEALED)
+    assert transport(figures) == (
+        "transport knet, encrypted with aes256, signed with sha256, key 40aff2e9d2d8922e of /etc/corosync/authkey"
+    )
+    signed = figures | {"cipher": "none", "key_source": ""}
+    assert transport(signed) == "transport knet, in plain text, signed with sha256, key 40aff2e9d2d8922e"
+    assert transport(transport_figures(Config.for_nodes(1))) == "transport udpu, in plain text"

@@ -6,11 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import trio
 
 import cpg
+from cpg.cli.demo import free_ports
 from tests.cpg.processes import run
 
 NOWHERE = "/nowhere/ring.conf"
@@ -157,6 +159,73 @@ async def cpgd_fails(*arguments):
             [sys.executable, "-m", "cpg.daemon", *arguments], capture_output=True, text=True, check=False, timeout=20
         )
     )
+
+
+@pytest.fixture
+def sealed(config, tmp_path):
+    """A configuration of one node over knet, with two links, and its key."""
+    key = tmp_path / "authkey"
+    key.write_bytes(bytes(range(256)))
+    key.chmod(0o400)
+    port = free_ports(1)[0]
+    text = Path(config).read_text(encoding="utf-8")
+    totem = text.replace(
+        "transport: udpu",
+        f"crypto_cipher: aes256\n    crypto_hash: sha256\n    keyfile: {key}\n"
+        f"    interface {{\n        mcastport: {port}\n    }}",
+    ).partition("nodelist {")[0]
+    node = "nodeid: 1\nname: one\nring0_addr: 127.0.0.1\nring1_addr: 127.0.0.2\n"
+    Path(config).write_text(f"{totem}nodelist {{\nnode {{\n{node}}}\n}}\n", encoding="utf-8")
+    return config
+
+
+SEALED = "transport knet, encrypted with aes256, signed with sha256, key 40aff2e9d2d8922e of "
+
+
+async def test_a_check_names_what_seals_the_ring_and_the_key_only_by_its_fingerprint(sealed, tmp_path):
+    done = await cpgd_fails("-c", sealed, "--check")
+    assert done.stdout == f"{sealed} can be used: this is node 1 (one) of node 1; {SEALED}{tmp_path}/authkey\n"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_a_check_of_a_key_that_others_can_read(sealed, tmp_path):
+    key = tmp_path / "authkey"
+    key.chmod(0o644)
+    done = await cpgd_fails("-c", sealed, "--check")
+    line = 1 + Path(sealed).read_text(encoding="utf-8").splitlines().index(f"    keyfile: {key}")
+    assert done.returncode == 2
+    assert f"{sealed}:{line}: the key file {key} has mode 0644, so that others than its owner can read" in done.stderr
+    with pytest.raises(cpg.ConfigError, match=rf":{line}: the key file {key} has mode 0644"):
+        async with cpg.open_ring(sealed):
+            pass
+
+
+async def test_a_check_of_an_address_on_a_further_link(sealed):
+    text = Path(sealed).read_text(encoding="utf-8").replace("127.0.0.2", "192.0.2.1")
+    Path(sealed).write_text(text, encoding="utf-8")
+    done = await cpgd_fails("-c", sealed, "--check")
+    assert done.returncode != 0
+    assert "node 1: this machine has no address 192.0.2.1" in done.stderr
+
+
+async def test_what_seals_the_ring_is_in_log_and_status(sealed, tmp_path):
+    cpgd = Cpgd(sealed, tmp_path)
+    with trio.fail_after(40):
+        await cpgd.notice()
+        code, out, _ = await run("status", "--socket", str(cpgd.path))
+        assert (code, f"\n{SEALED}{tmp_path}/authkey\n" in out) == (0, True)
+        code, out, _ = await run("status", "--json", "--socket", str(cpgd.path))
+        assert json.loads(out)["transport"] == {
+            "name": "knet",
+            "cipher": "aes256",
+            "hash": "sha256",
+            "fingerprint": "40aff2e9d2d8922e",
+            "key_source": f"{tmp_path}/authkey",
+        }
+        code, log = await cpgd.end()
+    assert code == 0
+    assert f"node 1: {SEALED}{tmp_path}/authkey\n" in log
+    cpgd.close()
 
 
 async def test_a_socket_in_a_folder_that_is_not_there_is_refused(config, tmp_path):

@@ -153,7 +153,10 @@ def test_a_check_of_what_can_be_used(tmp_path):
     with open(config, "a", encoding="utf-8") as file:
         file.write("strange {\n}\n")
     code, out, err = check(config, "--node", "2")
-    assert (code, out) == (0, f"{config} can be used: this is node 2 (node2) of nodes 1 2\n")
+    assert (code, out) == (
+        0,
+        f"{config} can be used: this is node 2 (node2) of nodes 1 2; transport udpu, in plain text\n",
+    )
     assert "strange" in err
 
 
