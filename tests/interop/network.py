@@ -79,7 +79,7 @@ class Network:
         self._addresses = IPV6 if ipv6 else IPV4
         self._before = _UDP + (_KNET if knet else 0)
         self._knet = knet
-        self._sealed = sealed
+        self.sealed = sealed
         self.places = {}
         self.switch = Place(mounts=False)
         try:
@@ -176,7 +176,7 @@ class Network:
         rule = [f"udp dport {PORT}-{PORT + self.links[-1]}"]
         if source is not None:
             rule.append(self._from(source))
-        assert not (self._sealed and (kind or origin)), "what is encrypted looks all alike"
+        assert not (self.sealed and (kind or origin)), "what is encrypted looks all alike"
         if self._knet and (kind or origin):
             rule.append(self._byte_at(1 - _KNET, 8, 0))
         if kind == "barrier":

@@ -4,6 +4,7 @@
     python -m tests.interop.soak --places 3 --real 1,2 --seed 7
     python -m tests.interop.soak --minutes 10 --calm           # no faults: then no ring may change
     python -m tests.interop.soak --libqb                       # the real nodes are ours too, under real libcpg
+    python -m tests.interop.soak --transport knet --links 2 --secrets aes256-sha256
 
 A line tells of each fault, the closing line of all: `N faults, R rings, D differences`. It exits with 1 where members
 that stayed together saw different things, a ring did not come together again, or a real node complained.
@@ -55,7 +56,9 @@ class Soak:
         await self.programs.start(*self.places)
         await self.programs.together(*self.places)
         await self.programs.say(CHATTER)
-        kinds = (self._kill, self._kill, self._leave, self._stand_still, self._split, self._lose, self._cut)
+        kinds = [self._kill, self._kill, self._leave, self._stand_still, self._split, self._lose, self._cut]
+        if len(self.ring.network.links) > 1:
+            kinds += [self._cut_link, self._cut_link]
         while time.monotonic() - self.started < seconds:
             await self.dice.choice(kinds)()
             await self.programs.together(*self.places)
@@ -138,6 +141,8 @@ class Soak:
 
     async def _lose(self):
         percent, kind = self.dice.choice((5, 20)), self.dice.choice((None, "mcast", "token", "commit", "join"))
+        if self.ring.network.sealed:
+            kind = None
         self._tell(f"lose {percent} % of the {kind or 'datagram'}s for 4 s")
         for k in self.places:
             self.ring.network.drop(k, percent=percent, kind=kind)
@@ -151,14 +156,29 @@ class Soak:
         await trio.sleep(3)
         self.ring.network.heal()
 
+    async def _cut_link(self):
+        victim, _, name = self._victim()
+        link = self.dice.choice(self.ring.network.links)
+        ways = self.dice.choice(({}, {"hears": True}, {"is_heard": True}))
+        seconds = self.dice.choice((0.5, 3, 6))
+        self._tell(f"link {link} of {name} is cut for {seconds} s{', but ' * bool(ways)}{' '.join(ways)}")
+        self.ring.network.cut(victim, link, **ways)
+        await trio.sleep(seconds)
+        self.ring.network.heal()
+
 
 async def soak(options):
     """Run it; return the exit code."""
     real = tuple(int(k) for k in options.real.split(","))
     kind = RingOfOurs if options.libqb else MixedRing
+    settings = {} if options.calm else dict(SETTINGS)
+    settings["transport"] = options.transport
+    if options.transport == "knet":
+        settings |= {"links": options.links, "link_mode": options.link_mode}
+        settings["secrets"] = options.secrets.split("-") if options.secrets else None
     with (
         tempfile.TemporaryDirectory() as folder,
-        kind(Path(folder) / "ring", options.places, **({} if options.calm else SETTINGS)) as ring,
+        kind(Path(folder) / "ring", options.places, **settings) as ring,
     ):
         if not options.calm:
             ring.network.one_by_one()
@@ -192,6 +212,10 @@ def main():
     parser.add_argument("--calm", action="store_true", help="only load, no faults")
     parser.add_argument("--libqb", action="store_true", help="ours for the real nodes, with programs that use libcpg")
     parser.add_argument("--real", default="1,3,5", help="places with real nodes (1,3,5)")
+    parser.add_argument("--transport", default="udpu", help="udpu, udp or knet (udpu)")
+    parser.add_argument("--secrets", help="CIPHER-HASH, with knet (none)")
+    parser.add_argument("--links", type=int, default=1, help="with knet (1)")
+    parser.add_argument("--link-mode", default="passive", help="passive, active or rr, with several links (passive)")
     parser.add_argument("--records", type=Path, help="a file for what all programs wrote down, if they differ")
     return trio.run(soak, parser.parse_args())
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from totem.config import Config, NodeEntry
+from totem.config import Config, Knet, LinkSettings, NodeEntry
 
 
 def free_ports(address, count):
@@ -28,9 +28,14 @@ def at_one_address(count, address="127.0.0.1", **settings):
     return Config(nodes=nodes, cluster_name="test", **{"port": ports[0], **settings})
 
 
+def _network():
+    """Return the first bytes of addresses that are this process's own, so that tests may run side by side."""
+    return f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}"
+
+
 def at_addresses(count, **settings):
-    """Return nodes at 127.0.x.1 to 127.0.x.N on one port; x by process, so that tests may run side by side."""
-    network = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}"
+    """Return nodes at 127.0.x.1 to 127.0.x.N on one port."""
+    network = _network()
     (port,) = free_ports(f"{network}.1", 1)
     nodes = tuple(NodeEntry(k, f"node{k}", f"{network}.{k}", port) for k in range(1, count + 1))
     return Config(nodes=nodes, cluster_name="test", port=port, **settings)
@@ -43,3 +48,26 @@ def at_ipv6(count, **settings):
     except OSError as error:
         pytest.skip(f"no IPv6 on this machine: {error.strerror}")
     return at_one_address(count, "::1", **settings)
+
+
+def knet_at_addresses(count, links=1, *, token=1.0, state_dir="", **knet):
+    """Return nodes over knet, each with an address of its own on each link. Two links can share no address."""
+    network = _network()
+    ports = [free_ports(f"{network}.{1 + 10 * link}", 1)[0] for link in range(links)]
+    nodes = tuple(
+        NodeEntry(
+            *(k, f"node{k}", f"{network}.{k}", ports[0]),
+            further=tuple((link, f"{network}.{k + 10 * link}") for link in range(1, links)),
+        )
+        for k in range(1, count + 1)
+    )
+    settings = Knet(links=tuple(LinkSettings(link, port) for link, port in enumerate(ports)), **knet)
+    return Config(
+        nodes=nodes,
+        cluster_name="test",
+        transport="knet",
+        port=ports[0],
+        token=token,
+        state_dir=state_dir,
+        knet=settings,
+    )

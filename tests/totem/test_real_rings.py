@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from tests.totem.live_ring import on_sockets, together
-from tests.totem.places import at_addresses, at_ipv6, at_one_address
+from tests.totem.places import at_addresses, at_ipv6, at_one_address, knet_at_addresses
 from totem.configuration import Guarantee
 from totem.store import RingStore
 from totem.testing.checkers import check
@@ -22,7 +22,19 @@ def udp_at_one_address(count, **settings):
     return at_one_address(count, transport="udp", **settings)
 
 
-PLACES = [at_one_address, at_addresses, at_ipv6, udp_at_addresses, udp_at_one_address]
+def knet_sealed(count, **settings):
+    return knet_at_addresses(count, cipher="aes256", hash="sha256", key=bytes(range(256)), **settings)
+
+
+def knet_on_two_links(count, **settings):
+    """In packets of a usual network, so that they are cut and put together again."""
+    return knet_at_addresses(count, 2, mtu=1500, link_mode="rr", **settings)
+
+
+PLACES = [
+    *(at_one_address, at_addresses, at_ipv6, udp_at_addresses, udp_at_one_address),
+    *(knet_at_addresses, knet_sealed, knet_on_two_links),
+]
 
 
 async def chatter(program):
@@ -59,9 +71,10 @@ async def test_a_ring(place, trains, tmp_path):
     assert stored == programs[1].processor.ring_id.seq
 
 
-async def test_a_node_that_comes_back(tmp_path):
+@pytest.mark.parametrize("place", [at_one_address, knet_sealed])
+async def test_a_node_that_comes_back(place, tmp_path):
     """Its ring ids are new ones, from its store."""
-    config = at_one_address(2, token=1.0, state_dir=str(tmp_path))
+    config = place(2, token=1.0, state_dir=str(tmp_path))
     rings = []
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as life:
