@@ -447,7 +447,7 @@ class Links:
             else:
                 self.drops["packet for another node"] += 1
         if self._unopened and has_opened:
-            self._unopened.pop(source, None)
+            self._unopened.pop(self._known(source), None)
         return packets
 
     def _assemble(self, peer: _Peer, packet: bytes) -> bytes | None:
@@ -467,15 +467,20 @@ class Links:
             self.notice("compression", f"node {peer.node_id} sends what cannot be decompressed here: {error}")
             return None
 
+    def _known(self, source: str) -> str:
+        """Return an address of the nodelist, or what stands for all others: there is no end of those."""
+        return source if source in self._data_from else "an unlisted address"
+
     def _drop_sealed(self, source: str) -> None:
         self.drops["sealed otherwise"] += 1
-        self._unopened[source] += 1
-        if self._unopened[source] < STRANGE:
+        who = self._known(source)
+        self._unopened[who] += 1
+        if self._unopened[who] < STRANGE:
             return
         settings = self._settings
         mine = f"crypto_cipher {settings.cipher}, crypto_hash {settings.hash}, the key of {settings.key_source}"
         self.notice(
-            f"sealed otherwise by {source}",
+            f"sealed otherwise by {who}",
             f"datagrams from {source} do not open with what is configured here ({mine}), and are dropped: "
             f"the two must be the same at all nodes; compare the key files (sha256sum)",
         )
@@ -490,7 +495,7 @@ class Links:
         if version != knet.VERSION:
             self.drops["knet packet of another version"] += 1
             self.notice(
-                f"another version by {source}",
+                f"another version by {self._known(source)}",
                 f"datagrams from {source} are not packets of knet as this node reads them, and are dropped: most "
                 f"likely it encrypts, while crypto_cipher is {self._settings.cipher} here: set the same at all nodes",
             )
@@ -529,6 +534,8 @@ class Links:
     def _on_ping(self, peer: _Peer, said: Ping, packet: bytes, now: float) -> None:
         self._answer(peer, said.link, knet.pong(self._node_id, packet))
         peer.arrivals.note_ping(said)
+        peer.paths[said.link].heed(now)
+        self._set_deadline()
 
     def _on_pong(self, peer: _Peer, said: Ping, now: float) -> None:
         path = peer.paths[said.link]

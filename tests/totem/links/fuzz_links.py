@@ -42,6 +42,7 @@ class Attack:
         self.corpus = sorted(self.sent)
         self.inside = [opened for opened in self.net[1]._seal.open(self.corpus) if opened is not None]
         self.target = self.net[1]
+        self.target.notice = lambda cause, text: None
         self.seed = seed
 
     def step(self, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import random
 import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -316,6 +317,17 @@ def test_addresses_that_are_not_listed_are_dropped_and_named(secrets):
     net.deliver(1, 0, "10.0.0.9", b"whatever")
     assert net[1].drops["unlisted address"] == 1
     assert "10.0.0.9" in net.notices[0]
+
+
+def test_what_is_kept_of_strangers_has_a_bound():
+    chosen = replace(config(2, **SEALED), block_unlisted_ips=False)
+    net = Net(chosen).start()
+    causes = set()
+    net[1].notice = lambda cause, text: causes.add(cause)
+    for number in range(1000):
+        net.deliver(1, 0, f"10.1.{number // 250}.{number % 250}", b"damaged")
+    assert causes == {"sealed otherwise by an unlisted address"}
+    assert len(net[1]._unopened) == 1
 
 
 def test_another_node_cannot_speak_from_the_address_of_a_third_one():

@@ -24,6 +24,7 @@ class World:
         """The size that reaches the peer."""
         self.changes = []
         self.probes = []
+        self.pings = 0
         self._coming = []
         self.path.start(0.0)
 
@@ -44,6 +45,7 @@ class World:
             self._note(take(said, self.now))
         self._note(self.path.advance(self.now))
         asked = self.path.due_ping(self.now)
+        self.pings += asked is not None
         if asked is not None and self.answers:
             self._coming.append((self.now + self.delay, self.path.on_pong, asked))
         while (size := self.path.due_probe()) is not None:
@@ -61,16 +63,37 @@ class World:
 
 def test_the_third_pong_sets_it_up_and_the_size_that_leaves_makes_it_usable():
     world = World()
-    world.run(0.505)
+    world.run(0.105)
     assert not world.path.is_up
-    world.run(0.005)
+    assert world.path.pongs == 2
+    world.run(0.01)
     assert world.path.is_up
     assert not world.path.is_usable
     world.run(0.1)
     assert world.path.is_usable
     assert world.path.mtu == 1500
     assert world.probes == [LARGEST_PACKET, 1500]
-    assert world.changes == [(PathChange.UP, 0.51), (PathChange.MTU, 0.52)]
+    assert world.changes == [(PathChange.UP, 0.11), (PathChange.MTU, 0.12)]
+
+
+def test_a_silent_peer_is_pinged_at_the_interval_and_one_that_is_heard_at_once():
+    world = World()
+    world.answers = False
+    world.run(9.9)
+    assert world.pings == 40
+    world.answers = True
+    world.path.heed(world.now)
+    world.run(0.02)
+    assert world.pings == 41
+    for _ in range(100):
+        world.path.heed(world.now)
+    world.run(0.01)
+    assert world.pings == 41
+    world.run(0.15)
+    assert world.path.is_up
+    world.path.heed(world.now)
+    world.run(1)
+    assert world.pings <= 48
 
 
 def test_late_pongs_do_not_count():
@@ -87,7 +110,7 @@ def test_pongs_that_were_not_asked_for_do_not_count():
     for asked in (0, 1, 10**18, -5):
         world.path.on_pong(asked, world.now)
     world.answers = True
-    world.run(0.51)
+    world.run(0.1)
     assert not world.path.is_up
     world.run(0.3)
     assert world.path.is_up
@@ -108,7 +131,7 @@ def test_silence_takes_it_down_later_in_its_first_seconds(age, after):
     world.answers = False
     world.run(after - 0.8)
     assert world.path.is_up
-    world.run(1.2)
+    world.run(1.6)
     assert not world.path.is_up
     assert world.path.mtu == 0
 
