@@ -579,7 +579,7 @@ class KnetModel:
         settings = self.settings
         if settings.compression != "zlib" or len(packet) <= settings.compression_threshold:
             return packet, 0
-        smaller = zlib.compress(packet, settings.compression_level)
+        smaller = zlib.compress(packet, settings.compression_level or zlib.Z_DEFAULT_COMPRESSION)
         return (smaller, _ZLIB) if len(smaller) < len(packet) else (packet, 0)
 
     def _dispatch_to_links(self, host: _Host) -> list[int]:
