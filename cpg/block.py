@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 
 from cpg.errors import raise_instead
-from cpg.events import Event
+from cpg.events import Event, Link
 from cpg.stream import Callback, Stream
 from totem.errors import of_process_before_fork
 from totem.process import process_check
@@ -92,7 +92,7 @@ class Block(Body):
         if not self._is_own():
             raise of_process_before_fork("ring")
 
-    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+    def _register(self, kind: type[Event | Link], callback: AnyCallback) -> AnyCallback:
         self._stream.register(kind, callback)
         self._wake()
         return callback

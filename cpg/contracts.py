@@ -15,6 +15,7 @@ OnConfchg = TypeVar(
 OnTransitional = TypeVar("OnTransitional", bound=Callable[[tuple[int, ...]], object] | None)
 OnTotemConfchg = TypeVar("OnTotemConfchg", bound=Callable[[RingId, tuple[int, ...]], object] | None)
 OnQuorum = TypeVar("OnQuorum", bound=Callable[[bool, tuple[int, ...]], object] | None)
+OnLink = TypeVar("OnLink", bound=Callable[[int, int, bool, int, float], object] | None)
 
 
 class Inbox(Protocol):

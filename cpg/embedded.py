@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,7 +23,7 @@ import trio
 from cpg.arguments import pathname
 from cpg.change_log import NOTHING, Changes, Line, Pace
 from cpg.contracts import Inbox, OnTransitional
-from cpg.events import Member, Quorum, RingEvent, Transitional
+from cpg.events import Link, Member, Quorum, RingEvent, Transitional
 from cpg.formatting import nodes, transport, transport_figures
 from cpg.loop_errors import require_trio
 from cpg.node.engine import Engine, EngineStatistics, Transport
@@ -73,6 +74,9 @@ class Machine(Transport, Protocol):
 class Shell(Protocol):
     """The driver of a ring: `totem.node.Node`, or a virtual one."""
 
+    on_link: Callable[[LinkState], None]
+    """Called when the state of a link to another node has changed."""
+
     @property
     def processor(self) -> Machine:
         """The processor that it drives."""
@@ -112,6 +116,7 @@ class EmbeddedRing(Ring):
         machine = shell.processor
         super().__init__(Member(machine.node_id, pid))
         self._shell = shell
+        shell.on_link = self._take_link
         self._machine = machine
         self._votes = votes
         self._engine = Engine(
@@ -125,6 +130,9 @@ class EmbeddedRing(Ring):
         """After the last turn: whether the ring was synced, was quorate, and knew that this node leaves."""
         self._changes, self._pace = Changes(), Pace()
         self._observers: list[Callable[[RingEvent], object]] = []
+        self._link_observers: list[Callable[[Link], object]] = []
+        self._link_times: dict[tuple[int, int], tuple[float, float]] = {}
+        """Since when each link is as it is: on the event loop's clock, and since the epoch."""
         self._rest = trio.CancelScope()
         """The wait until the engine's deadline."""
 
@@ -194,6 +202,12 @@ class EmbeddedRing(Ring):
         self._observers.append(observer)
         return partial(self._observers.remove, observer)
 
+    def _observe_links(self, observer: Callable[[Link], object]) -> None:
+        """Call `observer(event)` for each link now, and for each change of one. It must not raise."""
+        self._link_observers.append(observer)
+        for event in self._present_links():
+            observer(event)
+
     def _send_soon(self) -> None:
         """Give the ring what was queued. What waits for a token that is under way needs no turn."""
         if self._machine.stirred:
@@ -257,6 +271,23 @@ class EmbeddedRing(Ring):
             _log.error(text, self.node_id, sender, error)
             return None
         return loaded.config.knet
+
+    def _present_links(self) -> list[Link]:
+        return [self._link_event(state) for state in self.links]
+
+    def _take_link(self, state: LinkState) -> None:
+        event = self._link_event(state)
+        self._on_link(event)
+        for observer in self._link_observers:
+            observer(event)
+
+    def _link_event(self, state: LinkState) -> Link:
+        """Return a link's state as an event; the time of its last change stays the same with each."""
+        key = state.node_id, state.link
+        known = self._link_times.get(key)
+        if known is None or known[0] != state.since:
+            known = self._link_times[key] = state.since, time.time() - (trio.current_time() - state.since)
+        return Link(*key, state.is_up, state.mtu, known[1])
 
     def _log_change(self) -> None:
         """Log a ring that is complete, and its votes. Its sync ends with this."""

@@ -74,6 +74,24 @@ class Quorum(NamedTuple):
     node_ids: tuple[int, ...]
 
 
+class Link(NamedTuple):
+    """A link to another node has come up, gone down, or carries larger or smaller packets (transport knet).
+
+    It is of a ring, not of its groups: what this node alone sees, in no order with what all see.
+    """
+
+    node_id: int
+    """The other node."""
+    link: int
+    """The number of the link."""
+    up: bool
+    """Whether the node answers over it."""
+    mtu: int
+    """Bytes of the largest IP packet that passes; 0: not known, so it carries no messages."""
+    since: float
+    """When it came up, went down or was first tried, in seconds since the epoch."""
+
+
 RingEvent = Transitional | TotemConfchg | Quorum
 Event = Message | Confchg | Transitional | TotemConfchg | Quorum
 """An element of a group's stream."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -20,9 +20,9 @@ import anyio.lowlevel
 
 from cpg.arguments import whole
 from cpg.block import Block
-from cpg.contracts import Inbox, JoinedGroup, Membership, OnQuorum, OnTotemConfchg
+from cpg.contracts import Inbox, JoinedGroup, Membership, OnLink, OnQuorum, OnTotemConfchg
 from cpg.errors import StreamBusy
-from cpg.events import Member, Quorum, RingEvent, TotemConfchg
+from cpg.events import Link, Member, Quorum, RingEvent, TotemConfchg
 from cpg.group import Group
 from cpg.loop_errors import of_loop
 from cpg.stream import DEFAULT_LIMIT, Stream
@@ -114,6 +114,17 @@ class Ring(Block, ABC):
         """Call `callback(quorate, node_ids)` for the present ring and each change. A decorator."""
         return self._register(Quorum, callback)
 
+    def on_link(self, callback: OnLink) -> OnLink:
+        """Call `callback(node_id, link, up, mtu, since)` for each link to another node, and each change. A decorator.
+
+        Only transport knet has links. See `Link` for the arguments.
+        """
+        registered = self._register(Link, callback)
+        if callback is not None:
+            for event in self._present_links():
+                self._stream.event(event)
+        return registered
+
     # ---- for groups (`cpg.contracts.Backend`)
 
     @abstractmethod
@@ -178,6 +189,14 @@ class Ring(Block, ABC):
         if not self._stream.has_callbacks and type(event) is TotemConfchg:
             self._stream.clear()  # a callback that is registered later begins with the present ring
         self._stream.event(event)
+
+    def _present_links(self) -> Iterable[Link]:
+        """Return the links as they are now."""
+        return ()
+
+    def _on_link(self, event: Link) -> None:
+        if self._stream.wants(Link):
+            self._stream.event(event)
 
     async def _drive(self) -> None:
         """Drive the ring until the block has ended, cancelled or not: its groups are left in order first."""

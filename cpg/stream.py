@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from cpg.arguments import callback as checked
 from cpg.errors import StreamBusy
-from cpg.events import Confchg, Event, Member, Message, RingEvent
+from cpg.events import Confchg, Event, Link, Member, Message, RingEvent
 from totem.configuration import Level
 
 Callback = Callable[..., object]
@@ -53,14 +53,14 @@ class Run(NamedTuple):
     cost: int
 
 
-class Callbacks(dict[type[Event], Callback]):
+class Callbacks(dict[type[Event | Link], Callback]):
     """A program's callbacks by kind of event, one for each."""
 
     def __init__(self, busy: Callable[[str], Exception] = StreamBusy) -> None:
         super().__init__()
         self._busy = busy
 
-    def register(self, kind: type[Event], callback: Callback | None) -> None:
+    def register(self, kind: type[Event | Link], callback: Callback | None) -> None:
         """Add a callback; None removes the present one. Raises `busy` where there is one already."""
         if callback is None:
             self.pop(kind, None)
@@ -114,7 +114,7 @@ class Stream:
         self._closed = False
         self._notify = notify
         self._busy = busy
-        self._queue: deque[Run | Event] = deque()
+        self._queue: deque[Run | Event | Link] = deque()
         self._callbacks = Callbacks(busy)
         self._iterated = False
 
@@ -137,7 +137,7 @@ class Stream:
         if is_news or self.overflowed:
             self._notify()
 
-    def event(self, event: Confchg | RingEvent) -> None:
+    def event(self, event: Confchg | RingEvent | Link) -> None:
         """Add one event that is not a message."""
         if type(event) is Confchg:
             self._note_own(event)
@@ -164,11 +164,15 @@ class Stream:
 
     # ---- out: callbacks
 
-    def register(self, kind: type[Event], callback: Callback | None) -> None:
+    def register(self, kind: type[Event | Link], callback: Callback | None) -> None:
         """Call `callback` for each event of this kind; None removes the present one."""
         if self._iterated:
             raise self._busy("this group is iterated: a group is consumed either by iteration or by callbacks")
         self._callbacks.register(kind, callback)
+
+    def wants(self, kind: type[Link]) -> bool:
+        """Return whether there is a callback for this kind of event."""
+        return kind in self._callbacks
 
     @property
     def has_callbacks(self) -> bool:

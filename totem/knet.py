@@ -17,6 +17,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import trio
 
@@ -26,6 +27,7 @@ from totem.links.crypto import seal_of
 from totem.links.machine import Departure, LinkChange, Links, LinkState
 from totem.links.path import PathChange
 from totem.log_fields import event_fields, extra
+from totem.log_pacing import RateLimiter
 from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
@@ -48,6 +50,9 @@ BUFFER_BYTES = 8 << 20
 """Requested for each direction, as libknet does: a visit of a real node's token is hundreds of packets."""
 PAUSE = 0.1
 """Seconds by which a turn may be late before links get the time that this process did not listen."""
+
+MOST_LINES = 3
+"""Lines about one link in a minute, of each kind; the others are counted."""
 
 # Not in Python's socket module. <linux/in.h>, <linux/in6.h>, <linux/errqueue.h>
 _IP_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
@@ -79,6 +84,11 @@ class KnetEndpoint:
         """Where a link leads to, by link and node id."""
         self._sources: dict[str, str] = {}
         """The addresses of the configuration, as the kernel writes them."""
+        self.on_link: Callable[[LinkState], None] = lambda state: None
+        """Called when the state of a link has changed; it must only queue."""
+        self._pace = RateLimiter[_Line]()
+        self._unlogged_mtus: set[tuple[int, int]] = set()
+        """The node ids and links whose MTU has changed in a search that has not ended."""
         self._poll = select.epoll()
         try:
             for link in config.knet.links:
@@ -155,6 +165,8 @@ class KnetEndpoint:
             self.links.delay(late)
         self.links.advance(now)
         self._flush(now)
+        if self._unlogged_mtus or self._pace:
+            self._log_late(now)
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send packets, in order, to one node or to all others that can be reached."""
@@ -220,7 +232,8 @@ class KnetEndpoint:
             for departure in departures:
                 self._depart(departure, now)
         for change in self.links.take_changes():
-            self._report(change)
+            self._log_change(change, now)
+            self.on_link(self.links.state(change.node_id, change.link))
 
     def _depart(self, departure: Departure, now: float) -> None:
         sock = self._sockets[departure.link]
@@ -284,27 +297,56 @@ class KnetEndpoint:
 
     # What people read.
 
-    def _report(self, change: LinkChange) -> None:
-        what = {
-            PathChange.UP: "up",
-            PathChange.DOWN: "down",
-            PathChange.MTU: f"good for packets of {change.mtu} bytes" if change.mtu else "not good for any packets",
-        }[change.what]
-        since = "" if change.what is PathChange.MTU else f", after {change.lasted:.1f} s"
+    def _log_change(self, change: LinkChange, now: float) -> None:
+        node_id, link = change.node_id, change.link
+        if change.what is PathChange.MTU:
+            self._unlogged_mtus.add((node_id, link))
+            return
+        self._unlogged_mtus.discard((node_id, link))
+        if change.what is PathChange.UP:
+            self._log_line(logging.INFO, change, f"is up, after {change.lasted:.1f} s down", now)
+            if self.links.paths(node_id)[link].is_searching:
+                self._unlogged_mtus.add((node_id, link))
+            return
+        text = f"is down, after {change.lasted:.1f} s up"
+        if not self.links.is_reachable(node_id):
+            text += f": node {node_id} cannot be reached"
+        self._log_line(logging.WARNING, change, text, now)
+
+    def _log_late(self, now: float) -> None:
+        """Log the MTUs whose search has ended, and what was only counted."""
+        for node_id, link in [*self._unlogged_mtus]:
+            if self.links.paths(node_id)[link].is_searching:
+                continue
+            self._unlogged_mtus.discard((node_id, link))
+            mtu = self.links.state(node_id, link).mtu
+            nothing = "carries nothing: no probe of any size is answered"
+            text = f"carries packets of {mtu} bytes" if mtu else nothing
+            change = LinkChange(node_id, link, PathChange.MTU, mtu, 0.0)
+            self._log_line(logging.INFO if mtu else logging.WARNING, change, text, now)
+        for line, missed in self._pace.summaries(now):
+            self._write(line, f" ({missed} times more in a minute)", unlogged=missed)
+
+    def _log_line(self, level: int, change: LinkChange, text: str, now: float) -> None:
+        """Log a line now, or count it: a link may come and go as often as it likes."""
+        line = _Line(level, f"link {change.link} to node {change.node_id} {text}", change)
+        if self._pace.allows((change.node_id, change.link, change.what), line, now, MOST_LINES):
+            self._write(line)
+
+    def _write(self, line: _Line, more: str = "", **counts: int) -> None:
+        change = line.change
         fields = event_fields(
             "link", node=self._node_id, peer=change.node_id, link=change.link, state=change.what.value, mtu=change.mtu
         )
-        level = logging.WARNING if change.what is PathChange.DOWN else logging.INFO
-        _log.log(
-            level,
-            "node %d: link %d to node %d is %s%s",
-            self._node_id,
-            change.link,
-            change.node_id,
-            what,
-            since,
-            extra=extra(fields),
-        )
+        _log.log(line.level, "node %d: %s%s", self._node_id, line.text, more, extra=extra(fields, **counts))
+
+
+class _Line(NamedTuple):
+    """A line of the log about a link."""
+
+    level: int
+    text: str
+    change: LinkChange
 
 
 def _mtu_to(place: tuple[object, ...], family: int) -> int:

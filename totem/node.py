@@ -81,6 +81,9 @@ class Endpoint(Protocol):
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send datagrams to one node or to all others (0); never raises for what the network does."""
 
+    on_link: Callable[[LinkState], None]
+    """Called when the state of a link to another node has changed, where the transport has links."""
+
     def link_states(self) -> tuple[LinkState, ...]:
         """Return the links to all other nodes, where the transport has links."""
 
@@ -211,6 +214,15 @@ class Node:
             self._count_overflows()
         statistics = self.processor.statistics()
         return statistics if self._unstored is None else replace(statistics, state=STANDING_STILL)
+
+    @property
+    def on_link(self) -> Callable[[LinkState], None]:
+        """Called, within a turn, when the state of a link to another node has changed; it must only queue."""
+        return self._endpoint.on_link
+
+    @on_link.setter
+    def on_link(self, on_link: Callable[[LinkState], None]) -> None:
+        self._endpoint.on_link = on_link
 
     def link_states(self) -> tuple[LinkState, ...]:
         """Return the links to all other nodes, by node and number; none with transports `udpu` and `udp`."""

@@ -70,6 +70,8 @@ class UdpEndpoint:
         """Datagrams lost on the way out or refused on the way in, by cause; the counter may be shared with others."""
         self.notice: Callable[[str, str], None] = lambda cause, text: None
         """Called with what an operator should know, each time."""
+        self.on_link: Callable[[LinkState], None] = lambda state: None
+        """Never called."""
         self.deadline = inf
         """Nothing is ever due."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}

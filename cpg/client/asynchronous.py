@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from cpg.block import Waiters
 from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
 from cpg.contracts import Inbox, OnTransitional
-from cpg.events import Member, RingEvent, Transitional
+from cpg.events import Link, Member, RingEvent, Transitional
 from cpg.local.client_socket import (
     CPGD,
     READ_TURN,
@@ -207,7 +207,7 @@ class DaemonRing(Ring):
         pauses = reconnect_pauses()
         while True:
             session = Session(self._path)
-            session.on_ring = self._on_ring
+            session.on_ring, session.on_link = self._on_ring, self._on_link
             session.expected = self.member
             try:
                 records = await _welcomed(self._path, session)
@@ -223,6 +223,9 @@ class DaemonRing(Ring):
     def _wake_senders(self) -> None:
         """Grant the room that there is. All senders try when nothing is unsent: nothing would wake the rest later."""
         self._grant_room(self._session.room if self._records.unsent is not None else math.inf)
+
+    def _present_links(self) -> Iterable[Link]:
+        return self._session.links.values()
 
     def _is_complete(self) -> bool:
         return self._session.quorum is not None
@@ -250,7 +253,7 @@ async def connect(
     session.on_ring = early.append
     records = await _welcomed(place, session)
     ring = DaemonRing(place, records, session, reconnect=reconnect)
-    session.on_ring = ring._on_ring
+    session.on_ring, session.on_link = ring._on_ring, ring._on_link
     for event in early:
         ring._on_ring(event)
     async with live(ring):

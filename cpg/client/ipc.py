@@ -11,6 +11,7 @@ length for all where they have the same.
     SEND(handle, guarantee, count; messages)    MESSAGES(handle, level, node id, process id, count; messages)
     LEAVE(handle)                               CONFCHG(handle, counts; members, left, joined)
                                                 RING, TRANSITIONAL, QUORUM(handle; …)
+                                                LINK(whether it is up, node id, number, MTU; since when)
     ASK(number; question)                       ANSWER(number; JSON)
                                                 GOODBYE(why; text): the last item that a client gets
 
@@ -26,7 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.events import Confchg, Link, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.payloads import LARGEST_MESSAGE
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import TotemError
@@ -44,6 +45,7 @@ _MEMBER = struct.Struct("<II")
 _CHANGE = struct.Struct("<III")
 _SEQ = struct.Struct("<Q")
 _HANDLE = struct.Struct("<I")
+_TIME = struct.Struct("<d")
 
 _CONTINUED, _CUT = 1, 2
 """Flags of a record: its first item began in the record before; its last item continues in the next."""
@@ -73,6 +75,7 @@ class Kind(enum.IntEnum):
     ASK = 12
     ANSWER = 13
     GOODBYE = 14
+    LINK = 15
 
 
 class Refusal(enum.IntEnum):
@@ -356,6 +359,19 @@ def event_item(handle: int, event: Confchg | RingEvent) -> tuple[bytes, bytes]:
     if isinstance(event, Quorum):
         return head(Kind.QUORUM, handle, len(body), detail=event.quorate), body
     return head(Kind.TRANSITIONAL, handle, len(body)), body
+
+
+def link_item(event: Link) -> tuple[bytes, bytes]:
+    """Return head and body of a link's state."""
+    body = _TIME.pack(event.since)
+    return head(Kind.LINK, 0, len(body), detail=event.up, a=event.node_id, b=event.link, c=event.mtu), body
+
+
+def link_of(item: Item) -> Link:
+    """Read a link's state. Raises Malformed."""
+    if len(item.body) != _TIME.size:
+        raise Malformed(f"an item LINK of {len(item.body)} bytes")
+    return Link(item.a, item.b, bool(item.detail), item.c, *_TIME.unpack(item.body))
 
 
 def addressed(item_head: bytes, handle: int) -> bytes:

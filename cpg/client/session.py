@@ -23,6 +23,7 @@ from cpg.client.ipc import (
     event_of,
     head,
     level_of,
+    link_of,
     pack,
     send_head,
     unpack,
@@ -37,12 +38,14 @@ from cpg.errors import (
     SlowConsumer,
     TooManyGroups,
 )
-from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.events import Confchg, Link, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.payloads import split
 from totem.configuration import NO_RING, Guarantee
 from totem.errors import QueueFull, RingLost, TotemError
 from totem.text import quoted
 
+MOST_LINKS: Final = 4096
+"""Links that a daemon may have: eight to each of more nodes than a ring has."""
 SEND_QUEUE: Final = 1 << 20
 """Bytes that may wait for the daemon, all groups together (and one message that is longer alone)."""
 
@@ -115,6 +118,10 @@ class Session:
         """`where`: the daemon's place, for errors."""
         self.on_ring: Callable[[RingEvent], None] = lambda event: None
         """Called with each event of the ring that every group gets."""
+        self.on_link: Callable[[Link], None] = lambda event: None
+        """Called with the state of each link of the daemon's node, and each change of one."""
+        self.links: dict[tuple[int, int], Link] = {}
+        """The links as they are now, by node id and number."""
         self.writer = Writer()
         """What waits for the socket."""
         self.member: Member | None = None
@@ -142,6 +149,7 @@ class Session:
             Kind.RING: self._on_event,
             Kind.TRANSITIONAL: self._on_event,
             Kind.QUORUM: self._on_event,
+            Kind.LINK: self._on_link,
             Kind.WELCOME: self._on_welcome,
             Kind.REFUSED: self._on_refused,
             Kind.ANSWER: self._on_reply,
@@ -275,6 +283,13 @@ class Session:
             self.ring_id, self.node_ids = event
         self.quorum = event if isinstance(event, Quorum) else None
         self.on_ring(event)
+
+    def _on_link(self, item: Item) -> None:
+        event = link_of(item)
+        if (event.node_id, event.link) not in self.links and len(self.links) >= MOST_LINKS:
+            raise Malformed(f"more than {MOST_LINKS} links")
+        self.links[event.node_id, event.link] = event
+        self.on_link(event)
 
     def _on_welcome(self, item: Item) -> None:
         if item.a != VERSION:

@@ -35,7 +35,7 @@ from cpg.arguments import FOR_EVER, BytesLike, flag, octets, pathname, seconds, 
 from cpg.client.ipc import RECORD
 from cpg.client.session import RemoteMembership, Session
 from cpg.errors import NotJoined, OutcomeUnknown, SlowConsumer
-from cpg.events import Confchg, Event, Member, Message, Quorum, TotemConfchg, Transitional
+from cpg.events import Confchg, Event, Link, Member, Message, Quorum, TotemConfchg, Transitional
 from cpg.local.client_socket import (
     CPGD,
     SILENCE,
@@ -98,6 +98,8 @@ class CPG:
         self._membership: RemoteMembership | None = None
         self._streams: deque[Stream] = deque()
         """The group's stream, behind those of former groups that still have events."""
+        self._links: dict[tuple[int, int], Link] = {}
+        """The links whose state is not dispatched yet, by node id and number."""
         self._callbacks = Callbacks()
         self._sent = self._lost = 0
         if group is not None:
@@ -116,7 +118,7 @@ class CPG:
         if self._line is not None:
             return
         path = self._path or default_socket("cpgd")
-        self._line = line = _DaemonConnection(path)
+        self._line = line = _DaemonConnection(path, self._take_link)
         line.session.greet(own_name())
         try:
             if not self._wait(lambda: line.session.member is not None, SILENCE):
@@ -258,7 +260,23 @@ class CPG:
         """Call `callback(quorate, node_ids)` when the ring reports whether it is quorate."""
         return self._register(Quorum, callback)
 
-    def _register(self, kind: type[Event], callback: AnyCallback) -> AnyCallback:
+    def on_link(self, callback: AnyCallback) -> AnyCallback:
+        """Call `callback(node_id, link, up, mtu, since)` for each link to another node, and for changes.
+
+        Only transport knet has links. Of several changes that wait, each link's last one is dispatched. It needs no
+        group, only a connection (`connect`).
+        """
+        with self._changed:
+            self._register(Link, callback)
+            self._links = dict(self._line.session.links) if self._line is not None and callback is not None else {}
+            self._show_news()
+        return callback
+
+    def _take_link(self, event: Link) -> None:
+        if Link in self._callbacks:
+            self._links[event.node_id, event.link] = event
+
+    def _register(self, kind: type[Event | Link], callback: AnyCallback) -> AnyCallback:
         self._callbacks.register(kind, callback)
         return callback
 
@@ -272,7 +290,7 @@ class CPG:
         did not take its events in time, and without `reconnect` `RingLost` when the daemon is gone. Both come behind
         the events from before.
         """
-        found: list[Event] = []
+        found: list[Event | Link] = []
 
         def has_event() -> bool:
             event = self._next_event()
@@ -291,7 +309,9 @@ class CPG:
                 callback(*event)
         return True
 
-    def _next_event(self) -> Event | None:
+    def _next_event(self) -> Event | Link | None:
+        if self._links:
+            return self._links.pop(next(iter(self._links)))
         while self._streams:
             stream = self._streams[0]
             if stream.overflowed:
@@ -427,7 +447,8 @@ class CPG:
     def _show_news(self) -> None:
         if self._line is not None:
             self._line.show_news(
-                any(s or s.overflowed for s in self._streams)
+                bool(self._links)
+                or any(s or s.overflowed for s in self._streams)
                 or (self._line.session.failure is not None and not self._line.is_away)
             )
 
@@ -441,8 +462,9 @@ def _patience(timeout: float) -> float | None:
 class _DaemonConnection:
     """The socket and its session. Everything but `poll` is called with the lock held."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, on_link: Callable[[Link], None]) -> None:
         self.session = Session(path)
+        self.session.on_link = self._on_link = on_link
         self.is_away = False
         """The connection was lost, and there is no new one yet."""
         self.is_polled = False
@@ -508,6 +530,7 @@ class _DaemonConnection:
             return
         self._timer.stop()
         lost, self.session = self.session, Session(self._path)
+        self.session.on_link = self._on_link
         self._records = RecordSocket(sock, self.session.writer, RECORD)
         self.session.greet(own_name())
         self.session.inherit(lost)

@@ -33,13 +33,14 @@ from cpg.client.ipc import (
     event_item,
     guarantee_of,
     head,
+    link_item,
     messages_head,
     pack,
     unpack,
 )
 from cpg.contracts import Inbox
 from cpg.errors import AlreadyJoined, CorosyncLimit, GroupReserved, TooManyGroups
-from cpg.events import Confchg, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
+from cpg.events import Confchg, Link, Member, Quorum, Reason, RingEvent, TotemConfchg, Transitional
 from cpg.local.shares import furthest_behind, no_place
 from cpg.node.membership import LocalMembership
 from cpg.payloads import BATCH_BYTES, MESSAGE_COST
@@ -116,6 +117,8 @@ class Hub:
         """By group and process."""
         self._ring_events: list[RingEvent] = []
         """The present events of the ring, for new clients."""
+        self._links: dict[tuple[int, int], Link] = {}
+        """The present state of each link, by node id and number."""
         self._packed_of: list[bytes] = []
         self._packed = Packed(0, 0, b"")
         self._item_of: Confchg | RingEvent | None = None
@@ -170,8 +173,17 @@ class Hub:
             if client.welcomed:
                 client.send(*self.item(0, event))
 
+    def link_event(self, event: Link) -> None:
+        """Send the state of a link to all clients."""
+        self._links[event.node_id, event.link] = event
+        for client in self.clients:
+            if client.welcomed:
+                client.send(*link_item(event))
+
     def send_ring_state(self, client: Client) -> None:
-        """Send a new client the present state of the ring."""
+        """Send a new client the present state of the ring, and of the links."""
+        for link in self._links.values():
+            client.send(*link_item(link))
         for event in self._ring_events:
             client.send(*self.item(0, event))
 

@@ -66,6 +66,7 @@ class Server:
         ring.hub = hub
         ring.write = self.write
         ring._observe(hub.ring_event)
+        ring._observe_links(hub.link_event)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accept clients until cancelled; their connections end with this."""

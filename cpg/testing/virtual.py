@@ -202,6 +202,7 @@ class _Shell:
         self.node = node
         self.processor = _Machine(node)
         self.ended = trio.Event()
+        self.on_link: Callable[[LinkState], None] = lambda state: None
         self._world = world
         self._deliver: Deliver
         self._error: Exception | None = None

@@ -16,6 +16,7 @@ RING = {
     "member",
     "node_id",
     "node_ids",
+    "on_link",
     "on_quorum",
     "on_totem_confchg",
     "quorate",
@@ -23,7 +24,7 @@ RING = {
     "wait_members",
     "wait_quorate",
 }
-EMBEDDED = {"config", "groups", "on_transitional", "quorum", "statistics"}
+EMBEDDED = {"config", "groups", "links", "on_transitional", "quorum", "statistics"}
 GROUP = {
     "batches",
     "flush",

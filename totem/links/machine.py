@@ -177,6 +177,10 @@ class Links:
         """Return the paths to another node, by the number of the link."""
         return self._peers[node_id].paths
 
+    def state(self, node_id: int, link: int) -> LinkState:
+        """Return a link to another node."""
+        return self._state(node_id, link, self._peers[node_id].paths[link])
+
     def states(self) -> tuple[LinkState, ...]:
         """Return the links to all other nodes, by node and number."""
         return tuple(

@@ -102,6 +102,11 @@ class Path:
         return self._samples
 
     @property
+    def is_searching(self) -> bool:
+        """Whether a search for the MTU has not ended."""
+        return self._attempt is not None
+
+    @property
     def is_usable(self) -> bool:
         """Whether data can be sent over it."""
         return self.is_up and self.mtu > 0

@@ -18,12 +18,14 @@ from cpg.client.ipc import (
     guarantee_of,
     head,
     level_of,
+    link_item,
+    link_of,
     messages_head,
     pack,
     send_head,
     unpack,
 )
-from cpg.events import Confchg, Member, Quorum, Reason, TotemConfchg, Transitional
+from cpg.events import Confchg, Link, Member, Quorum, Reason, TotemConfchg, Transitional
 from totem.configuration import Guarantee, Level, RingId
 
 NUMBERS = st.integers(0, 2**32 - 1)
@@ -52,6 +54,14 @@ def records(*items):
 def read(found, reader=None):
     reader = reader or Reader()
     return [item for record in found for item in reader.items(record)]
+
+
+@pytest.mark.parametrize("link", [Link(2, 0, True, 1500, 1764590000.25), Link(65535, 7, False, 0, 0.0)])
+def test_the_state_of_a_link(link):
+    (item,) = read(records(link_item(link)))
+    assert (item.kind, item.handle, link_of(item)) == (Kind.LINK, 0, link)
+    with pytest.raises(Malformed, match="LINK of 7 bytes"):
+        link_of(item._replace(body=item.body[:-1]))
 
 
 @given(NUMBERS, EVENTS)
