@@ -1,13 +1,16 @@
 """What transport knet has in corosync.conf: read, warned of and refused as by Corosync, and beyond."""
 
 import os
+import random
 import shutil
 import subprocess
+from contextlib import suppress
 
 import pytest
 
 from totem.config import DEFAULT_KEY_FILE, Knet, LinkSettings, milliseconds
 from totem.corosync_conf import parse
+from totem.corosync_conf.vocabulary import KNET_INTERFACE, KNET_TOTEM
 from totem.errors import ConfigError
 
 KEY = bytes(range(256))
@@ -276,9 +279,55 @@ def test_warned(text, warning):
 
 
 def test_no_part_of_a_key_is_in_a_warning():
-    config, warnings = read(conf(f'{SEALED}key: "{"k" * 130} # k"\n'))
-    assert warnings == ()
+    config, (warning,) = read(conf(f"{SEALED}key: {'k' * 130} #kk\n"))
+    assert warning.startswith("x:4: totem.key has '#…' in its value")
     assert "kk" not in repr(config)
+
+
+def test_what_is_wrong_in_any_combination_is_refused_and_not_more():
+    """Lines are added, doubled and lost; each outcome is a configuration or an error for people."""
+    dice = random.Random(1)
+    words = [
+        *KNET_TOTEM,
+        *KNET_INTERFACE,
+        "linknumber",
+        "nodeid",
+        "name",
+        "secauth",
+        "transport",
+        f"ring{'9' * 5000}_addr",
+    ]
+    words += [f"ring{link}_addr" for link in range(9)]
+    values = [
+        "",
+        "0",
+        "1",
+        "-1",
+        "65536",
+        "9" * 5000,
+        "yes",
+        "none",
+        "on",
+        "zlib",
+        "lzma",
+        "aes256",
+        "10.0.0.1",
+        "::1",
+        "/k",
+    ]
+    for _ in range(5000):
+        lines = dice.choice([OF_PCS, DEBIAN, conf(SEALED)]).splitlines()
+        for _ in range(dice.randint(1, 4)):
+            place = dice.randrange(len(lines))
+            match dice.randrange(4):
+                case 0:
+                    del lines[place]
+                case 1:
+                    lines.insert(place, dice.choice([*lines, "interface {", "node {", "}"]))
+                case _:
+                    lines.insert(place, f"{dice.choice(words)}: {dice.choice(values)}")
+        with suppress(ConfigError):
+            parse("\n".join(lines), "x", resolve=lambda host, _: host, read_key=lambda _: dice.choice([KEY, b""]))
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,11 @@ class Survey:
 
     def _check_value(self, place: str, value: Value) -> None:
         text = value.text
-        if place == "totem.key":
-            return  # no part of a key is for a log
         if comment := re.search(r"\s(#.*)", text):
+            shown = "#…" if place == "totem.key" else comment[1]  # no part of a key is for a log
             self.slip(
                 value.line,
-                f"{place} has '{comment[1]}' in its value, as in Corosync: put comments on lines of their own",
+                f"{place} has '{shown}' in its value, as in Corosync: put comments on lines of their own",
             )
         elif len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
             self.slip(value.line, f"{place} has quotes in its value, as in Corosync: remove them")

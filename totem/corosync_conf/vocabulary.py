@@ -192,7 +192,7 @@ WORDS = {
 """The sections that are read, by their names. Others may have any words."""
 
 
-RING_ADDR = re.compile(r"ring(0|[1-9][0-9]*)_addr")
+RING_ADDR = re.compile(r"ring(0|[1-9][0-9]{0,9})_addr")
 
 
 def near(word: str, known: Iterable[str]) -> str:
