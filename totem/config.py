@@ -330,10 +330,21 @@ class Config:
 
     @classmethod
     def for_nodes(cls, count: int, **settings: Any) -> Config:
-        """Configure nodes 1 to `count` at 127.0.0.1, 127.0.0.2, … on one port, for tests and simulations."""
+        """Configure nodes 1 to `count` at 127.0.0.1, 127.0.0.2, … on one port, for tests and simulations.
+
+        On a further link n of transport knet they are at 127.n.0.1, 127.n.0.2, …
+        """
         port = settings.get("port", DEFAULT_PORT)
+        further = [link.number for link in settings.get("knet", Knet()).links if link.number]
         nodes = tuple(
-            NodeEntry(k, f"node{k}", str(ipaddress.IPv4Address("127.0.0.0") + k), port) for k in range(1, count + 1)
+            NodeEntry(
+                k,
+                f"node{k}",
+                str(ipaddress.IPv4Address("127.0.0.0") + k),
+                port,
+                further=tuple((n, str(ipaddress.IPv4Address(f"127.{n}.0.0") + k)) for n in further),
+            )
+            for k in range(1, count + 1)
         )
         return cls(nodes=nodes, **{"cluster_name": "test", **settings})
 

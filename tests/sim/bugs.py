@@ -17,14 +17,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.sim import scenarios
+from tests.sim import knet_scenarios, scenarios
 from tests.totem import test_hostile as hostile
+from tests.totem.links import test_arrivals
 from totem import flow, receive_failures, sequence, token_passing
 from totem.admission import Admission
 from totem.configuration import Level, RingId
 from totem.delivery import DeliveryQueue
 from totem.flow import FlowControl, Pace
 from totem.labels import Labels
+from totem.links.arrivals import Arrivals
+from totem.links.machine import Links
+from totem.links.path import Path
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.receive_failures import AruStall, Exclusions
@@ -187,7 +191,98 @@ def agree_with_anybody(self: Gather, join: Join, now: float) -> None:
     self._commit_if_agreed(now)
 
 
+def count_any_pong(on_pong: Callable[..., Any]) -> Callable[..., Any]:
+    def wrong(self: Path, asked: int, now: float) -> Any:
+        self._asked.setdefault(asked, now)
+        return on_pong(self, asked, now)
+
+    return wrong
+
+
+LINK_BUGS = "the links of knet"
 BUGS = [
+    # The links of transport knet.
+    Bug(
+        "never move the window of numbers",
+        LINK_BUGS,
+        [Change(Arrivals, "_is_new", "self._latest = seq\n        self._marks", "self._marks")],
+        knet_scenarios.arrivals_agree_with_libknet,
+    ),
+    Bug(
+        "keep the marks of numbers that the window passes over",
+        LINK_BUGS,
+        [Change(Arrivals, "_is_new", "self._marks[number % NUMBERS % WINDOW] = 0", "pass")],
+        knet_scenarios.arrivals_agree_with_libknet,
+    ),
+    Bug(
+        "take fragments however old",
+        LINK_BUGS,
+        [instead(Arrivals, "_is_far_back", lambda self, seq: False)],
+        knet_scenarios.arrivals_agree_with_libknet,
+    ),
+    Bug(
+        "begin again what was given up",
+        LINK_BUGS,
+        [instead(Arrivals, "_give_up", lambda self, seq: self._unfinished.pop(seq))],
+        knet_scenarios.arrivals_agree_with_libknet,
+    ),
+    Bug(
+        "file what was given up where another number has its mark",
+        LINK_BUGS,
+        [Change(Arrivals, "_give_up", "if (self._latest - seq) % NUMBERS < WINDOW:", "if True:")],
+        test_arrivals.test_a_packet_given_up_long_ago_does_not_hide_another_one,
+    ),
+    Bug(
+        "take a high first number for one far back",
+        LINK_BUGS,
+        [Change(Arrivals, "_is_new", "if latest and (", "if (")],
+        partial(test_arrivals.test_fragments_of_several_packets_may_mix_whatever_number_is_the_first, 62_000),
+    ),
+    Bug(
+        "overlook a restart",
+        LINK_BUGS,
+        [Change(Arrivals, "note_ping", "if said.seq == 0:", "if False:")],
+        knet_scenarios.a_restarted_node_is_heard_at_once,
+    ),
+    Bug(
+        "count pongs that nobody asked for",
+        LINK_BUGS,
+        [Wrong(Path, "on_pong", count_any_pong)],
+        knet_scenarios.pongs_that_nobody_asked_for_bring_nothing_up,
+    ),
+    Bug(
+        "be up with the second pong",
+        LINK_BUGS,
+        [Change(Path, "on_pong", "self.pongs <= self.settings", "self.pongs < self.settings")],
+        knet_scenarios.a_link_is_up_with_the_third_pong,
+    ),
+    Bug(
+        "keep an MTU that a path no longer carries",
+        LINK_BUGS,
+        [Change(Path, "_go_on", "self.mtu, self._attempt = self._good, None", "self._attempt = None")],
+        knet_scenarios.a_path_that_carries_less_is_found,
+    ),
+    Bug(
+        "cut packets for the best path instead of the worst",
+        LINK_BUGS,
+        [Change(Links, "_set_room", "min(rooms, default", "max(rooms, default")],
+        knet_scenarios.a_path_that_carries_less_is_found,
+    ),
+    Bug(
+        "give a packet the number 0",
+        LINK_BUGS,
+        [
+            Change(Links, "_next_seqs", "last - NUMBERS + 1", "last - NUMBERS"),
+            Change(Links, "_next_seqs", "*range(1, self._seq + 1)", "*range(self._seq + 1)"),
+        ],
+        knet_scenarios.numbers_go_round_without_zero,
+    ),
+    Bug(
+        "tell no numbers to whom nothing is sent",
+        LINK_BUGS,
+        [instead(Links, "_tell_number", lambda self, now: None)],
+        knet_scenarios.numbers_go_round_without_zero,
+    ),
     # Who does not receive.
     Bug(
         "count visits alone until somebody fails to receive",

@@ -75,8 +75,10 @@ class Arrivals:
         if ahead == 1:
             self._latest = seq
             self._marks[seq % WINDOW] = 0
+            if self._unfinished:
+                self._give_up_those_far_back()
             return True
-        if ahead > NUMBERS - WINDOW or not ahead:
+        if latest and (ahead > NUMBERS - WINDOW or not ahead):
             return not self._marks[seq % WINDOW]
         if ahead >= WINDOW or not latest:
             self._marks = bytearray(WINDOW)
@@ -84,20 +86,25 @@ class Arrivals:
             for number in range(latest + 1, latest + ahead + 1):
                 self._marks[number % NUMBERS % WINDOW] = 0
         self._latest = seq
+        if self._unfinished:
+            self._give_up_those_far_back()
         return True
 
     def add(self, said: Fragment, data: bytes) -> bytes | None:
         """Take a fragment; return the whole packet when it is complete.
 
-        A fragment that fits nowhere is dropped. The oldest incomplete packet is given up where there are too many, and
-        those far back.
+        A fragment that fits nowhere is dropped, and so is one far back. The oldest incomplete packet is given up where
+        there are too many.
         """
         if not 1 <= said.number <= said.fragments <= MOST_FRAGMENTS or not self._is_new(said.seq):
+            return None
+        if self._is_far_back(said.seq):
             return None
         self._heard_since_forced = True
         unfinished = self._unfinished.get(said.seq)
         if unfinished is None:
-            self._make_room()
+            if len(self._unfinished) >= MOST_UNFINISHED:
+                self._give_up(next(iter(self._unfinished)))
             unfinished = self._unfinished[said.seq] = _Unfinished(said)
         if unfinished.count != said.fragments or unfinished.compression != said.compression:
             return None
@@ -112,13 +119,16 @@ class Arrivals:
         self._give_up(said.seq)
         return b"".join(piece for piece in unfinished.pieces if piece is not None)
 
-    def _make_room(self) -> None:
-        for seq in [seq for seq in self._unfinished if (self._latest - seq) % NUMBERS > MOST_UNFINISHED]:
+    def _is_far_back(self, seq: int) -> bool:
+        return (self._latest - seq) % NUMBERS > MOST_UNFINISHED
+
+    def _give_up_those_far_back(self) -> None:
+        """Let none of them wait for fragments until its number comes again, for another packet."""
+        for seq in [seq for seq in self._unfinished if self._is_far_back(seq)]:
             self._give_up(seq)
-        if len(self._unfinished) >= MOST_UNFINISHED:
-            self._give_up(next(iter(self._unfinished)))
 
     def _give_up(self, seq: int) -> None:
-        """Let nothing more be made of a number."""
+        """Let nothing more be made of a number. Where it is out of the window, its mark is another number's."""
         del self._unfinished[seq]
-        self._marks[seq % WINDOW] = 1
+        if (self._latest - seq) % NUMBERS < WINDOW:
+            self._marks[seq % WINDOW] = 1

@@ -15,17 +15,22 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
-from totem.config import Config
+from totem.config import ETHERNET_MTU, MOST_LINKS, Config
 from totem.configuration import Delivery, Guarantee, Messages, RegularConfiguration, RingId
 from totem.errors import QueueFull
 from totem.flow import kernel_bytes
 from totem.labels import Envelope, with_headers
+from totem.links.crypto import seal_of
+from totem.links.machine import Links
 from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
+from totem.testing.corosync.knet import KnetModel
 from totem.testing.history import History, Process, Sent, Trace
-from totem.testing.network import Conditions, Network
+from totem.testing.network import Conditions, Network, Plane, Planes
+from totem.testing.simulated_links import Arrival, LinksMachine, SimulatedLinks
 
 GROUP_HEADER = b"\x01\x00\x01\x00a"
 SYNC_HEADER = b"\x01\x00\x04\x00sync"
@@ -123,6 +128,10 @@ class _Crash(BaseException):
     """The armed crash of a node strikes; nothing of the processor may catch it."""
 
 
+def _kernel_bytes(datagram: Arrival | bytes) -> int:
+    return kernel_bytes(len(datagram if isinstance(datagram, bytes) else datagram.datagram))
+
+
 class SimulatedNode:
     """One machine of a cluster: its id and its store, and the process that runs on it, if any."""
 
@@ -145,7 +154,11 @@ class SimulatedNode:
         self._application: Application
         self._maker = maker
         self._network = cluster.network
-        self._inbox: deque[bytes] = deque()
+        self.mtus = dict.fromkeys(range(MOST_LINKS), ETHERNET_MTU)
+        """Bytes of the largest IP packet that leaves this computer, by the number of the link."""
+        self.links: SimulatedLinks | None = None
+        """Those of the process, with transport knet."""
+        self._inbox: deque[Arrival | bytes] = deque()
         self._inbox_bytes = 0
         self.socket_buffer = self.SOCKET_BUFFER
         """In bytes, as the kernel counts them."""
@@ -162,7 +175,11 @@ class SimulatedNode:
         self._composed = 0
         self._asked = False
         """Whether the application has asked for something since the last `take`."""
-        self._network.attach(node_id, self.receive)
+        if isinstance(self._network, Planes):
+            for number, plane in self._network.planes.items():
+                plane.attach_with_source(node_id, partial(self._receive_on, number))
+        else:
+            self._network.attach(node_id, self.receive)
 
     @property
     def running(self) -> bool:
@@ -188,9 +205,12 @@ class SimulatedNode:
             trace=self._on_trace if cluster.on_trace else None,
         )
         self.machine.receive_buffer = self.socket_buffer
+        self.links = cluster.open_links(self)
         self._application = cluster.application(self)
         self._composed = 0
         self._fuse = 0
+        if self.links is not None:
+            self.links.start(self._network.now)
         self.machine.start(self._network.now)
         self.turn()
 
@@ -233,7 +253,7 @@ class SimulatedNode:
         self._end()
 
     def _end(self) -> None:
-        self.machine = None
+        self.machine = self.links = None
         self.trace.ended = True
         self.paused = False
         self._wake = float("inf")
@@ -243,14 +263,23 @@ class SimulatedNode:
     # What the outside world does to the process.
 
     def receive(self, datagram: bytes) -> None:
-        """Take a datagram from the network."""
+        """Take a datagram from the network; with transport knet, a packet that has come out of the links."""
+        self._take(datagram)
+
+    def _receive_on(self, link: int, source: int, datagram: bytes) -> None:
+        if self.machine is None:
+            self.cluster.refuse(link, source, self.node_id)
+        else:
+            self._take(Arrival(link, source, datagram))
+
+    def _take(self, datagram: Arrival | bytes) -> None:
         machine = self.machine
         if machine is None:
             return
         if self.paused or self.labour or self._inbox:
             if self._inbox_bytes < self.socket_buffer:
                 self._inbox.append(datagram)
-                self._inbox_bytes += kernel_bytes(len(datagram))
+                self._inbox_bytes += _kernel_bytes(datagram)
             else:
                 self.overflows += 1
             self._begin_work()
@@ -269,7 +298,7 @@ class SimulatedNode:
         machine = self.machine
         if machine is not None and self._inbox and not self.paused:
             datagram = self._inbox.popleft()
-            self._inbox_bytes -= kernel_bytes(len(datagram))
+            self._inbox_bytes -= _kernel_bytes(datagram)
             machine.overdue(self._network.now)
             self.turn((datagram,))
             self._begin_work()
@@ -350,13 +379,17 @@ class SimulatedNode:
 
     # The driver.
 
-    def turn(self, datagrams: Sequence[bytes] = ()) -> None:
+    def turn(self, datagrams: Sequence[Arrival | bytes] = ()) -> None:
         """Do as the shells do on waking: take what came, fire timers, do what is ready until there is no more."""
         machine = self.machine
         assert machine is not None
-        now = self._network.now
+        now, links = self._network.now, self.links
         try:
-            machine.receive_all(datagrams, now)
+            if links is not None:
+                datagrams = links.receive(datagrams, self._step)
+            machine.receive_all(datagrams, now)  # type: ignore[arg-type]
+            if links is not None and links.deadline <= now:
+                links.advance(now, self._step)
             if machine.deadline <= now:
                 machine.advance(now)
             self._asked = True
@@ -369,9 +402,15 @@ class SimulatedNode:
             if not self.foreign:
                 raise
             self._fail(str(death))
-        if self.machine is not None and machine.deadline < self._wake:
-            self._wake = max(machine.deadline, now)
+        deadline = min(machine.deadline, links.deadline) if links is not None else machine.deadline
+        if self.machine is not None and deadline < self._wake:
+            self._wake = max(deadline, now)
             self._network.at(self._wake, self._on_timer, self._wake)
+
+    def on_refusal(self, link: int, node_id: int) -> None:
+        """Hear that nothing listens at another node."""
+        if self.links is not None:
+            self.links.on_refusal(link, node_id)
 
     def _perform(self, ready: Ready) -> None:
         network = self._network
@@ -380,6 +419,9 @@ class SimulatedNode:
                 self._burn()
             self.stored = ready.ring_seq
         for target, train in ready.datagrams:
+            if self.links is not None:
+                self.links.send(target, train, self._step)
+                continue
             for datagram in train:
                 for receiver in (target,) if target else self.cluster.peers[self.node_id]:
                     if self._fuse:
@@ -416,6 +458,10 @@ class SimulatedNode:
             events[place] = last._replace(messages=last.messages + delivery.messages)
         else:
             events.append(delivery)
+
+    def _step(self) -> None:
+        if self._fuse:
+            self._burn()
 
     def _burn(self) -> None:
         self._fuse -= 1
@@ -482,7 +528,7 @@ class Cluster:
     ) -> None:
         self.config = config or Config.for_nodes(count)
         self.dice = random.Random(f"{seed}")
-        self.network = Network(range(1, count + 1), random.Random(self.dice.getrandbits(64)), conditions)
+        self.network = self._make_network(count, conditions)
         self.application = application
         self.first_seq = first_seq
         self.first_token_seq = first_token_seq
@@ -504,8 +550,35 @@ class Cluster:
         """Messages that were delivered with a label."""
         self._losses = 0
 
+    def _make_network(self, count: int, conditions: Conditions | None) -> Network:
+        dice = random.Random(self.dice.getrandbits(64))
+        if self.config.knet is None:
+            return Network(range(1, count + 1), dice, conditions)
+        return Planes(range(1, count + 1), dice, conditions, [link.number for link in self.config.knet.links])
+
     def __getitem__(self, node_id: int) -> SimulatedNode:
         return self.nodes[node_id]
+
+    @property
+    def planes(self) -> dict[int, Plane]:
+        """The networks of the links of transport knet, by number."""
+        assert isinstance(self.network, Planes)
+        return self.network.planes
+
+    def open_links(self, node: SimulatedNode) -> SimulatedLinks | None:
+        """Make the links of a new process; None where the transport has none."""
+        if not isinstance(self.network, Planes):
+            return None
+        assert node.config.knet is not None
+        maker: Callable[..., LinksMachine] = KnetModel if node.foreign else Links
+        machine = maker(node.config, node.node_id, seal_of(node.config.knet, self.dice.randbytes))
+        return SimulatedLinks(machine, self.network, node.config, node.node_id, node.mtus)
+
+    def refuse(self, link: int, source: int, target: int) -> None:
+        """Let the machine of `target` tell the node `source` that nothing listens there."""
+        back = self.planes[link].links[target][source]
+        if not back.cut:
+            self.network.at(self.now + back.conditions.delay, self.nodes[source].on_refusal, link, target)
 
     @property
     def now(self) -> float:

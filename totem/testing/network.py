@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from heapq import heappop, heappush
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -93,10 +95,14 @@ class Storm(Exception):
     """More events than any scenario needs: a node answers everything with more of the same."""
 
 
+def _nobody(datagram: bytes) -> None:
+    """Lose a datagram for a node that is not attached."""
+
+
 class Link:
     """One direction between two nodes."""
 
-    __slots__ = ("_conditions", "clogged", "cut", "faulty", "latest")
+    __slots__ = ("_conditions", "clogged", "cut", "faulty", "latest", "receiver")
 
     def __init__(self, conditions: Conditions) -> None:
         self.cut = False
@@ -104,6 +110,8 @@ class Link:
         """Datagrams that are kept back while the link is clogged."""
         self.latest = 0.0
         """When the last datagram arrives that keeps its place in the order."""
+        self.receiver: Callable[[bytes], None] = _nobody
+        """Takes what arrives."""
         self.conditions = conditions
 
     @property
@@ -134,7 +142,6 @@ class Network:
         self._order = 0
         self.limit = 1 << 62
         """Number of events beyond which a run is a storm."""
-        self._receivers: dict[int, Callable[[bytes], None]] = {}
         ids = list(node_ids)
         self.links = {source: {target: Link(self.conditions) for target in ids} for source in ids}
         for node_id in ids:
@@ -142,12 +149,15 @@ class Network:
 
     def attach(self, node_id: int, receiver: Callable[[bytes], None]) -> None:
         """Give all datagrams that arrive at a node to `receiver`."""
-        self._receivers[node_id] = receiver
+        for links in self.links.values():
+            links[node_id].receiver = receiver
 
     # Time.
 
     def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
         """Call `action` when it is `time`, after what is due at the same moment already."""
+        if self._order > self.limit:
+            raise Storm(f"more than {self.limit} events in {self.now:.3f} s")
         self._order += 1
         heappush(self._heap, (time, self._order, action, arguments))
 
@@ -193,7 +203,7 @@ class Network:
             return
         random = self.dice.random
         arrival = self.now + conditions.delay + conditions.jitter * random()
-        receiver = self._receivers[target]
+        receiver = link.receiver
         if link.faulty:
             if random() < conditions.loss:
                 return
@@ -208,10 +218,7 @@ class Network:
                 return
         arrival = max(arrival, link.latest)
         link.latest = arrival
-        if self._order > self.limit:
-            raise Storm(f"more than {self.limit} events in {self.now:.3f} s")
-        self._order += 1
-        heappush(self._heap, (arrival, self._order, receiver, (datagram,)))
+        self.at(arrival, receiver, datagram)
 
     # Faults.
 
@@ -281,6 +288,63 @@ class Network:
                 yield source, target, link
 
 
+class Plane(Network):
+    """One of several networks between the same nodes, in the time of all of them (`Planes`)."""
+
+    def __init__(self, planes: Planes, conditions: Conditions | None) -> None:
+        self._planes = planes
+        super().__init__(planes.links, planes.dice, conditions)
+
+    @property
+    def now(self) -> float:
+        """The time of all planes."""
+        return self._planes.now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        """Ignore what a network begins with: the planes keep the time."""
+
+    def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Call `action` when it is `time`."""
+        self._planes.at(time, action, *arguments)
+
+    def attach_with_source(self, node_id: int, receiver: Callable[[int, bytes], None]) -> None:
+        """Give all datagrams that arrive at a node to `receiver`, each with the node that has sent it."""
+        for source, links in self.links.items():
+            links[node_id].receiver = partial(receiver, source)
+
+
+class Planes(Network):
+    """A network for each link of transport knet. What is done here to links between nodes is done on all of them.
+
+    `filters` are for what comes out of the links: the packets of totem (`totem.testing.simulated_links`).
+    """
+
+    def __init__(
+        self,
+        node_ids: Collection[int],
+        dice: random.Random,
+        conditions: Conditions | None = None,
+        numbers: Iterable[int] = (0,),
+    ) -> None:
+        super().__init__(node_ids, dice, conditions)
+        self.planes = {number: Plane(self, conditions) for number in numbers}
+        """By the number of the link."""
+
+    def heal(self, conditions: Conditions | None = None) -> None:
+        """Restore and unclog all links of all planes."""
+        for plane in self.planes.values():
+            plane.heal(conditions)
+
+    def unclog(self, node: int) -> None:
+        """Send on what was kept back on any plane."""
+        for plane in self.planes.values():
+            plane.unclog(node)
+
+    def _links(self) -> Iterator[tuple[int, int, Link]]:
+        return chain.from_iterable(plane._links() for plane in self.planes.values())
+
+
 class SwitchedNetwork(Network):
     """Nodes on one switch: a datagram takes the time of its bytes, behind those before it.
 
@@ -326,4 +390,4 @@ class SwitchedNetwork(Network):
                 self.overruns += 1
                 continue
             self._in[target] = begins + cables.seconds(datagram)
-            self.at(self._in[target], self._receivers[target], datagram)
+            self.at(self._in[target], link.receiver, datagram)

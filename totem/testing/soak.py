@@ -4,6 +4,9 @@ A world is a cluster that lives through some dozens of random events: messages o
 steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss and delay. Its settings come from the
 seed, too, and are often unusually small. In some worlds not all nodes of this package know labels.
 
+Over knet (`--transport knet`) links fail one by one, lose by direction and by size, and change their MTU. In some
+worlds packets are signed or encrypted, or compressed.
+
 In the end the network heals. Then the nodes must form one ring and deliver what there is. The checkers judge the
 traces, in the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`). Such
 worlds have Corosync's own merge timeout and idle count.
@@ -28,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Protocol
 
-from totem.config import Config
+from totem.config import ETHERNET_MTU, Config, Knet, LinkSettings
 from totem.configuration import Guarantee, Messages, RegularConfiguration, RingId
 from totem.processor import Processor
 from totem.testing.checkers import Violation, check
@@ -36,7 +39,7 @@ from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluste
 from totem.testing.corosync import CorosyncModel
 from totem.testing.forger import Forger
 from totem.testing.history import History, Process
-from totem.testing.network import Conditions
+from totem.testing.network import Conditions, Plane
 from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -46,6 +49,8 @@ _MOST_EVENTS = 1_000_000
 _MOST_ANSWERS = 100
 _LONGEST_REST = 40.0
 """Seconds within which programs come to rest once everything is healed."""
+_LONGEST_DISCOVERY = 400.0
+"""Seconds for which a real node may wait for the answer to one probe that was lost, where packets are sealed."""
 _HOMEMADE_DEATH = "no room for a frame"
 """A Corosync node's death when sync messages of many dead rounds have filled its own queue; no other node can help."""
 _NEAR_WRAP = (1 << 32) - 100
@@ -130,9 +135,13 @@ class World:
         makers: Iterable[Maker] = (),
         *,
         programs: Programs | None = None,
+        links: range | None = None,
         verbose: bool = False,
     ) -> None:
+        """`links`: how many links of transport knet to choose from; None: transport udpu."""
         self.seed = seed
+        self._links_dice = random.Random(f"links {seed}")
+        self._over_knet = links is not None
         self.dice = dice = random.Random(f"world {seed}")
         self.marks: Counter[str] = Counter()
         self.early: set[tuple[Process, RingId]] = set()
@@ -141,6 +150,8 @@ class World:
         count = dice.choice(counts)
         makers = list(makers)
         self.config = self._choose_config(count, mixed=bool(makers))
+        if links is not None:
+            self.config = self._put_over_knet(self.config, count, links, mixed=bool(makers))
         self.cluster = Cluster(
             count,
             seed=seed,
@@ -153,7 +164,7 @@ class World:
             on_trace=self._on_trace,
         )
         self._choose_extensions(random.Random(f"extensions {seed}"))
-        self.cluster.network.limit = _MOST_EVENTS
+        self.cluster.network.limit = _MOST_EVENTS * (3 if self._over_knet else 1)
         if not makers:
             self._slow_down()
         self.pace = dice.choice((0.005, 0.03, 0.1, 0.5)) * self.config.token
@@ -176,6 +187,15 @@ class World:
         ]
         if programs is None:
             self._add_malice(pure=not makers)
+        if links is not None:
+            self.pace = self._links_dice.choice((0.03, 0.1, 0.3, 1.0)) * self.config.token
+            self.faults += [
+                (self._cut_link, 2.0),
+                (self._cut_link_one_way, 1.0),
+                (self._spoil_link, 1.0),
+                (self._shrink_link, 1.0),
+                (self._change_mtu, 1.0),
+            ]
         self.cures: list[tuple[Callable[[], None], float]] = [
             (self._start, 2.0),
             (self._resume, 1.0),
@@ -199,6 +219,42 @@ class World:
             fail_recv_const=dice.choice((30, 2500)),
             send_queue_bytes=1 << 20,
         )
+
+    def _put_over_knet(self, config: Config, count: int, links: range, *, mixed: bool) -> Config:
+        """Choose links, and how packets are protected."""
+        dice = self._links_dice
+        token = dice.choice((0.5, 1.0) if mixed else (0.2, 0.4, 1.0))  # libknet looks each 0.2 s
+        interval = 0.0 if mixed else dice.choice((0.0, 0.03, 0.05))
+        cipher, hash_name = dice.choice((("none", "none"),) * 3 + (("aes256", "sha256"), ("none", "sha256")))
+        chosen = Knet(
+            links=tuple(
+                LinkSettings(
+                    number,
+                    priority=dice.choice((1, 1, 10)),
+                    ping_interval=interval,
+                    ping_timeout=dice.choice((3, 6)) * interval,
+                    pong_count=2 if mixed else dice.choice((1, 2, 5)),
+                )
+                for number in range(dice.choice(links))
+            ),
+            link_mode=dice.choice(("passive", "active", "rr")),
+            cipher=cipher,
+            hash=hash_name,
+            key=dice.randbytes(128) if hash_name != "none" else b"",
+            mtu_interval=dice.choice((1.0, 5.0, 30.0)),
+            compression=dice.choice(("none", "none", "none", "zlib")),
+        )
+        settings = {
+            name: getattr(config, name)
+            for name in (
+                *("join", "send_join", "merge", "window_size", "max_messages", "miss_count_const"),
+                *("seqno_unchanged_const", "fail_recv_const", "send_queue_bytes"),
+            )
+        }
+        if not config.windows_configured:
+            del settings["window_size"], settings["max_messages"]
+        netmtu = dice.choice((1500, 9000, 65536))
+        return Config.for_nodes(count, transport="knet", token=token, netmtu=netmtu, knet=chosen, **settings)
 
     def _choose_extensions(self, dice: random.Random) -> None:
         """Give each extension to all, some or none of this package's nodes, and each node its own accelerated
@@ -263,7 +319,8 @@ class World:
                 node.start()
                 self.cluster.run_for(self.dice.choice((0.0, 0.001, self.config.token)))
         if self.dice.random() < 0.8:
-            self.cluster.run_until(self.cluster.one_ring, 4 * self.config.token, self.config.token / 20)
+            limit = 4 * self.config.token + 3 * self._over_knet
+            self.cluster.run_until(self.cluster.one_ring, limit, self.config.token / 20)
         happenings = (self._burst, self._fault, self._strike, self._break_attempt, self._cure)
         for _ in range(self.dice.randint(10, 60)):
             self.dice.choices(happenings, (5, 2, 3, 1, 4))[0]()
@@ -281,6 +338,7 @@ class World:
             if not node.running and (self.dice.random() < 0.8 or not self.cluster.running):
                 node.start()
         limit = 30 * (self.config.token + self.config.consensus) + self._longest_absence()
+        limit += _LONGEST_DISCOVERY * self._over_knet
         if self.programs is None:
             return self.cluster.settle(limit)
         # Settle more than once, because what they wait for may make them send something, and that may change the ring.
@@ -456,8 +514,59 @@ class World:
         absences = [absence.until for machine in machines for absence in machine.left_out.all().values()]
         return max([until - self.cluster.now for until in absences] + [0.0])
 
+    # Links of transport knet.
+
+    def _choose_plane(self) -> tuple[int, Plane]:
+        number = self._links_dice.choice(list(self.cluster.planes))
+        return number, self.cluster.planes[number]
+
+    def _cut_link(self) -> None:
+        number, plane = self._choose_plane()
+        ones = self._some()
+        others = [node_id for node_id in self.cluster.nodes if node_id not in ones]
+        self._tell(f"link {number}: cut {ones} from {others}")
+        plane.cut(ones, others)
+        plane.cut(others, ones)
+
+    def _cut_link_one_way(self) -> None:
+        number, plane = self._choose_plane()
+        sources, targets = self._some(), self._some()
+        self._tell(f"link {number}: cut {sources} to {targets}")
+        plane.cut(sources, targets)
+
+    def _spoil_link(self) -> None:
+        dice = self._links_dice
+        number, plane = self._choose_plane()
+        conditions = Conditions(
+            loss=dice.choice((0.05, 0.3, 0.9)), reorder=dice.choice((0.0, 0.2)), duplicate=dice.choice((0.0, 0.2))
+        )
+        source, target = dice.choice((None, *self.cluster.nodes)), dice.choice((None, *self.cluster.nodes))
+        self._tell(f"link {number}: {conditions} from {source or 'all'} to {target or 'all'}")
+        plane.set_conditions(conditions, source, target)
+
+    def _shrink_link(self) -> None:
+        """Let a link lose what is larger than some size, one way or both, and say nothing."""
+        dice = self._links_dice
+        number, plane = self._choose_plane()
+        longest = dice.choice((200, 548, 1000, 1300))
+        node_id = dice.choice(list(self.cluster.nodes))
+        self._tell(f"link {number}: {node_id} is heard, and hears, no more than {longest} bytes")
+        for way in dice.choice((("source",), ("target",), ("source", "target"))):
+            plane.set_conditions(Conditions(longest=longest), **{way: node_id})
+        self._burst()
+        self.cluster.run_for(dice.choice((0.0, 1.0, 6.0)))
+
+    def _change_mtu(self) -> None:
+        dice = self._links_dice
+        number, _ = self._choose_plane()
+        node = dice.choice(list(self.cluster.nodes.values()))
+        node.mtus[number] = dice.choice((576, 1000, 1280, 1500, 9000))
+        self._tell(f"link {number}: the MTU of {node.node_id} is {node.mtus[number]}")
+
     def _heal(self) -> None:
         self._tell("heal")
+        for node in self.cluster.nodes.values():
+            node.mtus.update(dict.fromkeys(node.mtus, ETHERNET_MTU))
         self.cluster.network.filters.clear()
         self.cluster.network.heal()
 
@@ -530,6 +639,8 @@ class Worlds:
     counts: range
     """Numbers of nodes to choose from."""
     mixed: bool = False
+    links: range | None = None
+    """Numbers of links of transport knet to choose from; None: transport udpu."""
     application: str = ""
     """`MODULE:NAME` of a callable that makes a world's `Programs`; empty for the small ones of this kit."""
     verbose: bool = False
@@ -541,7 +652,7 @@ class Worlds:
         if self.application:
             module, _, name = self.application.partition(":")
             programs = getattr(importlib.import_module(module), name)()
-        return World(seed, self.counts, makers, programs=programs, verbose=self.verbose).run()
+        return World(seed, self.counts, makers, programs=programs, links=self.links, verbose=self.verbose).run()
 
     def run(self, seeds: range, jobs: int = 1) -> Iterator[Outcome]:
         """Run the worlds of many seeds, in any order."""
@@ -554,6 +665,8 @@ class Worlds:
     def replay(self, seed: int) -> str:
         """Return the command that shows one world again."""
         application = f" --application {self.application}" if self.application else ""
+        if self.links is not None:
+            application += f" --transport knet --links {self.links[0]}:{self.links[-1]}"
         return (
             f"python -m totem.testing.soak --nodes {self.counts[0]}:{self.counts[-1]}{' --mixed' * self.mixed}"
             f"{application} --verbose --seeds {seed}:{seed + 1}"
@@ -625,12 +738,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=_numbers, default=range(100), metavar="A:B", help="from A to below B")
     parser.add_argument("--nodes", type=_counts, default=range(3, 8), metavar="N|A:B", help="nodes, from A to B (3:7)")
     parser.add_argument("--mixed", action="store_true", help="some of the nodes are models of Corosync")
+    parser.add_argument("--transport", choices=("udpu", "knet"), default="udpu", help="what carries the ring (udpu)")
+    parser.add_argument(
+        "--links", type=_counts, default=range(1, 4), metavar="N|A:B", help="links of transport knet, from A to B (1:3)"
+    )
     parser.add_argument("--application", default="", metavar="MODULE:NAME", help="what runs on the nodes, see Programs")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="processes (1)")
     parser.add_argument("--verbose", action="store_true", help="tell what happens in each world")
     options = parser.parse_args(arguments)
     totals = Totals()
-    worlds = Worlds(options.nodes, mixed=options.mixed, application=options.application, verbose=options.verbose)
+    worlds = Worlds(
+        options.nodes,
+        mixed=options.mixed,
+        links=options.links if options.transport == "knet" else None,
+        application=options.application,
+        verbose=options.verbose,
+    )
     for outcome in worlds.run(options.seeds, 1 if options.verbose else options.jobs):
         totals.add(outcome)
         for violation in outcome.violations[:5]:

@@ -143,3 +143,44 @@ def test_a_packet_has_a_largest_size():
     arrivals = Arrivals()
     assert arrivals.add(Fragment(1, 0, 2, 1, 0), bytes(LARGEST_USER_DATA)) is None
     assert arrivals.add(Fragment(1, 0, 2, 2, 0), b"x") is None
+
+
+def test_a_packet_given_up_long_ago_does_not_hide_another_one():
+    """Number 4,097 has the mark that number 1 had in the window before."""
+    arrivals = Arrivals()
+    arrivals.add(*fragments(1, b"abcd", 2)[0])
+    assert arrivals.is_new(WINDOW + 1000)
+    assert arrivals.is_new(WINDOW + 1)
+
+
+@pytest.mark.parametrize("first", [3, 30_000, 62_000])
+def test_fragments_of_several_packets_may_mix_whatever_number_is_the_first(first):
+    arrivals = Arrivals()
+    one, other = fragments(first, b"abcd", 2), fragments(first + 1, b"efgh", 2)
+    assert arrivals.add(*one[0]) is None
+    assert arrivals.add(*other[0]) is None
+    assert arrivals.add(*one[1]) == b"abcd"
+    assert arrivals.add(*other[1]) == b"efgh"
+
+
+def test_fragments_of_an_earlier_round_are_not_mixed_in():
+    arrivals = Arrivals()
+    arrivals.add(*fragments(7, b"abcd", 2)[0])
+    seq = 7
+    for _ in range(NUMBERS - 2):
+        seq = following(seq)
+        assert arrivals.is_new(seq)
+    first, second = fragments(7, b"efgh", 2)
+    assert arrivals.add(*second) is None
+    assert arrivals.add(*first) == b"efgh"
+
+
+def test_fragments_far_back_are_dropped():
+    arrivals = Arrivals()
+    (first, second), (again, _) = fragments(7, b"abcd", 2), fragments(8, b"efgh", 2)
+    assert arrivals.add(*first) is None
+    assert arrivals.is_new(8 + MOST_UNFINISHED)
+    assert arrivals.add(*second) is None
+    assert arrivals.add(*again) is None, "the last one that may still begin"
+    assert arrivals.is_new(9 + MOST_UNFINISHED)
+    assert arrivals.add(*fragments(8, b"efgh", 2)[1]) is None

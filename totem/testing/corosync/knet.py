@@ -327,6 +327,9 @@ class KnetModel:
             else:
                 self._go_on(TimedOut(), now)
 
+    def delay(self, seconds: float) -> None:
+        """Do nothing: libknet does not notice that it was stopped."""
+
     def take(self) -> list[Outgoing]:
         """Return what is to be sent, and start afresh."""
         outgoing, self._outgoing = self._outgoing, []
@@ -618,6 +621,8 @@ class KnetModel:
         link = host.link.get(number)
         if link is None or self._addresses[host.host_id, number] != source:
             self.drops["rejected"] += 1
+        elif len(packet) < (knet.PING_BYTES if kind in (knet.PING, knet.PONG) else knet.PROBE_BYTES):
+            self.drops["too short, or of another version"] += 1  # libknet reads what was in the buffer before
         elif kind == knet.PING:
             self._receive_ping(host, knet.read_ping(packet))
             self._put(number, host.host_id, (knet.pong(self.host_id, packet),))

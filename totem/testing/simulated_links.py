@@ -1,0 +1,144 @@
+"""The links of transport knet in virtual time: what `totem.knet` is on sockets.
+
+Each link is a network of its own (`totem.testing.network.Planes`), with its own conditions. A computer refuses packets
+above its MTU and names it; what lies between computers loses what is too large for it (`Conditions.longest`) and
+says nothing. Where no process runs, the computer refuses what comes, as the kernel does by ICMP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from totem.config import IP_UDP_HEADERS, Config
+from totem.testing.network import Planes
+
+PAUSE = 0.1
+"""Seconds by which a turn may be late before links get the time that this process did not listen."""
+IP_UDP = IP_UDP_HEADERS[4]
+
+
+class Arrival(NamedTuple):
+    """A datagram, and from which node over which link it has come."""
+
+    link: int
+    source: int
+    datagram: bytes
+
+
+class Departing(Protocol):
+    """Datagrams that are to be sent over one link, in order."""
+
+    @property
+    def link(self) -> int:
+        """The number of the link."""
+
+    @property
+    def node_id(self) -> int:
+        """Whom they are for."""
+
+    @property
+    def datagrams(self) -> Sequence[bytes]:
+        """In order."""
+
+
+class LinksMachine(Protocol):
+    """`totem.links.machine.Links`, or the model of libknet."""
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+
+    def start(self, now: float) -> None:
+        """Begin to look for the other nodes."""
+
+    def advance(self, now: float) -> None:
+        """Do what is due."""
+
+    def delay(self, seconds: float) -> None:
+        """Wait longer for answers, because the process did not listen."""
+
+    def take(self) -> Sequence[Departing]:
+        """Return what is to be sent."""
+
+    def send(self, target: int, train: Sequence[bytes], now: float) -> None:
+        """Send packets of totem."""
+
+    def receive(self, link: int, source: str, datagrams: Sequence[bytes], now: float) -> list[bytes]:
+        """Take datagrams from an address; return packets of totem."""
+
+    def too_large(self, link: int, node_id: int, mtu: int, now: float) -> None:
+        """Note that a packet of more than `mtu` bytes was refused."""
+
+    def unreachable(self, link: int, node_id: int, now: float) -> None:
+        """Note that a machine has refused what was sent to it."""
+
+
+class SimulatedLinks:
+    """The links of one process."""
+
+    def __init__(
+        self, machine: LinksMachine, planes: Planes, config: Config, node_id: int, mtus: Mapping[int, int]
+    ) -> None:
+        """`mtus`: bytes of the largest IP packet that this computer sends, by the number of the link."""
+        self.machine = machine
+        self._planes = planes
+        self._config = config
+        self._node_id = node_id
+        self._mtus = mtus
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+        return self.machine.deadline
+
+    def start(self, now: float) -> None:
+        """Begin to look for the other nodes."""
+        self.machine.start(now)
+        self._flush(lambda: None)
+
+    def advance(self, now: float, step: Callable[[], None]) -> None:
+        """Do what is due, as the shell does; `step` is called before each datagram leaves."""
+        late = now - self.machine.deadline
+        if late > PAUSE:
+            self.machine.delay(late)
+        self.machine.advance(now)
+        self._flush(step)
+
+    def receive(self, arrivals: Iterable[Arrival | bytes], step: Callable[[], None]) -> list[bytes]:
+        """Return what comes out of the links. Bytes alone are a packet of totem that has come already."""
+        packets: list[bytes] = []
+        filters, now = self._planes.filters, self._planes.now
+        for arrival in arrivals:
+            if isinstance(arrival, bytes):
+                packets.append(arrival)
+                continue
+            source = self._config.node(arrival.source).address_on(arrival.link)
+            packets += [
+                packet
+                for packet in self.machine.receive(arrival.link, source, (arrival.datagram,), now)
+                if not any(swallows(arrival.source, self._node_id, packet) for swallows in filters)
+            ]
+        self._flush(step)
+        return packets
+
+    def send(self, target: int, train: Sequence[bytes], step: Callable[[], None]) -> None:
+        """Send packets of totem."""
+        self.machine.send(target, train, self._planes.now)
+        self._flush(step)
+
+    def on_refusal(self, link: int, node_id: int) -> None:
+        """Hear that the machine of a node has refused a datagram."""
+        self.machine.unreachable(link, node_id, self._planes.now)
+        self._flush(lambda: None)
+
+    def _flush(self, step: Callable[[], None]) -> None:
+        while departures := self.machine.take():
+            for departure in departures:
+                plane, mtu = self._planes.planes[departure.link], self._mtus[departure.link]
+                for datagram in departure.datagrams:
+                    if len(datagram) + IP_UDP > mtu:
+                        self.machine.too_large(departure.link, departure.node_id, mtu, self._planes.now)
+                    else:
+                        step()
+                        plane.send(self._node_id, departure.node_id, datagram)
