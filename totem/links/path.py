@@ -1,13 +1,14 @@
 """A path: one link to one other node. Whether it works, how long packets take, and how large they may be.
 
 Pings go out at an interval. A path is up with the pong after `pong_count` timely ones, and down when none has come for
-the timeout, which is longer for a path that has just come up. It can be *used* when it is up and its MTU is known.
-These are libknet's rules, so that a node of another make agrees about who can be reached. One thing is faster: a peer
-that was heard is pinged in quick succession until its path is up, where libknet waits for the interval each time.
+the timeout, which is longer for a path that has just come up. These are libknet's rules, so that a node of another make
+agrees about who can be reached. One thing is faster: a peer that was heard is pinged in quick succession until its path
+is up, where libknet waits for the interval each time.
 
 The MTU is looked for with probes of a size, which the peer answers. The first one is as large as packets can be: the
 kernel refuses it, and names the size that leaves this machine. Where that does not reach the peer the smallest one is
-tried, so that the path can be used, and then what is between.
+tried, and then what is between. Until an answer comes the smallest one is taken to pass: a ring does not form where a
+node is up for one that sends it nothing. Where nothing passes the path cannot be *used*, though it is up.
 """
 
 from __future__ import annotations
@@ -162,6 +163,7 @@ class Path:
         self.is_up, self.lasted, self.since = True, now - self.since, now
         self.ups += 1
         if not self._fixed:
+            self.mtu = SMALLEST_MTU
             self._search(now)
         return PathChange.UP
 

@@ -60,6 +60,16 @@ def test_nothing_is_sent_to_whom_cannot_be_reached():
     assert not [way for _, *way, datagram in net.wire if way[1] == 3 and datagram[1] == knet.DATA]
 
 
+def test_a_narrow_path_is_used_at_once():
+    net = Net(config(3))
+    net.carries = {(1, 2, 0): 700, (2, 1, 0): 700}
+    net.start()
+    net.run(0.2)
+    net.send(1, 0, packet(5000))
+    net.run(0.1)
+    assert net.received[2] == net.received[3] == [packet(5000)]
+
+
 def test_an_unknown_target_is_counted():
     net = formed()
     net.send(1, 7, packet(100))
