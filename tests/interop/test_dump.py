@@ -21,17 +21,29 @@ def messages(count):
     return lambda events: sum(event["event"] == "message" for event in events) >= count
 
 
-@pytest.mark.parametrize(("transport", "ipv6"), [("udpu", False), ("udpu", True), ("udp", False)])
-async def test_every_packet_is_explained(mixed_ring, transport, ipv6):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transport": "udpu"},
+        {"transport": "udpu", "ipv6": True},
+        {"transport": "udp"},
+        {"transport": "knet"},
+        {"transport": "knet", "links": 2, "link_mode": "active", "secrets": ("aes256", "sha256")},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+async def test_every_packet_is_explained(mixed_ring, settings):
     with trio.fail_after(PATIENCE):
-        ring = mixed_ring(3, transport=transport, ipv6=ipv6, quorum=())
+        ring = mixed_ring(3, quorum=(), **settings)
+        is_knet = settings["transport"] == "knet"
+        conf = ["-c", str(ring.config[3])] if is_knet else []
         await ring.start_corosync(1, 2)
         async with trio.open_nursery() as nursery:
             # At the switch all is seen, at three interfaces each; at a node what it sends and receives.
-            everything = await Program(["totem", "dump", "--json", "--live"], ring.network.switch.command()).start(
-                nursery
-            )
-            of_one = await Program(["totem", "dump", "--json", "--live", "eth0"], ring.place(1).command()).start(
+            everything = await Program(
+                ["totem", "dump", "--json", *conf, "--live"], ring.network.switch.command()
+            ).start(nursery)
+            of_one = await Program(["totem", "dump", "--json", *conf, "--live", "eth0"], ring.place(1).command()).start(
                 nursery
             )
             for dump in (everything, of_one):
@@ -62,7 +74,10 @@ async def test_every_packet_is_explained(mixed_ring, transport, ipv6):
                     if message["name"] == "cpg.mcast" and message["sender"] == sender
                 ]
                 assert sizes == list(SIZES)
-            assert {"join", "token", "mcast", "commit_token"} <= {line["type"] for line in lines}
+            kinds = {"join", "token", "mcast", "commit_token"} | ({"ping", "pong"} if is_knet else set())
+            assert kinds <= {line["type"] for line in lines}
+            if is_knet:
+                assert {line["knet"]["sealed"] for line in lines} == {"secrets" in settings}
         seen = everything.events[-1]["summary"]
         assert set(seen["sent"]["token"]) == {"1", "2", "3"}
         assert seen["troubles"]["sightings of a datagram at a further interface"]

@@ -50,19 +50,28 @@ def test_cfgtool(two_nodes):
     assert place.run("corosync-cfgtool", "-a", "2") == "10.77.0.2\n"
 
 
-async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "mtu"),
+    [({}, 1446), ({"links": 2, "secrets": ("aes256", "sha256")}, 1397)],
+    ids=["one-link", "two-sealed-links"],
+)
+async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_path, settings, mtu):
     """Node 1 is ours, node 2 is a Corosync, node 3 is not there: the tools say the same on both, from either side."""
-    with RingOfOurs(tmp_path, 3, real=(2,), transport="knet", token=1000) as ring:
+    with RingOfOurs(tmp_path, 3, real=(2,), transport="knet", token=1000, **settings) as ring:
         await ring.start_corosync(1, 2)
         await ring.wait_ring(1, 2)
+        address, links = ring.network.address, range(settings.get("links", 1))
 
         def expected(k, other):
-            link = f"LINK: 0 udp (10.77.0.{k}->10.77.0.{other}) enabled connected mtu: 1446"
+            ways = [f"{link} udp ({address(k, link)}->{address(other, link)})" for link in links]
             states = {k: "localhost", other: "connected", 3: "disconnected"}
             nodes = "".join(f"\t\tnodeid:          {node}:\t{state}\n" for node, state in sorted(states.items()))
             return (
-                f"Local node ID {k}, transport knet\nnodeid: {other} reachable\n   {link}\n\n",
-                f"Local node ID {k}, transport knet\nLINK ID 0 udp\n\taddr\t= 10.77.0.{k}\n\tstatus:\n{nodes}",
+                f"Local node ID {k}, transport knet\nnodeid: {other} reachable\n"
+                + "".join(f"   LINK: {way} enabled connected mtu: {mtu}\n" for way in ways)
+                + "\n",
+                f"Local node ID {k}, transport knet\n"
+                + "".join(f"LINK ID {link} udp\n\taddr\t= {address(k, link)}\n\tstatus:\n{nodes}" for link in links),
             )
 
         def shown(k):
@@ -82,7 +91,8 @@ async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_pat
         assert ours["stats.knet.node3.link0.connected"] == "0"
         for prefix in ("totem.", "nodelist.", "runtime.config.totem.interface.", "runtime.config.totem.knet"):
             known, real = ring.cmap(1, prefix), ring.cmap(2, prefix)
-            common = known.keys() & real.keys() - {"nodelist.local_node_pos", "totem.interface.0.bindnetaddr"}
+            own = {"nodelist.local_node_pos", *(f"totem.interface.{link}.bindnetaddr" for link in links)}
+            common = (known.keys() & real.keys()) - own
             assert {key: known[key] for key in common} == {key: real[key] for key in common}
             assert common
         ring.kill_corosync(2)
