@@ -159,7 +159,8 @@ class Replay:
     def _feed(self, event: Packet | list[Packet] | Knet | int, time: float) -> None:
         model = self._model
         if isinstance(event, Knet):
-            model.reconfigure(replaced(model.settings, cipher=event.cipher, hash=event.hash), Clear())
+            model.accept(replaced(model.settings, cipher=event.cipher, hash=event.hash), Clear())
+            model.use_accepted(time)
             return
         if isinstance(event, int):
             model.unreachable(0, event, time)

@@ -7,6 +7,7 @@ import random
 from tests.sim.scenarios import judge
 from totem.config import Config, Knet, LinkSettings
 from totem.links.arrivals import Arrivals
+from totem.links.crypto import seal_of
 from totem.links.machine import Links
 from totem.links.path import PathChange
 from totem.testing.cluster import Cluster
@@ -139,6 +140,27 @@ def a_restarted_node_is_heard_at_once(*foreign: int) -> None:
     cluster[2].crash()
     cluster[2].start()
     assert cluster.run_until(cluster.one_ring, 8), cluster
+    judge(cluster)
+
+
+def keys_change_under_load(*foreign: int) -> None:
+    """All accept the next key, then each uses it at some moment: the ring stays, and nothing is lost."""
+    first, second = (bytes([fill]) * 200 for fill in (1, 2))
+    cluster = cluster_over_knet(foreign=foreign, cipher="aes256", hash="sha256", key=first)
+    ring_id = cluster.installed_ring
+    new = Knet(cipher="aes128", hash="sha512", key=second)
+    links = [node.links for node in cluster.running if node.links is not None]
+    for one in links:
+        one.machine.accept(new, seal_of(new, random.Random(3).randbytes))
+    for one in links:
+        send_some(cluster, 10, 5000)
+        cluster.run_for(0.01)
+        one.use_accepted()
+    for _ in range(20):
+        send_some(cluster, 10, 5000)
+        cluster.run_for(0.2)
+    assert cluster.installed_ring == ring_id
+    assert {room_of(cluster, node_id) for node_id in (1, 2, 3)} == {1365}
     judge(cluster)
 
 

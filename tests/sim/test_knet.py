@@ -52,6 +52,11 @@ def test_an_mtu_that_the_computer_knows_is_used_at_once(foreign: tuple[int, ...]
     knet_scenarios.an_mtu_that_the_computer_knows_is_used_at_once(*foreign)
 
 
+@MAKES
+def test_keys_change_under_load(foreign: tuple[int, ...]) -> None:
+    knet_scenarios.keys_change_under_load(*foreign)
+
+
 @pytest.mark.parametrize("foreign", [(), (1,), (2,)])
 def test_a_restarted_node_is_heard_at_once(foreign: tuple[int, ...]) -> None:
     knet_scenarios.a_restarted_node_is_heard_at_once(*foreign)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from totem.config import IP_UDP_HEADERS, Config
+from totem.config import IP_UDP_HEADERS, Config, Knet
+from totem.links.crypto import Seal
 from totem.testing.network import Planes
 
 PAUSE = 0.1
@@ -57,6 +58,12 @@ class LinksMachine(Protocol):
 
     def delay(self, seconds: float) -> None:
         """Wait longer for answers, because the process did not listen."""
+
+    def accept(self, settings: Knet, seal: Seal) -> None:
+        """Open what is sealed with another key, cipher or hash, too."""
+
+    def use_accepted(self, now: float) -> None:
+        """Send with what was accepted."""
 
     def take(self) -> Sequence[Departing]:
         """Return what is to be sent."""
@@ -130,6 +137,11 @@ class SimulatedLinks:
     def on_refusal(self, link: int, node_id: int) -> None:
         """Hear that the machine of a node has refused a datagram."""
         self.machine.unreachable(link, node_id, self._planes.now)
+        self._flush(lambda: None)
+
+    def use_accepted(self) -> None:
+        """Send with the key, cipher and hash that were accepted."""
+        self.machine.use_accepted(self._planes.now)
         self._flush(lambda: None)
 
     def _flush(self, step: Callable[[], None]) -> None:

@@ -5,7 +5,7 @@ steps, restarts, pauses, leaves, partitions, deaf and mute links, storms of loss
 seed, too, and are often unusually small. In some worlds not all nodes of this package know labels.
 
 Over knet (`--transport knet`) links fail one by one, lose by direction and by size, and change their MTU. In some
-worlds packets are signed or encrypted, or compressed.
+worlds packets are signed or encrypted, or compressed, and keys change.
 
 In the end the network heals. Then the nodes must form one ring and deliver what there is. The checkers judge the
 traces, in the mixed column where a model of a Corosync node is among the nodes (`--mixed`, see `Neighbour`). Such
@@ -29,17 +29,21 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import inf
 from typing import Protocol
 
 from totem.config import ETHERNET_MTU, Config, Knet, LinkSettings
 from totem.configuration import Guarantee, Messages, RegularConfiguration, RingId
+from totem.links.crypto import seal_of
 from totem.processor import Processor
 from totem.testing.checkers import Violation, check
 from totem.testing.cluster import AnswerAtOnce, Application, BarrierSync, Cluster, Maker, SimulatedNode, Stamp
 from totem.testing.corosync import CorosyncModel
+from totem.testing.corosync.knet import KnetModel
 from totem.testing.forger import Forger
 from totem.testing.history import History, Process
 from totem.testing.network import Conditions, Plane
+from totem.testing.simulated_links import SimulatedLinks
 from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -49,6 +53,8 @@ _MOST_EVENTS = 1_000_000
 _MOST_ANSWERS = 100
 _LONGEST_REST = 40.0
 """Seconds within which programs come to rest once everything is healed."""
+_KEY_CHANGE = 0.2
+"""Seconds in which all nodes change their keys."""
 _LONGEST_DISCOVERY = 400.0
 """Seconds for which a real node may wait for the answer to one probe that was lost, where packets are sealed."""
 _HOMEMADE_DEATH = "no room for a frame"
@@ -142,6 +148,7 @@ class World:
         self.seed = seed
         self._links_dice = random.Random(f"links {seed}")
         self._over_knet = links is not None
+        self._key_changed = -inf
         self.dice = dice = random.Random(f"world {seed}")
         self.marks: Counter[str] = Counter()
         self.early: set[tuple[Process, RingId]] = set()
@@ -196,6 +203,8 @@ class World:
                 (self._shrink_link, 1.0),
                 (self._change_mtu, 1.0),
             ]
+            if self.config.knet is not None and self.config.knet.is_sealed:
+                self.faults.append((self._change_key, 1.0))
         self.cures: list[tuple[Callable[[], None], float]] = [
             (self._start, 2.0),
             (self._resume, 1.0),
@@ -562,6 +571,34 @@ class World:
         node = dice.choice(list(self.cluster.nodes.values()))
         node.mtus[number] = dice.choice((576, 1000, 1280, 1500, 9000))
         self._tell(f"link {number}: the MTU of {node.node_id} is {node.mtus[number]}")
+
+    def _change_key(self) -> None:
+        """Change key, cipher and hash as an operator does: first all accept what comes, then all use it."""
+        if self.cluster.now < self._key_changed + 2 * _KEY_CHANGE:
+            return
+        self._key_changed = self.cluster.now
+        dice = self._links_dice
+        cipher, hash_name = dice.choice((("aes256", "sha256"), ("none", "sha256"), ("aes128", "sha512")))
+        key = dice.randbytes(128)
+        self._tell(f"change the key: {cipher}, {hash_name}")
+        for node in self.cluster.nodes.values():
+            knet = node.config.knet
+            assert knet is not None
+            new = replace(knet, cipher=cipher, hash=hash_name, key=key)
+            node.config = replace(node.config, knet=new)
+            if node.links is not None:
+                node.links.machine.accept(new, seal_of(new, self.cluster.dice.randbytes))
+                self.cluster.network.at(self.cluster.now + _KEY_CHANGE / 2 * dice.random(), self._use_key, node.links)
+                self.cluster.network.at(self.cluster.now + _KEY_CHANGE, self._drop_key, node.links)
+
+    @staticmethod
+    def _use_key(links: SimulatedLinks) -> None:
+        links.use_accepted()
+
+    @staticmethod
+    def _drop_key(links: SimulatedLinks) -> None:
+        if isinstance(links.machine, KnetModel):
+            links.machine.drop_former()
 
     def _heal(self) -> None:
         self._tell("heal")

@@ -229,6 +229,8 @@ class KnetModel:
         self.tx_seq_num = 0
         self.drops: Counter[str] = Counter()
         self._seal = seal
+        self._other: tuple[Knet, Sealing] | None = None
+        """A second configuration that is loaded."""
         self._overhead = {
             link.number: KNET_PMTUD_OVERHEAD[6 if ":" in config.nodes[0].address_on(link.number) else 4]
             + KNET_PMTUD_UDP_OVERHEAD
@@ -523,12 +525,31 @@ class KnetModel:
             return onwire_len + block >= KNET_PMTUD_SIZE or bool(last_bad and last_bad <= onwire_len + block)
         return onwire_len == KNET_PMTUD_SIZE or bool(last_bad and last_bad == onwire_len + 1) or last_bad == last_good
 
-    def reconfigure(self, settings: Knet, seal: Sealing) -> None:
-        """Send with another key, cipher or hash from now on: all links are discovered anew."""
-        self.settings, self._seal = settings, seal
+    # crypto.c
+
+    def accept(self, settings: Knet, seal: Sealing) -> None:
+        """Open what is sealed with another key, cipher or hash, too, and send as before."""
+        self._other = settings, seal
+
+    def use_accepted(self, now: float) -> None:
+        """Send with what was accepted, and discover all links anew; what was used before is still opened."""
+        if self._other is None:
+            return
+        former = self.settings, self._seal
+        (self.settings, self._seal), self._other = self._other, former
         self.data_mtu = self.calc_min_mtu()
         if self._pmtud is None:
             self._pmtud_forcerun = True
+
+    def drop_former(self) -> None:
+        """Open nothing any more but what is sealed as this node seals."""
+        self._other = None
+
+    def _open(self, datagram: bytes) -> bytes | None:
+        (packet,) = self._seal.open((datagram,))
+        if packet is None and self._other is not None:
+            (packet,) = self._other[1].open((datagram,))
+        return packet
 
     # What the kernel says.
 
@@ -597,7 +618,7 @@ class KnetModel:
     def receive(self, link: int, source: str, datagrams: Sequence[bytes], now: float) -> list[bytes]:
         """Take what has come from one address; return totem's packets, in order."""
         whole = []
-        for packet in self._seal.open(datagrams):
+        for packet in map(self._open, datagrams):
             if packet is None:
                 self.drops["unable to decrypt"] += 1
                 continue
