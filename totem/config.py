@@ -411,6 +411,15 @@ class Config:
         """The largest packet of totem that the transport carries."""
         return MAX_NETMTU if self.knet is None else MAX_KNET_PACKET
 
+    @property
+    def link_numbers(self) -> tuple[int, ...]:
+        """The numbers of the links, ascending; without knet there is link 0 alone."""
+        return tuple(link.number for link in self.knet.links) if self.knet is not None else (0,)
+
+    def addresses_of(self, node: NodeEntry) -> tuple[tuple[int, str], ...]:
+        """Return a node's addresses, each behind the number of its link."""
+        return tuple((number, node.address_on(number)) for number in self.link_numbers)
+
     def place_on(self, node: NodeEntry, link: int) -> tuple[str, int]:
         """Return a node's address and port on a link."""
         if link == 0 or self.knet is None:
@@ -571,9 +580,9 @@ class Config:
             _refuse("key", "given", "left out: crypto_hash is none, so that nothing is signed or encrypted")
 
     def _check_links(self, knet: Knet) -> None:
-        numbers = [link.number for link in knet.links]
+        numbers = self.link_numbers
         if not 1 <= len(numbers) <= MOST_LINKS or len(set(numbers)) < len(numbers):
-            _refuse("linknumber", numbers, f"of 1 to {MOST_LINKS} links, each once")
+            _refuse("linknumber", list(numbers), f"of 1 to {MOST_LINKS} links, each once")
         for link in knet.links:
             self._check_link(link)
         owners: dict[object, tuple[NodeEntry, int]] = {}

@@ -41,7 +41,7 @@ from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
 from totem.addresses import is_local, resolve
-from totem.config import LinkSettings, Logging
+from totem.config import Logging
 from totem.corosync_conf import Resolve, load, load_section, own_node
 from totem.errors import AddressUnavailable
 from totem.store import check_folder, default_directory
@@ -119,8 +119,7 @@ def _check(options: argparse.Namespace) -> int:
     node = config.node(own_node(config, options.node))
     for warning in warnings:
         _log.warning("%s", warning)
-    for link in config.knet.links if config.knet is not None else (LinkSettings(),):
-        address, _ = config.place_on(node, link.number)
+    for _, address in config.addresses_of(node):
         if not is_local(address):
             raise AddressUnavailable(f"node {node.node_id}: this machine has no address {address}", setting="node")
     check_folder(config.state_dir or default_directory())

@@ -78,17 +78,11 @@ class CfgSession(LibqbSession):
         self._node = node
 
     def _on_ring_status(self) -> bytes:
-        numbers = self._numbers
+        numbers = self._node.config.link_numbers
         own = self._node.config.node(self._node.node_id)
         names = b"".join(f"{link} {own.address_on(link)}".encode().ljust(_NAME_BYTES, b"\0") for link in numbers)
         status = b"".join(self._status(link).ljust(_STATUS_BYTES, b"\0") for link in numbers)
         return answer(ANSWER_RING_STATUS, _RINGS.pack(len(numbers), names, status))
-
-    @property
-    def _numbers(self) -> tuple[int, ...]:
-        """The numbers of the links."""
-        knet = self._node.config.knet
-        return (0,) if knet is None else tuple(link.number for link in knet.links)
 
     def _status(self, number: int) -> bytes:
         """Return the state of a link: as Corosync over knet a character for each node, 1 enabled, 3 connected too."""
@@ -105,7 +99,7 @@ class CfgSession(LibqbSession):
         config = self._node.config
         listed = [entry for entry in config.nodes if entry.node_id == node_id]
         if config.knet is not None:
-            links = {link: self._link(entry, link) for entry in listed for link in self._numbers}
+            links = {link: self._link(entry, link) for entry in listed for link in config.link_numbers}
             reachable = any(is_up for is_up, _ in links.values())
         else:
             reachable = node_id in self._node.node_ids
@@ -133,7 +127,7 @@ class CfgSession(LibqbSession):
             entry = self._node.config.node(node_id or self._node.node_id)
         except KeyError:
             return answer(ANSWER_GET_NODE_ADDRESSES, _ADDRESSES.pack(0, 0) + bytes(_ADDRESS_BYTES), Code.NOT_EXIST)
-        addresses = [ip_address(entry.address_on(link)) for link in self._numbers]
+        addresses = [ip_address(entry.address_on(link)) for link in self._node.config.link_numbers]
         head = _ADDRESSES.pack(FAMILIES[addresses[0].version], len(addresses))
         packed = b"".join(address.packed.ljust(_ADDRESS_BYTES, b"\0") for address in addresses)
         return answer(ANSWER_GET_NODE_ADDRESSES, head + packed)

@@ -168,8 +168,7 @@ class Cmap:
             prefix = f"nodelist.node.{position}."
             yield prefix + "nodeid", uint32(entry.node_id)
             yield prefix + "name", string(entry.name)
-            yield prefix + "ring0_addr", string(entry.address)
-            for link, address in entry.further:
+            for link, address in self.node.config.addresses_of(entry):
                 yield f"{prefix}ring{link}_addr", string(address)
             yield prefix + "quorum_votes", uint32(entry.votes)
             if entry.node_id == self.node.node_id:
@@ -189,7 +188,8 @@ class Cmap:
         yield "runtime.votequorum.two_node", uint8("two_node" in status.options)
 
     def _runtime(self) -> Iterator[tuple[str, Value]]:
-        listed = {entry.node_id: ((0, entry.address), *entry.further) for entry in self.node.config.nodes}
+        config = self.node.config
+        listed = {entry.node_id: config.addresses_of(entry) for entry in config.nodes}
         for node_id, joins in self._joins.items():
             prefix = f"runtime.members.{node_id}."
             yield prefix + "config_version", uint64(0)

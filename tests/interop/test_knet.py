@@ -97,6 +97,26 @@ async def test_every_cipher_and_hash(knet_ring, cipher, hash_name):
         await programs.check_health(1, 2)
 
 
+async def test_a_key_in_the_file_and_links_above_zero(knet_ring):
+    """The file is the same at both; a real node without ring0_addr finds itself by its name, so this is an address."""
+    ring = knet_ring(2, secrets=SEALED, links=2)
+    for k in ring.network.places:
+        rewrite(ring, k, f"keyfile: {ring.config[k].parent / 'authkey'}", f"key: {'a secret of many characters' * 8}")
+        for other in ring.network.places:
+            rewrite(ring, k, f"name: node{other}", f"name: {ring.network.address(other)}")
+        rewrite(ring, k, "ring0_addr", "ring3_addr")
+        rewrite(ring, k, "ring1_addr", "ring6_addr")
+    async with cast(ring, (1,)) as programs:
+        await programs.start(1, 2)
+        await programs.together(1, 2)
+        await programs.say("send 1 1000 1400 100000")
+        await programs.together(1, 2)
+        status = ring.place(1).run("corosync-cfgtool", "-s")
+        assert re.findall(r"LINK ID (\d)", status) == ["3", "6"]
+        assert status.count("\tconnected") == 2
+        await programs.check_health(1, 2)
+
+
 @pytest.mark.parametrize("secrets", [None, long(SEALED)], ids=["clear", "sealed"])
 async def test_ipv6(knet_ring, secrets):
     ring = knet_ring(3, secrets=secrets, ipv6=True, **QUICK)
@@ -111,12 +131,24 @@ async def test_ipv6(knet_ring, secrets):
         await programs.check_health(1, 2, 3)
 
 
-@pytest.mark.parametrize("places", [(1, 2, 3), long((2,)), long((1, 3))], ids=str)
-async def test_compression(knet_ring, places):
+@pytest.mark.parametrize(
+    ("model", "places"),
+    [
+        ("zlib", (1, 2, 3)),
+        long("zlib", (2,)),
+        long("zlib", (1, 3)),
+        long("bzip2", (1, 2, 3)),
+        long("lzma", (1, 2, 3)),
+    ],
+    ids=str,
+)
+async def test_compression(knet_ring, model, places):
     """Whoever compresses, all understand it."""
     ring = knet_ring(3, secrets=SEALED)
     for k in places:
-        rewrite(ring, k, "version: 2", "version: 2\n    knet_compression_model: zlib\n    knet_compression_level: 6")
+        rewrite(
+            ring, k, "version: 2", f"version: 2\n    knet_compression_model: {model}\n    knet_compression_level: 6"
+        )
     async with cast(ring, (1, 3)) as programs:
         await programs.start(1, 2, 3)
         await programs.together(1, 2, 3)

@@ -247,7 +247,8 @@ def test_links_may_begin_above_zero():
     assert warnings == ()
     node = config.node(2)
     assert (node.address, node.port, node.further) == ("10.0.1.2", 5406, ((1, "10.0.1.2"), (3, "10.0.3.2")))
-    assert [config.place_on(node, link.number) for link in config.knet.links] == [
+    assert config.addresses_of(node) == node.further
+    assert [config.place_on(node, link) for link in config.link_numbers] == [
         ("10.0.1.2", 5406),
         ("10.0.3.2", 5408),
     ]

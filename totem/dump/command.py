@@ -237,8 +237,7 @@ def _seal(settings: Knet) -> Seal:
 
 def _places(config: Config) -> dict[tuple[str, int], int]:
     """Return the links of a configuration, by address and port."""
-    links = [link.number for link in config.knet.links] if config.knet is not None else [0]
-    return {config.place_on(node, link): link for node in config.nodes for link in links}
+    return {config.place_on(node, link): link for node in config.nodes for link in config.link_numbers}
 
 
 # ---- the command line

@@ -463,6 +463,19 @@ def test_links_of_knet_in_cmap(knet):
     }
 
 
+def test_links_that_begin_above_zero(knet, client):
+    nodes = tuple(
+        NodeEntry(k, f"node{k}", f"10.78.0.{k}", 5406, further=((1, f"10.78.0.{k}"), (3, f"10.79.0.{k}")))
+        for k in (1, 2, 3)
+    )
+    links = Knet(links=(LinkSettings(1), LinkSettings(3)))
+    knet.config = Config(nodes=nodes, cluster_name="c", transport="knet", knet=links)
+    values = Cmap(knet).values(0)
+    found = {key: value.data for key, value in values.items() if key.startswith("nodelist.node.0.ring")}
+    assert found == {"nodelist.node.0.ring1_addr": b"10.78.0.1\0", "nodelist.node.0.ring3_addr": b"10.79.0.1\0"}
+    assert values["runtime.members.1.ip"].data == b"r(1) ip(10.78.0.1) r(3) ip(10.79.0.1) \0"
+
+
 def test_keys_that_are_tracked(node, client):
     service = Cmap(node)
     session = service.open(client)
