@@ -92,7 +92,7 @@ async def test_a_ring_goes_on_with_the_key_of_the_new_file(files, after):
                 assert received == [b"0", b"1", b"2"]
                 for ring in (one, two):
                     assert (ring.config.knet.cipher, ring.config.knet.hash) == after
-                    assert ring._shell.keys.links._settings.hash == after[1]
+                    assert ring._shell.keys.links._keys.settings.hash == after[1]
                 assert one.ring_id == two.ring_id == before
 
 

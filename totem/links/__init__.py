@@ -7,4 +7,5 @@ machine (`machine.Links`) has no socket and no clock: datagrams and time go in, 
     path         one link to one other node: pings, pongs, up and down, the path's MTU
     arrivals     what one other node sends: numbers, duplicates, fragments
     crypto       packets sealed and opened
+    keyring      keys that change
 """

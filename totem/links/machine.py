@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from math import inf
 from typing import Final, NamedTuple
 
 from totem.config import IP_UDP_HEADERS, Config, Knet
 from totem.links.arrivals import NUMBERS, Arrivals
 from totem.links.compression import MODELS, Unusable, compress, decompress
-from totem.links.crypto import Clear, Seal
+from totem.links.crypto import Seal
+from totem.links.keyring import Keyring
 from totem.links.path import Path, PathChange
 from totem.outbox import ALL
 from totem.wire import knet
@@ -34,8 +34,6 @@ FORCED_EVERY: Final = 8191
 STRANGE: Final = 3
 """Packets in a row that do not open, from one address, until that is reported: a real node sends a damaged one when its
 key changes."""
-OVERLAP: Final = 2.0
-"""Seconds for which packets sealed as before are accepted, once this node seals otherwise."""
 SMALLEST_ROOM: Final = 421
 """Bytes of user data that a packet always has room for (IP packets of 576 bytes, sealed)."""
 _TARGET: Final = slice(9, 13)
@@ -125,13 +123,8 @@ class Links:
         self.deadline = inf
         """When `advance` is due."""
         self._node_id = node_id
-        self._settings = settings
-        self._seal = seal
-        self._coming: tuple[Knet, Seal] | None = None
-        """What is accepted already, and used as soon as another node does."""
-        self._former: Seal | None = None
-        """What was used before, and is still accepted."""
-        self._former_until = 0.0
+        self._keys = Keyring(settings, seal, self._on_keys)
+        self._mode = settings.link_mode
         self._unopened: Counter[str] = Counter()
         """Packets that did not open since the last one that did, by source."""
         self._headers = {entry.number: IP_UDP_HEADERS[_family(config, entry.number)] for entry in settings.links}
@@ -188,7 +181,7 @@ class Links:
         )
 
     def _state(self, node_id: int, link: int, path: Path) -> LinkState:
-        room = self._settings.user_data_room(path.mtu - self._headers[link]) if path.mtu else 0
+        room = self._keys.settings.user_data_room(path.mtu - self._headers[link]) if path.mtu else 0
         numbers = (path.latency, path.samples, path.ups, path.downs)
         return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *numbers)
 
@@ -240,16 +233,16 @@ class Links:
 
     def _ping(self, peer: _Peer, link: int, moment: int, *, timed: bool) -> None:
         packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), self._seq, timed))
-        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,))))
+        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
 
     def _probe(self, peer: _Peer, link: int, path: Path, now: float) -> None:
         size = path.due_probe()
         if size is None:
             return
         path.sent_probe(now)
-        length = self._settings.packet_room(size - self._headers[link])
+        length = self._keys.settings.packet_room(size - self._headers[link])
         packet = knet.probe(self._node_id, link, size, length)
-        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,)), size))
+        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,)), size))
 
     def _note(self, peer: _Peer, link: int, change: PathChange | None, now: float) -> None:
         """Act on a change of a path."""
@@ -259,7 +252,7 @@ class Links:
         usable = [(-path.settings.priority, number) for number, path in peer.paths.items() if path.is_usable]
         usable.sort()
         numbers = tuple(number for _, number in usable)
-        peer.chosen = numbers[:1] if self._settings.link_mode == "passive" else numbers
+        peer.chosen = numbers[:1] if self._mode == "passive" else numbers
         if change is PathChange.DOWN and not any(path.is_up for path in peer.paths.values()):
             peer.arrivals.forget()
         self._set_room()
@@ -267,7 +260,7 @@ class Links:
 
     def _set_room(self) -> None:
         rooms = [
-            self._settings.user_data_room(path.mtu - self._headers[number])
+            self._keys.settings.user_data_room(path.mtu - self._headers[number])
             for peer in self._peers.values()
             for number, path in peer.paths.items()
             if path.is_usable
@@ -277,53 +270,21 @@ class Links:
     # ---- keys that change
 
     def accept(self, settings: Knet, seal: Seal) -> None:
-        """Open what is sealed with another key, cipher or hash, too, and use them with the first packet that is.
-
-        All nodes must accept before one uses them: Corosync has a message for each, in total order.
-
-        Args:
-            settings: Those of the new configuration; only key, cipher and hash are taken from them.
-            seal: How packets are protected then.
-        """
-        now = self._settings
-        new = replace(now, cipher=settings.cipher, hash=settings.hash, key=settings.key, key_source=settings.key_source)
-        self._coming = new, seal
+        """Accept packets that are sealed otherwise, too (`Keyring.accept`)."""
+        self._keys.accept(settings, seal)
 
     def use_accepted(self, now: float) -> None:
-        """Seal with what was accepted last, if that is not done yet. What was used before is accepted for a while."""
-        if self._coming is None:
-            return
-        self._former, self._former_until = self._seal, now + OVERLAP
-        (self._settings, self._seal), self._coming = self._coming, None
+        """Seal with what was accepted last from now on, if that is not done yet."""
+        self._keys.use_accepted(now)
+
+    def _on_keys(self, now: float) -> None:
+        """Find out anew how much user data a packet has room for."""
         self._set_room()
         for peer in self._peers.values():
             for link, path in peer.paths.items():
                 path.search(now)
                 self._probe(peer, link, path, now)
         self._set_deadline()
-
-    def _open(self, datagrams: Sequence[bytes], now: float) -> Sequence[bytes | None]:
-        """Return the packets, or None where one does not open. Hot: there is one seal but for moments."""
-        if self._former is not None and now >= self._former_until:
-            self._former = None
-        if self._coming is None and self._former is None:
-            return self._seal.open(datagrams)
-        return [self._open_with_any(datagram, now) for datagram in datagrams]
-
-    def _open_with_any(self, datagram: bytes, now: float) -> bytes | None:
-        coming = self._coming[1] if self._coming is not None else None
-        seals = [seal for seal in (coming, self._seal, self._former) if seal is not None]
-        seals.sort(key=lambda seal: isinstance(seal, Clear))  # in clear everything opens, so that comes last
-        for seal in seals:
-            (packet,) = seal.open((datagram,))
-            if packet is None:
-                continue
-            is_packet = packet[:1] == bytes((knet.VERSION,))
-            if seal is coming and is_packet:
-                self.use_accepted(now)
-            if is_packet or not isinstance(seal, Clear):
-                return packet
-        return None
 
     # ---- what the kernel says
 
@@ -357,7 +318,7 @@ class Links:
         if not peers:
             return
         before = self._seq
-        sealed = self._seal.seal(self._packets(train, for_all=target == ALL))
+        sealed = self._keys.seal(self._packets(train, for_all=target == ALL))
         for peer in peers:
             for link in self._ways(peer):
                 self._departures.append(Departure(link, peer.node_id, sealed))
@@ -365,7 +326,7 @@ class Links:
             self._tell_number(now)
 
     def _ways(self, peer: _Peer) -> tuple[int, ...]:
-        if self._settings.link_mode != "rr" or len(peer.chosen) < 2:
+        if self._mode != "rr" or len(peer.chosen) < 2:
             return peer.chosen
         peer.turn = (peer.turn + 1) % len(peer.chosen)
         return (peer.chosen[peer.turn],)
@@ -373,7 +334,7 @@ class Links:
     def _packets(self, train: Sequence[bytes], *, for_all: bool) -> list[bytes]:
         """Build the packets of user packets. Hot: most are whole, and all of one train."""
         room = self._room
-        if self._settings.compression == "none" and len(max(train, key=len)) <= room:
+        if self._keys.settings.compression == "none" and len(max(train, key=len)) <= room:
             headers = knet.whole_headers(self._node_id, self._next_seqs(len(train)), for_all=for_all)
             return [header + frame for header, frame in zip(headers, train, strict=True)]
         packets: list[bytes] = []
@@ -387,7 +348,7 @@ class Links:
         return packets
 
     def _compressed(self, frame: bytes) -> tuple[bytes, int]:
-        settings = self._settings
+        settings = self._keys.settings
         if settings.compression == "none" or len(frame) <= settings.compression_threshold:
             return frame, 0
         smaller = compress(settings.compression, settings.compression_level, frame)
@@ -423,7 +384,7 @@ class Links:
         packets: list[bytes] = []
         own = self._own_target
         has_opened = False
-        for packet in self._open(datagrams, now):
+        for packet in self._keys.open(datagrams, now):
             if packet is None:
                 self._drop_sealed(source)
                 continue
@@ -481,7 +442,7 @@ class Links:
         self._unopened[who] += 1
         if self._unopened[who] < STRANGE:
             return
-        settings = self._settings
+        settings = self._keys.settings
         mine = f"crypto_cipher {settings.cipher}, crypto_hash {settings.hash}, the key of {settings.key_source}"
         self.notice(
             f"sealed otherwise by {who}",
@@ -501,7 +462,8 @@ class Links:
             self.notice(
                 f"another version by {self._known(source)}",
                 f"datagrams from {source} are not packets of knet as this node reads them, and are dropped: most "
-                f"likely it encrypts, while crypto_cipher is {self._settings.cipher} here: set the same at all nodes",
+                f"likely it encrypts, and here crypto_cipher is {self._keys.settings.cipher}: "
+                f"set the same at all nodes",
             )
         elif peer is None:
             is_own = node_id == self._node_id
@@ -533,7 +495,7 @@ class Links:
         return False
 
     def _answer(self, peer: _Peer, link: int, packet: bytes) -> None:
-        self._departures.append(Departure(link, peer.node_id, self._seal.seal((packet,))))
+        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
 
     def _on_ping(self, peer: _Peer, said: Ping, packet: bytes, now: float) -> None:
         self._answer(peer, said.link, knet.pong(self._node_id, packet))

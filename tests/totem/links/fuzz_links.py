@@ -40,7 +40,7 @@ class Attack:
         self.net.run(0.1)
         self.sent = {datagram for _, _, target, _, datagram in self.net.wire if target == 1}
         self.corpus = sorted(self.sent)
-        self.inside = [opened for opened in self.net[1]._seal.open(self.corpus) if opened is not None]
+        self.inside = [opened for opened in self.net[1]._keys.open(self.corpus, 0.0) if opened is not None]
         self.target = self.net[1]
         self.target.notice = lambda cause, text: None
         self.seed = seed
@@ -68,7 +68,7 @@ class Attack:
         if dice.random() < 0.5:  # what comes first decides most
             kind = dice.choice((knet.DATA, knet.PING, knet.PONG, knet.PROBE, knet.PROBE_REPLY, dice.randrange(256)))
             inside = knet.prefix(kind, dice.choice((1, 2, 3, 9))) + inside[knet.PREFIX_BYTES :]
-        return self.net[2]._seal.seal((inside,))[0]
+        return self.net[2]._keys.seal((inside,))[0]
 
 
 def run(runs: int, seed: int) -> dict[str, int]:

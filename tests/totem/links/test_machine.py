@@ -268,7 +268,7 @@ def test_all_go_on_with_a_new_key_and_nothing_is_lost(before, after):
     for node_id in net.links:
         assert sorted(net.received[node_id]) == sorted(told for told in sent if told[-1:] != b"%d" % node_id)
         assert net.whats(node_id) == [(other, 0, PathChange.UP) for other in net.links if other != node_id]
-        assert net[node_id]._settings == net.knet(**after)
+        assert net[node_id]._keys.settings == net.knet(**after)
     assert net.notices == []
 
 
@@ -303,7 +303,7 @@ def test_a_key_that_nobody_uses_is_accepted_and_not_used():
     assert net[2].is_reachable(1)
     net.wire.clear()
     net.run(2)
-    assert all(net[2]._seal.open([datagram]) != [None] for _, source, *_, datagram in net.wire if source == 1)
+    assert all(net[2]._keys.open([datagram], net.now) != [None] for _, source, *_, datagram in net.wire if source == 1)
 
 
 def test_a_node_that_has_not_the_new_key_is_left_behind_and_named():
@@ -395,7 +395,7 @@ def test_hostile_packets_raise_nothing(secrets):
     net = formed(3, links=2, **secrets)
     dice = random.Random(7)
     wires = [datagram for *_, datagram in net.wire]
-    sealed = net[2]._seal
+    sealed = net[2]._keys
     for _ in range(20_000):
         datagram = bytearray(dice.choice(wires) if dice.random() < 0.8 else dice.randbytes(dice.randrange(100)))
         for _ in range(dice.randrange(4)):
