@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from cpg import aio, blocking, testing
     from cpg.embedded import EmbeddedRing, open_ring
     from cpg.libcpg.corosync import CorosyncRing, open_corosync
+    from totem.links.machine import LinkState
 
 AGREED = Guarantee.AGREED
 """Deliver a message in the one order: the default."""
@@ -98,6 +99,7 @@ __all__ = [
     "Guarantee",
     "Level",
     "Link",
+    "LinkState",
     "Member",
     "Message",
     "MessageTooLong",
@@ -130,6 +132,7 @@ __all__ = [
 _LATER = {
     "CorosyncRing": "cpg.libcpg.corosync",
     "EmbeddedRing": "cpg.embedded",
+    "LinkState": "totem.links.machine",
     "open_corosync": "cpg.libcpg.corosync",
     "open_ring": "cpg.embedded",
 }

@@ -87,7 +87,7 @@ class Link(NamedTuple):
     up: bool
     """Whether the node answers over it."""
     mtu: int
-    """Bytes of the largest IP packet that passes; 0: not known, so it carries no messages."""
+    """Bytes of the largest IP packet that passes, as far as is known; 0: it carries no messages."""
     since: float
     """When it came up, went down or was first tried, in seconds since the epoch."""
 

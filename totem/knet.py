@@ -309,8 +309,13 @@ class KnetEndpoint:
                 self._unlogged_mtus.add((node_id, link))
             return
         text = f"is down, after {change.lasted:.1f} s up"
-        if not self.links.is_reachable(node_id):
+        left = [str(number) for number, path in self.links.paths(node_id).items() if path.is_usable]
+        if not left:
             text += f": node {node_id} cannot be reached"
+        elif len(left) == 1:
+            text += f": node {node_id} is reached over link {left[0]}"
+        else:
+            text += f": node {node_id} is reached over links {' '.join(left)}"
         self._log_line(logging.WARNING, change, text, now)
 
     def _log_late(self, now: float) -> None:

@@ -134,7 +134,7 @@ def _links(status: Status) -> list[str]:
             f"link {link['link']}",
             link["address"],
             f"{'up' if link['up'] else 'down'} for {timedelta(seconds=int(link['seconds']))}",
-            (f"packets of {link['mtu']} bytes" if link["mtu"] else "MTU not known") if link["up"] else "",
+            (f"packets of {link['mtu']} bytes" if link["mtu"] else "carries nothing") if link["up"] else "",
             f"{1000 * link['latency']:.2f} ms" if link["up"] else "",
         ]
         for link in status["links"]

@@ -38,7 +38,7 @@ class Seen(list):
 
     async def until_mtu(self):
         with trio.fail_after(PATIENCE):
-            while not self[-1].mtu:
+            while self[-1].mtu <= 1500:
                 await trio.sleep(0.02)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.totem.places import knet_at_addresses
 from totem.knet import MOST_LINES, KnetEndpoint
+from totem.links.path import SMALLEST_MTU
 from totem.log_pacing import INTERVAL
 
 STEP = 0.01
@@ -14,9 +15,9 @@ STEP = 0.01
 class Ring:
     """Endpoints of nodes 1 and 2, which see a clock that the test moves."""
 
-    def __init__(self, **settings):
+    def __init__(self, links=1, **settings):
         self.now = 100.0
-        self.config = knet_at_addresses(2, **settings)
+        self.config = knet_at_addresses(2, links, **settings)
         self.endpoints = {}
         self.deaf = set()
         """Nodes that read nothing."""
@@ -52,8 +53,8 @@ class Ring:
 def make_ring():
     rings = []
 
-    def make(**settings):
-        rings.append(Ring(**settings))
+    def make(links=1, **settings):
+        rings.append(Ring(links, **settings))
         return rings[-1]
 
     yield make
@@ -77,7 +78,7 @@ def test_a_link_comes_up_carries_packets_and_goes_down(make_ring, lines):
     ring.start(2)
     ring.run(11)
     up, *_, good = ring.states
-    assert (up.node_id, up.link, up.is_up, up.mtu) == (2, 0, True, 0)
+    assert (up.node_id, up.link, up.is_up, up.mtu) == (2, 0, True, SMALLEST_MTU)
     assert good.is_up
     assert good.mtu > 1500
     assert good.since == up.since
@@ -97,6 +98,22 @@ def test_a_link_comes_up_carries_packets_and_goes_down(make_ring, lines):
             f"node 1: link 0 to node 2 is down, after {down.since - up.since:.1f} s up: node 2 cannot be reached",
         )
     ]
+
+
+@pytest.mark.parametrize(("links", "left"), [(2, "link 1"), (3, "links 1 2")])
+def test_what_is_left_when_a_link_is_down(make_ring, lines, monkeypatch, links, left):
+    ring = make_ring(links)
+    ring.start(2)
+    ring.run(12)
+    two = ring.endpoints[2]
+    monkeypatch.setattr(
+        two, "_depart", lambda departure, now: departure.link and KnetEndpoint._depart(two, departure, now)
+    )
+    ring.run(2)
+    (level, text) = lines()[-1]
+    assert level == "WARNING"
+    assert text.startswith("node 1: link 0 to node 2 is down, after ")
+    assert text.endswith(f" s up: node 2 is reached over {left}")
 
 
 def test_a_link_that_comes_and_goes_does_not_fill_the_log(make_ring, lines):

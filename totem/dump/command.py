@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORTS = range(5404, 5413)
 """Corosync's: 5405 and the port before it, and with knet those behind it for further links."""
+CIPHER, HASH = "aes256", "sha256"
+"""What opens packets where only a key is given: what secauth stands for."""
 REFUSED_BEFORE_COMPLAINT = 20
 """Datagrams of which none opens, before that is reported while more are awaited."""
 ANY = ""
@@ -220,8 +222,7 @@ def _colours(output: TextIO) -> bool:
 def _opening(options: argparse.Namespace) -> tuple[Collection[int], KnetReader]:
     """Return the ports at which everything is a ring's, and the reader of knet. Raises ConfigError, OSError."""
     if options.config is None:
-        seal = None if options.key is None else _seal(Knet(cipher=options.cipher, hash=options.hash, key=options.key))
-        return options.port or DEFAULT_PORTS, KnetReader(seal)
+        return options.port or DEFAULT_PORTS, KnetReader(_seal_of_key(options))
     config = load(options.config).config
     places = _places(config)
     ports = {port for _, port in places}
@@ -229,6 +230,15 @@ def _opening(options: argparse.Namespace) -> tuple[Collection[int], KnetReader]:
         ports |= {port - 1 for port in ports}
     seal = _seal(config.knet) if config.knet is not None and config.knet.is_sealed else None
     return options.port or ports, KnetReader(seal, places)
+
+
+def _seal_of_key(options: argparse.Namespace) -> Seal | None:
+    """Return what opens packets with the key that was given. Raises ConfigError."""
+    if options.key is None:
+        if options.cipher or options.hash:
+            raise ConfigError("--cipher and --hash go with --key; -c has them from the configuration")
+        return None
+    return _seal(Knet(cipher=options.cipher or CIPHER, hash=options.hash or HASH, key=options.key))
 
 
 def _seal(settings: Knet) -> Seal:
@@ -309,10 +319,8 @@ with the key.""",
         help="the ring's corosync.conf: its ports and links, and what opens encrypted packets",
     )
     keys.add_argument("--key", type=_key, metavar="KEYFILE", help="the key file that opens encrypted packets")
-    command.add_argument(
-        "--cipher", choices=("none", *CIPHERS), default="aes256", help="with --key: crypto_cipher (default: aes256)"
-    )
-    command.add_argument("--hash", choices=HASHES, default="sha256", help="with --key: crypto_hash (default: sha256)")
+    command.add_argument("--cipher", choices=("none", *CIPHERS), help=f"with --key: crypto_cipher (default: {CIPHER})")
+    command.add_argument("--hash", choices=HASHES, help=f"with --key: crypto_hash (default: {HASH})")
     tokens = command.add_mutually_exclusive_group()
     tokens.add_argument("--tokens", action="store_true", help="show each token, ping and fragment (as --json does)")
     tokens.add_argument("--no-tokens", action="store_true", help="show no token")

@@ -43,7 +43,7 @@ COPY_SECONDS: Final = 5.0
 LONGEST_OF_TRAIN: Final = 9216
 """Bytes of the longest sealed packets that are looked for in trains: beyond them a link needs no trains."""
 MOST_SCANS: Final = 16
-"""Datagrams in a row that are searched for packets that open, in vain."""
+"""Datagrams that are searched for packets in vain, more than others open."""
 MOST_SIZES: Final = 16
 MOST_IN_TRAIN: Final = 128
 """Packets that the kernel puts together."""
@@ -160,6 +160,7 @@ class KnetReader:
         is_sealed = bool(packets)
         if is_sealed:
             self.opened += 1
+            self._scans = max(0, self._scans - 1)
         elif looks_like_knet(payload) or (is_expected and _begins(payload)):
             packets = [payload] if is_cut else clear_train(payload)
         elif is_expected and not is_cut:
@@ -181,7 +182,6 @@ class KnetReader:
         for size in range(_SMALLEST_SEALED, min(len(payload), LONGEST_OF_TRAIN + 1)):
             if self._open_one(payload[:size]) is not None and (packets := self._open_train(payload, size)):
                 self._sizes = [size, *self._sizes[: MOST_SIZES - 1]]
-                self._scans = 0
                 return packets
         self._scans += 1
         return []

@@ -75,7 +75,7 @@ class LinkState(NamedTuple):
     since: float
     """When it came up, went down, or was first tried: on the clock of `now`."""
     mtu: int
-    """Bytes of the largest IP packet that passes; 0: not known."""
+    """Bytes of the largest IP packet that passes, as far as is known; 0: none does."""
     room: int
     """Bytes of user data in such a packet: the MTU as Corosync shows it."""
     latency: float

@@ -199,7 +199,7 @@ async def test_status_shows_links(daemon):
         "  to node 2  link 0  10.77.0.2  up for 0:01:02    packets of 1500 bytes  0.21 ms\n"
         "  to node 2  link 1  10.78.0.2  down for 0:01:02\n"
     ) in text
-    assert "up for 0:01:02  MTU not known  0.21 ms" in "\n".join(
+    assert "up for 0:01:02  carries nothing  0.21 ms" in "\n".join(
         ring_lines(told | {"links": [link | {"mtu": 0}]}, rates(told, told))
     )
 

@@ -413,4 +413,5 @@ def test_keys_and_confs_that_are_none(capsys, tmp_path):
         with pytest.raises(SystemExit):
             main(["dump", SEALED, *arguments])
         assert text in capsys.readouterr().err
+    assert "go with --key" in dump(capsys, SEALED, "--hash", "md5", code=1)[1]
     assert "No such file or directory" in dump(capsys, SEALED, "-c", str(tmp_path / "none"), code=1)[1]

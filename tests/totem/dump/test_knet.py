@@ -309,6 +309,17 @@ def test_after_some_strangers_no_more_trains_are_looked_for(monkeypatch):
     assert reader.refused == knet.MOST_SCANS + 1
 
 
+def test_strangers_do_not_end_the_search_for_trains():
+    sealing = Knet(cipher="aes256", hash="sha256", key=KEY)
+    reader, seal = reader_of(sealing), seal_of(sealing, os.urandom)
+    for _ in range(knet.MOST_SCANS):
+        list(reader.take(datagram(os.urandom(200))))
+    pieces = seal.seal(cut(1, 1, mcast(1, said(b"x" * LONG)), 1021))
+    assert [record.kind for record in reader.take(datagram(b"".join(pieces)))] == [FOREIGN]
+    list(reader.take(datagram(pieces[0])))
+    assert len(list(reader.take(datagram(b"".join(pieces))))) == 4
+
+
 # ---- keys
 
 
