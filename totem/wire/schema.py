@@ -20,7 +20,9 @@ from construct import (
     GreedyRange,
     GreedyString,
     IfThenElse,
+    Int8sl,
     Int8ul,
+    Int16ub,
     Int16ul,
     Int32ul,
     Int64ul,
@@ -35,7 +37,7 @@ from construct import (
     this,
 )
 
-from totem.wire import layout
+from totem.wire import knet, layout
 from totem.wire.layout import (
     FRAME_COMPACT,
     FRAME_PLAIN,
@@ -278,3 +280,54 @@ HINT_VALUES = {
 }
 Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
 Hint = block(layout.HINT_MAGIC, HINT_VALUES)
+
+
+# knet
+
+
+def knet_header(kind: Construct) -> Construct:
+    """Return the header of knet's packets of some kinds."""
+    return Struct(
+        "kh_version" / Const(knet.VERSION, Int8ul) * "1",
+        "kh_type" / kind * "0x00 data, 0x81 ping, 0x82 pong, 0x83 probe of the MTU, 0x84 its answer",
+        "kh_node" / Int16ub * "big endian: node id of the sender",
+        "kh_max_ver" / Int8ul * "0; not read",
+        "kh_pad1" / Int8ul * "0; not read",
+    )
+
+
+KnetHeader = knet_header(OneOf(Int8ul, [knet.DATA, knet.PING, knet.PONG, knet.PROBE, knet.PROBE_REPLY]))
+
+KnetPing = Struct(
+    "header" / knet_header(OneOf(Int8ul, [knet.PING, knet.PONG])),
+    "khp_ping_link" / Int8ul * "number of the link, the same at both ends",
+    "khp_ping_time" / Bytes(16) * "the clock of the node that asks: i64 seconds, i64 nanoseconds; only given back",
+    "khp_ping_seq_num" / Int16ub * "big endian: number of its last data packet; 0: none since its start",
+    "khp_ping_timed" / Int8ul * "1: regular; 0: it only tells the number",
+    Rest,
+)
+
+KnetProbe = Struct(
+    "header" / knet_header(OneOf(Int8ul, [knet.PROBE, knet.PROBE_REPLY])),
+    "khp_pmtud_link" / Int8ul * "number of the link",
+    "khp_pmtud_size" / Int16ul * "size of the IP packet that is tried; only given back",
+    "khp_pmtud_data" / GreedyBytes * "of a probe: zeros up to the size; of an answer: nothing",
+)
+
+KnetData = Struct(
+    "header" / knet_header(Const(knet.DATA, Int8ul)),
+    "khp_data_seq_num" / Int16ub * "big endian: number of the user packet, the same in all fragments and to all nodes",
+    "khp_data_compress" / Int8ul * "0 none, 1 zlib, 5 lzma, 6 bzip2: of the whole user packet",
+    "khp_data_pad1" / Int8ul * "0; not read",
+    "khp_data_bcast" / Int8ul * "1: for all; not read",
+    "khp_data_frag_num" / Int8ul * "number of fragments; 1: it is whole",
+    "khp_data_frag_seq" / Int8ul * "which fragment, from 1 on; 0 where it is whole",
+    "khp_data_channel" / Int8sl * "0; packets of others are dropped",
+    "khp_data_userdata" / GreedyBytes * "a packet of totemsrp, or a fragment of one",
+)
+
+
+def knet_format(packet: bytes) -> Struct:
+    """Return the format of a packet by its type."""
+    kind = KnetHeader.parse(packet)["kh_type"]
+    return {knet.DATA: KnetData, knet.PING: KnetPing, knet.PONG: KnetPing}.get(kind, KnetProbe)

@@ -84,7 +84,7 @@ def _type(declared: Construct) -> str:
         case Struct():
             return next(name for name, value in vars(schema).items() if _field_names(value) == _field_names(core))
         case FormatField():
-            return f"u{8 * core.sizeof()}"
+            return f"{'i' if core.fmtstr[-1].islower() else 'u'}{8 * core.sizeof()}"
         case _:
             return "bytes"
 

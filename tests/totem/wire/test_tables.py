@@ -5,7 +5,7 @@ from pathlib import Path
 
 from construct import Struct
 
-from totem.wire import layout, schema, tables
+from totem.wire import knet, layout, schema, tables
 
 DOCUMENT = Path(tables.__file__).parents[2] / "docs" / "wire.md"
 
@@ -34,6 +34,8 @@ def test_fixed_parts_are_as_long_as_in_the_layout():
         "msg_len",
         "pieces",
         "values",
+        "khp_pmtud_data",
+        "khp_data_userdata",
     }
 
     def size(struct: Struct) -> int:
@@ -51,4 +53,7 @@ def test_fixed_parts_are_as_long_as_in_the_layout():
     assert size(schema.MembCommitTokenMembEntry) == layout.COMMIT_ENTRY.size
     assert size(schema.TokenHoldCancel) == header + layout.RING_ID.size
     assert size(schema.TotempgMcast) == layout.FRAME.size
+    assert size(schema.KnetPing) == knet.PING_BYTES
+    assert size(schema.KnetProbe) == knet.PROBE_BYTES
+    assert size(schema.KnetData) == knet.DATA_HEADER
     assert size(schema.Hello) == size(schema.Hint) == layout.BLOCK.size
