@@ -324,6 +324,8 @@ def test_what_has_no_bearing_on_a_ring_is_read_over():
         ),
         (small_with("interface {\nmcastport: 70000\n}"), "x:3: mcastport: 70000", "65535"),
         (small_with("interface {\nttl: 2\n}"), "x:3: ttl: 2", "udp"),
+        (small_with("interface {\nknet_link_priority: 2\n}"), "x:3: totem.interface.knet_link_priority", "udpu"),
+        (small_with("link_mode: ring"), "x:2: totem.link_mode: 'ring'", "passive, active, rr"),
         (SMALL.replace("nodeid: 1", "nodeid: one"), "x:7: nodelist.node.nodeid: 'one'", "a number"),
         (small_with("ring1_addr: 10.0.0.1", "  node"), "x:6: only ring0_addr", "knet"),
         (small_with("ring7_addr: 10.0.0.1", "  node"), "x:6: only ring0_addr", "knet"),

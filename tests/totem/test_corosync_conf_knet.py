@@ -433,6 +433,8 @@ def test_a_key_file_that_cannot_be_used_is_refused_at_its_line(tmp_path):
 
 LOCAL = [one(node, (0, 1), ring0_addr=f"127.0.0.{node}", ring1_addr=f"127.0.1.{node}") for node in (1, 2)]
 
+ONE_LINK = [one(node, ring0_addr=f"127.0.0.{node}") for node in (1, 2)]
+
 
 @pytest.mark.corosync
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("corosync") is None, reason="needs root and Corosync")
@@ -461,6 +463,12 @@ LOCAL = [one(node, (0, 1), ring0_addr=f"127.0.0.{node}", ring1_addr=f"127.0.1.{n
         (conf(nodes=[LOCAL[0], LOCAL[1].replace("name: n2\n", "")]), False),
         (conf(nodes=[lines.replace("ring1", "ring5") for lines in LOCAL]), True),
         (conf(nodes=[lines.replace("ring1", "ring8") for lines in LOCAL]), False),
+        (conf("transport: udpu\n", nodes=LOCAL), False),
+        (conf("transport: udpu\nlink_mode: rr\nknet_mtu: 9\nkeyfile: /none\n", nodes=ONE_LINK), True),
+        (conf("transport: udpu\nlink_mode: ring\n", nodes=ONE_LINK), False),
+        (conf("transport: udpu\nsecauth: on\nkeyfile: KEY\n", nodes=ONE_LINK), False),
+        (conf("transport: udpu\n", interfaces=["knet_link_priority: 0"], nodes=ONE_LINK), True),
+        (conf("transport: udpu\n", interfaces=["knet_link_priority: 2"], nodes=ONE_LINK), False),
         (conf("cluster_uuid: abc\n# " + "x" * 509 + "\n", nodes=LOCAL), False),
     ],
 )

@@ -111,6 +111,7 @@ class ConfReader:
             settings |= self._read_knet(totem, nodelist)
         else:
             self._refuse_secrets(totem)
+            self._take(totem, "link_mode", KNET_TOTEM["link_mode"], "")  # without effect, but Corosync checks it
             settings |= self._read_interface(totem, settings["transport"])
         settings["nodes"] = self._read_nodes(nodelist, totem, settings)
         settings |= self._read_token(totem, len(settings["nodes"]))
@@ -339,6 +340,9 @@ class ConfReader:
             if transport == "udp":
                 self._refuse(line, "broadcast is not supported: write a mcastaddr")
             self.survey.warn(line, f"totem.interface.broadcast has no effect with transport {transport}")
+        if self._take(interface, "knet_link_priority", small_number, 1) > 1:
+            line = self._lines["knet_link_priority", None]
+            self._refuse(line, f"totem.interface.knet_link_priority: leave it out with transport {transport}")
         port = self._take(interface, "mcastport", number, DEFAULT_PORT)
         return {"port": port, **self._read(interface, INTERFACE)}
 
