@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
 
+from totem.config import HASHES
 from totem.dump.network import Datagram
 from totem.dump.order import Copy
 from totem.links.compression import MODELS, Unusable, decompress
@@ -136,6 +137,8 @@ class KnetReader:
         self._asked: OrderedDict[tuple[object, ...], _Asked] = OrderedDict()
         self._ways: OrderedDict[tuple[str, int, int | None, str, str], None] = OrderedDict()
         """Ways on which a ping or a pong was seen."""
+        self._signatures: OrderedDict[tuple[str, int], int] = OrderedDict()
+        """Bytes that sign the packets in clear, by address and port."""
         self._sizes: list[int] = []
         """Bytes of the sealed packets in the trains seen last."""
         self._scans = 0
@@ -202,6 +205,8 @@ class KnetReader:
     ) -> KnetPacket:
         _, number, node = knet.PREFIX.unpack_from(packet)
         kind = _NAMES[number]
+        if not is_sealed:
+            packet = self._without_signature(datagram, kind, packet)
         begun = KnetPacket(kind, node, self._link_of(datagram), is_sealed, packet, position=position)
         shortest = {DATA: knet.DATA_HEADER + 1, PING: knet.PING_BYTES, PONG: knet.PING_BYTES}
         if len(packet) < shortest.get(kind, knet.PROBE_BYTES):
@@ -211,6 +216,15 @@ class KnetReader:
         if kind in (PING, PONG):
             return self._read_ping(datagram, begun, knet.read_ping(packet))
         return self._read_probe(datagram, begun, *knet.read_probe(packet))
+
+    def _without_signature(self, datagram: Datagram, kind: str, packet: bytes) -> bytes:
+        """Return a packet without what signs it, where that is not encrypted: a ping is longer by it."""
+        place = datagram.source, datagram.source_port
+        if kind in (PING, PONG):
+            size = len(packet) - knet.PING_BYTES
+            _remember(self._signatures, place, size if size in HASHES.values() else 0, MOST_PLACES)
+        size = self._signatures.get(place, 0)
+        return packet[:-size] if size else packet
 
     def _link_of(self, datagram: Datagram) -> int | None:
         return self._links.get((datagram.source, datagram.source_port))

@@ -12,7 +12,7 @@ import pytest
 from cpg.node.dump import LAYER
 from tests.totem.dump.test_records import mcast, rebuilt, said, show, texts
 from tests.totem.wire.knet_captures import CAPTURES, FILES, settings
-from totem.config import Knet
+from totem.config import HASHES, Knet
 from totem.dump import captures, knet
 from totem.dump.filters import TYPES, Filter
 from totem.dump.jsonlines import to_json
@@ -328,6 +328,22 @@ def test_clear_packets_are_shown_also_with_a_key(sealing):
     clear = wire.ping(1, Ping(0, bytes(16), 0, True))
     (record,) = reader_of(sealing).take(datagram(clear))
     assert (record.kind, record.knet.is_sealed) == ("ping", False)
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_what_is_signed_alone_is_read_without_the_key(name):
+    seal = seal_of(Knet(hash=name, key=KEY), os.urandom)
+    ping, probe, *fragments = (
+        wire.ping(1, Ping(0, bytes(16), 0, True)),
+        wire.probe(1, 0, 1500, 1000),
+        *cut(1, 1, mcast(1, said(b"x" * LONG)), 1021),
+    )
+    reader = reader_of()
+    found = [record for packet in seal.seal([ping, probe, *fragments]) for record in reader.take(datagram(packet))]
+    found += reader.take(datagram(b"".join(seal.seal(cut(1, 2, mcast(2, said(b"y" * LONG)), 1021)))))
+    kinds = ["fragment"] * 3 + ["mcast"]
+    assert [record.kind for record in found] == ["ping", "probe", *kinds, *kinds]
+    assert not [record.faults + record.notes for record in found if record.faults + record.notes]
 
 
 def test_what_the_capture_cut():
