@@ -13,7 +13,7 @@ One seed decides everything: the network's dice and each processor's dice come f
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -253,6 +253,8 @@ class SimulatedNode:
         self._end()
 
     def _end(self) -> None:
+        if self.links is not None:
+            self.cluster.link_marks += self.links.marks
         self.machine = self.links = None
         self.trace.ended = True
         self.paused = False
@@ -548,6 +550,8 @@ class Cluster:
         """All envelopes that were used, by node id and label."""
         self.labelled = 0
         """Messages that were delivered with a label."""
+        self.link_marks: Counter[str] = Counter()
+        """What has become of the links of processes that have ended, and what they have dropped."""
         self._losses = 0
 
     def _make_network(self, count: int, conditions: Conditions | None) -> Network:

@@ -7,11 +7,14 @@ says nothing. Where no process runs, the computer refuses what comes, as the ker
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from totem.config import IP_UDP_HEADERS, Config, Knet
 from totem.links.crypto import Seal
+from totem.links.machine import LinkChange, Links
+from totem.links.path import PathChange
 from totem.testing.network import Planes
 
 PAUSE = 0.1
@@ -93,6 +96,12 @@ class SimulatedLinks:
         self._config = config
         self._node_id = node_id
         self._mtus = mtus
+        self.marks: Counter[str] = Counter()
+        """What has become of links of this package, and what they have dropped."""
+        self._found: dict[tuple[int, int], int] = {}
+        """The MTU that was found last, by node and link."""
+        if isinstance(machine, Links):
+            machine.drops = self.marks
 
     @property
     def deadline(self) -> float:
@@ -154,3 +163,14 @@ class SimulatedLinks:
                     else:
                         step()
                         plane.send(self._node_id, departure.node_id, datagram)
+        if isinstance(self.machine, Links):
+            for change in self.machine.take_changes():
+                self._mark(change)
+
+    def _mark(self, change: LinkChange) -> None:
+        what = change.what.value
+        if change.what is PathChange.MTU:
+            before = self._found.get((change.node_id, change.link), 0)
+            self._found[change.node_id, change.link] = change.mtu
+            what = "carries nothing" if not change.mtu else "carries less" if change.mtu < before else "carries more"
+        self.marks[f"link {what}"] += 1

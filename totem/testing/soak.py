@@ -42,7 +42,7 @@ from totem.testing.corosync import CorosyncModel
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.forger import Forger
 from totem.testing.history import History, Process
-from totem.testing.network import Conditions, Plane
+from totem.testing.network import Conditions, Plane, flip_or_cut, spoil_header
 from totem.testing.simulated_links import SimulatedLinks
 from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
@@ -84,6 +84,18 @@ SOMETIMES = frozenset(
     "drop node left out for a while",
 }
 """What some world of a large batch must reach."""
+SOMETIMES_OVER_KNET = frozenset(
+    {
+        "link up",
+        "link down",
+        "link carries less",
+        "link carries nothing",
+        "link dropped: knet packet that has come before",
+        "link dropped: sealed otherwise",
+        "key changed",
+    }
+)
+"""The same, of what only transport knet has."""
 
 
 @dataclass(slots=True)
@@ -203,7 +215,7 @@ class World:
                 (self._shrink_link, 1.0),
                 (self._change_mtu, 1.0),
             ]
-            if self.config.knet is not None and self.config.knet.is_sealed:
+            if self._is_sealed:
                 self.faults.append((self._change_key, 1.0))
         self.cures: list[tuple[Callable[[], None], float]] = [
             (self._start, 2.0),
@@ -526,6 +538,11 @@ class World:
 
     # Links of transport knet.
 
+    @property
+    def _is_sealed(self) -> bool:
+        """Whether any damage is noticed."""
+        return self.config.knet is not None and self.config.knet.is_sealed
+
     def _choose_plane(self) -> tuple[int, Plane]:
         number = self._links_dice.choice(list(self.cluster.planes))
         return number, self.cluster.planes[number]
@@ -582,6 +599,7 @@ class World:
         cipher, hash_name = dice.choice((("aes256", "sha256"), ("none", "sha256"), ("aes128", "sha512")))
         key = dice.randbytes(128)
         self._tell(f"change the key: {cipher}, {hash_name}")
+        self.marks["key changed"] += 1
         for node in self.cluster.nodes.values():
             knet = node.config.knet
             assert knet is not None
@@ -622,6 +640,7 @@ class World:
             reorder=dice.choice((0.0, 0.0, 0.1)),
             straggle=dice.choice((0.0, 0.0, 0.05)),
             corrupt=dice.choice((0.0, 0.0, 0.05)),
+            damage=flip_or_cut if self._is_sealed else spoil_header,
         )
         everywhere = dice.random() < 0.5
         node_id = None if everywhere else dice.choice(list(self.cluster.nodes))
@@ -645,6 +664,9 @@ class World:
             if isinstance(node.machine, Processor):
                 self.marks["frames behind the token"] += node.machine.counters.multicasts_behind_token
         self.marks["told with a label"] += self.cluster.labelled
+        for links in (self.cluster.link_marks, *(node.links.marks for node in self.cluster.running if node.links)):
+            for what, count in links.items():
+                self.marks[what if what.startswith("link ") else f"link dropped: {what}"] += count
         for ring in history.rings.values():
             for segment in ring.segments.values():
                 last = None
@@ -755,9 +777,10 @@ class Totals:
             f"{self.virtual_seconds / seconds:.1f} virtual s/s"
         )
 
-    def never(self) -> list[str]:
+    def never(self, *, over_knet: bool) -> list[str]:
         """Return what should have been reached and was not."""
-        return sorted(SOMETIMES - {mark for mark, count in self.marks.items() if count})
+        sometimes = SOMETIMES | SOMETIMES_OVER_KNET if over_knet else SOMETIMES
+        return sorted(sometimes - {mark for mark, count in self.marks.items() if count})
 
 
 def _numbers(text: str) -> range:
@@ -799,7 +822,7 @@ def main(arguments: list[str] | None = None) -> int:
         if outcome.violations:
             print(f"{len(outcome.violations)} violations; replay: {worlds.replay(outcome.seed)}", flush=True)
         totals.tell_progress()
-    if totals.worlds >= 1000 and (never := totals.never()):
+    if totals.worlds >= 1000 and (never := totals.never(over_knet=worlds.links is not None)):
         print(f"never reached: {'; '.join(never)}")
     print(totals.rates())
     print(totals.line())
