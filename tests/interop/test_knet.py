@@ -260,21 +260,25 @@ async def test_a_link_is_cut_with_the_usual_timeouts(knet_ring):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("secrets", "real"), [(None, (1, 2)), (None, (2,)), (None, (3,)), (SEALED, (1, 3))], ids=str)
-async def test_one_port_carries_less(knet_ring, secrets, real):
-    """All packets are cut to what it carries; the MTU that real nodes find to ours is right, and ours to them."""
-    ring = knet_ring(3, secrets=secrets, token=4000, totem=(interface(0, PINGS),))
+@pytest.mark.parametrize("real", [(1, 2), (2,)], ids=str)
+async def test_one_port_carries_less(knet_ring, real):
+    """All packets are cut to what it carries, and the MTU that real nodes find to ours is right.
+
+    Ours is behind that port. A real node there (libknet 1.25) sends probes without end and answers nothing meanwhile,
+    so that not even a ring of real nodes comes together.
+    """
+    ring = knet_ring(3, token=4000, totem=(interface(0, PINGS),))
     ring.network.one_by_one()
     ring.network.narrow(3, 1300)
     async with cast(ring, real) as programs:
         await programs.start(1, 2, 3)
         await programs.together(1, 2, 3)
-        await programs.say("send 1 1000 1280 1400 100000 1000000")
+        await programs.say("send 1001 1281 1401 100001 1000001")
         await programs.together(1, 2, 3)
         before = ring.rings_at(real[0])
         with trio.fail_after(60):
             for k in real:
-                while set(mtus(ring, k).values()) != {_user_data(1300, secrets), _user_data(1500, secrets)}:
+                while set(mtus(ring, k).values()) != {_user_data(1300), _user_data(1500)}:
                     await trio.sleep(0.2)
         await programs.say("send 1 1000 1280 1400 100000 1000000")
         await programs.together(1, 2, 3)
@@ -282,19 +286,17 @@ async def test_one_port_carries_less(knet_ring, secrets, real):
         await programs.check_health(1, 2, 3, besides=NARROW)
 
 
-def _user_data(mtu, secrets):
-    """What real nodes call the MTU of a link: the data of totem in a packet."""
-    cipher, hash_name = secrets or ("none", "none")
-    return Knet(cipher=cipher, hash=hash_name).user_data_room(mtu - IP_UDP_HEADERS[4])
+def _user_data(mtu):
+    """What real nodes call the MTU of a link: the data of totem in a packet, in clear."""
+    return Knet().user_data_room(mtu - IP_UDP_HEADERS[4])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("real", [(1, 3), (2,)], ids=str)
-async def test_a_port_carries_less_from_now_on(knet_ring, real):
+async def test_a_port_carries_less_from_now_on(knet_ring):
     """Found by the next search, here after two seconds; whatever rings come of it, all is well afterwards."""
     ring = knet_ring(3, token=1000, totem=("token_coefficient: 0", "knet_pmtud_interval: 2"))
     ring.network.one_by_one()
-    async with cast(ring, real) as programs:
+    async with cast(ring, (1, 3)) as programs:
         await programs.start(1, 2, 3)
         await programs.together(1, 2, 3)
         await programs.say("chatter 50 100 4000")

@@ -309,6 +309,10 @@ for mtu in (1400, 1300, 2000):
         nodes.run(31)
     nodes.received[2].clear()
     nodes.send(1, ALL, *TRAIN, *sent)
+    try:  # the kernel's note of this is left in the error queue
+        nodes[1]._sockets[0].sendto(bytes(5000), nodes[1]._places[0, 2])
+    except OSError:
+        nodes.settle()
     found.append((nodes.path(1, 2).mtu, nodes.received[2] == TRAIN + sent))
 print(found)
 """
