@@ -32,7 +32,7 @@ from totem.configuration import Delivery, Guarantee, RingId
 from totem.errors import RingLost
 from totem.interruption import Interruption
 from totem.labels import Envelope
-from totem.links.machine import LinkState
+from totem.links.machine import Links, LinkState
 from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, SimulatedNode
@@ -112,9 +112,13 @@ class World:
         """Cut all links between nodes that are not together in one of the parts, and restore the others."""
         self._cluster.network.partition(*parts)
 
-    def cut(self, sources: Collection[int], targets: Collection[int]) -> None:
-        """Cut the links from the ones to the others, in this direction only."""
-        self._cluster.network.cut(sources, targets)
+    def cut(self, sources: Collection[int], targets: Collection[int], link: int | None = None) -> None:
+        """Cut the links from the ones to the others, in this direction only.
+
+        `link`: the number of a link of transport knet, to cut that one alone.
+        """
+        network = self._cluster.network if link is None else self._cluster.planes[link]
+        network.cut(sources, targets)
 
     def set_conditions(self, conditions: Conditions, source: int | None = None, target: int | None = None) -> None:
         """Change what links do to datagrams: all of them, those of one source, to one target, or a single one."""
@@ -213,6 +217,8 @@ class _Shell:
         self._world._shells[self.node.node_id] = self
         try:
             self.node.start()
+            if self.node.links is not None:
+                self.node.links.on_link = lambda state: self.on_link(self._timed(state))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._world._pump)
                 await self.ended.wait()
@@ -245,8 +251,15 @@ class _Shell:
         return self.processor.real.statistics()
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return nothing: a virtual network has no links whose state is known."""
-        return ()
+        """Return the links to all other nodes, with transport knet."""
+        links = self.node.links
+        if links is None or not isinstance(links.machine, Links):
+            return ()
+        return tuple(map(self._timed, links.machine.states()))
+
+    def _timed(self, state: LinkState) -> LinkState:
+        """Return a state on trio's clock."""
+        return state._replace(since=state.since + (self._world._clock_offset or 0.0))
 
 
 class _Machine:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 from totem.config import IP_UDP_HEADERS, Config, Knet
 from totem.links.crypto import Seal
-from totem.links.machine import LinkChange, Links
+from totem.links.machine import LinkChange, Links, LinkState
 from totem.links.path import PathChange
 from totem.testing.network import Planes
 
@@ -92,6 +92,8 @@ class SimulatedLinks:
     ) -> None:
         """`mtus`: bytes of the largest IP packet that this computer sends, by the number of the link."""
         self.machine = machine
+        self.on_link: Callable[[LinkState], None] = lambda state: None
+        """Called when the state of a link of this package has changed."""
         self._planes = planes
         self._config = config
         self._node_id = node_id
@@ -166,6 +168,7 @@ class SimulatedLinks:
         if isinstance(self.machine, Links):
             for change in self.machine.take_changes():
                 self._mark(change)
+                self.on_link(self.machine.state(change.node_id, change.link))
 
     def _mark(self, change: LinkChange) -> None:
         what = change.what.value

@@ -5,10 +5,10 @@
 import pytest
 import trio
 
-from cpg.events import Confchg, Member, Message, Quorum, Reason, TotemConfchg, Transitional
+from cpg.events import Confchg, Link, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from cpg.payloads import Guarantee
 from cpg.testing import Conditions, World
-from totem.config import Config
+from totem.config import Config, Knet, LinkSettings
 from totem.config import Quorum as QuorumSection
 from totem.configuration import Level
 from totem.errors import RingLost
@@ -302,6 +302,34 @@ async def test_a_group_outside_of_its_ring_ends_with_it(nursery, autojump_clock)
             raise AssertionError
     with pytest.raises(RingLost):
         await ring.wait_members(2)
+
+
+async def test_links_of_knet(autojump_clock):
+    links = Knet(links=(LinkSettings(0), LinkSettings(1)))
+    world = World(2, config=Config.for_nodes(2, transport="knet", token=1.0, knet=links))
+    async with world.open_ring(1) as one, world.open_ring(2) as two:
+        seen = []
+        one.on_link(lambda *link: seen.append(Link(*link)))
+        await two.wait_members(2)
+        await trio.sleep(15)
+        assert [(state.node_id, state.link, state.is_up, state.mtu) for state in one.links] == [
+            (2, 0, True, 1500),
+            (2, 1, True, 1500),
+        ]
+        assert {(link.link, link.up) for link in seen[-2:]} == {(0, True), (1, True)}
+        rings = one.statistics().rings_installed
+        del seen[:]
+        for sources, targets in (((1,), (2,)), ((2,), (1,))):
+            world.cut(sources, targets, link=1)
+        cut = trio.current_time()
+        await trio.sleep(5)
+        assert [link[:4] for link in seen] == [(2, 1, False, 0)]
+        assert cut < one.links[1].since < cut + 2
+        assert one.statistics().rings_installed == rings
+        world.heal()
+        await trio.sleep(5)
+        assert seen[1][:3] == (2, 1, True)
+        assert seen[-1].mtu == 1500
 
 
 def voting(count, **section):
