@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Protocol
@@ -122,6 +122,9 @@ class Node:
         """Where keys change; None where packets are never sealed."""
         self._deliver: Deliver
         self._is_own = process_check()
+        self._attend: Callable[[Collection[int], float], None] = lambda members, now: None
+        """Told the members of each ring of ours that is installed, and nobody for any other one."""
+        self._attended = processor.ring
         self._in_turn = True
         """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
@@ -161,7 +164,17 @@ class Node:
         node = cls(processor, endpoint, store)
         if isinstance(endpoint, KnetEndpoint):
             node.keys = endpoint
+        else:
+            node._probe_with(endpoint)
         return node
+
+    def _probe_with(self, endpoint: UdpEndpoint) -> None:
+        """Look for what the paths of a ring of ours carry, and cut frames to it."""
+        processor = self.processor
+        self._attend = endpoint.attend
+        endpoint.probing.on_limit = processor.limit_frames
+        endpoint.probing.notice = processor.diagnostics.notice
+        processor.on_foreign = endpoint.hear
 
     async def run(self, deliver: Deliver, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take part in the ring until `leave` or cancellation; both announce the leave to the others.
@@ -320,6 +333,9 @@ class Node:
         processor.receive_all(endpoint.drain(limit), now)
         if endpoint.deadline <= now:
             endpoint.advance(now)
+        if processor.ring is not self._attended:
+            self._attended = processor.ring
+            self._attend(processor.members if processor.pure else (), now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:
                 processor.advance(now)

@@ -62,8 +62,9 @@ class Packer:
     )
 
     def __init__(self, frame_size: int) -> None:
-        self._capacity = frame_size - codec.MCAST_HEADER - _FRAME_HEADER
+        self._capacity: int
         """Bytes for pieces and their lengths."""
+        self.limit(frame_size)
         self._messages: deque[bytes] = deque()
         """Messages as they were queued; those with an envelope are payloads."""
         self._runs: deque[_Run] = deque()
@@ -80,6 +81,10 @@ class Packer:
         """Bytes of the headers that the queue needs where labels are not known."""
         self.queued_bytes = 0
         """Bytes queued, with the headers that a ring without labels needs."""
+
+    def limit(self, frame_size: int) -> None:
+        """Cut frames of at most this size from now on."""
+        self._capacity = frame_size - codec.MCAST_HEADER - _FRAME_HEADER
 
     def __bool__(self) -> bool:
         """Return whether something waits to be sent."""

@@ -31,7 +31,7 @@ and the other members then treat this processor as failed.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -113,6 +113,8 @@ class Processor:
             self.own_features &= ~Feature.COMPACT
         if not config.accelerated_window:
             self.own_features &= ~Feature.ACCELERATED
+        self.on_foreign: Callable[[bytes, float], bool] = lambda datagram, now: False
+        """Called with each datagram that is none of totem's; returns whether it is the shell's."""
         self.receive_buffer = RECEIVE_BUFFER
         """Bytes, as the kernel counts them, that may wait for this processor while it is busy."""
 
@@ -215,6 +217,13 @@ class Processor:
         """Bytes of messages that `multicast` accepts now."""
         return max(0, self.config.send_queue_bytes - self.packer.queued_bytes)
 
+    def limit_frames(self, packet: int) -> None:
+        """Cut frames to what IP packets of this many bytes carry, which is at most what the configuration says."""
+        config = self.config
+        frame_size = min(config.frame_size, packet - (config.packet_size - config.frame_size))
+        self.packer.limit(frame_size)
+        self.sync_packer.limit(frame_size)
+
     def interruption(self, now: float) -> Interruption | None:
         """Return what has become of the ring that was complete last; None before the first, and while it goes on."""
         return self._interruption.interruption(now, self.tokens.timeout)
@@ -283,7 +292,8 @@ class Processor:
             try:
                 self._receivers[codec.packet_type(datagram)](datagram, now)
             except MalformedDatagram as fault:
-                self.diagnostics.drop_malformed(fault.cause)
+                if not self.on_foreign(datagram, now):
+                    self.diagnostics.drop_malformed(fault.cause)
 
     def overdue(self, now: float) -> bool:
         """Return whether this process has not been run for so long that its view is stale; call it on waking.

@@ -23,14 +23,14 @@ import select
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from math import inf
+from collections.abc import Callable, Collection, Sequence
 
 import trio
 
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
 from totem.links.machine import LinkState
+from totem.links.probing import Probing
 from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
@@ -72,8 +72,8 @@ class UdpEndpoint:
         """Called with what an operator should know, each time."""
         self.on_link: Callable[[LinkState], None] = lambda state: None
         """Never called."""
-        self.deadline = inf
-        """Nothing is ever due."""
+        self.probing = Probing(config, node_id)
+        """What the paths between members of a ring of ours carry."""
         self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram
@@ -105,11 +105,33 @@ class UdpEndpoint:
         """Wait until `drain` would return something."""
         await trio.lowlevel.wait_readable(self)
 
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+        return self.probing.deadline
+
     def start(self, now: float) -> None:
         """Do nothing: all nodes of the nodelist are sent to."""
 
     def advance(self, now: float) -> None:
-        """Do nothing."""
+        """Do what is due."""
+        self.probing.advance(now)
+        self._send_probes()
+
+    def attend(self, members: Collection[int], now: float) -> None:
+        """Look for what the paths to these members carry, all of which are of this package."""
+        self.probing.attend(members, now)
+        self._send_probes()
+
+    def hear(self, datagram: bytes, now: float) -> bool:
+        """Take a datagram that is none of totem's; return whether it is a probe or an answer to one."""
+        is_mine = self.probing.receive(datagram, now)
+        self._send_probes()
+        return is_mine
+
+    def _send_probes(self) -> None:
+        for node_id, datagram in self.probing.take():
+            self._send_plain((self._places[node_id],), (datagram,))
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send frames, in order, to one node or to `ALL` others."""

@@ -274,6 +274,21 @@ async def test_a_port_of_the_switch_with_a_small_mtu(mixed_ring, capfd, sender):
         await programs.together(1, 2, 3)
 
 
+async def test_frames_shrink_to_what_a_port_of_the_switch_carries(mixed_ring, capfd):
+    """A port that was narrow before the ring was formed costs no member, and what does not pass is named."""
+    ring = mixed_ring(3, **QUICK)
+    ring.network.narrow(3, 1300)
+    ring.network.one_by_one()
+    async with cast(ring, ()) as programs:
+        await programs.start(1, 2, 3)
+        await programs.together(1, 2, 3)
+        await said(capfd, r"do not reach node 3, the largest that do have 1300: all nodes of the ring cut")
+        before = programs.rings_at(1)
+        await programs.say("send 1350 70000 1350")
+        await programs.together(1, 2, 3)
+        assert programs.rings_at(1) == before, "the ring changed"
+
+
 @pytest.mark.long
 async def test_five_nodes_come_and_go_for_two_minutes(mixed_ring):
     ring = mixed_ring(5, **QUICK)

@@ -15,6 +15,7 @@ class FakeProcessor:
     """Does what the test says, and records what is asked of it in `calls`."""
 
     node_id = 1
+    ring = None
 
     def __init__(self):
         self.calls = []

@@ -18,8 +18,15 @@ from totem.dump.knet import KnetPacket, KnetReader
 from totem.dump.network import Datagram
 from totem.dump.order import Copy, Order, WholeMessage, is_reset, runs
 from totem.errors import MalformedDatagram
-from totem.wire import codec, layout, schema
+from totem.wire import codec, layout, probes, schema
 
+_OWN_KINDS: Final = {
+    probes.PING: knet.PING,
+    probes.PONG: knet.PONG,
+    probes.PROBE: knet.PROBE,
+    probes.REPLY: knet.PROBE_REPLY,
+}
+"""What members of a ring of ours say to each other on udpu and udp, beside totem."""
 KINDS: Final = {
     layout.TYPE_TOKEN: "token",
     layout.TYPE_MCAST: "mcast",
@@ -184,6 +191,9 @@ class Reader:
 
     def _read(self, datagram: Datagram, packet_of_knet: KnetPacket | None = None) -> Record:
         payload = datagram.payload
+        own = probes.decode(payload)
+        if own is not None:
+            return Record(datagram, _OWN_KINDS[own.kind], own.node_id, notes=[_size_note(own), *_cut_note(datagram)])
         if not begins_a_packet(payload):
             record = Record(datagram, FOREIGN, knet=packet_of_knet)
             record.faults.append(self._cause_of_foreign(payload, is_open=packet_of_knet is not None))
@@ -370,6 +380,13 @@ def _mcast_size(data: bytes) -> int:
 def ring_id(fields: Container) -> RingId:
     """Return the ring id that a schema has read."""
     return RingId(fields.rep, fields.seq)
+
+
+def _size_note(packet: probes.ProbePacket) -> str:
+    """Return what one of this package's probes says of sizes."""
+    tried = f"packets of {packet.value} bytes; " if packet.kind in (probes.PROBE, probes.REPLY) else ""
+    carried = f"{packet.limit} bytes pass to all" if packet.limit else "what passes is not known yet"
+    return f"{tried}{carried}"
 
 
 def _parse(what: Construct, data: bytes, record: Record, name: str) -> Container | None:

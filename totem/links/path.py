@@ -92,6 +92,8 @@ class Path:
         self._begun = 0.0
         """From when the backoff counts."""
         self._samples = 0
+        self.has_lost = False
+        """Whether a size that leaves this machine has got no answer in the last search."""
         self._good = 0
         self._bad = LARGEST_PACKET + 1
         self._attempt: Attempt | None = None
@@ -248,6 +250,7 @@ class Path:
 
     def _search(self, now: float) -> None:
         self._good, self._bad = 0, LARGEST_PACKET + 1
+        self.has_lost = False
         self._next_search = inf
         self._try(LARGEST_PACKET)
 
@@ -272,7 +275,7 @@ class Path:
         if attempt.number < ATTEMPTS:
             self._attempt = Attempt(attempt.size, attempt.number + 1, -inf)
             return None
-        self._bad = attempt.size
+        self._bad, self.has_lost = attempt.size, True
         if attempt.size <= SMALLEST_MTU // 2:
             before, self.mtu = self.mtu, 0
             self._attempt, self._next_search = None, now + RETRY

@@ -23,7 +23,8 @@ from totem.dump.order import Order
 from totem.dump.records import Reader, train
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
-from totem.wire import codec, messages, schema
+from totem.wire import codec, messages, probes, schema
+from totem.wire.probes import ProbePacket
 
 OWN = sorted((Path(__file__).parent / "captures").glob("*.pcap.gz"))
 CAPTURES = [*reference.CAPTURES, *OWN]
@@ -448,3 +449,19 @@ def test_a_change_of_votes():
     assert explanation.name == "votequorum.reconfigure"
     assert explanation.text == "node 1 expected_votes 3"
     assert MESSAGE_A.build(explanation.fields) == GROUP_A + header + body
+
+
+@pytest.mark.parametrize(
+    ("packet", "kind", "note"),
+    [
+        (ProbePacket(probes.PING, 3, 0, 5), "ping", "what passes is not known yet"),
+        (ProbePacket(probes.PONG, 3, 1500, 5), "pong", "1500 bytes pass to all"),
+        (ProbePacket(probes.PROBE, 3, 1300, 1400), "probe", "packets of 1400 bytes; 1300 bytes pass to all"),
+        (ProbePacket(probes.REPLY, 3, 0, 1400), "probe_reply", "packets of 1400 bytes; what passes is not known yet"),
+    ],
+)
+def test_probes_between_members_are_told(packet, kind, note):
+    (record,) = take(packet.encode(100))
+    assert (record.kind, record.node, record.notes, record.faults) == (kind, 3, [note], [])
+    assert any(note in line for line in Writer().lines(record))
+    assert json.loads(to_json(record))["type"] == kind

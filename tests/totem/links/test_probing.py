@@ -1,0 +1,149 @@
+"""What paths carry in a ring of ours on udpu or udp: found each way, told to all, named once."""
+
+import heapq
+from math import inf
+
+import pytest
+
+from totem.config import MIN_NETMTU, Config
+from totem.links.probing import Probing
+from totem.wire import probes
+from totem.wire.probes import ProbePacket
+
+HEADERS = 28
+
+
+class Ring:
+    """Members, and what is between them."""
+
+    def __init__(self, count=3, **settings):
+        self.config = Config.for_nodes(count, **settings)
+        self.now = 0.0
+        self.carries = {}
+        """The largest IP packet, by (source, target), where it is less than the configuration says."""
+        self.limits = {}
+        self.notices = []
+        self.sent = 0
+        self.members = {node.node_id: self._member(node.node_id) for node in self.config.nodes}
+        self._flying = []
+        self._order = 0
+
+    def _member(self, node_id):
+        probing = Probing(self.config, node_id)
+        probing.on_limit = lambda limit: self.limits.__setitem__(node_id, limit)
+        probing.notice = lambda cause, text: self.notices.append((node_id, text))
+        return probing
+
+    def form(self, *members):
+        for node_id in members:
+            self.members[node_id].attend(members, self.now)
+        return self
+
+    def run(self, seconds):
+        end = self.now + seconds
+        while True:
+            self._flush()
+            due = min([self._flying[0][0] if self._flying else inf, *(one.deadline for one in self.members.values())])
+            if due > end:
+                break
+            self.now = max(self.now, due)
+            while self._flying and self._flying[0][0] <= self.now:
+                _, _, target, datagram = heapq.heappop(self._flying)
+                assert self.members[target].receive(datagram, self.now)
+            for probing in self.members.values():
+                if probing.deadline <= self.now:
+                    probing.advance(self.now)
+        self.now = end
+
+    def _flush(self):
+        for source, probing in self.members.items():
+            for target, datagram in probing.take():
+                self.sent += 1
+                if len(datagram) + HEADERS <= self.carries.get((source, target), inf):
+                    self._order += 1
+                    heapq.heappush(self._flying, (self.now + 0.001, self._order, target, datagram))
+
+
+def test_paths_that_carry_what_they_should_change_nothing():
+    ring = Ring().form(1, 2, 3)
+    ring.run(100)
+    assert ring.limits == {}
+    assert ring.notices == []
+    assert ring.sent < 600, "a few datagrams a second, of all nodes together"
+
+
+@pytest.mark.parametrize("ways", [[(1, 2)], [(1, 2), (2, 1)], [(3, 1), (3, 2)]])
+@pytest.mark.parametrize("size", [600, 1300, 1499])
+def test_a_narrow_path_is_found_one_way_too_named_and_told_to_all(ways, size):
+    ring = Ring()
+    ring.carries = dict.fromkeys(ways, size)
+    ring.form(1, 2, 3)
+    ring.run(1)
+    assert all(limit <= size for limit in ring.limits.values()), "at once"
+    assert len(ring.limits) >= 1
+    ring.run(20)
+    assert ring.limits == {1: size, 2: size, 3: size}
+    notices = sorted(ring.notices)
+    assert [node_id for node_id, _ in notices] == [source for source, _ in ways]
+    for (_, target), (_, text) in zip(ways, notices, strict=True):
+        assert f"do not reach node {target}" in text
+        assert f"set netmtu to {size}" in text
+    ring.run(100)
+    assert len(ring.notices) == len(ways)
+
+
+def test_what_was_found_counts_in_the_next_ring_until_more_is_found():
+    ring = Ring()
+    ring.carries = {(1, 2): 1300}
+    ring.form(1, 2, 3)
+    ring.run(20)
+    ring.form(1, 3)
+    ring.run(0.1)
+    assert ring.limits[1] == ring.limits[3] == 1500
+    ring.form(1, 2, 3)
+    ring.run(0.1)
+    assert ring.limits == {1: 1300, 2: 1300, 3: 1300}
+    ring.carries = {}
+    ring.run(60)
+    assert ring.limits == {1: 1500, 2: 1500, 3: 1500}
+
+
+def test_a_path_that_becomes_narrow_is_found_with_the_next_search():
+    ring = Ring().form(1, 2, 3)
+    ring.run(10)
+    ring.carries = {(2, 3): 1400}
+    ring.run(60)
+    assert ring.limits == {1: 1400, 2: 1400, 3: 1400}
+
+
+def test_in_a_ring_with_others_nothing_is_sent():
+    ring = Ring().form(1, 2, 3)
+    ring.run(10)
+    for probing in ring.members.values():
+        probing.attend((), ring.now)
+    ring.sent = 0
+    ring.run(100)
+    assert ring.sent == 0
+    assert all(probing.deadline == inf for probing in ring.members.values())
+
+
+def test_strangers_are_not_answered_and_limits_have_a_floor():
+    ring = Ring().form(1, 2)
+    ring.run(1)
+    probing = ring.members[1]
+    assert not probing.receive(b"TtmX" + bytes(40), ring.now)
+    assert not probing.receive(ProbePacket(probes.PING, 2, 0, 0).encode()[:-1], ring.now)
+    assert not probing.receive(ProbePacket(9, 2, 0, 0).encode(), ring.now)
+    assert probing.receive(ProbePacket(probes.PING, 3, 20, 0).encode(), ring.now)
+    assert probing.receive(ProbePacket(probes.PING, 77, 20, 0).encode(), ring.now)
+    assert probing.take() == []
+    assert ring.limits == {}
+    assert probing.receive(ProbePacket(probes.PING, 2, 20, 0).encode(), ring.now)
+    assert ring.limits == {1: MIN_NETMTU}
+
+
+def test_a_packet_is_what_it_was():
+    for packet in (ProbePacket(probes.PING, 2**32 - 1, 1500, 123456789), ProbePacket(probes.PROBE, 1, 0, 1500)):
+        assert probes.decode(packet.encode()) == packet
+        assert probes.decode(packet.encode(1472)) == packet
+        assert len(packet.encode(1472)) == 1472
