@@ -1,7 +1,8 @@
-"""What `test_membership` shows, over knet: in clear, and sealed."""
+"""What `test_membership` and `test_flood` show, over knet: in clear, and sealed."""
 
 import pytest
 
+from tests.interop.test_flood import test_all_see_one_order  # noqa: F401
 from tests.interop.test_membership import (  # noqa: F401
     test_a_cut_in_one_direction,
     test_a_network_that_loses_packets,
