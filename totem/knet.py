@@ -36,6 +36,7 @@ from totem.sockets import (
     UDP_SEGMENT,
     apart,
     enlarge,
+    forbid_cutting,
     has_option,
     open_socket,
     overflows,
@@ -55,8 +56,6 @@ MOST_LINES = 3
 """Lines about one link in a minute, of each kind; the others are counted."""
 
 # Not in Python's socket module. <linux/in.h>, <linux/in6.h>, <linux/errqueue.h>
-_IP_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
-_PMTUDISC_PROBE = 3
 _RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 _IP_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
 _EXTENDED_ERROR = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, info, data
@@ -108,7 +107,7 @@ class KnetEndpoint:
     def _prepare(self, sock: socket.socket) -> None:
         enlarge(sock, socket.SO_RCVBUF, BUFFER_BYTES)
         enlarge(sock, socket.SO_SNDBUF, BUFFER_BYTES)
-        sock.setsockopt(*_IP_MTU_DISCOVER[sock.family], _PMTUDISC_PROBE)  # never cut by the kernel: probes would lie
+        forbid_cutting(sock)  # or probes would lie
         sock.setsockopt(*_RECVERR[sock.family], 1)
         self._poll.register(sock, select.EPOLLIN)
 
@@ -268,7 +267,7 @@ class KnetEndpoint:
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:
                     self._read_refusals(departure.link, sock)
-                    mtu = _mtu_to(place, sock.family)
+                    mtu = _largest_to(place, sock.family)
                     self.links.too_large(departure.link, departure.node_id, mtu, now)
                     return
                 if not self._read_refusals(departure.link, sock):
@@ -354,8 +353,13 @@ class _Line(NamedTuple):
     change: LinkChange
 
 
-def _mtu_to(place: tuple[object, ...], family: int) -> int:
+def mtu_to(address: str, port: int) -> int:
     """Return the size of the largest IP packet that leaves this machine for a place; 0 where nobody can say."""
+    family, place = sockaddr(address, port)
+    return _largest_to(place, family)
+
+
+def _largest_to(place: tuple[object, ...], family: int) -> int:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(place)

@@ -17,13 +17,15 @@ from totem.wire.slices import equal_slices
 
 _log = logging.getLogger(__name__)
 
-# Not in Python's socket module. <linux/udp.h>, <asm-generic/socket.h>
+# Not in Python's socket module. <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>
 UDP_SEGMENT = 103
 UDP_GRO = 104
 SO_MEMINFO = 55
+_IP_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
+_PMTUDISC_PROBE = 3
 SO_MEMINFO_DROPS = 8
 _FORCED = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
-_SYSCTL = {socket.SO_RCVBUF: "net.core.rmem_max", socket.SO_SNDBUF: "net.core.wmem_max"}
+SYSCTL = {socket.SO_RCVBUF: "net.core.rmem_max", socket.SO_SNDBUF: "net.core.wmem_max"}
 _PRIORITY_INTERACTIVE = 6
 
 MAX_DATAGRAM = 65535
@@ -58,20 +60,30 @@ def open_socket(node_id: int, address: str, port: int) -> socket.socket:
 
 
 def enlarge(sock: socket.socket, option: int, size: int) -> None:
-    """Request a large buffer: beyond the system's limit where this process may, else up to it, with a warning."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _FORCED[option], size)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, option, size)
-    granted = sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it for its own use
+    """Request a large buffer as `request_buffer` does, with a warning where it is smaller."""
+    granted = request_buffer(sock, option, size)
     if granted < size:
         _log.warning(
             "socket buffer of %d bytes instead of %d, bursts may be lost: set %s to %d (sysctl -w)",
             granted,
             size,
-            _SYSCTL[option],
+            SYSCTL[option],
             size,
         )
+
+
+def request_buffer(sock: socket.socket, option: int, size: int) -> int:
+    """Request a large buffer: beyond the system's limit where this process may, else up to it; return its size."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _FORCED[option], size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, option, size)
+    return sock.getsockopt(socket.SOL_SOCKET, option) // 2  # the kernel doubles it for its own use
+
+
+def forbid_cutting(sock: socket.socket) -> None:
+    """Have the kernel refuse packets that leave only in pieces, and cut none on the way."""
+    sock.setsockopt(*_IP_MTU_DISCOVER[sock.family], _PMTUDISC_PROBE)
 
 
 def has_option(sock: socket.socket, option: int) -> bool:

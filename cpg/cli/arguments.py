@@ -8,10 +8,11 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cpg.cli import commands as run
+from cpg.cli.doctor import doctor
 from cpg.cli.flood import STAMP
 from cpg.cli.top import top
 from cpg.local.client_socket import usual_socket
-from cpg.local.command_line import CommandParser, integer, number, path
+from cpg.local.command_line import CommandParser, integer, number, path, seconds
 from cpg.local.program import DEFAULT_CONFIG, DONE, own_version
 from cpg.node.wire import LARGEST_NAME
 
@@ -22,7 +23,7 @@ EXIT_CODES = """\
 exit codes:
   0      done; for listen also: ended by SIGINT or SIGTERM
   1      failed: the ring was lost, members did not come, processes of the demo saw different sequences;
-         for quorum: the ring is not quorate
+         for quorum: the ring is not quorate; for doctor: something is a problem
   2      wrong usage, or a configuration that cannot be used
   128+N  ended by signal N, after leaving group and ring in order
 """
@@ -39,6 +40,7 @@ examples:
   cpg listen chat                              print the events of group "chat", through this machine's cpgd
   cpg send chat hello                          send a message there
   cpg top                                      the state of the ring, live
+  cpg doctor                                   why a node does not join, and what to do
   cpg listen chat -c ring.conf --node 1        the same as a node of the ring, without a daemon
   cpg listen chat --corosync                   the same on a machine where Corosync runs
   cpg COMMAND --help                           more on one command
@@ -57,6 +59,7 @@ examples:
         _add_quorum,
         _add_status,
         _add_top,
+        _add_doctor,
         _add_flood,
     ):
         add(commands)
@@ -227,6 +230,54 @@ q, SIGINT or SIGTERM. Where the output is no terminal: one line each second.""",
     )
     _add_ring_options(top_parser, corosync=False)
     top_parser.set_defaults(command=top, signalled=DONE)
+
+
+def _add_doctor(commands: Commands) -> None:
+    doctor_parser = commands.add_parser(
+        "doctor",
+        help="find out why a node does not join",
+        description="""\
+Check the node of this machine from inside and outside, and say what to do: the
+configuration, addresses, ports, firewall, MTU, privileges, buffers, key, clock,
+the way to each other node, and what comes from there. Where no node runs here,
+it uses the node's port for some seconds; it never takes part in a ring. Where
+cpgd runs, it asks that. Each line is ok, warning, problem or not tried.""",
+        epilog="""\
+with --json one object a line:
+  {"outcome": "problem", "subject": "port on link 0", "text": "…", "remedy": "…"}
+Exits with 1 where something is a problem. As root it sees more.
+
+examples:
+  cpg doctor
+  cpg doctor -c ring.conf --node 1
+  cpg doctor --fingerprint                     must print the same at all nodes
+  cpg doctor --json | jq 'select(.outcome == "problem")'""",
+    )
+    doctor_parser.add_argument(
+        "-c", "--config", type=path, metavar="FILE", help=f"the ring's configuration (default {DEFAULT_CONFIG})"
+    )
+    doctor_parser.add_argument(
+        "--socket",
+        dest="daemon",
+        type=path,
+        metavar="PATH",
+        help="the socket of the node's daemon, if it is not the usual one",
+    )
+    doctor_parser.add_argument(
+        "--node", metavar="ID", help="the node to check (default: the one whose address is this machine's)"
+    )
+    doctor_parser.add_argument(
+        "--stay",
+        type=seconds(0, 3600),
+        default=0.0,
+        metavar="SECONDS",
+        help="listen, and with knet answer the doctors of other nodes, for so long: before the first node starts",
+    )
+    doctor_parser.add_argument(
+        "--fingerprint", action="store_true", help="print what must be equal at all nodes, as digests, and exit"
+    )
+    doctor_parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    doctor_parser.set_defaults(command=doctor)
 
 
 def _add_flood(commands: Commands) -> None:

@@ -28,7 +28,7 @@ PAUSE: Final = 60.0
 """Seconds until a daemon that span is in real time again."""
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
-_CAP_IPC_LOCK: Final = 14
+CAP_IPC_LOCK: Final = 14
 _HIGHEST_NICENESS: Final = -20
 
 
@@ -109,7 +109,7 @@ def _lock_memory() -> str:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft != resource.RLIM_INFINITY and not _has_capability(_CAP_IPC_LOCK):
+    if soft != resource.RLIM_INFINITY and not has_capability(CAP_IPC_LOCK):
         return f"only {soft} bytes may be"
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):
@@ -117,7 +117,8 @@ def _lock_memory() -> str:
     return ""
 
 
-def _has_capability(number: int) -> bool:
+def has_capability(number: int) -> bool:
+    """Return whether this process has an effective capability."""
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> number & 1)
