@@ -77,7 +77,7 @@ class LinkState(NamedTuple):
     mtu: int
     """Bytes of the largest IP packet that passes, as far as is known; 0: none does."""
     room: int
-    """Bytes of user data in such a packet: the MTU as Corosync shows it."""
+    """Bytes of user data in such a packet, over a link that is down in those of before: the MTU as Corosync has it."""
     latency: float
     """Smoothed seconds there and back."""
     samples: int
@@ -181,7 +181,8 @@ class Links:
         )
 
     def _state(self, node_id: int, link: int, path: Path) -> LinkState:
-        room = self._keys.settings.user_data_room(path.mtu - self._headers[link]) if path.mtu else 0
+        mtu = path.mtu or path.last_mtu
+        room = self._keys.settings.user_data_room(mtu - self._headers[link]) if mtu else 0
         numbers = (path.latency, path.samples, path.ups, path.downs)
         return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *numbers)
 

@@ -70,6 +70,8 @@ class Path:
         self.is_up = False
         self.mtu = fixed_mtu
         """Bytes of the largest IP packet that passes; 0: not known."""
+        self.last_mtu = 0
+        """The MTU that it had when it was up last."""
         self.latency = 0.0
         """Smoothed seconds there and back."""
         self.since = 0.0
@@ -207,6 +209,7 @@ class Path:
         self._suspected_until = inf
         self._begun = now
         self._attempt, self._next_search = None, inf
+        self.last_mtu = self.mtu
         if not self._fixed:
             self.mtu = 0
         return PathChange.DOWN

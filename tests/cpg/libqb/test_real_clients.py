@@ -95,6 +95,14 @@ async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_pat
             common = (known.keys() & real.keys()) - own
             assert {key: known[key] for key in common} == {key: real[key] for key in common}
             assert common
+        if len(links) > 1:
+            ring.network.cut(2, 1)
+            with trio.fail_after(PATIENCE):
+                for k, other in ((1, 2), (2, 1)):
+                    way = f"LINK: 1 udp ({address(k, 1)}->{address(other, 1)}) enabled mtu: {mtu}\n"
+                    while way not in ring.place(k).run("corosync-cfgtool", "-n"):
+                        await trio.sleep(GLANCE)
+            assert ring.members_at(1) == ring.members_at(2) == (1, 2)
         ring.kill_corosync(2)
         with trio.fail_after(PATIENCE):
             while "nodeid: 2" in ring.place(1).run("corosync-cfgtool", "-n"):

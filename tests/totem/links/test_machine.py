@@ -119,7 +119,7 @@ def test_the_state_of_each_link():
     assert up.latency == pytest.approx(2 * net.delay)
     assert up.since < 2
     assert down.since > 15
-    assert (down.mtu, down.room, down.ups, down.downs) == (0, 0, 1, 1)
+    assert (down.mtu, down.room, down.ups, down.downs) == (0, 1446, 1, 1)
 
 
 def test_a_path_that_carries_less_is_found_and_packets_are_cut_for_all():
