@@ -180,9 +180,10 @@ async def _hear(config: Config, own: NodeEntry, lost: Container[tuple[int, int]]
             return list(listening.explain_ring(heard_ring, config, own.node_id))
         heard_links = await listening.hear_knet(config, own.node_id, stay)
     except OSError as error:
-        in_use = error.errno == errno.EADDRINUSE
-        remedy = "ask the node that runs here (corosync-cfgtool -n, cpg status)" if in_use else "see above"
-        return [untried("other nodes", f"this program cannot listen: {error.strerror or error}", remedy)]
+        if error.errno == errno.EADDRINUSE:
+            remedy = "ask it (corosync-cfgtool -n), or name its socket with --socket"
+            return [untried("other nodes", "a node runs here that cpg doctor cannot ask", remedy)]
+        return [untried("other nodes", f"cpg doctor cannot listen here: {error.strerror or error}", "see above")]
     return [
         listening.explain_knet(heard, config, mtu=min(mtu_to(heard.there.address, heard.there.port), LARGEST_PACKET))
         for heard in heard_links

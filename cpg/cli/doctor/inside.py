@@ -282,12 +282,10 @@ def check_firewall(
     config: Config, own: NodeEntry, machine: ThisMachine, interfaces: list[Interface] | None
 ) -> Iterator[Finding]:
     """Check that the rules of this machine let the ring's packets pass, in and out."""
+    if machine.has_legacy_rules():
+        yield untried("firewall here", "there are rules of iptables-legacy", "look at them: iptables-legacy -S")
     rules = machine.rules()
     if rules is None:
-        for program in ("iptables-legacy", "iptables"):
-            if machine.has(program):
-                yield untried("firewall here", "rules of iptables are not read", f"look at {program} -S as root")
-                return
         why = "nft is not installed" if not machine.has("nft") else "this user may not read the rules"
         yield untried("firewall here", why, "run cpg doctor as root, with nft installed")
         return

@@ -98,6 +98,14 @@ class ThisMachine:
         text = self.run("nft", "-j", "list", "ruleset")
         return list(json.loads(text)["nftables"]) if text else None
 
+    def has_legacy_rules(self) -> bool:
+        """Return whether there may be rules of iptables that nftables does not show."""
+        for path in ("/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"):
+            with suppress(OSError):
+                if "filter" in Path(path).read_text(encoding="ascii"):
+                    return True
+        return False
+
     def binds(self, address: str, port: int) -> int:
         """Return the error of a try to use a port of an address; 0 if it is free."""
         family, place = sockaddr(address, port)

@@ -19,10 +19,13 @@ from totem.sockets import forbid_cutting
 
 UNUSED_PORT: Final = 33434
 """Traceroute's: machines refuse what comes there, which shows that it has come."""
-_ATTEMPTS, _PATIENCE = 3, 1.1
-"""Packets, and the seconds for a refusal of each: the kernel asks a network for three seconds who has an address."""
-_FURTHER_ATTEMPTS, _FURTHER_PATIENCE = 2, 0.5
-"""The same for packets of other sizes, once a machine has answered."""
+_PATIENCE: Final = 1.1
+"""Seconds for a refusal. Linux sends a machine one a second, after the first six."""
+_ATTEMPTS: Final = 3
+"""Small packets: the kernel asks a network for three seconds who has an address."""
+_ROUNDS, _PROOF = 5, 3
+"""Packets of full size, each before a small one, and how many small ones must be refused to prove something: refusals
+get lost, and other traffic uses them up."""
 _SMALLER: Final = (1492, 1450, 1400, 1280, 576)
 """Usual sizes of the largest packet."""
 
@@ -41,15 +44,15 @@ class Echo(Enum):
     SILENCE = "silence"
 
 
-async def echo(here: str, there: str, size: int = 0) -> Echo:
+async def echo(here: str, there: str, size: int = 0, attempts: int = 1) -> Echo:
     """Send a packet from one address to another; return what comes back.
 
     Args:
         here: The own address; empty for whatever fits.
         there: The other one.
-        size: Bytes of the packet; 0 for a small one, the first.
+        size: Bytes of the packet; 0 for a small one.
+        attempts: Packets to send until one is answered.
     """
-    attempts, patience = (_FURTHER_ATTEMPTS, _FURTHER_PATIENCE) if size else (_ATTEMPTS, _PATIENCE)
     family, place = sockaddr(there, UNUSED_PORT)
     payload = bytes(max(1, size - IP_UDP_HEADERS[6 if family == socket.AF_INET6 else 4]))
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
@@ -61,7 +64,7 @@ async def echo(here: str, there: str, size: int = 0) -> Echo:
             sock.connect(place)
             for _ in range(attempts):
                 sock.send(payload)
-                with trio.move_on_after(patience):
+                with trio.move_on_after(_PATIENCE):
                     await trio.lowlevel.wait_readable(sock)
                     sock.recv(1)
         except ConnectionRefusedError:
@@ -90,7 +93,7 @@ async def check_way(way: Way, mtu: int, source: str) -> tuple[Echo, Finding]:
         source: The own address, or empty where this machine does not have it.
     """
     subject, there = _subject(way), way.there
-    small = await echo(source, there.address)
+    small = await echo(source, there.address, attempts=_ATTEMPTS)
     if small is Echo.REFUSED:
         return small, await _check_size(subject, there, mtu, source)
     if small is Echo.SILENCE:
@@ -105,14 +108,27 @@ async def check_way(way: Way, mtu: int, source: str) -> tuple[Echo, Finding]:
 
 
 async def _check_size(subject: str, there: LinkPlace, mtu: int, source: str) -> Finding:
-    if not mtu or await echo(source, there.address, mtu) is Echo.REFUSED:
-        size = f" of {mtu} bytes" if mtu else ""
-        return ok(subject, f"packets{size} get to {there.address}; cpg doctor there tests the other direction")
+    if not mtu:
+        return ok(subject, f"packets get to {there.address}")
+    answered = 0
+    for _ in range(_ROUNDS):
+        answer = await echo(source, there.address, mtu)
+        if answer is Echo.REFUSED:
+            text = f"packets of {mtu} bytes get to {there.address}"
+            return ok(subject, f"{text}; cpg doctor there tests the other direction")
+        answered += await echo(source, there.address) is Echo.REFUSED
+        if answer is Echo.TOO_LARGE or answered >= _PROOF:
+            return await _too_large(subject, there, mtu, source)
+    text = f"packets get to {there.address}, but too few are answered to tell whether those of {mtu} bytes do"
+    return untried(subject, text, "if the ring makes no progress, run cpg doctor again")
+
+
+async def _too_large(subject: str, there: LinkPlace, mtu: int, source: str) -> Finding:
     for smaller in (size for size in _SMALLER if size < mtu):
-        if await echo(source, there.address, smaller) is Echo.REFUSED:
-            what = f"packets of {mtu} bytes do not get to {there.address}, those of {smaller} bytes do"
+        if await echo(source, there.address, smaller, attempts=2) is Echo.REFUSED:
+            text = f"packets of {mtu} bytes do not get to {there.address}, those of {smaller} bytes do"
             remedy = f"find what carries less on the way (a switch, a tunnel), or set netmtu {smaller} at all nodes"
-            return problem(subject, what, remedy)
+            return problem(subject, text, remedy)
     text = f"only small packets get to {there.address}"
     return problem(subject, text, "find what loses the others on the way (a switch, a tunnel, a firewall)")
 

@@ -188,6 +188,8 @@ def test_the_firewall_of_this_machine():
     assert outcomes(found) == ["problem"] * 2
     assert outcomes(inside.check_firewall(KNET, NODES[0], FakeMachine(rules=[]), None)) == ["ok"]
     assert outcomes(inside.check_firewall(KNET, NODES[0], FakeMachine(rules=None), None)) == ["not tried"]
+    legacy = FakeMachine(rules=[], has_legacy_rules=True)
+    assert outcomes(inside.check_firewall(KNET, NODES[0], legacy, None)) == ["not tried", "ok"]
     obscure = FakeMachine(rules=rules([{"xt": None}, DROP]))
     assert set(outcomes(inside.check_firewall(KNET, NODES[0], obscure, None))) == {"not tried"}
 
@@ -390,7 +392,7 @@ async def test_a_port_that_nobody_uses_is_refused():
     ],
 )
 async def test_the_way_to_a_node(monkeypatch, passes, mtu, outcome, text):
-    async def echo(here, there, size=0):
+    async def echo(here, there, size=0, attempts=1):
         if isinstance(passes, Echo):
             return passes
         return Echo.REFUSED if size <= passes else Echo.SILENCE
@@ -398,6 +400,28 @@ async def test_the_way_to_a_node(monkeypatch, passes, mtu, outcome, text):
     monkeypatch.setattr(outside, "echo", echo)
     _, found = await outside.check_way(WAY, mtu, HERE.address)
     assert (found.outcome.value, text in found.text) == (outcome, True)
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ("r.r.rr", "ok"),
+        ("r.....", "not tried"),
+        ("r.r.r....", "not tried"),
+        ("r.r.r.r", "problem"),
+        ("r..r...r", "ok"),
+    ],
+)
+async def test_refusals_that_get_lost_prove_nothing(monkeypatch, answers, outcome):
+    """The first, then one of full size and a small one in turn."""
+    said = iter(answers)
+
+    async def echo(here, there, size=0, attempts=1):
+        return Echo.REFUSED if next(said, ".") == "r" else Echo.SILENCE
+
+    monkeypatch.setattr(outside, "echo", echo)
+    _, found = await outside.check_way(WAY, 1500, HERE.address)
+    assert found.outcome.value == outcome
 
 
 # ---- what comes from others
