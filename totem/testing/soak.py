@@ -360,7 +360,7 @@ class World:
             if not node.running and (self.dice.random() < 0.8 or not self.cluster.running):
                 node.start()
         limit = 30 * (self.config.token + self.config.consensus) + self._longest_absence()
-        limit += _LONGEST_DISCOVERY * self._over_knet
+        limit += self._longest_discovery()
         if self.programs is None:
             return self.cluster.settle(limit)
         # Settle more than once, because what they wait for may make them send something, and that may change the ring.
@@ -589,6 +589,15 @@ class World:
         node = dice.choice(list(self.cluster.nodes.values()))
         node.mtus[number] = dice.choice((576, 1000, 1280, 1500, 9000))
         self._tell(f"link {number}: the MTU of {node.node_id} is {node.mtus[number]}")
+
+    def _longest_discovery(self) -> float:
+        """Return the longest time for which links may still be short of what they carry, once everything is healed."""
+        knet = self.config.knet
+        if knet is None:
+            return 0.0
+        if not any(node.foreign for node in self.cluster.nodes.values()):
+            return knet.mtu_interval + 5
+        return _LONGEST_DISCOVERY if self._is_sealed else 60
 
     def _change_key(self) -> None:
         """Change key, cipher and hash as an operator does: first all accept what comes, then all use it."""
