@@ -550,6 +550,8 @@ class Cluster:
         """All envelopes that were used, by node id and label."""
         self.labelled = 0
         """Messages that were delivered with a label."""
+        self.first_number = 0
+        """The number of the last data packet that the first process of each node has sent over knet, as it seems."""
         self.link_marks: Counter[str] = Counter()
         """What has become of the links of processes that have ended, and what they have dropped."""
         self._losses = 0
@@ -576,6 +578,11 @@ class Cluster:
         assert node.config.knet is not None
         maker: Callable[..., LinksMachine] = KnetModel if node.foreign else Links
         machine = maker(node.config, node.node_id, seal_of(node.config.knet, self.dice.randbytes))
+        if node.incarnation == 1:  # later ones begin with 0, which is how the others notice them
+            if isinstance(machine, Links):
+                machine._seq = self.first_number
+            elif isinstance(machine, KnetModel):
+                machine.tx_seq_num = self.first_number
         return SimulatedLinks(machine, self.network, node.config, node.node_id, node.mtus)
 
     def refuse(self, link: int, source: int, target: int) -> None:

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from totem.config import IP_UDP_HEADERS, Config, Knet
+from totem.links.arrivals import NUMBERS, WINDOW
 from totem.links.crypto import Seal
 from totem.links.machine import LinkChange, Links, LinkState
 from totem.links.path import PathChange
 from totem.testing.network import Planes
+from totem.wire import knet
 
+DELIVERED_TWICE = "link delivered twice"
+"""Counted where a packet has come out of the links a second time."""
 PAUSE = 0.1
 """Seconds by which a turn may be late before links get the time that this process did not listen."""
 IP_UDP = IP_UDP_HEADERS[4]
@@ -84,6 +88,39 @@ class LinksMachine(Protocol):
         """Note that a machine has refused what was sent to it."""
 
 
+class _Numbers:
+    """The numbers of packets that came out of the links of one process: each once, until their sender is forgotten."""
+
+    def __init__(self, marks: Counter[str]) -> None:
+        self._marks = marks
+        self._delivered: dict[int, set[int]] = {}
+        self._latest: dict[int, int] = {}
+
+    def forget(self, source: int) -> None:
+        """Begin afresh: a link to the node has gone down, or it has started again, or is far ahead."""
+        self._delivered[source] = set()
+        self._latest.pop(source, None)
+
+    def note(self, arrival: Arrival, *, delivers: bool) -> None:
+        """Take a datagram, and whether a packet has come out with it."""
+        source, packet = arrival.source, arrival.datagram
+        if packet[1:2] == bytes((knet.PING,)) and len(packet) >= knet.PING_BYTES:
+            said = knet.read_ping(packet)
+            if not said.timed or not said.seq:
+                self.forget(source)
+        if not delivers:
+            return
+        seq = int.from_bytes(packet[knet.SEQ_AT], "big")
+        ahead = (seq - self._latest.setdefault(source, seq)) % NUMBERS
+        if WINDOW <= ahead <= NUMBERS - WINDOW:
+            self.forget(source)
+        if ahead < NUMBERS // 2:
+            self._latest[source] = seq
+        delivered = self._delivered.setdefault(source, set())
+        self._marks[DELIVERED_TWICE] += seq in delivered
+        delivered.add(seq)
+
+
 class SimulatedLinks:
     """The links of one process."""
 
@@ -102,8 +139,12 @@ class SimulatedLinks:
         """What has become of links of this package, and what they have dropped."""
         self._found: dict[tuple[int, int], int] = {}
         """The MTU that was found last, by node and link."""
+        self._numbers: _Numbers | None = None
+        """What has been delivered, where that can be seen."""
         if isinstance(machine, Links):
             machine.drops = self.marks
+            if config.knet is not None and not config.knet.is_sealed:
+                self._numbers = _Numbers(self.marks)
 
     @property
     def deadline(self) -> float:
@@ -132,9 +173,12 @@ class SimulatedLinks:
                 packets.append(arrival)
                 continue
             source = self._config.node(arrival.source).address_on(arrival.link)
+            received = self.machine.receive(arrival.link, source, (arrival.datagram,), now)
+            if self._numbers is not None:
+                self._numbers.note(arrival, delivers=bool(received))
             packets += [
                 packet
-                for packet in self.machine.receive(arrival.link, source, (arrival.datagram,), now)
+                for packet in received
                 if not any(swallows(arrival.source, self._node_id, packet) for swallows in filters)
             ]
         self._flush(step)
@@ -172,6 +216,8 @@ class SimulatedLinks:
 
     def _mark(self, change: LinkChange) -> None:
         what = change.what.value
+        if self._numbers is not None and change.what is PathChange.DOWN:
+            self._numbers.forget(change.node_id)
         if change.what is PathChange.MTU:
             before = self._found.get((change.node_id, change.link), 0)
             self._found[change.node_id, change.link] = change.mtu

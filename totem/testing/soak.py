@@ -42,8 +42,9 @@ from totem.testing.corosync import CorosyncModel
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.forger import Forger
 from totem.testing.history import History, Process
+from totem.testing.link_checks import LossWatch, WireWatch, check_paths
 from totem.testing.network import Conditions, Plane, flip_or_cut, spoil_header
-from totem.testing.simulated_links import SimulatedLinks
+from totem.testing.simulated_links import DELIVERED_TWICE, SimulatedLinks
 from totem.transitions import TRANSITIONS, Cause
 from totem.wire import codec
 from totem.wire.messages import Token
@@ -53,6 +54,8 @@ _MOST_EVENTS = 1_000_000
 _MOST_ANSWERS = 100
 _LONGEST_REST = 40.0
 """Seconds within which programs come to rest once everything is healed."""
+_MOST_SIZES = 14
+"""Sizes that one search for an MTU tries."""
 _KEY_CHANGE = 0.2
 """Seconds in which all nodes change their keys."""
 _LONGEST_DISCOVERY = 400.0
@@ -206,7 +209,10 @@ class World:
         ]
         if programs is None:
             self._add_malice(pure=not makers)
+        self._wire_watch: WireWatch | None = None
         if links is not None:
+            self._wire_watch = WireWatch(self.cluster)
+            self.cluster.first_number = self._links_dice.choice((0, 0, 8000, 65400))
             self.pace = self._links_dice.choice((0.03, 0.1, 0.3, 1.0)) * self.config.token
             self.faults += [
                 (self._cut_link, 2.0),
@@ -262,7 +268,7 @@ class World:
             cipher=cipher,
             hash=hash_name,
             key=dice.randbytes(128) if hash_name != "none" else b"",
-            mtu_interval=dice.choice((1.0, 5.0, 30.0)),
+            mtu_interval=dice.choice((1.0, 2.0, 5.0)),
             compression=dice.choice(("none", "none", "none", "zlib")),
         )
         settings = {
@@ -332,6 +338,11 @@ class World:
             self._mark(history)
             violations += check(history)
             violations += self.programs.check() if self.programs else []
+            if self._wire_watch is not None:
+                violations += self._wire_watch.check()
+                if twice := self.marks[DELIVERED_TWICE]:
+                    violations.append(Violation("links", f"packets were delivered twice: {twice}"))
+                violations += [] if violations else self._check_links()
         return self._outcome(violations)
 
     def _live(self) -> None:
@@ -590,13 +601,30 @@ class World:
         node.mtus[number] = dice.choice((576, 1000, 1280, 1500, 9000))
         self._tell(f"link {number}: the MTU of {node.node_id} is {node.mtus[number]}")
 
+    def _check_links(self) -> list[Violation]:
+        """Let the links of a settled ring find what they carry, and send something."""
+        cluster = self.cluster
+        assert self.config.knet is not None
+        if any(node.foreign for node in cluster.running) and self._is_sealed:
+            return []  # a real node may still wait for the answer to a probe, for minutes
+        cluster.run_until(lambda: not check_paths(cluster), self._longest_discovery(), 0.5)
+        violations = check_paths(cluster)
+        if violations or self.config.knet.link_mode == "rr" or any(node.labour for node in cluster.running):
+            return violations  # with rr frames may come behind the token that names them
+        watch = LossWatch(cluster)
+        for node in cluster.running:
+            node.try_send([node.compose(size) for size in (10, 1000, 5000)])
+            cluster.run_for(0.1)
+        return watch.check(copies=self.config.knet.link_mode == "active")
+
     def _longest_discovery(self) -> float:
         """Return the longest time for which links may still be short of what they carry, once everything is healed."""
         knet = self.config.knet
         if knet is None:
             return 0.0
         if not any(node.foreign for node in self.cluster.nodes.values()):
-            return knet.mtu_interval + 5
+            patience = max(link.ping_timeout for link in knet.links) * (2 if self._is_sealed else 1)
+            return knet.mtu_interval + 2 * _MOST_SIZES * patience + 5
         return _LONGEST_DISCOVERY if self._is_sealed else 60
 
     def _change_key(self) -> None:
