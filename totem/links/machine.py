@@ -232,6 +232,10 @@ class Links:
             (path.deadline for peer in self._peers.values() for path in peer.paths.values()), default=inf
         )
 
+    def _heed(self, path: Path) -> None:
+        """Take over a deadline that has moved earlier. One that has moved later costs a look, less than all do."""
+        self.deadline = min(self.deadline, path.deadline)
+
     def _ping(self, peer: _Peer, link: int, moment: int, *, timed: bool) -> None:
         packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), self._seq, timed))
         self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
@@ -501,21 +505,22 @@ class Links:
     def _on_ping(self, peer: _Peer, said: Ping, packet: bytes, now: float) -> None:
         self._answer(peer, said.link, knet.pong(self._node_id, packet))
         peer.arrivals.note_ping(said)
-        peer.paths[said.link].heed(now)
-        self._set_deadline()
+        path = peer.paths[said.link]
+        path.heed(now)
+        self._heed(path)
 
     def _on_pong(self, peer: _Peer, said: Ping, now: float) -> None:
         path = peer.paths[said.link]
         asked = knet.moment(said.time)
         self._note(peer, said.link, path.on_pong(asked, now), now)
         self._probe(peer, said.link, path, now)
-        self._set_deadline()
+        self._heed(path)
 
     def _on_probe_reply(self, peer: _Peer, link: int, size: int, now: float) -> None:
         path = peer.paths[link]
         self._note(peer, link, path.on_probe_reply(size, now), now)
         self._probe(peer, link, path, now)
-        self._set_deadline()
+        self._heed(path)
 
 
 def _family(config: Config, link: int) -> int:

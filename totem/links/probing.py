@@ -109,7 +109,7 @@ class Probing:
                 path.on_probe_reply(said.value, now)
                 self._note(said.node_id, path)
                 self._probe(said.node_id, path, now)
-        self._set_deadline()
+        self.deadline = min(self.deadline, path.deadline)  # one that has moved later costs a look
         return True
 
     def _send(self, node_id: int, kind: int, value: int, length: int = 0) -> None:
