@@ -56,8 +56,8 @@ async def doctor(options: argparse.Namespace) -> int:
 async def examine(path: str, node: str | None, socket_path: str | None, stay: float) -> AsyncGenerator[Finding, None]:
     """Yield what is found of the node of a configuration, after at least `stay` seconds if no node runs here."""
     machine, findings = ThisMachine(), list[Finding]()
-    config, scheduling = await trio.to_thread.run_sync(inside.check_file, path, findings)
-    status = await _status(socket_path, findings)
+    config, scheduling, configured = await trio.to_thread.run_sync(inside.check_file, path, findings)
+    status = await _status(socket_path, configured, findings)
     for finding in findings:
         yield finding
     for finding in await _in_thread(lambda: inside.check_clock(machine)):
@@ -122,11 +122,11 @@ async def _in_thread(checks: Callable[[], Iterator[Finding]]) -> list[Finding]:
     return await trio.to_thread.run_sync(lambda: list(checks()), abandon_on_cancel=True)
 
 
-async def _status(path: str | None, findings: list[Finding]) -> dict[str, Any] | None:
-    """Return the status of this machine's cpgd, if one answers."""
+async def _status(path: str | None, configured: str | None, findings: list[Finding]) -> dict[str, Any] | None:
+    """Return the status of the cpgd at a path, or at the configured or the usual one, if one answers."""
     try:
         with trio.fail_after(_PATIENCE):
-            async with connect(path, reconnect=False) as ring:
+            async with connect(path or configured, reconnect=False) as ring:
                 status: dict[str, Any] = await ring.query("status")
     except NoDaemon as error:
         if path is not None:
@@ -184,6 +184,8 @@ async def _hear(config: Config, own: NodeEntry, lost: Container[tuple[int, int]]
             remedy = "ask it (corosync-cfgtool -n), or name its socket with --socket"
             return [untried("other nodes", "a node runs here that cpg doctor cannot ask", remedy)]
         return [untried("other nodes", f"cpg doctor cannot listen here: {error.strerror or error}", "see above")]
+    except ImportError:
+        return [untried("other nodes", "without cryptography nothing that they send can be opened", "see above")]
     return [
         listening.explain_knet(heard, config, mtu=min(mtu_to(heard.there.address, heard.there.port), LARGEST_PACKET))
         for heard in heard_links

@@ -63,23 +63,34 @@ def ways(config: Config, own: NodeEntry) -> list[Way]:
     ]
 
 
-def check_file(path: str, findings: list[Finding]) -> tuple[Config | None, Scheduling]:
+class FileContent(NamedTuple):
+    """What the configuration says to the doctor."""
+
+    config: Config | None = None
+    """None where it cannot be used."""
+    scheduling: Scheduling = Scheduling()
+    socket: str | None = None
+    """Where cpgd is to serve its programs; None: at the usual place."""
+
+
+def check_file(path: str, findings: list[Finding]) -> FileContent:
     """Read the configuration, and add what is to be said of it."""
-    scheduling = Scheduling()
+    content = FileContent()
     try:
-        scheduling = load_section(path, "cpgd", {"socket": str}).scheduling
+        section = load_section(path, "cpgd", {"socket": str})
+        content = FileContent(None, section.scheduling, section.values.get("socket"))
         config, warnings = load(path)
     except ConfigError as error:
         findings.append(problem("file", str(error), "correct it, then cpg doctor again"))
-        return None, scheduling
+        return content
     except OSError as error:
         remedy = "name the configuration with -c, and read it as a user who may"
         findings.append(problem("file", f"{path} cannot be read: {error.strerror or error}", remedy))
-        return None, scheduling
+        return content
     listed = nodes(tuple(node.node_id for node in config.nodes))
     findings.append(ok("file", f"{path} can be used: transport {config.transport}, {listed}"))
     findings += [warning("file", text, "correct the line, or leave it out") for text in warnings]
-    return config, scheduling
+    return content._replace(config=config)
 
 
 def find_node(config: Config, node: str | None, findings: list[Finding]) -> NodeEntry | None:

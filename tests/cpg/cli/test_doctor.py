@@ -7,7 +7,9 @@ import socket
 from dataclasses import replace
 
 import pytest
+import trio
 
+from cpg.cli.demo import free_ports
 from cpg.cli.doctor import command, inside, listening, outside, running
 from cpg.cli.doctor.digests import digests
 from cpg.cli.doctor.findings import Outcome, ok, problem, summary, warning
@@ -199,8 +201,7 @@ def test_the_firewall_of_this_machine():
 
 def test_the_file(tmp_path, config):
     findings = []
-    found, _ = inside.check_file(config, findings)
-    assert found is not None
+    assert inside.check_file(config, findings).config is not None
     assert outcomes(findings) == ["ok"]
     wrong = tmp_path / "wrong.conf"
     wrong.write_text("totem {\n  transport: pigeon\n}\nnodelist {\n}\n")
@@ -209,7 +210,7 @@ def test_the_file(tmp_path, config):
         (tmp_path / "no", "cannot be read"),
     ):
         findings = []
-        assert inside.check_file(str(path), findings)[0] is None
+        assert inside.check_file(str(path), findings).config is None
         assert outcomes(findings) == ["problem"]
         assert text in findings[0].text
 
@@ -427,6 +428,64 @@ async def test_refusals_that_get_lost_prove_nothing(monkeypatch, answers, outcom
 # ---- what comes from others
 
 
+(PORT_ON_LOOPBACK,) = free_ports(1)
+
+
+def loopback(key=KEY, **secrets):
+    """A ring over knet of two nodes, on loopback."""
+    nodes = tuple(NodeEntry(k, f"node{k}", f"127.0.0.{k}", PORT_ON_LOOPBACK) for k in (1, 2))
+    knet = Knet(**{"cipher": "aes256", "hash": "sha256", "key": key} | secrets)
+    return Config(nodes=nodes, token=1.0, transport="knet", port=PORT_ON_LOOPBACK, knet=knet)
+
+
+async def test_two_doctors_answer_each_other():
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.hear_knet, loopback(), 2, 40)
+            (heard,) = await listening.hear_knet(loopback(), 1, 0)
+            nursery.cancel_scope.cancel()
+    assert heard.is_up
+    assert heard.mtu > 1500
+
+
+async def test_a_machine_where_nobody_listens():
+    (heard,) = await listening.hear_knet(loopback(), 1, 0)
+    assert (heard.is_refused, heard.is_up, heard.packets) == (True, False, 0)
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [loopback(KEY[::-1]), loopback(hash="sha512"), loopback(b"", cipher="none", hash="none")],
+    ids=["key", "hash", "clear"],
+)
+async def test_a_node_that_seals_otherwise(theirs):
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.hear_knet, theirs, 2, 40)
+            (heard,) = await listening.hear_knet(loopback(), 1, 0)
+            nursery.cancel_scope.cancel()
+    assert not heard.is_up
+    assert heard.unopened
+
+
+async def test_a_node_that_encrypts_while_this_one_does_not():
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listening.hear_knet, loopback(), 2, 40)
+            (heard,) = await listening.hear_knet(loopback(b"", cipher="none", hash="none"), 1, 0)
+            nursery.cancel_scope.cancel()
+    assert not heard.is_up
+    assert heard.other_versions
+
+
+async def test_without_the_package_cryptography(monkeypatch):
+    async def hear(config, node_id, stay):
+        raise ImportError
+
+    monkeypatch.setattr(listening, "hear_knet", hear)
+    assert outcomes(await command._hear(KNET, NODES[0], (), 0)) == ["not tried"]
+
+
 @pytest.mark.parametrize(
     ("heard", "outcome", "text"),
     [
@@ -544,7 +603,7 @@ async def test_the_doctor_where_no_node_runs(config):
     assert (code, with_outcome(findings, "problem")) == (1, {"cpgd"})
     code, findings = await findings_of("-c", config, "--node", "1")
     assert (code, with_outcome(findings, "problem")) == (0, set())
-    assert {"file", "node", "address on link 0", "port on link 0", "state folder"} <= with_outcome(findings, "ok")
+    assert {"file", "node", "port on link 0", "state folder"} <= with_outcome(findings, "ok")
     assert {"node 2", "node 3"} <= with_outcome(findings, "not tried")
 
 
@@ -553,6 +612,13 @@ async def test_the_doctor_asks_a_running_node(config, daemon):
     assert code == 1
     assert with_outcome(findings, "problem") == {"node 2", "node 3"}
     assert {"cpgd", "port on link 0"} <= with_outcome(findings, "ok")
+
+
+async def test_the_socket_may_be_configured(config, daemon):
+    with open(config, "a", encoding="utf-8") as file:
+        file.write(f"cpgd {{\n    socket: {daemon.path}\n}}\n")
+    _, findings = await findings_of("-c", config, "--node", "1")
+    assert "cpgd" in with_outcome(findings, "ok")
 
 
 async def test_the_daemon_of_another_node(config, daemon):
