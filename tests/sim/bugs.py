@@ -245,6 +245,12 @@ BUGS = [
         knet_scenarios.a_restarted_node_is_heard_at_once,
     ),
     Bug(
+        "overlook a restart where the pings with 0 were lost",
+        LINK_BUGS,
+        [instead(Arrivals, "_is_behind_again", lambda self, said: False)],
+        test_arrivals.test_a_node_that_starts_again_is_noticed_although_its_pings_with_0_were_lost,
+    ),
+    Bug(
         "count pongs that nobody asked for",
         LINK_BUGS,
         [Wrong(Path, "on_pong", count_any_pong)],

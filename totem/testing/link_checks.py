@@ -2,7 +2,7 @@
 
 - On the wire (rings in clear): no data has the number 0, and after each 8,191 packets all hear the number.
 - No packet comes out of the links twice (`totem.testing.simulated_links` counts that).
-- On a network that is healed: all links of this package are up and have found what they carry; nothing that they are
+- On a network that is healed: all links are up and have found what they carry; nothing that they are
   given is lost, so nobody requests a frame again, and nothing is taken for a copy where none is sent.
 """
 
@@ -17,6 +17,7 @@ from totem.links.machine import FORCED_EVERY, Links
 from totem.processor import Processor
 from totem.testing.checkers import Violation
 from totem.testing.cluster import Cluster
+from totem.testing.corosync.knet import KnetModel
 from totem.wire import knet
 
 CLAUSE = "links"
@@ -69,8 +70,18 @@ class WireWatch:
 
 
 def check_paths(cluster: Cluster) -> list[Violation]:
-    """Check that all links of this package are up, and have found what they carry."""
-    return [
+    """Check that all links are up, and have found what they carry."""
+    running = {node.node_id for node in cluster.running}
+    theirs = [
+        Violation(CLAUSE, f"real node {node.node_id}, link {number} to node {host.host_id}: up {link.connected}")
+        for node in cluster.running
+        if node.links is not None and isinstance(node.links.machine, KnetModel)
+        for host in node.links.machine.hosts.values()
+        if host.host_id in running
+        for number, link in host.link.items()
+        if not link.connected or not link.has_valid_mtu
+    ]
+    return theirs + [
         Violation(CLAUSE, f"node {node_id}, link {number} to node {other}: up {path.is_up}, MTU {path.mtu}")
         for node_id, links in _links_of(cluster)
         for other in (node.node_id for node in cluster.running)

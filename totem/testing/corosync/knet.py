@@ -607,7 +607,9 @@ class KnetModel:
         return (smaller, _ZLIB) if len(smaller) < len(packet) else (packet, 0)
 
     def _dispatch_to_links(self, host: _Host) -> list[int]:
-        if self.settings.link_mode != "rr":
+        if (
+            self.settings.link_mode != "rr" or not host.active_links
+        ):  # the pings before may have taken the last one down
             return host.active_links
         first, *others = host.active_links
         host.active_links = [*others, first]
