@@ -379,7 +379,7 @@ async def test_a_node_is_sealed_otherwise(knet_ring, capfd, stranger, how):
         if how != "cipher":  # which the hash does not tell: what it decrypts to is no packet
             await logged(ring, 1, UNSEALED)
         unsealed = r"do not open with .*crypto_cipher aes256.* compare the key files"
-        clear = r"are not packets of knet.* crypto_cipher is none here"
+        clear = r"are not packets of knet.* here crypto_cipher is none"
         if stranger == 2:
             others = {"clear": clear, "cipher": f"({clear}|do not open)"}.get(how, unsealed)
             await said(capfd, rf"datagrams from 10\.77\.0\.[13] {others}")
