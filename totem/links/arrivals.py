@@ -39,8 +39,6 @@ class Arrivals:
         self._marks = bytearray(WINDOW)
         self._unfinished: dict[int, _Unfinished] = {}
         """By number, in the order in which they began."""
-        self._behind: tuple[int, int, bytes] | None = None
-        """Latest number, link and time of the last regular ping that told less than that number."""
         self._forced: int | None = None
         self._heard_since_forced = False
 
@@ -53,7 +51,7 @@ class Arrivals:
     def note_ping(self, said: Ping) -> None:
         """Take the number that a ping tells: a node that starts again begins with 0."""
         if said.timed:
-            if said.seq == 0 or self._is_behind_again(said):
+            if said.seq == 0:
                 self.forget()
             return
         if said.seq != self._forced and not self._heard_since_forced:
@@ -61,17 +59,6 @@ class Arrivals:
         self._forced, self._heard_since_forced = said.seq, False
         if said.seq:
             self._is_new(said.seq)
-
-    def _is_behind_again(self, said: Ping) -> bool:
-        """Return whether two regular pings of a link have told less than the latest number, and none has come between.
-
-        One may have been overtaken by data. Two are from a node that has started again, and whose pings with 0 were
-        lost: it has sent something to others since. Without this its packets would pass for copies, for long.
-        """
-        if not 0 < (self._latest - said.seq) % NUMBERS < NUMBERS // 2:
-            return False
-        first, self._behind = self._behind, (self._latest, said.link, said.time)
-        return first is not None and first[:2] == self._behind[:2] and first[2] != said.time
 
     def is_new(self, seq: int) -> bool:
         """Return whether the packet of a number has not come yet; the number counts as come from now on. Hot."""

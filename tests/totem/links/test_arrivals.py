@@ -83,25 +83,6 @@ def test_a_forced_ping_keeps_an_idle_node_near():
     assert not arrivals.is_new(5)
 
 
-def test_a_node_that_starts_again_is_noticed_although_its_pings_with_0_were_lost():
-    arrivals = Arrivals()
-    assert all(arrivals.is_new(seq) for seq in range(1, 500))
-
-    def tells(seq, time, link=0):
-        arrivals.note_ping(Ping(link, time.to_bytes(16, "little"), seq, timed=True))
-
-    tells(400, 1)
-    tells(400, 1)  # a copy
-    tells(400, 1, link=1)
-    assert not arrivals.is_new(20), "data may overtake a ping"
-    assert arrivals.is_new(500)
-    tells(410, 2)
-    assert not arrivals.is_new(20), "something has come in between"
-    tells(20, 3)
-    assert arrivals.is_new(20)
-    assert not arrivals.is_new(20)
-
-
 # ---- fragments
 
 
