@@ -34,7 +34,7 @@ class System:
         monkeypatch.setattr(resource, "setrlimit", self.limit)
         monkeypatch.setattr(scheduling.ctypes, "CDLL", lambda *args, **options: self)
         monkeypatch.setattr(signal, "signal", lambda number, handler: self.ask("signal", number))
-        monkeypatch.setattr(scheduling, "_has_capability", lambda number: False)
+        monkeypatch.setattr(scheduling, "has_capability", lambda number: False)
 
     def ask(self, *what):
         if what[0] in self.refuses:
@@ -97,7 +97,7 @@ def test_memory_is_not_locked_under_a_limit_at_which_it_would_be_refused(system,
     Scheduler(Scheduling()).begin()
     assert "memory not locked (only 65536 bytes may be)" in caplog.text
     assert not [what for what, _ in system.asked if what == "memory"]
-    monkeypatch.setattr(scheduling, "_has_capability", lambda number: number == 14)
+    monkeypatch.setattr(scheduling, "has_capability", lambda number: number == 14)
     Scheduler(Scheduling()).begin()
     assert "memory locked" in caplog.messages[-1]
 
