@@ -35,6 +35,7 @@ from tests.cluck.client import test_asynchronous as tasks
 from tests.cluck.client import test_conditions as waits
 from tests.cluck.client import test_locks as locks
 from tests.cluck.client import test_session as sessions
+from tests.cluck.client import test_steps as steps
 from tests.cluck.client.servers import Cluster
 from tests.cluck.server import test_fuzz as fuzz
 from tests.cluck.server import test_leases as leases
@@ -1346,7 +1347,7 @@ STEPS = [
         "hide a cancellation from the steps",
         "client",
         [Change(Progress, "interrupt", "self._error = error", "pass")],
-        cancelled_anywhere(has_block=True),
+        steps.test_an_interrupt_behind_a_wait_goes_through_the_steps_too,
     ),
     Bug(
         "end a block as if its lost lock had been held",
