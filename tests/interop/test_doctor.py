@@ -63,7 +63,15 @@ async def doctor_beside(ring, real):
 
 
 @pytest.mark.parametrize("real", [True, False], ids=["real", "ours"])
-@pytest.mark.parametrize(("transport", "secrets"), [("knet", SEALED), ("knet", None), ("udpu", None), ("udp", None)])
+@pytest.mark.parametrize(
+    ("transport", "secrets"),
+    [
+        ("knet", SEALED),
+        pytest.param("knet", None, marks=pytest.mark.long),
+        ("udpu", None),
+        pytest.param("udp", None, marks=pytest.mark.long),
+    ],
+)
 async def test_healthy(ring_of, transport, secrets, real):
     ring = ring_of(transport, secrets=secrets)
     code, findings = await doctor_beside(ring, real)
@@ -93,6 +101,7 @@ async def test_the_port_is_closed_there(ring_of):
     assert "its packets come, but it does not answer" in problems(findings)["node 2 on link 0"]
 
 
+@pytest.mark.long
 async def test_the_port_is_closed_here(ring_of):
     ring = ring_of("knet")
     ring.network.drop(1)
@@ -101,7 +110,7 @@ async def test_the_port_is_closed_here(ring_of):
     assert "chain in of table inet f drops UDP port 5405" in problems(findings)["firewall here, from node 2"]
 
 
-@pytest.mark.parametrize("secrets", [SEALED, None], ids=["sealed", "clear"])
+@pytest.mark.parametrize("secrets", [SEALED, pytest.param(None, marks=pytest.mark.long)], ids=["sealed", "clear"])
 async def test_a_switch_carries_less_over_knet(ring_of, secrets):
     """Only a warning, because knet cuts packets."""
     ring = ring_of("knet", secrets=secrets)
@@ -111,6 +120,7 @@ async def test_a_switch_carries_less_over_knet(ring_of, secrets):
     assert "only packets of 13" in warnings(findings)["node 2 on link 0"]
 
 
+@pytest.mark.long
 async def test_a_switch_carries_less_over_udpu(ring_of):
     ring = ring_of("udpu")
     ring.network.narrow(2, 1300)
@@ -128,12 +138,14 @@ async def test_the_address_is_missing(ring_of, transport):
     assert "this machine has no address 10.77.0.1" in problems(findings)["address on link 0"]
 
 
+@pytest.mark.long
 async def test_no_node_runs_there(ring_of):
     code, findings = await examine(ring_of("knet"))
     assert code == 1
     assert "no node runs there" in problems(findings)["node 2 on link 0"]
 
 
+@pytest.mark.long
 async def test_two_doctors_answer_each_other(ring_of):
     """So a newcomer can test the network before the first node starts."""
     ring = ring_of("knet", secrets=SEALED)

@@ -97,6 +97,7 @@ async def test_every_cipher_and_hash(knet_ring, cipher, hash_name):
         await programs.check_health(1, 2)
 
 
+@pytest.mark.long
 async def test_a_key_in_the_file_and_links_above_zero(knet_ring):
     """The file is the same at both; a real node without ring0_addr finds itself by its name, so this is an address."""
     ring = knet_ring(2, secrets=SEALED, links=2)

@@ -253,7 +253,7 @@ async def test_a_cut_in_one_direction(mixed_ring, source, target):
         await programs.check_health(1, 2, 3, besides="FAILED TO RECEIVE")
 
 
-@pytest.mark.parametrize("sender", [1, 3])
+@pytest.mark.parametrize("sender", [1, long(3)])
 async def test_a_port_of_the_switch_with_a_small_mtu(mixed_ring, capfd, sender):
     """The token passes and large frames do not: the ring goes on without the node behind it, and says why (A9).
 
