@@ -110,7 +110,8 @@ async def test_the_port_is_closed_here(ring_of):
     assert "chain in of table inet f drops UDP port 5405" in problems(findings)["firewall here, from node 2"]
 
 
-@pytest.mark.parametrize("secrets", [SEALED, pytest.param(None, marks=pytest.mark.long)], ids=["sealed", "clear"])
+@pytest.mark.long
+@pytest.mark.parametrize("secrets", [SEALED, None], ids=["sealed", "clear"])
 async def test_a_switch_carries_less_over_knet(ring_of, secrets):
     """Only a warning, because knet cuts packets."""
     ring = ring_of("knet", secrets=secrets)
