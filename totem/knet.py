@@ -81,6 +81,8 @@ class KnetEndpoint:
         self._sockets: dict[int, socket.socket] = {}
         self._places: dict[tuple[int, int], tuple[object, ...]] = {}
         """Where a link leads to, by link and node id."""
+        self._nodes: dict[int, dict[object, int]] = {link.number: {} for link in config.knet.links}
+        """The node ids, by link and address as the kernel writes it."""
         self._sources: dict[str, str] = {}
         """The addresses of the configuration, as the kernel writes them."""
         self.on_link: Callable[[LinkState], None] = lambda state: None
@@ -97,6 +99,7 @@ class KnetEndpoint:
                     address, port = config.place_on(node, link.number)
                     place = sockaddr(address, port)[1]
                     self._places[link.number, node.node_id] = place
+                    self._nodes[link.number][place[0]] = node.node_id
                     self._sources[place[0]] = address
         except OSError:
             self.close()
@@ -238,23 +241,22 @@ class KnetEndpoint:
         sock = self._sockets[departure.link]
         place = self._places[departure.link, departure.node_id]
         datagrams = departure.datagrams
-        if len(datagrams) == 1 or not self.trains_out:
-            for datagram in datagrams:
-                self._send_one(sock, departure, datagram, place, now)
-            return
-        for run in runs(datagrams, MAX_DATAGRAM):
-            if len(run) == 1 or not self.trains_out:
-                for datagram in run:
-                    self._send_one(sock, departure, datagram, place, now)
+        for run in runs(datagrams, MAX_DATAGRAM) if len(datagrams) > 1 and self.trains_out else (datagrams,):
+            if len(run) > 1 and self.trains_out and self._send_run(sock, run, place):
                 continue
-            try:
-                sock.sendmsg(run, segments_of(len(run[0])), 0, place)
-            except OSError as error:
-                if error.errno in NO_TRAINS and error.errno != errno.EMSGSIZE:
-                    _log.info("packets go out one by one: the kernel refuses trains (%s)", error.strerror)
-                    self.trains_out = False
-                for datagram in run:
-                    self._send_one(sock, departure, datagram, place, now)
+            for datagram in run:
+                self._send_one(sock, departure, datagram, place, now)
+
+    def _send_run(self, sock: socket.socket, run: Sequence[bytes], place: tuple[object, ...]) -> bool:
+        """Send a run in one call; return whether the kernel has taken it."""
+        try:
+            sock.sendmsg(run, segments_of(len(run[0])), 0, place)
+        except OSError as error:
+            if error.errno in NO_TRAINS and error.errno != errno.EMSGSIZE:
+                _log.info("packets go out one by one: the kernel refuses trains (%s)", error.strerror)
+                self.trains_out = False
+            return False
+        return True
 
     def _send_one(
         self, sock: socket.socket, departure: Departure, datagram: bytes, place: tuple[object, ...], now: float
@@ -277,7 +279,7 @@ class KnetEndpoint:
     def _read_refusals(self, link: int, sock: socket.socket) -> bool:
         """Read what the kernel tells of datagrams that were sent earlier; return whether there was any."""
         now = self._clock()
-        nodes = {place[0]: node_id for (number, node_id), place in self._places.items() if number == link}
+        nodes = self._nodes[link]
         found = False
         for _ in range(_MOST_ERRORS):
             try:

@@ -1,7 +1,7 @@
 """A path: one link to one other node. Whether it works, how long packets take, and how large they may be.
 
-Pings go out at an interval. A path is up with the pong after `pong_count` timely ones, and down when none has come for
-the timeout, which is longer for a path that has just come up. These are libknet's rules, so that a node of another make
+Pings go out at an interval. A path is up with the pong after `pong_count` timely ones. It is down when none has come
+for the timeout, which is longer where it has just come up. These are libknet's rules, so that a node of another make
 agrees about who can be reached. One thing is faster: a peer that was heard is pinged in quick succession until its path
 is up, where libknet waits for the interval each time.
 

@@ -113,7 +113,7 @@ class Probing:
         return True
 
     def _send(self, node_id: int, kind: int, value: int, length: int = 0) -> None:
-        own = self._own_limit() if len(self._found) else 0
+        own = self._own_limit() if self._found else 0
         self._outgoing.append((node_id, probes.ProbePacket(kind, self._node_id, own, value).encode(length)))
 
     def _probe(self, node_id: int, path: Path, now: float) -> None:

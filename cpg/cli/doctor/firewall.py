@@ -1,7 +1,7 @@
 """Nftables' rules, as `nft -j list ruleset` prints them: whether they let a packet of UDP pass.
 
-Not all rules can be understood. So each chain has the set of verdicts that are possible, and only a chain that drops
-the packet whatever its obscure rules do is said to drop it.
+Not all rules can be understood. So each chain has the set of verdicts that are possible. Only where all of these drop
+the packet is the chain said to drop it.
 """
 
 from __future__ import annotations
