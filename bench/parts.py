@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from bench import accelerated, clients, codec, core, locks, replicated, rings
+from bench import accelerated, clients, codec, core, detection, locks, replicated, rings
 from bench.notes import Bench
 from bench.rings import ALL, ANYTHING, ONE, OURS, SETTINGS, Flood, Ring, Setting
 from cpg.cli.flood import Plan
@@ -298,5 +298,6 @@ Three processors wired by lists in one process, without sockets: messages a seco
         _on_trio(mixed),
         extra=True,
     ),
+    Part("detection", "Detection of faults", detection.METHOD, _on_trio(detection.measure), axis="nodes", extra=True),
     Part("clients", "Many clients of a daemon", clients.METHOD, _on_trio(clients.measure), extra=True),
 )

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 
 import trio
@@ -55,25 +56,28 @@ async def run(*arguments, stdin=b"", prefix=()):
 class Program:
     """A process of a Python module that prints JSON lines, which are kept."""
 
-    def __init__(self, arguments, prefix=()):
-        """`prefix`: a command that runs its arguments as a command, as the same process."""
+    def __init__(self, arguments, prefix=(), log=None):
+        """`prefix`: a command that runs its arguments as a command, as the same process. `log`: a file for errors."""
         self.command = [*prefix, sys.executable, "-m", *map(str, arguments)]
         self.events = []
+        self._log = log
         self._ended = trio.Event()
         self._news = trio.lowlevel.ParkingLot()
 
     async def start(self, nursery):
         """Start it; it is killed when the nursery ends."""
-        self.process = await nursery.start(
-            partial(
-                trio.run_process,
-                self.command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                check=False,
-                deliver_cancel=_kill,
+        with self._log.open("ab") if self._log else nullcontext() as log:
+            self.process = await nursery.start(
+                partial(
+                    trio.run_process,
+                    self.command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    check=False,
+                    deliver_cancel=_kill,
+                )
             )
-        )
         nursery.start_soon(self._read)
         return self
 

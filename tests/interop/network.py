@@ -167,6 +167,14 @@ class Network:
         for place in self.places.values():
             place.run("nft", "flush ruleset")
 
+    def unplug(self, k):
+        """Cut the cables of place K at the switch, where neither it nor anybody else is told."""
+        self._ip(self.switch, *(f"link set {_port(k, link)} down" for link in self.links))
+
+    def plug(self, k):
+        """Mend them."""
+        self._ip(self.switch, *(f"link set {_port(k, link)} up" for link in self.links))
+
     def drop(self, k, *, source=None, kind=None, origin=None, percent=100):
         """Have place K lose datagrams that come in: from one place, of one of totem's `TYPES` or a `barrier` of sync
         that has a frame to itself, multicasts of one origin (whoever sends them again), a part of them.

@@ -69,6 +69,7 @@ class MixedRing:
         link_mode="passive",
     ):
         """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines.
+        `token`: None leaves it out, so that each make has its own defaults.
 
         `network`: what makes the places. With transport knet: `secrets`, a cipher and a hash, for which each node gets
         the same key file; the number of `links`, and `link_mode`.
@@ -107,7 +108,7 @@ class MixedRing:
                     "version: 2",
                     "cluster_name: interop",
                     f"transport: {transport}",
-                    f"token: {token}",
+                    *([] if token is None else [f"token: {token}"]),
                     f"crypto_cipher: {cipher}",
                     f"crypto_hash: {hash_name}",
                     *([f"keyfile: {path.parent / 'authkey'}"] if secrets else []),
@@ -180,7 +181,7 @@ class MixedRing:
         return self.folder / str(k) / "log"
 
     def log(self, k):
-        """All whole lines that the real node has logged."""
+        """All whole lines that the node has logged: a real one, or a daemon of ours with `logs`."""
         return self._log_path(k).read_text(errors="replace").split("\n")[:-1]
 
     def complaints(self, k):
@@ -246,20 +247,20 @@ class MixedRing:
 
     # ---- programs
 
-    async def start_program(self, nursery, k, *arguments):
-        """Start a Python module at place K; it is killed when the nursery ends."""
-        return await Program(arguments, self.place(k).command()).start(nursery)
+    async def start_program(self, nursery, k, *arguments, log=None):
+        """Start a Python module at place K; it is killed when the nursery ends. `log`: a file for its errors."""
+        return await Program(arguments, self.place(k).command(), log).start(nursery)
 
     async def start_member(self, nursery, k, group):
         """Start one of our nodes with a program in a group."""
         ring = ("-c", self.config[k], "--node", k)
         return await self.start_program(nursery, k, "tests.interop.member", group, *ring)
 
-    async def start_daemon(self, nursery, k):
-        """Start `cpgd` at place K; return when it serves."""
+    async def start_daemon(self, nursery, k, *, logs=False):
+        """Start `cpgd` at place K; return when it serves. `logs`: what it logs is kept (`log`)."""
         self.socket(k).unlink(missing_ok=True)  # of one that was killed
         command = ("cpg.daemon", "-c", self.config[k], "--node", k, "--socket", self.socket(k))
-        daemon = await self.start_program(nursery, k, *command)
+        daemon = await self.start_program(nursery, k, *command, log=self._log_path(k) if logs else None)
         with trio.fail_after(PATIENCE):
             while not self.socket(k).exists():
                 await trio.sleep(GLANCE)

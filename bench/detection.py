@@ -1,0 +1,223 @@
+"""How long it takes until what has failed is out: from the fault until the last survivor's program has the new list.
+
+Each node is a daemon in namespaces of its own, with a program beside it (`bench.watcher`). No timeout is configured,
+and none is in real time. One ring stands at a time: first ours, then Corosync's. After each try the victim comes back.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from bench.notes import Bench
+from bench.rings import COROSYNC, CPGD, namespaces, places_of
+from tests.interop.ring import MixedRing
+
+COUNTS = (3, 8, 16)
+TRIES = 4
+"""Of ours in a round. Corosync has one: its timers say how long it takes."""
+LOAD = 480
+"""Messages a second, of all programs together."""
+PATIENCE = 90
+"""Seconds for a ring to change, and to be whole again."""
+CALM = (1.0, 2.0)
+"""Between so many seconds lies a try behind what changed last, so that it meets any state of an idle ring."""
+MEDIAN, MAXIMUM = "s, median", "s, maximum"
+KILLED, KILLED_LOADED, SILENT = "SIGKILL, idle", "SIGKILL, loaded", "link cut, silently"
+
+METHOD = f"""\
+From a fault until the last survivor's program has the list without the victim. A daemon is killed (SIGKILL; loaded: all
+programs together send {LOAD} messages of 200 bytes a second), or the link of a machine is cut at the switch, where
+nobody is told. No timeout is configured. The victims are chosen at random, and come back before the next try. Corosync
+has one try for {TRIES} of ours."""
+
+
+class Nodes(ABC):
+    """Daemons of one make, with a program at each."""
+
+    name: str
+
+    def __init__(self, places: MixedRing, nursery: trio.Nursery) -> None:
+        self.places = places
+        self.network = places.network
+        self._nursery = nursery
+        self._watchers: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.places.config)
+
+    @abstractmethod
+    async def start_daemons(self, numbers: Iterable[int]) -> None:
+        """Start daemons; return when they answer."""
+
+    @abstractmethod
+    def kill_daemon(self, k: int) -> None:
+        """End one with SIGKILL."""
+
+    @abstractmethod
+    def watcher(self, k: int) -> Sequence[object]:
+        """The command line of the program at K."""
+
+    async def start(self, *numbers: int) -> None:
+        """Start daemons and programs."""
+        await self.start_daemons(numbers)
+        for k in numbers:
+            self._watchers[k] = await self.places.start_program(self._nursery, k, *self.watcher(k))
+
+    async def whole(self) -> None:
+        """Wait until all programs have all, and for a moment more."""
+        await self._all_have(tuple(self.places.config), dict.fromkeys(self._watchers, 0))
+        await trio.sleep(random.uniform(*CALM))
+
+    async def _all_have(self, nodes: tuple[int, ...], marks: dict[int, int]) -> None:
+        wanted = list(nodes)
+        for k, mark in marks.items():
+
+            def has_it(events: list[Any], mark: int = mark) -> bool:
+                return len(events) > mark and events[-1]["nodes"] == wanted
+
+            await self._watchers[k].until(has_it, PATIENCE)
+
+    async def send(self, rate: float) -> None:
+        """Have all programs together send so much."""
+        for watcher in self._watchers.values():
+            await watcher.say(f"{rate / len(self)}")
+
+    async def fail(self, victim: int, fault: Callable[[int], None]) -> tuple[float, str]:
+        """Do something to a node; return how long it took until it was out, and what else happened."""
+        survivors = tuple(k for k in self.places.config if k != victim)
+        marks = {k: len(self._watchers[k].events) for k in survivors}
+        start = time.monotonic()
+        fault(victim)
+        await self._all_have(survivors, marks)
+        told = {k: self._watchers[k].events[mark:] for k, mark in marks.items()}
+        lists = [event["nodes"] for events in told.values() for event in events]
+        flaw = "" if all(nodes == list(survivors) for nodes in lists) else "others were out, too"
+        return max(events[-1]["at"] for events in told.values()) - start, flaw
+
+    def kill(self, victim: int) -> None:
+        """End a daemon with SIGKILL; its program ends with it."""
+        self.kill_daemon(victim)
+        del self._watchers[victim]
+
+    async def come_back(self, victim: int) -> None:
+        """Start what was killed, or plug in what was cut off; wait until all are together."""
+        if self.is_running(victim):
+            self.network.plug(victim)
+        else:
+            await self.start(victim)
+        await self.whole()
+
+    @abstractmethod
+    def is_running(self, k: int) -> bool:
+        """Whether there is a daemon at K."""
+
+
+class Ours(Nodes):
+    """`cpgd` at each place."""
+
+    name = CPGD
+
+    def __init__(self, places: MixedRing, nursery: trio.Nursery) -> None:
+        super().__init__(places, nursery)
+        self._daemons: dict[int, Any] = {}
+
+    async def start_daemons(self, numbers: Iterable[int]) -> None:
+        async def start(k: int) -> None:
+            self._daemons[k] = await self.places.start_daemon(self._nursery, k, logs=True)
+
+        async with trio.open_nursery() as starting:
+            for k in numbers:
+                starting.start_soon(start, k)
+
+    def kill_daemon(self, k: int) -> None:
+        self._daemons.pop(k).signal(signal.SIGKILL)
+
+    def is_running(self, k: int) -> bool:
+        return k in self._daemons
+
+    def watcher(self, k: int) -> Sequence[object]:
+        return ("bench.watcher", "--socket", self.places.socket(k))
+
+
+class Real(Nodes):
+    """Corosync at each place, with programs that use libcpg."""
+
+    name = COROSYNC
+
+    async def start_daemons(self, numbers: Iterable[int]) -> None:
+        await self.places.start_corosync(*numbers)
+
+    def kill_daemon(self, k: int) -> None:
+        self.places.kill_corosync(k)
+
+    def is_running(self, k: int) -> bool:
+        return k in self.places.corosyncs
+
+    def watcher(self, k: int) -> Sequence[object]:
+        return ("bench.watcher", "--corosync")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done to a node."""
+
+    what: str
+    cuts: bool = False
+    """Its link; else its daemon is killed."""
+    load: float = 0.0
+
+
+FAULTS = (Fault(KILLED), Fault(KILLED_LOADED, load=LOAD), Fault(SILENT, cuts=True))
+
+
+@asynccontextmanager
+async def formed(kind: type[Nodes], count: int, transport: str) -> AsyncIterator[Nodes]:
+    """A whole ring."""
+    async with places_of(count, transport=transport, token=None) as (places, nursery):
+        nodes = kind(places, nursery)
+        await nodes.start(*places.config)
+        await nodes.whole()
+        yield nodes
+
+
+async def try_once(nodes: Nodes, fault: Fault, dice: random.Random) -> tuple[float, str]:
+    """Strike a node down and have it come back."""
+    victim = dice.choice(list(nodes.places.config))
+    if fault.load:
+        await nodes.send(fault.load)
+        await trio.sleep(1)
+    found = await nodes.fail(victim, nodes.network.unplug if fault.cuts else nodes.kill)
+    await nodes.send(0)
+    await nodes.come_back(victim)
+    return found
+
+
+async def measure(bench: Bench, transport: str = "udpu", counts: Sequence[int] = COUNTS) -> None:
+    """Note all faults, in rings of each size, ours and Corosync's."""
+    if why := namespaces():
+        bench.missing["detection of faults"] = why
+        return
+    kinds: list[tuple[type[Nodes], int]] = [(Ours, TRIES)]
+    if bench.cpgflood:
+        kinds.append((Real, 1))
+    for count in counts:
+        for kind, tries in kinds:
+            dice = random.Random(count)
+            async with formed(kind, count, transport) as nodes:
+                slowest = dict.fromkeys(FAULTS, 0.0)
+                for _ in bench.turns():
+                    for fault in FAULTS * tries:
+                        seconds, flaw = await try_once(nodes, fault, dice)
+                        bench.note(fault.what, nodes.name, MEDIAN, seconds, at=count, flaw=flaw)
+                        slowest[fault] = max(slowest[fault], seconds)
+                for fault, seconds in slowest.items():
+                    bench.note(fault.what, nodes.name, MAXIMUM, seconds, at=count)
