@@ -6,6 +6,7 @@ parts                       what is measured, of whom: a new part is a function 
 rings, node                 rings of Corosync and of ours on this machine, and the program that floods ours; in
                             `SETTINGS` are the ways in which ours are configured
 replicated, rivals, ours    PySyncObj; etcd, Redis and ZooKeeper, and ours beside them, for `locks`
+detection                   how soon faults are noticed; watcher and contender are its programs
 core, codec, clients        parts without rivals
 machine                     on what it runs
 """

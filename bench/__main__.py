@@ -34,7 +34,7 @@ QUICK_ROUNDS, QUICK_SECONDS = 1, 0.5
 
 def arguments() -> argparse.Namespace:
     """Read the command line."""
-    listed = "\n".join(f"  {part.name:12}{part.title}{' (only when named)' * part.extra}" for part in PARTS)
+    listed = "\n".join(f"  {part.name:16}{part.title}{' (only when named)' * part.extra}" for part in PARTS)
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,

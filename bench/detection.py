@@ -17,9 +17,10 @@ from typing import Any
 
 import trio
 
+from bench.contender import GRACE, LEASE
 from bench.notes import Bench
 from bench.rings import COROSYNC, CPGD, namespaces, places_of
-from tests.interop.ring import MixedRing
+from tests.interop.ring import GLANCE, MixedRing
 
 COUNTS = (3, 8, 16)
 TRIES = 4
@@ -32,12 +33,18 @@ CALM = (1.0, 2.0)
 """Between so many seconds lies a try behind what changed last, so that it meets any state of an idle ring."""
 MEDIAN, MAXIMUM = "s, median", "s, maximum"
 KILLED, KILLED_LOADED, SILENT = "SIGKILL, idle", "SIGKILL, loaded", "link cut, silently"
+FOLLOWERS = {"lock": "machine dead → next holder", "lead": "machine dead → next leader"}
+"""What becomes of a lock and of an election, by what `bench.contender` wants."""
+SERVED = 3
+"""Lock servers."""
 
 METHOD = f"""\
 From a fault until the last survivor's program has the list without the victim. A daemon is killed (SIGKILL; loaded: all
 programs together send {LOAD} messages of 200 bytes a second), or the link of a machine is cut at the switch, where
-nobody is told. No timeout is configured. The victims are chosen at random, and come back before the next try. Corosync
-has one try for {TRIES} of ours."""
+nobody is told. No timeout is configured. The victims are chosen at random, and come back before the next try. The next
+holder of a lock (lease {LEASE:.0f} s, grace {GRACE:.0f} s) and the next leader of an election follow one whose machine
+is cut off; {SERVED} `cluckd` are the lock servers, each beside its daemon, on Corosync's ring too. Corosync has one try
+for {TRIES} of ours."""
 
 
 class Nodes(ABC):
@@ -117,6 +124,10 @@ class Nodes(ABC):
         await self.whole()
 
     @abstractmethod
+    def lock_server(self, k: int) -> Sequence[object]:
+        """The options of a lock server on the daemon at K."""
+
+    @abstractmethod
     def is_running(self, k: int) -> bool:
         """Whether there is a daemon at K."""
 
@@ -147,6 +158,9 @@ class Ours(Nodes):
     def watcher(self, k: int) -> Sequence[object]:
         return ("bench.watcher", "--socket", self.places.socket(k))
 
+    def lock_server(self, k: int) -> Sequence[object]:
+        return ("--backend", "cpgd", "--cpg-socket", self.places.socket(k))
+
 
 class Real(Nodes):
     """Corosync at each place, with programs that use libcpg."""
@@ -164,6 +178,66 @@ class Real(Nodes):
 
     def watcher(self, k: int) -> Sequence[object]:
         return ("bench.watcher", "--corosync")
+
+    def lock_server(self, k: int) -> Sequence[object]:
+        return ("--backend", "corosync")
+
+
+class Contenders:
+    """Lock servers beside a ring's daemons, and at each a program that wants a lock, or to lead."""
+
+    def __init__(self, nodes: Nodes, nursery: trio.Nursery, what: str) -> None:
+        self._nodes = nodes
+        self._nursery = nursery
+        self._what = what
+        self._programs: dict[int, Any] = {}
+
+    async def start(self) -> None:
+        """Start all; return when one has what all want."""
+        places = self._nodes.places
+        servers = ("--servers", ",".join(map(str, places.config)), "--force-birth")
+        for k in places.config:
+            folder = places.folder / f"{self._what}{k}"
+            folder.mkdir()
+            options = (*self._nodes.lock_server(k), *servers, "--socket", folder / "socket", "--state-dir", folder)
+            log = folder / "log"
+            await places.start_program(self._nursery, k, "cluck.daemon", *options, "--group", self._what, log=log)
+            with trio.fail_after(PATIENCE):
+                while not (folder / "socket").exists():
+                    await trio.sleep(GLANCE)
+            contender = ("bench.contender", folder / "socket", self._what)
+            self._programs[k] = await places.start_program(self._nursery, k, *contender, log=log)
+        await self._ready()
+        with trio.fail_after(PATIENCE):
+            while not self._told():
+                await trio.sleep(GLANCE)
+
+    async def _ready(self) -> None:
+        for program in self._programs.values():
+            mark = len(program.events)
+            await program.say("ready")
+
+            def is_ready(events: list[Any], mark: int = mark) -> bool:
+                return any("ready" in event for event in events[mark:])
+
+            await program.until(is_ready, PATIENCE)
+
+    def _told(self) -> list[tuple[float, int]]:
+        """When somebody began to have it, and where; the last one last."""
+        programs = self._programs.items()
+        return sorted((event["at"], k) for k, program in programs for event in program.events if "at" in event)
+
+    async def follow(self) -> float:
+        """Cut the machine off whose program has it; return how long it takes until another one has it."""
+        _, victim = self._told()[-1]
+        start = time.monotonic()
+        self._nodes.network.unplug(victim)
+        with trio.fail_after(PATIENCE):
+            while not (after := [at for at, k in self._told() if at > start and k != victim]):
+                await trio.sleep(GLANCE)
+        await self._nodes.come_back(victim)
+        await self._ready()
+        return after[0] - start
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +295,21 @@ async def measure(bench: Bench, transport: str = "udpu", counts: Sequence[int] =
                         slowest[fault] = max(slowest[fault], seconds)
                 for fault, seconds in slowest.items():
                     bench.note(fault.what, nodes.name, MAXIMUM, seconds, at=count)
+                if count == SERVED:
+                    for what in FOLLOWERS:
+                        await measure_followers(bench, nodes, what, tries)
+
+
+async def measure_followers(bench: Bench, nodes: Nodes, what: str, tries: int) -> None:
+    """Note who has a lock, or leads, next."""
+    slowest = 0.0
+    async with trio.open_nursery() as nursery:
+        contenders = Contenders(nodes, nursery, what)
+        await contenders.start()
+        for _ in bench.turns():
+            for _ in range(tries):
+                seconds = await contenders.follow()
+                bench.note(FOLLOWERS[what], nodes.name, MEDIAN, seconds, at=len(nodes))
+                slowest = max(slowest, seconds)
+        bench.note(FOLLOWERS[what], nodes.name, MAXIMUM, slowest, at=len(nodes))
+        nursery.cancel_scope.cancel()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench import accelerated
 from bench.accelerated import ACCELERATED, PLAIN, TRANSPORTS, WINDOWS
+from bench.detection import COUNTS, FOLLOWERS, KILLED, KILLED_LOADED, MAXIMUM, MEDIAN, SERVED, SILENT
 from bench.figures import Figure, Key, number, percent
 from bench.replicated import NAME as PYSYNCOBJ
 from bench.rings import ALL, ANYTHING, COROSYNC, CPGD, ONE, OURS
@@ -121,6 +122,20 @@ def _sooner(row: str, most: float) -> Goal:
     return Goal(f"accelerated: {row}", "accelerated", Key(row, None, ACCELERATED, "µs"), PLAIN, most=most)
 
 
+def _noticed(what: str, unit: str, limits: Sequence[float]) -> list[Goal]:
+    """What is measured in rings of all sizes."""
+    return [
+        Goal(
+            f"{what}, {count} nodes, {unit.partition(', ')[2]}", "detection", Key(what, count, CPGD, unit), limit=limit
+        )
+        for count, limit in zip(COUNTS, limits, strict=True)
+    ]
+
+
+def _followed(what: str, limit: float) -> Goal:
+    return Goal(FOLLOWERS[what], "detection", Key(FOLLOWERS[what], SERVED, CPGD, MAXIMUM), limit=limit)
+
+
 GOALS: Sequence[Goal] = (
     _rate("64 B, one sender, embedded", "throughput", ONE, 5, at=64),
     _rate("64 B, three senders, embedded", "throughput", ALL, 5, at=64),
@@ -149,4 +164,10 @@ GOALS: Sequence[Goal] = (
     ),
     Goal("idle, default timers", "idle", Key("a node", None, OURS.name, "% of a core"), limit=1),
     Goal("32 members form, from the last socket's opening", "nodes", Key("forming", 32, OURS.name, "s"), limit=5),
+    *_noticed(KILLED, MEDIAN, (0.3, 0.5, 0.8)),
+    *_noticed(KILLED_LOADED, MEDIAN, (0.3, 0.5, 0.8)),
+    *_noticed(SILENT, MEDIAN, (0.8, 1.2, 2.0)),
+    *_noticed(SILENT, MAXIMUM, (1.3, 1.8, 2.8)),
+    _followed("lead", 5),
+    _followed("lock", 6),
 )

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -299,5 +300,13 @@ Three processors wired by lists in one process, without sockets: messages a seco
         extra=True,
     ),
     Part("detection", "Detection of faults", detection.METHOD, _on_trio(detection.measure), axis="nodes", extra=True),
+    Part(
+        "detection-knet",
+        "Detection of faults, over knet",
+        "The same, with one link of transport knet in clear.",
+        _on_trio(partial(detection.measure, transport="knet")),
+        axis="nodes",
+        extra=True,
+    ),
     Part("clients", "Many clients of a daemon", clients.METHOD, _on_trio(clients.measure), extra=True),
 )
