@@ -18,6 +18,8 @@ class Feature(enum.IntFlag):
     """Small messages share a header (`totem.labels`)."""
     ACCELERATED = 2
     """The token goes on before the last frames of a visit."""
+    TRIALS = 4
+    """Members try each other where a machine refuses datagrams (`totem.accusations`)."""
 
 
 class RingId(NamedTuple):

@@ -6,7 +6,7 @@ one text a minute, then the number of the others (`totem.log_pacing`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
@@ -170,6 +170,14 @@ class Diagnostics:
         """Report the members whose frames are larger than netmtu allows here."""
         for origin, hello in hellos.items():
             self.check_frame_size(origin, hello.frame_size)
+
+    def report_ended(self, node_id: int, confirming: Sequence[int]) -> None:
+        """Report that the ring goes on without a member whose process has ended, as others confirm."""
+        nobody = "it does not answer this node"
+        if confirming:
+            names = ", ".join(map(str, confirming))
+            nobody = f"it answers neither this node nor {'node' if len(confirming) == 1 else 'nodes'} {names}"
+        self.report(f"node {node_id}: its process has ended: its machine refuses datagrams, and {nobody}")
 
     def report_given_up(self, node_id: int, reason: str, term: float | None, frame: bytes | None) -> None:
         """Report that the ring goes on without a member, for `term` seconds where they are known.

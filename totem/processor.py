@@ -19,6 +19,7 @@ holds what outlives a state: the installed ring and the one being formed, the tw
 - `membership`: candidates and failed nodes; `admission`: who may become one;
 - `numbers`: ring ids, stored and believed;
 - `tokens`: how the token is passed on; `outbox`: the datagrams to send;
+- `accusations`: members whose machine refuses datagrams;
 - `delivery`: what the application is given; `diagnostics`: what the operator is told.
 
 No part knows the processor. States know it as `totem.states.context.StateContext`. `_enter` is the only assignment of a
@@ -35,6 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from totem.accusations import Accusations
 from totem.admission import DUPLICATE_NODE_ID, Admission
 from totem.config import Config
 from totem.configuration import Delivery, Feature, Guarantee, RingId
@@ -59,11 +61,11 @@ from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.token_passing import TokenPassing
 from totem.transitions import TRANSITIONS, Cause, State
-from totem.wire import codec
+from totem.wire import codec, evidence
 from totem.wire.codec import BEGINNING, MCAST_HEADER
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
 
-FEATURES = Feature.COMPACT | Feature.ACCELERATED
+FEATURES = Feature.COMPACT | Feature.ACCELERATED | Feature.TRIALS
 """Extensions of the protocol that this version has."""
 
 
@@ -82,6 +84,8 @@ class Ready:
     """Why the ring cannot go on; the processor is dead then."""
     notices: list[str]
     """What an operator should read."""
+    trials: tuple[int, ...] = ()
+    """4. Nodes that the links machine is to try at once; it answers with `Processor.on_trial`."""
 
 
 class Processor:
@@ -130,6 +134,8 @@ class Processor:
         self.left_out = Exclusions()
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
+        self.accusations = Accusations(node_id, self.membership, self.outbox, self.diagnostics)
+        self.accusations.on_proof = self._on_proof
         self._interruption = InterruptionRecord()
         self._handler: StateHandler = StateHandler(self)
         self._handler.state = State.STARTING
@@ -292,7 +298,9 @@ class Processor:
             try:
                 self._receivers[codec.packet_type(datagram)](datagram, now)
             except MalformedDatagram as fault:
-                if not self.on_foreign(datagram, now):
+                if (said := evidence.decode(datagram)) is not None:
+                    self.accusations.receive(said, now)
+                elif not self.on_foreign(datagram, now):
                     self.diagnostics.drop_malformed(fault.cause)
 
     def overdue(self, now: float) -> bool:
@@ -336,13 +344,25 @@ class Processor:
             else:
                 self._handler.on_timer(timer, now)
 
+    def on_refusal(self, node_id: int, now: float) -> None:
+        """Take the kernel's refusal of a datagram that this node has sent to another one."""
+        self.diagnostics.now = now
+        if self.state is not State.LEFT:
+            self.accusations.on_refusal(node_id, now)
+
+    def on_trial(self, node_id: int, answered: bool, now: float) -> None:
+        """Take how the trial of a node has ended (`Ready.trials`)."""
+        self.diagnostics.now = now
+        if self.state is not State.LEFT:
+            self.accusations.on_trial(node_id, answered, now)
+
     def take(self) -> Ready:
         """Return what is ready, and start afresh."""
         self._resuming = self.stirred = False
         if self._handler.state is State.OPERATIONAL:
             self.delivery.flush(self.ring)
         ring_seq, datagrams, notices = self.numbers.take(), self.outbox.take(), self.diagnostics.take()
-        return Ready(ring_seq, datagrams, self.delivery.take(), self._failure, notices)
+        return Ready(ring_seq, datagrams, self.delivery.take(), self._failure, notices, self.accusations.take())
 
     def leave(self, now: float) -> None:
         """Announce the leave, once (a second one would disturb real nodes: rulings, F3). The processor is dead then."""
@@ -596,6 +616,13 @@ class Processor:
             self.left_out.add(node_id, now, reason)
         self.gather(Cause.FAILED_TO_RECEIVE, now)
 
+    def _on_proof(self, proven: dict[int, list[int]], now: float) -> None:
+        """Go on without members whose processes have ended (F6)."""
+        for node_id, confirming in proven.items():
+            self.diagnostics.report_ended(node_id, confirming)
+        self.membership.failed.update(proven)
+        self.gather(Cause.PROCESS_ENDED, now)
+
     def commit(self, token: CommitToken, cause: Cause, now: float) -> None:
         """Begin to form the ring of this commit token."""
         handler = Commit(self)
@@ -627,6 +654,7 @@ class Processor:
         self.new_ring = None
         self.membership.install(ring.members)
         self.tokens.begin_ring(ring, largest_pause)
+        self.accusations.begin_ring(ring)
         self.packer.restart()
         self.sync_packer.drop_unsent()
         self.syncing = True

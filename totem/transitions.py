@@ -37,6 +37,7 @@ class Cause(enum.Enum):
     RECOVERY_STALLED = "recovery made no progress"
     CONSENSUS_TIMEOUT = "not all candidates agreed in time"
     FAILED_TO_RECEIVE = "a member failed to receive"
+    PROCESS_ENDED = "a member's process has ended"
     SYNC_STALLED = "members did not take part in the sync of what is above"
     FOREIGN_MULTICAST = "a multicast of another ring was heard"
     MERGE_DETECTED = "another ring announced itself"
@@ -60,6 +61,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
     State.OPERATIONAL: {
         Cause.TOKEN_LOST: State.GATHER,
         Cause.FAILED_TO_RECEIVE: State.GATHER,
+        Cause.PROCESS_ENDED: State.GATHER,
         Cause.SYNC_STALLED: State.GATHER,
         Cause.FOREIGN_MULTICAST: State.GATHER,
         Cause.MERGE_DETECTED: State.GATHER,
@@ -69,6 +71,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
     State.GATHER: {
         Cause.TOKEN_LOST_IN_GATHER: State.GATHER,
         Cause.CONSENSUS_TIMEOUT: State.GATHER,
+        Cause.PROCESS_ENDED: State.GATHER,
         Cause.FOREIGN_MULTICAST: State.GATHER,
         Cause.MERGE_DETECTED: State.GATHER,
         Cause.JOIN_MERGED: State.GATHER,
@@ -78,6 +81,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
     },
     State.COMMIT: {
         Cause.TOKEN_LOST_IN_COMMIT: State.GATHER,
+        Cause.PROCESS_ENDED: State.GATHER,
         Cause.JOIN_IN_COMMIT: State.GATHER,
         Cause.LEAVE_RECEIVED: State.GATHER,
         Cause.COMMIT_TOKEN_FULL: State.RECOVERY,
@@ -86,6 +90,7 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
         Cause.TOKEN_LOST_IN_RECOVERY: State.GATHER,
         Cause.RECOVERY_STALLED: State.GATHER,
         Cause.FAILED_TO_RECEIVE: State.GATHER,
+        Cause.PROCESS_ENDED: State.GATHER,
         Cause.JOIN_IN_RECOVERY: State.GATHER,
         Cause.LEAVE_RECEIVED: State.GATHER,
         Cause.RECOVERED: State.OPERATIONAL,
