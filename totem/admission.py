@@ -25,12 +25,16 @@ class Admission:
     """The nodes that may become members, as one processor sees them."""
 
     def __init__(self, config: Config, node_id: int, first_ring_seq: int, left_out: Exclusions) -> None:
-        self.nodelist = frozenset(node.node_id for node in config.nodes)
         self._node_id = node_id
         self._first_ring_seq = first_ring_seq
         self._left_out = left_out
-        self._late_for = _LATE_PACKETS * (config.token + config.consensus)
         self._late_until = inf
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take another nodelist, and other timeouts."""
+        self.nodelist = frozenset(node.node_id for node in config.nodes)
+        self._late_for = _LATE_PACKETS * (config.token + config.consensus)
 
     def start(self, now: float) -> None:
         """Expect packets of a former life for a while from now on."""

@@ -54,6 +54,10 @@ class Diagnostics:
         if self._pacing:
             self._report_counted()
 
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration."""
+        self._config = config
+
     def take(self) -> list[str]:
         """Return the notices since the last call."""
         notices, self._notices = self._notices, []

@@ -74,14 +74,13 @@ class KnetEndpoint:
         self, config: Config, node_id: int, *, trains: bool = True, clock: Callable[[], float] = trio.current_time
     ) -> None:
         assert config.knet is not None
-        own = config.node(node_id)
         self.links = Links(config, node_id, seal_of(config.knet, os.urandom))
         self._node_id = node_id
         self._clock = clock
         self._sockets: dict[int, socket.socket] = {}
         self._places: dict[tuple[int, int], tuple[object, ...]] = {}
         """Where a link leads to, by link and node id."""
-        self._nodes: dict[int, dict[object, int]] = {link.number: {} for link in config.knet.links}
+        self._nodes: dict[int, dict[object, int]] = {}
         """The node ids, by link and address as the kernel writes it."""
         self._sources: dict[str, str] = {}
         """The addresses of the configuration, as the kernel writes them."""
@@ -92,20 +91,60 @@ class KnetEndpoint:
         """The node ids and links whose MTU has changed in a search that has not ended."""
         self._poll = select.epoll()
         try:
-            for link in config.knet.links:
-                self._sockets[link.number] = sock = open_socket(node_id, *config.place_on(own, link.number))
-                self._prepare(sock)
-                for node in config.nodes:
-                    address, port = config.place_on(node, link.number)
-                    place = sockaddr(address, port)[1]
-                    self._places[link.number, node.node_id] = place
-                    self._nodes[link.number][place[0]] = node.node_id
-                    self._sources[place[0]] = address
+            self._set_nodes(config)
         except OSError:
             self.close()
             raise
         self.trains_out = trains and all(has_option(sock, UDP_SEGMENT) for sock in self._sockets.values())
         self.trains_in = trains and all(switch_on(sock, UDP_GRO) for sock in self._sockets.values())
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Take other nodes, links, addresses and settings; keys change by `accept`.
+
+        Raises `OSError`, and changes nothing, where an address cannot be used here, or a port is taken.
+        """
+        former = set(self._sockets)
+        self._set_nodes(config)
+        if self.trains_in:
+            for link in self._sockets.keys() - former:
+                switch_on(self._sockets[link], UDP_GRO)
+        self.links.reconfigure(config, now)
+        self._unlogged_mtus = {key for key in self._unlogged_mtus if key in self._places_by_node()}
+        self._flush(now)
+
+    def _places_by_node(self) -> set[tuple[int, int]]:
+        return {(node_id, link) for link, node_id in self._places}
+
+    def _set_nodes(self, config: Config) -> None:
+        """Open and close sockets, as there are links, and know the places of all nodes."""
+        own = config.node(self._node_id)
+        places = {
+            (link, node.node_id): sockaddr(*config.place_on(node, link))[1]
+            for link in config.link_numbers
+            for node in config.nodes
+        }
+        opened: dict[int, socket.socket] = {}
+        try:
+            for link in config.link_numbers:
+                if link not in self._sockets:
+                    opened[link] = open_socket(self._node_id, *config.place_on(own, link))
+        except OSError:
+            for sock in opened.values():
+                sock.close()
+            raise
+        for sock in opened.values():
+            self._prepare(sock)
+        for link in self._sockets.keys() - {*config.link_numbers}:
+            sock = self._sockets.pop(link)
+            self._poll.unregister(sock)
+            sock.close()
+        self._sockets = {link: opened.get(link) or self._sockets[link] for link in config.link_numbers}
+        self._places = dict(places)
+        self._nodes = {link: {} for link in config.link_numbers}
+        self._sources = {}
+        for (link, node_id), place in places.items():
+            self._nodes[link][place[0]] = node_id
+            self._sources[place[0]] = config.node(node_id).address_on(link)
 
     def _prepare(self, sock: socket.socket) -> None:
         enlarge(sock, socket.SO_RCVBUF, BUFFER_BYTES)

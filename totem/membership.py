@@ -17,7 +17,7 @@ class Membership:
 
     def __init__(self, node_id: int, nodelist: frozenset[int], drop: Callable[[str], None]) -> None:
         self._node_id = node_id
-        self._nodelist = nodelist
+        self.nodelist = nodelist
         self._drop = drop
         self.had_company = False
         """A ring with other members has been installed."""
@@ -70,7 +70,7 @@ class Membership:
         """
         if join.origin in self.failed:
             return False
-        if len(self._nodelist.union(self.candidates, self.failed, join.candidates, join.failed)) > MAX_NODES:
+        if len(self.nodelist.union(self.candidates, self.failed, join.candidates, join.failed)) > MAX_NODES:
             self._drop("join that names too many processors")  # this node's own could not be sent any more
             return False
         known = len(self.candidates) + len(self.failed)

@@ -75,6 +75,9 @@ class Endpoint(Protocol):
     def advance(self, now: float) -> None:
         """Do what is due."""
 
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Take another configuration. Raises `OSError`, and changes nothing, where an address cannot be used here."""
+
     def drain(self, limit: int) -> list[bytes]:
         """Receive what has arrived, about `limit` datagrams at most."""
 
@@ -125,6 +128,8 @@ class Node:
         self._attend: Callable[[Collection[int], float], None] = lambda members, now: None
         """Told the members of each ring of ours that is installed, and nobody for any other one."""
         self._attended = processor.ring
+        self._config = processor.config
+        """What the endpoint goes by."""
         self._in_turn = True
         """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
@@ -211,6 +216,17 @@ class Node:
         self._kicked = True
         self._kicks.unpark()
         self._turn()
+
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration, which `reconfiguration.changes` has accepted (`Processor.reconfigure`).
+
+        Raises `OSError`, and changes nothing, where an address of it cannot be used here.
+        """
+        now = trio.current_time()
+        self._endpoint.reconfigure(self.processor.with_members(config), now)
+        self.processor.reconfigure(config)
+        self._config = self.processor.config
+        self._sleep.deadline = min(self._sleep.deadline, self._deadline)
 
     def leave(self) -> None:
         """End `run` in good order."""
@@ -335,6 +351,9 @@ class Node:
             endpoint.advance(now)
         if processor.ring is not self._attended:
             self._attended = processor.ring
+            if processor.config is not self._config:  # a node that was removed has left
+                self._config = processor.config
+                endpoint.reconfigure(processor.config, now)
             self._attend(processor.members if processor.pure else (), now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:

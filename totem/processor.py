@@ -50,6 +50,7 @@ from totem.membership import Membership
 from totem.outbox import MOST_OWN, Outbox
 from totem.packing import MAX_MESSAGE, Packer
 from totem.receive_failures import Exclusions
+from totem.reconfiguration import with_members
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, RingNumbers
 from totem.states.commit import Commit
@@ -108,6 +109,8 @@ class Processor:
         trace: Trace | None = None,
     ) -> None:
         self.config = config
+        """What this node goes by: it has all members, those too that were removed and have not left yet."""
+        self._configured = config
         self.node_id = node_id
         self.dice = dice
         self.first_seq = first_seq
@@ -370,6 +373,31 @@ class Processor:
             return
         self.outbox.send_message_to_all(self.membership.leave(self.ring_id.seq))
         self._end(Cause.LEAVING)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration, which `reconfiguration.changes` has accepted; no ring changes for it.
+
+        In a pure ring, members that it lacks remain known until they have left, and are not let in again. Beside a real
+        node they are dropped at once, as there.
+        """
+        self._go_by(self.with_members(config))
+        self._configured = config
+
+    def with_members(self, config: Config) -> Config:
+        """Return what this node would go by under another configuration: it has the members of now."""
+        members = set(self.ring.members if self.ring.pure else ())
+        if self.new_ring is not None:
+            members.update(self.new_ring.members)
+        return with_members(config, self.config, members)
+
+    def _go_by(self, config: Config) -> None:
+        self.config = config
+        self.diagnostics.reconfigure(config)
+        self.tokens.reconfigure(config)
+        self._admission.reconfigure(config)
+        self.membership.nodelist = self._admission.nodelist
+        if config.knet is not None:
+            self.limit_frames(config.packet_size)
 
     # What the layer above calls.
 
@@ -652,6 +680,8 @@ class Processor:
         self.numbers.confirm()
         self.ring = ring
         self.new_ring = None
+        if self.config is not self._configured:  # some have been kept as members, and may have left
+            self._go_by(self.with_members(self._configured))
         self.membership.install(ring.members)
         self.tokens.begin_ring(ring, largest_pause)
         self.accusations.begin_ring(ring)

@@ -56,6 +56,10 @@ class TokenPassing:
         self.commit_token_seq = 0
         """`token_seq` with which this node sent the commit token on."""
 
+    def reconfigure(self, config: Config) -> None:
+        """Take other timeouts: that of the token from the next ring on."""
+        self._config = config
+
     def begin_ring(self, ring: Ring, largest_pause: float) -> None:
         """Set the token timeout of an installed ring; its members' longest pause stretches it (F1)."""
         self._last_visit = inf

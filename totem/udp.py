@@ -65,7 +65,7 @@ class UdpEndpoint:
 
     def __init__(self, config: Config, node_id: int, *, trains: bool = True) -> None:
         own = config.node(node_id)
-        others = [node for node in config.nodes if node is not own]
+        self._node_id = node_id
         self.drops: Counter[str] = Counter()
         """Datagrams lost on the way out or refused on the way in, by cause; the counter may be shared with others."""
         self.notice: Callable[[str, str], None] = lambda cause, text: None
@@ -74,11 +74,8 @@ class UdpEndpoint:
         """Never called."""
         self.probing = Probing(config, node_id)
         """What the paths between members of a ring of ours carry."""
-        self._places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
-        self._everybody = list(self._places.values())
         self._largest_segment = config.max_datagram
-        addresses = {sockaddr(node.address, 0)[1][0] for node in config.nodes}
-        self._listed = addresses if config.block_unlisted_ips else None
+        self._set_nodes(config)
         self._socket = open_socket(own.node_id, own.address, own.port)
         self._own_place = self._socket.getsockname()
         self._sockets = [self._socket]
@@ -86,7 +83,7 @@ class UdpEndpoint:
         self._poll: select.epoll | None = None
         if config.transport == "udp":
             try:
-                self._join_group(config, own, others)
+                self._join_group(config, own)
             except OSError:
                 self.close()
                 raise
@@ -96,6 +93,21 @@ class UdpEndpoint:
         self.trains_out = trains and has_option(self._socket, UDP_SEGMENT)
         self.trains_in = trains and all(switch_on(sock, UDP_GRO) for sock in self._sockets)
         self._read = self._read_trains if self.trains_in else self._read_plain
+
+    def _set_nodes(self, config: Config) -> None:
+        others = [node for node in config.nodes if node.node_id != self._node_id]
+        places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
+        addresses = {sockaddr(node.address, 0)[1][0] for node in config.nodes}
+        self._places = places
+        self._everybody = list(places.values())
+        self._listed = addresses if config.block_unlisted_ips else None
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Take another nodelist. Raises `OSError`, and changes nothing, where an address cannot be used here."""
+        self._set_nodes(config)
+        if self._group is not None:
+            self._reach_group(config)
+        self.probing.reconfigure(config)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when datagrams wait."""
@@ -259,30 +271,36 @@ class UdpEndpoint:
 
     # Multicast.
 
-    def _join_group(self, config: Config, own: NodeEntry, others: list[NodeEntry]) -> None:
+    def _reach_group(self, config: Config) -> None:
+        """Send multicasts to the group; without other nodes on this machine, its own copies are not needed."""
+        family, place = sockaddr(config.mcastaddr, config.port)
+        self._everybody = [place]
+        loop = any(is_local(node.address) for node in config.nodes if node.node_id != self._node_id)
+        if family == socket.AF_INET6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
+
+    def _join_group(self, config: Config, own: NodeEntry) -> None:
         family, place = sockaddr(config.mcastaddr, config.port)
         group = self._group = socket.socket(family, socket.SOCK_DGRAM)
         self._sockets.append(group)
-        self._everybody = [place]
+        self._reach_group(config)
         group.setblocking(False)
         group.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the other nodes of this machine listen too
         group.bind(place)
         set_option = self._socket.setsockopt
-        # Without other nodes on this machine, its own copies are not needed.
-        loop = any(is_local(node.address) for node in others)
         if family == socket.AF_INET6:
             index = interface_index(own.address)
             membership = socket.inet_pton(family, place[0]) + index.to_bytes(4, sys.byteorder)
             group.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
             set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
             set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, config.ttl)
-            set_option(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, loop)
         else:
             interface = socket.inet_aton(own.address)
             group.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(place[0]) + interface)
             set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
             set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, config.ttl)
-            set_option(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, loop)
         self._poll = select.epoll()
         for sock in self._sockets:
             self._poll.register(sock, select.EPOLLIN)

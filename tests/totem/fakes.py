@@ -15,7 +15,7 @@ class FakeProcessor:
     """Does what the test says, and records what is asked of it in `calls`."""
 
     node_id = 1
-    ring = None
+    ring = config = None
 
     def __init__(self):
         self.calls = []
@@ -82,6 +82,9 @@ class FakeEndpoint:
     def advance(self, now):
         self.calls.append(("endpoint advances", now))
         self.deadline = inf
+
+    def reconfigure(self, config, now):
+        self.calls.append(("endpoint reconfigures", config))
 
     def drain(self, limit):
         self.limits.append(limit)

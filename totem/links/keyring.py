@@ -49,16 +49,22 @@ class Keyring:
             settings: Those of the new configuration; only key, cipher and hash are taken from them.
             seal: How packets are protected then.
         """
+        self._coming = settings, seal
+
+    def reconfigure(self, settings: Knet) -> None:
+        """Take other settings of the transport; key, cipher and hash stay as they are."""
         now = self.settings
-        new = replace(now, cipher=settings.cipher, hash=settings.hash, key=settings.key, key_source=settings.key_source)
-        self._coming = new, seal
+        self.settings = replace(settings, cipher=now.cipher, hash=now.hash, key=now.key, key_source=now.key_source)
 
     def use_accepted(self, now: float) -> None:
         """Seal with what was accepted last, if that is not done yet."""
         if self._coming is None:
             return
         self._former, self._former_until = self._seal, now + OVERLAP
-        (self.settings, self._seal), self._coming = self._coming, None
+        (coming, self._seal), self._coming = self._coming, None
+        self.settings = replace(
+            self.settings, cipher=coming.cipher, hash=coming.hash, key=coming.key, key_source=coming.key_source
+        )
         self._on_change(now)
 
     def seal(self, packets: Sequence[bytes]) -> Sequence[bytes]:

@@ -124,45 +124,69 @@ class Links:
         """When `advance` is due."""
         self._node_id = node_id
         self._keys = Keyring(settings, seal, self._on_keys)
-        self._mode = settings.link_mode
+        self._has_started = False
         self._unopened: Counter[str] = Counter()
         """Packets that did not open since the last one that did, by source."""
-        self._headers = {entry.number: IP_UDP_HEADERS[_family(config, entry.number)] for entry in settings.links}
-        self._checks_source = config.block_unlisted_ips
-        self._peers = {
-            entry.node_id: _Peer(
-                entry.node_id,
-                {
-                    link.number: Path(
-                        link,
-                        fixed_mtu=settings.mtu,
-                        mtu_interval=settings.mtu_interval,
-                        patience=link.ping_timeout * (2 if settings.is_sealed else 1),
-                    )
-                    for link in settings.links
-                },
-            )
-            for entry in config.nodes
-            if entry.node_id != node_id
-        }
-        self._sources = {
-            (peer.node_id, link): config.node(peer.node_id).address_on(link)
-            for peer in self._peers.values()
-            for link in peer.paths
-        }
-        self._data = {knet.prefix(knet.DATA, node_id): peer for node_id, peer in self._peers.items()}
-        """The peers, by how their data packets begin."""
-        self._data_from: dict[str, dict[bytes, _Peer]] = {}
-        """The same, by the address from which the packets may come."""
-        for (node_id_, _), address in self._sources.items():
-            begin = knet.prefix(knet.DATA, node_id_)
-            self._data_from.setdefault(address, {})[begin] = self._data[begin]
+        self._peers: dict[int, _Peer] = {}
+        self._sources: dict[tuple[int, int], str] = {}
+        """The addresses of the peers, by node and link."""
+        self._set_nodes(config, 0.0)
         self._own_target = node_id.to_bytes(4, "little")
         self._seq = 0
         self._room = SMALLEST_ROOM
         """Bytes of user data in a packet, for all that are reachable."""
         self._departures: list[Departure] = []
         self._changes: list[LinkChange] = []
+
+    # ---- what is configured
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Take other nodes, links, addresses and settings; what stays as it is stays up. Keys change by `accept`."""
+        assert config.knet is not None
+        self._keys.reconfigure(config.knet)
+        self._set_nodes(config, now)
+        for peer in self._peers.values():
+            self._choose(peer)
+        self._set_room()
+        if self._has_started:
+            self.advance(now)
+
+    def _set_nodes(self, config: Config, now: float) -> None:
+        assert config.knet is not None
+        self._mode = config.knet.link_mode
+        self._headers = {link.number: IP_UDP_HEADERS[_family(config, link.number)] for link in config.knet.links}
+        self._checks_source = config.block_unlisted_ips
+        former, self._peers = self._peers, {}
+        known, self._sources = self._sources, {}
+        for entry in config.nodes:
+            if entry.node_id == self._node_id:
+                continue
+            self._peers[entry.node_id] = peer = former.get(entry.node_id) or _Peer(entry.node_id, {})
+            for link in config.link_numbers:
+                self._sources[entry.node_id, link] = address = entry.address_on(link)
+                if known.get((entry.node_id, link)) != address:
+                    peer.paths.pop(link, None)  # another path
+            self._set_paths(peer, config.knet, now)
+        self._data = {knet.prefix(knet.DATA, node_id): peer for node_id, peer in self._peers.items()}
+        """The peers, by how their data packets begin."""
+        self._data_from: dict[str, dict[bytes, _Peer]] = {}
+        """The same, by the address from which the packets may come."""
+        for (node_id, _), address in self._sources.items():
+            begin = knet.prefix(knet.DATA, node_id)
+            self._data_from.setdefault(address, {})[begin] = self._data[begin]
+
+    def _set_paths(self, peer: _Peer, settings: Knet, now: float) -> None:
+        former, peer.paths = peer.paths, {}
+        for link in settings.links:
+            patience = link.ping_timeout * (2 if settings.is_sealed else 1)
+            path = former.get(link.number)
+            if path is None:
+                path = Path(link, fixed_mtu=settings.mtu, mtu_interval=settings.mtu_interval, patience=patience)
+                if self._has_started:
+                    path.start(now)
+            else:
+                path.reconfigure(link, fixed_mtu=settings.mtu, mtu_interval=settings.mtu_interval, patience=patience)
+            peer.paths[link.number] = path
 
     # ---- what is asked
 
@@ -204,6 +228,7 @@ class Links:
 
     def start(self, now: float) -> None:
         """Begin to ping all other nodes."""
+        self._has_started = True
         for peer in self._peers.values():
             for path in peer.paths.values():
                 path.start(now)
@@ -254,14 +279,18 @@ class Links:
         if change is None:
             return
         path = peer.paths[link]
-        usable = [(-path.settings.priority, number) for number, path in peer.paths.items() if path.is_usable]
-        usable.sort()
-        numbers = tuple(number for _, number in usable)
-        peer.chosen = numbers[:1] if self._mode == "passive" else numbers
+        self._choose(peer)
         if change is PathChange.DOWN and not any(path.is_up for path in peer.paths.values()):
             peer.arrivals.forget()
         self._set_room()
         self._changes.append(LinkChange(peer.node_id, link, change, path.mtu, path.lasted))
+
+    def _choose(self, peer: _Peer) -> None:
+        """Choose the links over which data goes to a node."""
+        usable = [(-path.settings.priority, number) for number, path in peer.paths.items() if path.is_usable]
+        usable.sort()
+        numbers = tuple(number for _, number in usable)
+        peer.chosen = numbers[:1] if self._mode == "passive" else numbers
 
     def _set_room(self) -> None:
         rooms = [

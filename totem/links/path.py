@@ -101,6 +101,19 @@ class Path:
         self._attempt: Attempt | None = None
         self._next_search = inf
 
+    def reconfigure(self, settings: LinkSettings, *, fixed_mtu: int, mtu_interval: float, patience: float) -> None:
+        """Take other settings; the path stays up."""
+        self.settings = settings
+        self._mtu_interval, self._patience = mtu_interval, patience
+        if fixed_mtu:
+            self.mtu = fixed_mtu
+            self._attempt, self._next_search = None, inf
+        elif self._fixed and self.is_up:
+            self._next_search = -inf
+        elif self._fixed:
+            self.mtu = 0
+        self._fixed = bool(fixed_mtu)
+
     @property
     def samples(self) -> int:
         """Number of pings over which the latency is smoothed."""

@@ -54,6 +54,13 @@ class Probing:
         self._limit = config.netmtu
         self._outgoing: list[tuple[int, bytes]] = []
 
+    def reconfigure(self, config: Config) -> None:
+        """Take another nodelist, which has all members of the ring."""
+        self._nodelist = frozenset(node.node_id for node in config.nodes)
+        for known in (self._found, self._named, self._told):
+            for node_id in known.keys() - self._nodelist:
+                del known[node_id]
+
     def attend(self, members: Collection[int], now: float) -> None:
         """Look at the paths to these members, and to nobody else, from now on."""
         others = self._nodelist.intersection(members) - {self._node_id}

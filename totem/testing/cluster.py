@@ -27,6 +27,7 @@ from totem.links.crypto import seal_of
 from totem.links.machine import Links
 from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
+from totem.reconfiguration import changes
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.history import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network, Plane, Planes
@@ -143,6 +144,8 @@ class SimulatedNode:
     def __init__(self, cluster: Cluster, node_id: int, maker: Maker, *, foreign: bool) -> None:
         self.cluster = cluster
         self.config = cluster.config
+        self._config = cluster.config
+        """What the process goes by: it has all members of its ring, too."""
         self.node_id = node_id
         self.foreign = foreign
         self.stored = 0
@@ -204,6 +207,7 @@ class SimulatedNode:
             first_token_seq=cluster.first_token_seq,
             trace=self._on_trace if cluster.on_trace else None,
         )
+        self._config = self.config
         self.machine.receive_buffer = self.socket_buffer
         self.links = cluster.open_links(self)
         self._application = cluster.application(self)
@@ -213,6 +217,31 @@ class SimulatedNode:
             self.links.start(self._network.now)
         self.machine.start(self._network.now)
         self.turn()
+
+    def reload(self, config: Config) -> tuple[str, ...]:
+        """Take another configuration, as after a reload of the file; return what changes."""
+        changed = changes(self.config, config, self.node_id)
+        self.config = config
+        if self.machine is not None:
+            if self.links is not None:
+                self.links.reconfigure(self.machine.with_members(config))
+            self.machine.reconfigure(config)
+            self._config = self.machine.config
+        return changed
+
+    @property
+    def _peers(self) -> list[int]:
+        """Where a multicast goes, without links."""
+        return [entry.node_id for entry in self._config.nodes if entry.node_id != self.node_id]
+
+    def _follow_config(self) -> None:
+        """Forget the places of removed nodes that have left."""
+        machine = self.machine
+        if machine is None or self.foreign or machine.config is self._config:
+            return
+        self._config = machine.config
+        if self.links is not None:
+            self.links.reconfigure(self._config)
 
     def crash(self, steps: int = 0) -> None:
         """End the process with all it holds in memory: now, or before the step after the next `steps` ones."""
@@ -394,6 +423,7 @@ class SimulatedNode:
                 links.advance(now, self._step)
             if machine.deadline <= now:
                 machine.advance(now)
+            self._follow_config()
             self._asked = True
             while self._asked and self.machine is not None:
                 self._asked = False
@@ -425,7 +455,7 @@ class SimulatedNode:
                 self.links.send(target, train, self._step)
                 continue
             for datagram in train:
-                for receiver in (target,) if target else self.cluster.peers[self.node_id]:
+                for receiver in (target,) if target else self._peers:
                     if self._fuse:
                         self._burn()
                     network.send(self.node_id, receiver, datagram)
@@ -545,7 +575,6 @@ class Cluster:
             node_id: SimulatedNode(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
             for node_id in range(1, count + 1)
         }
-        self.peers = {node_id: tuple(other for other in self.nodes if other != node_id) for node_id in self.nodes}
         self.envelopes: dict[tuple[int, bytes], Envelope] = {}
         """All envelopes that were used, by node id and label."""
         self.labelled = 0
@@ -583,7 +612,7 @@ class Cluster:
                 machine._seq = self.first_number
             elif isinstance(machine, KnetModel):
                 machine.tx_seq_num = self.first_number
-        return SimulatedLinks(machine, self.network, node.config, node.node_id, node.mtus)
+        return SimulatedLinks(machine, self.network, self.config, node.node_id, node.mtus)
 
     def refuse(self, link: int, source: int, target: int) -> None:
         """Let the machine of `target` tell the node `source` that nothing listens there."""

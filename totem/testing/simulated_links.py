@@ -127,7 +127,7 @@ class SimulatedLinks:
     def __init__(
         self, machine: LinksMachine, planes: Planes, config: Config, node_id: int, mtus: Mapping[int, int]
     ) -> None:
-        """`mtus`: bytes of the largest IP packet that this computer sends, by the number of the link."""
+        """`config` has all computers. `mtus`: bytes of the largest IP packet that this one sends, by the link."""
         self.machine = machine
         self.on_link: Callable[[LinkState], None] = lambda state: None
         """Called when the state of a link of this package has changed."""
@@ -192,6 +192,12 @@ class SimulatedLinks:
     def on_refusal(self, link: int, node_id: int) -> None:
         """Hear that the machine of a node has refused a datagram."""
         self.machine.unreachable(link, node_id, self._planes.now)
+        self._flush(lambda: None)
+
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration."""
+        assert isinstance(self.machine, Links)
+        self.machine.reconfigure(config, self._planes.now)
         self._flush(lambda: None)
 
     def use_accepted(self) -> None:
