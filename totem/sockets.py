@@ -2,6 +2,10 @@
 
 Where the kernel can, datagrams of equal size (the last may be shorter) cross it in one call each way, by UDP_SEGMENT
 and UDP_GRO.
+
+The kernel is asked for refusals (IP_RECVERR): that nobody listens where a datagram was to go, or that it was too large
+for the way. They wait in a queue of their own. The call that comes next on the socket, whatever it is for, fails with
+such an error and does nothing else, so it must be repeated when the queue has been read.
 """
 
 from __future__ import annotations
@@ -9,21 +13,30 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import struct
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from totem.addresses import sockaddr
 from totem.wire.slices import equal_slices
 
 _log = logging.getLogger(__name__)
 
-# Not in Python's socket module. <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <asm-generic/socket.h>
+# Not in Python's socket module. <linux/udp.h>, <linux/in.h>, <linux/in6.h>, <linux/errqueue.h>,
+# <asm-generic/socket.h>
 UDP_SEGMENT = 103
 UDP_GRO = 104
 SO_MEMINFO = 55
 SO_MEMINFO_DROPS = 8
 _IP_MTU_DISCOVER = {socket.AF_INET: (socket.IPPROTO_IP, 10), socket.AF_INET6: (socket.IPPROTO_IPV6, 23)}
 _PMTUDISC_PROBE = 3
+_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, info, data
+_ERROR_SPACE = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)
+_PORT_UNREACHABLE = {(errno.ECONNREFUSED, 2, 3, 3), (errno.ECONNREFUSED, 3, 1, 4)}
+"""Error, origin (ICMP, ICMPv6), type and code by which a machine says that nobody listens."""
 _FORCED = {socket.SO_RCVBUF: 33, socket.SO_SNDBUF: 32}
 SYSCTL = {socket.SO_RCVBUF: "net.core.rmem_max", socket.SO_SNDBUF: "net.core.wmem_max"}
 _PRIORITY_INTERACTIVE = 6
@@ -32,6 +45,13 @@ MAX_DATAGRAM = 65535
 MAX_TRAIN_BYTES = 65507
 MAX_TRAIN_FRAMES = 64
 GRO_SPACE = socket.CMSG_SPACE(4)
+
+MOST_REFUSALS = 64
+"""Refusals that are read together."""
+QUOTED = 64
+"""Bytes of a refused datagram that are compared with what was sent."""
+REMEMBERED = 32
+"""Trains whose datagrams can be recognised in a refusal. One comes within a rotation of the token."""
 
 # Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
 NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
@@ -84,6 +104,55 @@ def request_buffer(sock: socket.socket, option: int, size: int) -> int:
 def forbid_cutting(sock: socket.socket) -> None:
     """Have the kernel refuse packets that leave only in pieces, and cut none on the way."""
     sock.setsockopt(*_IP_MTU_DISCOVER[sock.family], _PMTUDISC_PROBE)
+
+
+class Refusal(NamedTuple):
+    """What the kernel says of a datagram that was sent earlier."""
+
+    place: tuple[str, int]
+    """The address and port to which it was sent."""
+    is_of_size: bool
+    """Whether it was too large for the way."""
+    is_of_port: bool
+    """Whether nobody listens there."""
+    quoted: bytes
+    """How it begins, as far as the refusal says."""
+
+
+def ask_for_refusals(sock: socket.socket) -> None:
+    """Have the kernel keep refusals for `read_refusals`."""
+    sock.setsockopt(*_RECVERR[sock.family], 1)
+
+
+def read_refusals(sock: socket.socket) -> list[Refusal]:
+    """Read what the kernel says of datagrams that were sent earlier, the oldest `MOST_REFUSALS` at most."""
+    refusals: list[Refusal] = []
+    while len(refusals) < MOST_REFUSALS:
+        try:
+            quoted, ancillary, _, place = sock.recvmsg(QUOTED, _ERROR_SPACE, socket.MSG_ERRQUEUE)
+        except OSError:
+            break
+        said = [data for _, _, data in ancillary if len(data) >= _EXTENDED_ERROR.size]
+        code, origin, kind, subkind, *_ = _EXTENDED_ERROR.unpack_from(said[0]) if said else (0, 0, 0, 0)
+        is_of_port = (code, origin, kind, subkind) in _PORT_UNREACHABLE
+        refusals.append(Refusal(place[:2] if place else ("", 0), code == errno.EMSGSIZE, is_of_port, quoted))
+    return refusals
+
+
+class SentLately:
+    """The datagrams that were sent last. A refusal that quotes none of them is forged, or late."""
+
+    __slots__ = ("_trains", "note")
+
+    def __init__(self) -> None:
+        self._trains: deque[Sequence[bytes]] = deque(maxlen=REMEMBERED)
+        self.note = self._trains.append
+        """Remember datagrams that are sent. Hot: once for each train."""
+
+    def quoted_by(self, refusals: Sequence[Refusal]) -> list[Refusal]:
+        """Return the refusals that quote what was sent."""
+        beginnings = {datagram[:QUOTED] for train in self._trains for datagram in train}
+        return [refusal for refusal in refusals if refusal.quoted in beginnings]
 
 
 def has_option(sock: socket.socket, option: int) -> bool:

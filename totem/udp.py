@@ -11,8 +11,8 @@ Frames leave the core as trains: all that one visit of the token sends. Where th
 last may be shorter) cross it in one call each way, by UDP_SEGMENT and UDP_GRO. A frame and destination then takes 0.2
 µs, instead of 3.5 µs to send and 1.2 µs to receive. On the wire they are ordinary datagrams.
 
-A datagram that cannot be sent is counted and forgotten: the protocol repairs it as it repairs any loss. Only
-`wait_readable` waits.
+A datagram that cannot be sent is counted and forgotten: the protocol repairs it as it repairs any loss. Where a machine
+refuses what was sent to it, the node is told in its next turn (`on_refusal`). Only `wait_readable` waits.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from math import inf
 
 import trio
 
@@ -37,11 +38,14 @@ from totem.sockets import (
     NO_TRAINS,
     UDP_GRO,
     UDP_SEGMENT,
+    SentLately,
     apart,
+    ask_for_refusals,
     enlarge,
     has_option,
     open_socket,
     overflows,
+    read_refusals,
     runs,
     segments_of,
     switch_on,
@@ -72,11 +76,17 @@ class UdpEndpoint:
         """Called with what an operator should know, each time."""
         self.on_link: Callable[[LinkState], None] = lambda state: None
         """Never called."""
+        self.on_refusal: Callable[[int, float], None] = lambda node_id, now: None
+        """Called when the machine of a node has refused what was sent to it, because nobody listens there."""
         self.probing = Probing(config, node_id)
         """What the paths between members of a ring of ours carry."""
+        self._sent = SentLately()
+        self._refusing: list[int] = []
+        """Nodes whose machines have refused something, in this turn."""
         self._largest_segment = config.max_datagram
         self._set_nodes(config)
         self._socket = open_socket(own.node_id, own.address, own.port)
+        ask_for_refusals(self._socket)
         self._own_place = self._socket.getsockname()
         self._sockets = [self._socket]
         self._group: socket.socket | None = None
@@ -99,6 +109,8 @@ class UdpEndpoint:
         places = {node.node_id: sockaddr(node.address, node.port)[1] for node in others}
         addresses = {sockaddr(node.address, 0)[1][0] for node in config.nodes}
         self._places = places
+        self._nodes = {place[:2]: node_id for node_id, place in places.items()}
+        """The node ids, by address and port."""
         self._everybody = list(places.values())
         self._listed = addresses if config.block_unlisted_ips else None
 
@@ -120,13 +132,16 @@ class UdpEndpoint:
     @property
     def deadline(self) -> float:
         """When `advance` is due."""
-        return self.probing.deadline
+        return -inf if self._refusing else self.probing.deadline
 
     def start(self, now: float) -> None:
         """Do nothing: all nodes of the nodelist are sent to."""
 
     def advance(self, now: float) -> None:
         """Do what is due."""
+        refusing, self._refusing = self._refusing, []
+        for node_id in refusing:
+            self.on_refusal(node_id, now)
         self.probing.advance(now)
         self._send_probes()
 
@@ -143,10 +158,12 @@ class UdpEndpoint:
 
     def _send_probes(self) -> None:
         for node_id, datagram in self.probing.take():
+            self._sent.note((datagram,))
             self._send_plain((self._places[node_id],), (datagram,))
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send frames, in order, to one node or to `ALL` others."""
+        self._sent.note(train)
         if target == ALL:
             places: Sequence[tuple[object, ...]] = self._everybody
         elif target in self._places:
@@ -199,21 +216,51 @@ class UdpEndpoint:
             for frame in train:
                 try:
                     sendto(frame, place)
-                except OSError as error:
-                    self._count("not sent", error, 1)
+                except OSError:
+                    self._send_again(frame, place)
+
+    def _send_again(self, frame: bytes, place: tuple[object, ...]) -> None:
+        """Send a frame that has failed once, which may have been for what was sent before it."""
+        self._read_refusals()
+        try:
+            self._socket.sendto(frame, place)
+        except OSError as error:
+            self._give_up(error, 1)
 
     def _send_run(self, places: Sequence[tuple[object, ...]], run: list[bytes]) -> None:
         segment = segments_of(len(run[0]))
         for place in places:
             try:
-                self._socket.sendmsg(run, segment, 0, place)
+                self._send_once_more_if_refused(run, segment, place)
             except OSError as error:
                 if error.errno in NO_TRAINS:
                     _log.info("frames go out one by one: the kernel refuses trains (%s)", error.strerror)
                     self.trains_out = False
                     self._send_plain(places[places.index(place) :], run)
                     return
-                self._count("not sent", error, len(run))
+                self._give_up(error, len(run))
+
+    def _send_once_more_if_refused(
+        self, run: list[bytes], segment: list[tuple[int, int, bytes]], place: tuple[object, ...]
+    ) -> None:
+        try:
+            self._socket.sendmsg(run, segment, 0, place)
+        except OSError:
+            self._read_refusals()
+            self._socket.sendmsg(run, segment, 0, place)
+
+    def _give_up(self, error: OSError, count: int) -> None:
+        self._count("not sent", error, count)
+        self._read_refusals()  # the kernel may have queued this error, too, which would wake this node for ever
+
+    def _read_refusals(self) -> bool:
+        """Read what the kernel says of what was sent earlier; return whether there was anything."""
+        refusals = read_refusals(self._socket)
+        for refusal in self._sent.quoted_by(refusals):
+            node_id = self._nodes.get(refusal.place)
+            if refusal.is_of_port and node_id is not None and node_id not in self._refusing:
+                self._refusing.append(node_id)
+        return bool(refusals)
 
     def _count(self, what: str, error: OSError, count: int) -> None:
         self.drops[f"{what}: {errno.errorcode.get(error.errno or 0, 'unknown')}"] += count
@@ -229,6 +276,8 @@ class UdpEndpoint:
             except BlockingIOError:
                 break
             except OSError as error:
+                if self._read_refusals():
+                    continue
                 self._count("not received", error, 1)
                 break
             if self._is_welcome(source):
@@ -244,6 +293,8 @@ class UdpEndpoint:
             except BlockingIOError:
                 break
             except OSError as error:
+                if self._read_refusals():
+                    continue
                 self._count("not received", error, 1)
                 break
             if not self._is_welcome(source):
