@@ -110,7 +110,7 @@ STRUCT_ROOMS = (
     "totem.wire",
     "totem.store",
     "totem.udp",
-    "totem.knet",
+    "totem.sockets",
     "totem.dump",
     "totem.testing.corosync",
     "cpg.node.dump",

@@ -14,9 +14,9 @@ import logging
 import os
 import select
 import socket
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from typing import NamedTuple
 
 import trio
@@ -34,12 +34,15 @@ from totem.sockets import (
     NO_TRAINS,
     UDP_GRO,
     UDP_SEGMENT,
+    SentLately,
     apart,
+    ask_for_refusals,
     enlarge,
     forbid_cutting,
     has_option,
     open_socket,
     overflows,
+    read_refusals,
     runs,
     segments_of,
     switch_on,
@@ -55,13 +58,8 @@ PAUSE = 0.1
 MOST_LINES = 3
 """Lines about one link in a minute, of each kind; the others are counted."""
 
-# Not in Python's socket module. <linux/in.h>, <linux/in6.h>, <linux/errqueue.h>
-_RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
+# Not in Python's socket module. <linux/in.h>, <linux/in6.h>
 _IP_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-_EXTENDED_ERROR = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, info, data
-_ERROR_SPACE = socket.CMSG_SPACE(_EXTENDED_ERROR.size + 28)
-_MOST_ERRORS = 64
-"""Refusals that are read together."""
 
 
 class KnetEndpoint:
@@ -86,6 +84,11 @@ class KnetEndpoint:
         """The addresses of the configuration, as the kernel writes them."""
         self.on_link: Callable[[LinkState], None] = lambda state: None
         """Called when the state of a link has changed; it must only queue."""
+        self.on_refusal: Callable[[int, float], None] = lambda node_id, now: None
+        """Called when the machine of a node has refused what was sent to it, because nobody listens there."""
+        self._sent = SentLately()
+        self._refusing: list[int] = []
+        """Nodes whose machines have refused something, in this turn."""
         self._pace = RateLimiter[_Line]()
         self._unlogged_mtus: set[tuple[int, int]] = set()
         """The node ids and links whose MTU has changed in a search that has not ended."""
@@ -150,7 +153,7 @@ class KnetEndpoint:
         enlarge(sock, socket.SO_RCVBUF, BUFFER_BYTES)
         enlarge(sock, socket.SO_SNDBUF, BUFFER_BYTES)
         forbid_cutting(sock)  # or probes would lie
-        sock.setsockopt(*_RECVERR[sock.family], 1)
+        ask_for_refusals(sock)
         self._poll.register(sock, select.EPOLLIN)
 
     @property
@@ -174,7 +177,7 @@ class KnetEndpoint:
     @property
     def deadline(self) -> float:
         """When `advance` is due."""
-        return self.links.deadline
+        return -inf if self._refusing else self.links.deadline
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when datagrams wait."""
@@ -201,6 +204,9 @@ class KnetEndpoint:
 
     def advance(self, now: float) -> None:
         """Do what is due on the links."""
+        refusing, self._refusing = self._refusing, []
+        for node_id in refusing:
+            self.on_refusal(node_id, now)
         late = now - self.links.deadline
         if late > PAUSE:
             self.links.delay(late)
@@ -280,6 +286,7 @@ class KnetEndpoint:
         sock = self._sockets[departure.link]
         place = self._places[departure.link, departure.node_id]
         datagrams = departure.datagrams
+        self._sent.note(datagrams)
         for run in runs(datagrams, MAX_DATAGRAM) if len(datagrams) > 1 and self.trains_out else (datagrams,):
             if len(run) > 1 and self.trains_out and self._send_run(sock, run, place):
                 continue
@@ -317,23 +324,17 @@ class KnetEndpoint:
 
     def _read_refusals(self, link: int, sock: socket.socket) -> bool:
         """Read what the kernel tells of datagrams that were sent earlier; return whether there was any."""
-        now = self._clock()
+        refusals = read_refusals(sock)
         nodes = self._nodes[link]
-        found = False
-        for _ in range(_MOST_ERRORS):
-            try:
-                _, ancillary, _, place = sock.recvmsg(1, _ERROR_SPACE, socket.MSG_ERRQUEUE)
-            except OSError:
-                break
-            found = True
-            node_id = nodes.get(place[0]) if place else None
-            for _, _, said in ancillary:
-                if len(said) < _EXTENDED_ERROR.size or node_id is None:
-                    continue
-                code, *_ = _EXTENDED_ERROR.unpack_from(said)
-                if code != errno.EMSGSIZE:
-                    self.links.unreachable(link, node_id, now)
-        return found
+        for refusal in refusals:
+            node_id = nodes.get(refusal.place[0])
+            if node_id is not None and not refusal.is_of_size:
+                self.links.unreachable(link, node_id, self._clock())
+        for refusal in self._sent.quoted_by(refusals):
+            node_id = nodes.get(refusal.place[0])
+            if node_id is not None and refusal.is_of_port and node_id not in self._refusing:
+                self._refusing.append(node_id)
+        return bool(refusals)
 
     # What people read.
 
