@@ -25,7 +25,7 @@ from totem.addresses import sockaddr
 from totem.config import Config, Knet
 from totem.links.crypto import seal_of
 from totem.links.machine import Departure, LinkChange, Links, LinkState
-from totem.links.path import PathChange
+from totem.links.path import PAUSE, PathChange
 from totem.log_fields import event_fields, extra
 from totem.log_pacing import RateLimiter
 from totem.sockets import (
@@ -52,9 +52,6 @@ _log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 8 << 20
 """Requested for each direction, as libknet does: a visit of a real node's token is hundreds of packets."""
-PAUSE = 0.1
-"""Seconds by which a turn may be late before links get the time that this process did not listen."""
-
 MOST_LINES = 3
 """Lines about one link in a minute, of each kind; the others are counted."""
 

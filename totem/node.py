@@ -127,9 +127,12 @@ class Node:
         self._is_own = process_check()
         self._attend: Callable[[Collection[int], float], None] = lambda members, now: None
         """Told the members of each ring of ours that is installed, and nobody for any other one."""
+        self._ping: Callable[[Collection[int], float], None] = lambda ours, now: None
+        """Told which nodes are of this package."""
         self._attended = processor.ring
         self._config = processor.config
         """What the endpoint goes by."""
+        self._pinged = processor.ours
         self._in_turn = True
         """Whether a turn is running, or `run` is not: then a kick does nothing."""
         self._kicked = False
@@ -169,14 +172,16 @@ class Node:
         node = cls(processor, endpoint, store)
         if isinstance(endpoint, KnetEndpoint):
             node.keys = endpoint
+            endpoint.links.on_hearing = processor.note_hearing
         else:
             node._probe_with(endpoint)
         return node
 
     def _probe_with(self, endpoint: UdpEndpoint) -> None:
-        """Look for what the paths of a ring of ours carry, and cut frames to it."""
+        """Look for who hears whom and what paths carry among nodes of ours, and cut frames to it."""
         processor = self.processor
-        self._attend = endpoint.attend
+        self._attend, self._ping = endpoint.attend, endpoint.ping
+        endpoint.probing.on_hearing = processor.note_hearing
         endpoint.probing.on_limit = processor.limit_frames
         endpoint.probing.notice = processor.diagnostics.notice
         processor.on_foreign = endpoint.hear
@@ -349,6 +354,9 @@ class Node:
         processor.receive_all(endpoint.drain(limit), now)
         if endpoint.deadline <= now:
             endpoint.advance(now)
+        if processor.ours is not self._pinged:
+            self._pinged = processor.ours
+            self._ping(processor.ours, now)
         if processor.ring is not self._attended:
             self._attended = processor.ring
             if processor.config is not self._config:  # a node that was removed has left

@@ -44,6 +44,7 @@ from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics, Trace
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
 from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
+from totem.hearing import Hearing
 from totem.interruption import Interruption, InterruptionRecord
 from totem.labels import Envelope
 from totem.membership import Membership
@@ -63,7 +64,7 @@ from totem.timers import Timer, Timers
 from totem.token_passing import TokenPassing
 from totem.transitions import TRANSITIONS, Cause, State
 from totem.wire import codec, evidence
-from totem.wire.codec import BEGINNING, MCAST_HEADER
+from totem.wire.codec import BEGINNING, MCAST_HEADER, Hint
 from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
 
 FEATURES = Feature.COMPACT | Feature.ACCELERATED | Feature.TRIALS
@@ -124,6 +125,10 @@ class Processor:
         """Called with each datagram that is none of totem's; returns whether it is the shell's."""
         self.receive_buffer = RECEIVE_BUFFER
         """Bytes, as the kernel counts them, that may wait for this processor while it is busy."""
+        self.ours: frozenset[int] = frozenset()
+        """The other nodes that are of this package: members of a pure ring, and those whose Joins carry a hint."""
+        self.hearing: dict[int, Hearing] = {}
+        """Who hears whom, as the links machine says. Of a node that is not in it nothing is known."""
 
         # Parts.
         ring_id = RingId(node_id, ring_seq + 1)
@@ -306,6 +311,10 @@ class Processor:
                 elif not self.on_foreign(datagram, now):
                     self.diagnostics.drop_malformed(fault.cause)
 
+    def note_hearing(self, node_id: int, hearing: Hearing, now: float) -> None:
+        """Take from the links machine who hears whom between this node and another one; called when that changes."""
+        self.hearing[node_id] = hearing
+
     def overdue(self, now: float) -> bool:
         """Return whether this process has not been run for so long that its view is stale; call it on waking.
 
@@ -396,6 +405,7 @@ class Processor:
         self.tokens.reconfigure(config)
         self._admission.reconfigure(config)
         self.membership.nodelist = self._admission.nodelist
+        self.ours &= self._admission.nodelist
         if config.knet is not None:
             self.limit_frames(config.packet_size)
 
@@ -530,12 +540,14 @@ class Processor:
         join = codec.decode(datagram)
         assert isinstance(join, Join)
         self.counters.joins_received += 1
+        hint = codec.decode_hint(join.hint) if join.hint else None
+        self._note_make(join.origin, hint)
         if join.is_leave:
             self.left_out.end(join.origin)
         if self._resuming and not join.is_leave:
             self.diagnostics.drop("join older than my pause")
             return
-        if self._refuses(join.origin, join.ring_seq, now) or not self._hint_fits(join):
+        if self._refuses(join.origin, join.ring_seq, now) or not self._hint_fits(join.origin, hint):
             return
         if not self.numbers.believes(join.origin, join.ring_seq, now):
             self.diagnostics.drop("implausible ring sequence")
@@ -585,16 +597,23 @@ class Processor:
             self.diagnostics.notice(cause, text)
         return True
 
-    def _hint_fits(self, join: Join) -> bool:
+    def _note_make(self, origin: int, hint: Hint | None) -> None:
+        """Note whether the sender of a Join is a processor of this package. Who leaves says nothing of itself."""
+        is_ours = hint is not None and hint.cluster_name == self.config.cluster_name
+        if not is_ours:
+            self.ours -= {origin}
+        elif origin not in self.ours and origin != self.node_id and origin in self._admission.nodelist:
+            self.ours |= {origin}
+
+    def _hint_fits(self, origin: int, hint: Hint | None) -> bool:
         """Return whether the settings that a Join's hint names fit this node's; a Corosync node sends none (D1)."""
-        hint = codec.decode_hint(join.hint) if join.hint else None
         if hint is None:
             return True
         if hint.cluster_name != self.config.cluster_name:
             self.diagnostics.drop("node of another cluster")
-            self.diagnostics.notice_other_cluster(join.origin, hint.cluster_name)
+            self.diagnostics.notice_other_cluster(origin, hint.cluster_name)
             return False
-        self.diagnostics.check_frame_size(join.origin, hint.frame_size)
+        self.diagnostics.check_frame_size(origin, hint.frame_size)
         return True
 
     # What the states call.
@@ -682,6 +701,8 @@ class Processor:
         self.new_ring = None
         if self.config is not self._configured:  # some have been kept as members, and may have left
             self._go_by(self.with_members(self._configured))
+        if ring.pure:
+            self.ours |= set(ring.members) - {self.node_id}
         self.membership.install(ring.members)
         self.tokens.begin_ring(ring, largest_pause)
         self.accusations.begin_ring(ring)

@@ -31,6 +31,7 @@ import trio
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
 from totem.links.machine import LinkState
+from totem.links.path import PAUSE
 from totem.links.probing import Probing
 from totem.sockets import (
     GRO_SPACE,
@@ -119,7 +120,8 @@ class UdpEndpoint:
         self._set_nodes(config)
         if self._group is not None:
             self._reach_group(config)
-        self.probing.reconfigure(config)
+        self.probing.reconfigure(config, now)
+        self._send_probes()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when datagrams wait."""
@@ -142,7 +144,16 @@ class UdpEndpoint:
         refusing, self._refusing = self._refusing, []
         for node_id in refusing:
             self.on_refusal(node_id, now)
+            self.probing.unreachable(node_id, now)
+        late = now - self.probing.deadline
+        if late > PAUSE:
+            self.probing.delay(late)
         self.probing.advance(now)
+        self._send_probes()
+
+    def ping(self, ours: Collection[int], now: float) -> None:
+        """Ping these nodes, all of which are of this package."""
+        self.probing.ping(ours, now)
         self._send_probes()
 
     def attend(self, members: Collection[int], now: float) -> None:

@@ -16,6 +16,7 @@ class FakeProcessor:
 
     node_id = 1
     ring = config = None
+    ours = frozenset()
 
     def __init__(self):
         self.calls = []

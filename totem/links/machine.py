@@ -20,6 +20,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from totem.config import IP_UDP_HEADERS, Config, Knet
+from totem.hearing import NEITHER, Hearing
 from totem.links.arrivals import NUMBERS, Arrivals
 from totem.links.compression import MODELS, Unusable, compress, decompress
 from totem.links.crypto import Seal
@@ -91,7 +92,7 @@ class LinkState(NamedTuple):
 class _Peer:
     """Another node."""
 
-    __slots__ = ("arrivals", "chosen", "node_id", "paths", "turn")
+    __slots__ = ("arrivals", "chosen", "hearing", "node_id", "paths", "turn")
 
     def __init__(self, node_id: int, paths: dict[int, Path]) -> None:
         self.node_id = node_id
@@ -100,6 +101,7 @@ class _Peer:
         self.chosen: tuple[int, ...] = ()
         """The links over which data goes, in the order of turns for `rr`."""
         self.turn = 0
+        self.hearing = NEITHER
         self.arrivals = Arrivals()
 
 
@@ -120,6 +122,8 @@ class Links:
         """Datagrams refused, by cause; the counter may be shared with others."""
         self.notice: Callable[[str, str], None] = lambda cause, text: None
         """Called with what an operator should know, each time."""
+        self.on_hearing: Callable[[int, Hearing, float], None] = lambda node_id, hearing, now: None
+        """Called when it changes who hears whom between this node and another one."""
         self.deadline = inf
         """When `advance` is due."""
         self._node_id = node_id
@@ -243,6 +247,7 @@ class Links:
                     if (asked := path.due_ping(now)) is not None:
                         self._ping(peer, link, asked, timed=True)
                     self._probe(peer, link, path, now)
+                    self._note_hearing(peer, now)
         self._set_deadline()
 
     def delay(self, seconds: float) -> None:
@@ -291,6 +296,13 @@ class Links:
         usable.sort()
         numbers = tuple(number for _, number in usable)
         peer.chosen = numbers[:1] if self._mode == "passive" else numbers
+
+    def _note_hearing(self, peer: _Peer, now: float) -> None:
+        paths = peer.paths.values()
+        hearing = Hearing(any(path.hears for path in paths), any(path.is_up for path in paths))
+        if hearing != peer.hearing:
+            peer.hearing = hearing
+            self.on_hearing(peer.node_id, hearing, now)
 
     def _set_room(self) -> None:
         rooms = [
@@ -535,8 +547,9 @@ class Links:
         self._answer(peer, said.link, knet.pong(self._node_id, packet))
         peer.arrivals.note_ping(said)
         path = peer.paths[said.link]
-        path.heed(now)
+        path.on_ping(now)
         self._heed(path)
+        self._note_hearing(peer, now)
 
     def _on_pong(self, peer: _Peer, said: Ping, now: float) -> None:
         path = peer.paths[said.link]
@@ -544,6 +557,7 @@ class Links:
         self._note(peer, said.link, path.on_pong(asked, now), now)
         self._probe(peer, said.link, path, now)
         self._heed(path)
+        self._note_hearing(peer, now)
 
     def _on_probe_reply(self, peer: _Peer, link: int, size: int, now: float) -> None:
         path = peer.paths[link]

@@ -33,6 +33,8 @@ SUSPICION: Final = 0.2
 """Seconds for the answer of a peer whose machine seems to refuse what is sent to it."""
 EAGER_INTERVAL: Final = 0.05
 """Seconds between pings to a peer that was heard, until the path is up."""
+PAUSE: Final = 0.1
+"""Seconds by which a turn may be late before paths get the time that this process did not listen."""
 MOST_ASKED: Final = 32
 """Pings that may still be answered."""
 
@@ -57,7 +59,15 @@ class Attempt(NamedTuple):
 class Path:
     """One link to one other node."""
 
-    def __init__(self, settings: LinkSettings, *, fixed_mtu: int, mtu_interval: float, patience: float) -> None:
+    def __init__(
+        self,
+        settings: LinkSettings,
+        *,
+        fixed_mtu: int,
+        mtu_interval: float,
+        patience: float,
+        first_backoff: int = FIRST_BACKOFF,
+    ) -> None:
         """Begin with nothing known.
 
         Args:
@@ -65,9 +75,12 @@ class Path:
             fixed_mtu: Bytes of the largest IP packet, where the configuration says so; 0: to be found.
             mtu_interval: Seconds between two searches for the MTU.
             patience: Seconds for the answer to a probe.
+            first_backoff: Multiple of the timeout after which it is down that was begun or lost just now.
         """
         self.settings = settings
         self.is_up = False
+        self.hears = False
+        """Whether a ping or pong has come from the peer lately."""
         self.mtu = fixed_mtu
         """Bytes of the largest IP packet that passes; 0: not known."""
         self.last_mtu = 0
@@ -91,6 +104,9 @@ class Path:
         self._last_pong = 0.0
         self._suspected_until = inf
         self._trusted_until = -inf
+        self._heard_until = inf
+        """When the peer counts as not heard, if nothing comes."""
+        self._first_backoff = first_backoff
         self._begun = 0.0
         """From when the backoff counts."""
         self._samples = 0
@@ -140,11 +156,13 @@ class Path:
             self._next_ping,
             min(self._silent_until, self._suspected_until) if self.is_up else inf,
             self._attempt.until if self._attempt is not None else self._next_search,
+            self._heard_until,
         )
 
     def delay(self, seconds: float) -> None:
         """Wait longer for what is under way, because this process has not listened."""
         self._last_pong += seconds
+        self._heard_until += seconds
         if self._attempt is not None:
             self._attempt = self._attempt._replace(until=self._attempt.until + seconds)
 
@@ -166,6 +184,7 @@ class Path:
         sent = self._asked.pop(asked, None)
         if sent is None:
             return None
+        self._hear(now)
         seconds = now - sent
         if seconds > self.settings.ping_timeout:
             return None
@@ -184,23 +203,31 @@ class Path:
             self._search(now)
         return PathChange.UP
 
+    def on_ping(self, now: float) -> None:
+        """Note that the peer has pinged."""
+        self._hear(now)
+        self.heed(now)
+
+    def _hear(self, now: float) -> None:
+        self.hears, self._heard_until = True, now + self.settings.ping_timeout
+
     def heed(self, now: float) -> None:
         """Ping soon, where the path is not up yet and the peer was heard: a ring need not wait for the interval."""
         if not self.is_up:
             self._next_ping = min(self._next_ping, self._last_ping + EAGER_INTERVAL)
 
     def _backoff(self, now: float) -> int:
-        return max(1, FIRST_BACKOFF - int(now - self._begun))
+        return max(1, self._first_backoff - int(now - self._begun))
 
     @property
     def _silent_until(self) -> float:
         """When the path counts as down, if no pong comes."""
         answered = self._last_pong + 2 * self.latency
-        for multiple in range(1, FIRST_BACKOFF):
+        for multiple in range(1, self._first_backoff):
             end = answered + multiple * self.settings.ping_timeout
             if self._backoff(end) <= multiple:
                 return end
-        return answered + FIRST_BACKOFF * self.settings.ping_timeout
+        return answered + self._first_backoff * self.settings.ping_timeout
 
     def suspect(self, now: float) -> None:
         """Ping at once, and expect the answer soon: a machine has refused what was sent over the path.
@@ -302,6 +329,8 @@ class Path:
 
     def advance(self, now: float) -> PathChange | None:
         """Do what is due but pings: lose a silent path, and go on with the search for the MTU."""
+        if now >= self._heard_until:
+            self.hears, self._heard_until = False, inf
         if self.is_up and now >= min(self._silent_until, self._suspected_until):
             return self.go_down(now)
         if self._attempt is not None and -inf < self._attempt.until <= now:

@@ -25,13 +25,15 @@ from totem.flow import kernel_bytes
 from totem.labels import Envelope, with_headers
 from totem.links.crypto import seal_of
 from totem.links.machine import Links
+from totem.links.probing import Probing
 from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
 from totem.reconfiguration import changes
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.history import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network, Plane, Planes
-from totem.testing.simulated_links import Arrival, LinksMachine, SimulatedLinks
+from totem.testing.simulated_links import Arrival, LinksMachine, SimulatedLinks, SimulatedProbing
+from totem.wire import probes
 
 GROUP_HEADER = b"\x01\x00\x01\x00a"
 SYNC_HEADER = b"\x01\x00\x04\x00sync"
@@ -161,6 +163,8 @@ class SimulatedNode:
         """Bytes of the largest IP packet that leaves this computer, by the number of the link."""
         self.links: SimulatedLinks | None = None
         """Those of the process, with transport knet."""
+        self.probing: SimulatedProbing | None = None
+        """The links machine of a process of this package, with transports udpu and udp."""
         self._inbox: deque[Arrival | bytes] = deque()
         self._inbox_bytes = 0
         self.socket_buffer = self.SOCKET_BUFFER
@@ -181,8 +185,10 @@ class SimulatedNode:
         if isinstance(self._network, Planes):
             for number, plane in self._network.planes.items():
                 plane.attach_with_source(node_id, partial(self._receive_on, number))
+                plane.attach_refusals(node_id, partial(self._on_link_refusal, number))
         else:
-            self._network.attach(node_id, self.receive)
+            self._network.attach_with_source(node_id, self._receive_from)
+            self._network.attach_refusals(node_id, self._on_refusal)
 
     @property
     def running(self) -> bool:
@@ -210,6 +216,7 @@ class SimulatedNode:
         self._config = self.config
         self.machine.receive_buffer = self.socket_buffer
         self.links = cluster.open_links(self)
+        self.probing = cluster.open_probing(self)
         self._application = cluster.application(self)
         self._composed = 0
         self._fuse = 0
@@ -223,8 +230,8 @@ class SimulatedNode:
         changed = changes(self.config, config, self.node_id)
         self.config = config
         if self.machine is not None:
-            if self.links is not None:
-                self.links.reconfigure(self.machine.with_members(config))
+            if (below := self.links or self.probing) is not None:
+                below.reconfigure(self.machine.with_members(config))
             self.machine.reconfigure(config)
             self._config = self.machine.config
         return changed
@@ -240,8 +247,8 @@ class SimulatedNode:
         if machine is None or self.foreign or machine.config is self._config:
             return
         self._config = machine.config
-        if self.links is not None:
-            self.links.reconfigure(self._config)
+        if (below := self.links or self.probing) is not None:
+            below.reconfigure(self._config)
 
     def crash(self, steps: int = 0) -> None:
         """End the process with all it holds in memory: now, or before the step after the next `steps` ones."""
@@ -284,7 +291,7 @@ class SimulatedNode:
     def _end(self) -> None:
         if self.links is not None:
             self.cluster.link_marks += self.links.marks
-        self.machine = self.links = None
+        self.machine = self.links = self.probing = None
         self.trace.ended = True
         self.paused = False
         self._wake = float("inf")
@@ -297,9 +304,16 @@ class SimulatedNode:
         """Take a datagram from the network; with transport knet, a packet that has come out of the links."""
         self._take(datagram)
 
+    def _receive_from(self, source: int, datagram: bytes) -> None:
+        if self.machine is None:
+            self._network.refuse(source, self.node_id)
+        else:
+            assert not (self.foreign and datagram.startswith(probes.MAGIC)), "a probe to a node of another make"
+            self._take(datagram)
+
     def _receive_on(self, link: int, source: int, datagram: bytes) -> None:
         if self.machine is None:
-            self.cluster.refuse(link, source, self.node_id)
+            self.cluster.planes[link].refuse(source, self.node_id)
         else:
             self._take(Arrival(link, source, datagram))
 
@@ -414,13 +428,15 @@ class SimulatedNode:
         """Do as the shells do on waking: take what came, fire timers, do what is ready until there is no more."""
         machine = self.machine
         assert machine is not None
-        now, links = self._network.now, self.links
+        now, links, probing = self._network.now, self.links, self.probing
         try:
             if links is not None:
                 datagrams = links.receive(datagrams, self._step)
             machine.receive_all(datagrams, now)  # type: ignore[arg-type]
             if links is not None and links.deadline <= now:
                 links.advance(now, self._step)
+            if probing is not None:
+                probing.advance(now)
             if machine.deadline <= now:
                 machine.advance(now)
             self._follow_config()
@@ -434,15 +450,22 @@ class SimulatedNode:
             if not self.foreign:
                 raise
             self._fail(str(death))
-        deadline = min(machine.deadline, links.deadline) if links is not None else machine.deadline
+        deadline = machine.deadline
+        if (below := links or probing) is not None:
+            deadline = min(deadline, below.deadline)
         if self.machine is not None and deadline < self._wake:
             self._wake = max(deadline, now)
             self._network.at(self._wake, self._on_timer, self._wake)
 
-    def on_refusal(self, link: int, node_id: int) -> None:
+    def _on_link_refusal(self, link: int, node_id: int) -> None:
         """Hear that nothing listens at another node."""
         if self.links is not None:
             self.links.on_refusal(link, node_id)
+
+    def _on_refusal(self, node_id: int) -> None:
+        if self.probing is not None:
+            self.probing.on_refusal(node_id, self._network.now)
+            self.kick()
 
     def _perform(self, ready: Ready) -> None:
         network = self._network
@@ -607,6 +630,8 @@ class Cluster:
         assert node.config.knet is not None
         maker: Callable[..., LinksMachine] = KnetModel if node.foreign else Links
         machine = maker(node.config, node.node_id, seal_of(node.config.knet, self.dice.randbytes))
+        if isinstance(machine, Links) and isinstance(node.machine, Processor):
+            machine.on_hearing = node.machine.note_hearing
         if node.incarnation == 1:  # later ones begin with 0, which is how the others notice them
             if isinstance(machine, Links):
                 machine._seq = self.first_number
@@ -614,11 +639,11 @@ class Cluster:
                 machine.tx_seq_num = self.first_number
         return SimulatedLinks(machine, self.network, self.config, node.node_id, node.mtus)
 
-    def refuse(self, link: int, source: int, target: int) -> None:
-        """Let the machine of `target` tell the node `source` that nothing listens there."""
-        back = self.planes[link].links[target][source]
-        if not back.cut:
-            self.network.at(self.now + back.conditions.delay, self.nodes[source].on_refusal, link, target)
+    def open_probing(self, node: SimulatedNode) -> SimulatedProbing | None:
+        """Make the links machine of a new process; None over knet, which has another one, and for real nodes."""
+        if isinstance(self.network, Planes) or not isinstance(node.machine, Processor):
+            return None
+        return SimulatedProbing(Probing(node.config, node.node_id), self.network, node.node_id, node.machine)
 
     @property
     def now(self) -> float:

@@ -4,6 +4,9 @@ All future events are in one heap of (time, order, event), and all randomness co
 decides everything. A datagram's fate is decided when it is sent: cut off, lost, damaged, delayed, doubled, overtaken,
 or kept back as long as its link is clogged. Links are directed, and each has its own `Conditions`. Time is virtual:
 `now` jumps from event to event, and nothing here ever waits.
+
+A machine on which nothing listens refuses what comes, as a kernel does by ICMP, unless it is silent. A link that
+rejects refuses for a machine on which something listens, as a firewall does. There are as many refusals as Linux sends.
 """
 
 from __future__ import annotations
@@ -91,6 +94,12 @@ class Cables:
         return (len(datagram) + self.overhead) / self.rate
 
 
+REFUSAL_INTERVAL = 1.0
+"""Seconds between two refusals of a machine to the same one: Linux's `net.ipv4.icmp_ratelimit`."""
+REFUSAL_BURST = 6
+"""Refusals that a machine sends at once to one that it has sent none for long."""
+
+
 class Storm(Exception):
     """More events than any scenario needs: a node answers everything with more of the same."""
 
@@ -102,10 +111,16 @@ def _nobody(datagram: bytes) -> None:
 class Link:
     """One direction between two nodes."""
 
-    __slots__ = ("_conditions", "clogged", "cut", "faulty", "latest", "receiver")
+    __slots__ = ("_conditions", "clogged", "cut", "faulty", "latest", "receiver", "refusals", "refused_at", "rejects")
 
     def __init__(self, conditions: Conditions) -> None:
         self.cut = False
+        self.rejects = False
+        """Whether a firewall refuses what is sent over it."""
+        self.refusals = float(REFUSAL_BURST)
+        """Number of refusals that may be sent back at once."""
+        self.refused_at = 0.0
+        """When that was counted last."""
         self.clogged: list[bytes] | None = None
         """Datagrams that are kept back while the link is clogged."""
         self.latest = 0.0
@@ -137,6 +152,11 @@ class Network:
         self.conditions = conditions or Conditions()
         self.filters: list[Filter] = []
         """Each may drop a datagram; for tests with a target."""
+        self.silent: set[int] = set()
+        """Machines that refuse nothing: they are off, or their firewall drops what they would say."""
+        self._refusal_receivers: dict[int, Callable[[int], None]] = {}
+        self._probe_dice = random.Random(f"probes {dice.getstate()}")
+        """Of its own, so that probes do not change what becomes of all other datagrams."""
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         """(time, order, what to call, its arguments)."""
         self._order = 0
@@ -151,6 +171,15 @@ class Network:
         """Give all datagrams that arrive at a node to `receiver`."""
         for links in self.links.values():
             links[node_id].receiver = receiver
+
+    def attach_with_source(self, node_id: int, receiver: Callable[[int, bytes], None]) -> None:
+        """Give all datagrams that arrive at a node to `receiver`, each with the node that has sent it."""
+        for source, links in self.links.items():
+            links[node_id].receiver = partial(receiver, source)
+
+    def attach_refusals(self, node_id: int, receiver: Callable[[int], None]) -> None:
+        """Tell `receiver` which machine has refused a datagram of a node."""
+        self._refusal_receivers[node_id] = receiver
 
     # Time.
 
@@ -192,6 +221,9 @@ class Network:
         link = self.links[source].get(target)
         if link is None or link.cut:
             return
+        if link.rejects:
+            self.refuse(source, target)
+            return
         if self.filters and any(swallows(source, target, datagram) for swallows in self.filters):
             return
         if link.clogged is not None:
@@ -220,7 +252,43 @@ class Network:
         link.latest = arrival
         self.at(arrival, receiver, datagram)
 
+    def send_probe(self, source: int, target: int, datagram: bytes) -> None:
+        """Send a datagram of the links machine beside those of totem: `filters` do not see it, it delays no other one,
+        and a clogged link loses it, because it would come too late to count."""
+        link = self.links[source][target]
+        if link.cut or link.clogged is not None or len(datagram) > link.conditions.longest:
+            return
+        if link.rejects:
+            self.refuse(source, target)
+            return
+        conditions, random = link.conditions, self._probe_dice.random
+        arrival = self.now + conditions.delay + conditions.jitter * random()
+        if random() >= conditions.loss:
+            self.at(arrival, link.receiver, datagram)
+        if random() < conditions.duplicate:
+            self.at(arrival + conditions.delay * random(), link.receiver, datagram)
+
+    # Refusals.
+
+    def refuse(self, source: int, target: int) -> None:
+        """Tell a sender that a machine, or what is before it, has refused its datagram; as often as Linux does."""
+        back, receiver = self.links[target][source], self._refusal_receivers.get(source)
+        if receiver is None or target in self.silent or source == target:
+            return
+        since = self.now - back.refused_at
+        back.refusals, back.refused_at = min(back.refusals + since / REFUSAL_INTERVAL, REFUSAL_BURST), self.now
+        if back.refusals >= 1:
+            back.refusals -= 1
+            if not back.cut:
+                self.at(self.now + back.conditions.delay, receiver, target)
+
     # Faults.
+
+    def reject(self, sources: Collection[int], targets: Collection[int]) -> None:
+        """Have firewalls refuse what goes from the first nodes to the second."""
+        for source, target, link in self._links():
+            if source in sources and target in targets:
+                link.rejects = True
 
     def set_conditions(self, conditions: Conditions, source: int | None = None, target: int | None = None) -> None:
         """Change all links, those from `source`, those to `target`, or the one between; never a node's to itself."""
@@ -243,7 +311,7 @@ class Network:
         """Restore and unclog all links, under `conditions`, by default those of the beginning."""
         self.set_conditions(conditions or self.conditions)
         for source, target, link in self._links():
-            link.cut = False
+            link.cut = link.rejects = False
             self._unclog(source, target, link)
 
     def clog(self, node: int) -> None:
@@ -294,6 +362,7 @@ class Plane(Network):
     def __init__(self, planes: Planes, conditions: Conditions | None) -> None:
         self._planes = planes
         super().__init__(planes.links, planes.dice, conditions)
+        self.silent = planes.silent
 
     @property
     def now(self) -> float:
@@ -307,11 +376,6 @@ class Plane(Network):
     def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
         """Call `action` when it is `time`."""
         self._planes.at(time, action, *arguments)
-
-    def attach_with_source(self, node_id: int, receiver: Callable[[int, bytes], None]) -> None:
-        """Give all datagrams that arrive at a node to `receiver`, each with the node that has sent it."""
-        for source, links in self.links.items():
-            links[node_id].receiver = partial(receiver, source)
 
 
 class Planes(Network):

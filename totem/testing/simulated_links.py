@@ -1,4 +1,4 @@
-"""The links of transport knet in virtual time: what `totem.knet` is on sockets.
+"""The links in virtual time: what `totem.knet` and `totem.udp` are on sockets.
 
 Each link is a network of its own (`totem.testing.network.Planes`), with its own conditions. A computer refuses packets
 above its MTU and names it; what lies between computers loses what is too large for it (`Conditions.longest`) and
@@ -15,14 +15,14 @@ from totem.config import IP_UDP_HEADERS, Config, Knet
 from totem.links.arrivals import NUMBERS, WINDOW
 from totem.links.crypto import Seal
 from totem.links.machine import LinkChange, Links, LinkState
-from totem.links.path import PathChange
-from totem.testing.network import Planes
+from totem.links.path import PAUSE, PathChange
+from totem.links.probing import Probing
+from totem.processor import Processor
+from totem.testing.network import Network, Planes
 from totem.wire import knet
 
 DELIVERED_TWICE = "link delivered twice"
 """Counted where a packet has come out of the links a second time."""
-PAUSE = 0.1
-"""Seconds by which a turn may be late before links get the time that this process did not listen."""
 IP_UDP = IP_UDP_HEADERS[4]
 
 
@@ -86,6 +86,62 @@ class LinksMachine(Protocol):
 
     def unreachable(self, link: int, node_id: int, now: float) -> None:
         """Note that a machine has refused what was sent to it."""
+
+
+class SimulatedProbing:
+    """The links machine of one process on transport udpu or udp."""
+
+    def __init__(self, probing: Probing, network: Network, node_id: int, processor: Processor) -> None:
+        self.machine = probing
+        self._network = network
+        self._node_id = node_id
+        self._processor = processor
+        self._pinged = processor.ours
+        self._attended = processor.ring
+        probing.on_limit = processor.limit_frames
+        probing.notice = processor.diagnostics.notice
+        probing.on_hearing = processor.note_hearing
+        processor.on_foreign = self._hear
+
+    @property
+    def deadline(self) -> float:
+        """When `advance` is due."""
+        return self.machine.deadline
+
+    def advance(self, now: float) -> None:
+        """Do what is due, as the shell does."""
+        late = now - self.machine.deadline
+        if late > PAUSE:
+            self.machine.delay(late)
+        if late >= 0:
+            self.machine.advance(now)
+        processor = self._processor
+        if processor.ours is not self._pinged:
+            self._pinged = processor.ours
+            self.machine.ping(processor.ours, now)
+        if processor.ring is not self._attended:
+            self._attended = processor.ring
+            self.machine.attend(processor.members if processor.pure else (), now)
+        self._flush()
+
+    def reconfigure(self, config: Config) -> None:
+        """Take another nodelist."""
+        self.machine.reconfigure(config, self._network.now)
+        self._flush()
+
+    def on_refusal(self, node_id: int, now: float) -> None:
+        """Hear that the machine of a node has refused a datagram."""
+        self.machine.unreachable(node_id, now)
+        self._flush()
+
+    def _hear(self, datagram: bytes, now: float) -> bool:
+        is_mine = self.machine.receive(datagram, now)
+        self._flush()
+        return is_mine
+
+    def _flush(self) -> None:
+        for node_id, datagram in self.machine.take():
+            self._network.send_probe(self._node_id, node_id, datagram)
 
 
 class _Numbers:

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 
 from totem.config import MIN_NETMTU, Config
+from totem.hearing import Hearing
 from totem.links.probing import Probing
 from totem.wire import probes
 from totem.wire.probes import ProbePacket
@@ -22,6 +23,7 @@ class Ring:
         self.carries = {}
         """The largest IP packet, by (source, target), where it is less than the configuration says."""
         self.limits = {}
+        self.hearing = {}
         self.notices = []
         self.sent = 0
         self.members = {node.node_id: self._member(node.node_id) for node in self.config.nodes}
@@ -31,11 +33,13 @@ class Ring:
     def _member(self, node_id):
         probing = Probing(self.config, node_id)
         probing.on_limit = lambda limit: self.limits.__setitem__(node_id, limit)
+        probing.on_hearing = lambda other, hearing, now: self.hearing.__setitem__((node_id, other), hearing)
         probing.notice = lambda cause, text: self.notices.append((node_id, text))
         return probing
 
     def form(self, *members):
         for node_id in members:
+            self.members[node_id].ping(members, self.now)
             self.members[node_id].attend(members, self.now)
         return self
 
@@ -69,7 +73,7 @@ def test_paths_that_carry_what_they_should_change_nothing():
     ring.run(100)
     assert ring.limits == {}
     assert ring.notices == []
-    assert ring.sent < 600, "a few datagrams a second, of all nodes together"
+    assert ring.sent < 3 * 2 * 2 * 4 * 100 * 1.1, "four pings a second on each path each way, and their answers"
 
 
 @pytest.mark.parametrize("ways", [[(1, 2)], [(1, 2), (2, 1)], [(3, 1), (3, 2)]])
@@ -121,6 +125,7 @@ def test_in_a_ring_with_others_nothing_is_sent():
     ring.run(10)
     for probing in ring.members.values():
         probing.attend((), ring.now)
+        probing.ping((), ring.now)
     ring.sent = 0
     ring.run(100)
     assert ring.sent == 0
@@ -147,3 +152,30 @@ def test_a_packet_is_what_it_was():
         assert probes.decode(packet.encode()) == packet
         assert probes.decode(packet.encode(1472)) == packet
         assert len(packet.encode(1472)) == 1472
+
+
+def test_who_hears_whom_is_known_each_way():
+    ring = Ring().form(1, 2, 3)
+    ring.run(1)
+    both, deaf, mute = Hearing(True, True), Hearing(False, False), Hearing(True, False)
+    assert ring.hearing == {(a, b): both for a in (1, 2, 3) for b in (1, 2, 3) if a != b}
+    ring.carries = {(1, 2): 0}
+    ring.run(3)
+    assert (ring.hearing[1, 2], ring.hearing[2, 1]) == (mute, deaf), "who hears nothing answers nothing"
+    assert ring.hearing[1, 3] == ring.hearing[3, 1] == both
+    ring.carries = {}
+    ring.run(1)
+    assert ring.hearing[1, 2] == ring.hearing[2, 1] == both
+
+
+def test_a_refusal_opens_a_trial_that_an_answer_ends():
+    ring = Ring().form(1, 2, 3)
+    ring.run(1)
+    ring.members[1].unreachable(2, ring.now)
+    ring.run(1)
+    assert ring.hearing[1, 2] == Hearing(True, True)
+    ring.carries = {(1, 2): 0, (2, 1): 0}
+    ring.members[1].unreachable(2, ring.now)
+    ring.run(0.3)
+    assert not ring.hearing[1, 2].is_heard
+    ring.members[1].unreachable(77, ring.now)
