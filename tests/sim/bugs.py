@@ -19,7 +19,7 @@ import pytest
 
 from tests.sim import knet_scenarios, scenarios
 from tests.totem import test_hostile as hostile
-from tests.totem.links import test_arrivals
+from tests.totem.links import test_arrivals, test_machine
 from totem import flow, receive_failures, sequence, token_passing
 from totem.admission import Admission
 from totem.configuration import Level, RingId
@@ -241,8 +241,26 @@ BUGS = [
     Bug(
         "overlook a restart",
         LINK_BUGS,
-        [Change(Arrivals, "note_ping", "if said.seq == 0:", "if False:")],
-        knet_scenarios.a_restarted_node_is_heard_at_once,
+        [Change(Arrivals, "_tells_of_restart", "return said.timed", "return False")],
+        test_arrivals.test_a_node_that_starts_again_is_heard_behind_its_ping,
+    ),
+    Bug(
+        "overlook a restart where the pings with 0 were lost",
+        LINK_BUGS,
+        [Change(Arrivals, "_tells_of_restart", "moment(said.time) > time", "False")],
+        partial(test_machine.test_a_restart_is_noticed_although_its_first_pings_were_lost, (2,)),
+    ),
+    Bug(
+        "take an old ping for one of a new process",
+        LINK_BUGS,
+        [Change(Arrivals, "_tells_of_restart", "moment(said.time) > time", "True")],
+        test_arrivals.test_a_node_that_starts_again_is_noticed_although_its_pings_with_0_were_lost,
+    ),
+    Bug(
+        "tell a number to a peer that has not heard of the restart",
+        LINK_BUGS,
+        [Change(Links, "_ping", "if peer.has_answered or not timed else 0", "")],
+        partial(test_machine.test_a_restart_is_noticed_although_its_first_pings_were_lost, (1,)),
     ),
     Bug(
         "count pongs that nobody asked for",

@@ -12,20 +12,11 @@ from tests.sim.scenarios import SCENARIOS
 from totem.config import Config
 from totem.testing import soak
 
-LOOK_AT_WHAT_LEAVES = {
-    "a_link_that_loses_large_frames_costs_seconds",
-    "a_token_is_missed_soon_where_somebody_has_just_sent",
-    "the_token_goes_first",
-    "a_node_dies_behind_its_token",
-}
-"""Scenarios whose filters must see a packet as it leaves, with its size; over knet they see it as it arrives."""
 MAKES = pytest.mark.parametrize("foreign", [(), (1,), (2,), (1, 3)], ids=lambda foreign: f"real nodes {foreign}")
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_scenario_of_every_ring(scenario: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    if scenario.__name__ in LOOK_AT_WHAT_LEAVES:
-        pytest.skip("looks at what leaves")
     for_nodes: Any = Config.for_nodes
 
     def over_knet(count: int, **settings: object) -> Config:

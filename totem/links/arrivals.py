@@ -2,13 +2,17 @@
 
 A node numbers all its packets, to whomever they go, so there are gaps. 65,535 is followed by 1. The window is what
 libknet's is: 4,096 numbers back from the latest. A number further away begins a new window.
+
+A node that starts again begins with 1, and its packets would pass for copies. Its pings tell of that: they carry the
+last number sent, and when they left. They begin with 0. Where those were all lost, a later ping that tells less than an
+earlier one shows it, too. libknet knows the first sign alone.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from totem.wire.knet import LARGEST_USER_DATA, MOST_FRAGMENTS, Fragment, Ping
+from totem.wire.knet import LARGEST_USER_DATA, MOST_FRAGMENTS, Fragment, Ping, moment
 
 NUMBERS: Final = 1 << 16
 WINDOW: Final = 4096
@@ -39,6 +43,8 @@ class Arrivals:
         self._marks = bytearray(WINDOW)
         self._unfinished: dict[int, _Unfinished] = {}
         """By number, in the order in which they began."""
+        self._told: tuple[int, int] | None = None
+        """When the latest ping left, on its sender's clock, and the number that it told."""
         self._forced: int | None = None
         self._heard_since_forced = False
 
@@ -47,18 +53,34 @@ class Arrivals:
         self._latest = 0
         self._marks = bytearray(WINDOW)
         self._unfinished.clear()
+        self._told = None
 
     def note_ping(self, said: Ping) -> None:
-        """Take the number that a ping tells: a node that starts again begins with 0."""
+        """Take the number that a ping tells, and forget those of a node that has started again."""
+        if self._tells_of_restart(said):
+            self.forget()
+        time = moment(said.time)
+        if self._told is None or time > self._told[0]:
+            self._told = time, said.seq
         if said.timed:
-            if said.seq == 0:
-                self.forget()
             return
         if said.seq != self._forced and not self._heard_since_forced:
             self.forget()
         self._forced, self._heard_since_forced = said.seq, False
         if said.seq:
             self._is_new(said.seq)
+
+    def _tells_of_restart(self, said: Ping) -> bool:
+        """Return whether a ping is the first of a new process.
+
+        Pings are compared with pings alone: data may overtake them, and old ones come late, after a pause or in copies.
+        """
+        if said.seq == 0:
+            return said.timed
+        if self._told is None:
+            return False
+        time, told = self._told
+        return moment(said.time) > time and 0 < (told - said.seq) % NUMBERS < NUMBERS // 2
 
     def is_new(self, seq: int) -> bool:
         """Return whether the packet of a number has not come yet; the number counts as come from now on. Hot."""

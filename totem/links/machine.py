@@ -92,7 +92,7 @@ class LinkState(NamedTuple):
 class _Peer:
     """Another node."""
 
-    __slots__ = ("arrivals", "chosen", "hearing", "node_id", "paths", "turn")
+    __slots__ = ("arrivals", "chosen", "has_answered", "hearing", "node_id", "paths", "turn")
 
     def __init__(self, node_id: int, paths: dict[int, Path]) -> None:
         self.node_id = node_id
@@ -103,6 +103,8 @@ class _Peer:
         self.turn = 0
         self.hearing = NEITHER
         self.arrivals = Arrivals()
+        self.has_answered = False
+        """Whether it has answered a ping of this process."""
 
 
 class Links:
@@ -267,7 +269,13 @@ class Links:
         self.deadline = min(self.deadline, path.deadline)
 
     def _ping(self, peer: _Peer, link: int, moment: int, *, timed: bool) -> None:
-        packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), self._seq, timed))
+        """Send a ping.
+
+        It tells 0 until the peer has answered, whatever was sent to others meanwhile. So no peer is sent data before it
+        has heard that this process is a new one.
+        """
+        seq = self._seq if peer.has_answered or not timed else 0
+        packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), seq, timed))
         self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
 
     def _probe(self, peer: _Peer, link: int, path: Path, now: float) -> None:
@@ -555,6 +563,7 @@ class Links:
         path = peer.paths[said.link]
         asked = knet.moment(said.time)
         self._note(peer, said.link, path.on_pong(asked, now), now)
+        peer.has_answered |= path.pongs > 0
         self._probe(peer, said.link, path, now)
         self._heed(path)
         self._note_hearing(peer, now)

@@ -2,7 +2,7 @@
 
 - On the wire (rings in clear): no data has the number 0, and after each 8,191 packets all hear the number.
 - No packet comes out of the links twice (`totem.testing.simulated_links` counts that).
-- On a network that is healed: all links are up and have found what they carry; nothing that they are
+- On a network that has been healed for a while: all links are up and have found what they carry; nothing that they are
   given is lost, so nobody requests a frame again, and nothing is taken for a copy where none is sent.
 """
 
@@ -89,6 +89,18 @@ def check_paths(cluster: Cluster) -> list[Violation]:
         for number, path in links.paths(other).items()
         if not path.is_usable or path.mtu != _largest(cluster.config)
     ]
+
+
+def is_searching(cluster: Cluster) -> bool:
+    """Return whether a node looks for the MTU of a path to another one that runs."""
+    theirs = (node.links.machine for node in cluster.running if node.links is not None)
+    return any(machine.is_discovering for machine in theirs if isinstance(machine, KnetModel)) or any(
+        path.is_searching
+        for node_id, links in _links_of(cluster)
+        for other in (node.node_id for node in cluster.running)
+        if other != node_id
+        for path in links.paths(other).values()
+    )
 
 
 def _largest(config: Config) -> int:

@@ -381,7 +381,8 @@ class Plane(Network):
 class Planes(Network):
     """A network for each link of transport knet. What is done here to links between nodes is done on all of them.
 
-    `filters` are for what comes out of the links: the packets of totem (`totem.testing.simulated_links`).
+    `filters` are for the packets of totem. They see them as they leave, on each link; where packets are sealed or
+    compressed, as they come out of the links (`totem.testing.simulated_links`).
     """
 
     def __init__(

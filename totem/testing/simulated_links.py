@@ -151,6 +151,8 @@ class _Numbers:
         self._marks = marks
         self._delivered: dict[int, set[int]] = {}
         self._latest: dict[int, int] = {}
+        self._told: dict[int, tuple[int, int]] = {}
+        """By sender: when its latest ping left, and the number that it told."""
 
     def forget(self, source: int) -> None:
         """Begin afresh: a link to the node has gone down, or it has started again, or is far ahead."""
@@ -162,7 +164,12 @@ class _Numbers:
         source, packet = arrival.source, arrival.datagram
         if packet[1:2] == bytes((knet.PING,)) and len(packet) >= knet.PING_BYTES:
             said = knet.read_ping(packet)
-            if not said.timed or not said.seq:
+            told = knet.moment(said.time), said.seq
+            before = self._told.setdefault(source, told)
+            if told > before:
+                self._told[source] = told
+            has_restarted = told > before and 0 < (before[1] - said.seq) % NUMBERS < NUMBERS // 2
+            if not said.timed or not said.seq or has_restarted:
                 self.forget(source)
         if not delivers:
             return
@@ -195,11 +202,14 @@ class SimulatedLinks:
         """What has become of links of this package, and what they have dropped."""
         self._found: dict[tuple[int, int], int] = {}
         """The MTU that was found last, by node and link."""
+        self._is_clear = config.knet is not None and not config.knet.is_sealed
+        self._pieces: list[bytes] = []
+        """The fragments, up to now, of the packet that is leaving."""
         self._numbers: _Numbers | None = None
         """What has been delivered, where that can be seen."""
         if isinstance(machine, Links):
             machine.drops = self.marks
-            if config.knet is not None and not config.knet.is_sealed:
+            if self._is_clear:
                 self._numbers = _Numbers(self.marks)
 
     @property
@@ -232,6 +242,9 @@ class SimulatedLinks:
             received = self.machine.receive(arrival.link, source, (arrival.datagram,), now)
             if self._numbers is not None:
                 self._numbers.note(arrival, delivers=bool(received))
+            if self._is_seen(arrival.datagram):
+                packets += received
+                continue
             packets += [
                 packet
                 for packet in received
@@ -239,6 +252,28 @@ class SimulatedLinks:
             ]
         self._flush(step)
         return packets
+
+    def _is_seen(self, datagram: bytes) -> bool:
+        """Return whether filters see a packet as it leaves: data in clear."""
+        return (
+            self._is_clear
+            and len(datagram) > knet.DATA_HEADER
+            and datagram[1] == knet.DATA
+            and not datagram[knet.COMPRESSION_AT]
+        )
+
+    def _swallows(self, target: int, datagram: bytes) -> bool:
+        """Return whether a filter swallows a datagram: a packet, or the last fragment of one."""
+        if not self._planes.filters or not self._is_seen(datagram):
+            return False
+        said = knet.read_fragment(datagram)
+        if said.number <= 1:
+            self._pieces.clear()
+        self._pieces.append(datagram[knet.DATA_HEADER :])
+        if said.number and said.number < said.fragments:
+            return False
+        packet = b"".join(self._pieces)
+        return any(swallows(self._node_id, target, packet) for swallows in self._planes.filters)
 
     def send(self, target: int, train: Sequence[bytes], step: Callable[[], None]) -> None:
         """Send packets of totem."""
@@ -268,8 +303,9 @@ class SimulatedLinks:
                 for datagram in departure.datagrams:
                     if len(datagram) + IP_UDP > mtu:
                         self.machine.too_large(departure.link, departure.node_id, mtu, self._planes.now)
-                    else:
-                        step()
+                        continue
+                    step()
+                    if not self._swallows(departure.node_id, datagram):
                         plane.send(self._node_id, departure.node_id, datagram)
         if isinstance(self.machine, Links):
             for change in self.machine.take_changes():

@@ -42,7 +42,7 @@ from totem.testing.corosync import CorosyncModel
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.forger import Forger
 from totem.testing.history import History, Process
-from totem.testing.link_checks import LossWatch, WireWatch, check_paths
+from totem.testing.link_checks import LossWatch, WireWatch, check_paths, is_searching
 from totem.testing.network import Conditions, Plane, flip_or_cut, spoil_header
 from totem.testing.simulated_links import DELIVERED_TWICE, SimulatedLinks
 from totem.transitions import TRANSITIONS, Cause
@@ -607,7 +607,11 @@ class World:
         assert self.config.knet is not None
         if any(node.foreign for node in cluster.running) and self._is_sealed:
             return []  # a real node may still wait for the answer to a probe, for minutes
-        cluster.run_until(lambda: not check_paths(cluster), self._longest_discovery(), 0.5)
+        cluster.run_for(HEALED.straggle_time)  # copies from before would be taken for copies
+        # A search that began before may still find that nothing passes.
+        cluster.run_until(
+            lambda: not is_searching(cluster) and not check_paths(cluster), self._longest_discovery(), 0.5
+        )
         violations = check_paths(cluster)
         if violations or self.config.knet.link_mode == "rr" or any(node.labour for node in cluster.running):
             return violations  # with rr frames may come behind the token that names them

@@ -73,6 +73,34 @@ def test_a_node_that_starts_again_is_heard_behind_its_ping():
     assert not arrivals.is_new(1)
 
 
+def test_a_node_that_starts_again_is_noticed_although_its_pings_with_0_were_lost():
+    arrivals = Arrivals()
+
+    def tells(seq, time, *, timed=True):
+        arrivals.note_ping(Ping(0, time.to_bytes(8, "little") + bytes(8), seq, timed))
+
+    tells(350, 1)
+    tells(400, 3)
+    assert all(arrivals.is_new(seq) for seq in range(1, 500))
+    tells(350, 1)  # a copy of an old one
+    tells(380, 2, timed=False)  # one that was overtaken
+    tells(450, 4)  # it left before the last data, which has overtaken it
+    assert not arrivals.is_new(20), "nothing has told of a new process"
+    tells(20, 5)
+    assert arrivals.is_new(20)
+    assert not arrivals.is_new(20)
+    tells(30, 6)
+    assert not arrivals.is_new(20)
+
+
+def test_numbers_that_have_gone_round_are_no_restart():
+    arrivals = Arrivals()
+    arrivals.note_ping(ping(65500))
+    assert arrivals.is_new(65535)
+    arrivals.note_ping(Ping(0, b"\1" + bytes(15), 20, timed=True))
+    assert not arrivals.is_new(65535)
+
+
 def test_a_forced_ping_keeps_an_idle_node_near():
     arrivals = Arrivals()
     assert arrivals.is_new(5)

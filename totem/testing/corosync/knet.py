@@ -310,6 +310,11 @@ class KnetModel:
         """When `advance` is due."""
         return min(self._heartbeat, self._pmtud_wake)
 
+    @property
+    def is_discovering(self) -> bool:
+        """Whether a round of discoveries has not ended."""
+        return self._pmtud is not None
+
     def start(self, now: float) -> None:
         """Start the threads; the first pings come with the first heartbeat."""
         self._heartbeat = now + KNET_THREADS_TIMERES
