@@ -2,8 +2,8 @@
 
 It has the keys that Corosync's tools and programs around it read: those of the sections totem, nodelist and quorum,
 `runtime.members`, `runtime.config.totem` and `runtime.votequorum`, and `stats.srp` and `stats.knet` (the links to other
-nodes) in the map of statistics. Keys of
-the first map can be tracked; they change with the ring.
+nodes) in the map of statistics. What this node does not count is absent. Keys of the first map can be tracked; they
+change with the ring.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.config import Knet, milliseconds
+from totem.links.traffic import NOTHING
+from totem.wire import knet
 
 MOST_ITERATIONS: Final = 64
 """Iterations that may be open on one connection, and as many tracks."""
@@ -42,6 +44,10 @@ CHANGED: Final = 9
 """Id of the event."""
 DEFAULT_MAP, STATS_MAP = 0, 1
 DELETED, MODIFIED, ADDED, PREFIX = 1, 2, 4, 8  # CMAP_TRACK_*
+_KINDS: Final = {knet.DATA: "data", knet.PING: "ping", knet.PONG: "pong", knet.PROBE: "pmtu"}
+"""What the statistics of links call each kind of packet."""
+_NEVER: Final = 0xFFFFFFFF
+"""The quickest ping of a link that has answered none."""
 
 
 class Value(NamedTuple):
@@ -221,10 +227,19 @@ class Cmap:
             yield prefix + "enabled", uint8(1)
             yield prefix + "connected", uint8(state.is_up)
             yield prefix + "mtu", uint32(state.room)
+            yield prefix + "latency_min", uint32(round(state.shortest * 1e6) if state.samples else _NEVER)
+            yield prefix + "latency_max", uint32(round(state.longest * 1e6))
             yield prefix + "latency_ave", uint32(round(state.latency * 1e6))
             yield prefix + "latency_samples", uint32(state.samples)
             yield prefix + "up_count", uint32(state.ups)
             yield prefix + "down_count", uint32(state.downs)
+            for way, amounts in (("tx", state.sent), ("rx", state.received)):
+                for kind, name in _KINDS.items():
+                    amount = amounts.get(kind, NOTHING)
+                    yield f"{prefix}{way}_{name}_packets", uint64(amount.packets)
+                    yield f"{prefix}{way}_{name}_bytes", uint64(amount.size)
+                yield f"{prefix}{way}_total_packets", uint64(sum(amount.packets for amount in amounts.values()))
+                yield f"{prefix}{way}_total_bytes", uint64(sum(amount.size for amount in amounts.values()))
 
 
 def _changes(old: _Map, new: _Map) -> Iterator[KeyChange]:

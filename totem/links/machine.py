@@ -15,7 +15,7 @@ before anything in it is believed, and comes from the address that its sender ha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
@@ -26,6 +26,7 @@ from totem.links.compression import MODELS, Unusable, compress, decompress
 from totem.links.crypto import Seal
 from totem.links.keyring import Keyring
 from totem.links.path import Path, PathChange
+from totem.links.traffic import Amount
 from totem.outbox import ALL
 from totem.wire import knet
 from totem.wire.knet import Fragment, Ping
@@ -81,12 +82,19 @@ class LinkState(NamedTuple):
     """Bytes of user data in such a packet, over a link that is down in those of before: the MTU as Corosync has it."""
     latency: float
     """Smoothed seconds there and back."""
+    shortest: float
+    longest: float
+    """Seconds of the quickest and of the slowest ping that was answered in time; infinite and 0: none was."""
     samples: int
     """Number of pings over which that is smoothed."""
     ups: int
     """Number of times that it came up."""
     downs: int
     """Number of times that it went down."""
+    sent: Mapping[int, Amount]
+    """By the kind of packet (`totem.wire.knet`), as it leaves. Answers to probes are not counted, as in libknet."""
+    received: Mapping[int, Amount]
+    """The same, once opened. Answers to probes count as probes."""
 
 
 class _Peer:
@@ -180,6 +188,10 @@ class Links:
         for (node_id, _), address in self._sources.items():
             begin = knet.prefix(knet.DATA, node_id)
             self._data_from.setdefault(address, {})[begin] = self._data[begin]
+        self._paths_from = {
+            (link, address): self._peers[node_id].paths[link] for (node_id, link), address in self._sources.items()
+        }
+        """The paths, by the link and the address from which their packets come."""
 
     def _set_paths(self, peer: _Peer, settings: Knet, now: float) -> None:
         former, peer.paths = peer.paths, {}
@@ -213,8 +225,10 @@ class Links:
     def _state(self, node_id: int, link: int, path: Path) -> LinkState:
         mtu = path.mtu or path.last_mtu
         room = self._keys.settings.user_data_room(mtu - self._headers[link]) if mtu else 0
-        numbers = (path.latency, path.samples, path.ups, path.downs)
-        return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *numbers)
+        times = (path.latency, path.shortest, path.longest)
+        numbers = (path.samples, path.ups, path.downs)
+        traffic = (path.sent.amounts(), path.received.amounts())
+        return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *times, *numbers, *traffic)
 
     def is_reachable(self, node_id: int) -> bool:
         """Return whether data can be sent to another node."""
@@ -276,7 +290,14 @@ class Links:
         """
         seq = self._seq if peer.has_answered or not timed else 0
         packet = knet.ping(self._node_id, Ping(link, knet.stamp(moment), seq, timed))
-        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
+        self._send_alone(peer, link, packet, knet.PING)
+
+    def _send_alone(self, peer: _Peer, link: int, packet: bytes, kind: int, probes: int = 0) -> None:
+        """Send what is no data."""
+        sealed = self._keys.seal((packet,))
+        self._departures.append(Departure(link, peer.node_id, sealed, probes))
+        if kind != knet.PROBE_REPLY:
+            peer.paths[link].sent.add(kind, 1, len(sealed[0]))
 
     def _probe(self, peer: _Peer, link: int, path: Path, now: float) -> None:
         size = path.due_probe()
@@ -285,7 +306,7 @@ class Links:
         path.sent_probe(now)
         length = self._keys.settings.packet_room(size - self._headers[link])
         packet = knet.probe(self._node_id, link, size, length)
-        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,)), size))
+        self._send_alone(peer, link, packet, knet.PROBE, size)
 
     def _note(self, peer: _Peer, link: int, change: PathChange | None, now: float) -> None:
         """Act on a change of a path."""
@@ -373,9 +394,11 @@ class Links:
             return
         before = self._seq
         sealed = self._keys.seal(self._packets(train, for_all=target == ALL))
+        size = sum(map(len, sealed))
         for peer in peers:
             for link in self._ways(peer):
                 self._departures.append(Departure(link, peer.node_id, sealed))
+                peer.paths[link].sent.add(knet.DATA, len(sealed), size)
         if before // FORCED_EVERY != self._seq // FORCED_EVERY or self._seq < before:
             self._tell_number(now)
 
@@ -438,14 +461,19 @@ class Links:
         packets: list[bytes] = []
         own = self._own_target
         has_opened = False
-        for packet in self._keys.open(datagrams, now):
+        opened = self._keys.open(datagrams, now)
+        others = others_size = 0
+        for packet in opened:
             if packet is None:
                 self._drop_sealed(source)
+                others += 1
                 continue
             has_opened = True
             peer = data.get(packet[: knet.PREFIX_BYTES])
             if peer is None:
                 self._receive_other(link, source, packet, now)
+                others += 1
+                others_size += len(packet)
                 continue
             if len(packet) <= knet.DATA_HEADER or packet[knet.CHANNEL_AT]:
                 self.drops["knet packet too short, or of another channel"] += 1
@@ -467,6 +495,9 @@ class Links:
                 self.drops["packet for another node"] += 1
         if self._unopened and has_opened:
             self._unopened.pop(self._known(source), None)
+        if others < len(opened) and (link, source) in self._paths_from:
+            size = sum(map(len, filter(None, opened))) - others_size
+            self._paths_from[link, source].received.add(knet.DATA, len(opened) - others, size)
         return packets
 
     def _assemble(self, peer: _Peer, packet: bytes) -> bytes | None:
@@ -527,12 +558,14 @@ class Links:
         elif kind in (knet.PING, knet.PONG) and len(packet) >= knet.PING_BYTES:
             said = knet.read_ping(packet)
             if self._is_path(peer, said.link, source):
+                peer.paths[said.link].received.add(kind, 1, len(packet))
                 self._on_ping(peer, said, packet, now) if kind == knet.PING else self._on_pong(peer, said, now)
         elif kind in (knet.PROBE, knet.PROBE_REPLY) and len(packet) >= knet.PROBE_BYTES:
             number, size = knet.read_probe(packet)
             if self._is_path(peer, number, source):
+                peer.paths[number].received.add(knet.PROBE, 1, len(packet))
                 if kind == knet.PROBE:
-                    self._answer(peer, number, knet.probe_reply(self._node_id, packet))
+                    self._send_alone(peer, number, knet.probe_reply(self._node_id, packet), knet.PROBE_REPLY)
                 else:
                     self._on_probe_reply(peer, number, size, now)
         else:
@@ -548,11 +581,8 @@ class Links:
             return True
         return False
 
-    def _answer(self, peer: _Peer, link: int, packet: bytes) -> None:
-        self._departures.append(Departure(link, peer.node_id, self._keys.seal((packet,))))
-
     def _on_ping(self, peer: _Peer, said: Ping, packet: bytes, now: float) -> None:
-        self._answer(peer, said.link, knet.pong(self._node_id, packet))
+        self._send_alone(peer, said.link, knet.pong(self._node_id, packet), knet.PONG)
         peer.arrivals.note_ping(said)
         path = peer.paths[said.link]
         path.on_ping(now)

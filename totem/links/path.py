@@ -18,6 +18,7 @@ from math import inf
 from typing import Final, NamedTuple
 
 from totem.config import LinkSettings
+from totem.links.traffic import Traffic
 
 LARGEST_PACKET: Final = 65535
 """Bytes of the largest IP packet."""
@@ -87,6 +88,11 @@ class Path:
         """The MTU that it had when it was up last."""
         self.latency = 0.0
         """Smoothed seconds there and back."""
+        self.shortest = inf
+        self.longest = 0.0
+        """Seconds there and back of the quickest pong and of the slowest one that counted."""
+        self.sent = Traffic()
+        self.received = Traffic()
         self.since = 0.0
         """When it came up, or went down."""
         self.lasted = 0.0
@@ -189,6 +195,7 @@ class Path:
         if seconds > self.settings.ping_timeout:
             return None
         self._last_pong, self._suspected_until = now, inf
+        self.shortest, self.longest = min(self.shortest, seconds), max(self.longest, seconds)
         weight = min(self._samples, self.settings.precision - 1)
         self.latency = (self.latency * weight + seconds) / (weight + 1)
         self._samples = weight + 1

@@ -22,7 +22,9 @@ from totem.config import Config, Knet, LinkSettings, NodeEntry
 from totem.configuration import Guarantee, Level, RingId
 from totem.errors import QueueFull
 from totem.links.machine import LinkState
+from totem.links.traffic import Amount
 from totem.statistics import Counters, Statistics
+from totem.wire.knet import DATA, PING, PROBE
 
 PID = 7
 OWN, OTHER = Member(1, PID), Member(2, 9)
@@ -412,8 +414,11 @@ def knet(node):
     nodes = tuple(NodeEntry(k, f"node{k}", f"10.77.0.{k}", 5405, further=((1, f"10.78.0.{k}"),)) for k in (1, 2, 3))
     links = Knet(links=(LinkSettings(0), LinkSettings(1)))
     node.config = Config(nodes=nodes, cluster_name="c", transport="knet", token=1.0, knet=links)
+    sent, received = {DATA: Amount(5, 4000), PING: Amount(2, 160)}, {PROBE: Amount(1, 1423)}
     node.links = tuple(
-        LinkState(k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 7, 1, 0) for k in (2, 3) for link in (0, 1)
+        LinkState(k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 0.0001, 0.0006, 7, 1, 0, sent, received)
+        for k in (2, 3)
+        for link in (0, 1)
     )
     return node
 
@@ -451,15 +456,24 @@ def test_links_of_knet_in_cmap(knet):
     assert values["totem.interface.1.mcastport"].data == struct.pack("<I", 5406)
     assert values["runtime.config.totem.interface.1.knet_ping_timeout"].data == struct.pack("<I", 500)
     prefix = "stats.knet.node2.link0."
+    sent = {"data": (5, 4000), "ping": (2, 160), "total": (7, 4160)}
+    received = {"pmtu": (1, 1423), "total": (1, 1423)}
     found = {key.removeprefix(prefix): value.data for key, value in statistics.items() if key.startswith(prefix)}
     assert found == {
         "enabled": b"\1",
         "connected": b"\1",
         "mtu": struct.pack("<I", 1446),
+        "latency_min": struct.pack("<I", 100),
+        "latency_max": struct.pack("<I", 600),
         "latency_ave": struct.pack("<I", 321),
         "latency_samples": struct.pack("<I", 7),
         "up_count": struct.pack("<I", 1),
         "down_count": struct.pack("<I", 0),
+    } | {
+        f"{way}_{kind}_{what}": struct.pack("<Q", amounts.get(kind, (0, 0))[position])
+        for way, amounts in (("tx", sent), ("rx", received))
+        for kind in ("data", "ping", "pong", "pmtu", "total")
+        for position, what in enumerate(("packets", "bytes"))
     }
 
 

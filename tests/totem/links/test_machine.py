@@ -103,6 +103,27 @@ def test_a_quick_restart_is_noticed_by_the_numbers():
     assert net.received[1][-1] == packet(60)
 
 
+def test_what_passes_is_counted_as_libknet_counts(secrets):
+    """What is sent as it leaves, but for answers to probes; what has come once it is opened."""
+    net = formed(links=2, seconds=3, link_mode="active", **secrets)
+    size = len(net.wire[0][-1])  # of a ping, as it leaves
+    before = net[1].state(2, 1).sent
+    net.send(1, 0, packet(100), packet(5000))
+    net.deliver(2, 1, "10.1.0.1", bytes(60))  # does not open, or is of another version
+    net.run(0.1)
+    leaves = [datagram for _, *way, datagram in net.wire if way == [1, 2, 1]]
+    there, here = net[1].state(2, 1).sent, net[2].state(1, 1).received
+    assert set(there) == {knet.DATA, knet.PING, knet.PONG, knet.PROBE}
+    assert there[knet.DATA].packets == here[knet.DATA].packets == 5
+    assert here[knet.DATA].size == 5 * 14 + 100 + 5000
+    assert there[knet.PING].size == size * there[knet.PING].packets
+    assert here[knet.PING] == (there[knet.PING].packets, 26 * there[knet.PING].packets)
+    assert (there[knet.PROBE].packets, here[knet.PROBE].packets) == (2, 2)  # one was refused here; a reply came there
+    assert sum(amount.packets for amount in there.values()) == len(leaves)  # one refused, and one reply
+    assert knet.DATA not in before
+    assert 0 < net[1].state(2, 1).shortest <= net[1].state(2, 1).latency <= net[1].state(2, 1).longest
+
+
 def restarted_in_part(*, models=()):
     """Node 2 has started again; what it sent to node 1 was lost until it had sent data to node 3."""
     net = Net(config(3), models=models).start()
