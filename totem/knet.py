@@ -15,7 +15,7 @@ import os
 import select
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 from typing import NamedTuple
 
@@ -211,6 +211,11 @@ class KnetEndpoint:
         self._flush(now)
         if self._unlogged_mtus or self._pace:
             self._log_late(now)
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether nodes answer."""
+        self.links.try_nodes(node_ids, now)
+        self._flush(now)
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send packets, in order, to one node or to all others that can be reached."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Protocol
@@ -83,6 +83,9 @@ class Endpoint(Protocol):
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send datagrams to one node or to all others (0); never raises for what the network does."""
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether nodes answer (`Processor.on_trial`)."""
 
     on_link: Callable[[LinkState], None]
     """Called when the state of a link to another node has changed, where the transport has links."""
@@ -166,6 +169,7 @@ class Node:
         except BaseException:
             endpoint.close()
             raise
+        endpoint.on_refusal = processor.on_refusal
         endpoint.drops = processor.counters.drops
         endpoint.notice = processor.diagnostics.notice
         processor.receive_buffer = endpoint.receive_buffer
@@ -173,6 +177,7 @@ class Node:
         if isinstance(endpoint, KnetEndpoint):
             node.keys = endpoint
             endpoint.links.on_hearing = processor.note_hearing
+            endpoint.links.trials.on_end = processor.on_trial
         else:
             node._probe_with(endpoint)
         return node
@@ -182,6 +187,7 @@ class Node:
         processor = self.processor
         self._attend, self._ping = endpoint.attend, endpoint.ping
         endpoint.probing.on_hearing = processor.note_hearing
+        endpoint.probing.trials.on_end = processor.on_trial
         endpoint.probing.on_limit = processor.limit_frames
         endpoint.probing.notice = processor.diagnostics.notice
         processor.on_foreign = endpoint.hear
@@ -394,6 +400,8 @@ class Node:
             return iter(())  # what was to be sent counts as lost on its way, and what is to be delivered waits
         for target, train in ready.datagrams:
             self._endpoint.send(target, train)
+        if ready.trials:
+            self._endpoint.try_nodes(ready.trials, trio.current_time())
         return ready.deliveries
 
     def _stores(self, ring_seq: int) -> bool:

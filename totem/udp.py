@@ -23,7 +23,7 @@ import select
 import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from math import inf
 
 import trio
@@ -154,6 +154,11 @@ class UdpEndpoint:
     def ping(self, ours: Collection[int], now: float) -> None:
         """Ping these nodes, all of which are of this package."""
         self.probing.ping(ours, now)
+        self._send_probes()
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether nodes answer."""
+        self.probing.try_nodes(node_ids, now)
         self._send_probes()
 
     def attend(self, members: Collection[int], now: float) -> None:

@@ -95,6 +95,9 @@ class FakeEndpoint:
     def send(self, target, train):
         self.calls.append(("send", target, list(train)))
 
+    def try_nodes(self, node_ids, now):
+        self.calls.append(("try", node_ids))
+
     def link_states(self):
         return ()
 

@@ -27,6 +27,7 @@ from totem.links.crypto import Seal
 from totem.links.keyring import Keyring
 from totem.links.path import Path, PathChange
 from totem.links.traffic import Amount
+from totem.links.trials import Trials
 from totem.outbox import ALL
 from totem.wire import knet
 from totem.wire.knet import Fragment, Ping
@@ -134,6 +135,7 @@ class Links:
         """Called with what an operator should know, each time."""
         self.on_hearing: Callable[[int, Hearing, float], None] = lambda node_id, hearing, now: None
         """Called when it changes who hears whom between this node and another one."""
+        self.trials = Trials()
         self.deadline = inf
         """When `advance` is due."""
         self._node_id = node_id
@@ -256,6 +258,9 @@ class Links:
 
     def advance(self, now: float) -> None:
         """Do what is due: pings, lost links, searches for the MTU."""
+        for node_id, moment in self.trials.advance(now):
+            for link in self._peers[node_id].paths:
+                self._ping(self._peers[node_id], link, moment, timed=True)
         for peer in self._peers.values():
             for link, path in peer.paths.items():
                 if path.deadline <= now:
@@ -275,8 +280,10 @@ class Links:
 
     def _set_deadline(self) -> None:
         self.deadline = min(
-            (path.deadline for peer in self._peers.values() for path in peer.paths.values()), default=inf
+            (path.deadline for peer in self._peers.values() for path in peer.paths.values()),
+            default=inf,
         )
+        self.deadline = min(self.deadline, self.trials.deadline)
 
     def _heed(self, path: Path) -> None:
         """Take over a deadline that has moved earlier. One that has moved later costs a look, less than all do."""
@@ -374,6 +381,13 @@ class Links:
     def unreachable(self, link: int, node_id: int, now: float) -> None:
         """Note that the machine of a node, or one on the way, seems to refuse what is sent to it over a link."""
         self._peers[node_id].paths[link].suspect(now)
+        self.advance(now)
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether these nodes answer, over any link (`Trials.on_end`)."""
+        for node_id in node_ids:
+            if node_id in self._peers:
+                self.trials.begin(node_id, now)
         self.advance(now)
 
     # ---- sending
@@ -592,6 +606,7 @@ class Links:
     def _on_pong(self, peer: _Peer, said: Ping, now: float) -> None:
         path = peer.paths[said.link]
         asked = knet.moment(said.time)
+        self.trials.on_pong(peer.node_id, asked, now)
         self._note(peer, said.link, path.on_pong(asked, now), now)
         peer.has_answered |= path.pongs > 0
         self._probe(peer, said.link, path, now)

@@ -16,13 +16,14 @@ and cut their frames to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from math import inf
 from typing import Final
 
 from totem.config import IP_UDP_HEADERS, MIN_NETMTU, Config, LinkSettings
 from totem.hearing import NEITHER, Hearing
 from totem.links.path import Path
+from totem.links.trials import Trials
 from totem.wire import probes
 
 SETTINGS: Final = LinkSettings(ping_interval=0.25, ping_timeout=1.0, pong_count=0)
@@ -45,6 +46,7 @@ class Probing:
         """Called with what an operator should know, each time."""
         self.on_hearing: Callable[[int, Hearing, float], None] = lambda node_id, hearing, now: None
         """Called when it changes who hears whom between this node and another one."""
+        self.trials = Trials()
         self._node_id = node_id
         self._largest = config.netmtu
         self._headers = IP_UDP_HEADERS[config.ip_family]
@@ -108,6 +110,8 @@ class Probing:
 
     def advance(self, now: float) -> None:
         """Do what is due."""
+        for node_id, moment in self.trials.advance(now):
+            self._send(node_id, probes.PING, moment)
         for node_id, path in self._paths.items():
             if path.deadline <= now:
                 path.advance(now)
@@ -117,6 +121,13 @@ class Probing:
                 self._probe(node_id, path, now)
                 self._note_hearing(node_id, path, now)
         self._set_deadline()
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether these nodes answer (`Trials.on_end`)."""
+        for node_id in node_ids:
+            if node_id in self._nodelist:
+                self.trials.begin(node_id, now)
+        self.advance(now)
 
     def take(self) -> list[tuple[int, bytes]]:
         """Return what is to be sent, each with its target, and start afresh."""
@@ -139,6 +150,7 @@ class Probing:
                 self._send(said.node_id, probes.PONG, said.value)
                 path.on_ping(now)
             case probes.PONG:
+                self.trials.on_pong(said.node_id, said.value, now)
                 path.on_pong(said.value, now)
                 self._note(said.node_id, path)
                 self._probe(said.node_id, path, now)
@@ -206,3 +218,4 @@ class Probing:
 
     def _set_deadline(self) -> None:
         self.deadline = min((path.deadline for path in self._paths.values()), default=inf)
+        self.deadline = min(self.deadline, self.trials.deadline)
