@@ -115,6 +115,11 @@ class Accusations:
         self._pauses = {}
         self._trials = []
 
+    @property
+    def is_active(self) -> bool:
+        """Whether members of this ring are accused at all: they must be of this package, and know how."""
+        return self._ring is not None
+
     def take(self) -> tuple[int, ...]:
         """Return whom the links machine is to try at once, and start afresh."""
         trials, self._trials = tuple(self._trials), []
@@ -151,7 +156,7 @@ class Accusations:
         others = self._others()
         is_of_ring = ring is not None and said.ring_id == ring.id
         if not is_of_ring or witness not in others or accused not in others or witness == accused:
-            self._diagnostics.drop("evidence of another ring")
+            self._diagnostics.drop("evidence about no other member")
             return
         case = self._cases.get(accused)
         if said.saying is not Saying.HEARS and (case is None or not case.is_open(now)):

@@ -212,6 +212,10 @@ class KnetEndpoint:
         if self._unlogged_mtus or self._pace:
             self._log_late(now)
 
+    def watch(self, node_id: int, now: float) -> None:
+        """Ping this node often from now on; 0: none."""
+        self.links.watch(node_id, now)
+
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether nodes answer."""
         self.links.try_nodes(node_ids, now)

@@ -84,6 +84,9 @@ class Endpoint(Protocol):
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send datagrams to one node or to all others (0); never raises for what the network does."""
 
+    def watch(self, node_id: int, now: float) -> None:
+        """Look often whether a node answers, and no other one; 0: none."""
+
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether nodes answer (`Processor.on_trial`)."""
 
@@ -369,6 +372,7 @@ class Node:
                 self._config = processor.config
                 endpoint.reconfigure(processor.config, now)
             self._attend(processor.members if processor.pure else (), now)
+            endpoint.watch(processor.watched, now)
         for _ in range(ROUNDS):
             if processor.deadline <= now:
                 processor.advance(now)

@@ -356,6 +356,11 @@ class Processor:
             else:
                 self._handler.on_timer(timer, now)
 
+    @property
+    def watched(self) -> int:
+        """The member that this node is to ping often, so that its end is noticed while the token rests; 0: none."""
+        return self.ring.successor if self.accusations.is_active else 0
+
     def on_refusal(self, node_id: int, now: float) -> None:
         """Take the kernel's refusal of a datagram that this node has sent to another one."""
         self.diagnostics.now = now

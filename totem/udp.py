@@ -156,6 +156,10 @@ class UdpEndpoint:
         self.probing.ping(ours, now)
         self._send_probes()
 
+    def watch(self, node_id: int, now: float) -> None:
+        """Ping this node often from now on; 0: none."""
+        self.probing.watch(node_id, now)
+
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether nodes answer."""
         self.probing.try_nodes(node_ids, now)

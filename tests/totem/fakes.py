@@ -16,6 +16,7 @@ class FakeProcessor:
 
     node_id = 1
     ring = config = None
+    watched = 0
     ours = frozenset()
 
     def __init__(self):
@@ -94,6 +95,9 @@ class FakeEndpoint:
 
     def send(self, target, train):
         self.calls.append(("send", target, list(train)))
+
+    def watch(self, node_id, now):
+        pass
 
     def try_nodes(self, node_ids, now):
         self.calls.append(("try", node_ids))

@@ -281,7 +281,7 @@ def test_what_says_nothing_about_another_member_of_this_ring_is_dropped(said):
     court = Court(3)
     court.say(2, said)
     assert not court.tried
-    assert court.members[2].counters.drops["evidence of another ring"] == 1
+    assert court.members[2].counters.drops["evidence about no other member"] == 1
 
 
 def test_pauses_grow_and_are_forgotten():

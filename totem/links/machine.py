@@ -383,6 +383,13 @@ class Links:
         self._peers[node_id].paths[link].suspect(now)
         self.advance(now)
 
+    def watch(self, watched: int, now: float) -> None:
+        """Ping this node often from now on, and no other one; 0: none."""
+        for node_id, peer in self._peers.items():
+            for path in peer.paths.values():
+                path.watch(now, closely=node_id == watched)
+        self._set_deadline()
+
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether these nodes answer, over any link (`Trials.on_end`)."""
         for node_id in node_ids:

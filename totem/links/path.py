@@ -36,6 +36,8 @@ EAGER_INTERVAL: Final = 0.05
 """Seconds between pings to a peer that was heard, until the path is up."""
 PAUSE: Final = 0.1
 """Seconds by which a turn may be late before paths get the time that this process did not listen."""
+WATCH_INTERVAL: Final = 0.1
+"""Seconds between pings to a peer that is watched, at most."""
 MOST_ASKED: Final = 32
 """Pings that may still be answered."""
 
@@ -104,6 +106,7 @@ class Path:
         self._fixed = bool(fixed_mtu)
         self._mtu_interval = mtu_interval
         self._patience = patience
+        self._longest_interval = inf
         self._next_ping = self._last_ping = -inf
         self._asked: dict[int, float] = {}
         """When pings were sent that are not answered, by the moment that they tell; oldest first."""
@@ -178,12 +181,17 @@ class Path:
         """Return the moment that a ping is to tell, in nanoseconds, and count it as sent; None: none is due."""
         if now < self._next_ping:
             return None
-        self._last_ping, self._next_ping = now, now + self.settings.ping_interval
+        self._last_ping, self._next_ping = now, now + min(self.settings.ping_interval, self._longest_interval)
         asked = round(now * 1e9)
         self._asked[asked] = now
         if len(self._asked) > MOST_ASKED:
             del self._asked[next(iter(self._asked))]
         return asked
+
+    def watch(self, now: float, *, closely: bool) -> None:
+        """Ping more often from now on, or no more often than the settings say."""
+        self._longest_interval = WATCH_INTERVAL if closely else inf
+        self._next_ping = min(self._next_ping, now + self._longest_interval)
 
     def on_pong(self, asked: int, now: float) -> PathChange | None:
         """Take the answer to the ping of a moment. What was not asked, or was answered, or is late, does not count."""

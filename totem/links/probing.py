@@ -122,6 +122,12 @@ class Probing:
                 self._note_hearing(node_id, path, now)
         self._set_deadline()
 
+    def watch(self, watched: int, now: float) -> None:
+        """Ping this node often from now on, and no other one; 0: none."""
+        for node_id, path in self._paths.items():
+            path.watch(now, closely=node_id == watched)
+        self._set_deadline()
+
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether these nodes answer (`Trials.on_end`)."""
         for node_id in node_ids:

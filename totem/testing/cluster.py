@@ -29,12 +29,15 @@ from totem.links.probing import Probing
 from totem.packing import MAX_MESSAGE
 from totem.processor import Processor, Ready
 from totem.reconfiguration import changes
+from totem.ring import Ring
 from totem.testing.corosync.knet import KnetModel
 from totem.testing.history import History, Process, Sent, Trace
 from totem.testing.network import Conditions, Network, Plane, Planes
 from totem.testing.simulated_links import Arrival, LinksMachine, SimulatedLinks, SimulatedProbing
 from totem.wire import probes
 
+MOST_REFUSALS = 64
+"""Refusals that a kernel keeps for a process that does not read them."""
 GROUP_HEADER = b"\x01\x00\x01\x00a"
 SYNC_HEADER = b"\x01\x00\x04\x00sync"
 SHORTEST = len(SYNC_HEADER) + 8
@@ -177,6 +180,10 @@ class SimulatedNode:
         """Whether `_work` will be called."""
         self._wake = float("inf")
         """When the network calls `_on_timer` next."""
+        self._refusals: list[tuple[int, int]] = []
+        """What the kernel has to tell: links, and nodes whose machines have refused something."""
+        self._watched_in: Ring | None = None
+        """The ring as of which a member is watched over knet."""
         self._fuse = 0
         """Steps until the armed crash strikes; 0 if none is armed."""
         self._composed = 0
@@ -185,10 +192,10 @@ class SimulatedNode:
         if isinstance(self._network, Planes):
             for number, plane in self._network.planes.items():
                 plane.attach_with_source(node_id, partial(self._receive_on, number))
-                plane.attach_refusals(node_id, partial(self._on_link_refusal, number))
+                plane.attach_refusals(node_id, partial(self.on_refusal, number))
         else:
             self._network.attach_with_source(node_id, self._receive_from)
-            self._network.attach_refusals(node_id, self._on_refusal)
+            self._network.attach_refusals(node_id, partial(self.on_refusal, 0))
 
     @property
     def running(self) -> bool:
@@ -295,6 +302,7 @@ class SimulatedNode:
         self.trace.ended = True
         self.paused = False
         self._wake = float("inf")
+        self._refusals.clear()
         self._inbox.clear()
         self._inbox_bytes = 0
 
@@ -433,8 +441,13 @@ class SimulatedNode:
             if links is not None:
                 datagrams = links.receive(datagrams, self._step)
             machine.receive_all(datagrams, now)  # type: ignore[arg-type]
+            if self._refusals:
+                self._follow_refusals()
             if links is not None and links.deadline <= now:
                 links.advance(now, self._step)
+            if links is not None and machine.ring is not self._watched_in and isinstance(machine, Processor):
+                self._watched_in = machine.ring
+                links.watch(machine.watched, now)
             if probing is not None:
                 probing.advance(now)
             if machine.deadline <= now:
@@ -457,15 +470,22 @@ class SimulatedNode:
             self._wake = max(deadline, now)
             self._network.at(self._wake, self._on_timer, self._wake)
 
-    def _on_link_refusal(self, link: int, node_id: int) -> None:
-        """Hear that nothing listens at another node."""
-        if self.links is not None:
-            self.links.on_refusal(link, node_id)
-
-    def _on_refusal(self, node_id: int) -> None:
-        if self.probing is not None:
-            self.probing.on_refusal(node_id, self._network.now)
+    def on_refusal(self, link: int, node_id: int) -> None:
+        """Be told by the kernel that another node's machine has refused a datagram of this one."""
+        if self.machine is not None and len(self._refusals) < MOST_REFUSALS:
+            self._refusals.append((link, node_id))
             self.kick()
+
+    def _follow_refusals(self) -> None:
+        refusals, self._refusals = self._refusals, []
+        now = self._network.now
+        for link, node_id in refusals:
+            if self.links is not None:
+                self.links.on_refusal(link, node_id)
+            elif self.probing is not None:
+                self.probing.on_refusal(node_id, now)
+            if isinstance(self.machine, Processor):
+                self.machine.on_refusal(node_id, now)
 
     def _perform(self, ready: Ready) -> None:
         network = self._network
@@ -473,6 +493,8 @@ class SimulatedNode:
             if self._fuse:
                 self._burn()
             self.stored = ready.ring_seq
+        if ready.trials and (below := self.links or self.probing) is not None:
+            below.try_nodes(ready.trials, network.now)
         for target, train in ready.datagrams:
             if self.links is not None:
                 self.links.send(target, train, self._step)
@@ -632,6 +654,7 @@ class Cluster:
         machine = maker(node.config, node.node_id, seal_of(node.config.knet, self.dice.randbytes))
         if isinstance(machine, Links) and isinstance(node.machine, Processor):
             machine.on_hearing = node.machine.note_hearing
+            machine.trials.on_end = node.machine.on_trial
         if node.incarnation == 1:  # later ones begin with 0, which is how the others notice them
             if isinstance(machine, Links):
                 machine._seq = self.first_number

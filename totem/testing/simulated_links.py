@@ -101,6 +101,7 @@ class SimulatedProbing:
         probing.on_limit = processor.limit_frames
         probing.notice = processor.diagnostics.notice
         probing.on_hearing = processor.note_hearing
+        probing.trials.on_end = processor.on_trial
         processor.on_foreign = self._hear
 
     @property
@@ -122,6 +123,7 @@ class SimulatedProbing:
         if processor.ring is not self._attended:
             self._attended = processor.ring
             self.machine.attend(processor.members if processor.pure else (), now)
+            self.machine.watch(processor.watched, now)
         self._flush()
 
     def reconfigure(self, config: Config) -> None:
@@ -132,6 +134,11 @@ class SimulatedProbing:
     def on_refusal(self, node_id: int, now: float) -> None:
         """Hear that the machine of a node has refused a datagram."""
         self.machine.unreachable(node_id, now)
+        self._flush()
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether nodes answer."""
+        self.machine.try_nodes(node_ids, now)
         self._flush()
 
     def _hear(self, datagram: bytes, now: float) -> bool:
@@ -230,6 +237,11 @@ class SimulatedLinks:
         self.machine.advance(now)
         self._flush(step)
 
+    def watch(self, node_id: int, now: float) -> None:
+        """Look often whether a node answers."""
+        if isinstance(self.machine, Links):
+            self.machine.watch(node_id, now)
+
     def receive(self, arrivals: Iterable[Arrival | bytes], step: Callable[[], None]) -> list[bytes]:
         """Return what comes out of the links. Bytes alone are a packet of totem that has come already."""
         packets: list[bytes] = []
@@ -279,6 +291,12 @@ class SimulatedLinks:
         """Send packets of totem."""
         self.machine.send(target, train, self._planes.now)
         self._flush(step)
+
+    def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
+        """Find out at once whether nodes answer."""
+        assert isinstance(self.machine, Links)
+        self.machine.try_nodes(node_ids, now)
+        self._flush(lambda: None)
 
     def on_refusal(self, link: int, node_id: int) -> None:
         """Hear that the machine of a node has refused a datagram."""
