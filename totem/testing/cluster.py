@@ -445,7 +445,7 @@ class SimulatedNode:
                 self._follow_refusals()
             if links is not None and links.deadline <= now:
                 links.advance(now, self._step)
-            if links is not None and machine.ring is not self._watched_in and isinstance(machine, Processor):
+            if links is not None and isinstance(machine, Processor) and machine.ring is not self._watched_in:
                 self._watched_in = machine.ring
                 links.watch(machine.watched, now)
             if probing is not None:
@@ -493,7 +493,7 @@ class SimulatedNode:
             if self._fuse:
                 self._burn()
             self.stored = ready.ring_seq
-        if ready.trials and (below := self.links or self.probing) is not None:
+        if isinstance(self.machine, Processor) and ready.trials and (below := self.links or self.probing) is not None:
             below.try_nodes(ready.trials, network.now)
         for target, train in ready.datagrams:
             if self.links is not None:
