@@ -1013,7 +1013,7 @@ def a_token_lost_again_is_missed_soon_too() -> None:
     cluster.run_for(7.0)
     cluster[1].send([cluster[1].compose(100)])
     cluster.run_for(0.01)
-    assert 0.035 <= _time_of_a_lost_token(cluster, times=3) < 0.06
+    assert 0.034 <= _time_of_a_lost_token(cluster, times=3) < 0.06
 
 
 def many_lost_tokens_are_missed_as_soon_as_one() -> None:

@@ -503,7 +503,10 @@ class SimulatedNode:
                 for receiver in (target,) if target else self._peers:
                     if self._fuse:
                         self._burn()
-                    network.send(self.node_id, receiver, datagram)
+                    if datagram.startswith(probes.MAGIC):
+                        network.send_probe(self.node_id, receiver, datagram)
+                    else:
+                        network.send(self.node_id, receiver, datagram)
         events = self.trace.events
         for delivery in ready.deliveries:
             if self._fuse:

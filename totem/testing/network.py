@@ -253,8 +253,10 @@ class Network:
         self.at(arrival, receiver, datagram)
 
     def send_probe(self, source: int, target: int, datagram: bytes) -> None:
-        """Send a datagram of the links machine beside those of totem: `filters` do not see it, it delays no other one,
-        and a clogged link loses it, because it would come too late to count."""
+        """Send a datagram of ours beside those of totem, as the links machine does.
+
+        `filters` do not see it, it delays no other one, and a clogged link loses it: it would come too late to count.
+        """
         link = self.links[source][target]
         if link.cut or link.clogged is not None or len(datagram) > link.conditions.longest:
             return
