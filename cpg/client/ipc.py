@@ -6,12 +6,13 @@ but the last. Messages travel in runs: all messages of one sender and level that
 length for all where they have the same.
 
     client                                      daemon
-    HELLO(version; name)                        WELCOME(version, node id, process id), or GOODBYE(why)
+    HELLO(version, wishes; name)                WELCOME(version, node id, process id), or GOODBYE(why)
     JOIN(handle; name of the group)             REFUSED(handle, why; text), or the group's stream of that handle
     SEND(handle, guarantee, count; messages)    MESSAGES(handle, level, node id, process id, count; messages)
     LEAVE(handle)                               CONFCHG(handle, counts; members, left, joined)
                                                 RING, TRANSITIONAL, QUORUM(handle; …)
-                                                LINK(whether it is up, node id, number, MTU; since when)
+                                                LINK(whether it is up, node id, number, MTU; since when):
+                                                only to who has wished for it
     ASK(number; question)                       ANSWER(number; JSON)
                                                 GOODBYE(why; text): the last item that a client gets
 
@@ -76,6 +77,12 @@ class Kind(enum.IntEnum):
     ANSWER = 13
     GOODBYE = 14
     LINK = 15
+
+
+class Wish(enum.IntFlag):
+    """What a client knows beyond the first items of this version, and is sent for that reason."""
+
+    LINKS = 1
 
 
 class Refusal(enum.IntEnum):

@@ -19,6 +19,7 @@ from cpg.client.ipc import (
     Malformed,
     Reader,
     Refusal,
+    Wish,
     Writer,
     event_of,
     head,
@@ -166,7 +167,7 @@ class Session:
     def greet(self, name: str) -> None:
         """Queue the first record. `name` is shown to the administrator."""
         text = name.encode()[:256]
-        self.writer.add(head(Kind.HELLO, 0, len(text), a=VERSION), text)
+        self.writer.add(head(Kind.HELLO, 0, len(text), a=VERSION, b=Wish.LINKS), text)
 
     def join(self, name: bytes, inbox: Inbox) -> RemoteMembership:
         """Request to join a group; see the membership's `entered` and `refusal`."""

@@ -28,6 +28,7 @@ from cpg.client.ipc import (
     Packed,
     Reader,
     Refusal,
+    Wish,
     Writer,
     addressed,
     event_item,
@@ -174,16 +175,17 @@ class Hub:
                 client.send(*self.item(0, event))
 
     def link_event(self, event: Link) -> None:
-        """Send the state of a link to all clients."""
+        """Send the state of a link to the clients that wish for it."""
         self._links[event.node_id, event.link] = event
         for client in self.clients:
-            if client.welcomed:
+            if client.wishes & Wish.LINKS:
                 client.send(*link_item(event))
 
     def send_ring_state(self, client: Client) -> None:
-        """Send a new client the present state of the ring, and of the links."""
-        for link in self._links.values():
-            client.send(*link_item(link))
+        """Send a new client the present state of the ring, and of the links if it wishes for that."""
+        if client.wishes & Wish.LINKS:
+            for link in self._links.values():
+                client.send(*link_item(link))
         for event in self._ring_events:
             client.send(*self.item(0, event))
 
@@ -321,6 +323,7 @@ class Client:
         self.has_place = False
         """It counts as one of the clients that are served."""
         self.welcomed = False
+        self.wishes = Wish(0)
         self.ended = False
         """It has been sent goodbye, or is gone: nothing is done for it any more."""
         self.farewell: tuple[Farewell, str] | None = None
@@ -434,7 +437,7 @@ class Client:
             )
             return
         self.name = request.body[:256].decode(errors="replace")
-        self.welcomed = True
+        self.welcomed, self.wishes = True, Wish(request.b)
         self.send(head(Kind.WELCOME, 0, 0, a=VERSION, b=self._hub.ring.node_id, c=self.pid))
         self._hub.send_ring_state(self)
 

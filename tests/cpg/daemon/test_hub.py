@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import cpg
-from cpg.client.ipc import Kind, Packed, Reader, event_of, head, pack, send_head
+from cpg.client.ipc import Kind, Packed, Reader, Wish, event_of, head, link_of, pack, send_head
 from cpg.client.session import Session
 from cpg.daemon.hub import Hub
 from cpg.daemon.server import ServedRing
@@ -263,6 +263,20 @@ def test_a_client_of_another_version_learns_which(hub):
     assert goodbye.body.decode() == (
         "the daemon speaks version 1 of its protocol, this program 99: install the same version of both"
     )
+
+
+def test_only_clients_that_wish_for_links_are_sent_them(hub):
+    """Older ones would end, at an item that they do not know."""
+    up, down = cpg.Link(2, 0, True, 1500, 5.0), cpg.Link(2, 0, False, 0, 7.0)
+    hub.link_event(up)
+    clients = [hub.connect(pid, 0, 0) for pid in (7, 8, 9)]
+    for client, wishes in zip(clients, (0, Wish.LINKS, 0xFFFFFFFF), strict=True):
+        client.receive(b"\0" + head(Kind.HELLO, 0, 0, a=1, b=wishes))
+        client.work()
+    hub.link_event(down)
+    older, newer, latest = ([item for item in items_for(client) if item.kind is Kind.LINK] for client in clients)
+    assert older == []
+    assert [link_of(item) for item in newer] == [link_of(item) for item in latest] == [up, down]
 
 
 def test_a_join_that_cannot_be_is_refused_and_the_client_stays(hub):
