@@ -383,8 +383,11 @@ def prepare_ring(
     reread: Callable[[], Loaded] | None = None,
     *,
     node: int | str | None,
+    daemon: bool = False,
 ) -> AnyRing:
     """Make a ring of this kind, which `live` enters. Raises the same errors as `open_ring`.
+
+    `daemon`: nothing but the node runs in this process, so the others need not wait long for it.
 
     `reread` reads the configuration's file again, when keys change; it should resolve no new name, because the ring
     waits meanwhile.
@@ -394,7 +397,7 @@ def prepare_ring(
         config, warnings = reread()
         for warning in warnings:
             _log.warning("%s", warning)
-    shell = Node.open(config, own_node(config, node))
+    shell = Node.open(config, own_node(config, node), daemon=daemon)
     node_id = shell.processor.node_id
     votes_file = VotesFile(Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}"))
     ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))

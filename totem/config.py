@@ -47,6 +47,15 @@ JIFFY_MS = 10  # 1000 / HZ, as seen by its programs on every architecture we mee
 _UINT32 = 2**32 - 1
 
 
+class Timeouts(NamedTuple):
+    """The timeouts of a ring, in seconds: as configured, or as a ring of ours alone chooses (`totem.patience`)."""
+
+    token: float
+    token_retransmit: float
+    hold: float
+    consensus: float
+
+
 class NodeEntry(NamedTuple):
     """One node of the nodelist."""
 
@@ -301,6 +310,8 @@ class Config:
     """Joins are delayed by a random time up to this."""
     consensus: float = 0
     """Default 1.2 of token."""
+    timeouts_configured: frozenset[str] | None = None
+    """Which of `token_retransmit`, `hold` and `consensus` were set by hand; None: those that are given."""
     merge: float = 0.2
     downcheck: float = 1.0
     fail_recv_const: int = 2500
@@ -452,15 +463,40 @@ class Config:
             self._set("token_configured", True)  # also where it comes through dataclasses.replace()
         if self.token_retransmits_before_loss_const < 1:
             _refuse("token_retransmits_before_loss_const", self.token_retransmits_before_loss_const, "at least 1")
-        token_ms = milliseconds(self.token)
-        if not self.token_retransmit:
-            share = self.token_retransmits_before_loss_const + 0.2
-            self._set("token_retransmit", int(token_ms / share) / 1000)
-        if not self.hold:
-            self._set("hold", int(milliseconds(self.token_retransmit) * 0.8 - JIFFY_MS) / 1000)
-        if not self.consensus:
+        configured = set(self.timeouts_configured or ())
+        for name, default in (
+            ("token_retransmit", self._default_retransmit),
+            ("hold", self._default_hold),
             # Corosync's (int)(float)(1.2 * token), without the rounding that the cast to float is there for.
-            self._set("consensus", token_ms * 6 // 5 / 1000)
+            ("consensus", lambda token: milliseconds(token) * 6 // 5 / 1000),
+        ):
+            computed = default(self.token_retransmit if name == "hold" else self.token)
+            value = getattr(self, name)
+            if not value:
+                self._set(name, computed)
+            elif self.timeouts_configured is None or value != computed:
+                configured.add(name)  # the latter also where it comes through dataclasses.replace()
+        self._set("timeouts_configured", frozenset(configured))
+
+    def _default_retransmit(self, token: float) -> float:
+        return int(milliseconds(token) / (self.token_retransmits_before_loss_const + 0.2)) / 1000
+
+    @staticmethod
+    def _default_hold(token_retransmit: float) -> float:
+        return int(milliseconds(token_retransmit) * 0.8 - JIFFY_MS) / 1000
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The timeouts as they are configured, or as Corosync computes them."""
+        return Timeouts(self.token, self.token_retransmit, self.hold, self.consensus)
+
+    def timeouts_with(self, token: float, hold: float, consensus: float) -> Timeouts:
+        """Return those of a ring with another token timeout; what was set by hand stays."""
+        assert self.timeouts_configured is not None
+        usual = self.timeouts
+        retransmit = max(self._default_retransmit(token), MIN_TIMEOUT_MS / 1000)
+        chosen = Timeouts(token, retransmit, hold, consensus)
+        return chosen._replace(**{name: getattr(usual, name) for name in self.timeouts_configured})
 
     def _compute_knet(self) -> None:
         if not self.netmtu:

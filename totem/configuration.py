@@ -20,6 +20,8 @@ class Feature(enum.IntFlag):
     """The token goes on before the last frames of a visit."""
     TRIALS = 4
     """Members try each other where a machine refuses datagrams (`totem.accusations`)."""
+    PATIENCE = 8
+    """Members tell in order for how long the others should wait for them (`totem.patience`)."""
 
 
 class RingId(NamedTuple):

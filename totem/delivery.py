@@ -16,17 +16,19 @@ from totem.packing import Assembler
 from totem.ring import Ring
 from totem.sequence import before, row_to
 from totem.wire import codec
-from totem.wire.codec import GUARANTEE_OFFSET
+from totem.wire.codec import GUARANTEE_OFFSET, Ask
 from totem.wire.layout import FRAME_COMPACT, FRAME_PLAIN
 
 
 class DeliveryQueue:
     """What one processor may deliver, in order; `drop` counts what cannot be delivered."""
 
-    __slots__ = ("_assembler", "_drop", "_pending", "_sync_assembler", "syncing_ring_id")
+    __slots__ = ("_assembler", "_drop", "_on_ask", "_pending", "_sync_assembler", "syncing_ring_id")
 
-    def __init__(self, drop: Callable[[str], None]) -> None:
+    def __init__(self, drop: Callable[[str], None], on_ask: Callable[[Ring, int, Ask], None]) -> None:
+        """`on_ask` is told for how long a member of a ring asks to be waited for, at that place of the order."""
         self._drop = drop
+        self._on_ask = on_ask
         self._assembler = Assembler()
         self._sync_assembler = Assembler()
         self._pending: deque[tuple[Ring, list[bytes], Level] | Configuration] = deque()
@@ -94,7 +96,10 @@ class DeliveryQueue:
             try:
                 messages = assembler.take(origin, frame, newest)
             except MalformedDatagram as fault:
-                self._drop(fault.cause)
+                if not codec.frame_is_control(frame):
+                    self._drop(fault.cause)
+                elif (ask := codec.decode_control(frame)) is not None:
+                    self._on_ask(ring, origin, ask)
                 continue
             level = safe_level if frame[GUARANTEE_OFFSET] else agreed
             if labels is None:

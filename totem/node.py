@@ -157,8 +157,10 @@ class Node:
         """Whether it has stood still since the last turn."""
 
     @classmethod
-    def open(cls, config: Config, node_id: int, *, trains: bool = True) -> Node:
+    def open(cls, config: Config, node_id: int, *, trains: bool = True, daemon: bool = False) -> Node:
         """Make a node on UDP sockets, with its ring sequence in the folder that the configuration names.
+
+        `daemon`: nothing but the node runs in this process.
 
         Raises `OSError` if the node's address or the folder is not available.
         """
@@ -168,7 +170,7 @@ class Node:
         kind = KnetEndpoint if config.transport == "knet" else UdpEndpoint
         endpoint = kind(config, node_id, trains=trains)
         try:
-            processor = Processor(config, node_id, ring_seq=store.load(), dice=random.Random())
+            processor = Processor(config, node_id, ring_seq=store.load(), dice=random.Random(), daemon=daemon)
         except BaseException:
             endpoint.close()
             raise

@@ -38,7 +38,7 @@ from math import inf
 
 from totem.accusations import Accusations
 from totem.admission import DUPLICATE_NODE_ID, Admission
-from totem.config import Config
+from totem.config import Config, Timeouts
 from totem.configuration import Delivery, Feature, Guarantee, RingId
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics, Trace
@@ -50,6 +50,7 @@ from totem.labels import Envelope
 from totem.membership import Membership
 from totem.outbox import MOST_OWN, Outbox
 from totem.packing import MAX_MESSAGE, Packer
+from totem.patience import Patience, choose
 from totem.receive_failures import Exclusions
 from totem.reconfiguration import with_members
 from totem.ring import Ring
@@ -65,9 +66,9 @@ from totem.token_passing import TokenPassing
 from totem.transitions import TRANSITIONS, Cause, State
 from totem.wire import codec, evidence
 from totem.wire.codec import BEGINNING, MCAST_HEADER, Hint
-from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
+from totem.wire.messages import Ask, CommitToken, HoldCancel, Join, MergeDetect, Token
 
-FEATURES = Feature.COMPACT | Feature.ACCELERATED | Feature.TRIALS
+FEATURES = Feature.COMPACT | Feature.ACCELERATED | Feature.TRIALS | Feature.PATIENCE
 """Extensions of the protocol that this version has."""
 
 
@@ -95,7 +96,8 @@ class Processor:
 
     `ring_seq` is the ring sequence that the store holds (0 for a node that never ran); `dice` decides random delays.
     `first_seq` and `first_token_seq` are where a ring's numbers start: 0 on the wire, near 2**32 in tests of the
-    wrap. `trace` is called with each transition, drop and notice.
+    wrap. `daemon`: nothing but the node runs in the process, so it needs less patience (`totem.patience`). `trace` is
+    called with each transition, drop and notice.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Processor:
         dice: random.Random,
         first_seq: int = 0,
         first_token_seq: int = 0,
+        daemon: bool = False,
         trace: Trace | None = None,
     ) -> None:
         self.config = config
@@ -116,6 +119,8 @@ class Processor:
         self.dice = dice
         self.first_seq = first_seq
         self.first_token_seq = first_token_seq
+        self.is_daemon = daemon
+        self.patience = Patience(config, daemon=daemon)
         self.own_features = FEATURES
         if not config.compact_headers:
             self.own_features &= ~Feature.COMPACT
@@ -137,7 +142,7 @@ class Processor:
         self.diagnostics = Diagnostics(config, node_id, self.counters, trace)
         self.outbox = Outbox(node_id, self.timers)
         self.tokens = TokenPassing(config, node_id, self.timers, self.counters, self.outbox)
-        self.delivery = DeliveryQueue(self.diagnostics.drop)
+        self.delivery = DeliveryQueue(self.diagnostics.drop, self._take_ask)
         self.numbers = RingNumbers(ring_id, config.token)
         self.left_out = Exclusions()
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
@@ -180,7 +185,7 @@ class Processor:
 
     def _new_ring(self, ring_id: RingId, members: tuple[int, ...]) -> Ring:
         flow = FlowControl(self.config.window_size, self.config.max_messages)
-        return Ring(ring_id, members, self.node_id, self.first_seq, flow)
+        return Ring(ring_id, members, self.node_id, self.first_seq, flow, self.config.timeouts)
 
     # What the shell reads.
 
@@ -240,7 +245,22 @@ class Processor:
 
     def interruption(self, now: float) -> Interruption | None:
         """Return what has become of the ring that was complete last; None before the first, and while it goes on."""
-        return self._interruption.interruption(now, self.tokens.timeout)
+        return self._interruption.interruption(now, self.ring.timeouts.token)
+
+    @property
+    def consensus(self) -> float:
+        """The consensus timeout of a round with the present candidates.
+
+        It is a ring's own only among its members, as long as none of them has come back as a Corosync node (F1).
+        """
+        candidates = self.membership.candidates
+        if candidates.issubset(self.ring.members) and self._seem_ours(candidates):
+            return self.ring.timeouts.consensus
+        return self.config.consensus
+
+    def _seem_ours(self, node_ids: Iterable[int]) -> bool:
+        """Return whether all these nodes are ours, as far as this one has heard."""
+        return self.ours.issuperset(set(node_ids) - {self.node_id})
 
     def statistics(self) -> Statistics:
         """Return what has been counted since the start, and what is held now."""
@@ -254,6 +274,8 @@ class Processor:
             members=self.ring.members,
             pure=self.ring.pure,
             largest_pause=self.largest_pause,
+            timeouts=self.ring.timeouts,
+            timeouts_because=self.ring.because,
             queued_messages=len(self.packer),
             queued_bytes=self.packer.queued_bytes,
             window_frames=len(self.ring.window.frames),
@@ -265,6 +287,7 @@ class Processor:
     def start(self, now: float) -> None:
         """Look for other processors; a ring of one is formed at once if none answers."""
         self.diagnostics.start(now)
+        self.patience.start(now)
         self._admission.start(now)
         self.gather(Cause.STARTED, now)
 
@@ -300,6 +323,8 @@ class Processor:
             assert filing is not None
             self.counters.multicasts_received += len(mine)
             filing.window.insert_all(codec.mcast_seqs(mine), mine)
+            if filing.pure and self._handler.state is State.OPERATIONAL:
+                self.tokens.note_frames(filing, now)
         for datagram in others:
             if self._handler.state is State.LEFT:
                 return
@@ -325,7 +350,9 @@ class Processor:
         if deadline == -inf:  # what is due at once, a call for the token or one to this node itself, shows no delay
             deadline = self.timers.earliest_of_clock()
         late = now - deadline
-        if late <= self.tokens.timeout / 2:
+        if self.patience.note_delay(late, now):
+            self._choose_timeouts()
+        if late <= self._timeouts.token / 2:
             return False
         self.counters.pauses += 1
         self.largest_pause = max(self.largest_pause, late)
@@ -338,11 +365,37 @@ class Processor:
         self._resuming = True
         timers = self.timers
         for timer, grace in (
-            (Timer.TOKEN_LOSS, self.config.token_retransmit),
-            (Timer.CONSENSUS, self.config.consensus),
+            (Timer.TOKEN_LOSS, self._timeouts.token_retransmit),
+            (Timer.CONSENSUS, self.consensus),
         ):
             if timers.deadline(timer) < now + grace:
                 timers.arm(timer, now + grace)
+
+    @property
+    def _timeouts(self) -> Timeouts:
+        """The timeouts of the ring that is being formed, or of the installed one."""
+        return (self.new_ring or self.ring).timeouts
+
+    def note_health(self, now: float) -> None:
+        """Ask the others for less patience after quiet."""
+        if self.patience.advance(now):
+            self._choose_timeouts()
+
+    def _take_ask(self, ring: Ring, origin: int, ask: Ask) -> None:
+        """Wait for a member as long as it asks; its message has come to this place of the order."""
+        if ring is self.ring and origin != self.node_id:
+            ring.asks[origin] = ask
+            self._choose_timeouts()
+
+    def _choose_timeouts(self) -> None:
+        """Choose the timeouts of the installed ring by what its members ask for (F1)."""
+        ring = self.ring
+        if ring.pure:
+            ring.asks[self.node_id] = self.patience.ask
+        former = ring.timeouts.token
+        ring.timeouts, ring.because = choose(self.config, ring.asks if ring.pure else None, len(ring.members))
+        if ring.timeouts.token > former and self.is_operational:
+            self.tokens.wait_longer(ring.timeouts.token - former)
 
     def advance(self, now: float) -> None:
         """Fire every timer that is due."""
@@ -408,6 +461,8 @@ class Processor:
         self.config = config
         self.diagnostics.reconfigure(config)
         self.tokens.reconfigure(config)
+        self.patience.reconfigure(config)
+        self._choose_timeouts()
         self._admission.reconfigure(config)
         self.membership.nodelist = self._admission.nodelist
         self.ours &= self._admission.nodelist
@@ -632,7 +687,7 @@ class Processor:
         """Begin a round of Joins; an attempt to form a ring is given up with it."""
         if self.is_operational:
             lost = cause is Cause.TOKEN_LOST
-            self._interruption.begin(cause, now - self.tokens.timeout if lost else now)
+            self._interruption.begin(cause, now - self.ring.timeouts.token if lost else now)
         if self.state in (State.STARTING, State.OPERATIONAL):
             self.since = now
         handler = Gather(self)
@@ -686,6 +741,7 @@ class Processor:
         self.numbers.begin(ring_id)
         self.new_ring = self.filing = self._new_ring(ring_id, members)
         self._ring_id_bytes = self.new_ring.id_bytes
+        self.new_ring.seems_pure = self._seem_ours(members)
 
     def recover(self, token: CommitToken, now: float) -> None:
         """Exchange old messages on the new ring: the commit token has been filled by all.
@@ -699,8 +755,8 @@ class Processor:
         self._enter(handler, State.RECOVERY, Cause.COMMIT_TOKEN_FULL)
         handler.enter(token, now)
 
-    def install(self, ring: Ring, largest_pause: float, now: float) -> None:
-        """Put the new ring in the old one's place; its members' longest pause stretches the token timeout (F1)."""
+    def install(self, ring: Ring, now: float) -> None:
+        """Put the new ring in the old one's place."""
         self.numbers.confirm()
         self.ring = ring
         self.new_ring = None
@@ -709,7 +765,7 @@ class Processor:
         if ring.pure:
             self.ours |= set(ring.members) - {self.node_id}
         self.membership.install(ring.members)
-        self.tokens.begin_ring(ring, largest_pause)
+        self.tokens.begin_ring()
         self.accusations.begin_ring(ring)
         self.packer.restart()
         self.sync_packer.drop_unsent()
@@ -718,6 +774,7 @@ class Processor:
         self.since = now
         handler = Operational(self)
         self._enter(handler, State.OPERATIONAL, Cause.RECOVERED)
+        self._choose_timeouts()
         handler.enter()
 
     def fail(self, reason: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import reduce
 
+from totem.config import Timeouts
 from totem.configuration import Feature, RingId
 from totem.flow import FlowControl
 from totem.labels import Labels
@@ -16,13 +17,15 @@ from totem.receive_failures import AruStall
 from totem.sequence import before, earlier, later, up_to
 from totem.window import MessageWindow
 from totem.wire import codec
-from totem.wire.messages import Token
+from totem.wire.messages import Ask, Token
 
 
 class Ring:
     """Everything that lasts as long as one configuration, as one member (`node_id`) sees it."""
 
     __slots__ = (
+        "asks",
+        "because",
         "beginnings",
         "complete",
         "delivered",
@@ -37,20 +40,31 @@ class Ring:
         "last_token",
         "members",
         "misses",
+        "newest",
         "node_id",
         "previous_seq",
         "pure",
         "resting",
         "safe_line",
+        "seems_pure",
         "seen_token_seq",
         "stall",
         "successor",
+        "timeouts",
         "token_held",
         "unchanged",
         "window",
     )
 
-    def __init__(self, ring_id: RingId, members: tuple[int, ...], node_id: int, first: int, flow: FlowControl) -> None:
+    def __init__(  # noqa: PLR0917 - by position, like the fields
+        self,
+        ring_id: RingId,
+        members: tuple[int, ...],
+        node_id: int,
+        first: int,
+        flow: FlowControl,
+        timeouts: Timeouts,
+    ) -> None:
         self.id = ring_id
         self.id_bytes = codec.ring_id_bytes(ring_id)
         self.members = members
@@ -60,9 +74,19 @@ class Ring:
         """The first bytes of the plain multicasts that `has_sent` accepts."""
         self.window = MessageWindow(first)
         self.flow = flow
+        self.timeouts = timeouts
+        """As configured, until a ring of ours alone has chosen its own (`totem.patience`)."""
+        self.because = ""
+        """Why it has these."""
+        self.asks: dict[int, Ask] = {}
+        """For how long each member of a ring of ours alone asks to be waited for."""
+        self.newest = first
+        """The highest number that has come, as of the last turn: who gave it had the token."""
         self.delivered = first
         """All messages up to here have been delivered (or, below a ring's first application message, never will be)."""
         self.pure = False
+        self.seems_pure = False
+        """Whether all members seem to be ours while the ring is formed, by the hints in their Joins."""
         self.features = Feature(0)
         self.labels: Labels | None = None
         """The labels of the ring; None if some member does not have `Feature.COMPACT`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
+from totem.config import Timeouts
 from totem.configuration import RingId
 from totem.receive_failures import Exclusion
 
@@ -97,6 +98,10 @@ class Statistics:
     queued_bytes: int
     window_frames: int
     """Frames held until all members have them."""
+    timeouts: Timeouts
+    """Those in force in the ring."""
+    timeouts_because: str
+    """Why it has these; empty before the first ring."""
     rotation_time: float
     """Smoothed seconds between two visits of the token while it does not rest; 0 before the second visit.
 

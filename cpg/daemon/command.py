@@ -106,7 +106,7 @@ async def _live(options: argparse.Namespace, path: Path, access: Access, known: 
     with suppress(AddressUnavailable):  # errors are reported before there is a socket
         await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
     with listening(path) as listener:
-        prepare = partial(prepare_ring, ServedRing, node=options.node)
+        prepare = partial(prepare_ring, ServedRing, node=options.node, daemon=True)
         ring = await ring_in_time(prepare, options.config, resolve=known)
         access.reserved = ring.config.daemon.reserved
         await _serve(ring, listener, access, life)

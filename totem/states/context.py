@@ -12,6 +12,7 @@ from totem.diagnostics import Diagnostics
 from totem.membership import Membership
 from totem.outbox import Outbox
 from totem.packing import Packer
+from totem.patience import Patience
 from totem.receive_failures import Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import RingNumbers
@@ -54,10 +55,19 @@ class StateContext(Protocol):
     # What the hello says of this node.
     own_features: Feature
     largest_pause: float
+    is_daemon: bool
+    patience: Patience
+
+    @property
+    def consensus(self) -> float:
+        """The consensus timeout of a round with the present candidates."""
 
     @property
     def own_window(self) -> int:
         """Frames that may wait for this processor; 0 if the windows are configured."""
+
+    def note_health(self, now: float) -> None:
+        """Ask the others for less patience after quiet."""
 
     # Transitions.
 
@@ -82,5 +92,5 @@ class StateContext(Protocol):
     def recover(self, token: CommitToken, now: float) -> None:
         """Exchange old messages on the new ring."""
 
-    def install(self, ring: Ring, largest_pause: float, now: float) -> None:
+    def install(self, ring: Ring, now: float) -> None:
         """Put the new ring in the old one's place."""

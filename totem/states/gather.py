@@ -32,9 +32,9 @@ class Gather(StateHandler):
         processor.membership.candidates.add(processor.node_id)
         self.agreed = {processor.node_id}
         self._may_be_alone = False
-        timers, config = processor.timers, processor.config
+        timers = processor.timers
         timers.disarm_all()
-        timers.arm(Timer.CONSENSUS, now + config.consensus)
+        timers.arm(Timer.CONSENSUS, now + processor.consensus)
         self._announce(now)
 
     def _announce(self, now: float) -> None:

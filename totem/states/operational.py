@@ -6,11 +6,13 @@ stream is sent, which has a queue and reassembly of its own (rulings, C1).
 
 from __future__ import annotations
 
-from totem.configuration import Feature, RingId
+from totem.configuration import Feature, Guarantee, RingId
 from totem.ring import Ring
 from totem.states.ordering import Ordering
 from totem.timers import Timer
 from totem.transitions import Cause, State
+from totem.wire import codec
+from totem.wire.codec import Frame
 from totem.wire.messages import Join, MergeDetect, Token
 
 
@@ -41,16 +43,29 @@ class Operational(Ordering):
         """Cut frames from the queue and give them their numbers; what is not held back leaves as one train. Hot."""
         processor = self.processor
         stream = processor.stream
-        if not stream:
+        tells = processor.tokens.was_late or processor.patience.is_untold
+        if not stream and not tells:
             return 0
         ring = processor.ring
         numbers = ring.labels.own if ring.labels is not None else None
-        train = self.seal(token, stream.next_frames(allowed, numbers))
+        control = self._tell_patience() if tells else []
+        train = self.seal(token, [*control, *stream.next_frames(allowed - len(control), numbers)])
         at_once = max(0, len(train) - self._held_back(token, len(train)))
         ring.held_back = train[at_once:]
         if at_once:
             processor.outbox.send_to_all(train[:at_once])
         return len(train)
+
+    def _tell_patience(self) -> list[Frame]:
+        """Tell all members for how long this one asks to be waited for, where that has changed.
+
+        It is told where the token has come late, too: with its number the frame shows where the token is (F5).
+        """
+        processor = self.processor
+        processor.tokens.was_late = processor.patience.is_untold = False
+        if Feature.PATIENCE not in processor.ring.features:
+            return []
+        return [(Guarantee.AGREED, codec.control_frame(processor.patience.ask))]
 
     def _held_back(self, token: Token, count: int) -> int:
         """Return how many of a visit's frames leave behind the token, which names their numbers already (D2).
@@ -77,6 +92,7 @@ class Operational(Ordering):
 
     def conclude_visit(self, token: Token, now: float) -> bool:
         """Deliver what has become safe, and forget what all members have."""
+        self.processor.note_health(now)
         self.processor.delivery.flush(self.processor.ring)
         self.processor.ring.release_safe()
         return True

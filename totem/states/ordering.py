@@ -71,7 +71,7 @@ class Ordering(StateHandler):
         if dropped:
             processor.diagnostics.drop(dropped)
             return
-        processor.tokens.note_visit(now)
+        processor.tokens.note_visit(ring, now)
         processor.timers.disarm(Timer.TOKEN_HOLD)
         processor.timers.disarm(Timer.CALL)
         ring.resting = None
@@ -307,5 +307,8 @@ class Ordering(StateHandler):
                 processor.counters.token_retransmits += 1
                 processor.tokens.resend(self.ring(), now)
             case Timer.TOKEN_LOSS:
-                lost = self.state is State.OPERATIONAL
-                processor.gather(Cause.TOKEN_LOST if lost else Cause.TOKEN_LOST_IN_RECOVERY, now)
+                operational = self.state is State.OPERATIONAL
+                if not operational:
+                    processor.gather(Cause.TOKEN_LOST_IN_RECOVERY, now)
+                elif processor.tokens.is_lost(self.ring(), now):
+                    processor.gather(Cause.TOKEN_LOST, now)

@@ -20,6 +20,7 @@ from functools import reduce
 
 from totem.configuration import NO_RING, Guarantee, Level, RegularConfiguration, TransitionalConfiguration
 from totem.errors import MalformedDatagram
+from totem.patience import of_older_version
 from totem.ring import Ring
 from totem.sequence import MASK, after, earlier, later, up_to
 from totem.states.ordering import Ordering, describe
@@ -88,8 +89,9 @@ class Recovery(Ordering):
             obligations=tuple(sorted(processor.membership.obligations)),
             largest_pause_ms=min(round(processor.largest_pause * 1000), _LONGEST_PAUSE_MS),
             frame_size=processor.config.frame_size,
-            daemon=False,
+            daemon=processor.is_daemon,
             window=processor.own_window,
+            ask=processor.patience.ask,
         )
         inner = Mcast(processor.node_id, processor.node_id, 0, NO_RING, data=codec.encode_hello(hello))
         self.to_rebroadcast.append((None, codec.encode(inner)))
@@ -288,11 +290,12 @@ class Recovery(Ordering):
                 features=new.features,
             )
         )
-        pauses = (hellos[member].largest_pause_ms for member in new.members if member in hellos)
+        for member, hello in hellos.items():
+            new.asks[member] = hello.ask or of_older_version(processor.config, hello.largest_pause_ms)
         window = self._chosen_window(hellos)
         if window:
             new.flow.choose(window, len(new.members))
-        processor.install(new, max(pauses, default=0) / 1000, now)
+        processor.install(new, now)
 
     def _chosen_window(self, hellos: dict[int, Hello]) -> int:
         """Return the smallest window of the members; 0 where one has configured windows or is a Corosync node (D4)."""

@@ -219,6 +219,7 @@ class SimulatedNode:
             first_seq=cluster.first_seq,
             first_token_seq=cluster.first_token_seq,
             trace=self._on_trace if cluster.on_trace else None,
+            **({} if self.foreign else {"daemon": cluster.daemons}),
         )
         self._config = self.config
         self.machine.receive_buffer = self.socket_buffer
@@ -605,6 +606,7 @@ class Cluster:
         first_seq: int = 0,
         first_token_seq: int = 0,
         on_trace: Callable[..., None] | None = None,
+        daemons: bool = False,
     ) -> None:
         self.config = config or Config.for_nodes(count)
         self.dice = random.Random(f"{seed}")
@@ -612,6 +614,8 @@ class Cluster:
         self.application = application
         self.first_seq = first_seq
         self.first_token_seq = first_token_seq
+        self.daemons = daemons
+        """Whether nothing but the node runs in each process of this package."""
         self.on_trace = on_trace
         """Called with (node, name, details…) for what processors of this package trace."""
         self.traces: list[Trace] = []

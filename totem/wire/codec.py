@@ -21,6 +21,7 @@ from totem.errors import MalformedDatagram
 from totem.wire import layout
 from totem.wire.layout import (
     FRAME_COMPACT,
+    FRAME_CONTROL,
     FRAME_PLAIN,
     HELLO_VERSION,
     MAGIC,
@@ -38,6 +39,7 @@ from totem.wire.layout import (
     VERSION,
 )
 from totem.wire.messages import (
+    Ask,
     CommitEntry,
     CommitToken,
     Hello,
@@ -64,11 +66,14 @@ __all__ = [
     "TYPE_MCAST",
     "TYPE_MERGE_DETECT",
     "TYPE_TOKEN",
+    "Ask",
     "Frame",
     "Hello",
     "Hint",
     "check_mcast",
+    "control_frame",
     "decode",
+    "decode_control",
     "decode_hello",
     "decode_hint",
     "encode",
@@ -77,6 +82,7 @@ __all__ = [
     "frame",
     "frame_fragments",
     "frame_is_compact",
+    "frame_is_control",
     "inner_mcast",
     "mcast_beginning",
     "mcast_guarantee",
@@ -126,6 +132,7 @@ _unpack_ring_id = layout.RING_ID.unpack_from
 _unpack_frame = layout.FRAME.unpack_from
 _FRAME = layout.FRAME.size
 _FRAME_TYPE = MCAST_HEADER + 2
+_CONTROL_TYPE = struct.pack("<H", FRAME_CONTROL)
 _FRAGMENTED = MCAST_HEADER + 4
 _CONTINUATION = MCAST_HEADER + 5
 _COUNT = MCAST_HEADER + 6
@@ -674,8 +681,17 @@ def encode_hello(hello: Hello) -> bytes:
             layout.TAG_LARGEST_PAUSE_MS: layout.U32.pack(hello.largest_pause_ms),
             layout.TAG_DAEMON: layout.FLAG.pack(hello.daemon),
             layout.TAG_WINDOW: layout.U32.pack(hello.window),
+            **_ask_value(hello.ask),
         },
     )
+
+
+def _ask_value(ask: Ask | None) -> dict[int, bytes]:
+    return {layout.TAG_ASK: layout.ASK.pack(*ask)} if ask is not None else {}
+
+
+def _ask(values: dict[int, bytes]) -> Ask | None:
+    return Ask._make(layout.ASK.unpack(values[layout.TAG_ASK])) if layout.TAG_ASK in values else None
 
 
 def decode_hello(block: bytes) -> Hello | None:
@@ -693,8 +709,30 @@ def decode_hello(block: bytes) -> Hello | None:
             frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
             daemon=layout.FLAG.unpack(values[layout.TAG_DAEMON])[0],
             window=layout.U32.unpack(values[layout.TAG_WINDOW])[0],
+            ask=_ask(values),
         )
     except _UNREADABLE:
+        return None
+
+
+def control_frame(ask: Ask) -> list[bytes]:
+    """Return the parts of the frame that tells all members for how long a member asks."""
+    block = _encode_block(layout.CONTROL_MAGIC, layout.CONTROL_VERSION, _ask_value(ask))
+    return [frame([len(block)], 0, 0, FRAME_CONTROL), block]
+
+
+def frame_is_control(datagram: bytes) -> bool:
+    """Return whether a multicast carries a control block of the ring layer."""
+    return datagram[_FRAME_TYPE : _FRAME_TYPE + 2] == _CONTROL_TYPE
+
+
+def decode_control(datagram: bytes) -> Ask | None:
+    """Return what the sender of a control block asks for, or None if it cannot be read or asks for nothing."""
+    try:
+        _, _, pieces = parse_frame(datagram, newest=FRAME_CONTROL)
+        _, values = _decode_block(layout.CONTROL_MAGIC, pieces[0])
+        return _ask(values)
+    except (*_UNREADABLE, MalformedDatagram):
         return None
 
 

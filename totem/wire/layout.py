@@ -63,6 +63,8 @@ FRAME: Final = Struct("<HHBBH")  # version, type, fragmented, continuation, msg_
 FRAME_PLAIN: Final = 0
 FRAME_COMPACT: Final = 1
 """Type of a frame with run headers, which is this package's own."""
+FRAME_CONTROL: Final = 2
+"""Type of a frame whose only piece is a control block of this package's ring layer."""
 RUN: Final = Struct("<HH")  # ours: number, count
 
 # the hello: This package's own: the hello of recovery and the hint behind a join's lists are a block header and tagged
@@ -70,13 +72,16 @@ RUN: Final = Struct("<HH")  # ours: number, count
 BLOCK: Final = Struct("<4sH")  # magic, version
 TAG: Final = Struct("<HH")  # tag, length of the value that follows
 FLAG: Final = Struct("<?")
+ASK: Final = Struct("<IB")  # milliseconds, reason
 U32: Final = Struct("<I")
 U64: Final = Struct("<Q")
 
 HELLO_MAGIC: Final = b"TtmH"
-HELLO_VERSION: Final = 2
+HELLO_VERSION: Final = 3
 HINT_MAGIC: Final = b"TtmJ"
 HINT_VERSION: Final = 1
+CONTROL_MAGIC: Final = b"TtmC"
+CONTROL_VERSION: Final = 1
 MAX_BLOCK: Final = 4096
 
 TAG_FEATURES: Final = 1
@@ -88,6 +93,7 @@ TAG_LARGEST_PAUSE_MS: Final = 6
 TAG_DAEMON: Final = 7
 TAG_CLUSTER_NAME: Final = 8
 TAG_WINDOW: Final = 9
+TAG_ASK: Final = 10
 
 assert HEADER.size == 13
 assert RING_ID.size == 12

@@ -8,6 +8,7 @@ the hot path reads single fields from the bytes (`codec.mcast_seq` and its kin) 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from totem.configuration import NO_RING, RingId
 
@@ -113,6 +114,15 @@ class HoldCancel:
     ring_id: RingId
 
 
+class Ask(NamedTuple):
+    """For how long a member asks the others to wait for it before the ring is broken (`totem.patience`)."""
+
+    milliseconds: int
+    """The token timeout that it needs."""
+    reason: int
+    """Why (`totem.patience.Reason`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """What a node of this package says of itself in each Recovery, as a message of the new ring that all members order.
@@ -137,6 +147,8 @@ class Hello:
     """Whether nothing but this node runs in the process."""
     window: int
     """Frames that may wait for the node while it does not read; 0 if its windows are configured (D4)."""
+    ask: Ask | None = None
+    """For how long the others should wait for the node; None from older versions (F1)."""
 
 
 @dataclass(frozen=True, slots=True)

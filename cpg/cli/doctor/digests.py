@@ -22,6 +22,7 @@ _OWN: Final = frozenset(
         "quorum",
         "send_queue_bytes",
         "state_dir",
+        "timeouts_configured",
         "token_configured",
         "user_rules",
         "windows_configured",
