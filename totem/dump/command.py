@@ -222,23 +222,36 @@ def _colours(output: TextIO) -> bool:
 def _opening(options: argparse.Namespace) -> tuple[Collection[int], KnetReader]:
     """Return the ports at which everything is a ring's, and the reader of knet. Raises ConfigError, OSError."""
     if options.config is None:
-        return options.port or DEFAULT_PORTS, KnetReader(_seal_of_key(options))
+        return options.port or DEFAULT_PORTS, KnetReader(_seals_of_keys(options))
     config = load(options.config).config
     places = _places(config)
     ports = {port for _, port in places}
     if config.knet is None:
         ports |= {port - 1 for port in ports}
-    seal = _seal(config.knet) if config.knet is not None and config.knet.is_sealed else None
-    return options.port or ports, KnetReader(seal, places)
+    seals = [_seal(config.knet)] if config.knet is not None and config.knet.is_sealed else []
+    return options.port or ports, KnetReader(seals, places)
 
 
-def _seal_of_key(options: argparse.Namespace) -> Seal | None:
-    """Return what opens packets with the key that was given. Raises ConfigError."""
-    if options.key is None:
-        if options.cipher or options.hash:
-            raise ConfigError("--cipher and --hash go with --key; -c has them from the configuration")
-        return None
-    return _seal(Knet(cipher=options.cipher or CIPHER, hash=options.hash or HASH, key=options.key))
+def _seals_of_keys(options: argparse.Namespace) -> list[Seal]:
+    """Return what opens packets with each key that was given. Raises ConfigError."""
+    if not options.key and (options.cipher or options.hash):
+        raise ConfigError("--cipher and --hash go with --key; -c has them from the configuration")
+    ciphers = _for_each_key(options, "cipher", CIPHER)
+    hashes = _for_each_key(options, "hash", HASH)
+    return [
+        _seal(Knet(cipher=cipher, hash=hash_name, key=key))
+        for key, cipher, hash_name in zip(options.key, ciphers, hashes, strict=True)
+    ]
+
+
+def _for_each_key(options: argparse.Namespace, what: str, usual: str) -> list[str]:
+    """Return the cipher or hash of each key. Raises ConfigError."""
+    given: list[str] = getattr(options, what) or [usual]
+    if len(given) == 1:
+        given *= len(options.key)
+    if len(given) != len(options.key):
+        raise ConfigError(f"--{what} is given {len(given)} times, --key {len(options.key)}: give it once, or as often")
+    return given
 
 
 def _seal(settings: Knet) -> Seal:
@@ -318,9 +331,23 @@ with the key.""",
         metavar="CONF",
         help="the ring's corosync.conf: its ports and links, and what opens encrypted packets",
     )
-    keys.add_argument("--key", type=_key, metavar="KEYFILE", help="the key file that opens encrypted packets")
-    command.add_argument("--cipher", choices=("none", *CIPHERS), help=f"with --key: crypto_cipher (default: {CIPHER})")
-    command.add_argument("--hash", choices=HASHES, help=f"with --key: crypto_hash (default: {HASH})")
+    keys.add_argument(
+        "--key",
+        type=_key,
+        action="append",
+        default=[],
+        metavar="KEYFILE",
+        help="a key file that opens encrypted packets; several where the key changes",
+    )
+    command.add_argument(
+        "--cipher",
+        choices=("none", *CIPHERS),
+        action="append",
+        help=f"with --key: crypto_cipher, once or for each key (default: {CIPHER})",
+    )
+    command.add_argument(
+        "--hash", choices=HASHES, action="append", help=f"with --key: crypto_hash, likewise (default: {HASH})"
+    )
     tokens = command.add_mutually_exclusive_group()
     tokens.add_argument("--tokens", action="store_true", help="show each token, ping and fragment (as --json does)")
     tokens.add_argument("--no-tokens", action="store_true", help="show no token")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeVar
@@ -117,18 +117,19 @@ _V = TypeVar("_V")
 class KnetReader:
     """Takes datagrams; returns what knet says in them."""
 
-    def __init__(self, seal: Seal | None = None, links: Mapping[tuple[str, int], int] | None = None) -> None:
+    def __init__(self, seals: Sequence[Seal] = (), links: Mapping[tuple[str, int], int] | None = None) -> None:
         """Begin with nothing heard.
 
         Args:
-            seal: What opens packets; None: no key was given.
+            seals: What opens packets, each with a key; several where the key changes.
             links: The links of known addresses and ports. Others are learned from pings.
         """
         self.opened = 0
-        """Datagrams that have opened with the key."""
+        """Datagrams that have opened with a key."""
         self.refused = 0
         """Those that have not, and are none in clear."""
-        self._seal = seal
+        self._seals = list(seals)
+        """The one that has opened something last comes first."""
         self._links = OrderedDict(links or {})
         self._packets: OrderedDict[tuple[int, int], _Arriving] = OrderedDict()
         """By node and number."""
@@ -146,7 +147,7 @@ class KnetReader:
     @property
     def is_keyed(self) -> bool:
         """Whether a key was given."""
-        return self._seal is not None
+        return bool(self._seals)
 
     @property
     def unfinished(self) -> int:
@@ -159,7 +160,7 @@ class KnetReader:
         `is_expected`: whether it is at a port of the ring; elsewhere it must look like knet beyond doubt.
         """
         payload, is_cut = datagram.payload, datagram.length > len(datagram.payload)
-        packets = self._open(payload) if self._seal is not None and payload and not is_cut else []
+        packets = self._open(payload) if self._seals and payload and not is_cut else []
         is_sealed = bool(packets)
         if is_sealed:
             self.opened += 1
@@ -194,9 +195,12 @@ class KnetReader:
         return [packet for packet in packets if packet is not None] if None not in packets else []
 
     def _open_one(self, sealed: bytes) -> bytes | None:
-        assert self._seal is not None
-        (packet,) = self._seal.open((sealed,))
-        return packet if packet is not None and _begins(packet) else None
+        for place, seal in enumerate(self._seals):
+            (packet,) = seal.open((sealed,))
+            if packet is not None and _begins(packet):
+                self._seals.insert(0, self._seals.pop(place))
+                return packet
+        return None
 
     # ---- what they say
 

@@ -369,6 +369,18 @@ def test_a_key_opens_what_is_sealed(capsys, tmp_path):
     assert sent(capsys, SEALED, "--key", KEY_A, "--cipher", "aes256", "--hash", "sha256") == with_key
 
 
+def test_a_capture_of_a_key_change_takes_both_keys(capsys):
+    path = str(KNET / "07-key-change.pcap.gz")
+    ways = ["--key", KEY_A, "--key", KEY_B, "--cipher", "aes256", "--cipher", "aes128"]
+    both = sent(capsys, path, *ways, "--hash", "sha256", "--hash", "sha512")
+    first = sent(capsys, path, "--key", KEY_A)
+    second = sent(capsys, path, "--key", KEY_B, "--cipher", "aes128", "--hash", "sha512")
+    assert "foreign" not in both
+    for sender, count in both["token"].items():
+        assert count == first["token"].get(sender, 0) + second["token"].get(sender, 0)
+    assert "give it once, or as often" in dump(capsys, path, *ways, "--cipher", "none", code=1)[1]
+
+
 @pytest.mark.parametrize(
     "wrong", [["--key", KEY_B], ["--key", KEY_A, "--hash", "md5"], ["--key", KEY_A, "--cipher", "none"]]
 )

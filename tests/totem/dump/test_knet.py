@@ -43,7 +43,7 @@ each_seal = pytest.mark.parametrize(
 
 def reader_of(sealing=None):
     seal = seal_of(sealing, os.urandom) if sealing is not None and sealing.is_sealed else None
-    return Reader(range(5405, 5413), [LAYER], knet=KnetReader(seal))
+    return Reader(range(5405, 5413), [LAYER], knet=KnetReader([seal] if seal is not None else []))
 
 
 def packets(path):
@@ -298,7 +298,7 @@ def test_a_ping_and_a_pong_may_be_one_train():
 
 
 def test_after_some_strangers_no_more_trains_are_looked_for(monkeypatch):
-    reader = KnetReader(seal_of(Knet(cipher="aes256", hash="sha256", key=KEY), os.urandom))
+    reader = KnetReader([seal_of(Knet(cipher="aes256", hash="sha256", key=KEY), os.urandom)])
     opened = []
     monkeypatch.setattr(reader, "_open_one", opened.append)
     for _ in range(knet.MOST_SCANS):
