@@ -10,10 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
-from functools import cache, partial
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,17 +29,17 @@ from cpg.loop_errors import require_trio
 from cpg.node.engine import Engine, EngineStatistics, Transport
 from cpg.node.membership import LocalMembership
 from cpg.node.quorum import QuorumStatus, Rules, Votequorum
-from cpg.node.wire import KeyPhase, Reload
+from cpg.node.wire import KEY_IN_USE, KeyPhase, Reload
 from cpg.ring import Ring, live
-from totem.addresses import resolve
 from totem.config import Config, Knet
-from totem.configuration import Delivery, RingId
-from totem.corosync_conf import Loaded, load, own_node
-from totem.errors import ConfigError, RingLost
+from totem.configuration import Delivery, Guarantee, RingId
+from totem.corosync_conf import ConfigFile, own_node
+from totem.errors import AddressUnavailable, ConfigError, RingLost
 from totem.interruption import Interruption
 from totem.links.machine import LinkState
 from totem.log_fields import event_fields, extra
 from totem.node import Keys, Node
+from totem.reconfiguration import changes
 from totem.statistics import Statistics
 from totem.store import default_directory, words, write_durably
 
@@ -85,6 +85,9 @@ class Shell(Protocol):
     def keys(self) -> Keys | None:
         """Where keys change; None where nothing is ever sealed."""
 
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration. Raises `OSError`, and changes nothing, where it cannot be used here."""
+
     async def run(self, deliver: Callable[[Iterator[Delivery]], None]) -> None:
         """Take part until cancelled, then announce the leave. Raises `RingLost` where the ring cannot go on."""
 
@@ -107,8 +110,8 @@ class EmbeddedRing(Ring):
     gives_safe = True
     _votes_file: VotesFile | None = None
     """Where the highest number of expected votes is kept."""
-    _reread: Callable[[], Loaded] | None = None
-    """Reads the configuration's file again; None where there is no file."""
+    _file: ConfigFile | None = None
+    """The configuration's; None where there is no file."""
 
     def __init__(self, config: Config, shell: Shell, *, pid: int, votes: Votequorum | None = None) -> None:
         """`votes`: the node's count of the cluster's votes, if a quorum provider is configured."""
@@ -131,6 +134,9 @@ class EmbeddedRing(Ring):
         self._changes, self._pace = Changes(), Pace()
         self._observers: list[Callable[[RingEvent], object]] = []
         self._link_observers: list[Callable[[Link], object]] = []
+        self._config_observers: list[Callable[[Config], object]] = []
+        self._announcements: deque[tuple[bytes, Guarantee]] = deque()
+        """Messages of administrators that wait for room."""
         self._link_times: dict[tuple[int, int], tuple[float, float]] = {}
         """Since when each link is as it is: on the event loop's clock, and since the epoch."""
         self._rest = trio.CancelScope()
@@ -184,7 +190,39 @@ class EmbeddedRing(Ring):
         """Call `callback(node_ids)` when a change of ring begins. A decorator; None removes the callback."""
         return self._register(Transitional, callback)
 
+    async def reload(self, config: Config | str | PathLike[str] | None = None) -> tuple[str, ...]:
+        """Take another configuration without leaving the ring; return what has changed, a text for each setting.
+
+        `config`: as for `open_ring`; None: the file that the ring was opened with, read again. This concerns this node
+        alone, so the other ones take theirs in any order. Raises `NotReloadable`, which names what takes a restart, and
+        `ConfigError` and `OSError` as `open_ring` does. Then nothing has changed.
+        """
+        self._check()
+        if not isinstance(config, Config):
+            file = self._known_file() if config is None else ConfigFile(pathname("config", config))
+            loaded = await trio.to_thread.run_sync(file.load, abandon_on_cancel=True)
+            self._check()
+            config = loaded.config
+            for warning in loaded.warnings:
+                _log.warning("%s", warning)
+        else:
+            await trio.lowlevel.checkpoint()
+        return self._take_config(config, self.node_id)
+
     # ---- for groups (`cpg.contracts.Backend`), and for daemons that serve other processes
+
+    def _observe_config(self, observer: Callable[[Config], object]) -> None:
+        """Call `observer(config)` for each configuration that is taken later. It must not raise."""
+        self._config_observers.append(observer)
+
+    async def _reload_everywhere(self) -> tuple[str, ...]:
+        """Reload the file here, and have all other nodes of the ring reload theirs; return what has changed here.
+
+        Raises what `reload` does; then nobody is asked.
+        """
+        changed = await self.reload()
+        self._announce([Reload().encode()])
+        return changed
 
     async def _enter(self, name: bytes, inbox: Inbox) -> LocalMembership:
         return self._admit(name, self.member.pid, inbox)
@@ -224,6 +262,8 @@ class EmbeddedRing(Ring):
         engine.deliver(deliveries)
         if engine.failure is not None:
             raise RingLost(engine.failure)
+        if self._announcements:
+            self._send_announcements()
         if self._senders:
             self._grant_room(self._machine.room)
         self._notice()
@@ -236,41 +276,100 @@ class EmbeddedRing(Ring):
             observer(event)
 
     def _on_order(self, sender: int, order: Reload | KeyPhase) -> None:
-        """Change keys as Corosync's nodes do: the file is read at one place of the order, and then its key is used."""
+        """Do as Corosync's nodes do: all read their files at one place of the order, and then use the new key."""
         keys = self._shell.keys
-        if keys is None:
-            return
         if isinstance(order, KeyPhase):
-            keys.use_accepted()
+            if keys is not None:
+                keys.use_accepted()
             return
-        new = self._read_again(sender)
-        former = self.config.knet
-        if new is None or former is None or (new.cipher, new.hash, new.key) == (former.cipher, former.hash, former.key):
-            return
-        self.config = replace(self.config, knet=new)
-        keys.accept(new)
+        try:
+            self._reload_on_order(sender)
+        except AddressUnavailable:  # a name that is new, for which the ring must not wait
+            self._start_soon(partial(self._reload_late, sender))
+        else:
+            self._use_keys()
+
+    def _reload_on_order(self, sender: int) -> None:
+        with self._logged_refusal(sender, AddressUnavailable):
+            self._take_config(self._known_file().load_at_once().config, sender)
+
+    async def _reload_late(self, sender: int) -> None:
+        with self._logged_refusal(sender):
+            loaded = await trio.to_thread.run_sync(self._known_file().load, abandon_on_cancel=True)
+            self._take_config(loaded.config, sender)
+        self._use_keys()
+
+    @contextmanager
+    def _logged_refusal(self, sender: int, *raised: type[Exception]) -> Iterator[None]:
+        """Log why a configuration that all were asked to reload is not taken."""
+        try:
+            yield
+        except raised:
+            raise
+        except (ConfigError, OSError) as error:
+            why = words(error) if isinstance(error, OSError) else error
+            text = "node %d: not reloaded, the former configuration stays in force: %s (node %d has asked all)"
+            _log.error(text, self.node_id, why, sender)
+
+    def _use_keys(self) -> None:
+        """Have all nodes use the key that was accepted last; a Corosync node in the ring says so by itself."""
+        keys = self._shell.keys
+        if keys is not None and keys.has_accepted and self._engine.pure:
+            self._announce([KeyPhase(KEY_IN_USE).encode()], Guarantee.SAFE)
+
+    def _known_file(self) -> ConfigFile:
+        if self._file is None:
+            raise ConfigError("this program has made its configuration without a file: give it another one")
+        return self._file
+
+    def _take_config(self, config: Config, asker: int) -> tuple[str, ...]:
+        """Take another configuration; return what has changed. Raises `NotReloadable` and `OSError`."""
+        node_id = self.node_id
+        changed = changes(self.config, config, node_id)
+        if not changed:
+            return ()
+        self._shell.reconfigure(config)
+        former, self.config = self.config, config
+        if self._votes is not None:
+            rules, warnings = Rules.of(config, node_id)
+            for warning in warnings:
+                _log.warning("%s", warning)
+            if rules != Rules.of(former, node_id)[0]:
+                self._announce(self._votes.reconfigure(rules))
+        for change in changed:
+            fields = event_fields("reloaded", node=node_id, source=asker, what=change)
+            _log.info("node %d: reloaded: %s", node_id, change, extra=extra(fields))
+        if config.knet is not None and former.knet is not None and _secrets(config.knet) != _secrets(former.knet):
+            self._log_keys(config.knet, asker)
+        for observer in tuple(self._config_observers):
+            observer(config)
+        return changed
+
+    def _log_keys(self, knet: Knet, asker: int) -> None:
         fields = event_fields(
             "keys",
             node=self.node_id,
-            source=sender,
-            cipher=new.cipher,
-            hash=new.hash,
-            fingerprint=new.fingerprint,
+            source=asker,
+            cipher=knet.cipher,
+            hash=knet.hash,
+            fingerprint=knet.fingerprint,
         )
-        text = "node %d: keys change, as node %d has asked all: %s"
-        _log.info(text, self.node_id, sender, transport(transport_figures(self.config)), extra=extra(fields))
+        text = "node %d: keys change, as node %d has asked: %s"
+        _log.info(text, self.node_id, asker, transport(transport_figures(self.config)), extra=extra(fields))
 
-    def _read_again(self, sender: int) -> Knet | None:
-        """Return what the configuration says of transport knet now; what is wrong with it is logged."""
-        try:
-            if self._reread is None:
-                raise ConfigError("this program has made its configuration without a file")
-            loaded = self._reread()
-        except (ConfigError, OSError) as error:
-            text = "node %d: keys change, as node %d has asked all, but this node keeps its own, because %s"
-            _log.error(text, self.node_id, sender, error)
-            return None
-        return loaded.config.knet
+    def _announce(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
+        """Send an administrator's messages to all nodes, as soon as there is room for them."""
+        self._announcements += [(message, guarantee) for message in messages]
+        self._send_announcements()
+
+    def _send_announcements(self) -> None:
+        while self._announcements:
+            message, guarantee = self._announcements[0]
+            if len(message) > self._machine.room:
+                return
+            self._engine.multicast((message,), guarantee)
+            self._announcements.popleft()
+        self._send_soon()
 
     def _present_links(self) -> list[Link]:
         return [self._link_event(state) for state in self.links]
@@ -380,7 +479,7 @@ async def open_ring(
 def prepare_ring(
     kind: type[AnyRing],
     config: Config | str | PathLike[str],
-    reread: Callable[[], Loaded] | None = None,
+    file: ConfigFile | None = None,
     *,
     node: int | str | None,
     daemon: bool = False,
@@ -389,12 +488,11 @@ def prepare_ring(
 
     `daemon`: nothing but the node runs in this process, so the others need not wait long for it.
 
-    `reread` reads the configuration's file again, when keys change; it should resolve no new name, because the ring
-    waits meanwhile.
+    `file`: the configuration's, which is read again for a reload.
     """
     if not isinstance(config, Config):
-        reread = partial(load, pathname("config", config), resolve=cache(resolve))
-        config, warnings = reread()
+        file = ConfigFile(pathname("config", config))
+        config, warnings = file.load()
         for warning in warnings:
             _log.warning("%s", warning)
     shell = Node.open(config, own_node(config, node), daemon=daemon)
@@ -402,7 +500,7 @@ def prepare_ring(
     votes_file = VotesFile(Path(config.state_dir or default_directory(), f"ev_tracking_{node_id}"))
     ring = kind(config, shell, pid=os.getpid(), votes=_count_of_votes(config, node_id, votes_file))
     ring._votes_file = votes_file
-    ring._reread = reread
+    ring._file = file
     _log_transport(config, node_id)
     return ring
 
@@ -430,6 +528,10 @@ def _count_of_votes(config: Config, node_id: int, votes_file: VotesFile) -> Vote
     if not rules.tracking:
         return Votequorum(node_id, rules)
     return Votequorum(node_id, rules, barrier=votes_file.load(), remember=votes_file.remember)
+
+
+def _secrets(knet: Knet) -> tuple[str, str, bytes]:
+    return knet.cipher, knet.hash, knet.key
 
 
 class VotesFile:

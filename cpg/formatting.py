@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cpg.events import Confchg, Event, Member, Message, Quorum, Reason, TotemConfchg, Transitional
 from totem.config import Knet
@@ -117,3 +117,16 @@ def _as_dict(event: Event) -> Mapping[str, object]:
 
 def _reasons(changes: Mapping[Member, Reason]) -> list[tuple[int, int, Reason]]:
     return [(*member, reason) for member, reason in changes.items()]
+
+
+def reload_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Return what a daemon says to `cpg reload`."""
+    return [f"reloaded: {change}" for change in answer["changed"]] or ["nothing has changed"]
+
+
+def comparison(answer: Mapping[str, Any]) -> list[str]:
+    """Return what a daemon says that a reload would do."""
+    if answer["refused"]:
+        return [f"cpgd, which runs, would not reload it: {answer['refused']}"]
+    changes = [f"a reload would change: {change}" for change in answer["changed"]]
+    return changes or ["cpgd runs with the same settings"]

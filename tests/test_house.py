@@ -52,6 +52,7 @@ SHELLS = {
     "cpg.libcpg.corosync",
     "cpg.local.access",
     "cpg.daemon.command",
+    "cpg.daemon.orders",
     "cpg.local.lifecycle",
     "cpg.local.client_socket",
     "cpg.local.log",

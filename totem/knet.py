@@ -70,6 +70,8 @@ class KnetEndpoint:
     ) -> None:
         assert config.knet is not None
         self.links = Links(config, node_id, seal_of(config.knet, os.urandom))
+        self._secrets = _secrets(config.knet)
+        """What was accepted last."""
         self._node_id = node_id
         self._clock = clock
         self._sockets: dict[int, socket.socket] = {}
@@ -99,16 +101,22 @@ class KnetEndpoint:
         self.trains_in = trains and all(switch_on(sock, UDP_GRO) for sock in self._sockets.values())
 
     def reconfigure(self, config: Config, now: float) -> None:
-        """Take other nodes, links, addresses and settings; keys change by `accept`.
+        """Take other nodes, links, addresses and settings. Another key is accepted, too, and used by `use_accepted`.
 
         Raises `OSError`, and changes nothing, where an address cannot be used here, or a port is taken.
         """
+        assert config.knet is not None
+        settings = config.knet
+        seal = seal_of(settings, os.urandom) if _secrets(settings) != self._secrets else None
         former = set(self._sockets)
         self._set_nodes(config)
         if self.trains_in:
             for link in self._sockets.keys() - former:
                 switch_on(self._sockets[link], UDP_GRO)
         self.links.reconfigure(config, now)
+        if seal is not None:
+            self._secrets = _secrets(settings)
+            self.links.accept(settings, seal)
         self._unlogged_mtus = {key for key in self._unlogged_mtus if key in self._places_by_node()}
         self._flush(now)
 
@@ -184,9 +192,10 @@ class KnetEndpoint:
         """Wait until `drain` would return something."""
         await trio.lowlevel.wait_readable(self)
 
-    def accept(self, settings: Knet) -> None:
-        """Accept packets of another key, cipher or hash, too (`Links.accept`)."""
-        self.links.accept(settings, seal_of(settings, os.urandom))
+    @property
+    def has_accepted(self) -> bool:
+        """Whether a key is accepted that is not used yet."""
+        return self.links.has_accepted
 
     def use_accepted(self) -> None:
         """Seal with them from now on."""
@@ -391,6 +400,10 @@ class KnetEndpoint:
             "link", node=self._node_id, peer=change.node_id, link=change.link, state=change.what.value, mtu=change.mtu
         )
         _log.log(line.level, "node %d: %s%s", self._node_id, line.text, more, extra=extra(fields, **counts))
+
+
+def _secrets(settings: Knet) -> tuple[str, str, bytes]:
+    return settings.cipher, settings.hash, settings.key
 
 
 class _Line(NamedTuple):

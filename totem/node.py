@@ -29,7 +29,7 @@ from typing import Protocol
 
 import trio
 
-from totem.config import Config, Knet
+from totem.config import Config
 from totem.configuration import Delivery
 from totem.errors import RingLost, of_process_before_fork
 from totem.knet import KnetEndpoint
@@ -106,11 +106,12 @@ class Endpoint(Protocol):
 class Keys(Protocol):
     """Where keys change: `totem.knet.KnetEndpoint`."""
 
-    def accept(self, settings: Knet) -> None:
-        """Open what is sealed as these settings say, too."""
+    @property
+    def has_accepted(self) -> bool:
+        """Whether a key is accepted that is not used yet."""
 
     def use_accepted(self) -> None:
-        """Seal so from now on."""
+        """Seal with it from now on."""
 
 
 class Store(Protocol):

@@ -29,6 +29,13 @@ _FIXED: Final = (
     ("accelerated_window", "totem.accelerated_window"),
     ("state_dir", "system.state_dir"),
     ("quorum.provider", "quorum.provider"),
+    ("quorum.wait_for_all", "quorum.wait_for_all"),
+    ("quorum.auto_tie_breaker", "quorum.auto_tie_breaker"),
+    ("quorum.auto_tie_breaker_node", "quorum.auto_tie_breaker_node"),
+    ("quorum.last_man_standing", "quorum.last_man_standing"),
+    ("quorum.last_man_standing_window", "quorum.last_man_standing_window"),
+    ("quorum.allow_downscale", "quorum.allow_downscale"),
+    ("quorum.expected_votes_tracking", "quorum.expected_votes_tracking"),
     ("daemon.socket", "cpgd.socket"),
     ("daemon.libqb", "cpgd.libqb"),
     ("daemon.client_queue", "cpgd.client_queue"),
@@ -45,17 +52,8 @@ _NUMBERS: Final = (
     "block_unlisted_ips",
     "send_queue_bytes",
 )
-_QUORUM: Final = (
-    "expected_votes",
-    "two_node",
-    "wait_for_all",
-    "auto_tie_breaker",
-    "auto_tie_breaker_node",
-    "last_man_standing",
-    "last_man_standing_window",
-    "allow_downscale",
-    "expected_votes_tracking",
-)
+_QUORUM: Final = ("expected_votes", "two_node")
+"""Votequorum reads only these again, and the votes of nodes (exec/votequorum.c, `votequorum_readconfig`)."""
 _KNET: Final = (
     ("link_mode", "link_mode"),
     ("mtu", "knet_mtu"),

@@ -15,6 +15,7 @@ from cpg.local.access import Access
 from cpg.local.start import ring_in_time
 from cpg.replication.electorate import Electorate
 from cpg.ring import live
+from totem.corosync_conf import ConfigFile
 from totem.errors import ConfigError
 
 AnyRing = EmbeddedRing | CorosyncRing | DaemonRing
@@ -32,7 +33,7 @@ async def ring_of(settings: Settings, node: str | None) -> AsyncGenerator[AnyRin
                 yield ring_of_corosync
         case Backend.RING:
             assert settings.config is not None
-            own_ring = await ring_in_time(partial(prepare_ring, EmbeddedRing, node=node), settings.config)
+            own_ring = await ring_in_time(partial(prepare_ring, EmbeddedRing, node=node), ConfigFile(settings.config))
             async with live(own_ring):
                 yield own_ring
 

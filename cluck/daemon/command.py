@@ -31,11 +31,11 @@ from cpg.local.access import Access
 from cpg.local.client_socket import usual_socket
 from cpg.local.command_line import CommandParser, path
 from cpg.local.lifecycle import EXIT_CODES, Life, live, notify, prepare_process, reload_settings, run_daemon
+from cpg.local.log import set_level
 from cpg.local.program import DONE, own_version, sole
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.replication.replica import ReplicaSettings
-from totem.config import Logging
 from totem.errors import RingLost
 from totem.log_fields import event_fields, extra
 from totem.store import words
@@ -202,9 +202,10 @@ async def _serve_ring(settings: Settings, options: argparse.Namespace, server: S
 
 
 async def _reload(options: argparse.Namespace, access: Access) -> None:
-    async def read() -> Logging:
+    async def read() -> str:
         settings = reading.read(options)
         access.rules = settings.user_rules
-        return settings.logging
+        set_level(settings.logging)
+        return "who may connect, and what is logged; all else needs a restart"
 
-    await reload_settings(read, "who may connect, and what is logged")
+    await reload_settings(read)

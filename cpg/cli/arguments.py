@@ -58,6 +58,7 @@ examples:
         _add_groups,
         _add_quorum,
         _add_status,
+        _add_reload,
         _add_top,
         _add_doctor,
         _add_flood,
@@ -199,6 +200,24 @@ the figures). Exits with 1 where it has not, after a wait of some seconds. With
     _add_ring_options(quorum)
     quorum.add_argument("--json", action="store_true", help="print a JSON object")
     quorum.set_defaults(command=run.quorum)
+
+
+def _add_reload(commands: Commands) -> None:
+    reload = commands.add_parser(
+        "reload",
+        help="have all nodes of the ring read their configuration again",
+        description="""\
+Have this machine's cpgd read its configuration again, and then all other nodes
+of the ring theirs, as corosync-cfgtool -R does. Prints what has changed here.
+If this node's file cannot be used, or needs a restart, nothing changes, no other
+node is asked, and the exit code is 1. Other nodes say what they did in their logs.
+For root, and the user of the daemon.""",
+        epilog="examples:\n  cpg reload\n  cpg reload --here\n  cpgd --check      (what a reload would change here)",
+    )
+    reload.add_argument("--here", action="store_true", help="this node alone, as SIGHUP does")
+    reload.add_argument("--json", action="store_true", help="print a JSON object")
+    reload.add_argument("--socket", type=path, metavar="PATH", help="the daemon's socket")
+    reload.set_defaults(command=run.reload)
 
 
 def _add_status(commands: Commands) -> None:

@@ -14,11 +14,14 @@ from cpg.cli.demo_display import display_for
 from cpg.cli.flood import Plan, flood
 from cpg.cli.rings import groups_of, is_quorate, own_ring_of, quorum_status, ring_of, status_source, wait_for_majority
 from cpg.cli.status_text import rates, ring_lines
+from cpg.client.asynchronous import connect
+from cpg.client.ipc import RELOAD, RELOAD_HERE
 from cpg.events import Quorum
-from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, to_json, to_text
+from cpg.formatting import names, nodes, quorum_to_json, quorum_to_text, reload_lines, to_json, to_text
 from cpg.local.program import DONE, FAILED
 from cpg.local.standard_io import print_lines, standard_input
 from cpg.payloads import Guarantee
+from totem.streams import complain
 from totem.text import printable
 
 SAMPLE = 1.0
@@ -103,6 +106,19 @@ async def quorum(options: argparse.Namespace) -> int:
         else:
             await print_lines(quorum_to_text(event, status))
         return DONE if quorate else FAILED
+
+
+async def reload(options: argparse.Namespace) -> int:
+    """`cpg reload`."""
+    async with connect(options.socket, reconnect=False) as ring:
+        answer = await ring.query(RELOAD_HERE if options.here else RELOAD)
+    if options.json:
+        await print_lines([json.dumps(answer)])
+    elif answer["refused"]:
+        complain("cpg", f"not reloaded: {answer['refused']}")
+    else:
+        await print_lines(reload_lines(answer))
+    return FAILED if answer["refused"] else DONE
 
 
 async def status(options: argparse.Namespace) -> int:

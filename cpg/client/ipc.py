@@ -36,6 +36,10 @@ from totem.errors import TotemError
 VERSION: Final = 1
 """The protocol's version; both sides must have the same."""
 
+RELOAD, RELOAD_HERE, COMPARE = "reload", "reload here", "compare"
+"""Questions that are orders of root or the daemon's own user: all nodes are to reload, or this one is, or the daemon is
+to say what a reload of the file would change whose path comes behind the word."""
+
 RECORD: Final = 64 * 1024
 """Bytes of the longest record: three fit into a socket's buffer of the usual size."""
 LARGEST_ITEM: Final = LARGEST_MESSAGE + 64 * 1024

@@ -1,7 +1,7 @@
 """The command `cpgd`: one node of the ring, for all programs of its machine.
 
 It runs in the foreground, as service managers expect. SIGTERM and SIGINT end it in order (clients are informed, the
-leave is announced). SIGHUP reloads what can be reloaded: who may connect, and how much is logged.
+leave is announced). SIGHUP reloads the configuration.
 """
 
 from __future__ import annotations
@@ -9,20 +9,23 @@ from __future__ import annotations
 import argparse
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
 from cpg import libqb
-from cpg.daemon.hub import MOST_CLIENTS, Hub
+from cpg.client.asynchronous import connect
+from cpg.client.ipc import COMPARE
+from cpg.daemon.hub import MOST_CLIENTS, Hub, Order
+from cpg.daemon.orders import Orders, is_order
 from cpg.daemon.server import ServedRing, serve
 from cpg.daemon.status import LibqbState, replies
 from cpg.embedded import prepare_ring
-from cpg.formatting import nodes, transport, transport_figures
+from cpg.formatting import comparison, nodes, transport, transport_figures
 from cpg.local.access import Access
 from cpg.local.client_socket import default_socket, usual_socket
 from cpg.local.command_line import CommandParser, path
@@ -36,18 +39,20 @@ from cpg.local.lifecycle import (
     reload_settings,
     run_daemon,
 )
-from cpg.local.program import DEFAULT_CONFIG, DONE, own_version, write_now
+from cpg.local.program import DEFAULT_CONFIG, DONE, FAILED, own_version, write_now
 from cpg.local.scheduling import Scheduler
 from cpg.local.server_socket import listening
 from cpg.local.start import ring_in_time
-from totem.addresses import is_local, resolve
-from totem.config import Logging
-from totem.corosync_conf import Resolve, load, load_section, own_node
-from totem.errors import AddressUnavailable
+from totem.addresses import is_local
+from totem.config import Config
+from totem.corosync_conf import ConfigFile, load, load_section, own_node
+from totem.errors import AddressUnavailable, TotemError
 from totem.store import check_folder, default_directory
 
 _log = logging.getLogger(__name__)
 
+_PATIENCE: Final = 3.0
+"""Seconds for the answer of a daemon that runs."""
 NAMES_PAUSE: Final = 5.0
 """Seconds between two tries to get libqb's names."""
 
@@ -86,34 +91,35 @@ def parser() -> argparse.ArgumentParser:
 
 async def _run(options: argparse.Namespace) -> int:
     if options.check:
-        return _check(options)
+        return await _check(options)
     section = load_section(options.config, "cpgd", {"socket": str})  # this resolves no name
     prepare_process("cpgd", section.logging)
     path = Path(options.socket or section.values.get("socket") or default_socket("cpgd"))
     access = Access(section.user_rules)
-    known = cache(resolve)  # a reload resolves no name again
+    orders = Orders(options.config, access)
 
     async def body(life: Life) -> None:
         with life.starting:
-            await _live(options, path, access, known, life)
+            await _live(options, path, access, orders, life)
 
-    await live(Scheduler(section.scheduling), partial(_reload, options.config, access, known), body)
+    await live(Scheduler(section.scheduling), partial(reload_settings, orders.reload), body)
     return DONE
 
 
-async def _live(options: argparse.Namespace, path: Path, access: Access, known: Resolve, life: Life) -> None:
+async def _live(options: argparse.Namespace, path: Path, access: Access, orders: Orders, life: Life) -> None:
     """Be a node, from the first try to find the network on."""
+    file = ConfigFile(options.config)
     with suppress(AddressUnavailable):  # errors are reported before there is a socket
-        await trio.to_thread.run_sync(partial(load, options.config, resolve=known), abandon_on_cancel=True)
+        await trio.to_thread.run_sync(file.load, abandon_on_cancel=True)
     with listening(path) as listener:
         prepare = partial(prepare_ring, ServedRing, node=options.node, daemon=True)
-        ring = await ring_in_time(prepare, options.config, resolve=known)
-        access.reserved = ring.config.daemon.reserved
-        await _serve(ring, listener, access, life)
+        ring = await ring_in_time(prepare, file)
+        orders.serve(ring)
+        await _serve(ring, listener, access, orders, life)
     _log.info("node %d has left", ring.node_id)
 
 
-def _check(options: argparse.Namespace) -> int:
+async def _check(options: argparse.Namespace) -> int:
     """Print whether the configuration can be used now, and log its warnings."""
     config, warnings = load(options.config)
     node = config.node(own_node(config, options.node))
@@ -128,15 +134,28 @@ def _check(options: argparse.Namespace) -> int:
         f"{options.config} can be used: this is node {node.node_id} ({node.name}) of {listed};"
         f" {transport(transport_figures(config))}\n"
     )
+    return await _compare(options, config, node.node_id)
+
+
+async def _compare(options: argparse.Namespace, config: Config, node_id: int) -> int:
+    """Print what a reload of the configuration would change at the daemon that runs as this node, if there is one."""
+    path = options.socket or config.daemon.socket or None
+    with suppress(TotemError, OSError), trio.move_on_after(_PATIENCE):
+        async with connect(path, reconnect=False) as ring:
+            if ring.node_id == node_id:
+                answer = await ring.query(f"{COMPARE} {Path(options.config).resolve()}")
+                write_now("".join(f"{line}\n" for line in comparison(answer)))
+                return FAILED if answer["refused"] else DONE
     return DONE
 
 
-async def _serve(ring: ServedRing, listener: socket.socket, access: Access, life: Life) -> None:
+async def _serve(ring: ServedRing, listener: socket.socket, access: Access, orders: Orders, life: Life) -> None:
     most = min(MOST_CLIENTS, descriptors_for_clients() // 2)  # the other half is for clients of libqb
     hub = Hub(ring, access=access, most_clients=most, client_limit=ring.config.daemon.client_queue)
     libqb_state = LibqbState()
     hub.replies = replies(ring, hub, access, libqb_state)
     async with serve(listener, ring, hub), trio.open_nursery() as nursery:
+        hub.order = partial(_order, orders, ring, nursery)
         await _serve_libqb(ring, access, libqb_state, nursery)
         path = listener.getsockname()
         _log.info("node %d serves programs at %s; the ring has %s", ring.node_id, path, nodes(ring.node_ids))
@@ -184,11 +203,9 @@ async def _begin_libqb(
     return None
 
 
-async def _reload(path: str, access: Access, known: Resolve) -> None:
-    async def read() -> Logging:
-        load_again = partial(load, path, resolve=known)
-        config, _ = await trio.to_thread.run_sync(load_again, abandon_on_cancel=True)
-        access.rules, access.reserved = config.user_rules, config.daemon.reserved
-        return config.logging
+def _order(orders: Orders, ring: ServedRing, nursery: trio.Nursery, text: str) -> Order | None:
+    async def carry_out(answer: Callable[[object], None]) -> None:
+        answer(await orders.carry_out(text))
+        ring.write()
 
-    await reload_settings(read, "who may connect and join which groups, and what is logged")
+    return (lambda answer: nursery.start_soon(carry_out, answer)) if is_order(text) else None

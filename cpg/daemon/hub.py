@@ -67,6 +67,10 @@ MOST_GROUPS: Final = 1024
 """Groups of one client."""
 
 
+Order = Callable[[Callable[[object], None]], None]
+"""Begins to carry out an order, and later calls its argument with the answer as values of JSON."""
+
+
 class Port(Protocol):
     """The ring, as the hub needs it: `cpg.embedded.EmbeddedRing`."""
 
@@ -101,6 +105,8 @@ class Hub:
         """Some of them were done: the server wakes clients that wait."""
         self.replies: Mapping[str, Callable[[], object]] = {}
         """The replies to queries, each as values of JSON."""
+        self.order: Callable[[str], Order | None] = lambda question: None
+        """Returns what carries out an order of root or the daemon's own user; None: it is none, but a query."""
         self.clients: set[Client] = set()
         self.written: set[Client] = set()
         """Clients for which something was queued since `take_written`."""
@@ -422,11 +428,25 @@ class Client:
                 if stay is not None:
                     stay.membership.leave()
             case Kind.ASK:
-                text = self._hub.reply(request.body.decode(errors="replace"))
-                self.send(head(Kind.ANSWER, request.handle, len(text)), text)
+                self._ask(request.handle, request.body.decode(errors="replace"))
             case _:
                 raise Malformed(f"an item {request.kind.name}, which a client does not send")
         return None
+
+    def _ask(self, handle: int, question: str) -> None:
+        hub = self._hub
+        begin = hub.order(question)
+        if begin is None:
+            self._answer(handle, hub.reply(question))
+        elif self.uid in hub.access.trusted:
+            begin(lambda answer: self._answer(handle, json.dumps(answer).encode()))
+        else:
+            text = f"only root and the daemon's own user may do that, not the user with uid {self.uid}"
+            self._answer(handle, json.dumps({"changed": [], "refused": text}).encode())
+
+    def _answer(self, handle: int, text: bytes) -> None:
+        if not self.ended:
+            self.send(head(Kind.ANSWER, handle, len(text)), text)
 
     def _greet(self, request: Item) -> None:
         if request.a != VERSION:

@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from cpg.local.log import set_level, start_logging
+from cpg.local.log import start_logging
 from cpg.local.program import FAILED, MISUSED, sole
 from cpg.local.scheduling import Scheduler
 from totem.config import Logging
@@ -37,6 +37,7 @@ _STAYS_WRONG: Final = {
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+NOT_RELOADED: Final = "not reloaded, the former configuration stays in force: %s"
 DESCRIPTORS_FOR_OTHERS: Final = 128
 """Descriptors that no client gets."""
 EXIT_CODES: Final = """\
@@ -113,21 +114,18 @@ async def live(
             nursery.cancel_scope.cancel()
 
 
-async def reload_settings(read: Callable[[], Awaitable[Logging]], what: str) -> None:
+async def reload_settings(read: Callable[[], Awaitable[str]]) -> None:
     """Reload settings; where they cannot be used, log why and keep the former ones.
 
     Args:
-        read: Reads the settings, applies them, and returns those of the log.
-        what: The settings that are applied, for the log.
+        read: Reads the settings and applies them; returns what was reloaded, for the log.
     """
     try:
-        logging_settings = await read()
+        what = await read()
     except (ConfigError, OSError) as error:
-        why = words(error) if isinstance(error, OSError) else error
-        _log.error("not reloaded, the former configuration stays in force: %s", why)
+        _log.error(NOT_RELOADED, words(error) if isinstance(error, OSError) else error)
         return
-    set_level(logging_settings)
-    _log.info("reloaded: %s; all else needs a restart", what)
+    _log.info("reloaded: %s", what)
 
 
 async def _follow_signals(signals: AsyncIterator[int], life: Life, reload: Callable[[], Awaitable[None]]) -> None:

@@ -10,15 +10,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Final, TypeVar
 
 import trio
 
 from cpg.local.lifecycle import notify
-from totem.addresses import resolve
 from totem.config import Config
-from totem.corosync_conf import Loaded, Resolve, load
+from totem.corosync_conf import ConfigFile
 from totem.errors import AddressUnavailable
 from totem.log_fields import event_fields, extra
 from totem.store import DISK_FAULTS
@@ -30,26 +28,22 @@ PAUSE: Final = 1.0
 _NO_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENODEV)
 
 AnyRing = TypeVar("AnyRing")
-Read = Callable[[], Loaded]
-"""Reads the configuration's file."""
 
 
-async def ring_in_time(prepare: Callable[[Config, Read], AnyRing], path: str, *, resolve: Resolve = resolve) -> AnyRing:
+async def ring_in_time(prepare: Callable[[Config, ConfigFile], AnyRing], file: ConfigFile) -> AnyRing:
     """Prepare a ring as soon as names resolve, and the node's address and disk are available.
 
     Args:
-        prepare: Prepares the ring of a configuration, which it may read again (`cpg.embedded.prepare_ring`).
-        path: Of the configuration.
-        resolve: Resolves names.
+        prepare: Prepares the ring of a configuration, whose file it may read again (`cpg.embedded.prepare_ring`).
+        file: The configuration's.
 
     Raises `ConfigError` and `OSError` as `open_ring` does.
     """
     began, logged = trio.current_time(), ""
     while True:
         try:
-            read = partial(load, path, resolve=resolve)
-            config, warnings = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-            ring = prepare(config, read)
+            config, warnings = await trio.to_thread.run_sync(file.load, abandon_on_cancel=True)
+            ring = prepare(config, file)
         except (AddressUnavailable, OSError) as error:
             text = _waiting(error) + str(error if isinstance(error, AddressUnavailable) else error.strerror)
             if text != logged:

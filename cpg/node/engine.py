@@ -240,6 +240,11 @@ class Engine:
         return {name: self._groups.members(name) for name in self._groups.names()}
 
     @property
+    def pure(self) -> bool:
+        """Whether all members of the installed ring are of this package."""
+        return self._configuration is not None and self._configuration.pure
+
+    @property
     def transitional(self) -> tuple[int, ...]:
         """Members of the installed ring that have come to it together with this node."""
         return self._configuration.transitional if self._configuration is not None else ()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from cpg.node.wire import Nodeinfo, Reconfigure
@@ -284,6 +284,48 @@ class Votequorum:
             case Param.CANCEL_WAIT_FOR_ALL:
                 self._set_waiting(False)
                 self._recalculate()
+
+    def reconfigure(self, rules: Rules) -> list[bytes]:
+        """Take the votes, the expected votes and `two_node` of another configuration, and what follows from these.
+
+        Return the messages by which all members learn it. Everything counts as soon as they are delivered here.
+        """
+        us = self._us
+        before = us.votes, us.expected_votes
+        self._rules = replace(
+            self._rules,
+            votes=rules.votes,
+            expected_votes=rules.expected_votes,
+            two_node=rules.two_node,
+            wait_for_all=rules.wait_for_all,
+            tie_breaker=rules.tie_breaker,
+        )
+        us.votes = rules.votes
+        us.expected_votes = self._floor = (self._barrier if rules.tracking else 0) or rules.expected_votes
+        if not rules.wait_for_all:
+            self._set_waiting(False)
+        messages = self.messages()
+        if us.votes != before[0]:
+            messages.append(Reconfigure(self._node_id, us.votes, Param.NODE_VOTES).encode())
+        if us.expected_votes != before[1]:
+            messages.append(Reconfigure(self._node_id, us.expected_votes, Param.EXPECTED_VOTES).encode())
+        return messages
+
+    def may_expect(self, votes: int) -> bool:
+        """Return whether an administrator may set the number of expected votes to this."""
+        total = self._total() + self._device_votes
+        needed = max((votes + 2) // 2, (total + 2) // 2)
+        return total <= votes <= MOST_VOTES and not (self.quorate and needed > total)
+
+    def may_have(self, node_id: int, votes: int) -> bool:
+        """Return whether an administrator may give a known node this number of votes."""
+        node = self._nodes[node_id]
+        total = self._total() + self._device_votes
+        if node.state is State.MEMBER:
+            total += votes - node.votes
+        expected = max((member.expected_votes for member in self._members()), default=0)
+        needed = max((expected + 2) // 2, (total + 2) // 2)
+        return total // 2 <= needed <= total <= MOST_VOTES
 
     def advance(self, now: float) -> None:
         """Start the window of `last_man_standing`, or end it: then only the remaining members are expected."""

@@ -208,14 +208,22 @@ class Killnode(NamedTuple):
 
 
 class Reload(NamedTuple):
-    """An administrator's order to all nodes, to read their configurations again. We obey it and never send it."""
+    """An administrator's order to all nodes, to read their configurations again."""
+
+    def encode(self) -> bytes:
+        """Write the message; nobody waits at a connection for its return."""
+        return GROUP_A + _RELOAD.pack(_RELOAD_ID, _RELOAD.size, 0, 0)
 
 
 class KeyPhase(NamedTuple):
-    """A step of the change of keys behind a `Reload`. We obey it and never send it."""
+    """A step of the change of keys behind a `Reload`."""
 
     phase: int
     """`KEY_IN_USE`: the sender seals with the new key as soon as this comes back to it; 2: it drops the old one."""
+
+    def encode(self) -> bytes:
+        """Write the message."""
+        return GROUP_A + _KEY_PHASE.pack(_KEY_PHASE_ID, _KEY_PHASE.size, self.phase)
 
 
 class Nodeinfo(NamedTuple):
@@ -232,11 +240,15 @@ class Nodeinfo(NamedTuple):
 
 
 class Reconfigure(NamedTuple):
-    """An administrator's change of votes, at run time. We obey it and never send it."""
+    """An administrator's change of votes, at run time."""
 
     node_id: int
     value: int
     param: int
+
+    def encode(self) -> bytes:
+        """Write the message."""
+        return GROUP_A + _RECONFIGURE.pack(_RECONFIGURE_ID, _RECONFIGURE.size, *self)
 
 
 ExecMessage = (

@@ -238,6 +238,11 @@ class _Shell:
                 self._error = error
                 self.ended.set()
 
+    def reconfigure(self, config: Config) -> None:
+        """Take another configuration."""
+        self.node.reload(config)
+        self._world._notice()
+
     def abandon(self) -> None:
         """Do nothing: a virtual node has no descriptors."""
 

@@ -7,12 +7,13 @@ Some keys are this package's own, among them `ring0_port` in a node section, so 
 address (`vocabulary`).
 """
 
-from totem.corosync_conf.files import Loaded, load, load_section, parse
+from totem.corosync_conf.files import ConfigFile, Loaded, load, load_section, parse
 from totem.corosync_conf.reader import Resolve, Section
 from totem.corosync_conf.this_node import own_node
 from totem.corosync_conf.values import number, one_of, switch
 
 __all__ = [
+    "ConfigFile",
     "Loaded",
     "Resolve",
     "Section",

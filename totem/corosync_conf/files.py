@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +33,41 @@ def load(path: str | PathLike[str], *, resolve: Resolve = resolve) -> Loaded:
     config, warnings = parse(_read_text(Path(path)), str(path), resolve=resolve)
     rules, further = _rules_beside(Path(path))
     return Loaded(replace(config, user_rules=(*config.user_rules, *rules)), (*warnings, *further))
+
+
+class ConfigFile:
+    """A file that is read again while a ring runs."""
+
+    def __init__(self, path: str | PathLike[str], *, resolve: Resolve = resolve) -> None:
+        self.path = str(path)
+        self._resolve = resolve
+        self._known: dict[tuple[str, str], str] = {}
+
+    def load(self) -> Loaded:
+        """Read the file as `load` does. A name that does not resolve now has the address that it had last."""
+        return load(self.path, resolve=self._ask)
+
+    def load_at_once(self) -> Loaded:
+        """Read the file without waiting for a name: one that is new is an `AddressUnavailable`."""
+        return load(self.path, resolve=self._recall)
+
+    def _ask(self, host: str, ip_version: str) -> str:
+        try:
+            self._known[host, ip_version] = self._resolve(host, ip_version)
+        except OSError:
+            if (host, ip_version) not in self._known:
+                raise
+        return self._known[host, ip_version]
+
+    def _recall(self, host: str, ip_version: str) -> str:
+        known = self._known.get((host, ip_version))
+        if known is not None:
+            return known
+        try:
+            ip_address(host)
+        except ValueError:
+            raise OSError(errno.EAGAIN, "it has not been looked up yet") from None
+        return self._ask(host, ip_version)
 
 
 def load_section(path: str | PathLike[str], name: str, readers: Mapping[str, Callable[[str], Any]]) -> Section:

@@ -51,6 +51,11 @@ class Keyring:
         """
         self._coming = settings, seal
 
+    @property
+    def has_accepted(self) -> bool:
+        """Whether something is accepted that is not used yet."""
+        return self._coming is not None
+
     def reconfigure(self, settings: Knet) -> None:
         """Take other settings of the transport; key, cipher and hash stay as they are."""
         now = self.settings

@@ -355,6 +355,11 @@ class Links:
         """Accept packets that are sealed otherwise, too (`Keyring.accept`)."""
         self._keys.accept(settings, seal)
 
+    @property
+    def has_accepted(self) -> bool:
+        """Whether something is accepted that is not used yet."""
+        return self._keys.has_accepted
+
     def use_accepted(self, now: float) -> None:
         """Seal with what was accepted last from now on, if that is not done yet."""
         self._keys.use_accepted(now)

@@ -96,7 +96,7 @@ async def test_what_is_reloaded(cpgd, config):
     code, log = await cpgd.end()
     assert code == 0
     assert f"not reloaded, the former configuration stays in force: {config}: No such file" in log
-    assert "reloaded: who may connect" in log
+    assert "reloaded: nothing has changed" in log
     assert "not reloaded, the former configuration stays in force" in log
     assert "a user of this machine, or a number" in log
 

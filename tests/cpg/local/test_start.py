@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from cpg.local import start
 from cpg.local.start import ring_in_time
 from tests.cluck.daemon.processes import Cluckd
 from tests.cpg.daemon.test_command import Cpgd
@@ -25,14 +24,13 @@ LATE = "192.0.2.77"
 class Network:
     """The results of a start's steps, one after the other."""
 
-    def __init__(self, monkeypatch, *found):
+    def __init__(self, *found):
         self.found = list(found)
-        monkeypatch.setattr(start, "load", self.load)
 
-    def load(self, path, resolve):
+    def load(self):
         return self.meet(("config", ("strange",)))
 
-    def prepare(self, config, read):
+    def prepare(self, config, file):
         return self.meet("ring")
 
     def meet(self, result):
@@ -46,10 +44,10 @@ NO_ADDRESS = AddressUnavailable("no node of the nodelist has an address of this 
 TENTATIVE = OSError(errno.EADDRNOTAVAIL, "node 1 cannot listen at fd00::1 port 5405: this machine has no such address")
 
 
-async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump_clock, monkeypatch, caplog):
+async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump_clock, caplog):
     caplog.set_level("INFO")
-    network = Network(monkeypatch, NO_NAME, NO_NAME, NO_NAME, NO_ADDRESS, NO_ADDRESS, TENTATIVE, TENTATIVE)
-    assert await ring_in_time(network.prepare, "ring.conf") == "ring"
+    network = Network(NO_NAME, NO_NAME, NO_NAME, NO_ADDRESS, NO_ADDRESS, TENTATIVE, TENTATIVE)
+    assert await ring_in_time(network.prepare, network) == "ring"
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", f"waiting for the network: {NO_NAME[0]}"),
         ("WARNING", f"waiting for the network: {NO_ADDRESS}"),
@@ -68,10 +66,10 @@ async def test_names_and_addresses_are_waited_for_and_each_is_said_once(autojump
         OSError(errno.ENOTDIR, "Not a directory"),
     ],
 )
-async def test_what_does_not_come_by_itself_is_not_waited_for(autojump_clock, monkeypatch, error):
-    network = Network(monkeypatch, error)
+async def test_what_does_not_come_by_itself_is_not_waited_for(autojump_clock, error):
+    network = Network(error)
     with pytest.raises(type(error)) as caught:
-        await ring_in_time(network.prepare, "ring.conf")
+        await ring_in_time(network.prepare, network)
     assert caught.value is error
 
 
