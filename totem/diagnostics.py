@@ -196,7 +196,9 @@ class Diagnostics:
         if term is not None:
             text += f" for {term:.0f} s"
         text += ". Check its network for lost packets"
-        if frame is not None:
+        if self._config.knet is not None:
+            text += ", and what its links carry (cpg status)"  # frames are cut to that
+        elif frame is not None:
             packet = len(frame) + IP_UDP_HEADERS[self._config.ip_family]
             text += f", and whether each link carries packets of {packet} bytes (netmtu {self._config.netmtu})"
         self.report(text)  # each time: it ends a ring

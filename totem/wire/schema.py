@@ -301,7 +301,7 @@ KnetHeader = knet_header(OneOf(Int8ul, [knet.DATA, knet.PING, knet.PONG, knet.PR
 KnetPing = Struct(
     "header" / knet_header(OneOf(Int8ul, [knet.PING, knet.PONG])),
     "khp_ping_link" / Int8ul * "number of the link, the same at both ends",
-    "khp_ping_time" / Bytes(16) * "the clock of the node that asks: i64 seconds, i64 nanoseconds; only given back",
+    "khp_ping_time" / Bytes(16) * "the clock of the node that asks: i64 seconds, i64 nanoseconds",
     "khp_ping_seq_num" / Int16ub * "big endian: number of its last data packet; 0: none since its start",
     "khp_ping_timed" / Int8ul * "1: regular; 0: it only tells the number",
     Rest,
