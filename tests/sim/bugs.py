@@ -17,10 +17,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.sim import death_scenarios as deaths
 from tests.sim import knet_scenarios, scenarios
+from tests.totem import test_accusations, test_sockets
 from tests.totem import test_hostile as hostile
-from tests.totem.links import test_arrivals, test_machine
+from tests.totem.links import test_arrivals, test_machine, test_trials
 from totem import flow, receive_failures, sequence, token_passing
+from totem.accusations import Accusations
 from totem.admission import Admission
 from totem.configuration import Level, RingId
 from totem.delivery import DeliveryQueue
@@ -29,11 +32,13 @@ from totem.labels import Labels
 from totem.links.arrivals import Arrivals
 from totem.links.machine import Links
 from totem.links.path import Path
+from totem.links.trials import Trials
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.receive_failures import AruStall, Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import Claims, RingNumbers
+from totem.sockets import SentLately
 from totem.states import ordering, recovery
 from totem.states.commit import Commit
 from totem.states.gather import Gather
@@ -135,6 +140,11 @@ def plant(bug: Bug, monkeypatch: pytest.MonkeyPatch) -> None:
         namespace: dict[str, Any] = {}
         exec(code, getattr(owner, name).__globals__, namespace)
         monkeypatch.setattr(owner, name, namespace[name])
+
+
+def confirm_at_once(accusations: Accusations, node_id: int, now: float) -> None:
+    if (case := accusations._cases.get(node_id)) is not None:
+        accusations._confirm(node_id, case, now)
 
 
 def leave_counters_over(recovery: Recovery, *_: Any) -> None:
@@ -980,5 +990,102 @@ BUGS = [
         "D4",
         [Change(FlowControl, "allowed", "max(share, pace.budget // pace.members)", "share")],
         scenarios.who_sends_little_is_not_kept_waiting,
+    ),
+    Bug(
+        "have one member put another one out",
+        "F6",
+        [Change(Accusations, "_judge", "if case.confirming or is_last", "if True")],
+        deaths.a_paused_process_stays_though_refusals_are_forged,
+    ),
+    Bug(
+        "take silence for a confirmation, without a refusal",
+        "F6",
+        [Change(Accusations, "on_trial", "self._refused.get(node_id, -inf) >= case.began - REFUSED_LATELY", "True")],
+        deaths.a_paused_process_stays_though_refusals_are_forged,
+    ),
+    Bug(
+        "take a refusal for a proof, without a trial",
+        "F6",
+        [afterwards(Accusations, "on_refusal", confirm_at_once)],
+        test_accusations.test_one_that_answers_anybody_stays,
+    ),
+    Bug(
+        "acquit nobody who answers another member",
+        "F6",
+        [
+            Change(Accusations, "_judge", "and not case.hearing and", "and"),
+            Change(Accusations, "_confirm", "if case.hearing:", "if False:"),
+        ],
+        test_accusations.test_one_that_answers_anybody_stays,
+    ),
+    Bug(
+        "accuse as often as refusals come",
+        "F6",
+        [Change(Accusations, "_open", "if now < pause.until:", "if False:")],
+        deaths.forged_refusals_cost_few_pings,
+    ),
+    Bug(
+        "believe what is said in another ring",
+        "F6",
+        [Change(Accusations, "receive", "ring is not None and said.ring_id == ring.id", "ring is not None")],
+        test_accusations.test_what_is_said_of_another_ring_is_dropped,
+    ),
+    Bug(
+        "wait for a confirmation that nobody is left to give",
+        "F6",
+        [Change(Accusations, "_judge", "is_last = not self._others().difference(suspects)", "is_last = False")],
+        deaths.several_that_ended_are_out_soon,
+    ),
+    Bug(
+        "accuse without telling anybody",
+        "F6",
+        [Change(Accusations, "_open", "self._say(Saying.ACCUSES, accused)", "pass")],
+        test_accusations.test_who_was_refused_tells_the_others_which_begin_at_once,
+    ),
+    Bug(
+        "forget a refusal from just before the trial",
+        "F6",
+        [Change(Accusations, "on_trial", "case.began - REFUSED_LATELY", "case.began")],
+        test_accusations.test_a_refusal_shortly_before_the_trial_counts_because_kernels_limit_them,
+    ),
+    Bug(
+        "forget a refusal from after the trial",
+        "F6",
+        [Change(Accusations, "on_refusal", "case.finding is Finding.SILENT", "False")],
+        test_accusations.test_one_that_is_not_answered_and_refused_later_confirms_then,
+    ),
+    Bug(
+        "accuse members of another make",
+        "F6",
+        [Change(Accusations, "begin_ring", "ring.pure and Feature.TRIALS in ring.features", "True")],
+        deaths.a_ring_with_a_real_node_goes_by_its_rules,
+    ),
+    Bug(
+        "ping the successor no more often than others",
+        "F6",
+        [instead(Processor, "watched", property(lambda processor: 0))],
+        deaths.a_process_that_ended_is_out_soon,
+    ),
+    Bug(
+        "acquit by an answer from before the trial",
+        "F6",
+        [Change(Trials, "on_pong", "trial is not None and moment in trial.asked", "trial is not None")],
+        test_trials.test_other_answers_end_nothing,
+    ),
+    Bug(
+        "begin a trial anew with each accusation",
+        "F6",
+        [
+            Change(
+                Trials, "begin", "self._trials.setdefault(node_id, _Trial(now))", "self._trials[node_id] = _Trial(now)"
+            )
+        ],
+        test_trials.test_a_node_on_trial_is_not_tried_anew,
+    ),
+    Bug(
+        "believe refusals that quote nothing that was sent",
+        "F6",
+        [Change(SentLately, "quoted_by", "refusal.quoted in beginnings", "True")],
+        test_sockets.test_a_refusal_counts_only_if_it_quotes_what_was_sent_lately,
     ),
 ]
