@@ -34,7 +34,7 @@ class Member:
         self.accusations = Accusations(node_id, self.membership, self.outbox, self.diagnostics)
         self.accusations.on_proof = self._on_proof
         self.proven = {}
-        self.ring = Ring(ID, members, node_id, 0, FlowControl(50, 17))
+        self.ring = Ring(ID, members, node_id, 0, FlowControl(50, 17), Config.for_nodes(3).timeouts)
         self.ring.pure, self.ring.features = pure, features
         self.accusations.begin_ring(self.ring)
 
