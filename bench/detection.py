@@ -143,7 +143,7 @@ class Ours(Nodes):
 
     async def start_daemons(self, numbers: Iterable[int]) -> None:
         async def start(k: int) -> None:
-            self._daemons[k] = await self.places.start_daemon(self._nursery, k, logs=True)
+            self._daemons[k] = await self.places.start_daemon(self._nursery, k)
 
         async with trio.open_nursery() as starting:
             for k in numbers:
@@ -256,7 +256,7 @@ FAULTS = (Fault(KILLED), Fault(KILLED_LOADED, load=LOAD), Fault(SILENT, cuts=Tru
 @asynccontextmanager
 async def formed(kind: type[Nodes], count: int, transport: str) -> AsyncIterator[Nodes]:
     """A whole ring."""
-    async with places_of(count, transport=transport, token=None) as (places, nursery):
+    async with places_of(count, transport=transport, token=None, logs=True) as (places, nursery):
         nodes = kind(places, nursery)
         await nodes.start(*places.config)
         await nodes.whole()

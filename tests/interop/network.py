@@ -164,8 +164,12 @@ class Network:
         self._ip(
             self.switch, *(f"link set {_port(k, link)} master br{link}" for k in self.places for link in self.links)
         )
-        for place in self.places.values():
-            place.run("nft", "flush ruleset")
+        for k in self.places:
+            self.undo(k)
+
+    def undo(self, k):
+        """End what place K loses and rejects."""
+        self.places[k].run("nft", "flush ruleset")
 
     def unplug(self, k):
         """Cut the cables of place K at the switch, where neither it nor anybody else is told."""
@@ -194,21 +198,24 @@ class Network:
             rule.append(self._byte_at(3, 8, TYPES[kind]))
         if origin is not None:
             rule.append(self._byte_at(13, 32, int.from_bytes(origin.to_bytes(4, "little"))))
-        if percent < 100:
-            rule.append(f"numgen random mod 100 < {percent}")
-        self._add_drop(k, *rule)
+        self._add_rule(k, *rule, *_some(percent), "drop")
+
+    def reject(self, k, source, *, percent=100):
+        """Have a firewall at place K refuse what comes from one place, or a part of it, as if no process were there."""
+        ports = f"udp dport {PORT}-{PORT + self.links[-1]}"
+        self._add_rule(k, self._from(source), ports, *_some(percent), "reject with icmpx port-unreachable")
 
     def cut(self, k, link, *, hears=False, is_heard=False):
         """Have place K hear nobody on one link any more, and nobody hear it, but as said."""
         if not hears:
-            self._add_drop(k, f"iifname eth{link}")
+            self._add_rule(k, f"iifname eth{link}", "drop")
         if not is_heard:
             for other in set(self.places) - {k}:
-                self._add_drop(other, self._from(k, link))
+                self._add_rule(other, self._from(k, link), "drop")
 
-    def _add_drop(self, k, *rule):
+    def _add_rule(self, k, *rule):
         chain = "add table inet f; add chain inet f in { type filter hook input priority 0; }"
-        self.places[k].run("nft", f"{chain}; add rule inet f in {' '.join(rule)} drop")
+        self.places[k].run("nft", f"{chain}; add rule inet f in {' '.join(rule)}")
 
     def _from(self, *way):
         address = self.address(*way)
@@ -226,6 +233,11 @@ class Network:
         """Have trains of frames cut at their senders, so that each frame is a packet of its own."""
         for place in self.places.values():
             self._ip(place, *(f"link set eth{link} gso_max_segs 1" for link in self.links))
+
+
+def _some(percent):
+    """What picks a part at random."""
+    return [f"numgen random mod 100 < {percent}"] if percent < 100 else []
 
 
 def _port(k, link):

@@ -67,14 +67,16 @@ class MixedRing:
         secrets=None,
         links=1,
         link_mode="passive",
+        logs=False,
     ):
         """`totem`, `quorum`, `daemon` (cpgd): lines of these sections. `nodelist`: for each node a list of lines.
         `token`: None leaves it out, so that each make has its own defaults.
 
         `network`: what makes the places. With transport knet: `secrets`, a cipher and a hash, for which each node gets
-        the same key file; the number of `links`, and `link_mode`.
+        the same key file; the number of `links`, and `link_mode`. `logs`: what our daemons log is kept (`log`).
         """
         self.folder = folder
+        self._logs = logs
         self.served = served
         """Whether programs on our nodes are behind `cpgd`."""
         self._sockets = tempfile.TemporaryDirectory(prefix="cpgd-")  # names of sockets must be short
@@ -256,11 +258,11 @@ class MixedRing:
         ring = ("-c", self.config[k], "--node", k)
         return await self.start_program(nursery, k, "tests.interop.member", group, *ring)
 
-    async def start_daemon(self, nursery, k, *, logs=False):
-        """Start `cpgd` at place K; return when it serves. `logs`: what it logs is kept (`log`)."""
+    async def start_daemon(self, nursery, k):
+        """Start `cpgd` at place K; return when it serves."""
         self.socket(k).unlink(missing_ok=True)  # of one that was killed
         command = ("cpg.daemon", "-c", self.config[k], "--node", k, "--socket", self.socket(k))
-        daemon = await self.start_program(nursery, k, *command, log=self._log_path(k) if logs else None)
+        daemon = await self.start_program(nursery, k, *command, log=self._log_path(k) if self._logs else None)
         with trio.fail_after(PATIENCE):
             while not self.socket(k).exists():
                 await trio.sleep(GLANCE)
