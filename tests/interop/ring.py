@@ -147,7 +147,7 @@ class MixedRing:
     async def start_corosync(self, *places):
         """Start real nodes; return when they answer."""
         for k in places:
-            with self._log_path(k).open("a") as log:
+            with self.log_path(k).open("a") as log:
                 self.corosyncs[k] = subprocess.Popen(
                     self.place(k).command(*DIE_WITH_US, *self.daemon(k)),
                     stdin=subprocess.DEVNULL,
@@ -179,12 +179,12 @@ class MixedRing:
             while process.poll() is None:
                 await trio.sleep(GLANCE)
 
-    def _log_path(self, k):
+    def log_path(self, k):
         return self.folder / str(k) / "log"
 
     def log(self, k):
         """All whole lines that the node has logged: a real one, or a daemon of ours with `logs`."""
-        return self._log_path(k).read_text(errors="replace").split("\n")[:-1]
+        return self.log_path(k).read_text(errors="replace").split("\n")[:-1]
 
     def complaints(self, k):
         """What it has logged above `notice`, and not because of this machine or these tests."""
@@ -262,7 +262,7 @@ class MixedRing:
         """Start `cpgd` at place K; return when it serves."""
         self.socket(k).unlink(missing_ok=True)  # of one that was killed
         command = ("cpg.daemon", "-c", self.config[k], "--node", k, "--socket", self.socket(k))
-        daemon = await self.start_program(nursery, k, *command, log=self._log_path(k) if self._logs else None)
+        daemon = await self.start_program(nursery, k, *command, log=self.log_path(k) if self._logs else None)
         with trio.fail_after(PATIENCE):
             while not self.socket(k).exists():
                 await trio.sleep(GLANCE)

@@ -73,7 +73,7 @@ def company(mixed_ring):
                 await found.start(*(start or range(1, count + 1)))
                 yield found
                 await programs.quiet()
-                await programs.together(*programs.programs)
+                await programs.together(*sorted(programs.programs))
                 await programs.finish()
 
     return make
