@@ -18,7 +18,6 @@ from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
 from totem.config import Knet, milliseconds
-from totem.links.traffic import NOTHING
 from totem.wire import knet
 
 MOST_ITERATIONS: Final = 64
@@ -235,7 +234,7 @@ class Cmap:
             yield prefix + "down_count", uint32(state.downs)
             for way, amounts in (("tx", state.sent), ("rx", state.received)):
                 for kind, name in _KINDS.items():
-                    amount = amounts.get(kind, NOTHING)
+                    amount = amounts[kind]
                     yield f"{prefix}{way}_{name}_packets", uint64(amount.packets)
                     yield f"{prefix}{way}_{name}_bytes", uint64(amount.size)
                 yield f"{prefix}{way}_total_packets", uint64(sum(amount.packets for amount in amounts.values()))

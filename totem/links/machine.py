@@ -521,9 +521,9 @@ class Links:
                 self.drops["packet for another node"] += 1
         if self._unopened and has_opened:
             self._unopened.pop(self._known(source), None)
-        if others < len(opened) and (link, source) in self._paths_from:
+        if others < len(opened) and (path := self._paths_from.get((link, source))) is not None:
             size = sum(map(len, filter(None, opened))) - others_size
-            self._paths_from[link, source].received.add(knet.DATA, len(opened) - others, size)
+            path.received.add(knet.DATA, len(opened) - others, size)
         return packets
 
     def _assemble(self, peer: _Peer, packet: bytes) -> bytes | None:

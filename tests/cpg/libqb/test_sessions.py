@@ -24,7 +24,7 @@ from totem.errors import QueueFull
 from totem.links.machine import LinkState
 from totem.links.traffic import Amount
 from totem.statistics import Counters, Statistics
-from totem.wire.knet import DATA, PING, PROBE
+from totem.wire.knet import DATA, PING, PONG, PROBE
 
 PID = 7
 OWN, OTHER = Member(1, PID), Member(2, 9)
@@ -414,7 +414,9 @@ def knet(node):
     nodes = tuple(NodeEntry(k, f"node{k}", f"10.77.0.{k}", 5405, further=((1, f"10.78.0.{k}"),)) for k in (1, 2, 3))
     links = Knet(links=(LinkSettings(0), LinkSettings(1)))
     node.config = Config(nodes=nodes, cluster_name="c", transport="knet", token=1.0, knet=links)
-    sent, received = {DATA: Amount(5, 4000), PING: Amount(2, 160)}, {PROBE: Amount(1, 1423)}
+    none = dict.fromkeys((DATA, PING, PONG, PROBE), Amount(0, 0))
+    sent = none | {DATA: Amount(5, 4000), PING: Amount(2, 160)}
+    received = none | {PROBE: Amount(1, 1423)}
     node.links = tuple(
         LinkState(k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 0.0001, 0.0006, 7, 1, 0, sent, received)
         for k in (2, 3)
