@@ -110,6 +110,8 @@ class EmbeddedRing(Ring):
     gives_safe = True
     _votes_file: VotesFile | None = None
     """Where the highest number of expected votes is kept."""
+    _reopen_logs: Callable[[], None] = staticmethod(lambda: None)
+    """Opens log files again by their names, in a daemon."""
     _file: ConfigFile | None = None
     """The configuration's; None where there is no file."""
 
@@ -211,9 +213,20 @@ class EmbeddedRing(Ring):
 
     # ---- for groups (`cpg.contracts.Backend`), and for daemons that serve other processes
 
-    def _observe_config(self, observer: Callable[[Config], object]) -> None:
-        """Call `observer(config)` for each configuration that is taken later. It must not raise."""
+    async def _try_reload_everywhere(self) -> bool:
+        """Do as `_reload_everywhere`, and log why it was refused here; return whether it was not."""
+        with self._logged_refusal(self.node_id):
+            await self._reload_everywhere()
+            return True
+        return False
+
+    def _observe_config(self, observer: Callable[[Config], object]) -> Callable[[], None]:
+        """Call `observer(config)` for each configuration that is taken later. It must not raise.
+
+        Returns a function that ends this.
+        """
         self._config_observers.append(observer)
+        return partial(self._config_observers.remove, observer)
 
     async def _reload_everywhere(self) -> tuple[str, ...]:
         """Reload the file here, and have all other nodes of the ring reload theirs; return what has changed here.
@@ -308,7 +321,7 @@ class EmbeddedRing(Ring):
             raise
         except (ConfigError, OSError) as error:
             why = words(error) if isinstance(error, OSError) else error
-            text = "node %d: not reloaded, the former configuration stays in force: %s (node %d has asked all)"
+            text = "node %d: not reloaded, the former configuration stays in force: %s (node %d has asked for it)"
             _log.error(text, self.node_id, why, sender)
 
     def _use_keys(self) -> None:

@@ -12,7 +12,7 @@ from cpg.client.ipc import COMPARE, RELOAD, RELOAD_HERE
 from cpg.embedded import EmbeddedRing
 from cpg.local.access import Access
 from cpg.local.lifecycle import NOT_RELOADED
-from cpg.local.log import start_logging
+from cpg.local.log import reopen_log_files, start_logging
 from totem.config import Config, Logging
 from totem.corosync_conf import load, load_section
 from totem.errors import ConfigError
@@ -44,6 +44,7 @@ class Orders:
         self._logging = ring.config.logging
         self._access.reserved = ring.config.daemon.reserved
         ring._observe_config(self._follow)
+        ring._reopen_logs = reopen_log_files
 
     def _follow(self, config: Config) -> None:
         self._access.rules, self._access.reserved = config.user_rules, config.daemon.reserved

@@ -1,6 +1,6 @@
-"""The service cfg: the state of the node's links, and the addresses of nodes (exec/cfg.c). It changes nothing.
+"""The service cfg: the state of the node's links, the addresses of nodes, reload, and new log files (exec/cfg.c).
 
-An administrator's orders (reload, shutdown, the end of another node) are answered NOT_SUPPORTED.
+Other orders of an administrator (shutdown, the end of another node) are answered NOT_SUPPORTED.
 """
 
 from __future__ import annotations
@@ -32,14 +32,12 @@ _ADDRESS_BYTES: Final = 16
 RING_STATUS, RING_REENABLE, KILL_NODE, TRY_SHUTDOWN, REPLY_TO_SHUTDOWN, GET_NODE_ADDRESSES = range(6)
 LOCAL_GET, RELOAD, REOPEN_LOGS, NODE_STATUS, TRACK_START, TRACK_STOP = range(6, 12)
 ANSWER_RING_STATUS, ANSWER_GET_NODE_ADDRESSES, ANSWER_LOCAL_GET, ANSWER_NODE_STATUS = 0, 11, 12, 16
-ANSWER_TRACK_START, ANSWER_TRACK_STOP = 2, 3
+ANSWER_TRACK_START, ANSWER_TRACK_STOP, ANSWER_RELOAD, ANSWER_REOPEN_LOGS = 2, 3, 14, 15
 NOT_SUPPORTED: Final = {
     RING_REENABLE: 1,
     KILL_NODE: 8,
     TRY_SHUTDOWN: 9,
     REPLY_TO_SHUTDOWN: 13,
-    RELOAD: 14,
-    REOPEN_LOGS: 15,
 }
 """Requests, and the ids of their answers."""
 
@@ -135,6 +133,18 @@ class CfgSession(LibqbSession):
     def _on_local_get(self) -> bytes:
         return answer(ANSWER_LOCAL_GET, _UINT32.pack(self._node.node_id))
 
+    def _on_reload(self) -> None:
+        self.task = self._reload
+
+    async def _reload(self) -> bytes:
+        """Reload everywhere. As at Corosync the answer is whether it was done here; why not is in the log."""
+        is_done = await self._node._try_reload_everywhere()
+        return answer(ANSWER_RELOAD, code=Code.OK if is_done else Code.INVALID_PARAM)
+
+    def _on_reopen_logs(self) -> bytes:
+        self._node._reopen_logs()
+        return answer(ANSWER_REOPEN_LOGS)
+
     def _on_track_start(self) -> bytes:
         return answer(ANSWER_TRACK_START)  # no event follows: shutdowns are not requested here
 
@@ -146,6 +156,8 @@ class CfgSession(LibqbSession):
         NODE_STATUS: (_NODE_STATUS, _on_node_status),
         GET_NODE_ADDRESSES: (_NODE, _on_get_node_addresses),
         LOCAL_GET: (_PLAIN, _on_local_get),
+        RELOAD: (_PLAIN, _on_reload),
+        REOPEN_LOGS: (_PLAIN, _on_reopen_logs),
         TRACK_START: (_PLAIN, _on_track_start),
         TRACK_STOP: (_PLAIN, _on_track_stop),
         **{request: (_PLAIN, _refuse(reply)) for request, reply in NOT_SUPPORTED.items()},

@@ -1,4 +1,5 @@
-"""The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read, not written.
+"""The service cmap: configuration and state as keys and values (exec/cmap.c). It can be read; one key can be written,
+by which Corosync's administrators end the wait for all nodes.
 
 It has the keys that Corosync's tools and programs around it read: those of the sections totem, nodelist and quorum,
 `runtime.members`, `runtime.config.totem` and `runtime.votequorum`, and `stats.srp` and `stats.knet` (the links to other
@@ -17,6 +18,8 @@ from cpg.events import RingEvent, TotemConfchg
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import LARGEST, answer
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
+from cpg.node.quorum import Param
+from cpg.node.wire import Reconfigure
 from totem.config import Knet, milliseconds
 from totem.wire import knet
 
@@ -27,6 +30,7 @@ ENTRY_COST: Final = 256
 
 _NAME: Final = "H6x256s"  # mar_name_t
 _KEY: Final = Struct(f"<i4xi4x {_NAME}")  # header, key_name
+_SET: Final = Struct(f"<i4xi4x {_NAME} Q B7x B")  # header, key_name, value_len, type, first byte of the value
 _GET: Final = Struct(f"<i4xi4x {_NAME} Q")  # header, key_name, value_len
 _HANDLE: Final = Struct("<i4xi4x Q")  # header, iter_handle
 _TRACK: Final = Struct(f"<i4xi4x {_NAME} i4x Q")  # header, key_name, track_type, track_inst_handle
@@ -42,6 +46,7 @@ ANSWER_SET_MAP: Final = 10  # all others have the number of their request
 CHANGED: Final = 9
 """Id of the event."""
 DEFAULT_MAP, STATS_MAP = 0, 1
+CANCEL_WAIT_FOR_ALL: Final = "quorum.cancel_wait_for_all"
 DELETED, MODIFIED, ADDED, PREFIX = 1, 2, 4, 8  # CMAP_TRACK_*
 _KINDS: Final = {knet.DATA: "data", knet.PING: "ping", knet.PONG: "pong", knet.PROBE: "pmtu"}
 """What the statistics of links call each kind of packet."""
@@ -120,6 +125,10 @@ class Cmap:
         """Count the joins, and find the changes."""
         if isinstance(event, TotemConfchg):
             self._note(event.node_ids)
+        self.on_config()
+
+    def on_config(self) -> None:
+        """Find the changes."""
         known, self._known = self._known, self.values(DEFAULT_MAP)
         self.changes = list(_changes(known, self._known))
 
@@ -272,6 +281,14 @@ class CmapSession(LibqbSession):
             return answer(GET, _GOT.pack(0, 0), Code.INVALID_PARAM)
         return answer(GET, _GOT.pack(len(value.data), value.kind) + (value.data.ljust(room, b"\0") if room else b""))
 
+    def _on_set(self, length: int, name: bytes, _: int, kind: int, value: int) -> bytes:
+        node = self._service.node
+        if self._map != DEFAULT_MAP or _text(length, name) != CANCEL_WAIT_FOR_ALL or node.quorum is None:
+            return answer(SET, code=Code.ACCESS)
+        if kind == uint8(0).kind and value:
+            node._announce([Reconfigure(node.node_id, 0, Param.CANCEL_WAIT_FOR_ALL).encode()])
+        return answer(SET)
+
     def _on_iterate(self, length: int, prefix: bytes) -> bytes:
         if len(self._iterations) >= MOST_ITERATIONS:
             return answer(ITERATE, _UINT64.pack(0), Code.NO_RESOURCES)
@@ -331,7 +348,7 @@ class CmapSession(LibqbSession):
         return answer(ANSWER_SET_MAP)
 
     requests = {  # noqa: RUF012 - a ClassVar of the base
-        SET: (_KEY, lambda *_: answer(SET, code=Code.ACCESS)),
+        SET: (_SET, _on_set),
         DELETE: (_KEY, lambda *_: answer(DELETE, code=Code.ACCESS)),
         GET: (_GET, _on_get),
         ADJUST: (_KEY, lambda *_: answer(ADJUST, code=Code.ACCESS)),
@@ -344,6 +361,10 @@ class CmapSession(LibqbSession):
     }
 
     def on_ring(self, event: RingEvent) -> None:
+        """Send the changes of tracked keys."""
+        self.on_config()
+
+    def on_config(self) -> None:
         """Send the changes of tracked keys."""
         for track in self._tracks.values():
             self.client.send([_changed(track, change) for change in self._service.changes if track.wants(change)])

@@ -134,6 +134,7 @@ async def serve(
             if name != "votequorum" or ring.quorum is not None:
                 listeners.append((stack.enter_context(_listen(name)), server.add(_KINDS[name](ring))))
         stack.callback(ring._observe(server.on_ring))
+        stack.callback(ring._observe_config(lambda _: server.on_config()))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(access.paced_log.keep_logging_counts)
             nursery.start_soon(server.turns.run)
@@ -187,6 +188,14 @@ class _Server:
             service.on_ring(event)
         for connection in self._connections:
             connection.session.on_ring(event)
+
+    def on_config(self) -> None:
+        """Tell the services and their clients of another configuration."""
+        for service in self._services:
+            if isinstance(service, Cmap):
+                service.on_config()
+        for connection in self._connections:
+            connection.session.on_config()
 
     def queued(self, size: int) -> None:
         """Count bytes that wait for clients; at too many, disconnect the clients that are furthest behind."""
@@ -502,6 +511,9 @@ class _Connection:
         session, turns = self.session, self._server.turns
         begun = turns.clock()
         self._answer(session.take(requests))
+        if session.task is not None:
+            task, session.task = session.task, None
+            self._answer([await task()])
         while session.stalled:
             self._regulate()
             async with turns.line(self.uid):

@@ -7,7 +7,7 @@ for nothing: a session that cannot continue because the ring has no room says so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
@@ -16,7 +16,7 @@ from cpg.events import Member, RingEvent
 from cpg.libcpg.codes import Code
 from cpg.libqb.layout import REQUEST, MalformedRequest, answer
 from cpg.node.membership import LocalMembership
-from cpg.node.quorum import QuorumStatus
+from cpg.node.quorum import QuorumStatus, Votequorum
 from totem.config import Config
 from totem.configuration import RingId
 from totem.links.machine import LinkState
@@ -27,6 +27,8 @@ class Node(Protocol):
     """The ring, as the services need it: an `EmbeddedRing`."""
 
     config: Config
+    _votes: Votequorum | None
+    """This node's count of votes."""
 
     @property
     def node_id(self) -> int:
@@ -64,6 +66,16 @@ class Node(Protocol):
 
     def _send_soon(self) -> None:
         """Give the ring what was queued."""
+
+    def _announce(self, messages: Sequence[bytes]) -> None:
+        """Send an administrator's messages to all nodes."""
+
+    async def _try_reload_everywhere(self) -> bool:
+        """Have all nodes of the ring reload their configurations; return whether this one has. Why not is logged."""
+
+    @property
+    def _reopen_logs(self) -> Callable[[], None]:
+        """Opens log files again by their names."""
 
 
 class ClientBuffers(Protocol):
@@ -111,25 +123,30 @@ class LibqbClient(Protocol):
 class LibqbSession:
     """One connection to a service that answers each request at once."""
 
-    requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes]]]]
-    """By id: the layout of the whole request, and the method that gets the fields behind the header."""
+    requests: ClassVar[Mapping[int, tuple[Struct, Callable[..., bytes | None]]]]
+    """By id: the layout of the whole request, and the method that gets the fields behind the header. It returns None
+    where `task` makes the answer."""
     is_unfinished: bool = False
     """It keeps the beginning of something whose end has not arrived."""
     stalled: int = 0
     """Bytes for which the ring must have room before `resume` can continue; 0 where it need not be called."""
+
+    task: Callable[[], Awaitable[bytes]] | None = None
+    """What makes the answer to the last request, where that takes time."""
 
     def __init__(self, client: LibqbClient) -> None:
         self.client = client
 
     def take(self, requests: Sequence[bytes]) -> list[bytes]:
         """Process requests; return the answers. Raises MalformedRequest: then the connection must be ended."""
-        return [self.answer(request) for request in requests]
+        answers = [self.answer(request) for request in requests]
+        return [answer for answer in answers if answer is not None]
 
     def resume(self) -> list[bytes]:
         """Continue where there was no room; return the answers."""
         return []
 
-    def answer(self, request: bytes) -> bytes:
+    def answer(self, request: bytes) -> bytes | None:
         """Answer one request."""
         if len(request) < REQUEST.size:
             raise MalformedRequest(f"{len(request)} bytes are no request")
@@ -147,6 +164,9 @@ class LibqbSession:
 
     def on_ring(self, event: RingEvent) -> None:
         """Process an event of the ring."""
+
+    def on_config(self) -> None:
+        """Process another configuration."""
 
     def close(self) -> None:
         """Clean up: the client is gone."""

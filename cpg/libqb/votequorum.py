@@ -1,6 +1,6 @@
-"""The service votequorum: the votes of the nodes (exec/votequorum.c). It reports, and changes nothing.
+"""The service votequorum: the votes of the nodes, and an administrator's changes of them (exec/votequorum.c).
 
-Votes are changed at run time at a Corosync node of the ring, if there is one; we have no quorum device.
+We have no quorum device.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from cpg.libcpg.codes import Code
 from cpg.libqb.layout import answer, uint32s
 from cpg.libqb.quorum import CHANGES, CHANGES_ONLY, CURRENT
 from cpg.libqb.session import LibqbClient, LibqbSession, Node
-from cpg.node.quorum import NodeVotes, QuorumStatus, State
+from cpg.node.quorum import NodeVotes, Param, QuorumStatus, State, Votequorum
+from cpg.node.wire import Reconfigure
 from totem.configuration import RingId
 
 _PLAIN: Final = Struct("<i4xi4x")  # header
 _GET_INFO: Final = Struct("<i4xi4x I4x")  # header, nodeid
+_SET_EXPECTED: Final = Struct("<i4xi4x I4x")  # header, expected_votes
+_SET_VOTES: Final = Struct("<i4xi4x II")  # header, votes, nodeid
 _TRACK: Final = Struct("<i4xi4x Q I4x")  # header, context, track_flags
 _INFO: Final = Struct("<9I 255s 5x")
 #   nodeid, state, votes, expected_votes, highest_expected, total_votes, quorum, flags, qdevice_votes, qdevice_name
@@ -72,6 +75,11 @@ class VotesSession(LibqbSession):
         assert status is not None, "the service is not offered without a quorum provider"
         return status
 
+    def _count(self) -> Votequorum:
+        count = self._node._votes
+        assert count is not None, "the service is not offered without a quorum provider"
+        return count
+
     def _on_get_info(self, node_id: int) -> bytes:
         status = self._status()
         wanted = node_id or self._node.node_id
@@ -95,14 +103,30 @@ class VotesSession(LibqbSession):
         self._tracking = False
         return answer(STATUS, code=code)
 
-    def _on_change(self) -> bytes:
+    def _on_set_expected(self, votes: int) -> bytes:
+        if not self._count().may_expect(votes):
+            return answer(STATUS, code=Code.INVALID_PARAM)
+        self._node._announce([Reconfigure(self._node.node_id, votes, Param.EXPECTED_VOTES).encode()])
+        return answer(STATUS)
+
+    def _on_set_votes(self, votes: int, node_id: int) -> bytes:
+        if node_id not in (node.node_id for node in self._status().nodes):
+            return answer(STATUS, code=Code.NAME_NOT_FOUND)
+        if not self._count().may_have(node_id, votes):
+            return answer(STATUS, code=Code.INVALID_PARAM)
+        self._node._announce([Reconfigure(node_id, votes, Param.NODE_VOTES).encode()])
+        return answer(STATUS)
+
+    def _on_device(self) -> bytes:
         return answer(STATUS, code=Code.NOT_SUPPORTED)
 
     requests = {  # noqa: RUF012 - a ClassVar of the base
         GET_INFO: (_GET_INFO, _on_get_info),
         TRACK_START: (_TRACK, _on_track_start),
         TRACK_STOP: (_PLAIN, _on_track_stop),
-        **dict.fromkeys((SET_EXPECTED, SET_VOTES, *DEVICE_REQUESTS), (_PLAIN, _on_change)),
+        SET_EXPECTED: (_SET_EXPECTED, _on_set_expected),
+        SET_VOTES: (_SET_VOTES, _on_set_votes),
+        **dict.fromkeys(DEVICE_REQUESTS, (_PLAIN, _on_device)),
     }
 
     def on_ring(self, event: RingEvent) -> None:

@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from logging.handlers import SysLogHandler
 from pathlib import Path
@@ -141,6 +141,13 @@ class LogFile(_Patient, logging.FileHandler):
     def _open(self) -> io.TextIOWrapper:
         return _straight(self.baseFilename)
 
+    def reopen(self) -> None:
+        """Close the file, which may have been moved away; the next line opens it again."""
+        with self.lock or nullcontext():
+            stream, self.stream = self.stream, None
+            if stream is not None:
+                stream.close()
+
 
 class SysLog(_Patient, SysLogHandler):
     """The system's log. A log that does not read must not stop the daemon."""
@@ -260,6 +267,13 @@ def start_logging(name: str, settings: Logging) -> None:
 def _formatted(handler: logging.Handler, formatter: logging.Formatter) -> logging.Handler:
     handler.setFormatter(formatter)
     return handler
+
+
+def reopen_log_files() -> None:
+    """Open files of the log again by their names, as after they were moved away."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.reopen()
 
 
 def set_level(settings: Logging) -> None:

@@ -120,8 +120,6 @@ async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_pat
 @pytest.mark.parametrize(
     "command",
     [
-        "corosync-quorumtool -e 3",
-        "corosync-cfgtool -R",
         "corosync-cmapctl -s totem.token u32 4",
         "corosync-cfgtool -k 2",
     ],
