@@ -101,7 +101,7 @@ class Shell(Protocol):
         """Return the counters of processor and network."""
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return the links to all other nodes, where the transport has links."""
+        """Return the links to other nodes."""
 
 
 class EmbeddedRing(Ring):
@@ -184,7 +184,7 @@ class EmbeddedRing(Ring):
     def links(self) -> tuple[LinkState, ...]:
         """The links to all other nodes, by node and number: up or down, since when, MTU, latency.
 
-        Empty with transports `udpu` and `udp`. Times are of the event loop's clock.
+        With transports `udpu` and `udp` those to nodes of this package. Times are of the event loop's clock.
         """
         return self._shell.link_states()
 

@@ -74,6 +74,7 @@ def _link(ring: EmbeddedRing, state: LinkState, now: float) -> dict[str, Any]:
         "link": state.link,
         "address": ring.config.node(state.node_id).address_on(state.link),
         "up": state.is_up,
+        "heard": state.hears,
         "seconds": now - state.since,
         "mtu": state.mtu,
         "latency": state.latency,

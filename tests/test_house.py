@@ -25,6 +25,7 @@ SHELLS = {
     "totem.process",
     "totem.key_file",
     "totem.knet",
+    "totem.link_log",
     "totem.sockets",
     "totem.udp",
     "totem.store",

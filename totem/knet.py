@@ -17,17 +17,15 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
-from typing import NamedTuple
 
 import trio
 
 from totem.addresses import sockaddr
 from totem.config import Config, Knet
+from totem.link_log import LinkLog
 from totem.links.crypto import seal_of
-from totem.links.machine import Departure, LinkChange, Links, LinkState
-from totem.links.path import PAUSE, PathChange
-from totem.log_fields import event_fields, extra
-from totem.log_pacing import RateLimiter
+from totem.links.machine import Departure, Links, LinkState
+from totem.links.path import PAUSE
 from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
@@ -52,9 +50,6 @@ _log = logging.getLogger(__name__)
 
 BUFFER_BYTES = 8 << 20
 """Requested for each direction, as libknet does: a visit of a real node's token is hundreds of packets."""
-MOST_LINES = 3
-"""Lines about one link in a minute, of each kind; the others are counted."""
-
 # Not in Python's socket module. <linux/in.h>, <linux/in6.h>
 _IP_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
 
@@ -88,9 +83,7 @@ class KnetEndpoint:
         self._sent = SentLately()
         self._refusing: list[int] = []
         """Nodes whose machines have refused something, in this turn."""
-        self._pace = RateLimiter[_Line]()
-        self._unlogged_mtus: set[tuple[int, int]] = set()
-        """The node ids and links whose MTU has changed in a search that has not ended."""
+        self._link_log = LinkLog(node_id, self.links.paths)
         self._poll = select.epoll()
         try:
             self._set_nodes(config)
@@ -117,7 +110,7 @@ class KnetEndpoint:
         if seal is not None:
             self._secrets = _secrets(settings)
             self.links.accept(settings, seal)
-        self._unlogged_mtus = {key for key in self._unlogged_mtus if key in self._places_by_node()}
+        self._link_log.retain(self._places_by_node())
         self._flush(now)
 
     def _places_by_node(self) -> set[tuple[int, int]]:
@@ -218,8 +211,7 @@ class KnetEndpoint:
             self.links.delay(late)
         self.links.advance(now)
         self._flush(now)
-        if self._unlogged_mtus or self._pace:
-            self._log_late(now)
+        self._link_log.advance(now)
 
     def watch(self, node_id: int, now: float) -> None:
         """Ping this node often from now on; 0: none."""
@@ -294,7 +286,7 @@ class KnetEndpoint:
             for departure in departures:
                 self._depart(departure, now)
         for change in self.links.take_changes():
-            self._log_change(change, now)
+            self._link_log.note(change, now)
             self.on_link(self.links.state(change.node_id, change.link))
 
     def _depart(self, departure: Departure, now: float) -> None:
@@ -351,67 +343,9 @@ class KnetEndpoint:
                 self._refusing.append(node_id)
         return bool(refusals)
 
-    # What people read.
-
-    def _log_change(self, change: LinkChange, now: float) -> None:
-        node_id, link = change.node_id, change.link
-        if change.what is PathChange.MTU:
-            self._unlogged_mtus.add((node_id, link))
-            return
-        self._unlogged_mtus.discard((node_id, link))
-        if change.what is PathChange.UP:
-            self._log_line(logging.INFO, change, f"is up, after {change.lasted:.1f} s down", now)
-            if self.links.paths(node_id)[link].is_searching:
-                self._unlogged_mtus.add((node_id, link))
-            return
-        text = f"is down, after {change.lasted:.1f} s up"
-        left = [str(number) for number, path in self.links.paths(node_id).items() if path.is_usable]
-        if not left:
-            text += f": node {node_id} cannot be reached"
-        elif len(left) == 1:
-            text += f": node {node_id} is reached over link {left[0]}"
-        else:
-            text += f": node {node_id} is reached over links {' '.join(left)}"
-        self._log_line(logging.WARNING, change, text, now)
-
-    def _log_late(self, now: float) -> None:
-        """Log the MTUs whose search has ended, and what was only counted."""
-        for node_id, link in [*self._unlogged_mtus]:
-            if self.links.paths(node_id)[link].is_searching:
-                continue
-            self._unlogged_mtus.discard((node_id, link))
-            mtu = self.links.state(node_id, link).mtu
-            nothing = "carries nothing: no probe of any size is answered"
-            text = f"carries packets of {mtu} bytes" if mtu else nothing
-            change = LinkChange(node_id, link, PathChange.MTU, mtu, 0.0)
-            self._log_line(logging.INFO if mtu else logging.WARNING, change, text, now)
-        for line, missed in self._pace.summaries(now):
-            self._write(line, f" ({missed} times more in a minute)", unlogged=missed)
-
-    def _log_line(self, level: int, change: LinkChange, text: str, now: float) -> None:
-        """Log a line now, or count it: a link may come and go as often as it likes."""
-        line = _Line(level, f"link {change.link} to node {change.node_id} {text}", change)
-        if self._pace.allows((change.node_id, change.link, change.what), line, now, MOST_LINES):
-            self._write(line)
-
-    def _write(self, line: _Line, more: str = "", **counts: int) -> None:
-        change = line.change
-        fields = event_fields(
-            "link", node=self._node_id, peer=change.node_id, link=change.link, state=change.what.value, mtu=change.mtu
-        )
-        _log.log(line.level, "node %d: %s%s", self._node_id, line.text, more, extra=extra(fields, **counts))
-
 
 def _secrets(settings: Knet) -> tuple[str, str, bytes]:
     return settings.cipher, settings.hash, settings.key
-
-
-class _Line(NamedTuple):
-    """A line of the log about a link."""
-
-    level: int
-    text: str
-    change: LinkChange
 
 
 def mtu_to(address: str, port: int) -> int:

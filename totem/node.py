@@ -91,10 +91,10 @@ class Endpoint(Protocol):
         """Find out at once whether nodes answer (`Processor.on_trial`)."""
 
     on_link: Callable[[LinkState], None]
-    """Called when the state of a link to another node has changed, where the transport has links."""
+    """Called when the state of a link to another node has changed."""
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return the links to all other nodes, where the transport has links."""
+        """Return the links to other nodes."""
 
     def overflows(self) -> int:
         """Return the number of datagrams lost because this node did not read fast enough."""
@@ -271,7 +271,7 @@ class Node:
         self._endpoint.on_link = on_link
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return the links to all other nodes, by node and number; none with transports `udpu` and `udp`."""
+        """Return the links to all other nodes, by node and number; on udpu and udp to those of this package."""
         return self._endpoint.link_states()
 
     def _count_overflows(self) -> None:

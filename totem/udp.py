@@ -30,9 +30,10 @@ import trio
 
 from totem.addresses import interface_index, is_local, sockaddr
 from totem.config import Config, NodeEntry
+from totem.link_log import LinkLog
 from totem.links.machine import LinkState
 from totem.links.path import PAUSE
-from totem.links.probing import Probing
+from totem.links.probing import LINK, Probing
 from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
@@ -76,11 +77,12 @@ class UdpEndpoint:
         self.notice: Callable[[str, str], None] = lambda cause, text: None
         """Called with what an operator should know, each time."""
         self.on_link: Callable[[LinkState], None] = lambda state: None
-        """Never called."""
+        """Called when the state of the link to another node of this package has changed; it must only queue."""
         self.on_refusal: Callable[[int, float], None] = lambda node_id, now: None
         """Called when the machine of a node has refused what was sent to it, because nobody listens there."""
         self.probing = Probing(config, node_id)
-        """What the paths between members of a ring of ours carry."""
+        """Who hears whom among nodes of ours, and what the paths between them carry."""
+        self._link_log = LinkLog(node_id, self.probing.paths)
         self._sent = SentLately()
         self._refusing: list[int] = []
         """Nodes whose machines have refused something, in this turn."""
@@ -121,7 +123,8 @@ class UdpEndpoint:
         if self._group is not None:
             self._reach_group(config)
         self.probing.reconfigure(config, now)
-        self._send_probes()
+        self._link_log.retain({(node_id, LINK) for node_id in self._places})
+        self._flush(now)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when datagrams wait."""
@@ -141,20 +144,21 @@ class UdpEndpoint:
 
     def advance(self, now: float) -> None:
         """Do what is due."""
+        late = now - self.probing.deadline
+        if late > PAUSE:
+            self.probing.delay(late)
         refusing, self._refusing = self._refusing, []
         for node_id in refusing:
             self.on_refusal(node_id, now)
             self.probing.unreachable(node_id, now)
-        late = now - self.probing.deadline
-        if late > PAUSE:
-            self.probing.delay(late)
         self.probing.advance(now)
-        self._send_probes()
+        self._link_log.advance(now)
+        self._flush(now)
 
     def ping(self, ours: Collection[int], now: float) -> None:
         """Ping these nodes, all of which are of this package."""
         self.probing.ping(ours, now)
-        self._send_probes()
+        self._flush(now)
 
     def watch(self, node_id: int, now: float) -> None:
         """Ping this node often from now on; 0: none."""
@@ -163,23 +167,27 @@ class UdpEndpoint:
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether nodes answer."""
         self.probing.try_nodes(node_ids, now)
-        self._send_probes()
+        self._flush(now)
 
     def attend(self, members: Collection[int], now: float) -> None:
         """Look for what the paths to these members carry, all of which are of this package."""
         self.probing.attend(members, now)
-        self._send_probes()
+        self._flush(now)
 
     def hear(self, datagram: bytes, now: float) -> bool:
         """Take a datagram that is none of totem's; return whether it is a probe or an answer to one."""
         is_mine = self.probing.receive(datagram, now)
-        self._send_probes()
+        self._flush(now)
         return is_mine
 
-    def _send_probes(self) -> None:
+    def _flush(self, now: float) -> None:
+        """Send what the machine has ready, and tell people what has become of links."""
         for node_id, datagram in self.probing.take():
             self._sent.note((datagram,))
             self._send_plain((self._places[node_id],), (datagram,))
+        for change in self.probing.take_changes():
+            self._link_log.note(change, now)
+            self.on_link(self.probing.state(change.node_id))
 
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send frames, in order, to one node or to `ALL` others."""
@@ -214,8 +222,8 @@ class UdpEndpoint:
         return min(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) for sock in self._sockets)
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return nothing: this transport has no links whose state is known."""
-        return ()
+        """Return the links to all nodes that are or were of this package, by node."""
+        return self.probing.states()
 
     def overflows(self) -> int:
         """Return the number of datagrams that the kernel dropped because a receive buffer was full."""

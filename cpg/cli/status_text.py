@@ -133,7 +133,8 @@ def _links(status: Status) -> list[str]:
             f"to node {link['node']}",
             f"link {link['link']}",
             link["address"],
-            f"{'up' if link['up'] else 'down'} for {timedelta(seconds=int(link['seconds']))}",
+            f"{'up' if link['up'] else 'down'} for {timedelta(seconds=int(link['seconds']))}"
+            f"{', but heard' if link['heard'] and not link['up'] else ''}",
             (f"packets of {link['mtu']} bytes" if link["mtu"] else "carries nothing") if link["up"] else "",
             f"{1000 * link['latency']:.2f} ms" if link["up"] else "",
         ]

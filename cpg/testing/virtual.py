@@ -33,6 +33,7 @@ from totem.errors import RingLost
 from totem.interruption import Interruption
 from totem.labels import Envelope
 from totem.links.machine import Links, LinkState
+from totem.links.probing import Probing
 from totem.processor import Processor
 from totem.statistics import Statistics
 from totem.testing.cluster import Cluster, SimulatedNode
@@ -217,8 +218,8 @@ class _Shell:
         self._world._shells[self.node.node_id] = self
         try:
             self.node.start()
-            if self.node.links is not None:
-                self.node.links.on_link = lambda state: self.on_link(self._timed(state))
+            if (links := self.node.links or self.node.probing) is not None:
+                links.on_link = lambda state: self.on_link(self._timed(state))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._world._pump)
                 await self.ended.wait()
@@ -256,9 +257,9 @@ class _Shell:
         return self.processor.real.statistics()
 
     def link_states(self) -> tuple[LinkState, ...]:
-        """Return the links to all other nodes, with transport knet."""
-        links = self.node.links
-        if links is None or not isinstance(links.machine, Links):
+        """Return the links to other nodes."""
+        links = self.node.links or self.node.probing
+        if links is None or not isinstance(links.machine, Links | Probing):
             return ()
         return tuple(map(self._timed, links.machine.states()))
 

@@ -1,4 +1,4 @@
-"""What programs are told of links over transport knet, in each kind of ring: `on_link`."""
+"""What programs are told of links, in each kind of ring: `on_link`."""
 
 import asyncio
 import time
@@ -65,6 +65,24 @@ async def test_an_embedded_ring(over_knet):
     assert up.mtu > 1500
     assert before - 1 < first.since < up.since < down.since < time.time() + 1
     assert len({link.since for link in seen if link.up}) == 1
+
+
+async def test_an_embedded_ring_on_udpu(config):
+    """A node is known from its first Join on; one that has left is down."""
+    async with cpg.open_ring(config, 1) as one:
+        seen, late = Seen(), Seen()
+        one.on_link(seen.note)
+        assert one.links == ()
+        async with cpg.open_ring(config, 2) as two:
+            await seen.until(True)
+            with trio.fail_after(PATIENCE):
+                while one.links[0].mtu < 1500 or two.links[0].mtu < 1500:
+                    await trio.sleep(0.02)
+            one.on_link(None)
+            one.on_link(late.note)
+        await late.until(True, False)
+        (state,) = one.links
+        assert (state.node_id, state.link, state.is_up, state.hears, state.downs) == (2, 0, False, False, 1)
 
 
 async def test_through_the_daemon(over_knet, tmp_path):

@@ -5,7 +5,8 @@ import logging
 import pytest
 
 from tests.totem.places import knet_at_addresses
-from totem.knet import MOST_LINES, KnetEndpoint
+from totem.knet import KnetEndpoint
+from totem.link_log import MOST_LINES
 from totem.links.path import SMALLEST_MTU
 from totem.log_pacing import INTERVAL
 
@@ -65,7 +66,7 @@ def make_ring():
 @pytest.fixture
 def lines(caplog):
     """The lines about links so far, of node 1 alone."""
-    caplog.set_level(logging.INFO, "totem.knet")
+    caplog.set_level(logging.INFO, "totem.link_log")
     return lambda: [
         (record.levelname, record.getMessage()) for record in caplog.records if record.getMessage().startswith("node 1")
     ]

@@ -92,6 +92,8 @@ class LinkState(NamedTuple):
     """Number of times that it came up."""
     downs: int
     """Number of times that it went down."""
+    hears: bool
+    """Whether anything comes from the node over it; of a link that is down: what this node sends is lost."""
     sent: Mapping[int, Amount]
     """By the kind of packet (`totem.wire.knet`), as it leaves. Answers to probes are not counted, as in libknet."""
     received: Mapping[int, Amount]
@@ -230,7 +232,7 @@ class Links:
         times = (path.latency, path.shortest, path.longest)
         numbers = (path.samples, path.ups, path.downs)
         traffic = (path.sent.amounts(), path.received.amounts())
-        return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *times, *numbers, *traffic)
+        return LinkState(node_id, link, path.is_up, path.since, path.mtu, room, *times, *numbers, path.hears, *traffic)
 
     def is_reachable(self, node_id: int) -> bool:
         """Return whether data can be sent to another node."""

@@ -32,11 +32,13 @@ RETRY: Final = 1.0
 """Seconds until a search for the MTU that has found nothing begins again."""
 SUSPICION: Final = 0.2
 """Seconds for the answer of a peer whose machine seems to refuse what is sent to it."""
+DOUBT_INTERVAL: Final = 0.03
+"""Seconds between pings to a peer that has not answered for a while."""
 EAGER_INTERVAL: Final = 0.05
 """Seconds between pings to a peer that was heard, until the path is up."""
 PAUSE: Final = 0.1
 """Seconds by which a turn may be late before paths get the time that this process did not listen."""
-WATCH_INTERVAL: Final = 0.1
+WATCH_INTERVAL: Final = 0.125
 """Seconds between pings to a peer that is watched, at most."""
 MOST_ASKED: Final = 32
 """Pings that may still be answered."""
@@ -70,6 +72,7 @@ class Path:
         mtu_interval: float,
         patience: float,
         first_backoff: int = FIRST_BACKOFF,
+        doubt: float = inf,
     ) -> None:
         """Begin with nothing known.
 
@@ -79,6 +82,7 @@ class Path:
             mtu_interval: Seconds between two searches for the MTU.
             patience: Seconds for the answer to a probe.
             first_backoff: Multiple of the timeout after which it is down that was begun or lost just now.
+            doubt: Seconds without an answer after which pings follow each other quickly.
         """
         self.settings = settings
         self.is_up = False
@@ -108,6 +112,8 @@ class Path:
         self._patience = patience
         self._longest_interval = inf
         self._next_ping = self._last_ping = -inf
+        self._pause = settings.ping_interval
+        """Seconds between the last ping and the next one."""
         self._asked: dict[int, float] = {}
         """When pings were sent that are not answered, by the moment that they tell; oldest first."""
         self._last_pong = 0.0
@@ -116,6 +122,7 @@ class Path:
         self._heard_until = inf
         """When the peer counts as not heard, if nothing comes."""
         self._first_backoff = first_backoff
+        self._doubt = doubt
         self._begun = 0.0
         """From when the backoff counts."""
         self._samples = 0
@@ -150,6 +157,11 @@ class Path:
         return self._attempt is not None
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether it is pinged no more."""
+        return self._next_ping == inf
+
+    @property
     def is_usable(self) -> bool:
         """Whether data can be sent over it."""
         return self.is_up and self.mtu > 0
@@ -177,11 +189,21 @@ class Path:
 
     # ---- pings
 
-    def due_ping(self, now: float) -> int | None:
-        """Return the moment that a ping is to tell, in nanoseconds, and count it as sent; None: none is due."""
-        if now < self._next_ping:
+    def early_ping(self, share: float) -> float:
+        """Return when the next ping may leave, if it may leave earlier by this share of the time between two."""
+        return self._next_ping - share * self._pause
+
+    def due_ping(self, now: float, share: float = 0.0) -> int | None:
+        """Return the moment that a ping is to tell, in nanoseconds, and count it as sent; None: none is due.
+
+        `share`: of the time between two by which it may leave earlier.
+        """
+        if now < self.early_ping(share):
             return None
-        self._last_ping, self._next_ping = now, now + min(self.settings.ping_interval, self._longest_interval)
+        self._pause = min(self.settings.ping_interval, self._longest_interval)
+        if self._is_doubtful(now):
+            self._pause = DOUBT_INTERVAL
+        self._last_ping, self._next_ping = now, now + self._pause
         asked = round(now * 1e9)
         self._asked[asked] = now
         if len(self._asked) > MOST_ASKED:
@@ -193,13 +215,23 @@ class Path:
         self._longest_interval = WATCH_INTERVAL if closely else inf
         self._next_ping = min(self._next_ping, now + self._longest_interval)
 
-    def on_pong(self, asked: int, now: float) -> PathChange | None:
-        """Take the answer to the ping of a moment. What was not asked, or was answered, or is late, does not count."""
+    def needs_answer(self, now: float) -> bool:
+        """Return whether the answer to a ping must come at once: otherwise the peer's next one is soon enough."""
+        return not self.is_up or self._suspected_until < inf or self._is_doubtful(now)
+
+    def _is_doubtful(self, now: float) -> bool:
+        return self.is_up and now > self._last_pong + self._doubt
+
+    def on_pong(self, asked: int, now: float, held: float = 0.0) -> PathChange | None:
+        """Take the answer to the ping of a moment. What was not asked, or was answered, or is late, does not count.
+
+        `held`: seconds for which the peer has kept it.
+        """
         sent = self._asked.pop(asked, None)
         if sent is None:
             return None
         self._hear(now)
-        seconds = now - sent
+        seconds = max(0.0, now - sent - held)
         if seconds > self.settings.ping_timeout:
             return None
         self._last_pong, self._suspected_until = now, inf
@@ -253,6 +285,17 @@ class Path:
             self._suspected_until = now + SUSPICION
             self._trusted_until = now + 2 * SUSPICION
             self._next_ping = now
+
+    def stop(self, now: float) -> PathChange | None:
+        """Ping no more until `resume`; return whether the path goes down with that."""
+        self._next_ping = self._heard_until = inf
+        self._asked.clear()
+        self.hears = False
+        return self.go_down(now)
+
+    def resume(self, now: float) -> None:
+        """Ping again."""
+        self._next_ping = self._begun = now
 
     def go_down(self, now: float) -> PathChange | None:
         """Take the path for lost; None: it was down."""

@@ -93,6 +93,8 @@ class SimulatedProbing:
 
     def __init__(self, probing: Probing, network: Network, node_id: int, processor: Processor) -> None:
         self.machine = probing
+        self.on_link: Callable[[LinkState], None] = lambda state: None
+        """Called when the state of a link has changed."""
         self._network = network
         self._node_id = node_id
         self._processor = processor
@@ -149,6 +151,8 @@ class SimulatedProbing:
     def _flush(self) -> None:
         for node_id, datagram in self.machine.take():
             self._network.send_probe(self._node_id, node_id, datagram)
+        for change in self.machine.take_changes():
+            self.on_link(self.machine.state(change.node_id))
 
 
 class _Numbers:
@@ -286,7 +290,9 @@ class SimulatedLinks:
         if said.number and said.number < said.fragments:
             return False
         packet = b"".join(self._pieces)
-        return any(swallows(self._node_id, target, packet) for swallows in self._planes.filters)
+        return not packet.startswith(probes.MAGIC) and any(
+            swallows(self._node_id, target, packet) for swallows in self._planes.filters
+        )
 
     def send(self, target: int, train: Sequence[bytes], step: Callable[[], None]) -> None:
         """Send packets of totem."""

@@ -192,7 +192,8 @@ async def test_status_shows_links(daemon):
         told = await ring.query("status")
     assert told["links"] == []
     link = {"node": 2, "link": 0, "address": "10.77.0.2", "up": True, "seconds": 62.9, "mtu": 1500, "latency": 0.00021}
-    told["links"] = [link, link | {"link": 1, "address": "10.78.0.2", "up": False, "mtu": 0}]
+    link["heard"] = True
+    told["links"] = [link, link | {"link": 1, "address": "10.78.0.2", "up": False, "heard": False, "mtu": 0}]
     text = "\n".join(ring_lines(told, rates(told, told)))
     assert (
         "\nlinks: 2, 1 down\n"
@@ -201,6 +202,9 @@ async def test_status_shows_links(daemon):
     ) in text
     assert "up for 0:01:02  carries nothing  0.21 ms" in "\n".join(
         ring_lines(told | {"links": [link | {"mtu": 0}]}, rates(told, told))
+    )
+    assert "down for 0:01:02, but heard\n" in "\n".join(
+        ring_lines(told | {"links": [link | {"up": False}]}, rates(told, told))
     )
 
 

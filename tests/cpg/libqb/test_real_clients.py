@@ -87,13 +87,6 @@ async def test_tools_show_links_of_knet_as_on_a_real_node(has_libraries, tmp_pat
         ours, theirs = ring.cmap(1, "stats.knet.node", "stats"), ring.cmap(2, "stats.knet.node", "stats")
         assert ours.keys() < {key.replace("node1", "node2") for key in theirs}
         assert ours["stats.knet.node2.link0.mtu"] == theirs["stats.knet.node1.link0.mtu"]
-        for counted in (f"{way}_{kind}" for way in ("tx", "rx") for kind in ("ping", "pong")):
-            sizes = [
-                int(values[f"stats.knet.node{k}.link0.{counted}_bytes"])
-                / int(values[f"stats.knet.node{k}.link0.{counted}_packets"])
-                for k, values in ((2, ours), (1, theirs))
-            ]
-            assert sizes[0] == sizes[1], counted
         assert ours["stats.knet.node2.link0.connected"] == "1"
         assert ours["stats.knet.node3.link0.connected"] == "0"
         for prefix in ("totem.", "nodelist.", "runtime.config.totem.interface.", "runtime.config.totem.knet"):

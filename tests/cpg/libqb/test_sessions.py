@@ -425,7 +425,9 @@ def knet(node):
     sent = none | {DATA: Amount(5, 4000), PING: Amount(2, 160)}
     received = none | {PROBE: Amount(1, 1423)}
     node.links = tuple(
-        LinkState(k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 0.0001, 0.0006, 7, 1, 0, sent, received)
+        LinkState(
+            k, link, (k, link) == (2, 0), 5.0, 1500, 1446, 0.000321, 0.0001, 0.0006, 7, 1, 0, True, sent, received
+        )
         for k in (2, 3)
         for link in (0, 1)
     )

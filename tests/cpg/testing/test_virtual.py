@@ -304,6 +304,24 @@ async def test_a_group_outside_of_its_ring_ends_with_it(nursery, autojump_clock)
         await ring.wait_members(2)
 
 
+@pytest.mark.parametrize("transport", ["udpu", "udp"])
+async def test_links_on_udpu_and_udp(autojump_clock, transport):
+    world = World(2, config=Config.for_nodes(2, transport=transport))
+    async with world.open_ring(1) as one, world.open_ring(2) as two:
+        seen = []
+        one.on_link(lambda *link: seen.append(Link(*link)))
+        await two.wait_members(2)
+        await trio.sleep(1)
+        assert [(state.node_id, state.link, state.is_up, state.mtu) for state in one.links] == [(2, 0, True, 1500)]
+        del seen[:]
+        world.cut((1,), (2,))
+        cut = trio.current_time()
+        await trio.sleep(2)
+        assert [link[:4] for link in seen] == [(2, 0, False, 0)]
+        assert cut < one.links[0].since < cut + 1.5
+        assert (one.links[0].hears, two.links[0].hears) == (True, False)
+
+
 async def test_links_of_knet(autojump_clock):
     links = Knet(links=(LinkSettings(0), LinkSettings(1)))
     world = World(2, config=Config.for_nodes(2, transport="knet", token=1.0, knet=links))

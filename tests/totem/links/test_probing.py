@@ -1,6 +1,7 @@
 """What paths carry in a ring of ours on udpu or udp: found each way, told to all, named once."""
 
 import heapq
+import random
 from math import inf
 
 import pytest
@@ -26,6 +27,10 @@ class Ring:
         self.hearing = {}
         self.notices = []
         self.sent = 0
+        self.times = []
+        """When datagrams were sent."""
+        self.loss = 0.0
+        self.dice = random.Random(1)
         self.members = {node.node_id: self._member(node.node_id) for node in self.config.nodes}
         self._flying = []
         self._order = 0
@@ -63,6 +68,9 @@ class Ring:
         for source, probing in self.members.items():
             for target, datagram in probing.take():
                 self.sent += 1
+                self.times.append(self.now)
+                if self.loss and self.dice.random() < self.loss:
+                    continue
                 if len(datagram) + HEADERS <= self.carries.get((source, target), inf):
                     self._order += 1
                     heapq.heappush(self._flying, (self.now + 0.001, self._order, target, datagram))
@@ -73,7 +81,44 @@ def test_paths_that_carry_what_they_should_change_nothing():
     ring.run(100)
     assert ring.limits == {}
     assert ring.notices == []
-    assert ring.sent < 3 * 2 * 2 * 4 * 100 * 1.1, "four pings a second on each path each way, and their answers"
+    assert 3 * 2 * 4 * 100 * 0.9 < ring.sent < 3 * 2 * 4 * 100 * 1.1, "four beats a second on each path each way"
+
+
+@pytest.mark.parametrize("count", [3, 16])
+def test_beats_of_all_nodes_leave_together_and_answer_each_other(count):
+    ring = Ring(count)
+    for node_id in ring.members:
+        ring.run(0.037)  # they start at different times
+        ring.members[node_id].ping(ring.members, ring.now)
+    ring.run(3)
+    ring.times.clear()
+    ring.run(10)
+    assert len({round(time, 2) for time in ring.times}) < 2 * 85, "eight moments a second, of 64 beats"
+    (state, *_) = ring.members[1].states()
+    assert state.latency == pytest.approx(0.002, rel=0.1), "the time that an answer was kept is no latency"
+    assert all(hearing == Hearing(True, True) for hearing in ring.hearing.values())
+
+
+def test_loss_makes_no_path_go_down():
+    ring = Ring(4).form(1, 2, 3, 4)
+    ring.run(1)
+    ring.loss = 0.1
+    ring.run(600)
+    assert all(state.downs == 0 for probing in ring.members.values() for state in probing.states())
+
+
+def test_a_path_is_down_after_a_second_without_an_answer_and_pinged_quickly_before():
+    ring = Ring(2).form(1, 2)
+    ring.run(2)
+    ring.carries = {(1, 2): 0}
+    ring.times.clear()
+    cut = ring.now
+    ring.run(2)
+    (state,) = ring.members[1].states()
+    assert not state.is_up
+    assert 0.7 < state.since - cut < 1.3
+    asked = [time for time in ring.times if state.since - 0.5 < time < state.since]
+    assert len(asked) > 10
 
 
 @pytest.mark.parametrize("ways", [[(1, 2)], [(1, 2), (2, 1)], [(3, 1), (3, 2)]])
@@ -138,7 +183,7 @@ def test_strangers_are_not_answered_and_limits_have_a_floor():
     probing = ring.members[1]
     assert not probing.receive(b"TtmX" + bytes(40), ring.now)
     assert not probing.receive(ProbePacket(probes.PING, 2, 0, 0).encode()[:-1], ring.now)
-    assert not probing.receive(ProbePacket(9, 2, 0, 0).encode(), ring.now)
+    assert not probing.receive(b"TtmL\1\x09" + bytes(40), ring.now)
     assert probing.receive(ProbePacket(probes.PING, 3, 20, 0).encode(), ring.now)
     assert probing.receive(ProbePacket(probes.PING, 77, 20, 0).encode(), ring.now)
     assert probing.take() == []
