@@ -9,6 +9,7 @@ from totem.configuration import Guarantee
 from totem.store import RingStore
 from totem.testing.checkers import check
 from totem.testing.history import History
+from totem.transitions import Cause
 
 PATIENCE = 60
 """Seconds after which a hanging test ends; a good one needs about one."""
@@ -69,6 +70,34 @@ async def test_a_ring(place, trains, tmp_path):
     assert programs[1].received == programs[2].received == programs[3].received
     stored = RingStore(str(tmp_path), 1).load()
     assert stored == programs[1].processor.ring_id.seq
+
+
+def kill(program):
+    """End a program as SIGKILL does, without a leave."""
+    program.node._endpoint.send = lambda target, train: None
+    program.node.leave()
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["idle", "loaded"])
+@pytest.mark.parametrize("place", PLACES)
+async def test_a_process_that_ended_is_out_because_its_machine_says_so(place, loaded, tmp_path):
+    config = place(3, state_dir=str(tmp_path))
+    programs = {k: on_sockets(config, k) for k in (1, 2, 3)}
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as life:
+            for program in programs.values():
+                life.start_soon(program.run)
+            await together(programs)
+            if loaded:
+                for k in (1, 2):
+                    life.start_soon(chatter, programs[k])
+                await programs[1].until(lambda: programs[1].received)
+            kill(programs[3])
+            for k in (1, 2):
+                await programs[k].until_members(1, 2)
+            life.cancel_scope.cancel()
+    causes = [way for k in (1, 2) for way in programs[k].processor.counters.entered if Cause.PROCESS_ENDED.value in way]
+    assert causes, "one of the two at least; the other one may have heard its Join before"
 
 
 @pytest.mark.parametrize("place", [at_one_address, knet_sealed])
