@@ -208,7 +208,7 @@ class Accusations:
         if case.hearing:
             self._diagnostics.notice(
                 f"refused by {accused}",
-                f"what this node sends to node {accused} is refused, though node {min(case.hearing)} is answered: a "
+                f"what this node sends to node {accused} is refused, though it answers node {min(case.hearing)}: a "
                 f"firewall between the two rejects it. Allow the ring's UDP port in both directions",
             )
             return

@@ -168,7 +168,7 @@ def test_one_that_answers_anybody_stays():
     court.refuse(1, 3)
     court.refuse(2, 3)
     assert not any(court.run(OPEN).out.values())
-    assert "though node 4 is answered: a firewall between the two rejects it" in court.notices(1)[-1]
+    assert "though it answers node 4: a firewall between the two rejects it" in court.notices(1)[-1]
     assert "node 3 answers this node, though its machine seems to refuse what node 1 sends" in court.notices(4)[0]
 
 

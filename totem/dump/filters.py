@@ -8,13 +8,13 @@ from typing import Final
 
 from totem.dump import knet
 from totem.dump.order import WholeMessage
-from totem.dump.records import END, FOREIGN, KINDS, LEAVE, Explanation, Record
+from totem.dump.records import END, EVIDENCE, FOREIGN, KINDS, LEAVE, Explanation, Record
 
 MALFORMED: Final = "malformed"
 """Everything that has a fault, its messages included."""
 RETRANSMISSION: Final = "retransmission"
 """Everything that was sent again."""
-TYPES: Final = frozenset({*KINDS.values(), *knet.KINDS, LEAVE, FOREIGN, MALFORMED, RETRANSMISSION})
+TYPES: Final = frozenset({*KINDS.values(), *knet.KINDS, LEAVE, EVIDENCE, FOREIGN, MALFORMED, RETRANSMISSION})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from totem.dump.knet import KnetPacket, KnetReader
 from totem.dump.network import Datagram
 from totem.dump.order import Copy, Order, WholeMessage, is_reset, runs
 from totem.errors import MalformedDatagram
-from totem.wire import codec, layout, probes, schema
+from totem.wire import codec, evidence, layout, probes, schema
 
 _OWN_KINDS: Final = {
     probes.PING: knet.PING,
@@ -37,6 +37,8 @@ KINDS: Final = {
 }
 LEAVE: Final = "leave"
 """A join that announces that its sender leaves."""
+EVIDENCE: Final = "evidence"
+"""What a member of a ring of ours says of another one, whose machine refuses datagrams."""
 FOREIGN: Final = "foreign"
 """A datagram at a ring's port that does not begin as a packet of a ring does, nor as one of knet."""
 SEALED: Final = "sealed or not knet"
@@ -45,6 +47,11 @@ UNOPENED: Final = "does not open with the key"
 END: Final = "end"
 """Not a packet: the end of the capture, where messages that waited for others are returned."""
 
+_SAYINGS: Final = {
+    evidence.Saying.ACCUSES: "accuses",
+    evidence.Saying.HEARS: "is answered by",
+    evidence.Saying.CONFIRMS: "is refused and not answered by",
+}
 TAG_NAMES: Final[dict[tuple[bytes, int], str]] = {
     (magic, tag): value.name
     for magic, values in ((layout.HELLO_MAGIC, schema.HELLO_VALUES), (layout.HINT_MAGIC, schema.HINT_VALUES))
@@ -194,6 +201,10 @@ class Reader:
         own = probes.decode(payload)
         if own is not None:
             return Record(datagram, _OWN_KINDS[own.kind], own.node_id, notes=[_size_note(own), *_cut_note(datagram)])
+        said = evidence.decode(payload)
+        if said is not None:
+            notes = [f"{_SAYINGS[said.saying]} {said.accused}, ring {said.ring_id}"]
+            return Record(datagram, EVIDENCE, said.node_id, knet=packet_of_knet, notes=notes)
         if not begins_a_packet(payload):
             record = Record(datagram, FOREIGN, knet=packet_of_knet)
             record.faults.append(self._cause_of_foreign(payload, is_open=packet_of_knet is not None))

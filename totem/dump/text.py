@@ -15,7 +15,7 @@ from construct import Container
 from totem.dump import knet
 from totem.dump.knet import KnetPacket
 from totem.dump.order import Run, WholeMessage, runs
-from totem.dump.records import END, FOREIGN, TAG_NAMES, Record, ring_id
+from totem.dump.records import END, EVIDENCE, FOREIGN, TAG_NAMES, Record, ring_id
 from totem.text import printable
 from totem.wire.layout import FRAME_COMPACT
 
@@ -32,6 +32,7 @@ _COLOURS: Final = {
     knet.PROBE: "2",
     knet.PROBE_REPLY: "2",
     knet.FRAGMENT: "2",
+    EVIDENCE: "33",
     "join": "33",
     "leave": "33",
     "commit_token": "33",

@@ -24,6 +24,7 @@ from totem.dump.records import Reader, train
 from totem.dump.summary import Summary
 from totem.dump.text import Writer
 from totem.wire import codec, messages, probes, schema
+from totem.wire.evidence import Evidence, Saying
 from totem.wire.probes import ProbePacket
 
 OWN = sorted((Path(__file__).parent / "captures").glob("*.pcap.gz"))
@@ -465,3 +466,18 @@ def test_probes_between_members_are_told(packet, kind, note):
     assert (record.kind, record.node, record.notes, record.faults) == (kind, 3, [note], [])
     assert any(note in line for line in Writer().lines(record))
     assert json.loads(to_json(record))["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("saying", "text"),
+    [
+        (Saying.ACCUSES, "accuses 2, ring 1.8"),
+        (Saying.HEARS, "is answered by 2, ring 1.8"),
+        (Saying.CONFIRMS, "is refused and not answered by 2, ring 1.8"),
+    ],
+)
+def test_what_members_say_of_an_accused_one_is_told(saying, text):
+    (record,) = take(Evidence(saying, 3, 2, RingId(1, 8)).encode())
+    assert (record.kind, record.node, record.notes, record.faults) == ("evidence", 3, [text], [])
+    assert any(text in line for line in Writer().lines(record))
+    assert json.loads(to_json(record))["type"] == "evidence"
