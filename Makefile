@@ -44,8 +44,11 @@ docs: $(VENV)/docs.stamp
 bench: $(VENV)/bench.stamp
 	$(BIN)/python -m bench $(BENCH)
 
+# The second and third are on real sockets, in namespaces: as root.
 soak: $(VENV)/run.stamp
 	$(BIN)/python -m totem.testing.soak --seeds 0:1000
+	$(BIN)/python -m tests.interop.alarms --minutes 60
+	$(BIN)/python -m tests.interop.partial
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -19,7 +19,8 @@ import trio
 
 from bench.contender import GRACE, LEASE
 from bench.notes import Bench
-from bench.rings import COROSYNC, CPGD, namespaces, places_of
+from bench.rings import COROSYNC, CPGD, places_of
+from tests.interop.network import unavailable
 from tests.interop.ring import GLANCE, MixedRing
 
 COUNTS = (3, 8, 16)
@@ -277,7 +278,7 @@ async def try_once(nodes: Nodes, fault: Fault, dice: random.Random) -> tuple[flo
 
 async def measure(bench: Bench, transport: str = "udpu", counts: Sequence[int] = COUNTS) -> None:
     """Note all faults, in rings of each size, ours and Corosync's."""
-    if why := namespaces():
+    if why := unavailable():
         bench.missing["detection of faults"] = why
         return
     kinds: list[tuple[type[Nodes], int]] = [(Ours, TRIES)]
@@ -287,14 +288,14 @@ async def measure(bench: Bench, transport: str = "udpu", counts: Sequence[int] =
         for kind, tries in kinds:
             dice = random.Random(count)
             async with formed(kind, count, transport) as nodes:
-                slowest = dict.fromkeys(FAULTS, 0.0)
+                slowest = dict.fromkeys(FAULTS, (0.0, ""))
                 for _ in bench.turns():
                     for fault in FAULTS * tries:
                         seconds, flaw = await try_once(nodes, fault, dice)
                         bench.note(fault.what, nodes.name, MEDIAN, seconds, at=count, flaw=flaw)
-                        slowest[fault] = max(slowest[fault], seconds)
-                for fault, seconds in slowest.items():
-                    bench.note(fault.what, nodes.name, MAXIMUM, seconds, at=count)
+                        slowest[fault] = max(slowest[fault], (seconds, flaw))
+                for fault, (seconds, flaw) in slowest.items():
+                    bench.note(fault.what, nodes.name, MAXIMUM, seconds, at=count, flaw=flaw)
                 if count == SERVED:
                     for what in FOLLOWERS:
                         await measure_followers(bench, nodes, what, tries)

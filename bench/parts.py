@@ -20,6 +20,7 @@ from bench import accelerated, clients, codec, core, detection, locks, replicate
 from bench.notes import Bench
 from bench.rings import ALL, ANYTHING, ONE, OURS, SETTINGS, Flood, Ring, Setting
 from cpg.cli.flood import Plan
+from tests.interop.network import unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ async def latency(bench: Bench) -> None:
 
 
 async def loss(bench: Bench) -> None:
-    if why := rings.namespaces():
+    if why := unavailable():
         bench.missing["loss of datagrams"] = why
         return
     async with AsyncExitStack() as stack:

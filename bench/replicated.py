@@ -18,10 +18,11 @@ from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
-from bench.rings import Driven, Ring, namespaces, places_of
+from bench.rings import Driven, Ring, places_of
 from bench.rivals import free_ports
 from cpg.cli.flood import END, SETTLE, STAMP, Plan, Tally, message, report
 from cpg.events import Member, Message
+from tests.interop.network import unavailable
 from totem.configuration import Level
 
 WAY = 2000
@@ -43,7 +44,7 @@ def missing() -> str:
 async def ring() -> AsyncIterator[Ring]:
     """Three nodes."""
     async with places_of(3) as (places, nursery):
-        if namespaces():
+        if unavailable():
             addresses = [f"127.0.0.1:{port}" for port in free_ports(3)]  # on others of loopback it does not connect
         else:
             addresses = [f"{places.network.address(k)}:{PORT}" for k in places.config]

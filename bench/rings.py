@@ -25,7 +25,7 @@ import trio
 
 from cpg.cli.flood import Plan
 from tests.cpg.processes import Program
-from tests.interop.network import Network, missing
+from tests.interop.network import Network, missing, unavailable
 from tests.interop.ring import MixedRing
 
 SOURCE = Path(__file__).parent.parent / "tests" / "interop" / "cpgflood.c"
@@ -207,20 +207,10 @@ def _cpu(pid: int) -> float:
 # ---- what can be had here
 
 
-def namespaces() -> str:
-    """Why there are none; empty if they can be made."""
-    if os.geteuid() != 0:
-        return "namespaces need root"
-    if absent := missing():
-        return f"not installed: {', '.join(absent)}"
-    done = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
-    return done.stderr.strip()
-
-
 def missing_corosync() -> str:
     """What is needed for rings of Corosync and not there, and how it comes; empty if nothing is missing."""
     absent = [program for program in ("corosync", "cc") if shutil.which(program) is None] + missing()
-    return f"not installed: {', '.join(absent)}; {INSTALL_COROSYNC}" if absent else namespaces()
+    return f"not installed: {', '.join(absent)}; {INSTALL_COROSYNC}" if absent else unavailable()
 
 
 def build_cpgflood(folder: Path) -> Path:
@@ -254,7 +244,7 @@ class Loopback:
 async def places_of(count: int, **settings: Any) -> AsyncIterator[tuple[MixedRing, trio.Nursery]]:
     """Places with a nursery for what runs there, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        network = Loopback if namespaces() else Network
+        network = Loopback if unavailable() else Network
         with MixedRing(Path(folder), count, debug="off", network=network, **settings) as places:
             async with trio.open_nursery() as nursery:
                 yield places, nursery

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import trio
 
-from tests.interop.network import DIE_WITH_US
+from tests.interop.network import DIE_WITH_US, unavailable
 from tests.interop.ring import MixedRing
 
 NODES = (1, 2, 3)
@@ -109,6 +109,7 @@ class Alarms:
                     raise OSError(f"the program at node {k} has ended")
             if passed % REPORT < 1:
                 print(f"{passed:8.1f} s  {changes} changes, messages so far {counts}", flush=True)
+        assert all(counts.values()), f"no load: {counts}"
         return changes
 
 
@@ -140,7 +141,11 @@ def main():
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--embedded", action="store_true", help="programs that are nodes, one holds the interpreter")
     parser.add_argument("--transport", default="udpu", help="udpu, udp or knet (udpu)")
-    return trio.run(run, parser.parse_args())
+    options = parser.parse_args()
+    if why := unavailable():
+        print(f"not run: {why}")
+        return 0
+    return trio.run(run, options)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ namespace goes, and with it all that was in it: nothing has a name outside, and 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -32,6 +33,17 @@ NEEDED = ("ip", "nft", "unshare", "nsenter", "setpriv")
 def missing():
     """Programs that are needed and not there."""
     return [program for program in NEEDED if shutil.which(program) is None]
+
+
+def unavailable():
+    """Why no places can be made here; empty if they can."""
+    if os.geteuid() != 0:
+        return "namespaces need root"
+    if absent := missing():
+        return f"not installed: {', '.join(absent)}"
+    return subprocess.run(
+        ["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False
+    ).stderr.strip()
 
 
 class Place:
