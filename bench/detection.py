@@ -2,6 +2,7 @@
 
 Each node is a daemon in namespaces of its own, with a program beside it (`bench.watcher`). No timeout is configured,
 and none is in real time. One ring stands at a time: first ours, then Corosync's. After each try the victim comes back.
+All of it takes forty minutes, most of which are Corosync's timeouts.
 """
 
 from __future__ import annotations

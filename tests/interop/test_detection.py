@@ -1,4 +1,7 @@
-"""Rings of our daemons, no timeout configured: who is dead is out, whatever its machine says, and nobody else is."""
+"""Rings of our daemons, no timeout configured: who is dead is out, whatever its machine says, and nobody else is.
+
+How soon, `python -m bench --only detection` measures.
+"""
 
 import ctypes
 import os
@@ -138,6 +141,7 @@ PIDFD_GETFD = 438
 """The number of this call on all machines."""
 
 
+@pytest.mark.long
 @TRANSPORTS
 async def test_a_daemon_that_is_restarted_at_once_has_left_and_joined(company, transport):
     async with company(3, transport=transport) as nodes:
@@ -154,6 +158,7 @@ async def test_a_daemon_that_is_restarted_at_once_has_left_and_joined(company, t
         nodes.check_unharmed(1, 2)
 
 
+@pytest.mark.long
 async def test_a_daemon_that_stands_still_is_out_and_comes_back(company):
     async with company(3) as nodes:
         nodes.programs.pause(3)
@@ -177,7 +182,8 @@ async def test_nobody_is_out_where_a_firewall_rejects_some_datagrams(company, tr
         nodes.network.heal()
 
 
-@pytest.mark.parametrize(("source", "target"), [(1, 3), long(4, 1)])
+@pytest.mark.long
+@pytest.mark.parametrize(("source", "target"), [(1, 3), (4, 1)])
 async def test_nobody_is_out_where_a_firewall_rejects_what_one_says_to_one_that_is_no_neighbour(
     company, source, target
 ):
@@ -188,8 +194,9 @@ async def test_nobody_is_out_where_a_firewall_rejects_what_one_says_to_one_that_
         nodes.network.heal()
 
 
+@pytest.mark.long
 @TRANSPORTS
-@pytest.mark.parametrize(("source", "target"), [(1, 2), long(2, 1), long(3, 1)])
+@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1), (3, 1)])
 async def test_where_a_firewall_rejects_what_a_neighbour_says_the_third_node_is_never_alone(
     company, transport, source, target
 ):
