@@ -12,6 +12,7 @@ from math import inf
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
 from totem.config import IP_UDP_HEADERS, MAX_NODES, Config
 from totem.log_pacing import RateLimiter
+from totem.nodelists import Lack
 from totem.statistics import Counters
 from totem.transitions import Cause, State
 from totem.wire.codec import Hello
@@ -140,6 +141,14 @@ class Diagnostics:
             "another nodelist",
             f"node {join.origin} names {names} for the ring, but the nodelist here does not have it: the nodes will "
             "not agree. Use the same nodelist at all nodes",
+        )
+
+    def notice_lack(self, lack: Lack, origin: int) -> None:
+        """Report a node that is kept out, because a nodelist lacks another one's node."""
+        self.notice(
+            "a nodelist that lacks a node",
+            f"node {origin} is kept out of the ring, because the nodelist of node {lack.node_id} does not have node "
+            f"{lack.missing}. Use the same nodelist at all nodes, and reload it",
         )
 
     def notice_other_cluster(self, origin: int, cluster_name: str) -> None:

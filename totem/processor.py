@@ -48,6 +48,7 @@ from totem.hearing import Hearing
 from totem.interruption import Interruption, InterruptionRecord
 from totem.labels import Envelope
 from totem.membership import Membership
+from totem.nodelists import MOST_TOLD, Nodelists
 from totem.outbox import MOST_OWN, Outbox
 from totem.packing import MAX_MESSAGE, Packer
 from totem.patience import Patience, choose
@@ -146,6 +147,7 @@ class Processor:
         self.numbers = RingNumbers(ring_id, config.token)
         self.left_out = Exclusions()
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
+        self._nodelists = Nodelists()
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
         self.accusations = Accusations(node_id, self.membership, self.outbox, self.diagnostics)
         self.accusations.on_proof = self._on_proof
@@ -449,6 +451,13 @@ class Processor:
         """
         self._go_by(self.with_members(config))
         self._configured = config
+        self._nodelists.forget()
+
+    @property
+    def told_nodelist(self) -> frozenset[int]:
+        """The nodelist as Joins tell it; empty where it is too long."""
+        nodelist = self._admission.nodelist
+        return nodelist if len(nodelist) <= MOST_TOLD else frozenset()
 
     def with_members(self, config: Config) -> Config:
         """Return what this node would go by under another configuration: it has the members of now."""
@@ -607,6 +616,8 @@ class Processor:
         if self._resuming and not join.is_leave:
             self.diagnostics.drop("join older than my pause")
             return
+        if hint is not None and join.origin in self._admission.nodelist:
+            self._nodelists.hear(join.origin, hint.nodelist)
         if self._refuses(join.origin, join.ring_seq, now) or not self._hint_fits(join.origin, hint):
             return
         if not self.numbers.believes(join.origin, join.ring_seq, now):
@@ -619,7 +630,19 @@ class Processor:
         unlisted = set(join.candidates) - set(join.failed) - self._admission.nodelist
         if unlisted:
             self.diagnostics.notice_other_nodelist(join, unlisted)
+        if hint is not None and not join.is_leave:
+            self._keep_out(join, unlisted)
         self._handler.on_join(join, now)
+
+    def _keep_out(self, join: Join, unlisted: set[int]) -> None:
+        """Count nodes as failed that are not in the nodelists of all members of this ring of ours."""
+        ring = self.ring
+        if not ring.pure:
+            return
+        if join.origin in ring.members:
+            others = {*join.candidates, *self.membership.candidates}.difference(ring.members)
+            unlisted = unlisted | self._nodelists.unlisted_by(join.origin, others)
+        self.membership.failed |= unlisted.difference(ring.members)
 
     def _receive_commit_token(self, datagram: bytes, now: float) -> None:
         token = codec.decode(datagram)
@@ -647,7 +670,7 @@ class Processor:
         """Return whether a datagram of another ring is dropped because its sender cannot be a member."""
         cause = self._admission.refusal(origin, ring_seq, self.ring.members, self.numbers.confirmed_seq, now)
         if not cause:
-            return False
+            return self._lacks_or_is_lacked(origin)
         self.diagnostics.drop(cause)
         text = self.diagnostics.explanation(cause, origin)
         if cause == DUPLICATE_NODE_ID and not self.membership.had_company:
@@ -655,6 +678,20 @@ class Processor:
                 self.fail(text)
         elif text:
             self.diagnostics.notice(cause, text)
+        return True
+
+    def _lacks_or_is_lacked(self, origin: int) -> bool:
+        """Return whether a node is kept out of this ring of ours because nodelists differ."""
+        ring = self.ring
+        lack = None
+        if ring.pure and origin not in ring.members:
+            lack = self._nodelists.lack(origin, ring.members)
+        if lack is None:
+            return False
+        self.diagnostics.drop("node that not all nodelists have")
+        self.diagnostics.notice_lack(lack, origin)
+        if self.state is not State.OPERATIONAL:
+            self.membership.failed.add(origin)
         return True
 
     def _note_make(self, origin: int, hint: Hint | None) -> None:

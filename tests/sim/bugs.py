@@ -19,6 +19,7 @@ import pytest
 
 from tests.sim import death_scenarios as deaths
 from tests.sim import knet_scenarios, scenarios
+from tests.sim import test_reload as reloads
 from tests.totem import test_accusations, test_sockets
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
@@ -33,6 +34,7 @@ from totem.links.arrivals import Arrivals
 from totem.links.machine import Links
 from totem.links.path import Path
 from totem.links.trials import Trials
+from totem.nodelists import Nodelists
 from totem.packing import Assembler, Packer
 from totem.processor import Processor
 from totem.receive_failures import AruStall, Exclusions
@@ -1047,6 +1049,24 @@ BUGS = [
         "F6",
         [Change(Accusations, "on_trial", "case.began - REFUSED_LATELY", "case.began")],
         test_accusations.test_a_refusal_shortly_before_the_trial_counts_because_kernels_limit_them,
+    ),
+    Bug(
+        "drop members at once that were removed from the nodelist",
+        "G19",
+        [instead(Processor, "with_members", lambda processor, config: config)],
+        reloads.a_removed_member_stays,
+    ),
+    Bug(
+        "let nodes in that a member does not list",
+        "G19",
+        [instead(Nodelists, "lack", lambda nodelists, origin, members: None)],
+        reloads.a_node_starts_before_all_list_it,
+    ),
+    Bug(
+        "remember over a reload whom others do not list",
+        "G19",
+        [instead(Nodelists, "forget", lambda nodelists: None)],
+        reloads.a_node_starts_before_all_list_it,
     ),
     Bug(
         "forget a refusal from after the trial",

@@ -87,12 +87,16 @@ def test_a_node_is_added_and_removed_under_load(kind, count):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_member_that_is_removed_stays_until_it_stops_and_is_not_let_in_again(kind):
+    a_removed_member_stays(kind)
+
+
+def a_removed_member_stays(kind="udpu"):
     cluster, config = running(4, kind=kind)
     before = len(rings(cluster, 1))
     for node_id in (1, 2, 3):
         cluster[node_id].reload(without(config, 4))
         chatter(cluster, 0.1)
-    chatter(cluster, 1.0)
+    chatter(cluster, 6.0, step=0.02)
     assert len(rings(cluster, 1)) == before
     assert cluster.one_ring(1, 2, 3, 4)
     cluster[4].crash()
@@ -103,4 +107,59 @@ def test_a_member_that_is_removed_stays_until_it_stops_and_is_not_let_in_again(k
     chatter(cluster, 20.0, step=0.05)
     assert rings(cluster, 1)[before:] == [(1, 2, 3)]
     cluster[4].leave()
+    judge(cluster)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2)])
+def test_a_node_that_starts_before_all_list_it_breaks_the_ring_at_most_once_a_reload(kind, order):
+    a_node_starts_before_all_list_it(kind, order)
+
+
+def a_node_starts_before_all_list_it(kind="udpu", order=(1, 2, 3)):
+    cluster, config = running(4, 4, kind=kind)
+    before = len(rings(cluster, 1))
+    cluster.start(4)
+    cluster.run_for(1.0)
+    for number, node_id in enumerate(order, 1):
+        assert cluster.one_ring(1, 2, 3)
+        cluster[node_id].reload(config)
+        chatter(cluster, 20.0, step=0.05)
+        assert len(rings(cluster, 1)) - before <= number
+        before = max(before, len(rings(cluster, 1)) - number)
+    assert cluster.one_ring(1, 2, 3, 4)
+    judge(cluster)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_node_that_starts_again_while_some_list_it_no_more(kind):
+    cluster, config = running(4, kind=kind)
+    cluster[4].leave()
+    cluster.form(1, 2, 3)
+    before = len(rings(cluster, 1))
+    cluster[2].reload(without(config, 4))
+    cluster.start(4)
+    chatter(cluster, 30.0, step=0.05)
+    assert cluster.one_ring(1, 2, 3)
+    assert len(rings(cluster, 1)) <= before + 1
+    cluster[2].reload(config)
+    cluster.form(1, 2, 3, 4)
+    judge(cluster)
+
+
+def test_a_node_with_an_old_file_is_kept_out_of_the_ring_that_is_good():
+    cluster, config = running(4, 4)
+    cluster[3].leave()
+    cluster.form(1, 2)
+    for node_id in (1, 2):
+        cluster[node_id].reload(config)
+    cluster.start(4)
+    cluster.form(1, 2, 4)
+    before = len(rings(cluster, 1))
+    cluster.start(3)  # its file lacks node 4
+    chatter(cluster, 30.0, step=0.05)
+    assert cluster.one_ring(1, 2, 4)
+    assert len(rings(cluster, 1)) == before
+    cluster[3].reload(config)
+    cluster.form(1, 2, 3, 4)
     judge(cluster)

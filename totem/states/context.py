@@ -49,6 +49,10 @@ class StateContext(Protocol):
     syncing: bool
 
     @property
+    def told_nodelist(self) -> frozenset[int]:
+        """The nodelist as Joins tell it; empty where it is too long."""
+
+    @property
     def stream(self) -> Packer:
         """The send queue that is allowed to send."""
 

@@ -50,7 +50,8 @@ class Gather(StateHandler):
         processor = self.processor
         processor.timers.arm(Timer.JOIN, now + processor.config.join)
         processor.counters.joins_sent += 1
-        hint = Hint(processor.config.cluster_name, processor.config.frame_size, processor.own_features)
+        config = processor.config
+        hint = Hint(config.cluster_name, config.frame_size, processor.own_features, processor.told_nodelist)
         join = processor.membership.join(processor.numbers.ring_id.seq, codec.encode_hint(hint))
         processor.outbox.send_message_to_all(join)
         # Corosync nodes hear their own Joins; that is how a processor without company forms a ring of one.

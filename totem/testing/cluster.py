@@ -149,6 +149,9 @@ class SimulatedNode:
     def __init__(self, cluster: Cluster, node_id: int, maker: Maker, *, foreign: bool) -> None:
         self.cluster = cluster
         self.config = cluster.config
+        self._peers: list[int] = []
+        self._peers_of: Config | None = None
+        """The configuration of these."""
         self._config = cluster.config
         """What the process goes by: it has all members of its ring, too."""
         self.node_id = node_id
@@ -244,10 +247,14 @@ class SimulatedNode:
             self._config = self.machine.config
         return changed
 
-    @property
-    def _peers(self) -> list[int]:
-        """Where a multicast goes, without links."""
-        return [entry.node_id for entry in self._config.nodes if entry.node_id != self.node_id]
+    def _receivers(self, target: int) -> Sequence[int]:
+        """Return where a datagram goes, without links: to the nodes that this one knows."""
+        if self._peers_of is not self._config:
+            self._peers_of = self._config
+            self._peers = [entry.node_id for entry in self._config.nodes if entry.node_id != self.node_id]
+        if not target:
+            return self._peers
+        return (target,) if target in self._peers else ()
 
     def _follow_config(self) -> None:
         """Forget the places of removed nodes that have left."""
@@ -501,7 +508,7 @@ class SimulatedNode:
                 self.links.send(target, train, self._step)
                 continue
             for datagram in train:
-                for receiver in (target,) if target else self._peers:
+                for receiver in self._receivers(target):
                     if self._fuse:
                         self._burn()
                     if datagram.startswith(probes.MAGIC):

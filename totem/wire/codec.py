@@ -677,7 +677,7 @@ def encode_hello(hello: Hello) -> bytes:
             layout.TAG_FRAME_SIZE: layout.U32.pack(hello.frame_size),
             layout.TAG_OLD_RING_ID: ring_id_bytes(hello.old_ring_id),
             layout.TAG_SAFE_LINE: layout.U32.pack(hello.safe_line),
-            layout.TAG_OBLIGATIONS: struct.pack(f"<{len(hello.obligations)}I", *hello.obligations),
+            layout.TAG_OBLIGATIONS: _packed_ids(hello.obligations),
             layout.TAG_LARGEST_PAUSE_MS: layout.U32.pack(hello.largest_pause_ms),
             layout.TAG_DAEMON: layout.FLAG.pack(hello.daemon),
             layout.TAG_WINDOW: layout.U32.pack(hello.window),
@@ -745,8 +745,13 @@ def encode_hint(hint: Hint) -> bytes:
             layout.TAG_FEATURES: layout.U64.pack(hint.features),
             layout.TAG_FRAME_SIZE: layout.U32.pack(hint.frame_size),
             layout.TAG_CLUSTER_NAME: hint.cluster_name.encode(),
+            **({layout.TAG_NODELIST: _packed_ids(sorted(hint.nodelist))} if hint.nodelist else {}),
         },
     )
+
+
+def _packed_ids(ids: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(ids)}I", *ids)
 
 
 def decode_hint(block: bytes) -> Hint | None:
@@ -757,6 +762,7 @@ def decode_hint(block: bytes) -> Hint | None:
             cluster_name=values[layout.TAG_CLUSTER_NAME].decode(),
             frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
             features=layout.U64.unpack(values[layout.TAG_FEATURES])[0],
+            nodelist=frozenset(one for (one,) in layout.NODE_ID.iter_unpack(values.get(layout.TAG_NODELIST, b""))),
         )
     except _UNREADABLE:
         return None

@@ -158,6 +158,8 @@ class Hint:
     cluster_name: str
     frame_size: int
     features: int
+    nodelist: frozenset[int] = frozenset()
+    """The nodes that it knows; empty from older versions, and where there are too many."""
 
 
 Message = Token | Mcast | Join | CommitToken | MergeDetect | HoldCancel

@@ -277,6 +277,7 @@ HINT_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
     layout.TAG_CLUSTER_NAME: "cluster_name" / GreedyString("utf8") * "`totem.cluster_name`, UTF-8",
+    layout.TAG_NODELIST: "nodelist" / GreedyRange(NodeId) * "node ids of the nodelist, up to 64; else left out",
 }
 Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
 Hint = block(layout.HINT_MAGIC, HINT_VALUES)

@@ -103,7 +103,9 @@ hello = st.builds(
     frame_size=u32,
     daemon=st.booleans(),
 )
-hint = st.builds(Hint, cluster_name=st.text(max_size=40), frame_size=u32, features=u64)
+hint = st.builds(
+    Hint, cluster_name=st.text(max_size=40), frame_size=u32, features=u64, nodelist=st.frozensets(node_id, max_size=5)
+)
 
 
 @st.composite
