@@ -61,7 +61,7 @@ from cpg.payloads import Guarantee
 from cpg.ring import Ring
 from totem.config import Config
 from totem.configuration import Level, RingId
-from totem.errors import ConfigError, MessageTooLong, QueueFull, RingLost, TotemError
+from totem.errors import ConfigError, MessageTooLong, NotReloadable, QueueFull, RingLost, TotemError
 from totem.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ __all__ = [
     "MessageTooLong",
     "NodeVotes",
     "NotJoined",
+    "NotReloadable",
     "NotSupported",
     "OutcomeUnknown",
     "QueueFull",

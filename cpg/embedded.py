@@ -367,8 +367,8 @@ class EmbeddedRing(Ring):
             hash=knet.hash,
             fingerprint=knet.fingerprint,
         )
-        text = "node %d: keys change, as node %d has asked: %s"
-        _log.info(text, self.node_id, asker, transport(transport_figures(self.config)), extra=extra(fields))
+        text = "node %d: keys change: %s; they are accepted, and used as soon as a reload of all nodes asks for it"
+        _log.info(text, self.node_id, transport(transport_figures(self.config)), extra=extra(fields))
 
     def _announce(self, messages: Sequence[bytes], guarantee: Guarantee = Guarantee.AGREED) -> None:
         """Send an administrator's messages to all nodes, as soon as there is room for them."""

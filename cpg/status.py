@@ -72,7 +72,7 @@ def _link(ring: EmbeddedRing, state: LinkState, now: float) -> dict[str, Any]:
     return {
         "node": state.node_id,
         "link": state.link,
-        "address": ring.config.node(state.node_id).address_on(state.link),
+        "address": next((e.address_on(state.link) for e in ring.config.nodes if e.node_id == state.node_id), ""),
         "up": state.is_up,
         "heard": state.hears,
         "seconds": now - state.since,

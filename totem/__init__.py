@@ -25,7 +25,15 @@ from totem.configuration import (
     TransitionalConfiguration,
 )
 from totem.corosync_conf import load
-from totem.errors import ConfigError, MalformedDatagram, MessageTooLong, QueueFull, RingLost, TotemError
+from totem.errors import (
+    ConfigError,
+    MalformedDatagram,
+    MessageTooLong,
+    NotReloadable,
+    QueueFull,
+    RingLost,
+    TotemError,
+)
 from totem.outbox import ALL
 from totem.processor import Processor, Ready
 from totem.statistics import Statistics
@@ -45,6 +53,7 @@ __all__ = [
     "MessageTooLong",
     "Messages",
     "NodeEntry",
+    "NotReloadable",
     "Processor",
     "QueueFull",
     "Ready",

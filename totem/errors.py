@@ -44,6 +44,10 @@ class AddressUnavailable(ConfigError):
     """
 
 
+class NotReloadable(ConfigError):
+    """A setting that cannot change while the node runs; the text names it. Nothing has changed."""
+
+
 class RingLost(TotemError):
     """This node's part in the ring has ended, for the reason that the text gives; start again to come back."""
 

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, Final
 
 from totem.config import Config, Knet, LinkSettings, NodeEntry, milliseconds
-from totem.errors import ConfigError
+from totem.errors import NotReloadable
 
 _FIXED: Final = (
     ("transport", "totem.transport"),
@@ -71,10 +71,6 @@ _LINK: Final = (
 )
 
 
-class NotReloadable(ConfigError):
-    """A setting that cannot change while the node runs; the text names it."""
-
-
 def changes(old: Config, new: Config, node_id: int) -> tuple[str, ...]:
     """Return what would change at the node, a text for each setting; empty where nothing would.
 
@@ -88,6 +84,7 @@ def changes(old: Config, new: Config, node_id: int) -> tuple[str, ...]:
             _nodes(old, new),
             _values(old, new, "totem.", _TIMES, _in_milliseconds),
             _values(old, new, "totem.", _NUMBERS),
+            _chosen(old, new),
             _values(old.quorum, new.quorum, "quorum.", _QUORUM),
             _knet(old.knet, new.knet),
             _differ("logging", old.logging, new.logging),
@@ -155,6 +152,17 @@ def _nodes(old: Config, new: Config) -> Iterator[str]:
             yield f"node {node_id} is at {addresses} instead of {usual}"
     for node_id in before.keys() - after.keys():
         yield f"node {node_id} ({before[node_id].name}) is removed"
+
+
+def _chosen(old: Config, new: Config) -> Iterator[str]:
+    """Yield what was set by hand and is not, or the reverse: then a ring of ours may choose another value."""
+    before, after = (
+        {*(config.timeouts_configured or ()), *(("token",) if config.token_configured else ())}
+        | ({"window_size or max_messages"} if config.windows_configured else set())
+        for config in (old, new)
+    )
+    yield from (f"totem.{name}: set by hand" for name in sorted(after - before))
+    yield from (f"totem.{name}: no longer set by hand" for name in sorted(before - after))
 
 
 def _knet(old: Knet | None, new: Knet | None) -> Iterator[str]:

@@ -24,7 +24,7 @@ RING = {
     "wait_members",
     "wait_quorate",
 }
-EMBEDDED = {"config", "groups", "links", "on_transitional", "quorum", "statistics"}
+EMBEDDED = {"config", "groups", "links", "on_transitional", "quorum", "reload", "statistics"}
 GROUP = {
     "batches",
     "flush",

@@ -8,8 +8,7 @@ import trio
 import cpg
 from cpg.cli.demo import free_ports
 from totem.config import Config, NodeEntry, Quorum
-from totem.errors import ConfigError
-from totem.reconfiguration import NotReloadable
+from totem.errors import ConfigError, NotReloadable
 
 PROVIDER = "corosync_votequorum"
 

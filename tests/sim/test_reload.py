@@ -163,3 +163,45 @@ def test_a_node_with_an_old_file_is_kept_out_of_the_ring_that_is_good():
     cluster[3].reload(config)
     cluster.form(1, 2, 3, 4)
     judge(cluster)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(4))
+def test_reloads_between_crashes_and_partitions(kind, seed):
+    """A node is added and later removed as the documents say, while others crash, are parted, and start again."""
+    dice = random.Random(f"{kind} {seed}")
+    count = dice.randint(4, 9)
+    cluster, config = running(count, count, kind=kind, seed=seed)
+    others, new = list(range(1, count)), count
+
+    def trouble():
+        chatter(cluster, dice.uniform(0.1, 1.0), step=0.02)
+        match dice.choice(("crash", "part", "nothing", "nothing")):
+            case "crash":
+                node = cluster[dice.choice(others)]
+                node.crash(dice.choice((0, 3)))
+                chatter(cluster, dice.uniform(0.1, 6.0), step=0.05)
+                if node.running:
+                    node.crash()
+                node.start()
+            case "part":
+                part = set(dice.sample(list(cluster.nodes), dice.randint(1, count - 1)))
+                cluster.network.partition(part, set(cluster.nodes) - part)
+                chatter(cluster, dice.uniform(0.1, 6.0), step=0.05)
+                cluster.network.heal()
+
+    def reload_all(new_config):
+        for node_id in dice.sample(others, len(others)):
+            cluster[node_id].reload(new_config)
+            trouble()
+
+    reload_all(config)
+    cluster.start(new)
+    cluster.form(limit=200.0)
+    trouble()
+    cluster.form(limit=200.0)
+    cluster[new].leave()
+    cluster.form(limit=200.0)
+    reload_all(without(config, new))
+    cluster.form(*others, limit=200.0)
+    judge(cluster)

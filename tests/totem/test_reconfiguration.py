@@ -1,11 +1,13 @@
 """What may change between two configurations of a node that runs."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
-from totem.config import Config, Knet, LinkSettings, Logging, NodeEntry, Quorum, UserRule
-from totem.reconfiguration import NotReloadable, changes, with_members
+from totem import reconfiguration
+from totem.config import Config, Daemon, Knet, LinkSettings, Logging, NodeEntry, Quorum, UserRule
+from totem.errors import NotReloadable
+from totem.reconfiguration import changes, with_members
 
 THREE, FOUR = Config.for_nodes(3), Config.for_nodes(4)
 KEY = bytes(range(200))
@@ -30,7 +32,10 @@ def over_knet(count, *links, **settings):
             ),
         ),
         (replace(THREE, join=0.1), ("totem.join: 100 ms instead of 50 ms",)),
-        (replace(THREE, window_size=80), ("totem.window_size: 80 instead of 50",)),
+        (
+            replace(THREE, window_size=80),
+            ("totem.window_size: 80 instead of 50", "totem.window_size or max_messages: set by hand"),
+        ),
         (replace(THREE, block_unlisted_ips=False), ("totem.block_unlisted_ips: no instead of yes",)),
         (replace(THREE, quorum=Quorum(expected_votes=5)), ("quorum.expected_votes: 5 instead of 0",)),
         (replace(THREE, logging=Logging(debug="on")), ("section logging is another one",)),
@@ -113,3 +118,25 @@ def test_a_member_is_on_links_that_are_added():
     one = over_knet(3)
     two = over_knet(2, LinkSettings(0), LinkSettings(1))
     assert with_members(two, one, {1, 2}) == two
+
+
+def test_what_is_set_by_hand_counts():
+    by_hand = Config.for_nodes(3, token=THREE.token, timeouts_configured=frozenset({"token"}))
+    assert changes(THREE, replace(THREE, window_size=80), 1)[-1] == "totem.window_size or max_messages: set by hand"
+    assert changes(by_hand, THREE, 1) == ("totem.token: no longer set by hand",)
+
+
+def test_every_setting_is_compared():
+    """A field that `changes` does not know would be taken without a word, or never."""
+    fixed = {path for path, _ in reconfiguration._FIXED}
+    parts = {"nodes", "knet", "quorum", "logging", "daemon", "user_rules"}
+    by_hand = {"token_configured", "timeouts_configured", "windows_configured"}
+    known = parts | by_hand | fixed | {*reconfiguration._TIMES, *reconfiguration._NUMBERS}
+    assert {field.name for field in fields(Config)} <= known
+    known = fixed | {f"quorum.{name}" for name in reconfiguration._QUORUM}
+    assert {f"quorum.{field.name}" for field in fields(Quorum)} <= known
+    assert {f"daemon.{field.name}" for field in fields(Daemon)} <= fixed | {"daemon.reserved"}
+    known = {"links", "cipher", "hash", "key", "key_source", *(name for name, _ in reconfiguration._KNET)}
+    assert {field.name for field in fields(Knet)} <= known
+    assert {*LinkSettings._fields} <= {"number", "port", *(name for name, _ in reconfiguration._LINK)}
+    assert {*NodeEntry._fields} <= {"node_id", "name", "address", "port", "votes", "further"}
