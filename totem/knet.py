@@ -213,6 +213,11 @@ class KnetEndpoint:
         self._flush(now)
         self._link_log.advance(now)
 
+    def check(self, now: float) -> None:
+        """Look at once whether all links carry what they did: the ring stalls."""
+        self.links.check(now)
+        self._flush(now)
+
     def watch(self, node_id: int, now: float) -> None:
         """Ping this node often from now on; 0: none."""
         self.links.watch(node_id, now)

@@ -176,6 +176,7 @@ class Node:
             endpoint.close()
             raise
         endpoint.on_refusal = processor.on_refusal
+        processor.on_stall = endpoint.check
         endpoint.drops = processor.counters.drops
         endpoint.notice = processor.diagnostics.notice
         processor.receive_buffer = endpoint.receive_buffer
@@ -193,6 +194,7 @@ class Node:
         processor = self.processor
         self._attend, self._ping = endpoint.attend, endpoint.ping
         endpoint.probing.on_hearing = processor.note_hearing
+        endpoint.probing.on_whole = processor.receive
         endpoint.probing.trials.on_end = processor.on_trial
         endpoint.probing.on_limit = processor.limit_frames
         endpoint.probing.notice = processor.diagnostics.notice

@@ -129,6 +129,8 @@ class Processor:
             self.own_features &= ~Feature.ACCELERATED
         self.on_foreign: Callable[[bytes, float], bool] = lambda datagram, now: False
         """Called with each datagram that is none of totem's; returns whether it is the shell's."""
+        self.on_stall: Callable[[float], None] = lambda now: None
+        """Called when the token moves but a member gets no frames, so that the links may carry less than before."""
         self.receive_buffer = RECEIVE_BUFFER
         """Bytes, as the kernel counts them, that may wait for this processor while it is busy."""
         self.ours: frozenset[int] = frozenset()

@@ -20,6 +20,14 @@ _BY_TIME = 4.0
 _FEW_VISITS = 20
 """Seconds, and visits, after which a stall is long, however few visits a resting ring makes."""
 
+_SEARCH_VISITS = 10
+"""Visits for which the aru must stall until the links look anew for what they carry: by then, what a member lacks has
+been sent again and again."""
+_SEARCH_AGAIN = 1.0
+"""Seconds until they look once more."""
+_YOUNG = 0.5
+"""Seconds of a stall in which the token does not rest, because a search may end it."""
+
 _FIRST = 10.0
 _LONGEST = 300.0
 """Seconds for which a node is excluded, at first and at most: each time twice as long."""
@@ -30,10 +38,11 @@ _MEMORY = 600.0
 class AruStall:
     """How long the aru of a ring has stalled, as one member sees it."""
 
-    __slots__ = ("_since", "_visits", "by_visits", "lasts", "reason")
+    __slots__ = ("_began", "_searched", "_since", "_visits", "by_visits", "lasts", "reason")
 
     def __init__(self) -> None:
         self._since = 0.0
+        self._began = self._searched = -inf
         self._visits = 0
         self.by_visits = 0.0
         """The stall as a multiple of the limit, as Corosync counts it; 0 while the aru moves."""
@@ -51,11 +60,24 @@ class AruStall:
 
     def note_visit(self, limit: int, now: float) -> None:
         """Count a visit on which the same member holds the same aru; `limit` is `fail_recv_const`."""
+        if not self._visits:
+            self._began = now
         self._visits += 1
         seconds = now - self._since
         self.by_visits = min(self._visits / limit if limit else inf, seconds / _BY_VISITS)
         by_time = seconds / _BY_TIME if self._visits >= _FEW_VISITS else 0.0
         self.lasts = max(self.by_visits, by_time)
+
+    def calls_for_search(self, now: float) -> bool:
+        """Return whether the links are to look anew for what they carry; once in a second of a stall."""
+        if self._visits < _SEARCH_VISITS or now < self._searched + _SEARCH_AGAIN:
+            return False
+        self._searched = now
+        return True
+
+    def is_young(self, now: float) -> bool:
+        """Return whether a stall has begun that a search may end."""
+        return bool(self._visits) and now < self._began + _YOUNG
 
 
 class Exclusion(NamedTuple):

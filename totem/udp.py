@@ -160,6 +160,11 @@ class UdpEndpoint:
         self.probing.ping(ours, now)
         self._flush(now)
 
+    def check(self, now: float) -> None:
+        """Look at once whether the paths carry what they did: the ring stalls."""
+        self.probing.check(now)
+        self._flush(now)
+
     def watch(self, node_id: int, now: float) -> None:
         """Ping this node often from now on; 0: none."""
         self.probing.watch(node_id, now)
@@ -192,13 +197,31 @@ class UdpEndpoint:
     def send(self, target: int, train: Sequence[bytes]) -> None:
         """Send frames, in order, to one node or to `ALL` others."""
         self._sent.note(train)
-        if target == ALL:
-            places: Sequence[tuple[object, ...]] = self._everybody
+        narrow = self.probing.narrow
+        if narrow and len(max(train, key=len)) > min(narrow.values()) and (target == ALL or target in narrow):
+            self._send_around(target, train)
+        elif target == ALL:
+            self._send_train(self._everybody, train)
         elif target in self._places:
-            places = (self._places[target],)
+            self._send_train((self._places[target],), train)
         else:
             self.drops["unknown target"] += len(train)
-            return
+
+    def _send_around(self, target: int, train: Sequence[bytes]) -> None:
+        """Send frames, in pieces to the nodes whose paths do not carry them whole."""
+        narrow = self.probing.narrow
+        has_all = target == ALL and self._group is not None
+        if has_all:
+            self._send_train(self._everybody, train)
+        elif target == ALL:
+            self._send_train([place for node_id, place in self._places.items() if node_id not in narrow], train)
+        for node_id in narrow if target == ALL else (target,):
+            frames = [frame for frame in train if len(frame) > narrow[node_id]] if has_all else train
+            pieces = self.probing.cut(node_id, frames)
+            self._sent.note(pieces)
+            self._send_train((self._places[node_id],), pieces)
+
+    def _send_train(self, places: Sequence[tuple[object, ...]], train: Sequence[bytes]) -> None:
         if not self.trains_out or len(train) == 1:
             self._send_plain(places, train)
             return

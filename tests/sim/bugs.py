@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.sim import death_scenarios as deaths
-from tests.sim import knet_scenarios, scenarios
+from tests.sim import knet_scenarios, scenarios, test_narrow
 from tests.sim import test_reload as reloads
 from tests.totem import test_accusations, test_sockets
 from tests.totem import test_hostile as hostile
@@ -47,6 +47,7 @@ from totem.states.gather import Gather
 from totem.states.operational import Operational
 from totem.states.ordering import Ordering
 from totem.states.recovery import Recovery
+from totem.testing.simulated_links import SimulatedProbing
 from totem.testing.soak import Worlds
 from totem.timers import Timer
 from totem.token_passing import TokenPassing
@@ -312,6 +313,25 @@ BUGS = [
         LINK_BUGS,
         [instead(Links, "_tell_number", lambda self, now: None)],
         knet_scenarios.numbers_go_round_without_zero,
+    ),
+    # What paths carry.
+    Bug(
+        "look for a narrow path in the next search only",
+        "B3 of faults",
+        [instead(AruStall, "calls_for_search", lambda self, now: False)],
+        partial(test_narrow.test_a_path_that_becomes_narrow_costs_a_second, "udpu", 1, 3),
+    ),
+    Bug(
+        "let the token rest while a search may end the stall",
+        "B3 of faults",
+        [instead(AruStall, "is_young", lambda self, now: False)],
+        partial(test_narrow.test_a_path_that_becomes_narrow_costs_a_second, "knet", 1, 3),
+    ),
+    Bug(
+        "send again what the path does not carry",
+        "B3 of faults",
+        [instead(SimulatedProbing, "cut", lambda self, node_id, datagram: [datagram])],
+        partial(test_narrow.test_a_path_that_becomes_narrow_costs_a_second, "udpu", 1, 3),
     ),
     # Who does not receive.
     Bug(

@@ -97,3 +97,24 @@ def test_a_node_that_has_left_is_named_so_and_pinged_no_more(ring, lines):
     ring.endpoints[1].ping({2, 3}, ring.now)
     ring.run(1)
     assert [state.ups for state in ring.endpoints[1].link_states()] == [2, 1]
+
+
+def test_frames_go_in_pieces_where_the_path_is_narrow(ring):
+    ring.run(2)
+    got = {node_id: [] for node_id in ring.endpoints}
+    for node_id, endpoint in ring.endpoints.items():
+        endpoint.probing.on_whole = lambda datagram, now, node_id=node_id: got[node_id].append(datagram)
+    ring.endpoints[1].probing.narrow[3] = 600
+    train = [bytes([k]) * 1400 for k in range(5)] + [b"small" * 10]
+    ring.endpoints[1].send(0, train)
+    ring.endpoints[1].send(3, train[:1])
+    ring.endpoints[1].send(2, train[:1])
+    whole = {node_id: [] for node_id in (2, 3)}
+    for node_id, frames in whole.items():
+        for datagram in ring.endpoints[node_id].drain(1000):
+            if not ring.endpoints[node_id].hear(datagram, ring.now):
+                frames.append(datagram)
+    assert sorted(whole[2]) == sorted([*train, train[0]])
+    assert got[2] == []
+    assert got[3] == [*train[:5], train[0]]
+    assert b"small" * 10 in whole[3]

@@ -375,6 +375,14 @@ class Links:
                 self._probe(peer, link, path, now)
         self._set_deadline()
 
+    def check(self, now: float) -> None:
+        """Look at once whether all paths carry what they did: the ring stalls."""
+        for peer in self._peers.values():
+            for link, path in peer.paths.items():
+                path.check(now)
+                self._probe(peer, link, path, now)
+        self._set_deadline()
+
     # ---- what the kernel says
 
     def too_large(self, link: int, node_id: int, mtu: int, now: float) -> None:

@@ -28,6 +28,9 @@ ATTEMPTS: Final = 2
 """Probes of one size, before it counts as too large."""
 FIRST_BACKOFF: Final = 10
 """Multiple of the timeout after which a path is down that was configured or lost just now; one less each second."""
+HURRY: Final = 0.1
+HURRY_ROUNDS: Final = 8
+"""Seconds, or times there and back, for the answer to a probe while a ring waits for it."""
 RETRY: Final = 1.0
 """Seconds until a search for the MTU that has found nothing begins again."""
 SUSPICION: Final = 0.2
@@ -128,6 +131,8 @@ class Path:
         self._samples = 0
         self.has_lost = False
         """Whether a size that leaves this machine has got no answer in the last search."""
+        self._hurries = False
+        """Whether this search is one of `check`."""
         self._good = 0
         self._bad = LARGEST_PACKET + 1
         self._attempt: Attempt | None = None
@@ -322,12 +327,21 @@ class Path:
     def sent_probe(self, now: float) -> None:
         """Note that the probe of `due_probe` has left, or was refused (`refused`)."""
         assert self._attempt is not None
-        self._attempt = self._attempt._replace(until=now + self._patience)
+        patience = self._patience
+        if self._hurries:
+            patience = min(patience, max(HURRY, HURRY_ROUNDS * self.latency))
+        self._attempt = self._attempt._replace(until=now + patience)
 
     def search(self, now: float) -> None:
         """Look for the MTU anew, if the path is up: packets are sealed otherwise from now on."""
         if self.is_up and not self._fixed:
             self._search(now)
+
+    def check(self, now: float) -> None:
+        """Look at once and in a hurry whether the path still carries what it did: large packets seem to be lost."""
+        if self.is_up and not self._fixed and (not self.is_searching or not self._hurries):
+            self._search(now)
+            self._hurries = True
 
     def refused(self, mtu: int, now: float) -> None:
         """Take what the kernel says: packets of more than `mtu` bytes do not leave this machine."""
@@ -351,7 +365,7 @@ class Path:
 
     def _search(self, now: float) -> None:
         self._good, self._bad = 0, LARGEST_PACKET + 1
-        self.has_lost = False
+        self.has_lost = self._hurries = False
         self._next_search = inf
         self._try(LARGEST_PACKET)
 
@@ -377,6 +391,9 @@ class Path:
             self._attempt = Attempt(attempt.size, attempt.number + 1, -inf)
             return None
         self._bad, self.has_lost = attempt.size, True
+        if attempt.size <= SMALLEST_MTU // 2 and self._hurries:
+            self._attempt, self._next_search = None, now + RETRY  # all is lost, whatever its size
+            return None
         if attempt.size <= SMALLEST_MTU // 2:
             before, self.mtu = self.mtu, 0
             self._attempt, self._next_search = None, now + RETRY

@@ -31,6 +31,7 @@ from totem.config import IP_UDP_HEADERS, MIN_NETMTU, Config, LinkSettings
 from totem.hearing import NEITHER, Hearing
 from totem.links.machine import LinkChange, LinkState
 from totem.links.path import Path, PathChange
+from totem.links.pieces import Pieces, cut
 from totem.links.trials import Trials
 from totem.wire import probes
 from totem.wire.probes import ProbePacket
@@ -63,6 +64,12 @@ class Probing:
         self.on_hearing: Callable[[int, Hearing, float], None] = lambda node_id, hearing, now: None
         """Called when it changes who hears whom between this node and another one."""
         self.trials = Trials()
+        self.on_whole: Callable[[bytes, float], None] = lambda datagram, now: None
+        """Called with a datagram of totem that has come in pieces."""
+        self.narrow: dict[int, int] = {}
+        """Bytes of the longest datagram on each path that carries less than the configuration says, by node."""
+        self._number = 0
+        self._pieces: dict[int, Pieces] = {}
         self._node_id = node_id
         self._largest = config.netmtu
         self._headers = IP_UDP_HEADERS[config.ip_family]
@@ -106,6 +113,8 @@ class Probing:
         for node_id in self._paths.keys() - others:
             self._former[node_id] = path = self._paths.pop(node_id)
             self._came.pop(node_id, None)
+            self._pieces.pop(node_id, None)
+            self.narrow.pop(node_id, None)
             self._note_change(node_id, path, path.stop(now))
             self._say_hearing(node_id, NEITHER, now)
         for node_id in sorted(others - self._paths.keys()):
@@ -127,6 +136,13 @@ class Probing:
         self._set_limit()
         if self._found:
             self._tell()
+
+    def check(self, now: float) -> None:
+        """Look at once whether the paths carry what they did: a ring of ours stalls."""
+        for node_id, path in self._paths.items() if self._members else ():
+            path.check(now)
+            self._probe(node_id, path, now)
+        self._set_deadline()
 
     def states(self) -> tuple[LinkState, ...]:
         """Return the links to all other nodes of ours, by node; those that have left are down."""
@@ -205,7 +221,7 @@ class Probing:
         """Take a datagram, if it is one of these; return whether it is."""
         said = probes.decode(datagram)
         if said is None:
-            return False
+            return self._receive_piece(datagram, now)
         node_id = said.node_id
         path = self._paths.get(node_id)
         if path is None:
@@ -231,6 +247,28 @@ class Probing:
         self._note_hearing(node_id, path, now)
         self.deadline = min(self.deadline, path.deadline)  # one that has moved later costs a look
         return True
+
+    def _receive_piece(self, datagram: bytes, now: float) -> bool:
+        said = probes.decode_piece(datagram)
+        if said is None:
+            return False
+        if said.node_id in self._paths:
+            whole = self._pieces.setdefault(said.node_id, Pieces()).add(said)
+            if whole is not None and not whole.startswith(probes.MAGIC):
+                self.on_whole(whole, now)
+        return True
+
+    def cut(self, node_id: int, train: Iterable[bytes]) -> list[bytes]:
+        """Return frames as they go to a node on a narrow path: those that it does not carry in pieces."""
+        room = self.narrow[node_id]
+        datagrams: list[bytes] = []
+        for frame in train:
+            if len(frame) <= room:
+                datagrams.append(frame)
+            else:
+                self._number = (self._number + 1) % 2**32
+                datagrams += cut(frame, self._number, self._node_id, room)
+        return datagrams
 
     def _on_beat(self, said: ProbePacket, path: Path, now: float) -> None:
         self._came[said.node_id] = said.value, now
@@ -286,6 +324,9 @@ class Probing:
         self._note_change(node_id, path, change)
         if path.mtu and (path.has_lost or not path.is_searching) and self._found.get(node_id) != path.mtu:
             self._found[node_id] = path.mtu
+            self.narrow.pop(node_id, None)
+            if path.mtu < self._largest:
+                self.narrow[node_id] = path.mtu - self._headers
             self._set_limit()
             self._tell()
         if path.is_searching or not path.mtu or self._named.get(node_id, self._largest) == path.mtu:

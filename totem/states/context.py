@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Protocol
 
 from totem.config import Config
@@ -47,6 +48,8 @@ class StateContext(Protocol):
     new_ring: Ring | None
     filing: Ring | None
     syncing: bool
+
+    on_stall: Callable[[float], None]
 
     @property
     def told_nodelist(self) -> frozenset[int]:

@@ -84,7 +84,7 @@ class Ordering(StateHandler):
         ring.seen_token_seq = token.token_seq
         if not self.conclude_visit(token, now):
             return
-        if self._may_rest(ring, token):
+        if self._may_rest(ring, token, now):
             processor.tokens.rest(ring, token, now)
         else:
             processor.tokens.forward(ring, token, now)
@@ -116,14 +116,17 @@ class Ordering(StateHandler):
         return train
 
     @staticmethod
-    def _may_rest(ring: Ring, token: Token) -> bool:
+    def _may_rest(ring: Ring, token: Token, now: float) -> bool:
         """Return whether the token may stay here until a member has something to send.
 
-        A forged token may say for ever that the ring is not quiet; it counts no longer than in Corosync.
+        A forged token may say for ever that the ring is not quiet; it counts no longer than in Corosync, or half a
+        second, in which a pure ring finds out what its links carry.
         """
         if not ring.token_held or ring.keeper != ring.node_id:
             return False
-        return ring.is_quiet(token) or ring.unchanged > REAL_REST_AFTER
+        if ring.is_quiet(token):
+            return True
+        return ring.unchanged > REAL_REST_AFTER and not (ring.pure and ring.stall.is_young(now))
 
     def _go_on(self, now: float) -> None:
         """Pass on a token that rests here; what was queued meanwhile goes first.
@@ -230,9 +233,13 @@ class Ordering(StateHandler):
         """Return whether a member has held the aru for so long that the ring has gone on without one (A9)."""
         stall = ring.stall
         if token.aru_holder == 0 or token.aru != ring.forwarded_aru:
+            if ring.pure and stall.lasts:  # all must learn what is safe by now before the token rests
+                ring.unchanged, ring.token_held = -1, False
             stall.end(now)
             return False
         stall.note_visit(self.processor.config.fail_recv_const, now)
+        if stall.calls_for_search(now):
+            self.processor.on_stall(now)
         if stall.lasts <= 1:
             return False
         frame = ring.window.get(after(token.aru))

@@ -511,10 +511,12 @@ class SimulatedNode:
                 for receiver in self._receivers(target):
                     if self._fuse:
                         self._burn()
-                    if datagram.startswith(probes.MAGIC):
-                        network.send_probe(self.node_id, receiver, datagram)
-                    else:
-                        network.send(self.node_id, receiver, datagram)
+                    pieces = self.probing.cut(receiver, datagram) if self.probing is not None else [datagram]
+                    for piece in pieces:
+                        if piece.startswith(probes.MAGIC):
+                            network.send_probe(self.node_id, receiver, piece)
+                        else:
+                            network.send(self.node_id, receiver, piece)
         events = self.trace.events
         for delivery in ready.deliveries:
             if self._fuse:
@@ -674,7 +676,10 @@ class Cluster:
                 machine._seq = self.first_number
             elif isinstance(machine, KnetModel):
                 machine.tx_seq_num = self.first_number
-        return SimulatedLinks(machine, self.network, self.config, node.node_id, node.mtus)
+        links = SimulatedLinks(machine, self.network, self.config, node.node_id, node.mtus)
+        if isinstance(node.machine, Processor):
+            node.machine.on_stall = links.check
+        return links
 
     def open_probing(self, node: SimulatedNode) -> SimulatedProbing | None:
         """Make the links machine of a new process; None over knet, which has another one, and for real nodes."""

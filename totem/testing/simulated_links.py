@@ -105,6 +105,8 @@ class SimulatedProbing:
         probing.on_hearing = processor.note_hearing
         probing.trials.on_end = processor.on_trial
         processor.on_foreign = self._hear
+        processor.on_stall = self._check
+        probing.on_whole = processor.receive
 
     @property
     def deadline(self) -> float:
@@ -133,6 +135,10 @@ class SimulatedProbing:
         self.machine.reconfigure(config, self._network.now)
         self._flush()
 
+    def cut(self, node_id: int, datagram: bytes) -> list[bytes]:
+        """Return a datagram as it goes to a node: in pieces where its path is too narrow."""
+        return self.machine.cut(node_id, (datagram,)) if node_id in self.machine.narrow else [datagram]
+
     def on_refusal(self, node_id: int, now: float) -> None:
         """Hear that the machine of a node has refused a datagram."""
         self.machine.unreachable(node_id, now)
@@ -141,6 +147,10 @@ class SimulatedProbing:
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether nodes answer."""
         self.machine.try_nodes(node_ids, now)
+        self._flush()
+
+    def _check(self, now: float) -> None:
+        self.machine.check(now)
         self._flush()
 
     def _hear(self, datagram: bytes, now: float) -> bool:
@@ -240,6 +250,12 @@ class SimulatedLinks:
             self.machine.delay(late)
         self.machine.advance(now)
         self._flush(step)
+
+    def check(self, now: float) -> None:
+        """Look at once whether all links carry what they did."""
+        if isinstance(self.machine, Links):
+            self.machine.check(now)
+            self._flush(lambda: None)
 
     def watch(self, node_id: int, now: float) -> None:
         """Look often whether a node answers."""
