@@ -26,7 +26,7 @@ The tour, from the top down:
 - `Group` is one membership: callbacks (`on_message`, `on_confchg`, ...) or iteration (`async for event in group`, or
   `group.batches()` for speed), `send`, `send_nowait`, `flush`.
 - `Message`, `Confchg`, `Transitional`, `TotemConfchg`, `Quorum` are the events of its stream. `Member` and `Reason` are
-  parts of them. A ring has `Link` beside them (`on_link`): the state of its links over transport knet.
+  parts of them. A ring has `Link` beside them (`on_link`): the state of its links to other nodes.
 - A message that is sent with the `Guarantee` `SAFE` is delivered only when every node of the ring is known to have it.
   The `level` of a `Message` says what was reached (`Level`). `AGREED` is the default, `SAFE_OR_AGREED` accepts both.
 - Errors are `TotemError`s: `RingLost`, `SlowConsumer`, `AlreadyJoined`, `QueueFull`, `MessageTooLong`, `ConfigError`,

@@ -75,7 +75,9 @@ class Quorum(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link to another node has come up, gone down, or carries larger or smaller packets (transport knet).
+    """A link to another node has come up, gone down, or carries larger or smaller packets.
+
+    With transports `udpu` and `udp` there is one, numbered 0, to each node of this package that has been heard.
 
     It is of a ring, not of its groups: what this node alone sees, in no order with what all see.
     """

@@ -117,7 +117,7 @@ class Ring(Block, ABC):
     def on_link(self, callback: OnLink) -> OnLink:
         """Call `callback(node_id, link, up, mtu, since)` for each link to another node, and each change. A decorator.
 
-        Only transport knet has links. See `Link` for the arguments.
+        See `Link` for the arguments.
         """
         registered = self._register(Link, callback)
         if callback is not None:

@@ -263,8 +263,8 @@ class CPG:
     def on_link(self, callback: AnyCallback) -> AnyCallback:
         """Call `callback(node_id, link, up, mtu, since)` for each link to another node, and for changes.
 
-        Only transport knet has links. Of several changes that wait, each link's last one is dispatched. It needs no
-        group, only a connection (`connect`).
+        Of several changes that wait, each link's last one is dispatched. It needs no group, only a connection
+        (`connect`).
         """
         with self._changed:
             self._register(Link, callback)

@@ -100,7 +100,9 @@ class CfgSession(LibqbSession):
             links = {link: self._link(entry, link) for entry in listed for link in config.link_numbers}
             reachable = any(is_up for is_up, _ in links.values())
         else:
-            reachable = node_id in self._node.node_ids
+            # To a node of this package there is a link whose state is known; of any other one, whether it is a member.
+            up = {link.node_id: link.is_up for link in self._node.links}
+            reachable = up.get(node_id, node_id in self._node.node_ids)
             # As Corosync over udpu: the one link comes from the requested node, and leads nowhere;
             # and its MTU is without the bytes that frames need for themselves.
             mtu = config.netmtu - 2 * MCAST_HEADER

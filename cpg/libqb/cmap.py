@@ -230,7 +230,7 @@ class Cmap:
         yield from self._link_statistics()
 
     def _link_statistics(self) -> Iterator[tuple[str, Value]]:
-        for state in self.node.links:
+        for state in self.node.links if self.node.config.knet is not None else ():
             prefix = f"stats.knet.node{state.node_id}.link{state.link}."
             yield prefix + "enabled", uint8(1)
             yield prefix + "connected", uint8(state.is_up)

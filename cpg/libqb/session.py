@@ -56,7 +56,7 @@ class Node(Protocol):
 
     @property
     def links(self) -> tuple[LinkState, ...]:
-        """The links to all other nodes, with transport knet."""
+        """The links to all other nodes; with transports udpu and udp to those of this package."""
 
     def statistics(self) -> Statistics:
         """Return the processor's counters."""

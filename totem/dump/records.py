@@ -22,11 +22,12 @@ from totem.wire import codec, evidence, layout, probes, schema
 
 _OWN_KINDS: Final = {
     probes.PING: knet.PING,
+    probes.BEAT: knet.PING,
     probes.PONG: knet.PONG,
     probes.PROBE: knet.PROBE,
     probes.REPLY: knet.PROBE_REPLY,
 }
-"""What members of a ring of ours say to each other on udpu and udp, beside totem."""
+"""What nodes of ours say to each other on udpu and udp, beside totem."""
 KINDS: Final = {
     layout.TYPE_TOKEN: "token",
     layout.TYPE_MCAST: "mcast",
@@ -201,6 +202,10 @@ class Reader:
         own = probes.decode(payload)
         if own is not None:
             return Record(datagram, _OWN_KINDS[own.kind], own.node_id, notes=[_size_note(own), *_cut_note(datagram)])
+        piece = probes.decode_piece(payload)
+        if piece is not None:
+            notes = [f"part {piece.part + 1} of {piece.parts} of datagram {piece.number}", *_cut_note(datagram)]
+            return Record(datagram, knet.FRAGMENT, piece.node_id, notes=notes)
         said = evidence.decode(payload)
         if said is not None:
             notes = [f"{_SAYINGS[said.saying]} {said.accused}, ring {said.ring_id}"]

@@ -8,5 +8,6 @@ machine (`machine.Links`) has no socket and no clock: datagrams and time go in, 
     arrivals     what one other node sends: numbers, duplicates, fragments
     crypto       packets sealed and opened
     keyring      keys that change
-    probing      what paths carry in a ring of ours, on udpu and udp
+    probing      who hears whom, and what paths carry, among nodes of ours on udpu and udp
+    pieces       frames that a path does not carry whole
 """

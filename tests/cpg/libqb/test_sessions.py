@@ -458,6 +458,19 @@ def test_links_of_knet_in_cfg(knet, client):
     assert strings(addresses[32:], 16) == [b"\x0a\x4d\0\3", b"\x0a\x4e\0\3"]
 
 
+def test_links_of_udpu(node, client):
+    """Each node's own link, where its state is known; nothing in the statistics, which are knet's."""
+    session = Cfg(node).open(client)
+    for is_up in (True, False):
+        node.links = (LinkState(2, 0, is_up, 5.0, 1500, 1472, 0.1, 0.1, 0.1, 7, 1, 0, True, {}, {}),)
+        (status,) = session.take([request(9, struct.pack("<I4xI4x", 2, 1))])
+        assert struct.unpack_from("<IIB", status, 24) == (1, 2, is_up)
+        assert struct.unpack_from("<3B", status, 40) == (1, is_up, 0)
+    (rings,) = session.take([request(0)])
+    assert strings(rings[32 + 2048 :], 512)[:2] == [b"OK", b""]
+    assert not [name for name in Cmap(node).values(1) if name.startswith("stats.knet")]
+
+
 def test_links_of_knet_in_cmap(knet):
     service = Cmap(knet)
     values, statistics = service.values(0), service.values(1)

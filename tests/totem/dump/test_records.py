@@ -457,6 +457,7 @@ def test_a_change_of_votes():
     [
         (ProbePacket(probes.PING, 3, 0, 5), "ping", "what passes is not known yet"),
         (ProbePacket(probes.PONG, 3, 1500, 5), "pong", "1500 bytes pass to all"),
+        (ProbePacket(probes.BEAT, 3, 1500, 5, 4, 0.1), "ping", "1500 bytes pass to all"),
         (ProbePacket(probes.PROBE, 3, 1300, 1400), "probe", "packets of 1400 bytes; 1300 bytes pass to all"),
         (ProbePacket(probes.REPLY, 3, 0, 1400), "probe_reply", "packets of 1400 bytes; what passes is not known yet"),
     ],
@@ -481,3 +482,10 @@ def test_what_members_say_of_an_accused_one_is_told(saying, text):
     assert (record.kind, record.node, record.notes, record.faults) == ("evidence", 3, [text], [])
     assert any(text in line for line in Writer().lines(record))
     assert json.loads(to_json(record))["type"] == "evidence"
+
+
+def test_pieces_of_a_datagram_are_named():
+    (record,) = take(probes.piece(3, 17, 1, 3, b"part"))
+    assert (record.kind, record.node, record.faults) == ("fragment", 3, [])
+    assert record.notes == ["part 2 of 3 of datagram 17"]
+    assert json.loads(to_json(record))["type"] == "fragment"
