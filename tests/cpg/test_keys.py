@@ -113,3 +113,26 @@ async def test_a_node_that_cannot_read_the_new_key_keeps_its_own_and_says_why(fi
                 assert "not reloaded, the former configuration stays in force: " in caplog.text
                 assert str(key) in caplog.text
                 assert one.config.knet.cipher == two.config.knet.cipher == "aes256"
+
+
+async def test_a_reload_here_accepts_a_key_and_a_reload_everywhere_uses_it(files):
+    async with cpg.open_ring(files.path, 1) as one, cpg.open_ring(files.path, 2) as two:
+        with trio.fail_after(30):
+            await two.wait_members(2)
+            before = one.ring_id
+            files.write("aes128", "sha512")
+            async with one.join("chat") as group:
+                for ring in (one, two):
+                    (change,) = await ring.reload()
+                    assert change.startswith("keys: cipher aes128, hash sha512")
+                    await group.send(b"sealed as before")
+                    await group.flush()
+                    assert ring._shell.keys.has_accepted
+                    assert ring._shell.keys.links._keys.settings.cipher == "aes256"
+                assert await two._reload_everywhere() == ()
+                while any(ring._shell.keys.has_accepted for ring in (one, two)):
+                    await trio.sleep(0.01)
+                await group.send(b"sealed otherwise")
+                await group.flush()
+            assert {ring._shell.keys.links._keys.settings.cipher for ring in (one, two)} == {"aes128"}
+            assert one.ring_id == two.ring_id == before

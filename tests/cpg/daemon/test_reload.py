@@ -16,15 +16,17 @@ from tests.cpg.processes import CONFIG, run
 class File:
     """The configuration of one node, at addresses that all nodes of the test share."""
 
-    def __init__(self, folder, ports, nodes):
+    def __init__(self, folder, ports, nodes, transport):
         folder.mkdir()
-        self.folder, self._ports = folder, ports
+        self.folder, self._ports, self._transport = folder, ports, transport
         self.path = str(folder / "ring.conf")
         self.write(nodes)
 
     def write(self, nodes, more="", **settings):
-        listed = "".join(NODE.format(node=node, port=self._ports[node - 1]) for node in nodes)
-        text = CONFIG.format(token=600, folder=self.folder, nodes=listed)
+        listed = [NODE.format(node=node, port=self._ports[node - 1]) for node in nodes]
+        listed = [text.replace("127.0.0.1", f"127.0.0.{node}") for node, text in zip(nodes, listed, strict=True)]
+        text = CONFIG.format(token=600, folder=self.folder, nodes="".join(listed))
+        text = text.replace("transport: udpu", f"transport: {self._transport}")
         for name, value in settings.items():
             text = text.replace("totem {", f"totem {{\n    {name}: {value}", 1)
         (self.folder / "ring.conf").write_text(text + more)
@@ -33,9 +35,9 @@ class File:
 class Machines:
     """Nodes with a daemon and a file each."""
 
-    def __init__(self, folder, count, listed):
+    def __init__(self, folder, count, listed, transport="udpu"):
         ports = free_ports(count)
-        self.files = {node: File(folder / f"n{node}", ports, listed) for node in range(1, count + 1)}
+        self.files = {node: File(folder / f"n{node}", ports, listed, transport) for node in range(1, count + 1)}
         self.daemons = {}
 
     async def start(self, node):
@@ -51,8 +53,8 @@ class Machines:
 
 
 @pytest.fixture
-async def machines(tmp_path):
-    machines = Machines(tmp_path, 3, [1, 2])
+async def machines(tmp_path, request):
+    machines = Machines(tmp_path, 3, [1, 2], getattr(request, "param", "udpu"))
     try:
         with trio.fail_after(60):
             for node in (1, 2):
@@ -63,6 +65,7 @@ async def machines(tmp_path):
             daemon.close()
 
 
+@pytest.mark.parametrize("machines", ["udpu", "udp", "knet"], indirect=True)
 async def test_a_node_is_added_and_removed_while_others_talk(machines):
     """No message is lost, and there is no change of ring but when the node comes and when it goes."""
     async with cpg.connect(machines.daemons[1].path) as one, cpg.connect(machines.daemons[2].path) as two:
@@ -114,14 +117,14 @@ async def test_cpg_reload_has_all_nodes_read_their_files(machines):
         machines.files[node].write([1, 2, 3])
     code, out, err = await run("reload", "--socket", str(machines.daemons[1].path))
     assert (code, err) == (0, "")
-    assert "reloaded: node 3 (node3, 127.0.0.1) is added\n" in out
+    assert "reloaded: node 3 (node3, 127.0.0.3) is added\n" in out
     code, out, _ = await run("reload", "--here", "--socket", str(machines.daemons[1].path))
     assert (code, out) == (0, "nothing has changed\n")
     await machines.start(3)
     async with cpg.connect(machines.daemons[2].path) as two:
         await two.wait_members(3)
     _, log = await machines.daemons[2].end()
-    assert "node 2: reloaded: node 3 (node3, 127.0.0.1) is added" in log
+    assert "node 2: reloaded: node 3 (node3, 127.0.0.3) is added" in log
 
 
 async def test_what_takes_a_restart_is_refused_and_nothing_changes(machines):
@@ -148,7 +151,7 @@ async def test_the_check_says_what_a_reload_would_change(machines):
 
     assert await checked() == (0, ["cpgd runs with the same settings"])
     machines.files[1].write([1, 2, 3])
-    assert await checked() == (0, ["a reload would change: node 3 (node3, 127.0.0.1) is added"])
+    assert await checked() == (0, ["a reload would change: node 3 (node3, 127.0.0.3) is added"])
     machines.files[1].write([1, 2], netmtu=9000)
     refusal = "totem.netmtu is 1500 and would be 9000: this takes a restart of the node"
     assert await checked() == (1, [f"cpgd, which runs, would not reload it: {refusal}"])

@@ -180,3 +180,29 @@ async def test_log_files_are_opened_again(has_libraries, tmp_path):
         ring.corosyncs[1].send_signal(signal.SIGHUP)
         await until(log.exists)
         assert "reloaded: nothing has changed" not in moved.read_text()
+
+
+@pytest.mark.parametrize("transport", ["udpu", "knet"])
+@pytest.mark.parametrize("asked", [1, 2])
+async def test_nodes_come_and_go_beside_a_real_node(has_libraries, tmp_path, transport, asked):
+    """Node 2 is a Corosync: a reload that is asked for at either is one of both."""
+    with RingOfOurs(tmp_path, 3, real=(2,), transport=transport) as ring:
+        whole, third = {node: ring.config[node].read_text() for node in (1, 2)}, section(ring, 3)
+        for node in (1, 2):
+            rewrite(ring, node, third, "")
+        await ring.start_corosync(1, 2)
+        await ring.wait_ring(1, 2)
+        before = rings(ring, 1)
+        for added in (True, False):
+            for node in (1, 2):
+                ring.config[node].write_text(whole[node] if added else whole[node].replace(third, ""))
+            assert "ERROR" not in ring.place(asked).run("corosync-cfgtool", "-R")
+            for node in (1, 2):
+                await until(lambda node=node, added=added: ("node3" in ring.cmap(node, "nodelist.").values()) is added)
+                await until(lambda node=node, added=added: expected_votes(ring, node) == 2 + added)
+            if added:
+                await ring.start_corosync(3)
+                await ring.wait_ring(1, 2, 3)
+                await ring.stop_corosync(3)
+                await ring.wait_ring(1, 2)
+        assert rings(ring, 1) == before + 2
