@@ -163,6 +163,9 @@ class Links:
         assert config.knet is not None
         self._keys.reconfigure(config.knet)
         self._set_nodes(config, now)
+        self.trials.keep(self._peers)
+        self._departures = [one for one in self._departures if (one.node_id, one.link) in self._sources]
+        self._changes = [one for one in self._changes if (one.node_id, one.link) in self._sources]
         for peer in self._peers.values():
             self._choose(peer)
         self._set_room()
@@ -387,6 +390,8 @@ class Links:
 
     def too_large(self, link: int, node_id: int, mtu: int, now: float) -> None:
         """Note that packets of more than `mtu` bytes cannot leave for a node over a link."""
+        if (node_id, link) not in self._sources:
+            return  # removed meanwhile
         peer = self._peers[node_id]
         path = peer.paths[link]
         path.refused(mtu, now)
@@ -395,8 +400,9 @@ class Links:
 
     def unreachable(self, link: int, node_id: int, now: float) -> None:
         """Note that the machine of a node, or one on the way, seems to refuse what is sent to it over a link."""
-        self._peers[node_id].paths[link].suspect(now)
-        self.advance(now)
+        if (node_id, link) in self._sources:  # else it was removed meanwhile
+            self._peers[node_id].paths[link].suspect(now)
+            self.advance(now)
 
     def watch(self, watched: int, now: float) -> None:
         """Ping this node often from now on, and no other one; 0: none."""

@@ -105,6 +105,8 @@ class Probing:
             for node_id in known.keys() - self._nodelist:
                 del known[node_id]
         self._changes = [change for change in self._changes if change.node_id in self._nodelist]
+        self._outgoing = [(node_id, datagram) for node_id, datagram in self._outgoing if node_id in self._nodelist]
+        self.trials.keep(self._nodelist)
 
     def ping(self, ours: Collection[int], now: float) -> None:
         """Ping these nodes, and nobody else, from now on."""

@@ -7,7 +7,7 @@ that was paused itself goes on when that node does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from typing import Final
 
@@ -39,6 +39,11 @@ class Trials:
     def begin(self, node_id: int, now: float) -> None:
         """Try a node; one that is on trial already goes on."""
         self._trials.setdefault(node_id, _Trial(now))
+        self._set_deadline()
+
+    def keep(self, node_ids: Collection[int]) -> None:
+        """Forget the trials of all other nodes, without a word."""
+        self._trials = {node_id: trial for node_id, trial in self._trials.items() if node_id in node_ids}
         self._set_deadline()
 
     def advance(self, now: float) -> list[tuple[int, int]]:
