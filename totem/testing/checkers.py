@@ -308,7 +308,7 @@ def causal_delivery(history: History) -> Iterator[str]:
 def _last_known(ring: RingHistory, message: SentMessage) -> SentMessage | None:
     """Return the last message of this ring that the sender had been given when it handed this one over."""
     at = message.sent_at
-    if at is None or not message.known or at.ring_id != ring.ring_id or at.is_transitional:
+    if at is None or not 0 < message.known <= len(at.messages) or at.ring_id != ring.ring_id or at.is_transitional:
         return None
     return at.messages[message.known - 1]
 
