@@ -84,7 +84,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help=f"where programs connect (default: as configured, else $CPGD_SOCKET, else {usual_socket('cpgd')})",
     )
-    whole.add_argument("--check", action="store_true", help="print whether the configuration can be used, and exit")
+    whole.add_argument(
+        "--check",
+        action="store_true",
+        help="print whether the configuration can be used, and what its reload would change at the daemon that runs, "
+        "and exit: with 1 if that would refuse it",
+    )
     whole.add_argument("--version", action="version", version=f"cpgd {own_version()}")
     return whole
 

@@ -1,5 +1,6 @@
 """`Ring.reload`: another configuration for a program that is a node itself."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,9 @@ import trio
 
 import cpg
 from cpg.cli.demo import free_ports
+from cpg.node.wire import Reload
 from totem.config import Config, NodeEntry, Quorum
+from totem.corosync_conf import ConfigFile
 from totem.errors import ConfigError, NotReloadable
 
 PROVIDER = "corosync_votequorum"
@@ -78,3 +81,29 @@ async def test_a_file_is_read_again(config, tmp_path):
             path.write_text(text + node.format(1, "node {\n  nodeid: 2\n  ring0_addr: 127.0.0.2\n }"))
             assert (await ring.reload())[0] == "node 2 (node2, 127.0.0.2) is added"
             assert [entry.node_id for entry in ring.config.nodes] == [1, 2]
+
+
+async def test_a_name_that_is_new_is_looked_up_beside_the_ring(tmp_path):
+    """All are asked to reload, in the order of messages: nobody waits for a name there."""
+    threads = []
+
+    def look_up(host, ip_version):
+        threads.append((host, threading.current_thread() is threading.main_thread()))
+        return "127.0.0.2" if host == "beta" else host
+
+    path = tmp_path / "ring.conf"
+    text = f"totem {{\n version: 2\n transport: udpu\n}}\nsystem {{\n state_dir: {tmp_path}\n}}\n"
+    node = "node {{\n  nodeid: {}\n  ring0_addr: {}\n }}\n"
+    path.write_text(text + f"nodelist {{\n {node.format(1, '127.0.0.1')}}}\n")
+    with trio.fail_after(30):
+        async with cpg.open_ring(path, 1) as ring, ring.join("chat") as group:
+            ring._file = ConfigFile(path, resolve=look_up)
+            path.write_text(text + f"nodelist {{\n {node.format(1, '127.0.0.1')} {node.format(2, 'beta')}}}\n")
+            ring._announce([Reload().encode()])
+            await group.send(b"behind it")
+            await group.flush()
+            while len(ring.config.nodes) < 2:
+                await trio.sleep(0.01)
+            assert ring.config.node(2).address == "127.0.0.2"
+    assert ("beta", False) in threads
+    assert ("beta", True) not in threads
