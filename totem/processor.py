@@ -699,9 +699,11 @@ class Processor:
     def _note_make(self, origin: int, hint: Hint | None) -> None:
         """Note whether the sender of a Join is a processor of this package. Who leaves says nothing of itself."""
         is_ours = hint is not None and hint.cluster_name == self.config.cluster_name
+        if is_ours == (origin in self.ours) or origin == self.node_id:
+            return
         if not is_ours:
             self.ours -= {origin}
-        elif origin not in self.ours and origin != self.node_id and origin in self._admission.nodelist:
+        elif origin in self._admission.nodelist:
             self.ours |= {origin}
 
     def _hint_fits(self, origin: int, hint: Hint | None) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.sim import death_scenarios as deaths
-from tests.sim import knet_scenarios, scenarios, test_narrow
+from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow
 from tests.sim import test_reload as reloads
 from tests.totem import test_accusations, test_sockets
 from tests.totem import test_hostile as hostile
@@ -33,6 +33,7 @@ from totem.labels import Labels
 from totem.links.arrivals import Arrivals
 from totem.links.machine import Links
 from totem.links.path import Path
+from totem.links.probing import Probing
 from totem.links.trials import Trials
 from totem.nodelists import Nodelists
 from totem.packing import Assembler, Packer
@@ -313,6 +314,19 @@ BUGS = [
         LINK_BUGS,
         [instead(Links, "_tell_number", lambda self, now: None)],
         knet_scenarios.numbers_go_round_without_zero,
+    ),
+    # Who hears whom.
+    Bug(
+        "ping a node that is of another make now",
+        "J",
+        [Change(Processor, "_note_make", "self.ours -= {origin}", "pass")],
+        test_hearing.test_who_comes_back_as_another_make_is_ours_no_more,
+    ),
+    Bug(
+        "take a node that hears for one that is heard",
+        "J",
+        [Change(Probing, "_note_hearing", "Hearing(path.hears,", "Hearing(path.is_up,")],
+        partial(test_hearing.test_members_hear_each_other_and_notice_a_direction_that_is_cut, "udpu"),
     ),
     # What paths carry.
     Bug(
