@@ -25,6 +25,7 @@ from cluck.daemon.server import Server
 from cluck.daemon.settings import DEFAULT_FILE, Backend, Settings
 from cluck.server.host import Host
 from cluck.server.store import Disk, this_boot
+from cpg.embedded import EmbeddedRing
 from cpg.errors import CorosyncUnavailable, DaemonUnavailable, SlowConsumer
 from cpg.formatting import nodes
 from cpg.local.access import Access
@@ -130,17 +131,17 @@ async def _run(options: argparse.Namespace) -> int:
     for warning in settings.warnings:
         _log.warning("%s", warning)
     access = Access(settings.user_rules)
+    server = Server(access)
 
     async def body(life: Life) -> None:
         with listening(settings.socket) as listener:
-            server = Server(access)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(server.accept, listener)
                 with life.starting:
                     await _serve(settings, options, server, life)
                 nursery.cancel_scope.cancel()
 
-    await live(Scheduler(settings.scheduling, below=1), partial(_reload, options, access), body)
+    await live(Scheduler(settings.scheduling, below=1), partial(_reload, options, access, server), body)
     _log.info("the lock server has ended")
     return DONE
 
@@ -170,6 +171,7 @@ async def _serve(settings: Settings, options: argparse.Namespace, server: Server
 async def _serve_ring(settings: Settings, options: argparse.Namespace, server: Server, life: Life) -> None:
     """Serve as long as there is a ring."""
     async with ring_of(settings, options.node) as ring:
+        server.node = ring if isinstance(ring, EmbeddedRing) else None
         disk = Disk(settings.state_dir, ring.node_id, settings.group)
         known = ReplicaSettings(
             electorate=await electorate_of(ring, settings),
@@ -201,11 +203,13 @@ async def _serve_ring(settings: Settings, options: argparse.Namespace, server: S
             nursery.cancel_scope.cancel()
 
 
-async def _reload(options: argparse.Namespace, access: Access) -> None:
+async def _reload(options: argparse.Namespace, access: Access, server: Server) -> None:
     async def read() -> str:
         settings = reading.read(options)
+        changed = await server.node.reload() if server.node is not None else ()
         access.rules = settings.user_rules
         set_level(settings.logging)
-        return "who may connect, and what is logged; all else needs a restart"
+        what = "who may connect, and what is logged"
+        return f"{what}; {len(changed)} changes of the ring" if changed else f"{what}; all else needs a restart"
 
     await reload_settings(read)

@@ -22,6 +22,7 @@ from cluck.protocol import LARGEST_RECORD, Farewell, Malformed, OfAdministrator,
 from cluck.server.host import Host
 from cluck.server.queries import name_as_text
 from cluck.server.replies import LeadershipNews
+from cpg.embedded import EmbeddedRing
 from cpg.local.access import Access
 from cpg.local.client_socket import READ_TURN
 from cpg.local.lifecycle import descriptors_for_clients
@@ -54,6 +55,8 @@ class Server:
     def __init__(self, access: Access) -> None:
         self.why = "it is starting"
         """The reason why there is no lock server now: see `set_unavailable`."""
+        self.node: EmbeddedRing | None = None
+        """The ring of which this process is a node itself."""
         self._host: Host | None = None
         self._has_started = trio.Event()
         self._access = access

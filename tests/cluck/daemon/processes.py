@@ -55,6 +55,11 @@ class Cluckd:
         assert (await self.notice()).startswith("READY=1")
         return self
 
+    async def reload(self):
+        """Have it read its configuration again."""
+        self.process.send_signal(signal.SIGHUP)
+        assert [await self.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
+
     async def end(self, number=signal.SIGTERM):
         """Send it a signal; its exit code and all it has logged."""
         self.process.send_signal(number)

@@ -79,15 +79,28 @@ async def test_its_life_as_a_service_manager_sees_it(tmp_path, config):
 async def test_what_is_reloaded(cluckd, config):
     with open(config, "a", encoding="utf-8") as file:
         file.write("cluckd {\n    priority: 15\n}\n")
-    cluckd.process.send_signal(signal.SIGHUP)
-    assert [await cluckd.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
+    await cluckd.reload()
     os.unlink(config)
-    cluckd.process.send_signal(signal.SIGHUP)
-    assert [await cluckd.notice() for _ in range(2)] == ["RELOADING=1", "READY=1"]
+    await cluckd.reload()
     code, log = await cluckd.end()
     assert code == 0
     assert f"not reloaded, the former configuration stays in force: {config}: No such file" in log
     assert "cluckd.priority: '15' is wrong, it must be 1 to 14, or off" in log
+
+
+async def test_one_that_is_a_node_itself_reloads_its_ring(cluckd, config):
+    with open(config, encoding="utf-8") as file:
+        text = file.read()
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(text.replace("totem {", "totem {\n    join: 60", 1))
+    await cluckd.reload()
+    with open(config, "w", encoding="utf-8") as file:
+        file.write(text.replace("totem {", "totem {\n    netmtu: 9000", 1))
+    await cluckd.reload()
+    code, log = await cluckd.end()
+    assert code == 0
+    assert "reloaded: totem.join: 60 ms instead of 50 ms" in log
+    assert "totem.netmtu is 1500 and would be 9000: this takes a restart of the node" in log
 
 
 async def test_a_lock_is_held_waited_for_and_passed_on(cluckd):
