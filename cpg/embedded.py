@@ -326,9 +326,14 @@ class EmbeddedRing(Ring):
 
     def _use_keys(self) -> None:
         """Have all nodes use the key that was accepted last; a Corosync node in the ring says so by itself."""
-        keys = self._shell.keys
-        if keys is not None and keys.has_accepted and self._engine.pure:
+        if self._key_waits and self._engine.pure:
             self._announce([KeyPhase(KEY_IN_USE).encode()], Guarantee.SAFE)
+
+    @property
+    def _key_waits(self) -> bool:
+        """Whether another key is accepted, and not used yet."""
+        keys = self._shell.keys
+        return keys is not None and keys.has_accepted
 
     def _known_file(self) -> ConfigFile:
         if self._file is None:

@@ -35,6 +35,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
         "members": ring.node_ids,
         "nodes": _nodes(ring),
         "transport": transport_figures(ring.config),
+        "key_waits": ring._key_waits,
         "links": [_link(ring, state, now) for state in ring.links],
         "pure": counted.pure,
         "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,

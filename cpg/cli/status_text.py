@@ -107,7 +107,8 @@ def _ring(status: Status) -> list[str]:
             for node in status["nodes"]
         ),
     ]
-    lines.append(printable(transport(status["transport"])))
+    waits = ": accepted, and not used before `cpg reload`" if status["key_waits"] else ""
+    lines.append(printable(transport(status["transport"])) + waits)
     if lacks := status.get("libqb", {}).get("lacks"):
         lines.append(f"programs that use libcpg are not served: {lacks}")
     if status["silent"]:

@@ -10,6 +10,7 @@ import trio
 import cpg
 from cpg.cli.demo import free_ports
 from cpg.node.wire import GROUP_A, KEY_IN_USE
+from cpg.status import ring_status
 
 CONFIG = """\
 totem {{
@@ -127,7 +128,7 @@ async def test_a_reload_here_accepts_a_key_and_a_reload_everywhere_uses_it(files
                     assert change.startswith("keys: cipher aes128, hash sha512")
                     await group.send(b"sealed as before")
                     await group.flush()
-                    assert ring._shell.keys.has_accepted
+                    assert ring_status(ring, 0, 0)["key_waits"]
                     assert ring._shell.keys.links._keys.settings.cipher == "aes256"
                 assert await two._reload_everywhere() == ()
                 while any(ring._shell.keys.has_accepted for ring in (one, two)):
