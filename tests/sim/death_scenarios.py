@@ -15,8 +15,8 @@ from totem.testing.corosync import CorosyncModel
 from totem.testing.network import Conditions
 from totem.transitions import Cause, State
 
-OUT_WITHIN = 0.3
-"""Seconds from the end of a process to the ring without it, whatever the token does: 0.1 until the next ping, 0.14 of
+OUT_WITHIN = 0.35
+"""Seconds from the end of a process to the ring without it, whatever the token does: 0.125 until the next ping, 0.14 of
 trial, the rest is the new ring."""
 TRANSPORTS = ("udpu", "udp", "knet")
 PAUSE = 0.2

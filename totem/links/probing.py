@@ -43,6 +43,9 @@ DOUBT: Final = 0.5
 EARLY: Final = 0.4
 """Share of the time between two beats by which one leaves earlier, to leave with others. Less than half, so that those
 to a node that is watched do not make all others more frequent."""
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+"""Seconds after a refusal in which no other one counts, at first and at most: each time twice as long."""
 SEARCH_INTERVAL: Final = 30.0
 """Seconds between two searches for the MTU, as over knet."""
 PATIENCE: Final = 0.25
@@ -94,6 +97,8 @@ class Probing:
         self._limit = config.netmtu
         self._early = inf
         """When beats may leave with others, at the earliest."""
+        self._suspicions: dict[int, tuple[float, float]] = {}
+        """From when a refusal by the machine of a node counts again, and the pause after that, by node."""
         self._outgoing: list[tuple[int, bytes]] = []
         self._changes: list[LinkChange] = []
 
@@ -116,6 +121,7 @@ class Probing:
             self._former[node_id] = path = self._paths.pop(node_id)
             self._came.pop(node_id, None)
             self._pieces.pop(node_id, None)
+            self._suspicions.pop(node_id, None)
             self.narrow.pop(node_id, None)
             self._note_change(node_id, path, path.stop(now))
             self._say_hearing(node_id, NEITHER, now)
@@ -177,9 +183,17 @@ class Probing:
 
     def unreachable(self, node_id: int, now: float) -> None:
         """Note that the machine of a node, or one on the way, seems to refuse what is sent to it."""
-        if (path := self._paths.get(node_id)) is not None:
-            path.suspect(now)
-            self.advance(now)
+        path = self._paths.get(node_id)
+        if path is None:
+            return
+        allowed, pause = self._suspicions.get(node_id, (-inf, FIRST_PAUSE))
+        if now < allowed:
+            return
+        if now > allowed + LONGEST_PAUSE:
+            pause = FIRST_PAUSE
+        self._suspicions[node_id] = now + pause, min(2 * pause, LONGEST_PAUSE)
+        path.suspect(now)
+        self.advance(now)
 
     def advance(self, now: float) -> None:
         """Do what is due."""
@@ -287,15 +301,15 @@ class Probing:
             self._ping(node_id, path, now, EARLY)
 
     def _ping(self, node_id: int, path: Path, now: float, share: float = 0.0) -> bool:
-        """Ping a node if that is due; return whether it was."""
+        """Ping a node if that is due; return whether it was with a beat."""
         asked = path.due_ping(now, share)
         if asked is None:
             return False
         if path.needs_answer(now):
             self._send(ProbePacket(probes.PING, self._node_id, 0, asked), node_id)
-        else:
-            answers, came = self._came.get(node_id, (0, now))
-            self._send(ProbePacket(probes.BEAT, self._node_id, 0, asked, answers, now - came), node_id)
+            return False
+        answers, came = self._came.get(node_id, (0, now))
+        self._send(ProbePacket(probes.BEAT, self._node_id, 0, asked, answers, now - came), node_id)
         return True
 
     def _send(self, packet: ProbePacket, node_id: int, length: int = 0) -> None:
