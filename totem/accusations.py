@@ -34,8 +34,8 @@ from totem.wire.evidence import Evidence, Saying
 
 REFUSED_LATELY: Final = 1.0
 """Seconds before a trial in which a refusal still counts for it."""
-OPEN: Final = 1.0
-"""Seconds for which a case waits for others."""
+OPEN: Final = 2.0
+"""Seconds for which a case waits for what others find; a busy machine takes its time."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 """Seconds for which a member accuses the same node no more, at first and at most: each time twice as long."""
@@ -155,6 +155,8 @@ class Accusations:
         ring, witness, accused = self._ring, said.node_id, said.accused
         others = self._others()
         is_of_ring = ring is not None and said.ring_id == ring.id
+        if is_of_ring and accused in self._membership.failed:
+            return  # it is out already
         if not is_of_ring or witness not in others or accused not in others or witness == accused:
             self._diagnostics.drop("evidence about no other member")
             return

@@ -178,7 +178,7 @@ def forged_refusals_cost_few_pings() -> None:
     usual, sent[0] = sent[0], 0
     _forge(cluster, 1, 3, until=cluster.now + 60.0)
     cluster.run_for(60.0)
-    assert sent[0] < usual + 200
+    assert sent[0] < 1.25 * usual
     assert not ends.reports
 
 
@@ -257,7 +257,8 @@ class World:
         seconds = seconds_until_out(cluster, *dead)
         if whole and not is_silent and not self.is_lossy and len(dead) == 1:
             self.measured += 1
-            assert seconds < OUT_WITHIN, f"seed {self.seed}: node {dead[0]} is out after {seconds:.3f} s"
+            rotations = 20 * cluster.network.conditions.delay
+            assert seconds < OUT_WITHIN + rotations, f"seed {self.seed}: node {dead[0]} is out after {seconds:.3f} s"
 
     def pause(self) -> None:
         """Have a process stand still."""

@@ -1,7 +1,7 @@
 """Trials: nodes that are pinged in quick succession, to find out soon whether they answer (rulings, F6).
 
 Only the answer to a ping of the trial counts: what a process has sent before it died may still wait here to be read. A
-trial is over with its first answer, or when its last ping had time for one. It counts pings, not time, so one of a node
+trial is over with its first answer, or after `SECONDS` without one. It takes `FEWEST` pings at least, so that of a node
 that was paused itself goes on when that node does.
 """
 
@@ -11,19 +11,22 @@ from collections.abc import Callable, Collection
 from math import inf
 from typing import Final
 
-PINGS: Final = 7
+SECONDS: Final = 0.14
 INTERVAL: Final = 0.02
 """Seconds between two pings, and for the answer to the last one."""
+FEWEST: Final = 4
+_ROUNDING: Final = INTERVAL / 2
 
 
 class _Trial:
-    __slots__ = ("asked", "due")
+    __slots__ = ("asked", "due", "until")
 
     def __init__(self, now: float) -> None:
         self.asked: set[int] = set()
         """The moments that its pings have told."""
         self.due = now
         """When the next ping is to be sent, or the trial is over."""
+        self.until = now + SECONDS - _ROUNDING
 
 
 class Trials:
@@ -53,7 +56,7 @@ class Trials:
         for node_id, trial in self._trials.items():
             if trial.due > now:
                 continue
-            if len(trial.asked) == PINGS:
+            if now >= trial.until and len(trial.asked) >= FEWEST:
                 silent.append(node_id)
                 continue
             trial.due = now + INTERVAL

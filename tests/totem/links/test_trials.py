@@ -2,7 +2,9 @@
 
 from math import inf
 
-from totem.links.trials import INTERVAL, PINGS, Trials
+from totem.links.trials import FEWEST, INTERVAL, SECONDS, Trials
+
+PINGS = round(SECONDS / INTERVAL)
 
 
 class Bench:
@@ -77,7 +79,7 @@ def test_a_trial_of_a_node_that_was_paused_goes_on_with_it():
     bench.trials.begin(3, bench.now)
     bench.run(INTERVAL / 2)
     bench.now += 5
-    bench.run(INTERVAL * (PINGS - 2))
+    bench.run(INTERVAL * (FEWEST - 2))
     assert not bench.ended
     bench.run(1)
     assert [answered for _, answered, _ in bench.ended] == [False]
