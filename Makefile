@@ -47,6 +47,8 @@ bench: $(VENV)/bench.stamp
 # The second and third are on real sockets, in namespaces: as root.
 soak: $(VENV)/run.stamp
 	$(BIN)/python -m totem.testing.soak --seeds 0:1000
+	$(BIN)/python -m totem.testing.detection --what load --hours 1 --jobs $(WORKERS)
+	$(BIN)/python -m totem.testing.detection --what embedded --hours 10 --jobs $(WORKERS)
 	$(BIN)/python -m tests.interop.alarms --minutes 60
 	$(BIN)/python -m tests.interop.partial
 

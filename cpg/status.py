@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from cpg.embedded import EmbeddedRing
     from totem.links.machine import LinkState
 
-_ELSEWHERE: Final = ("state", "since", "left_out", "standstill", "ring_id", "members", "pure")
+_ELSEWHERE: Final = (
+    *("state", "since", "left_out", "standstill", "ring_id", "members", "pure"),
+    *("timeouts", "timeouts_because"),
+)
 """Fields of the processor's record that are not counters."""
 
 
@@ -38,6 +41,7 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
         "key_waits": ring._key_waits,
         "links": [_link(ring, state, now) for state in ring.links],
         "pure": counted.pure,
+        "timeouts": {**counted.timeouts._asdict(), "because": counted.timeouts_because},
         "quorate": ring.quorate and counted.state == State.OPERATIONAL.value,
         "quorum": figures(ring.quorum) if ring.quorum is not None else None,
         "silent": engine.silent,

@@ -38,6 +38,7 @@ SHELLS = {
     "totem.cli.keygen",
     "totem.dump.command",
     "totem.dump.live",
+    "totem.testing.detection",
     "totem.testing.soak",
     "totem.testing.transcript",
     "cluck.embedded",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
-from totem.config import IP_UDP_HEADERS, MAX_NODES, Config
+from totem.config import IP_UDP_HEADERS, MAX_NODES, Config, Timeouts
 from totem.log_pacing import RateLimiter
 from totem.nodelists import Lack
 from totem.statistics import Counters
@@ -36,6 +36,7 @@ class Diagnostics:
         self._counters = counters
         self._trace = trace
         self._notices: list[str] = []
+        self._remarks: list[str] = []
         self._pacing = RateLimiter[str]()
         """Of the notices that others can cause."""
         self._answers_by = inf
@@ -64,6 +65,11 @@ class Diagnostics:
         notices, self._notices = self._notices, []
         return notices
 
+    def take_remarks(self) -> list[str]:
+        """Return the remarks since the last call."""
+        remarks, self._remarks = self._remarks, []
+        return remarks
+
     # Counting.
 
     def drop(self, cause: str) -> None:
@@ -90,6 +96,15 @@ class Diagnostics:
     def _report_counted(self) -> None:
         for text, missed in self._pacing.summaries(self.now):
             self.report(f"{text} ({missed} times more in a minute)")
+
+    def remark_timeouts(self, timeouts: Timeouts, because: str) -> None:
+        """Tell that a ring has other timeouts now; once a minute, because any member may cause it."""
+        text = (
+            f"without its token the ring is given up after {timeouts.token:.2f} s, and nodes that are silent are out "
+            f"{timeouts.consensus:.2f} s later: {because}"
+        )
+        if self._pacing.allows(because, text, self.now):
+            self._remarks.append(text)
 
     def report(self, text: str) -> None:
         """Report a text each time."""

@@ -404,6 +404,8 @@ class Node:
         ready = self.processor.take()
         for notice in ready.notices:
             _log.warning("node %d: %s", self.processor.node_id, notice)
+        for remark in ready.remarks:
+            _log.info("node %d: %s", self.processor.node_id, remark)
         self._failure = ready.failure
         if ready.ring_seq is not None and not self._stores(ready.ring_seq):
             return iter(())  # what was to be sent counts as lost on its way, and what is to be delivered waits

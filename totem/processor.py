@@ -90,6 +90,8 @@ class Ready:
     """What an operator should read."""
     trials: tuple[int, ...] = ()
     """4. Nodes that the links machine is to try at once; it answers with `Processor.on_trial`."""
+    remarks: Sequence[str] = ()
+    """What an operator may like to read."""
 
 
 class Processor:
@@ -163,6 +165,8 @@ class Processor:
         self.filing: Ring | None = self.ring
         """The ring in whose window multicasts with `_ring_id_bytes` are filed."""
         self._ring_id_bytes = self.ring.id_bytes
+        self._remarked = config.timeouts
+        """Those of the ring of which the operator was told last."""
         self.since = 0.0
         """When the ring was installed, or when it was left and none has been since."""
 
@@ -398,8 +402,12 @@ class Processor:
             ring.asks[self.node_id] = self.patience.ask
         former = ring.timeouts.token
         ring.timeouts, ring.because = choose(self.config, ring.asks if ring.pure else None, len(ring.members))
-        if ring.timeouts.token > former and self.is_operational:
-            self.tokens.wait_longer(ring.timeouts.token - former)
+        if self.is_operational:
+            if ring.timeouts.token > former:
+                self.tokens.wait_longer(ring.timeouts.token - former)
+            if ring.timeouts != self._remarked:
+                self._remarked = ring.timeouts
+                self.diagnostics.remark_timeouts(ring.timeouts, ring.because)
 
     def advance(self, now: float) -> None:
         """Fire every timer that is due."""
@@ -436,7 +444,8 @@ class Processor:
         if self._handler.state is State.OPERATIONAL:
             self.delivery.flush(self.ring)
         ring_seq, datagrams, notices = self.numbers.take(), self.outbox.take(), self.diagnostics.take()
-        return Ready(ring_seq, datagrams, self.delivery.take(), self._failure, notices, self.accusations.take())
+        trials, remarks = self.accusations.take(), self.diagnostics.take_remarks()
+        return Ready(ring_seq, datagrams, self.delivery.take(), self._failure, notices, trials, remarks)
 
     def leave(self, now: float) -> None:
         """Announce the leave, once (a second one would disturb real nodes: rulings, F3). The processor is dead then."""

@@ -32,6 +32,8 @@ _ROTATIONS_TO_MISS = 2
 _SOON = 0.005
 """A pure ring that does not rest first sends its token again after this many rotations, and at least this many
 seconds. Each further wait is twice as long (rulings, F4)."""
+_REST = 1.25
+"""The same for a pure ring that rests: this multiple of the hold time, and what it waits where it does not rest."""
 _COPIES = 16
 """The longest of these waits, as a share of the token timeout: so many copies must all be lost before the token is."""
 _COPIES_TO_MISS = 2
@@ -84,11 +86,15 @@ class TokenPassing:
         would delay the detection of the next one.
         """
         self._counters.tokens_received += 1
-        self.was_late = now - self._passed_on > _LATE * ring.timeouts.token
+        self.note_delay(ring, now)
         if self._last_visit < now:
             longest = max(_SOON, _LONGER * self.rotation_time)
             self.rotation_time += (min(now - self._last_visit, longest) - self.rotation_time) / 8
         self._last_visit = now
+
+    def note_delay(self, ring: Ring, now: float) -> None:
+        """Note whether the token has waited for somebody since this node passed it on, which is for others to know."""
+        self.was_late = now - self._passed_on > _LATE * ring.timeouts.token
 
     def note_frames(self, ring: Ring, now: float) -> None:
         """Wait for the token anew if numbers are new: it was with their sender a moment ago (F5). Hot."""
@@ -154,6 +160,8 @@ class TokenPassing:
         resend_after = ring.timeouts.token_retransmit
         if ring.token_held and ring.is_quiet(token):
             self._last_visit = inf  # it will rest, which is no rotation
+            if ring.pure:
+                resend_after = min(resend_after, _REST * ring.timeouts.hold + self._overdue_after(ring))
         elif ring.pure or ring.seems_pure:
             resend_after = self._overdue_after(ring)
         ring.newest = ring.window.high_seq

@@ -152,12 +152,18 @@ def _traffic(status: Status, measured: Rates) -> list[str]:
     counted = status["counters"]
     waiting = f", {status['waiting']} bytes for clients" if "waiting" in status else ""
     return [
+        _timeouts(status["timeouts"]),
         f"token: {measured.rotations:.0f} rotations/s, {1000 * counted['rotation_time']:.2f} ms the last ones",
         f"messages: {measured.messages:.0f}/s delivered; "
         f"{measured.sent:.0f}/s, {measured.bytes_sent / 1e6:.2f} MB/s sent by this node",
         f"waiting: {_number(counted['queued_messages'], 'message')} ({counted['queued_bytes']} bytes) for the token, "
         f"{_number(counted['window_frames'], 'frame')} until all nodes have them{waiting}",
     ]
+
+
+def _timeouts(timeouts: Mapping[str, Any]) -> str:
+    because = f": {printable(timeouts['because'])}" if timeouts["because"] else ""
+    return f"timeouts: token {timeouts['token']:.2f} s, consensus {timeouts['consensus']:.2f} s{because}"
 
 
 def _trouble(status: Status) -> list[str]:

@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.sim import death_scenarios as deaths
+from tests.sim import detection_scenarios as detection
 from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow
 from tests.sim import test_reload as reloads
 from tests.totem import test_accusations, test_sockets
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
-from totem import flow, receive_failures, sequence, token_passing
+from totem import flow, patience, receive_failures, sequence, token_passing
+from totem import processor as processing
 from totem.accusations import Accusations
 from totem.admission import Admission
 from totem.configuration import Level, RingId
@@ -37,6 +39,7 @@ from totem.links.probing import Probing
 from totem.links.trials import Trials
 from totem.nodelists import Nodelists
 from totem.packing import Assembler, Packer
+from totem.patience import Patience
 from totem.processor import Processor
 from totem.receive_failures import AruStall, Exclusions
 from totem.ring import Ring
@@ -984,6 +987,90 @@ BUGS = [
         "D4",
         [instead(flow, "kernel_bytes", lambda size: size // 4)],
         scenarios.who_falls_behind_loses_nothing,
+    ),
+    Bug(
+        "wait for daemons as Corosync does",
+        "F1",
+        [instead(patience, "_SHORTEST", 3.65)],
+        detection.a_silent_machine_is_out_in_a_second,
+    ),
+    Bug(
+        "wait for a program that embeds its node as for a daemon",
+        "F1",
+        [Change(Patience, "__init__", "Ask(0 if daemon", "Ask(0 if True")],
+        detection.a_program_among_daemons_is_waited_for,
+    ),
+    Bug(
+        "shorten timeouts beside a real node",
+        "F1",
+        [Change(Processor, "_choose_timeouts", "ring.asks if ring.pure else None", "ring.asks or None")],
+        detection.beside_a_real_node_everything_takes_its_time,
+    ),
+    Bug(
+        "shorten a configured timeout",
+        "F1",
+        [Change(processing, "choose", "if config.token_configured:", "if False:")],
+        detection.timeouts_that_are_configured_stay,
+    ),
+    Bug(
+        "wait for who joins as for a member",
+        "F1",
+        [instead(Processor, "consensus", property(lambda self: self.ring.timeouts.consensus))],
+        detection.who_joins_is_waited_for_as_corosync_does,
+    ),
+    Bug(
+        "take a node that was ours for one that is",
+        "F1",
+        [instead(Processor, "_seem_ours", lambda self, node_ids: True)],
+        detection.a_member_that_comes_back_as_corosync_is_waited_for,
+    ),
+    Bug(
+        "be late and tell nobody",
+        "F2",
+        [instead(Patience, "note_delay", lambda self, seconds, now: False)],
+        detection.who_was_late_is_waited_for_longer,
+    ),
+    Bug(
+        "tell it to nobody but the next ring",
+        "F2",
+        [instead(Operational, "_tell_patience", lambda self: [])],
+        detection.who_was_late_is_waited_for_longer,
+    ),
+    Bug(
+        "ask for patience for ever",
+        "F1",
+        [instead(Patience, "advance", lambda self, now: False)],
+        detection.who_was_late_is_waited_for_longer,
+    ),
+    Bug(
+        "take no new number for a sign of the token",
+        "F5",
+        [instead(TokenPassing, "note_frames", lambda self, ring, now: None)],
+        detection.a_number_shows_where_the_token_is,
+    ),
+    Bug(
+        "take a repeated frame for a sign of the token",
+        "F5",
+        [Change(TokenPassing, "note_frames", "if newest != ring.newest:", "if True:")],
+        detection.a_number_shows_where_the_token_is,
+    ),
+    Bug(
+        "judge before a copy of the token can be answered",
+        "F4",
+        [instead(token_passing, "_COPIES_TO_MISS", 0)],
+        detection.a_late_process_asks_before_it_judges,
+    ),
+    Bug(
+        "send a lost commit token again as Corosync does",
+        "F4",
+        [Change(TokenPassing, "forward_commit_token", "if ring.seems_pure", "if False")],
+        detection.a_lost_commit_token_costs_a_moment,
+    ),
+    Bug(
+        "send the token of a recovery again as Corosync does",
+        "F4",
+        [Change(TokenPassing, "forward", "ring.pure or ring.seems_pure", "ring.pure")],
+        detection.a_lost_token_of_recovery_costs_a_moment,
     ),
     Bug(
         "wait for a lost token as Corosync does",

@@ -34,7 +34,7 @@ def to_json(record: Record, *, hexdump: bool = False) -> str:
         line["knet"] = {"node": said.node, "link": said.link, "sealed": said.is_sealed, **said.values}
     if record.packet is not None:
         line["packet"] = _packet(record)
-    for name, block in (("hello", record.hello), ("hint", record.hint)):
+    for name, block in (("hello", record.hello), ("hint", record.hint), ("control", record.control)):
         if block is not None:
             line[name] = plain(block)
     if record.messages:

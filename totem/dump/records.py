@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -55,7 +56,11 @@ _SAYINGS: Final = {
 }
 TAG_NAMES: Final[dict[tuple[bytes, int], str]] = {
     (magic, tag): value.name
-    for magic, values in ((layout.HELLO_MAGIC, schema.HELLO_VALUES), (layout.HINT_MAGIC, schema.HINT_VALUES))
+    for magic, values in (
+        (layout.HELLO_MAGIC, schema.HELLO_VALUES),
+        (layout.HINT_MAGIC, schema.HINT_VALUES),
+        (layout.CONTROL_MAGIC, schema.CONTROL_VALUES),
+    )
     for tag, value in values.items()
 }
 """Names of the values in this package's own blocks: by the block's magic and the value's tag."""
@@ -108,6 +113,8 @@ class Record:
     """The multicast whose data counts: itself, or the old one that it carries in recovery."""
     frame: Container | None = None
     hello: Container | None = None
+    control: Container | None = None
+    """What a member tells the others in order, of the ring layer alone."""
     hint: Container | None = None
     copy: Copy = ""
     messages: list[tuple[WholeMessage, Explanation]] = field(default_factory=list)
@@ -287,6 +294,9 @@ class Reader:
         self._explain(record, messages)
 
     def _read_frame(self, record: Record, inner: Container) -> None:
+        with suppress(ConstructError):
+            record.control = schema.ControlFrame.parse(inner.data).block
+            return
         try:
             record.frame = schema.TotempgMcast.parse(inner.data)
         except ConstructError:

@@ -252,6 +252,8 @@ def _mcast(record: Record, packet: Container) -> str:
             words.append("carries a hello")
         else:
             words.append(f"carries the old mcast {inner.system_from} of ring {ring_id(inner.ring_id)} seq {inner.seq}")
+    if record.control is not None:
+        words.append("control")
     if frame is not None:
         if frame.type == FRAME_COMPACT:
             words.append(f"compact runs {' '.join(_run(run) for run in runs(frame)[0]) or '-'}")
@@ -315,6 +317,8 @@ def _details(record: Record) -> Iterator[str]:
         yield f"hello {_values(record.hello)}"
     if record.hint is not None:
         yield f"hint {_values(record.hint)}"
+    if record.control is not None:
+        yield f"control {_values(record.control)}"
 
 
 def _values(block: Container) -> str:
@@ -327,7 +331,7 @@ def _values(block: Container) -> str:
 
 def _value(value: object) -> str:
     if isinstance(value, Container):
-        return str(ring_id(value))
+        return f"{value.milliseconds} ms, reason {value.reason}" if "reason" in value else str(ring_id(value))
     if isinstance(value, bytes):
         return shortened_hex(value)
     if isinstance(value, list):

@@ -136,6 +136,7 @@ class Ordering(StateHandler):
         ring = self.ring()
         token, ring.resting = ring.resting, None
         if token is not None:
+            self.processor.tokens.note_delay(ring, now)
             self.processor.timers.disarm(Timer.TOKEN_HOLD)
             self._use(ring, token, now)
             ring.note_forwarded(token)

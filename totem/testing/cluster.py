@@ -156,6 +156,8 @@ class SimulatedNode:
         """What the process goes by: it has all members of its ring, too."""
         self.node_id = node_id
         self.foreign = foreign
+        self.is_daemon = False
+        """Whether nothing but the node runs in its process."""
         self.stored = 0
         """The ring sequence in the store."""
         self.incarnation = 0
@@ -222,7 +224,7 @@ class SimulatedNode:
             first_seq=cluster.first_seq,
             first_token_seq=cluster.first_token_seq,
             trace=self._on_trace if cluster.on_trace else None,
-            **({} if self.foreign else {"daemon": cluster.daemons}),
+            **({"daemon": True} if self.is_daemon else {}),
         )
         self._config = self.config
         self.machine.receive_buffer = self.socket_buffer
@@ -617,14 +619,13 @@ class Cluster:
         on_trace: Callable[..., None] | None = None,
         daemons: bool = False,
     ) -> None:
+        """`daemons`: nothing but the node runs in each process of this package (`SimulatedNode.is_daemon`)."""
         self.config = config or Config.for_nodes(count)
         self.dice = random.Random(f"{seed}")
         self.network = self._make_network(count, conditions)
         self.application = application
         self.first_seq = first_seq
         self.first_token_seq = first_token_seq
-        self.daemons = daemons
-        """Whether nothing but the node runs in each process of this package."""
         self.on_trace = on_trace
         """Called with (node, name, details…) for what processors of this package trace."""
         self.traces: list[Trace] = []
@@ -636,6 +637,8 @@ class Cluster:
             node_id: SimulatedNode(self, node_id, makers.get(node_id, Processor), foreign=node_id in makers)
             for node_id in range(1, count + 1)
         }
+        for node in self.nodes.values():
+            node.is_daemon = daemons and not node.foreign
         self.envelopes: dict[tuple[int, bytes], Envelope] = {}
         """All envelopes that were used, by node id and label."""
         self.labelled = 0

@@ -40,6 +40,7 @@ from construct import (
 from totem.wire import knet, layout
 from totem.wire.layout import (
     FRAME_COMPACT,
+    FRAME_CONTROL,
     FRAME_PLAIN,
     MAGIC,
     MAX_PROCESSORS,
@@ -259,6 +260,11 @@ def block(magic: bytes, values: dict[int, Construct]) -> Construct:
 
 FEATURES = "features" / exactly(Int64ul) * "bit set of extensions"
 FRAME_SIZE = "frame_size" / exactly(Int32ul) * "largest datagram sent in plain, bytes"
+Ask = Struct(
+    "milliseconds" / Int32ul * "the token timeout that the member needs",
+    "reason" / Int8ul * "1: it is configured, 2: a program embeds the node, 3: a pause, 4: its links",
+)
+ASK = "ask" / exactly(Ask) * "for how long the others should wait for the node"
 HELLO_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
@@ -272,7 +278,9 @@ HELLO_VALUES = {
     * "longest time that the process was seen not to run",
     layout.TAG_DAEMON: "daemon" / exactly(Flag) * "1: nothing but the node runs in the process",
     layout.TAG_WINDOW: "window" / exactly(Int32ul) * "frames that may wait for the node; 0: its windows are configured",
+    layout.TAG_ASK: ASK,
 }
+CONTROL_VALUES = {layout.TAG_ASK: ASK}
 HINT_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
@@ -281,6 +289,16 @@ HINT_VALUES = {
 }
 Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
 Hint = block(layout.HINT_MAGIC, HINT_VALUES)
+Control = block(layout.CONTROL_MAGIC, CONTROL_VALUES)
+ControlFrame = Struct(
+    "version" / Const(0, Int16ul) * "0",
+    "type" / Const(FRAME_CONTROL, Int16ul) * "2",
+    "fragmented" / Const(0, Int8ul) * "0",
+    "continuation" / Const(0, Int8ul) * "0",
+    "msg_count" / Const(1, Int16ul) * "1",
+    "block" / Prefixed(Int16ul, Control) * "a u16, which is the length of what follows, and a block of control",
+    Terminated,
+)
 
 
 # knet

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from totem.configuration import RingId
 from totem.wire import codec
-from totem.wire.messages import CommitEntry, CommitToken, Hello, Hint, HoldCancel, Join, Mcast, MergeDetect, Token
+from totem.wire.messages import Ask, CommitEntry, CommitToken, Hello, Hint, HoldCancel, Join, Mcast, MergeDetect, Token
 
 u8 = st.integers(0, 0xFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -102,6 +102,7 @@ hello = st.builds(
     largest_pause_ms=u32,
     frame_size=u32,
     daemon=st.booleans(),
+    ask=st.none() | st.builds(Ask, u32, st.integers(0, 255)),
 )
 hint = st.builds(
     Hint, cluster_name=st.text(max_size=40), frame_size=u32, features=u64, nodelist=st.frozensets(node_id, max_size=5)

@@ -18,8 +18,8 @@ def test_the_tables_are_up_to_date():
 def test_every_format_has_its_table():
     drawn = set(re.findall(r"<!-- table (\w+) -->", DOCUMENT.read_text(encoding="utf-8")))
     declared = {name for name, value in vars(schema).items() if isinstance(value, Struct)}
-    variants = {"InnerMcast", "Hint"}  # of Mcast and Hello
-    assert drawn - {"HELLO_VALUES", "HINT_VALUES"} == declared - variants
+    variants = {"InnerMcast", "Hint", "Control"}  # of Mcast and Hello
+    assert drawn - {"HELLO_VALUES", "HINT_VALUES", "CONTROL_VALUES"} == declared - variants
 
 
 def test_fixed_parts_are_as_long_as_in_the_layout():
@@ -34,6 +34,7 @@ def test_fixed_parts_are_as_long_as_in_the_layout():
         "msg_len",
         "pieces",
         "values",
+        "block",
         "khp_pmtud_data",
         "khp_data_userdata",
     }
