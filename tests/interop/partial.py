@@ -75,7 +75,7 @@ async def cut(case, seconds, *ways):
         case.network.drop(target, source=source)
     await trio.sleep(seconds)
     changes = case.changes()
-    print(f"cut {ways}: changes {changes} of 1, rings now {[case.now(k) for k in NODES]}", flush=True)
+    print(f"    cut {ways}: changes {changes} of 1, rings now {[case.now(k) for k in NODES]}", flush=True)
     if max(changes) > 1:
         yield f"more than one change: {[case.rings(k) for k in NODES]}"
     large = max((case.now(k) for k in NODES), key=len)
@@ -84,7 +84,7 @@ async def cut(case, seconds, *ways):
     if any(case.now(k) != large for k in large):
         yield f"the members of {large} have other rings: {[case.now(k) for k in NODES]}"
     healed = await case.heal()
-    print(f"healed: changes {healed} of 1", flush=True)
+    print(f"    healed: changes {healed} of 1", flush=True)
     if max(healed) > 1:
         yield f"more than one change when healed: {[case.rings(k) for k in NODES]}"
 
@@ -99,7 +99,7 @@ async def flaps(case, seconds):
         case.network.undo(2)
         await trio.sleep(1)
     changes = case.changes()
-    print(f"flaps: changes {changes} of {FLAPS_MOST}", flush=True)
+    print(f"    changes {changes} of {FLAPS_MOST}", flush=True)
     if max(changes) > FLAPS_MOST:
         yield f"more than {FLAPS_MOST} changes: {[case.rings(k) for k in NODES]}"
     await case.heal()
@@ -111,11 +111,11 @@ async def deaf(case, seconds):
     await trio.sleep(seconds)
     changes = case.changes()
     others = tuple(k for k in NODES if k != 3)
-    print(f"deaf: changes {changes} of 1, rings now {[case.now(k) for k in NODES]}", flush=True)
+    print(f"    changes {changes} of 1, rings now {[case.now(k) for k in NODES]}", flush=True)
     if any(case.rings(k) != [others] for k in others):
         yield f"the others did not change once, to {others}: {[case.rings(k) for k in NODES]}"
     healed = await case.heal()
-    print(f"healed: changes {healed} of 1", flush=True)
+    print(f"    healed: changes {healed} of 1", flush=True)
     if max(healed) > 1:
         yield f"more than one change when healed: {[case.rings(k) for k in NODES]}"
 
@@ -145,7 +145,7 @@ async def run(options):
     """Run the cases; return the exit code."""
     found = 0
     for name in options.cases or CASES:
-        print(f"{name}: ", end="", flush=True)
+        print(name, flush=True)
         settings = {"token": None, "served": True, "transport": options.transport, "logs": True}
         with (
             tempfile.TemporaryDirectory() as folder,
