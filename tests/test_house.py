@@ -39,6 +39,7 @@ SHELLS = {
     "totem.dump.command",
     "totem.dump.live",
     "totem.testing.detection",
+    "totem.testing.hearing_patterns",
     "totem.testing.soak",
     "totem.testing.transcript",
     "cluck.embedded",

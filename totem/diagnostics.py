@@ -207,6 +207,10 @@ class Diagnostics:
             nobody = f"it answers neither this node nor {'node' if len(confirming) == 1 else 'nodes'} {names}"
         self.report(f"node {node_id}: its process has ended: its machine refuses datagrams, and {nobody}")
 
+    def notice_parted(self, reason: str, others: str) -> None:
+        """Report that the ring goes on without nodes, and who does not hear whom."""
+        self.notice("parted", f"{reason}: the ring goes on without {others} until all of them hear each other")
+
     def report_given_up(self, node_id: int, reason: str, term: float | None, frame: bytes | None) -> None:
         """Report that the ring goes on without a member, for `term` seconds where they are known.
 

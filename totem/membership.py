@@ -34,6 +34,11 @@ class Membership:
         self.stalled_by = 0
         """The node that held the aru when the last Recovery since the install made no progress."""
 
+    @property
+    def surviving(self) -> set[int]:
+        """The candidates that have not failed."""
+        return self.candidates - self.failed
+
     def install(self, members: Collection[int]) -> None:
         """Start afresh with the members of an installed ring."""
         self.had_company = self.had_company or len(members) > 1

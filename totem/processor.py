@@ -16,7 +16,8 @@ Datagrams and time go in, datagrams and deliveries come out::
 A state of the membership protocol is a handler (`totem.states`) that exists as long as the state lasts. The processor
 holds what outlives a state: the installed ring and the one being formed, the two send queues, and its parts:
 
-- `membership`: candidates and failed nodes; `admission`: who may become one;
+- `membership`: candidates and failed nodes; `admission`: who may become one; `rows`: which of them hear each other;
+- `separation`: the nodes from which this one was parted because not all hear each other;
 - `numbers`: ring ids, stored and believed;
 - `tokens`: how the token is passed on; `outbox`: the datagrams to send;
 - `accusations`: members whose machine refuses datagrams;
@@ -56,6 +57,8 @@ from totem.receive_failures import Exclusions
 from totem.reconfiguration import with_members
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, RingNumbers
+from totem.rows import Rows
+from totem.separation import Separation, describe, name_nodes
 from totem.states.commit import Commit
 from totem.states.gather import Gather
 from totem.states.handler import StateHandler
@@ -153,6 +156,8 @@ class Processor:
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
         self._nodelists = Nodelists()
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
+        self.rows = Rows(config, node_id, ring_id.seq)
+        self.separation = Separation(config, node_id, self.hearing)
         self.accusations = Accusations(node_id, self.membership, self.outbox, self.diagnostics)
         self.accusations.on_proof = self._on_proof
         self._interruption = InterruptionRecord()
@@ -347,6 +352,8 @@ class Processor:
     def note_hearing(self, node_id: int, hearing: Hearing, now: float) -> None:
         """Take from the links machine who hears whom between this node and another one; called when that changes."""
         self.hearing[node_id] = hearing
+        self.separation.note_hearing(node_id, hearing, now)
+        self._handler.on_hearing(node_id, now)
 
     def overdue(self, now: float) -> bool:
         """Return whether this process has not been run for so long that its view is stale; call it on waking.
@@ -371,6 +378,7 @@ class Processor:
     def come_back(self, now: float) -> None:
         """Treat this node's view as stale, because it took no turn for a while; `overdue` calls it after a pause."""
         self._resuming = True
+        self.rows.come_back(now)
         timers = self.timers
         for timer, grace in (
             (Timer.TOKEN_LOSS, self._timeouts.token_retransmit),
@@ -485,6 +493,8 @@ class Processor:
         self._choose_timeouts()
         self._admission.reconfigure(config)
         self.membership.nodelist = self._admission.nodelist
+        self.rows.reconfigure(config)
+        self.separation.reconfigure(config)
         self.ours &= self._admission.nodelist
         if config.knet is not None:
             self.limit_frames(config.packet_size)
@@ -740,6 +750,8 @@ class Processor:
             self._interruption.begin(cause, now - self.ring.timeouts.token if lost else now)
         if self.state in (State.STARTING, State.OPERATIONAL):
             self.since = now
+        if self.state is not State.GATHER:
+            self.rows.begin(self.ring.id)
         handler = Gather(self)
         self._enter(handler, State.GATHER, cause)
         self.numbers.retract()
@@ -814,6 +826,16 @@ class Processor:
             self._go_by(self.with_members(self._configured))
         if ring.pure:
             self.ours |= set(ring.members) - {self.node_id}
+        absent = self.membership.candidates.difference(ring.members, self.membership.gone) & self.ours
+        unwilling = {
+            node_id
+            for node_id in absent
+            if node_id in self.separation.apart or (node_id in self.hearing and all(self.hearing[node_id]))
+        }
+        if lost := self.separation.install(ring.members, unwilling if ring.pure else (), now):
+            others = {node_id for pair in lost for node_id in pair}.difference(ring.members)
+            self.diagnostics.notice_parted(describe(lost), name_nodes(others))
+        self.ours |= set(self.separation.apart)  # some of them only through others, which have passed their rows on
         self.membership.install(ring.members)
         self.tokens.begin_ring()
         self.accusations.begin_ring(ring)

@@ -91,17 +91,23 @@ class Exclusion(NamedTuple):
 
 
 class Exclusions:
-    """The nodes that are excluded from the ring because they did not receive; at such a node itself, all others."""
+    """Nodes that are excluded for a while: from the ring, or from having a new one formed for them.
 
-    def __init__(self) -> None:
+    Each term is twice as long as the one before, unless that ended long ago.
+    """
+
+    def __init__(self, first: float = _FIRST, longest: float = _LONGEST, memory: float = _MEMORY) -> None:
+        self._first = first
+        self._longest = longest
+        self._memory = memory
         self._absences: dict[int, Exclusion] = {}
 
     def next_term(self, node_id: int, now: float) -> float:
         """Return the seconds for which a node would be excluded now."""
         last = self._absences.get(node_id)
-        if last is None or now - last.until > _MEMORY:
-            return _FIRST
-        return min(2 * last.seconds, _LONGEST)
+        if last is None or now - last.until > self._memory:
+            return self._first
+        return min(2 * last.seconds, self._longest)
 
     def add(self, node_id: int, now: float, reason: str, early: float = 0.0) -> None:
         """Exclude a node from now on; the term may end up to `early` seconds before its time."""
@@ -110,8 +116,12 @@ class Exclusions:
 
     def has(self, node_id: int, now: float) -> bool:
         """Return whether a node is excluded."""
+        return now < self.until(node_id)
+
+    def until(self, node_id: int) -> float:
+        """Return when the last term of a node ends; 0 where there was none, or it was ended."""
         absence = self._absences.get(node_id)
-        return absence is not None and now < absence.until
+        return absence.until if absence is not None else 0.0
 
     def end(self, node_id: int) -> None:
         """Let a node come back: it has left in good order, or another member has admitted it."""

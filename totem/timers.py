@@ -28,6 +28,8 @@ class Timer(enum.IntEnum):
     JOIN = 7
     CONSENSUS = 8
     TOKEN_LOSS = 9
+    ASK = 10
+    """Nodes that are apart may be asked to form a ring with this one."""
 
 
 class Timers:

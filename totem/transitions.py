@@ -36,11 +36,13 @@ class Cause(enum.Enum):
     TOKEN_LOST_IN_RECOVERY = "the token was lost in recovery"
     RECOVERY_STALLED = "recovery made no progress"
     CONSENSUS_TIMEOUT = "not all candidates agreed in time"
+    NOT_ALL_HEAR = "some candidates do not hear each other"
     FAILED_TO_RECEIVE = "a member failed to receive"
     PROCESS_ENDED = "a member's process has ended"
     SYNC_STALLED = "members did not take part in the sync of what is above"
     FOREIGN_MULTICAST = "a multicast of another ring was heard"
     MERGE_DETECTED = "another ring announced itself"
+    HEARD_AGAIN = "nodes that were apart hear each other"
     JOIN_RECEIVED = "a processor would join"
     LEAVE_RECEIVED = "a member leaves"
     JOIN_MERGED = "a join named other processors"
@@ -65,12 +67,14 @@ TRANSITIONS: dict[State, dict[Cause, State]] = {
         Cause.SYNC_STALLED: State.GATHER,
         Cause.FOREIGN_MULTICAST: State.GATHER,
         Cause.MERGE_DETECTED: State.GATHER,
+        Cause.HEARD_AGAIN: State.GATHER,
         Cause.JOIN_RECEIVED: State.GATHER,
         Cause.LEAVE_RECEIVED: State.GATHER,
     },
     State.GATHER: {
         Cause.TOKEN_LOST_IN_GATHER: State.GATHER,
         Cause.CONSENSUS_TIMEOUT: State.GATHER,
+        Cause.NOT_ALL_HEAR: State.GATHER,
         Cause.PROCESS_ENDED: State.GATHER,
         Cause.FOREIGN_MULTICAST: State.GATHER,
         Cause.MERGE_DETECTED: State.GATHER,

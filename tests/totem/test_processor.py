@@ -122,7 +122,7 @@ def test_a_leave_is_announced_exactly_once():
 def test_the_others_need_no_timeout_after_a_leave():
     cluster = formed()
     cluster[2].leave()
-    cluster.run_for(0.02)
+    cluster.run_for(0.04)
     assert {node.machine.members for node in cluster.running} == {(1, 3)}
 
 

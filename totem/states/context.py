@@ -10,6 +10,7 @@ from totem.config import Config
 from totem.configuration import Feature, RingId
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics
+from totem.hearing import Hearing
 from totem.membership import Membership
 from totem.outbox import Outbox
 from totem.packing import Packer
@@ -17,6 +18,8 @@ from totem.patience import Patience
 from totem.receive_failures import Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import RingNumbers
+from totem.rows import Rows
+from totem.separation import Separation
 from totem.statistics import Counters
 from totem.timers import Timers
 from totem.token_passing import TokenPassing
@@ -41,6 +44,10 @@ class StateContext(Protocol):
     delivery: DeliveryQueue
     numbers: RingNumbers
     membership: Membership
+    rows: Rows
+    separation: Separation
+    ours: frozenset[int]
+    hearing: dict[int, Hearing]
     left_out: Exclusions
 
     # Rings, and the layer above.

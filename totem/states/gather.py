@@ -12,13 +12,18 @@ Candidates and failed nodes outlive this state: an attempt that breaks in Commit
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from totem.configuration import RingId
-from totem.states.handler import StateHandler
+from totem.states.handler import StateHandler, rows_of
 from totem.timers import Timer
 from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Hint
 from totem.wire.messages import CommitEntry, CommitToken, Join
+
+_SOONER = 5
+"""A Join that others wait for leaves after this part of the join timeout."""
 
 
 class Gather(StateHandler):
@@ -29,12 +34,17 @@ class Gather(StateHandler):
     def enter(self, now: float) -> None:
         """Begin a round: send a Join at once, then every join timeout."""
         processor = self.processor
-        processor.membership.candidates.add(processor.node_id)
+        membership = processor.membership
+        membership.candidates.add(processor.node_id)
         self.agreed = {processor.node_id}
+        if self._has_rows():
+            self.agreed |= processor.rows.agreeing(membership.candidates, membership.failed)
         self._may_be_alone = False
+        self._has_waited = False
         timers = processor.timers
         timers.disarm_all()
         timers.arm(Timer.CONSENSUS, now + processor.consensus)
+        processor.rows.expect(membership.candidates, now)
         self._announce(now)
 
     def _announce(self, now: float) -> None:
@@ -51,17 +61,42 @@ class Gather(StateHandler):
         processor.timers.arm(Timer.JOIN, now + processor.config.join)
         processor.counters.joins_sent += 1
         config = processor.config
-        hint = Hint(config.cluster_name, config.frame_size, processor.own_features, processor.told_nodelist)
+        rows = processor.rows.publish(processor.hearing, now)
+        hint = Hint(
+            config.cluster_name, config.frame_size, processor.own_features, nodelist=processor.told_nodelist, rows=rows
+        )
         join = processor.membership.join(processor.numbers.ring_id.seq, codec.encode_hint(hint))
         processor.outbox.send_message_to_all(join)
         # Corosync nodes hear their own Joins; that is how a processor without company forms a ring of one.
+        self._proceed(now)
+
+    def _proceed(self, now: float) -> None:
+        """Go by the rows, if they lead to another set than all candidates; else form the ring if all agree."""
+        processor = self.processor
+        candidates = processor.membership.surviving
+        rows = processor.rows
+        if not rows.abandoned and len(candidates) > 1 and processor.node_id in candidates:
+            part = rows.decide(processor.membership.candidates, processor.membership.failed, now)
+            if part is not None and part != candidates:
+                processor.membership.failed |= candidates - part
+                processor.gather(Cause.NOT_ALL_HEAR, now)
+                return
+            if rows.covers(candidates) and rows.has_news(now):
+                self._announce_soon(now)
         self._commit_if_agreed(now)
+
+    def _announce_soon(self, now: float) -> None:
+        """Send a Join before it is due, because others wait for the rows; several that come at once share it."""
+        timers, config = self.processor.timers, self.processor.config
+        soon = now + config.join / _SOONER
+        if not timers.armed(Timer.SEND_JOIN) and timers.deadline(Timer.JOIN) > soon:
+            timers.arm(Timer.SEND_JOIN, soon)
 
     def _commit_if_agreed(self, now: float) -> None:
         processor = self.processor
         membership = processor.membership
-        members = membership.candidates - membership.failed
-        if not members <= self.agreed:
+        members = membership.surviving
+        if not members <= self.agreed or self._awaits_rows(members, now):
             return
         if membership.receive_failed:
             self._go_alone(*membership.receive_failed)
@@ -73,7 +108,14 @@ class Gather(StateHandler):
             if ring_seq is None:
                 processor.diagnostics.notice_sequences_used_up()
                 return
-            processor.commit(self._commit_token(tuple(sorted(members)), ring_seq), Cause.CONSENSUS, now)
+            self._commit(self._commit_token(tuple(sorted(members)), ring_seq), Cause.CONSENSUS, now)
+
+    def _awaits_rows(self, members: set[int], now: float) -> bool:
+        """Return whether all members have rows, but these do not say yet that all hear each other."""
+        rows = self.processor.rows
+        if rows.abandoned or self.processor.node_id not in members:
+            return False
+        return rows.covers(members) and not rows.is_complete(members, now)
 
     def _go_alone(self, reason: str, since: float) -> None:
         """Form a ring of one, because the others have agreed to go on without this node.
@@ -111,19 +153,34 @@ class Gather(StateHandler):
         """Count the Join as agreement, ignore it, or take over the nodes that it names."""
         processor = self.processor
         membership = processor.membership
+        if not join.is_leave:
+            processor.rows.hear(join, rows_of(join), now)
         if set(join.candidates) == membership.candidates and set(join.failed) == membership.failed:
             if not join.is_leave:
                 self.agreed.add(join.origin)
-                self._commit_if_agreed(now)
-        elif membership.merge(join, processor.ring.members):
+                self._proceed(now)
+        elif membership.merge(self._without_parted(join, now), processor.ring.members):
             cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_MERGED
             processor.gather(cause, now)
+        else:
+            self._proceed(now)
+
+    def _without_parted(self, join: Join, now: float) -> Join:
+        """Return a Join without the failed nodes about which this node decides by itself."""
+        if join.is_leave or not self._has_rows():
+            return join
+        return replace(join, failed=self.processor.rows.unexplained(join, now))
 
     def on_foreign(self, origin: int, ring_id: RingId, cause: Cause, now: float) -> None:
         """Make the sender a candidate, because another ring can be heard."""
-        if origin not in self.processor.membership.candidates:
-            self.processor.membership.candidates.add(origin)
-            self.processor.gather(cause, now)
+        processor = self.processor
+        candidates = processor.membership.candidates
+        separation = processor.separation
+        if origin not in candidates and separation.admits(
+            origin, separation.apart, processor.membership.surviving, now
+        ):
+            candidates.add(origin)
+            processor.gather(cause, now)
 
     def on_commit_token(self, token: CommitToken, now: float) -> None:
         """Begin the ring of the commit token, if it is just the ring that this node has agreed to."""
@@ -131,7 +188,12 @@ class Gather(StateHandler):
         if self._ignores_commit_token(token):
             processor.diagnostics.drop("commit token of another ring")
             return
-        processor.commit(token, Cause.COMMIT_TOKEN, now)
+        self._commit(token, Cause.COMMIT_TOKEN, now)
+
+    def _commit(self, token: CommitToken, cause: Cause, now: float) -> None:
+        processor = self.processor
+        processor.separation.part(processor.rows.parting(token.members, now))
+        processor.commit(token, cause, now)
 
     def _ignores_commit_token(self, token: CommitToken) -> bool:
         processor = self.processor
@@ -164,10 +226,27 @@ class Gather(StateHandler):
         """Consider the nodes that did not agree failed; if all did, give the representative a token timeout."""
         processor = self.processor
         membership = processor.membership
-        silent = membership.candidates - membership.failed - self.agreed
+        silent = membership.surviving - self.agreed
+        if cause is Cause.CONSENSUS_TIMEOUT and self._has_rows():
+            silent = {node_id for node_id in silent if processor.rows.is_silent(node_id, now)}
+            if not silent:
+                self._await_decision(now)
+                return
         membership.failed |= silent
         if silent or cause is Cause.TOKEN_LOST_IN_GATHER:
             processor.gather(cause, now)
         else:
             self.agreed = {processor.node_id}
             processor.timers.arm(Timer.TOKEN_LOSS, now + processor.config.token)
+
+    def _has_rows(self) -> bool:
+        rows = self.processor.rows
+        candidates = self.processor.membership.surviving
+        return not rows.abandoned and len(candidates) > 1 and rows.applies(candidates)
+
+    def _await_decision(self, now: float) -> None:
+        """Wait as long again for the rows, which decide about who is heard at all; then go by Corosync's rules."""
+        processor = self.processor
+        processor.rows.abandoned = self._has_waited
+        self._has_waited = True
+        processor.timers.arm(Timer.CONSENSUS, now + processor.consensus)

@@ -12,7 +12,13 @@ from totem.states.context import StateContext
 from totem.timers import Timer
 from totem.transitions import Cause, State
 from totem.wire import codec
-from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Token
+from totem.wire.messages import CommitToken, HoldCancel, Join, MergeDetect, Row, Token
+
+
+def rows_of(join: Join) -> tuple[Row, ...] | None:
+    """Return the rows in a Join's hint; None if there are none."""
+    hint = codec.decode_hint(join.hint) if join.hint else None
+    return hint.rows if hint is not None else None
 
 
 class StateHandler:
@@ -56,6 +62,9 @@ class StateHandler:
 
     def on_timer(self, timer: Timer, now: float) -> None:
         """Do what a timer that this state armed is for."""
+
+    def on_hearing(self, node_id: int, now: float) -> None:
+        """Hear from the links machine that packets of a node pass again, or not any more."""
 
     def breaks_attempt(self, ring: Ring, join: Join) -> bool:
         """Return whether a Join means that the attempt to form a ring has broken for its sender.

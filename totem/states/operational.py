@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from totem.configuration import Feature, Guarantee, RingId
 from totem.ring import Ring
+from totem.states.handler import rows_of
 from totem.states.ordering import Ordering
 from totem.timers import Timer
 from totem.transitions import Cause, State
 from totem.wire import codec
 from totem.wire.codec import Frame
 from totem.wire.messages import Join, MergeDetect, Token
+
+_SETTLED = 0.6
+"""Seconds in which the links machine finds out about all other nodes, once it has found out about one."""
 
 
 class Operational(Ordering):
@@ -23,8 +27,13 @@ class Operational(Ordering):
 
     def enter(self) -> None:
         """Let the visit of the token arm all timers. A member counts idle visits only from here on."""
-        self.processor.timers.disarm_all()
-        self.processor.ring.unchanged = 0
+        processor = self.processor
+        processor.timers.disarm_all()
+        processor.ring.unchanged = 0
+        self._waiting: set[int] = set()
+        """Nodes that were heard, and that a ring will be formed with soon."""
+        if newcomers := processor.separation.newcomers((), processor.ring.members):
+            processor.timers.arm(Timer.ASK, processor.separation.may_ask_at(newcomers))
 
     def ring(self) -> Ring:
         """Return the installed ring."""
@@ -105,6 +114,13 @@ class Operational(Ordering):
             # This is late or repeated: a member that has gone elsewhere since has a higher ring.
             processor.diagnostics.drop("multicast of a former ring")
             return
+        separation = processor.separation
+        if not separation.admits(origin, separation.apart, ring.members, now):
+            processor.diagnostics.drop("multicast of a node that not all hear")
+            return
+        if ring.pure and self._may_hear_more(now):
+            self._wait_for(origin, now)
+            return
         processor.membership.candidates.add(origin)
         processor.gather(cause, now)
 
@@ -116,6 +132,9 @@ class Operational(Ordering):
         dropped = self._ignores_join(join)
         if dropped:
             processor.diagnostics.drop(dropped)
+            return
+        if not join.is_leave and processor.separation.apart and join.origin not in processor.ring.members:
+            self._consider(join, now)
             return
         cause = Cause.LEAVE_RECEIVED if join.is_leave else Cause.JOIN_RECEIVED
         processor.gather_with(join, cause, now)
@@ -131,13 +150,70 @@ class Operational(Ordering):
             return "leave of a non-member"
         return ""
 
+    # Where nodes are apart, because not all hear each other.
+
+    def _consider(self, join: Join, now: float) -> None:
+        """Follow the Join of a non-member if that leads to another ring with it."""
+        processor = self.processor
+        separation, members = processor.separation, processor.ring.members
+        rows = rows_of(join)
+        names_me = processor.node_id in join.candidates
+        if join.origin not in separation.apart and rows is not None and not names_me and self._may_hear_more(now):
+            self._wait_for(join.origin, now)
+            return
+        separation.learn(join, rows)
+        others = set(join.candidates).difference(join.failed).union(row.node_id for row in rows or ())
+        if separation.admits(join.origin, others, members, now):
+            processor.gather_with(join, Cause.JOIN_RECEIVED, now)
+        else:
+            processor.diagnostics.drop("join of a node that not all hear")
+
+    def on_hearing(self, node_id: int, now: float) -> None:
+        """Look soon whether a round would lead to another ring, if a node that is apart can be heard again."""
+        if node_id in self.processor.separation.apart:
+            self._look_at(now + _SETTLED)
+
+    def _may_hear_more(self, now: float) -> bool:
+        """Return whether the links machine may be about to find that more nodes of ours can be reached."""
+        processor = self.processor
+        if now - processor.separation.changed < _SETTLED:
+            return True
+        absent = processor.ours.difference(processor.ring.members)
+        return any(node_id not in processor.hearing or not all(processor.hearing[node_id]) for node_id in absent)
+
+    def _wait_for(self, node_id: int, now: float) -> None:
+        """Begin a round with a node, when others that may have come within reach with it are heard, too."""
+        self._waiting.add(node_id)
+        self._look_at(now + _SETTLED)
+
+    def _look_at(self, moment: float) -> None:
+        timers = self.processor.timers
+        timers.arm(Timer.ASK, min(moment, timers.deadline(Timer.ASK)))
+
+    def _look(self, now: float) -> None:
+        """Begin a round of Joins if it would lead to another ring, after the pause for that."""
+        processor = self.processor
+        separation = processor.separation
+        newcomers = separation.newcomers(self._waiting, processor.ring.members)
+        if not newcomers:
+            return
+        due = separation.may_ask_at(newcomers)
+        if due > now:
+            self._look_at(due)
+            return
+        separation.ask(now)
+        processor.membership.candidates |= newcomers
+        processor.gather(Cause.HEARD_AGAIN, now)
+
     def on_timer(self, timer: Timer, now: float) -> None:
         """Announce the ring while it is idle, so that rings which can hear each other merge."""
         processor = self.processor
         ring = processor.ring
         if timer is Timer.TOKEN_RETRANSMIT and not ring.pure:
             ring.limit_last_token()
-        if timer is not Timer.MERGE_DETECT:
+        if timer is Timer.ASK:
+            self._look(now)
+        elif timer is not Timer.MERGE_DETECT:
             super().on_timer(timer, now)
         elif ring.is_representative:
             processor.outbox.send_message_to_all(MergeDetect(processor.node_id, processor.node_id, ring.id))

@@ -544,7 +544,12 @@ class World:
     def _longest_absence(self) -> float:
         """Return the longest time for which a node is still excluded because it did not receive."""
         machines = [node.machine for node in self.cluster.running if isinstance(node.machine, Processor)]
-        absences = [absence.until for machine in machines for absence in machine.left_out.all().values()]
+        absences = [
+            absence.until
+            for machine in machines
+            for absent in (machine.left_out.all(), machine.separation.pauses())
+            for absence in absent.values()
+        ]
         return max([until - self.cluster.now for until in absences] + [0.0])
 
     # Links of transport knet.

@@ -49,8 +49,10 @@ from totem.wire.messages import (
     Mcast,
     MergeDetect,
     Message,
+    Row,
     Token,
 )
+from totem.wire.rows import decode_rows, encode_rows
 from totem.wire.slices import equal_slices
 
 __all__ = [
@@ -746,6 +748,7 @@ def encode_hint(hint: Hint) -> bytes:
             layout.TAG_FRAME_SIZE: layout.U32.pack(hint.frame_size),
             layout.TAG_CLUSTER_NAME: hint.cluster_name.encode(),
             **({layout.TAG_NODELIST: _packed_ids(sorted(hint.nodelist))} if hint.nodelist else {}),
+            **({layout.TAG_ROWS: encode_rows(hint.rows)} if hint.rows is not None else {}),
         },
     )
 
@@ -763,8 +766,16 @@ def decode_hint(block: bytes) -> Hint | None:
             frame_size=layout.U32.unpack(values[layout.TAG_FRAME_SIZE])[0],
             features=layout.U64.unpack(values[layout.TAG_FEATURES])[0],
             nodelist=frozenset(one for (one,) in layout.NODE_ID.iter_unpack(values.get(layout.TAG_NODELIST, b""))),
+            rows=_rows(values.get(layout.TAG_ROWS, b"")),
         )
     except _UNREADABLE:
+        return None
+
+
+def _rows(value: bytes) -> tuple[Row, ...] | None:
+    try:
+        return decode_rows(value)
+    except struct.error:
         return None
 
 

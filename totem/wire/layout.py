@@ -94,6 +94,7 @@ TAG_DAEMON: Final = 7
 TAG_CLUSTER_NAME: Final = 8
 TAG_WINDOW: Final = 9
 TAG_ASK: Final = 10
+TAG_ROWS: Final = 11
 TAG_NODELIST: Final = 12
 
 assert HEADER.size == 13

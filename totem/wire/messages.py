@@ -151,15 +151,44 @@ class Hello:
     """For how long the others should wait for the node; None from older versions (F1)."""
 
 
+class Row(NamedTuple):
+    """Whom one node hears while it looks for the next ring (`totem.rows`)."""
+
+    node_id: int
+    incarnation: int
+    """Which life of the node this is; later ones have higher numbers."""
+    number: int
+    """Which row of this life; one more with each Join."""
+    votes: int
+    """The node's votes, as its own configuration has them."""
+    ring_id: RingId
+    """The ring that it was in."""
+    hears: frozenset[int]
+    """Nodes whose Joins have come lately."""
+    lacks: frozenset[int]
+    """Nodes from which none comes, though others pass on what they say. Of all others nothing is known."""
+    linked: frozenset[int]
+    """Nodes with which packets pass both ways, as the links machine says."""
+    unlinked: frozenset[int]
+    """Nodes with which they do not, at least in one direction."""
+
+    @property
+    def sets(self) -> tuple[frozenset[int], ...]:
+        """The four sets of nodes, in the order of the wire."""
+        return self.hears, self.lacks, self.linked, self.unlinked
+
+
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What a node of this package says of itself behind the lists of a join: for the log, never an authority (D1)."""
+    """What a node of this package says of itself behind the lists of a join: order never depends on it (D1)."""
 
     cluster_name: str
     frame_size: int
     features: int
     nodelist: frozenset[int] = frozenset()
     """The nodes that it knows; empty from older versions, and where there are too many."""
+    rows: tuple[Row, ...] | None = None
+    """Who hears whom, as far as the node knows; None from older versions, and where there are too many nodes."""
 
 
 Message = Token | Mcast | Join | CommitToken | MergeDetect | HoldCancel

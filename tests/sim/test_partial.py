@@ -1,0 +1,94 @@
+"""Rings whose nodes do not all hear each other: one change for each cut, then quiet (rulings, F7)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim.scenarios import judge
+from totem.config import Config
+from totem.testing import hearing_patterns
+from totem.testing.cluster import Cluster
+from totem.testing.hearing_patterns import Patterns, sample
+
+
+def ring_of_five() -> Cluster:
+    cluster = Cluster(5, config=Config.for_nodes(5, token=0.6, consensus=0.3))
+    cluster.start()
+    cluster.form()
+    cluster.run_for(3)
+    return cluster
+
+
+def installed(cluster: Cluster) -> dict[int, int]:
+    machines = {node.node_id: node.machine for node in cluster.running}
+    return {node_id: machine.counters.rings_installed for node_id, machine in machines.items() if machine}
+
+
+def changes(cluster: Cluster, before: dict[int, int]) -> set[int]:
+    return {count - before[node_id] for node_id, count in installed(cluster).items()}
+
+
+@pytest.mark.parametrize("ways", [[(1, 2)], [(1, 2), (2, 1)], [(5, 1)]])
+def test_neighbours_that_do_not_hear_each_other_cost_one_change_each_way(ways: list[tuple[int, int]]) -> None:
+    cluster = ring_of_five()
+    before = installed(cluster)
+    for source, target in ways:
+        cluster.network.cut([source], [target])
+    cluster.run_for(60)
+    assert changes(cluster, before) == {1}
+    out = 5 if 5 in ways[0] else 2
+    assert cluster.one_ring(*(set(range(1, 6)) - {out}))
+    before = installed(cluster)
+    cluster.network.heal()
+    cluster.run_for(30)
+    assert changes(cluster, before) == {1}
+    judge(cluster)
+
+
+def test_others_that_do_not_hear_each_other_cost_nothing() -> None:
+    cluster = ring_of_five()
+    before = installed(cluster)
+    cluster.network.cut([1, 4], [1, 4])
+    cluster.run_for(40)
+    assert changes(cluster, before) == {0}
+    judge(cluster)
+
+
+def test_a_node_that_hears_nobody_is_out_once() -> None:
+    cluster = ring_of_five()
+    before = installed(cluster)
+    cluster.network.cut([1, 2, 4, 5], [3])
+    cluster.run_for(60)
+    assert changes(cluster, before) == {1}
+    assert cluster.one_ring(1, 2, 4, 5)
+    cluster.network.heal()
+    cluster.run_for(30)
+    judge(cluster)
+
+
+def test_a_link_that_flaps_costs_few_changes() -> None:
+    cluster = ring_of_five()
+    before = installed(cluster)
+    for _ in range(30):
+        cluster.network.cut([1, 2], [1, 2])
+        cluster.run_for(1)
+        cluster.network.heal()
+        cluster.run_for(1)
+    assert max(changes(cluster, before)) <= 8
+    cluster.run_for(90)
+    judge(cluster)
+
+
+@pytest.mark.parametrize("pattern", sample(5, 0, 8))
+def test_patterns_of_who_hears_whom(pattern: int) -> None:
+    """Some of all; `python -m totem.testing.hearing_patterns` runs as many as you like."""
+    assert Patterns().run_pattern(pattern).faults == ()
+
+
+def test_the_command_names_what_replays_a_pattern(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hearing_patterns.main(["--nodes", "3", "--sample", "2"]) == 0
+    monkeypatch.setattr(hearing_patterns, "check", lambda history: ["made up"])
+    assert hearing_patterns.main(["--nodes", "3", "--pattern", "5"]) == 1
+    assert "hearing_patterns --nodes 3 --seed 0 --hold 20 --verbose --pattern 5" in capsys.readouterr().out
