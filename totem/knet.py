@@ -16,7 +16,6 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from math import inf
 
 import trio
 
@@ -80,9 +79,8 @@ class KnetEndpoint:
         """Called when the state of a link has changed; it must only queue."""
         self.on_refusal: Callable[[int, float], None] = lambda node_id, now: None
         """Called when the machine of a node has refused what was sent to it, because nobody listens there."""
-        self._sent = SentLately()
-        self._refusing: list[int] = []
-        """Nodes whose machines have refused something, in this turn."""
+        self._sent = SentLately[tuple[int, int, bool]]()
+        """Refusals are by link and node id, with whether it is the port where nobody listens."""
         self._link_log = LinkLog(node_id, self.links.paths)
         self._poll = select.epoll()
         try:
@@ -175,7 +173,7 @@ class KnetEndpoint:
     @property
     def deadline(self) -> float:
         """When `advance` is due."""
-        return -inf if self._refusing else self.links.deadline
+        return min(self._sent.deadline, self.links.deadline)
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when datagrams wait."""
@@ -203,12 +201,13 @@ class KnetEndpoint:
 
     def advance(self, now: float) -> None:
         """Do what is due on the links."""
-        refusing, self._refusing = self._refusing, []
-        for node_id in refusing:
-            self.on_refusal(node_id, now)
         late = now - self.links.deadline
         if late > PAUSE:
             self.links.delay(late)
+        for link, node_id, is_of_port in self._sent.refusing(now):
+            if is_of_port:
+                self.on_refusal(node_id, now)
+            self.links.unreachable(link, node_id, now)
         self.links.advance(now)
         self._flush(now)
         self._link_log.advance(now)
@@ -288,17 +287,31 @@ class KnetEndpoint:
     def _flush(self, now: float) -> None:
         """Send what the machine has ready, and tell it what the kernel says to that."""
         while departures := self.links.take():
+            self._remember(departures)
             for departure in departures:
                 self._depart(departure, now)
         for change in self.links.take_changes():
             self._link_log.note(change, now)
             self.on_link(self.links.state(change.node_id, change.link))
 
+    def _remember(self, departures: Sequence[Departure]) -> None:
+        """Remember what leaves: a train to all nodes once, and single datagrams together."""
+        single: list[bytes] = []
+        former: Sequence[bytes] = ()
+        for departure in departures:
+            datagrams = departure.datagrams
+            if len(datagrams) == 1:
+                single += datagrams
+            elif datagrams is not former:
+                former = datagrams
+                self._sent.note(datagrams)
+        if single:
+            self._sent.note(single)
+
     def _depart(self, departure: Departure, now: float) -> None:
         sock = self._sockets[departure.link]
         place = self._places[departure.link, departure.node_id]
         datagrams = departure.datagrams
-        self._sent.note(datagrams)
         for run in runs(datagrams, MAX_DATAGRAM) if len(datagrams) > 1 and self.trains_out else (datagrams,):
             if len(run) > 1 and self.trains_out and self._send_run(sock, run, place):
                 continue
@@ -341,11 +354,7 @@ class KnetEndpoint:
         for refusal in refusals:
             node_id = nodes.get(refusal.place[0])
             if node_id is not None and not refusal.is_of_size:
-                self.links.unreachable(link, node_id, self._clock())
-        for refusal in self._sent.quoted_by(refusals):
-            node_id = nodes.get(refusal.place[0])
-            if node_id is not None and refusal.is_of_port and node_id not in self._refusing:
-                self._refusing.append(node_id)
+                self._sent.refuse((link, node_id, refusal.is_of_port), refusal.quoted)
         return bool(refusals)
 
 

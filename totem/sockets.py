@@ -16,8 +16,9 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Sequence
+from math import inf
+from typing import Generic, NamedTuple, TypeVar
 
 from totem.addresses import sockaddr
 from totem.wire.slices import equal_slices
@@ -52,6 +53,10 @@ QUOTED = 64
 """Bytes of a refused datagram that are compared with what was sent."""
 REMEMBERED = 32
 """Trains whose datagrams can be recognised in a refusal. One comes within a rotation of the token."""
+COMPARE_INTERVAL = 0.01
+"""Seconds between two times that refusals are compared with what was sent."""
+
+Whose = TypeVar("Whose", bound=Hashable)
 
 # Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
 NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
@@ -139,20 +144,43 @@ def read_refusals(sock: socket.socket) -> list[Refusal]:
     return refusals
 
 
-class SentLately:
-    """The datagrams that were sent last. A refusal that quotes none of them is forged, or late."""
+class SentLately(Generic[Whose]):
+    """The datagrams that were sent last, and refusals. One that quotes none of these datagrams is forged, or late.
 
-    __slots__ = ("_trains", "note")
+    To compare costs far more than to read. So refusals wait, and are compared together, a hundred times a second at
+    most: a flood of forged ones must keep the node from nothing else.
+    """
+
+    __slots__ = ("_next", "_refused", "_trains", "note")
 
     def __init__(self) -> None:
         self._trains: deque[Sequence[bytes]] = deque(maxlen=REMEMBERED)
         self.note = self._trains.append
         """Remember datagrams that are sent. Hot: once for each train."""
+        self._refused: dict[Whose, set[bytes]] = {}
+        """What is quoted as refused, by whom, and not compared yet."""
+        self._next = -inf
+        """When it may be compared."""
 
-    def quoted_by(self, refusals: Sequence[Refusal]) -> list[Refusal]:
-        """Return the refusals that quote what was sent."""
+    @property
+    def deadline(self) -> float:
+        """When `refusing` is due; infinity if no refusal waits."""
+        return self._next if self._refused else inf
+
+    def refuse(self, whose: Whose, quoted: bytes) -> None:
+        """Take a refusal."""
+        quotes = self._refused.setdefault(whose, set())
+        if len(quotes) < MOST_REFUSALS:
+            quotes.add(quoted)
+
+    def refusing(self, now: float) -> list[Whose]:
+        """Return who has refused what was sent, and start afresh; nobody before it is due."""
+        if now < self.deadline:
+            return []
+        refused, self._refused = self._refused, {}
+        self._next = now + COMPARE_INTERVAL
         beginnings = {datagram[:QUOTED] for train in self._trains for datagram in train}
-        return [refusal for refusal in refusals if refusal.quoted in beginnings]
+        return [whose for whose, quotes in refused.items() if not quotes.isdisjoint(beginnings)]
 
 
 def has_option(sock: socket.socket, option: int) -> bool:

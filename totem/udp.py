@@ -24,7 +24,6 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from math import inf
 
 import trio
 
@@ -83,9 +82,7 @@ class UdpEndpoint:
         self.probing = Probing(config, node_id)
         """Who hears whom among nodes of ours, and what the paths between them carry."""
         self._link_log = LinkLog(node_id, self.probing.paths)
-        self._sent = SentLately()
-        self._refusing: list[int] = []
-        """Nodes whose machines have refused something, in this turn."""
+        self._sent = SentLately[int]()
         self._largest_segment = config.max_datagram
         self._set_nodes(config)
         self._socket = open_socket(own.node_id, own.address, own.port)
@@ -137,7 +134,7 @@ class UdpEndpoint:
     @property
     def deadline(self) -> float:
         """When `advance` is due."""
-        return -inf if self._refusing else self.probing.deadline
+        return min(self._sent.deadline, self.probing.deadline)
 
     def start(self, now: float) -> None:
         """Do nothing: all nodes of the nodelist are sent to."""
@@ -147,8 +144,7 @@ class UdpEndpoint:
         late = now - self.probing.deadline
         if late > PAUSE:
             self.probing.delay(late)
-        refusing, self._refusing = self._refusing, []
-        for node_id in refusing:
+        for node_id in self._sent.refusing(now):
             self.on_refusal(node_id, now)
             self.probing.unreachable(node_id, now)
         self.probing.advance(now)
@@ -187,8 +183,10 @@ class UdpEndpoint:
 
     def _flush(self, now: float) -> None:
         """Send what the machine has ready, and tell people what has become of links."""
-        for node_id, datagram in self.probing.take():
-            self._sent.note((datagram,))
+        outgoing = self.probing.take()
+        if outgoing:
+            self._sent.note([datagram for _, datagram in outgoing])
+        for node_id, datagram in outgoing:
             self._send_plain((self._places[node_id],), (datagram,))
         for change in self.probing.take_changes():
             self._link_log.note(change, now)
@@ -307,10 +305,10 @@ class UdpEndpoint:
     def _read_refusals(self) -> bool:
         """Read what the kernel says of what was sent earlier; return whether there was anything."""
         refusals = read_refusals(self._socket)
-        for refusal in self._sent.quoted_by(refusals):
+        for refusal in refusals:
             node_id = self._nodes.get(refusal.place)
-            if refusal.is_of_port and node_id is not None and node_id not in self._refusing:
-                self._refusing.append(node_id)
+            if refusal.is_of_port and node_id is not None:
+                self._sent.refuse(node_id, refusal.quoted)
         return bool(refusals)
 
     def _count(self, what: str, error: OSError, count: int) -> None:

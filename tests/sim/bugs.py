@@ -1226,7 +1226,7 @@ BUGS = [
     Bug(
         "believe refusals that quote nothing that was sent",
         "F6",
-        [Change(SentLately, "quoted_by", "refusal.quoted in beginnings", "True")],
+        [Change(SentLately, "refusing", "not quotes.isdisjoint(beginnings)", "True")],
         test_sockets.test_a_refusal_counts_only_if_it_quotes_what_was_sent_lately,
     ),
 ]

@@ -229,12 +229,12 @@ def close(endpoint):
         sock.close()
 
 
-def refusals_of(endpoint, now=1.0):
+def refusals_of(endpoint):
     """Return whose machines have refused something, as the node is told in its next turn."""
     told = []
     endpoint.on_refusal = lambda node_id, now: told.append(node_id)
-    if endpoint.deadline == -inf:
-        endpoint.advance(now)
+    if endpoint.deadline < inf:
+        endpoint.advance(max(1.0, endpoint.deadline))
     return told
 
 
@@ -278,6 +278,17 @@ def test_a_refusal_that_quotes_nothing_that_was_sent_is_no_refusal(trains, open_
         assert nodes[1].drain(EVERYTHING) == []
         assert refusals_of(nodes[1]) == []
     nodes[1].send(2, [b"token"])
+    nodes[1].drain(EVERYTHING)
+    assert refusals_of(nodes[1]) == [2]
+
+
+def test_beats_to_many_nodes_make_nothing_else_forgotten(open_all):
+    nodes = open_all(at_one_address(40))
+    nodes[1].send(2, [b"token"])
+    nodes[1].ping(range(1, 41), 1.0)
+    nodes[1].advance(2.0)
+    close(nodes[2])
+    nodes[1]._socket.sendto(b"token", nodes[1]._places[2])
     nodes[1].drain(EVERYTHING)
     assert refusals_of(nodes[1]) == [2]
 
