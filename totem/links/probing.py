@@ -111,7 +111,6 @@ class Probing:
                 del known[node_id]
         self._changes = [change for change in self._changes if change.node_id in self._nodelist]
         self._outgoing = [(node_id, datagram) for node_id, datagram in self._outgoing if node_id in self._nodelist]
-        self.trials.keep(self._nodelist)
 
     def ping(self, ours: Collection[int], now: float) -> None:
         """Ping these nodes, and nobody else, from now on."""
@@ -129,6 +128,7 @@ class Probing:
             former = self._former.pop(node_id, None)
             self._paths[node_id] = path = former or self._new_path(now)
             path.resume(now)
+        self.trials.keep(self._paths)
         self.advance(now)
 
     def _new_path(self, now: float) -> Path:
@@ -219,7 +219,7 @@ class Probing:
     def try_nodes(self, node_ids: Iterable[int], now: float) -> None:
         """Find out at once whether these nodes answer (`Trials.on_end`)."""
         for node_id in node_ids:
-            if node_id in self._nodelist:
+            if node_id in self._paths:
                 self.trials.begin(node_id, now)
         self.advance(now)
 
@@ -269,7 +269,7 @@ class Probing:
         if said is None:
             return False
         if said.node_id in self._paths:
-            whole = self._pieces.setdefault(said.node_id, Pieces()).add(said)
+            whole = self._pieces.setdefault(said.node_id, Pieces()).add(said, now)
             if whole is not None and not whole.startswith(probes.MAGIC):
                 self.on_whole(whole, now)
         return True
@@ -366,7 +366,8 @@ class Probing:
             self._send(ProbePacket(probes.PONG, self._node_id, 0, 0), node_id)
 
     def _own_limit(self) -> int:
-        return min((self._found.get(node_id, self._largest) for node_id in self._members), default=self._largest)
+        found = min((self._found.get(node_id, self._largest) for node_id in self._members), default=self._largest)
+        return max(found, MIN_NETMTU)  # over a path that is narrower still, frames go in pieces
 
     def _set_limit(self) -> None:
         told = (self._told.get(node_id, self._largest) for node_id in self._members)

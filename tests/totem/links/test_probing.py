@@ -224,3 +224,32 @@ def test_a_refusal_opens_a_trial_that_an_answer_ends():
     ring.run(0.3)
     assert not ring.hearing[1, 2].is_heard
     ring.members[1].unreachable(77, ring.now)
+
+
+def test_frames_are_never_cut_smaller_than_the_smallest_netmtu_which_goes_in_pieces_over_what_carries_less():
+    ring = Ring()
+    ring.carries = {(1, 2): 300}
+    ring.form(1, 2, 3)
+    ring.run(20)
+    assert ring.limits == dict.fromkeys((1, 2, 3), MIN_NETMTU)
+    frame = bytes(MIN_NETMTU - HEADERS)
+    pieces = ring.members[1].cut(2, [frame])
+    assert max(map(len, pieces)) <= 300 - HEADERS
+    whole = []
+    ring.members[2].on_whole = lambda datagram, now: whole.append(datagram)
+    for piece in pieces:
+        ring.members[2].receive(piece, ring.now)
+    assert whole == [frame]
+
+
+def test_one_that_comes_back_as_a_node_of_another_make_is_tried_no_more():
+    ring = Ring().form(1, 2, 3)
+    ring.run(2)
+    probing = ring.members[1]
+    probing.try_nodes([3], ring.now)
+    probing.take()
+    probing.ping((1, 2), ring.now)
+    probing.try_nodes([3], ring.now)
+    for count in range(10):
+        probing.advance(ring.now + 0.02 * count)
+    assert {target for target, _ in probing.take()} <= {2}
