@@ -150,6 +150,21 @@ class Accusations:
         else:
             case.finding = Finding.SILENT
 
+    def on_join(self, node_id: int, *, is_ours: bool) -> None:
+        """Take a Join of a node, which lives: what was found before is of the process that had its place.
+
+        A member that has come back as a node of another make must get nothing of this, so all ends until a ring is
+        installed.
+        """
+        if not is_ours and node_id in self._others():
+            self._ring = None
+            self._cases = {}
+            self._trials = []
+        case = self._cases.get(node_id)
+        if case is not None:
+            case.finding = Finding.HEARD
+        self._refused.pop(node_id, None)
+
     def receive(self, said: Evidence, now: float) -> None:
         """Take what another member says."""
         ring, witness, accused = self._ring, said.node_id, said.accused

@@ -412,7 +412,7 @@ class Processor:
         ring.timeouts, ring.because = choose(self.config, ring.asks if ring.pure else None, len(ring.members))
         if self.is_operational:
             if ring.timeouts.token > former:
-                self.tokens.wait_longer(ring.timeouts.token - former)
+                self.tokens.wait_longer(ring, ring.timeouts.token - former, self.diagnostics.now)
             if ring.timeouts != self._remarked:
                 self._remarked = ring.timeouts
                 self.diagnostics.remark_timeouts(ring.timeouts, ring.because)
@@ -644,6 +644,8 @@ class Processor:
         if not self.numbers.believes(join.origin, join.ring_seq, now):
             self.diagnostics.drop("implausible ring sequence")
             return
+        if not join.is_leave:
+            self.accusations.on_join(join.origin, is_ours=join.origin in self.ours)
         for node_id in set(join.candidates).difference(join.failed):
             self.left_out.end(node_id)  # taken back, which is better than to disagree with a member
         self.membership.hear(join)

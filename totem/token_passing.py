@@ -115,10 +115,15 @@ class TokenPassing:
         self._timers.arm(Timer.TOKEN_LOSS, now + self._longest_wait(ring))
         return False
 
-    def wait_longer(self, seconds: float) -> None:
-        """Postpone the loss of the token, because a member has asked for it."""
+    def wait_longer(self, ring: Ring, seconds: float, now: float) -> None:
+        """Postpone the loss of the token, because a member has asked for it.
+
+        Who asks for more and for less in turn is waited for no longer than who asks for most.
+        """
         deadline = self._timers.deadline(Timer.TOKEN_LOSS)
-        self._timers.arm(Timer.TOKEN_LOSS, deadline + seconds)
+        if deadline < inf:
+            longest = max(deadline, now + ring.timeouts.token)
+            self._timers.arm(Timer.TOKEN_LOSS, min(deadline + seconds, longest))
 
     def _overdue_after(self, ring: Ring) -> float:
         """Return the seconds after which the token of a pure ring that does not rest should have come back (F4)."""

@@ -15,8 +15,9 @@ from totem.sequence import MASK
 from totem.testing.cluster import Cluster
 from totem.testing.corosync import CorosyncModel
 from totem.timers import Timer
-from totem.wire import codec
-from totem.wire.messages import Hello, HoldCancel, Join, Mcast, MergeDetect, Token
+from totem.wire import codec, evidence
+from totem.wire.evidence import Evidence, Saying
+from totem.wire.messages import Ask, Hello, HoldCancel, Join, Mcast, MergeDetect, Token
 
 
 def processor(node_id=1, count=3, **settings):
@@ -678,3 +679,59 @@ def test_what_may_wait_in_a_switch_is_bytes(netmtu, burst):
 def test_over_knet_it_is_the_packets_of_a_link_that_count():
     machine = processor(transport="knet")
     assert machine.tokens.burst(machine.ring) == 128
+
+
+def daemons(count=3):
+    """A ring of daemons whose timeouts are not configured, at rest."""
+    cluster = formed(count, config=Config.for_nodes(count), daemons=True)
+    cluster.run_for(1.0)
+    return cluster
+
+
+def test_who_asks_for_more_and_less_in_turn_is_waited_for_no_longer_than_who_asks_for_most():
+    machine = daemons().nodes[1].machine
+    most = Ask(2000, 0)
+    for _ in range(1000):
+        machine._take_ask(machine.ring, 2, most)
+        machine._take_ask(machine.ring, 2, Ask(0, 0))
+    assert machine.timers.armed(Timer.TOKEN_LOSS)
+    assert machine.timers.deadline(Timer.TOKEN_LOSS) <= machine.diagnostics.now + 2.0
+
+
+def accuse_node_3(machine, now):
+    """Have a node refused by node 3, and not answered."""
+    machine.on_refusal(3, now)
+    machine.on_trial(3, False, now)
+
+
+def join_of_node_3(machine, hint):
+    return codec.encode(Join(3, 3, machine.ring_id.seq, (1, 2, 3), (), hint))
+
+
+def confirm_by_node_2(machine, now):
+    said = Evidence(Saying.CONFIRMS, 2, 3, machine.ring.id)
+    machine.receive(said.encode(), now)
+
+
+def test_one_that_is_started_anew_is_not_put_out_by_what_others_say_late_of_the_process_before():
+    cluster = daemons()
+    machine = cluster.nodes[1].machine
+    accuse_node_3(machine, cluster.now)
+    hint = codec.encode_hint(codec.Hint(machine.config.cluster_name, machine.config.frame_size, FEATURES))
+    machine.receive(join_of_node_3(machine, hint), cluster.now)
+    confirm_by_node_2(machine, cluster.now)
+    assert 3 not in machine.membership.failed
+
+
+def test_where_a_member_comes_back_as_a_real_node_nobody_says_anything_of_trials():
+    cluster = daemons()
+    machine = cluster.nodes[1].machine
+    accuse_node_3(machine, cluster.now)
+    pump(machine, cluster.now)
+    machine.receive(join_of_node_3(machine, b""), cluster.now)
+    machine.on_refusal(2, cluster.now)
+    machine.on_trial(2, False, cluster.now)
+    confirm_by_node_2(machine, cluster.now)
+    sent, _ = pump(machine, cluster.now)
+    assert not [datagram for _, datagram in sent if evidence.decode(datagram)]
+    assert machine.membership.failed == set()
