@@ -42,7 +42,8 @@ _COMMIT_AGAIN = 0.05
 """A commit token is first sent again after so many seconds, where all members seem to be ours. Each of them makes a
 number durable before it passes it on."""
 _LATE = 0.25
-"""A token that comes later than this share of the token timeout after the last one has waited for somebody (F5)."""
+"""A token that comes later than this share of the token timeout after the last one has waited for somebody, and did
+not rest (F5)."""
 
 
 class TokenPassing:
@@ -94,7 +95,8 @@ class TokenPassing:
 
     def note_delay(self, ring: Ring, now: float) -> None:
         """Note whether the token has waited for somebody since this node passed it on, which is for others to know."""
-        self.was_late = now - self._passed_on > _LATE * ring.timeouts.token
+        timeouts = ring.timeouts
+        self.was_late = now - self._passed_on > max(_LATE * timeouts.token, _REST * timeouts.hold)
 
     def note_frames(self, ring: Ring, now: float) -> None:
         """Wait for the token anew if numbers are new: it was with their sender a moment ago (F5). Hot."""

@@ -681,9 +681,9 @@ def test_over_knet_it_is_the_packets_of_a_link_that_count():
     assert machine.tokens.burst(machine.ring) == 128
 
 
-def daemons(count=3):
-    """A ring of daemons whose timeouts are not configured, at rest."""
-    cluster = formed(count, config=Config.for_nodes(count), daemons=True)
+def daemons(count=3, **settings):
+    """A ring of daemons, at rest."""
+    cluster = formed(count, config=Config.for_nodes(count, **settings), daemons=True)
     cluster.run_for(1.0)
     return cluster
 
@@ -735,3 +735,12 @@ def test_where_a_member_comes_back_as_a_real_node_nobody_says_anything_of_trials
     sent, _ = pump(machine, cluster.now)
     assert not [datagram for _, datagram in sent if evidence.decode(datagram)]
     assert machine.membership.failed == set()
+
+
+@pytest.mark.parametrize("settings", [{"hold": 0.4}, {"token": 1.0, "token_retransmits_before_loss_const": 2}])
+def test_a_token_that_has_rested_for_long_is_not_late(settings):
+    """Else each member would show that it has the token, and an idle ring would never rest."""
+    cluster = daemons(**settings)
+    sent = [node.machine.counters.multicasts_sent for node in cluster.running]
+    cluster.run_for(10.0)
+    assert [node.machine.counters.multicasts_sent for node in cluster.running] == sent
