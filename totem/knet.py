@@ -323,7 +323,7 @@ class KnetEndpoint:
         try:
             sock.sendmsg(run, segments_of(len(run[0])), 0, place)
         except OSError as error:
-            if error.errno in NO_TRAINS and error.errno != errno.EMSGSIZE:
+            if error.errno in NO_TRAINS:
                 _log.info("packets go out one by one: the kernel refuses trains (%s)", error.strerror)
                 self.trains_out = False
             return False

@@ -58,8 +58,11 @@ COMPARE_INTERVAL = 0.01
 
 Whose = TypeVar("Whose", bound=Hashable)
 
-# Errors of the kernel for a train that it or the network card cannot cut; each frame may still pass by itself.
-NO_TRAINS = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
+# Errors of the kernel for a train. Each frame may still pass by itself.
+NO_TRAINS = {errno.EIO, errno.EOPNOTSUPP}
+"""It or the network card cannot cut any."""
+NOT_THIS_WAY = {errno.EINVAL, errno.EMSGSIZE}
+"""It cuts none for this way while that seems to carry less: a single ICMP says so, which anybody can forge."""
 
 
 def open_socket(node_id: int, address: str, port: int) -> socket.socket:

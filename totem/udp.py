@@ -37,6 +37,7 @@ from totem.sockets import (
     GRO_SPACE,
     MAX_DATAGRAM,
     NO_TRAINS,
+    NOT_THIS_WAY,
     UDP_GRO,
     UDP_SEGMENT,
     SentLately,
@@ -282,6 +283,9 @@ class UdpEndpoint:
             try:
                 self._send_once_more_if_refused(run, segment, place)
             except OSError as error:
+                if error.errno in NOT_THIS_WAY:
+                    self._send_plain((place,), run)
+                    continue
                 if error.errno in NO_TRAINS:
                     _log.info("frames go out one by one: the kernel refuses trains (%s)", error.strerror)
                     self.trains_out = False

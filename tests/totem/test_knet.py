@@ -173,14 +173,14 @@ def test_fragments_leave_in_trains(world):
     assert nodes.received[2] == [packet(65_491)]
 
 
-@pytest.mark.parametrize("error", [errno.EIO, errno.EINVAL, errno.EOPNOTSUPP])
-def test_a_kernel_that_cannot_cut_trains_gets_packets_from_then_on(world, error):
+@pytest.mark.parametrize(("error", "tries"), [(errno.EIO, 1), (errno.EOPNOTSUPP, 1), (errno.EINVAL, 2)])
+def test_a_kernel_that_cannot_cut_trains_gets_packets_from_then_on(world, error, tries):
     nodes = world()
     nodes[1].trains_out = True
     sock = spy(nodes[1], error)
     nodes.send(1, ALL, *TRAIN)
     nodes.send(1, ALL, *TRAIN)
-    assert [name for name, _ in sock.calls].count("sendmsg") == 1
+    assert [name for name, _ in sock.calls].count("sendmsg") == tries
     assert nodes.received[2] == TRAIN + TRAIN
 
 
