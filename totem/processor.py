@@ -75,6 +75,10 @@ from totem.wire.messages import Ask, CommitToken, HoldCancel, Join, MergeDetect,
 FEATURES = Feature.COMPACT | Feature.ACCELERATED | Feature.TRIALS | Feature.PATIENCE
 """Extensions of the protocol that this version has."""
 
+_FORMING = 4
+"""Members of a ring that form another one wait for its tokens this multiple of the token timeout: each of them makes a
+number durable."""
+
 
 @dataclass(slots=True)
 class Ready:
@@ -174,6 +178,8 @@ class Processor:
         """Those of the ring of which the operator was told last."""
         self.since = 0.0
         """When the ring was installed, or when it was left and none has been since."""
+        self.awaited_until = -inf
+        """Until when the members of the ring that was left would have been waited for in it (rulings, F5)."""
 
         # Sending.
         self.packer = Packer(config.frame_size)
@@ -632,6 +638,8 @@ class Processor:
         self.counters.joins_received += 1
         hint = codec.decode_hint(join.hint) if join.hint else None
         self._note_make(join.origin, hint)
+        if hint is not None and hint.rows:
+            self.rows.note_arrival(join.origin, hint.rows)
         if join.is_leave:
             self.left_out.end(join.origin)
         if self._resuming and not join.is_leave:
@@ -748,6 +756,8 @@ class Processor:
     def gather(self, cause: Cause, now: float) -> None:
         """Begin a round of Joins; an attempt to form a ring is given up with it."""
         if self.is_operational:
+            token_loss = self.timers.deadline(Timer.TOKEN_LOSS)
+            self.awaited_until = token_loss if self.ring.pure and token_loss < inf else -inf
             lost = cause is Cause.TOKEN_LOST
             self._interruption.begin(cause, now - self.ring.timeouts.token if lost else now)
         if self.state in (State.STARTING, State.OPERATIONAL):
@@ -806,6 +816,9 @@ class Processor:
         self.new_ring = self.filing = self._new_ring(ring_id, members)
         self._ring_id_bytes = self.new_ring.id_bytes
         self.new_ring.seems_pure = self._seem_ours(members)
+        if self.ring.pure and self.new_ring.seems_pure and set(members).issubset(self.ring.members):
+            token = min(self.config.token, _FORMING * self.ring.timeouts.token)
+            self.new_ring.timeouts = self.new_ring.timeouts._replace(token=token)
 
     def recover(self, token: CommitToken, now: float) -> None:
         """Exchange old messages on the new ring: the commit token has been filled by all.

@@ -23,10 +23,17 @@ from totem.ring_numbers import LIMIT
 from totem.wire.messages import Join, Row
 from totem.wire.rows import MOST_ROWS
 
-_MISSED = 3.5
-"""Join timeouts without a Join of a node after which it is not heard."""
+_MISSED = 2
+"""A node is not heard when it has sent so many Joins that have reached others and not this one."""
+_WINDOW = 3.5
+"""Join timeouts for which a node counts as heard after a Join."""
 _RELAYED = 2
 """Join timeouts more, until a row that others pass on is old."""
+_PATIENCE = 0.8
+"""A node from which others have heard no more than this one is not heard after this share of the time after which it is
+silent."""
+_SILENT = 0.75
+"""The same as a share of the consensus timeout, where that is longer: who is late says nothing, either."""
 _MOST_NUMBERS = 1 << 31
 """A row has no higher number, so that its node can always have a later one."""
 
@@ -60,6 +67,8 @@ class Rows:
         """Whether this node hears another one, as far as that is known. Of a silent one it is what it was."""
         self._since: dict[int, float] = {}
         """Since when a node is expected to be heard."""
+        self._reached: dict[int, tuple[int, int]] = {}
+        """Incarnation and number of the last row that has come from each node itself, in whatever state."""
         self._told: dict[int, dict[int, Row]] = {}
         """The rows in the last Join of each node, by node."""
         self._named: dict[int, tuple[frozenset[int], frozenset[int]]] = {}
@@ -75,9 +84,9 @@ class Rows:
         votes = {node.node_id: node.votes for node in config.nodes}
         self._nodelist = frozenset(votes)
         self._votes = votes.get(self._node_id, 1)
-        self._window = _MISSED * config.join
+        self._window = _WINDOW * config.join
         """Seconds for which a node is heard after a Join, or expected before it is not."""
-        self._fresh = (_MISSED + _RELAYED) * config.join
+        self._shortest_fresh = self._fresh = (_WINDOW + _RELAYED) * config.join
 
     def begin(self, ring_id: RingId) -> None:
         """Forget all rows: this node begins to look for another ring than its present one."""
@@ -88,8 +97,9 @@ class Rows:
         self._strangers.clear()
         self.abandoned = False
 
-    def expect(self, nodes: Iterable[int], now: float) -> None:
-        """Expect to hear these nodes from now on, if it did not before."""
+    def expect(self, nodes: Iterable[int], consensus: float, now: float) -> None:
+        """Expect to hear these nodes from now on, if it did not before; the consensus timeout is this."""
+        self._fresh = max(self._shortest_fresh, _SILENT * consensus)
         for node_id in self._nodelist.intersection(nodes) - {self._node_id}:
             self._since.setdefault(node_id, now)
 
@@ -121,6 +131,28 @@ class Rows:
             elif now - self._heard.get(row.node_id, -inf) > self._window:
                 self._take(row, now)
 
+    def note_arrival(self, origin: int, rows: Collection[Row]) -> None:
+        """Note that a Join has come, whatever becomes of it."""
+        for row in rows:
+            if row.node_id == origin:
+                self._reached[origin] = row[1:3]
+
+    def _is_unheard(self, node_id: int, seconds: float) -> bool:
+        """Return whether nothing has come of a node for so long that this is no delay."""
+        return seconds >= (self._window if self._has_missed(node_id) else _PATIENCE * self._fresh)
+
+    def _has_missed(self, node_id: int) -> bool:
+        """Return whether Joins of a node have reached others and not this one.
+
+        How long nothing has come says little: that node may be late, and so may this one. But what it sends comes here
+        before others can have passed it on.
+        """
+        row = self._rows.get(node_id)
+        if row is None:
+            return False
+        incarnation, number = self._reached.get(node_id, (row.incarnation, 0))
+        return row.incarnation != incarnation or row.number >= number + _MISSED
+
     def _take(self, row: Row, now: float, *, anyway: bool = False) -> None:
         known = self._rows.get(row.node_id)
         if known is None or anyway or row[1:3] > known[1:3]:
@@ -151,9 +183,10 @@ class Rows:
 
     def _own(self, now: float) -> Row:
         for node_id, since in self._since.items():
-            if now - self._heard.get(node_id, -inf) <= self._window:
+            heard = self._heard.get(node_id, -inf)
+            if now - heard <= self._window:
                 self._hears[node_id] = True
-            elif now - since >= self._window and not self.is_silent(node_id, now):
+            elif not self.is_silent(node_id, now) and self._is_unheard(node_id, now - max(since, heard)):
                 self._hears[node_id] = False
         hears = frozenset(node_id for node_id, heard in self._hears.items() if heard)
         none: frozenset[int] = frozenset()

@@ -191,6 +191,34 @@ def a_late_process_asks_before_it_judges() -> None:
     assert machine.state is State.OPERATIONAL
 
 
+def who_is_late_when_another_ends_is_in() -> None:
+    """A round that begins before the token is missed waits for late members as long as the ring would have (F5)."""
+    cluster = daemons(16)
+    busy(cluster)
+    cluster.run_for(0.5)
+    cluster[1].pause()
+    cluster[9].crash()
+    cluster.run_for(1.0)
+    states = {machine_of(cluster, k).state for k in (2, 8, 16)}
+    assert states == {State.GATHER}
+    cluster[1].resume()
+    others = [k for k in cluster.nodes if k != 9]
+    assert cluster.run_until(lambda: cluster.one_ring(*others), 2.0)
+    for k in others[1:]:
+        latest = [event for event in cluster.configurations(k) if isinstance(event, RegularConfiguration)]
+        assert latest[-1].transitional == tuple(others)
+
+
+def a_ring_that_does_not_come_about_is_given_up_soon() -> None:
+    """Members of a ring of ours do not wait for a lost token of the next one as Corosync does (F1)."""
+    cluster = daemons()
+    cluster.network.partition((1, 2), (3,))
+    machine = machine_of(cluster, 1)
+    assert cluster.run_until(lambda: machine.state is State.RECOVERY, 3.0)
+    swallow_first(cluster, codec.TYPE_TOKEN, {1, 2}, times=1000)
+    assert cluster.run_until(lambda: machine.state is State.GATHER, 2.1)
+
+
 def a_quick_restart_is_a_leave_and_a_join() -> None:
     """A node that restarts before it was missed comes along with nobody (G10)."""
     cluster = daemons()
@@ -225,6 +253,8 @@ SCENARIOS: list[Callable[[], None]] = [
     members_that_are_late_one_after_the_other_are_in,
     a_number_shows_where_the_token_is,
     a_late_process_asks_before_it_judges,
+    who_is_late_when_another_ends_is_in,
+    a_ring_that_does_not_come_about_is_given_up_soon,
     a_quick_restart_is_a_leave_and_a_join,
     timeouts_that_are_configured_stay,
 ]

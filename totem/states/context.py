@@ -54,6 +54,7 @@ class StateContext(Protocol):
     ring: Ring
     new_ring: Ring | None
     filing: Ring | None
+    awaited_until: float
     syncing: bool
 
     on_stall: Callable[[float], None]

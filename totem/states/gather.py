@@ -43,8 +43,9 @@ class Gather(StateHandler):
         self._has_waited = False
         timers = processor.timers
         timers.disarm_all()
-        timers.arm(Timer.CONSENSUS, now + processor.consensus)
-        processor.rows.expect(membership.candidates, now)
+        # A round that begins early must not cost a member that is late: in the ring it had as long as this.
+        timers.arm(Timer.CONSENSUS, max(now + processor.consensus, processor.awaited_until))
+        processor.rows.expect(membership.candidates, processor.consensus, now)
         self._announce(now)
 
     def _announce(self, now: float) -> None:
