@@ -6,7 +6,7 @@ Tokens of an idle ring, and other records that repeat without news, become one l
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -17,6 +17,7 @@ from totem.dump.knet import KnetPacket
 from totem.dump.order import Run, WholeMessage, runs
 from totem.dump.records import END, EVIDENCE, FOREIGN, TAG_NAMES, Record, ring_id
 from totem.text import printable
+from totem.wire import layout
 from totem.wire.layout import FRAME_COMPACT
 
 SHORT: Final = 60
@@ -317,8 +318,27 @@ def _details(record: Record) -> Iterator[str]:
         yield f"hello {_values(record.hello)}"
     if record.hint is not None:
         yield f"hint {_values(record.hint)}"
+        yield from _rows(record.hint)
     if record.control is not None:
         yield f"control {_values(record.control)}"
+
+
+def _rows(hint: Container) -> Iterator[str]:
+    """Yield who hears whom, a line for each node."""
+    for item in hint["values"]:
+        if item.tag != layout.TAG_ROWS or isinstance(item.value, bytes):
+            continue
+        nodes = item.value.nodes
+        for row in item.value.rows:
+            words = [f"{nodes[row.place]}: row {row.number} of life {row.incarnation}"]
+            words += [f"from ring {ring_id(row.ring_id)}", f"votes {row.votes}", f"hears {_named(nodes, row.hears)}"]
+            others = {"not": row.lacks, "links to": row.linked, "no link to": row.unlinked}
+            words += [f"{text} {_named(nodes, bits)}" for text, bits in others.items() if bits]
+            yield ", ".join(words)
+
+
+def _named(nodes: Sequence[int], bits: int) -> str:
+    return _nodes(node for place, node in enumerate(nodes) if bits >> place & 1)
 
 
 def _values(block: Container) -> str:
@@ -330,6 +350,8 @@ def _values(block: Container) -> str:
 
 
 def _value(value: object) -> str:
+    if isinstance(value, Container) and "rows" in value:
+        return str(len(value.rows))
     if isinstance(value, Container):
         return f"{value.milliseconds} ms, reason {value.reason}" if "reason" in value else str(ring_id(value))
     if isinstance(value, bytes):

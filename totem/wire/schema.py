@@ -9,6 +9,7 @@ from __future__ import annotations
 from construct import (
     Array,
     Bytes,
+    BytesInteger,
     Check,
     Const,
     Construct,
@@ -30,6 +31,7 @@ from construct import (
     OneOf,
     Prefixed,
     Rebuild,
+    Select,
     Struct,
     Switch,
     Terminated,
@@ -55,6 +57,7 @@ from totem.wire.layout import (
     TYPE_TOKEN,
     VERSION,
 )
+from totem.wire.rows import MOST_ROWS
 
 NodeId = NoneOf(Int32ul, [0])
 
@@ -281,11 +284,46 @@ HELLO_VALUES = {
     layout.TAG_ASK: ASK,
 }
 CONTROL_VALUES = {layout.TAG_ASK: ASK}
+NODE_SET = BytesInteger((this._.count + 7) // 8, swapped=True)
+"""A set of nodes: bit i is set if it holds `nodes[i]`."""
+
+
+def names_none_twice(row: Container) -> bool:
+    """Return whether a row says no more than one thing of each node."""
+    table = (1 << row._.count) - 1
+    return not (row.hears & row.lacks | row.linked & row.unlinked) & table
+
+
+Row = Struct(
+    "place" / Int8ul * "whose row it is: its place in `nodes`",
+    Check(this.place < this._.count),
+    "incarnation" / Int64ul * "which life of the node this is",
+    "number" / Int32ul * "which row of this life",
+    "votes" / Int32ul * "its own votes",
+    "ring_id" / RingId * "the ring that it was in",
+    "hears" / NODE_SET * "bits in the order of `nodes`, lowest first: nodes whose Joins have come lately",
+    "lacks" / NODE_SET * "nodes from which none comes",
+    "linked" / NODE_SET * "nodes with which packets pass both ways, as probes say",
+    "unlinked" / NODE_SET * "nodes with which they do not",
+    Check(names_none_twice),
+)
+Rows = Struct(
+    "count" / Rebuild(Int8ul, len_(this.nodes)) * f"1 to {MOST_ROWS}",
+    Check(lambda context: 1 <= context.count <= MOST_ROWS),
+    "nodes" / Array(this.count, NodeId) * "all nodes that the rows name, ascending",
+    Check(lambda context: ascending(context.nodes)),
+    "rows" / GreedyRange(Row) * "at most one of each node; the sender's own is the first",
+    Check(lambda context: len({row.place for row in context.rows}) == len(context.rows)),
+)
+
 HINT_VALUES = {
     layout.TAG_FEATURES: FEATURES,
     layout.TAG_FRAME_SIZE: FRAME_SIZE,
     layout.TAG_CLUSTER_NAME: "cluster_name" / GreedyString("utf8") * "`totem.cluster_name`, UTF-8",
     layout.TAG_NODELIST: "nodelist" / GreedyRange(NodeId) * "node ids of the nodelist, up to 64; else left out",
+    layout.TAG_ROWS: "rows"
+    / Select(exactly(Rows), GreedyBytes)
+    * "who hears whom (ruling F7); left out with more nodes than that. Malformed ones count as left out",
 }
 Hello = block(layout.HELLO_MAGIC, HELLO_VALUES)
 Hint = block(layout.HINT_MAGIC, HINT_VALUES)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from construct import Array, Construct, FocusedSeq, FormatField, GreedyRange, SizeofError, Struct
+from construct import Array, Construct, FocusedSeq, FormatField, GreedyRange, Select, SizeofError, Struct
 
 from totem.wire import schema
 
@@ -49,7 +49,7 @@ def _fields(struct: Construct) -> Iterator[tuple[str, str, str, str, str]]:
 
 def _core(declared: Construct) -> Construct:
     """Return what is under names, defaults and checks."""
-    if isinstance(declared, FocusedSeq):
+    if isinstance(declared, FocusedSeq | Select):
         return _core(declared.subcons[0])
     if isinstance(declared, Array | GreedyRange | Struct) or not hasattr(declared, "subcon"):
         return declared

@@ -489,3 +489,14 @@ def test_pieces_of_a_datagram_are_named():
     assert (record.kind, record.node, record.faults) == ("fragment", 3, [])
     assert record.notes == ["part 2 of 3 of datagram 17"]
     assert json.loads(to_json(record))["type"] == "fragment"
+
+
+def test_the_rows_of_a_join_are_in_words():
+    row = messages.Row(3, 7, 2, 1, RING, frozenset({1}), frozenset({2}), frozenset({1}), frozenset({2}))
+    hint = codec.encode_hint(messages.Hint("example", 1400, 0, rows=(row, row._replace(node_id=1, hears=frozenset()))))
+    (record,) = take(codec.encode(messages.Join(3, 3, 13, (1, 2, 3), (), hint)))
+    text = "\n".join(Writer().lines(record))
+    assert ", cluster_name example, rows 2\n" in text
+    assert f"3: row 2 of life 7, from ring {RING}, votes 1, hears 1, not 2, links to 1, no link to 2\n" in text
+    assert "1: row 2 of life 7" in text
+    assert not record.notes

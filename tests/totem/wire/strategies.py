@@ -4,7 +4,19 @@ from hypothesis import strategies as st
 
 from totem.configuration import RingId
 from totem.wire import codec
-from totem.wire.messages import Ask, CommitEntry, CommitToken, Hello, Hint, HoldCancel, Join, Mcast, MergeDetect, Token
+from totem.wire.messages import (
+    Ask,
+    CommitEntry,
+    CommitToken,
+    Hello,
+    Hint,
+    HoldCancel,
+    Join,
+    Mcast,
+    MergeDetect,
+    Row,
+    Token,
+)
 
 u8 = st.integers(0, 0xFF)
 u32 = st.integers(0, 0xFFFFFFFF)
@@ -104,8 +116,27 @@ hello = st.builds(
     daemon=st.booleans(),
     ask=st.none() | st.builds(Ask, u32, st.integers(0, 255)),
 )
+
+
+@st.composite
+def rows(draw):
+    """Return rows of some of a few nodes, each of which says at most one thing of each node."""
+    table = sorted(draw(st.sets(node_id, min_size=1, max_size=10)))
+    found = []
+    for origin in draw(st.lists(st.sampled_from(table), min_size=1, unique=True)):
+        said = [draw(st.lists(st.integers(0, 2), min_size=len(table), max_size=len(table))) for _ in range(2)]
+        sets = [frozenset(n for n, what in zip(table, of, strict=True) if what == k) for of in said for k in (0, 1)]
+        found.append(Row(origin, draw(u64), draw(u32), draw(u32), draw(ring_id), *sets))
+    return tuple(found)
+
+
 hint = st.builds(
-    Hint, cluster_name=st.text(max_size=40), frame_size=u32, features=u64, nodelist=st.frozensets(node_id, max_size=5)
+    Hint,
+    cluster_name=st.text(max_size=40),
+    frame_size=u32,
+    features=u64,
+    nodelist=st.frozensets(node_id, max_size=5),
+    rows=st.none() | rows(),
 )
 
 

@@ -6,7 +6,10 @@ from hypothesis import strategies as st
 from tests.totem.wire import strategies
 from tests.totem.wire.captures import CAPTURES, ring_datagrams
 from tests.totem.wire.properties import check_blocks, check_datagram, check_frame, noun
+from totem.configuration import RingId
 from totem.wire import codec, schema
+from totem.wire.messages import Hint, Row
+from totem.wire.rows import encode_rows
 
 seeded = settings(derandomize=True, deadline=None, max_examples=300, database=None)
 
@@ -83,7 +86,37 @@ def test_hints(hint):
     read = schema.Hint.parse(block)
     assert schema.Hint.build(read) == block
     absent = set() if hint.nodelist else {schema.layout.TAG_NODELIST}
+    absent |= {schema.layout.TAG_ROWS} if hint.rows is None else set()
     assert {item.tag for item in read["values"]} == set(schema.HINT_VALUES) - absent
+    assert named_rows(read) == hint.rows
+
+
+def named_rows(block):
+    """Return the rows of a hint that the schema has read; None where it has none that can be read."""
+    said = [item.value for item in block["values"] if item.tag == schema.layout.TAG_ROWS]
+    if not said or isinstance(said[-1], bytes):
+        return None
+    nodes = said[-1].nodes
+    return tuple(
+        Row(
+            nodes[row.place],
+            *(row.incarnation, row.number, row.votes, RingId(row.ring_id.rep, row.ring_id.seq)),
+            *(
+                frozenset(node for place, node in enumerate(nodes) if row[name] >> place & 1)
+                for name in ("hears", "lacks", "linked", "unlinked")
+            ),
+        )
+        for row in said[-1].rows
+    )
+
+
+@seeded
+@given(strategies.mutated(strategies.rows().map(encode_rows)))
+def test_mutated_rows(block):
+    hint = codec.encode_hint(Hint("", 0, 0)) + schema.layout.TAG.pack(schema.layout.TAG_ROWS, len(block)) + block
+    read = codec.decode_hint(hint)
+    assert read is not None
+    assert named_rows(schema.Hint.parse(hint)) == read.rows
 
 
 @seeded

@@ -35,6 +35,10 @@ def test_fixed_parts_are_as_long_as_in_the_layout():
         "pieces",
         "values",
         "block",
+        "hears",
+        "lacks",
+        "linked",
+        "unlinked",
         "khp_pmtud_data",
         "khp_data_userdata",
     }
