@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
 from cpg.formatting import figures, transport_figures
+from totem.separation import describe
 from totem.statistics import Statistics
 from totem.transitions import State
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from totem.links.machine import LinkState
 
 _ELSEWHERE: Final = (
-    *("state", "since", "left_out", "standstill", "ring_id", "members", "pure"),
+    *("state", "since", "left_out", "apart", "asks_at", "standstill", "ring_id", "members", "pure"),
     *("timeouts", "timeouts_because"),
 )
 """Fields of the processor's record that are not counters."""
@@ -51,6 +52,16 @@ def ring_status(ring: EmbeddedRing, started: float, now: float) -> dict[str, Any
             for node_id, absence in counted.left_out.items()
             if now < absence.until
         ],
+        "apart": [
+            {
+                "node": node_id,
+                "seconds": max(0.0, apart.until - now),
+                "reason": describe(apart.lost) or "it does not take part",
+                "lost": apart.lost,
+            }
+            for node_id, apart in sorted(counted.apart.items())
+        ],
+        "asks_in": max(0.0, counted.asks_at - now),
         "groups": {name.decode("utf-8", "backslashreplace"): len(members) for name, members in ring.groups.items()},
         "messages": engine.messages,
         "counters": _counters(counted),

@@ -61,7 +61,9 @@ class LinkLog:
             text += f": node {node_id} has left, or is of another make"
             self._log_line(logging.INFO, change, text, now)
             return
-        elif any(path.hears for path in paths.values()):
+        elif paths[link].is_refused:
+            text += f": node {node_id} does not answer, and its machine refuses packets, as if nobody listened there"
+        elif any(path.hears_only(now) for path in paths.values()):
             text += f": node {node_id} is heard, but answers nothing, as if it did not hear this node"
         else:
             text += f": node {node_id} cannot be reached"

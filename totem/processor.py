@@ -288,6 +288,8 @@ class Processor:
             state=self.state.value,
             since=self.since,
             left_out=self.left_out.all(),
+            apart=self.separation.report(),
+            asks_at=self.separation.asks_at(),
             standstill=self.ring.stall.reason,
             ring_id=self.ring.id,
             members=self.ring.members,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from totem.config import Config
 from totem.configuration import RingId
@@ -43,6 +43,15 @@ def describe(lost: Iterable[tuple[int, int]]) -> str:
 def name_nodes(node_ids: Collection[int]) -> str:
     """Return nodes as a text has them."""
     return f"node{'s' * (len(node_ids) > 1)} {', '.join(map(str, sorted(node_ids)))}"
+
+
+class Apart(NamedTuple):
+    """A node that stays apart."""
+
+    lost: tuple[tuple[int, int], ...]
+    """Pairs of it and a member of the ring: the first does not hear the second, as far as is known."""
+    until: float
+    """Until when it counts for no new round, by the processor's clock; in the past: whenever that leads to another."""
 
 
 class Separation:
@@ -81,6 +90,18 @@ class Separation:
     def pauses(self) -> dict[int, Exclusion]:
         """Return all pauses, by node."""
         return self._pauses.all()
+
+    def report(self) -> dict[int, Apart]:
+        """Return the nodes that are apart, and why."""
+        lost = [pair for pair, hears in self._hears.items() if not hears and not self._members.isdisjoint(pair)]
+        return {
+            node_id: Apart(tuple(sorted(pair for pair in lost if node_id in pair)), self._pauses.until(node_id))
+            for node_id in self._apart
+        }
+
+    def asks_at(self) -> float:
+        """Return until when this node does not ask for a new round, because it has asked in vain."""
+        return self._pauses.until(self._node_id)
 
     def part(self, parting: Parting) -> None:
         """Note who is parted from the ring that this node is about to form. Each part will have a ring of its own."""

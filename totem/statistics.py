@@ -14,6 +14,7 @@ from typing import Any
 from totem.config import Timeouts
 from totem.configuration import RingId
 from totem.receive_failures import Exclusion
+from totem.separation import Apart
 
 
 @dataclass(slots=True)
@@ -55,6 +56,10 @@ class Statistics:
     """When the ring was installed or, in any state but operational, when it was left; by the processor's clock."""
     left_out: Mapping[int, Exclusion]
     """Nodes that were excluded because they did not receive; at such a node itself, all others."""
+    apart: Mapping[int, Apart]
+    """Nodes that this one is parted from, because not all of them hear each other (`totem.separation`)."""
+    asks_at: float
+    """Until when this node does not ask nodes that are apart for a new round, after it has asked in vain."""
     standstill: str
     """Which member does not receive what, while the ring waits for it for seconds; otherwise empty."""
     ring_id: RingId

@@ -118,6 +118,11 @@ def _ring(status: Status) -> list[str]:
     for absent in status["left_out"]:
         who = "this node" if absent["node"] == status["node"] else f"node {absent['node']}"
         lines.append(f"{who} is left out for another {absent['seconds']:.0f} s: {absent['reason']}")
+    for apart in status["apart"]:
+        pause = f"; tried again in {apart['seconds']:.0f} s at the earliest" if apart["seconds"] else ""
+        lines.append(f"node {apart['node']} stays apart: {apart['reason']}{pause}")
+    if status["apart"] and status["asks_in"]:
+        lines.append(f"this node asks for no other ring for {status['asks_in']:.0f} s")
     if status["quorum"] is None:
         return [*lines, "votes: not counted, no quorum provider is configured"]
     return [*lines, votes(_quorum_status(status["quorum"]))]

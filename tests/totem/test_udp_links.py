@@ -86,6 +86,15 @@ def test_a_node_that_is_heard_but_does_not_answer_is_named_so(ring, lines):
     assert ring.states[-1].hears
 
 
+def test_a_node_whose_machine_refuses_is_named_so(ring, lines):
+    ring.run(2)
+    ring.mute = {2}
+    ring.endpoints[1].probing.unreachable(2, ring.now)
+    ring.run(0.5)
+    refused = "does not answer, and its machine refuses packets, as if nobody listened there"
+    assert lines()[-1][1].endswith(f": node 2 {refused}")
+
+
 def test_a_node_that_has_left_is_named_so_and_pinged_no_more(ring, lines):
     ring.run(2)
     ring.endpoints[1].ping({3}, ring.now)

@@ -91,6 +91,8 @@ class Path:
         self.is_up = False
         self.hears = False
         """Whether a ping or pong has come from the peer lately."""
+        self.is_refused = False
+        """Whether it went down because the peer's machine refused what was sent, and no answer came."""
         self.mtu = fixed_mtu
         """Bytes of the largest IP packet that passes; 0: not known."""
         self.last_mtu = 0
@@ -263,6 +265,14 @@ class Path:
     def _hear(self, now: float) -> None:
         self.hears, self._heard_until = True, now + self.settings.ping_timeout
 
+    def hears_only(self, now: float) -> bool:
+        """Return whether the peer goes on sending since its last answer: it has been silent for a shorter time.
+
+        A process that has just ended was heard lately, too, but with its last answer.
+        """
+        last = self._heard_until - self.settings.ping_timeout
+        return self.hears and now - last < last - self._last_pong
+
     def heed(self, now: float) -> None:
         """Ping soon, where the path is not up yet and the peer was heard: a ring need not wait for the interval."""
         if not self.is_up:
@@ -407,6 +417,7 @@ class Path:
         if now >= self._heard_until:
             self.hears, self._heard_until = False, inf
         if self.is_up and now >= min(self._silent_until, self._suspected_until):
+            self.is_refused = now >= self._suspected_until
             return self.go_down(now)
         if self._attempt is not None and -inf < self._attempt.until <= now:
             return self._give_up_size(now)

@@ -61,6 +61,9 @@ def explain_status(status: Status, config: Config) -> Iterator[Finding]:
     for absent in status["left_out"]:
         subject = f"node {absent['node']}"
         yield problem(subject, f"it is left out of the ring: {absent['reason']}", "look at its network")
+    for apart in status["apart"]:
+        remedy = "look at the network between the two: cable, switch, firewall; the ring takes it back by itself"
+        yield problem(f"node {apart['node']}", f"it stays apart from the ring: {apart['reason']}", remedy)
     for cause, count in status["counters"]["drops"].items():
         if cause in _CAUSES:
             meaning, remedy = _CAUSES[cause]

@@ -18,8 +18,11 @@ from cpg.cli.top import picture
 from cpg.node.quorum import QuorumStatus
 from cpg.status import ring_status
 from tests.cpg.processes import run
+from totem.configuration import RingId
+from totem.rows import Parting
 from totem.states.gather import Gather
 from totem.transitions import Cause
+from totem.wire.messages import Row
 
 VOTES = "quorum {\n    provider: corosync_votequorum\n    expected_votes: 1\n}\n"
 
@@ -151,6 +154,24 @@ async def test_status_names_a_node_that_does_not_receive(voting):
     text = "\n".join(ring_lines(told | {"waiting": 0}, rates(told, told)))
     assert "\nthe ring makes no progress: node 2 gets nothing\n" in text
     assert "\nthis node is left out for another 7 s: what it did\n" in text
+
+
+async def test_status_names_nodes_that_stay_apart_and_who_does_not_hear_whom(voting):
+    ring = voting.ring
+    machine, now = ring._shell.processor, trio.current_time()
+    told = ring_status(ring, now, now)
+    assert (told["apart"], told["asks_in"]) == ([], 0)
+    none = frozenset()
+    row = Row(2, 1, 1, 1, RingId(1, 8), frozenset({3}), frozenset({1}), none, none)
+    own = row._replace(node_id=1, hears=frozenset({2}), lacks=none)
+    machine.separation.part(Parting({1: own, 2: row}, [(2,)], ((2, 1),)))
+    machine.separation.install((1,), (), now)
+    machine.separation.ask(now)
+    told = ring_status(ring, now, now + 1)
+    assert told["apart"] == [{"node": 2, "seconds": 3, "reason": "node 2 does not hear node 1", "lost": ((2, 1),)}]
+    text = "\n".join(ring_lines(told | {"waiting": 0}, rates(told, told)))
+    assert "\nnode 2 stays apart: node 2 does not hear node 1; tried again in 3 s at the earliest\n" in text
+    assert "\nthis node asks for no other ring for 3 s\n" in text
 
 
 async def test_rates_are_what_happened_between_two_looks(daemon):

@@ -538,7 +538,7 @@ def status(*members, links=(), drops=None, **more):
     ]
     return {
         "node": 1, "pid": 7, "nodes": nodes, "links": list(links), "members": members, "standstill": None,
-        "left_out": [], "counters": {"drops": drops or {}}, **more,
+        "left_out": [], "apart": [], "counters": {"drops": drops or {}}, **more,
     }  # fmt: skip
 
 
@@ -566,6 +566,7 @@ def link(**state):
         (status(1, 2, 3, drops={"short": 1}), {"node 2": "ok", "node 3": "ok"}),
         (status(1, 2, 3, drops={"sealed otherwise": 9}), {"node 2": "ok", "node 3": "ok", "drops": "warning"}),
         (status(1, 2, 3, standstill="node 2 gets nothing"), {"node 2": "ok", "node 3": "ok", "ring": "problem"}),
+        (status(1, 3, apart=[{"node": 2, "reason": "2 does not hear 1"}]), {"node 2": "problem", "node 3": "ok"}),
         (status(1, 3, left_out=[{"node": 2, "reason": "gets nothing"}]), {"node 2": "problem", "node 3": "ok"}),
     ],
 )  # fmt: skip

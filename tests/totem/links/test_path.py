@@ -124,6 +124,21 @@ def test_each_pong_counts_once():
     assert world.path.pongs == 1
 
 
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_peer_that_ends_was_heard_and_one_that_does_not_answer_still_is(goes_on):
+    world = World()
+    world.run(15)
+    world.answers = False
+    world.run(0.1)
+    world.path.on_ping(world.now)
+    while world.path.is_up:
+        world.run(0.05)
+        if goes_on:
+            world.path.on_ping(world.now)
+    assert (world.path.hears, world.path.hears_only(world.now)) == (True, goes_on)
+    assert not world.path.is_refused
+
+
 @pytest.mark.parametrize(("age", "after"), [(4.0, 1.8), (30.0, 0.8)])
 def test_silence_takes_it_down_later_in_its_first_seconds(age, after):
     world = World()
