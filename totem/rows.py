@@ -29,9 +29,6 @@ _WINDOW = 3.5
 """Join timeouts for which a node counts as heard after a Join."""
 _RELAYED = 2
 """Join timeouts more, until a row that others pass on is old."""
-_PATIENCE = 0.8
-"""A node from which others have heard no more than this one is not heard after this share of the time after which it is
-silent."""
 _SILENT = 0.75
 """The same as a share of the consensus timeout, where that is longer: who is late says nothing, either."""
 _MOST_NUMBERS = 1 << 31
@@ -137,16 +134,14 @@ class Rows:
             if row.node_id == origin:
                 self._reached[origin] = row[1:3]
 
-    def _is_unheard(self, node_id: int, seconds: float) -> bool:
-        """Return whether nothing has come of a node for so long that this is no delay."""
-        return seconds >= (self._window if self._has_missed(node_id) else _PATIENCE * self._fresh)
+    def _is_unheard(self, node_id: int) -> bool:
+        """Return whether others hear more of a node than this one, or it goes on without this one, as it has said.
 
-    def _has_missed(self, node_id: int) -> bool:
-        """Return whether Joins of a node have reached others and not this one.
-
-        How long nothing has come says little: that node may be late, and so may this one. But what it sends comes here
-        before others can have passed it on.
+        How long nothing has come says little: any node may be late, or form the ring already. But what a node sends
+        comes here before others can have passed it on.
         """
+        if node_id in self._named and self._node_id in self._named[node_id][1]:
+            return True
         row = self._rows.get(node_id)
         if row is None:
             return False
@@ -186,7 +181,7 @@ class Rows:
             heard = self._heard.get(node_id, -inf)
             if now - heard <= self._window:
                 self._hears[node_id] = True
-            elif not self.is_silent(node_id, now) and self._is_unheard(node_id, now - max(since, heard)):
+            elif now - since >= self._window and self._is_unheard(node_id) and not self.is_silent(node_id, now):
                 self._hears[node_id] = False
         hears = frozenset(node_id for node_id, heard in self._hears.items() if heard)
         none: frozenset[int] = frozenset()

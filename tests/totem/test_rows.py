@@ -51,6 +51,21 @@ def test_a_node_whose_joins_reach_others_alone_is_not_heard():
     assert (said.hears, said.lacks) == ({3}, {2})
 
 
+def test_time_alone_is_no_sign():
+    rows = rows_of_node_1(consensus=20 * JOIN)
+    tell(rows, 2, (row(2, 5),), 0.0)
+    assert own(rows, 0.0).hears == {2}
+    tell(rows, 3, (row(3, 1), row(2, 5)), 14 * JOIN)
+    assert own(rows, 14 * JOIN).hears == {2, 3}
+
+
+def test_who_goes_on_without_this_node_is_not_heard_any_more():
+    rows = rows_of_node_1(consensus=10 * JOIN)
+    rows.hear(Join(2, 2, 8, (1, 2, 3), (1,)), (row(2, 5),), 0.0)
+    assert own(rows, 0.0).hears == {2}
+    assert own(rows, 4 * JOIN).lacks == {2}
+
+
 def test_a_join_that_was_dropped_has_come_all_the_same():
     rows = rows_of_node_1(consensus=10 * JOIN)
     tell(rows, 2, (row(2, 5),), 0.0)
