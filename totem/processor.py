@@ -852,6 +852,9 @@ class Processor:
         if lost := self.separation.install(ring.members, unwilling if ring.pure else (), now):
             others = {node_id for pair in lost for node_id in pair}.difference(ring.members)
             self.diagnostics.notice_parted(describe(lost), name_nodes(others))
+        for node_id in [*self.separation.apart]:
+            if self._nodelists.lack(node_id, ring.members):
+                self.separation.forget(node_id)  # it is kept out until a file is reloaded, whoever hears it
         self.ours |= set(self.separation.apart)  # some of them only through others, which have passed their rows on
         self.membership.install(ring.members)
         self.tokens.begin_ring()
