@@ -19,9 +19,9 @@ import pytest
 
 from tests.sim import death_scenarios as deaths
 from tests.sim import detection_scenarios as detection
-from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow
+from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow, test_partial
 from tests.sim import test_reload as reloads
-from tests.totem import test_accusations, test_sockets
+from tests.totem import test_accusations, test_row_decisions, test_separation, test_sockets
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
 from totem import flow, patience, receive_failures, sequence, token_passing
@@ -39,11 +39,14 @@ from totem.links.probing import Probing
 from totem.links.trials import Trials
 from totem.nodelists import Nodelists
 from totem.packing import Assembler, Packer
+from totem.partition import _Graph
 from totem.patience import Patience
 from totem.processor import Processor
 from totem.receive_failures import AruStall, Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import Claims, RingNumbers
+from totem.rows import Rows
+from totem.separation import Separation
 from totem.sockets import SentLately
 from totem.states import ordering, recovery
 from totem.states.commit import Commit
@@ -1228,5 +1231,42 @@ BUGS = [
         "F6",
         [Change(SentLately, "refusing", "not quotes.isdisjoint(beginnings)", "True")],
         test_sockets.test_a_refusal_counts_only_if_it_quotes_what_was_sent_lately,
+    ),
+    # Partial connectivity.
+    Bug(
+        "rank sets with the higher nodes first",
+        "F7",
+        [Change(_Graph, "_rank", "[-index for index in indices]", "indices")],
+        partial(test_partial.test_neighbours_that_do_not_hear_each_other_cost_one_change_each_way, [(1, 2)]),
+    ),
+    Bug(
+        "believe what others tell of a node that is heard",
+        "F7",
+        [Change(Rows, "hear", "elif now - self._heard.get(row.node_id, -inf) > self._window:", "else:")],
+        test_row_decisions.test_what_others_tell_of_a_node_that_is_heard_does_not_count,
+    ),
+    Bug(
+        "go on before all have told the same rows",
+        "F7",
+        [instead(Rows, "_say_the_same", lambda rows, part, candidates, now: True)],
+        test_row_decisions.test_a_part_is_certain_when_all_of_it_have_told_the_same,
+    ),
+    Bug(
+        "ask again without a pause",
+        "F7",
+        [instead(Separation, "may_ask_at", lambda separation, nodes: 0.0)],
+        test_separation.test_whoever_has_asked_waits_longer_each_time,
+    ),
+    Bug(
+        "ask a part of the set that left this node out",
+        "F7",
+        [instead(Separation, "newcomers", lambda self, others, members: frozenset(self.apart) - set(members))],
+        test_separation.test_who_is_left_out_asks_no_part_of_the_others,
+    ),
+    Bug(
+        "follow the Join of a node that a member cannot hear",
+        "F7",
+        [instead(Separation, "admits", lambda self, origin, others, members, now: True)],
+        partial(test_partial.test_neighbours_that_do_not_hear_each_other_cost_one_change_each_way, [(1, 2)]),
     ),
 ]

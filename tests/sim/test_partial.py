@@ -9,6 +9,7 @@ from totem.config import Config
 from totem.testing import hearing_patterns
 from totem.testing.cluster import Cluster
 from totem.testing.hearing_patterns import Patterns, sample
+from totem.testing.reforms import Reforms
 
 
 def ring_of_five() -> Cluster:
@@ -19,47 +20,38 @@ def ring_of_five() -> Cluster:
     return cluster
 
 
-def installed(cluster: Cluster) -> dict[int, int]:
-    machines = {node.node_id: node.machine for node in cluster.running}
-    return {node_id: machine.counters.rings_installed for node_id, machine in machines.items() if machine}
-
-
-def changes(cluster: Cluster, before: dict[int, int]) -> set[int]:
-    return {count - before[node_id] for node_id, count in installed(cluster).items()}
-
-
 @pytest.mark.parametrize("ways", [[(1, 2)], [(1, 2), (2, 1)], [(5, 1)]])
 def test_neighbours_that_do_not_hear_each_other_cost_one_change_each_way(ways: list[tuple[int, int]]) -> None:
     cluster = ring_of_five()
-    before = installed(cluster)
+    reforms = Reforms(cluster)
     for source, target in ways:
         cluster.network.cut([source], [target])
     cluster.run_for(60)
-    assert changes(cluster, before) == {1}
+    assert set(reforms.counts().values()) == {1}
     out = 5 if 5 in ways[0] else 2
     assert cluster.one_ring(*(set(range(1, 6)) - {out}))
-    before = installed(cluster)
+    reforms = Reforms(cluster)
     cluster.network.heal()
     cluster.run_for(30)
-    assert changes(cluster, before) == {1}
+    assert set(reforms.counts().values()) == {1}
     judge(cluster)
 
 
 def test_others_that_do_not_hear_each_other_cost_nothing() -> None:
     cluster = ring_of_five()
-    before = installed(cluster)
+    reforms = Reforms(cluster)
     cluster.network.cut([1, 4], [1, 4])
     cluster.run_for(40)
-    assert changes(cluster, before) == {0}
+    assert set(reforms.counts().values()) == {0}
     judge(cluster)
 
 
 def test_a_node_that_hears_nobody_is_out_once() -> None:
     cluster = ring_of_five()
-    before = installed(cluster)
+    reforms = Reforms(cluster)
     cluster.network.cut([1, 2, 4, 5], [3])
     cluster.run_for(60)
-    assert changes(cluster, before) == {1}
+    assert set(reforms.counts().values()) == {1}
     assert cluster.one_ring(1, 2, 4, 5)
     cluster.network.heal()
     cluster.run_for(30)
@@ -68,13 +60,13 @@ def test_a_node_that_hears_nobody_is_out_once() -> None:
 
 def test_a_link_that_flaps_costs_few_changes() -> None:
     cluster = ring_of_five()
-    before = installed(cluster)
+    reforms = Reforms(cluster)
     for _ in range(30):
         cluster.network.cut([1, 2], [1, 2])
         cluster.run_for(1)
         cluster.network.heal()
         cluster.run_for(1)
-    assert max(changes(cluster, before)) <= 8
+    assert max(set(reforms.counts().values())) <= 8
     cluster.run_for(90)
     judge(cluster)
 

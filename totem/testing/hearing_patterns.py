@@ -23,6 +23,7 @@ from totem.partition import partition
 from totem.testing.checkers import check
 from totem.testing.cluster import Cluster
 from totem.testing.network import Conditions
+from totem.testing.reforms import Reforms
 
 NODES = 5
 """So many nodes have 1,048,576 patterns, and 9,608 that differ in more than the numbers of nodes."""
@@ -151,21 +152,12 @@ class _PatternRun:
     def _hold(self, what: str, parts: Sequence[tuple[int, ...]], *, at_most: int) -> None:
         if self._settings.verbose:
             print(f"{self._cluster.now:9.4f} {what}: expected {parts}")
-        before = self._installed()
+        whole = Reforms(self._cluster)
         self._cluster.run_for(self._settings.hold - QUIET)
-        latest = self._installed()
+        end = Reforms(self._cluster)
         self._cluster.run_for(QUIET)
-        now = self._installed()
-        for node_id in self._ids:
-            if now[node_id] - before[node_id] > at_most:
-                self._faults.append(f"{what}: node {node_id} has seen {now[node_id] - before[node_id]} changes")
-            if now[node_id] != latest[node_id]:
-                self._faults.append(f"{what}: node {node_id} is not quiet")
-        self._faults += (f"{what}: {part} are not one ring" for part in parts if not self._cluster.one_ring(*part))
-
-    def _installed(self) -> dict[int, int]:
-        machines = {node.node_id: node.machine for node in self._cluster.running}
-        return {node_id: machine.counters.rings_installed for node_id, machine in machines.items() if machine}
+        self._faults += (f"{what}: {fault}" for fault in whole.violations(parts, at_most=at_most))
+        self._faults += (f"{what}: node {node_id} is not quiet" for node_id, count in end.counts().items() if count)
 
 
 def run(settings: Patterns, chosen: Sequence[int], jobs: int = 1) -> Iterator[PatternOutcome]:
