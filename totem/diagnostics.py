@@ -11,6 +11,7 @@ from math import inf
 
 from totem.admission import DUPLICATE_NODE_ID, IMPOSSIBLE_SEQUENCE, UNLISTED_NODE
 from totem.config import IP_UDP_HEADERS, MAX_NODES, Config, Timeouts
+from totem.hearing import Hearing
 from totem.log_pacing import RateLimiter
 from totem.nodelists import Lack
 from totem.statistics import Counters
@@ -210,6 +211,20 @@ class Diagnostics:
     def notice_parted(self, reason: str, others: str) -> None:
         """Report that the ring goes on without nodes, and who does not hear whom."""
         self.notice("parted", f"{reason}: the ring goes on without {others} until all of them hear each other")
+
+    def notice_unheard(self, node_id: int, hearing: Hearing) -> None:
+        """Report a member that does not hear this node, or is not heard, while the ring works."""
+        who = f"node {node_id} does not hear this node" if hearing.hears else f"this node does not hear node {node_id}"
+        text = f"{who}: the ring goes on with both, and others send again what is lost between them"
+        self.notice(f"node {node_id} unheard", text)
+
+    def remark_heard_again(self, node_id: int) -> None:
+        """Tell that such a member and this node hear each other again; paced like that."""
+        text = f"node {node_id} and this node hear each other again"
+        if self._pacing.allows(text, text, self.now):
+            self._remarks.append(text)
+            if self._trace is not None:
+                self._trace("remark", text)
 
     def report_given_up(self, node_id: int, reason: str, term: float | None, frame: bytes | None) -> None:
         """Report that the ring goes on without a member, for `term` seconds where they are known.

@@ -17,6 +17,7 @@ A state of the membership protocol is a handler (`totem.states`) that exists as 
 holds what outlives a state: the installed ring and the one being formed, the two send queues, and its parts:
 
 - `membership`: candidates and failed nodes; `admission`: who may become one; `rows`: which of them hear each other;
+- `unheard`: members that do not hear each other, for the operator;
 - `separation`: the nodes from which this one was parted because not all hear each other;
 - `numbers`: ring ids, stored and believed;
 - `tokens`: how the token is passed on; `outbox`: the datagrams to send;
@@ -68,6 +69,7 @@ from totem.statistics import Counters, Statistics
 from totem.timers import Timer, Timers
 from totem.token_passing import TokenPassing
 from totem.transitions import TRANSITIONS, Cause, State
+from totem.unheard import Unheard
 from totem.wire import codec, evidence
 from totem.wire.codec import BEGINNING, MCAST_HEADER, Hint
 from totem.wire.messages import Ask, CommitToken, HoldCancel, Join, MergeDetect, Token
@@ -162,6 +164,7 @@ class Processor:
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
         self.rows = Rows(config, node_id, ring_id.seq)
         self.separation = Separation(config, node_id, self.hearing)
+        self._unheard = Unheard(self.diagnostics)
         self.accusations = Accusations(node_id, self.membership, self.outbox, self.diagnostics)
         self.accusations.on_proof = self._on_proof
         self._interruption = InterruptionRecord()
@@ -361,6 +364,7 @@ class Processor:
         """Take from the links machine who hears whom between this node and another one; called when that changes."""
         self.hearing[node_id] = hearing
         self.separation.note_hearing(node_id, hearing, now)
+        self._unheard.note(node_id, hearing, now)
         self._handler.on_hearing(node_id, now)
 
     def overdue(self, now: float) -> bool:
@@ -401,7 +405,8 @@ class Processor:
         return (self.new_ring or self.ring).timeouts
 
     def note_health(self, now: float) -> None:
-        """Ask the others for less patience after quiet."""
+        """Ask the others for less patience after quiet, and name members that are not heard; the token has come."""
+        self._unheard.visit(now)
         if self.patience.advance(now):
             self._choose_timeouts()
 
@@ -859,6 +864,7 @@ class Processor:
         self.membership.install(ring.members)
         self.tokens.begin_ring()
         self.accusations.begin_ring(ring)
+        self._unheard.begin_ring(ring.members if ring.pure else ())
         self.packer.restart()
         self.sync_packer.drop_unsent()
         self.syncing = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from tests.sim.scenarios import judge
 from totem.config import Config
 from totem.testing import hearing_patterns
-from totem.testing.cluster import Cluster
+from totem.testing.cluster import Cluster, SimulatedNode
 from totem.testing.hearing_patterns import Patterns, sample
 from totem.testing.reforms import Reforms
 
@@ -44,6 +46,42 @@ def test_others_that_do_not_hear_each_other_cost_nothing() -> None:
     cluster.run_for(40)
     assert set(reforms.counts().values()) == {0}
     judge(cluster)
+
+
+def test_others_that_do_not_hear_each_other_are_named_once_and_when_they_do_again() -> None:
+    cluster = ring_of_five()
+    said: list[tuple[int, str]] = []
+
+    def note(node: SimulatedNode, name: str, *details: object) -> None:
+        if name in ("notice", "remark"):
+            said.append((node.node_id, str(details[0])))
+
+    for node in cluster.running:
+        assert node.machine is not None
+        node.machine.diagnostics._trace = partial(note, node)
+    cluster.network.cut([1], [4])
+    cluster.run_for(40)
+    both = "the ring goes on with both, and others send again what is lost between them"
+    assert sorted(said) == [
+        (1, f"node 4 does not hear this node: {both}"),
+        (4, f"this node does not hear node 1: {both}"),
+    ]
+    said.clear()
+    cluster.network.heal()
+    cluster.run_for(5)
+    assert sorted(said) == [(n, f"node {5 - n} and this node hear each other again") for n in (1, 4)]
+
+
+def test_a_process_that_ends_is_not_called_unheard() -> None:
+    cluster = ring_of_five()
+    said: list[str] = []
+    for node in cluster.running:
+        assert node.machine is not None
+        node.machine.diagnostics._trace = lambda name, *details: said.append(str(details)) if name == "notice" else None
+    cluster.network.cut([3], [1, 2, 4, 5])
+    cluster.network.cut([1, 2, 4, 5], [3])
+    cluster.run_for(10)
+    assert not [text for text in said if "goes on with both" in text]
 
 
 def test_a_node_that_hears_nobody_is_out_once() -> None:
