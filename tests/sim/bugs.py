@@ -21,7 +21,7 @@ from tests.sim import death_scenarios as deaths
 from tests.sim import detection_scenarios as detection
 from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow, test_partial
 from tests.sim import test_reload as reloads
-from tests.totem import test_accusations, test_row_decisions, test_separation, test_sockets
+from tests.totem import test_accusations, test_row_decisions, test_rows, test_separation, test_sockets
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
 from totem import flow, patience, receive_failures, sequence, token_passing
@@ -1191,6 +1191,28 @@ BUGS = [
         "G19",
         [instead(Nodelists, "forget", lambda nodelists: None)],
         reloads.a_node_starts_before_all_list_it,
+    ),
+    Bug(
+        "wait no longer for late members where a round begins early",
+        "F1",
+        [
+            Change(
+                Gather, "enter", "max(now + processor.consensus, processor.awaited_until)", "now + processor.consensus"
+            )
+        ],
+        detection.who_is_late_when_another_ends_is_in,
+    ),
+    Bug(
+        "take a late node for one that is not heard",
+        "F7",
+        [Change(Rows, "_own", "self._is_unheard(node_id)", "True")],
+        test_rows.test_time_alone_is_no_sign,
+    ),
+    Bug(
+        "forget the Joins that were dropped",
+        "F7",
+        [instead(Rows, "note_arrival", lambda *_: None)],
+        test_rows.test_a_join_that_was_dropped_has_come_all_the_same,
     ),
     Bug(
         "forget a refusal from after the trial",

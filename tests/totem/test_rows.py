@@ -32,7 +32,7 @@ def own(rows: Rows, now: float) -> Row:
     return published[0]
 
 
-def test_a_late_node_is_heard_still():
+def test_a_late_node_is_heard_still() -> None:
     rows = rows_of_node_1(consensus=10 * JOIN)
     tell(rows, 2, (row(2, 5),), 0.0)
     assert own(rows, 0.0).hears == {2}
@@ -41,7 +41,7 @@ def test_a_late_node_is_heard_still():
     assert own(rows, 5 * JOIN).hears == {2, 3}
 
 
-def test_a_node_whose_joins_reach_others_alone_is_not_heard():
+def test_a_node_whose_joins_reach_others_alone_is_not_heard() -> None:
     rows = rows_of_node_1(consensus=10 * JOIN)
     tell(rows, 2, (row(2, 5),), 0.0)
     assert own(rows, 0.0).hears == {2}
@@ -51,7 +51,7 @@ def test_a_node_whose_joins_reach_others_alone_is_not_heard():
     assert (said.hears, said.lacks) == ({3}, {2})
 
 
-def test_time_alone_is_no_sign():
+def test_time_alone_is_no_sign() -> None:
     rows = rows_of_node_1(consensus=20 * JOIN)
     tell(rows, 2, (row(2, 5),), 0.0)
     assert own(rows, 0.0).hears == {2}
@@ -59,14 +59,14 @@ def test_time_alone_is_no_sign():
     assert own(rows, 14 * JOIN).hears == {2, 3}
 
 
-def test_who_goes_on_without_this_node_is_not_heard_any_more():
+def test_who_goes_on_without_this_node_is_not_heard_any_more() -> None:
     rows = rows_of_node_1(consensus=10 * JOIN)
     rows.hear(Join(2, 2, 8, (1, 2, 3), (1,)), (row(2, 5),), 0.0)
     assert own(rows, 0.0).hears == {2}
     assert own(rows, 4 * JOIN).lacks == {2}
 
 
-def test_a_join_that_was_dropped_has_come_all_the_same():
+def test_a_join_that_was_dropped_has_come_all_the_same() -> None:
     rows = rows_of_node_1(consensus=10 * JOIN)
     tell(rows, 2, (row(2, 5),), 0.0)
     assert own(rows, 0.0).hears == {2}
@@ -76,7 +76,7 @@ def test_a_join_that_was_dropped_has_come_all_the_same():
     assert own(rows, 5 * JOIN).hears == {2, 3}
 
 
-def test_who_says_no_more_is_silent_later_where_the_ring_waits_longer():
+def test_who_says_no_more_is_silent_later_where_the_ring_waits_longer() -> None:
     for consensus, silent in ((0.0, True), (20 * JOIN, False)):
         rows = rows_of_node_1(consensus)
         tell(rows, 2, (row(2, 5),), 0.0)
