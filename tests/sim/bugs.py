@@ -21,7 +21,14 @@ from tests.sim import death_scenarios as deaths
 from tests.sim import detection_scenarios as detection
 from tests.sim import knet_scenarios, scenarios, test_hearing, test_narrow, test_partial
 from tests.sim import test_reload as reloads
-from tests.totem import test_accusations, test_row_decisions, test_rows, test_separation, test_sockets
+from tests.totem import (
+    test_accusations,
+    test_ring_numbers,
+    test_row_decisions,
+    test_rows,
+    test_separation,
+    test_sockets,
+)
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
 from totem import flow, patience, receive_failures, sequence, token_passing
@@ -384,7 +391,7 @@ BUGS = [
         [
             Change(Ordering, "was_given_up_by", "for node_id in failing:", "for node_id in ():"),
         ],
-        scenarios.who_does_not_receive_stays_away_for_growing_times,
+        scenarios.who_does_not_receive_is_left_out_by_all,
     ),
     Bug(
         "try each recovery again with a member that fails to receive",
@@ -880,7 +887,7 @@ BUGS = [
             Wrong(Claims, "hear", lambda right: lambda *args: right(*args) or True),
             instead(Claims, "highest", highest_claim),
         ],
-        partial(no_number_lasts, True, State.GATHER, (1,)),
+        test_ring_numbers.test_a_far_number_counts_when_it_has_been_repeated,
     ),
     Bug(
         "never believe a far number",

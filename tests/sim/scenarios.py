@@ -519,6 +519,15 @@ def who_does_not_receive_stays_away_for_growing_times() -> None:
     judge(cluster)
 
 
+def who_does_not_receive_is_left_out_by_all() -> None:
+    """Also by those that have not judged themselves, but follow the Join of the one that has."""
+    cluster, _ = _ring_to_narrow(4)
+    _narrow(cluster, target=3)
+    _send_large(cluster, 1)
+    assert cluster.run_until(lambda: cluster.one_ring(1, 2, 4), 10)
+    assert all(machine_of(cluster, node_id).left_out.has(3, cluster.now) for node_id in (1, 2, 4))
+
+
 def who_did_not_receive_comes_back_when_it_is_started_anew() -> None:
     """A leave shows that an operator has looked at it."""
     cluster, _ = _ring_to_narrow()
@@ -1033,6 +1042,7 @@ def many_lost_tokens_are_missed_as_soon_as_one() -> None:
 SCENARIOS = [
     a_link_that_loses_large_frames_costs_seconds,
     a_node_whose_large_frames_reach_nobody_costs_seconds,
+    who_does_not_receive_is_left_out_by_all,
     who_does_not_receive_stays_away_for_growing_times,
     who_did_not_receive_comes_back_when_it_is_started_anew,
     a_deaf_member_does_not_break_each_recovery,
