@@ -11,7 +11,7 @@ demo: $(VENV)/run.stamp
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore tests/interop
-	$(BIN)/python -m pytest tests/interop -m "not long"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/interop -m "not long"
 
 interop-soak: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.interop.soak --minutes 20
