@@ -180,7 +180,7 @@ class Ours(Nodes):
                 done = await trio.run_process(
                     self.places.place(first).command(sys.executable, *command), capture_stdout=True
                 )
-                why = json.loads(done.stdout)["counters"]["timeouts_because"]
+                why = json.loads(done.stdout)["timeouts"]["because"]
                 if why == USUAL:
                     return
                 if why != shown:
