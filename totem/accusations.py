@@ -27,6 +27,7 @@ from typing import Final
 
 from totem.configuration import Feature
 from totem.diagnostics import Diagnostics
+from totem.exclusions import Exclusions
 from totem.membership import Membership
 from totem.outbox import Outbox
 from totem.ring import Ring
@@ -71,23 +72,6 @@ class Case:
         return self.finding is not Finding.HEARD and now < self.began + OPEN
 
 
-class _Pause:
-    """How long a member accuses a node no more."""
-
-    __slots__ = ("_seconds", "until")
-
-    def __init__(self) -> None:
-        self.until = -inf
-        self._seconds = FIRST_PAUSE
-
-    def begin(self, now: float) -> None:
-        """Count one accusation."""
-        if now > self.until + FORGOTTEN:
-            self._seconds = FIRST_PAUSE
-        self.until = now + self._seconds
-        self._seconds = min(2 * self._seconds, LONGEST_PAUSE)
-
-
 class Accusations:
     """The cases of one processor, in the ring that is installed."""
 
@@ -103,8 +87,8 @@ class Accusations:
         """By the accused member."""
         self._refused: dict[int, float] = {}
         """When the machine of a member has refused last what was sent to it."""
-        self._pauses: dict[tuple[int, int], _Pause] = {}
-        """By the accusing and the accused member."""
+        self._pauses = Exclusions[tuple[int, int]](FIRST_PAUSE, LONGEST_PAUSE, FORGOTTEN)
+        """Of pairs of an accusing member and the one that it may not accuse."""
         self._trials: list[int] = []
 
     def begin_ring(self, ring: Ring) -> None:
@@ -112,7 +96,7 @@ class Accusations:
         self._ring = ring if ring.pure and Feature.TRIALS in ring.features else None
         self._cases = {}
         self._refused = {}
-        self._pauses = {}
+        self._pauses = Exclusions[tuple[int, int]](FIRST_PAUSE, LONGEST_PAUSE, FORGOTTEN)
         self._trials = []
 
     @property
@@ -196,12 +180,11 @@ class Accusations:
         return set(self._ring.members).difference(membership.failed, membership.gone) - {self._node_id}
 
     def _open(self, accuser: int, accused: int, now: float) -> Case | None:
-        pause = self._pauses.setdefault((accuser, accused), _Pause())
-        if now < pause.until:
+        if self._pauses.has((accuser, accused), now):
             if accuser != self._node_id:
                 self._diagnostics.drop("accusation too soon after another one")
             return None
-        pause.begin(now)
+        self._pauses.add((accuser, accused), now)
         case = self._cases[accused] = Case(accuser, now)
         self._trials.append(accused)
         if accuser == self._node_id:

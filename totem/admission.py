@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from totem.config import Config
-from totem.receive_failures import Exclusions
+from totem.exclusions import Exclusions
 from totem.ring_numbers import LIMIT, is_near
 
 _LATE_PACKETS = 5
@@ -24,7 +24,7 @@ IMPOSSIBLE_SEQUENCE: Final = "impossible ring sequence"
 class Admission:
     """The nodes that may become members, as one processor sees them."""
 
-    def __init__(self, config: Config, node_id: int, first_ring_seq: int, left_out: Exclusions) -> None:
+    def __init__(self, config: Config, node_id: int, first_ring_seq: int, left_out: Exclusions[int]) -> None:
         self._node_id = node_id
         self._first_ring_seq = first_ring_seq
         self._left_out = left_out

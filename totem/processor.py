@@ -45,6 +45,7 @@ from totem.configuration import Delivery, Feature, Guarantee, RingId
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics, Trace
 from totem.errors import MalformedDatagram, MessageTooLong, QueueFull
+from totem.exclusions import Exclusions
 from totem.flow import RECEIVE_BUFFER, FlowControl, frames_that_fit
 from totem.hearing import Hearing
 from totem.interruption import Interruption, InterruptionRecord
@@ -54,7 +55,6 @@ from totem.nodelists import MOST_TOLD, Nodelists
 from totem.outbox import MOST_OWN, Outbox
 from totem.packing import MAX_MESSAGE, Packer
 from totem.patience import Patience, choose
-from totem.receive_failures import Exclusions
 from totem.reconfiguration import with_members
 from totem.ring import Ring
 from totem.ring_numbers import LIMIT, RingNumbers
@@ -158,7 +158,7 @@ class Processor:
         self.tokens = TokenPassing(config, node_id, self.timers, self.counters, self.outbox)
         self.delivery = DeliveryQueue(self.diagnostics.drop, self._take_ask)
         self.numbers = RingNumbers(ring_id, config.token)
-        self.left_out = Exclusions()
+        self.left_out = Exclusions[int]()
         self._admission = Admission(config, node_id, ring_id.seq, self.left_out)
         self._nodelists = Nodelists()
         self.membership = Membership(node_id, self._admission.nodelist, self.diagnostics.drop)
@@ -182,7 +182,7 @@ class Processor:
         self.since = 0.0
         """When the ring was installed, or when it was left and none has been since."""
         self.awaited_until = -inf
-        """Until when the members of the ring that was left would have been waited for in it (rulings, F5)."""
+        """Until when the members of the ring that was left would have been waited for in it (rulings, F1)."""
 
         # Sending.
         self.packer = Packer(config.frame_size)

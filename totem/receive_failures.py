@@ -12,7 +12,6 @@ before. A holder that no member judges gives itself up.
 from __future__ import annotations
 
 from math import inf
-from typing import NamedTuple
 
 _BY_VISITS = 1.0
 """Seconds for which the aru must stall at least, however many visits a fast ring makes."""
@@ -27,12 +26,6 @@ _SEARCH_AGAIN = 1.0
 """Seconds until they look once more."""
 _YOUNG = 0.5
 """Seconds of a stall in which the token does not rest, because a search may end it."""
-
-_FIRST = 10.0
-_LONGEST = 300.0
-"""Seconds for which a node is excluded, at first and at most: each time twice as long."""
-_MEMORY = 600.0
-"""Seconds after its return within which a node that fails again is excluded for longer."""
 
 
 class AruStall:
@@ -78,57 +71,3 @@ class AruStall:
     def is_young(self, now: float) -> bool:
         """Return whether a stall has begun that a search may end."""
         return bool(self._visits) and now < self._began + _YOUNG
-
-
-class Exclusion(NamedTuple):
-    """A node that is excluded from the ring for a while."""
-
-    until: float
-    """When it ends, by the processor's clock."""
-    seconds: float
-    """Its whole duration."""
-    reason: str
-
-
-class Exclusions:
-    """Nodes that are excluded for a while: from the ring, or from having a new one formed for them.
-
-    Each term is twice as long as the one before, unless that ended long ago.
-    """
-
-    def __init__(self, first: float = _FIRST, longest: float = _LONGEST, memory: float = _MEMORY) -> None:
-        self._first = first
-        self._longest = longest
-        self._memory = memory
-        self._absences: dict[int, Exclusion] = {}
-
-    def next_term(self, node_id: int, now: float) -> float:
-        """Return the seconds for which a node would be excluded now."""
-        last = self._absences.get(node_id)
-        if last is None or now - last.until > self._memory:
-            return self._first
-        return min(2 * last.seconds, self._longest)
-
-    def add(self, node_id: int, now: float, reason: str, early: float = 0.0) -> None:
-        """Exclude a node from now on; the term may end up to `early` seconds before its time."""
-        seconds = self.next_term(node_id, now)
-        self._absences[node_id] = Exclusion(now + seconds - min(early, seconds / 5), seconds, reason)
-
-    def has(self, node_id: int, now: float) -> bool:
-        """Return whether a node is excluded."""
-        return now < self.until(node_id)
-
-    def until(self, node_id: int) -> float:
-        """Return when the last term of a node ends; 0 where there was none, or it was ended."""
-        absence = self._absences.get(node_id)
-        return absence.until if absence is not None else 0.0
-
-    def end(self, node_id: int) -> None:
-        """Let a node come back: it has left in good order, or another member has admitted it."""
-        absence = self._absences.get(node_id)
-        if absence is not None:
-            self._absences[node_id] = absence._replace(until=0.0)
-
-    def all(self) -> dict[int, Exclusion]:
-        """Return all nodes that have been excluded, by node id."""
-        return dict(self._absences)

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from totem.config import Config
 from totem.configuration import RingId
+from totem.exclusions import Exclusion, Exclusions
 from totem.hearing import Hearing
 from totem.partition import partition
-from totem.receive_failures import Exclusion, Exclusions
 from totem.rows import Parting
 from totem.wire.messages import Join, Row
 
@@ -71,7 +71,7 @@ class Separation:
         """Whether the first node hears the second one, as their rows have told last."""
         self.changed = -inf
         """When the links machine has told something new."""
-        self._pauses = Exclusions(_FIRST, _LONGEST, _MEMORY)
+        self._pauses = Exclusions[int](_FIRST, _LONGEST, _MEMORY)
         """By node. That of this node itself is for its own asking in vain."""
 
         self.reconfigure(config)

@@ -13,7 +13,7 @@ from typing import Any
 
 from totem.config import Timeouts
 from totem.configuration import RingId
-from totem.receive_failures import Exclusion
+from totem.exclusions import Exclusion
 from totem.separation import Apart
 
 

@@ -31,12 +31,13 @@ from tests.totem import (
 )
 from tests.totem import test_hostile as hostile
 from tests.totem.links import test_arrivals, test_machine, test_trials
-from totem import flow, patience, receive_failures, sequence, token_passing
+from totem import exclusions, flow, patience, sequence, token_passing
 from totem import processor as processing
 from totem.accusations import Accusations
 from totem.admission import Admission
 from totem.configuration import Level, RingId
 from totem.delivery import DeliveryQueue
+from totem.exclusions import Exclusions
 from totem.flow import FlowControl, Pace
 from totem.labels import Labels
 from totem.links.arrivals import Arrivals
@@ -49,7 +50,7 @@ from totem.packing import Assembler, Packer
 from totem.partition import _Graph
 from totem.patience import Patience
 from totem.processor import Processor
-from totem.receive_failures import AruStall, Exclusions
+from totem.receive_failures import AruStall
 from totem.ring import Ring
 from totem.ring_numbers import Claims, RingNumbers
 from totem.rows import Rows
@@ -382,7 +383,7 @@ BUGS = [
     Bug(
         "exclude a node for the same time each time",
         "A9",
-        [instead(Exclusions, "next_term", lambda self, node_id, now: receive_failures._FIRST)],
+        [instead(Exclusions, "next_term", lambda self, node_id, now: exclusions._FIRST)],
         scenarios.who_does_not_receive_stays_away_for_growing_times,
     ),
     Bug(
@@ -1154,7 +1155,7 @@ BUGS = [
     Bug(
         "accuse as often as refusals come",
         "F6",
-        [Change(Accusations, "_open", "if now < pause.until:", "if False:")],
+        [Change(Accusations, "_open", "if self._pauses.has((accuser, accused), now):", "if False:")],
         deaths.forged_refusals_cost_few_pings,
     ),
     Bug(

@@ -146,7 +146,6 @@ def test_one_that_is_not_answered_and_refused_later_confirms_then():
 
 def test_a_refusal_shortly_before_the_trial_counts_because_kernels_limit_them():
     court = Court(3)
-    court.members[2].accusations._pauses.clear()
     court.refuse(2, 3)
     court.run(0.2)
     assert court.out[2] == set(), "it was answered"

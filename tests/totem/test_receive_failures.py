@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from totem.receive_failures import AruStall, Exclusions
+from totem.exclusions import Exclusions
+from totem.receive_failures import AruStall
 
 
 def test_a_fast_ring_is_judged_by_visits_and_a_second():

@@ -28,6 +28,7 @@ from math import inf
 from typing import Final
 
 from totem.config import IP_UDP_HEADERS, MIN_NETMTU, Config, LinkSettings
+from totem.exclusions import Exclusions
 from totem.hearing import NEITHER, Hearing
 from totem.links.machine import LinkChange, LinkState
 from totem.links.path import Path, PathChange
@@ -97,8 +98,8 @@ class Probing:
         self._limit = config.netmtu
         self._early = inf
         """When beats may leave with others, at the earliest."""
-        self._suspicions: dict[int, tuple[float, float]] = {}
-        """From when a refusal by the machine of a node counts again, and the pause after that, by node."""
+        self._pauses = Exclusions[int](FIRST_PAUSE, LONGEST_PAUSE, LONGEST_PAUSE)
+        """Of nodes whose machines' refusals do not count now."""
         self._outgoing: list[tuple[int, bytes]] = []
         self._changes: list[LinkChange] = []
 
@@ -120,7 +121,7 @@ class Probing:
             self._former[node_id] = path = self._paths.pop(node_id)
             self._came.pop(node_id, None)
             self._pieces.pop(node_id, None)
-            self._suspicions.pop(node_id, None)
+            self._pauses.forget(node_id)
             self.narrow.pop(node_id, None)
             self._note_change(node_id, path, path.stop(now))
             self._say_hearing(node_id, NEITHER, now)
@@ -184,16 +185,10 @@ class Probing:
     def unreachable(self, node_id: int, now: float) -> None:
         """Note that the machine of a node, or one on the way, seems to refuse what is sent to it."""
         path = self._paths.get(node_id)
-        if path is None:
-            return
-        allowed, pause = self._suspicions.get(node_id, (-inf, FIRST_PAUSE))
-        if now < allowed:
-            return
-        if now > allowed + LONGEST_PAUSE:
-            pause = FIRST_PAUSE
-        self._suspicions[node_id] = now + pause, min(2 * pause, LONGEST_PAUSE)
-        path.suspect(now)
-        self.advance(now)
+        if path is not None and not self._pauses.has(node_id, now):
+            self._pauses.add(node_id, now)
+            path.suspect(now)
+            self.advance(now)
 
     def advance(self, now: float) -> None:
         """Do what is due."""

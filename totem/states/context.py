@@ -10,12 +10,12 @@ from totem.config import Config
 from totem.configuration import Feature, RingId
 from totem.delivery import DeliveryQueue
 from totem.diagnostics import Diagnostics
+from totem.exclusions import Exclusions
 from totem.hearing import Hearing
 from totem.membership import Membership
 from totem.outbox import Outbox
 from totem.packing import Packer
 from totem.patience import Patience
-from totem.receive_failures import Exclusions
 from totem.ring import Ring
 from totem.ring_numbers import RingNumbers
 from totem.rows import Rows
@@ -48,7 +48,7 @@ class StateContext(Protocol):
     separation: Separation
     ours: frozenset[int]
     hearing: dict[int, Hearing]
-    left_out: Exclusions
+    left_out: Exclusions[int]
 
     # Rings, and the layer above.
     ring: Ring
