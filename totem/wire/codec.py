@@ -757,6 +757,7 @@ def _packed_ids(ids: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(ids)}I", *ids)
 
 
+@lru_cache(maxsize=4)
 def decode_hint(block: bytes) -> Hint | None:
     """Return the hint behind a join's lists, or None if there is no readable one."""
     try:
