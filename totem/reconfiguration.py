@@ -9,7 +9,7 @@ has left, and is not let in again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
@@ -82,10 +82,10 @@ def changes(old: Config, new: Config, node_id: int) -> tuple[str, ...]:
     return tuple(
         chain(
             _nodes(old, new),
-            _values(old, new, "totem.", _TIMES, _in_milliseconds),
-            _values(old, new, "totem.", _NUMBERS),
+            _pairs(old, new, zip(_TIMES, _TIMES, strict=True), "totem.", _in_milliseconds),
+            _pairs(old, new, zip(_NUMBERS, _NUMBERS, strict=True), "totem."),
             _chosen(old, new),
-            _values(old.quorum, new.quorum, "quorum.", _QUORUM),
+            _pairs(old.quorum, new.quorum, zip(_QUORUM, _QUORUM, strict=True), "quorum."),
             _knet(old.knet, new.knet),
             _differ("logging", old.logging, new.logging),
             _differ("uidgid", old.user_rules, new.user_rules),
@@ -182,24 +182,15 @@ def _knet(old: Knet | None, new: Knet | None) -> Iterator[str]:
         yield f"link {number} is removed"
 
 
-def _pairs(old: object, new: object, names: tuple[tuple[str, str], ...], prefix: str) -> Iterator[str]:
+def _pairs(
+    old: object, new: object, names: Iterable[tuple[str, str]], prefix: str, shown: Callable[[Any], str] | None = None
+) -> Iterator[str]:
+    """Yield the attributes that differ, each by its name in a file."""
+    shown = shown or _shown
     for name, word in names:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
-            yield f"{prefix}{word}: {_shown(after)} instead of {_shown(before)}"
-
-
-def _values(
-    old: object,
-    new: object,
-    prefix: str,
-    names: tuple[str, ...],
-    shown: Callable[[Any], str] | None = None,
-) -> Iterator[str]:
-    for name in names:
-        before, after = getattr(old, name), getattr(new, name)
-        if before != after:
-            yield f"{prefix}{name}: {(shown or _shown)(after)} instead of {(shown or _shown)(before)}"
+            yield f"{prefix}{word}: {shown(after)} instead of {shown(before)}"
 
 
 def _differ(what: str, old: object, new: object) -> Iterator[str]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import trio
 
-from tests.interop.network import DIE_WITH_US, unavailable
+from tests.interop.network import DIE_WITH_US, run_if_possible
 from tests.interop.ring import MixedRing
 
 NODES = (1, 2, 3)
@@ -141,11 +141,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--embedded", action="store_true", help="programs that are nodes, one holds the interpreter")
     parser.add_argument("--transport", default="udpu", help="udpu, udp or knet (udpu)")
-    options = parser.parse_args()
-    if why := unavailable():
-        print(f"not run: {why}")
-        return 0
-    return trio.run(run, options)
+    return run_if_possible(run, parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from pathlib import Path
 import trio
 
 from tests.interop.cast import Cast, last, ring_of
-from tests.interop.network import unavailable
+from tests.interop.network import run_if_possible
 from tests.interop.ring import MixedRing
 
 NODES = (1, 2, 3, 4, 5)
@@ -165,11 +165,7 @@ def main():
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"{', '.join(CASES)} (all)")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"for which a fault lasts ({SECONDS})")
     parser.add_argument("--transport", default="udpu", help="udpu, udp or knet (udpu)")
-    options = parser.parse_args()
-    if why := unavailable():
-        print(f"not run: {why}")
-        return 0
-    return trio.run(run, options)
+    return run_if_possible(run, parser.parse_args())
 
 
 if __name__ == "__main__":

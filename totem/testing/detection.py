@@ -70,7 +70,6 @@ class LateRing:
             on_trace=self._on_trace,
         )
         self.story: list[str] = []
-        self._begins_at = 0.0
         if what == "embedded":
             self.cluster[dice.randint(1, count)].is_daemon = False
         self.cluster.start()
