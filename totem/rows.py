@@ -210,8 +210,8 @@ class Rows:
     def decide(self, candidates: Collection[int], failed: Collection[int], now: float) -> frozenset[int] | None:
         """Return the part that this node continues with; None while that is not certain.
 
-        It is certain when everybody's row is there and says of every other candidate whether it is heard, and all of
-        the part have told the same rows, and the same candidates.
+        Everybody's row must be there, and say of every other candidate whether it is heard. And all of the part must
+        have told the same rows, and the same candidates.
 
         Args:
             candidates: All of them.

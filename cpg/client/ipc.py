@@ -37,8 +37,8 @@ VERSION: Final = 1
 """The protocol's version; both sides must have the same."""
 
 RELOAD, RELOAD_HERE, COMPARE = "reload", "reload here", "compare"
-"""Questions that are orders of root or the daemon's own user: all nodes are to reload, or this one is, or the daemon is
-to say what a reload of the file would change whose path comes behind the word."""
+"""Questions that are orders, of root or the daemon's own user. All nodes are to reload, or this one is. The third has a
+file's path behind the word: what would a reload of it change?"""
 
 RECORD: Final = 64 * 1024
 """Bytes of the longest record: three fit into a socket's buffer of the usual size."""
